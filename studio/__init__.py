@@ -1,0 +1,29 @@
+"""Studio: teach a diffusion model a subject or a style, and mix what it has learned."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from studio.adapter import Adapter, load_adapter
+    from studio.base import Base, load_base
+    from studio.shot import Shot
+
+__all__ = ["Adapter", "BadInput", "Base", "Shot", "load_adapter", "load_base"]
+
+# Where each name lives. They are imported when first used: PyTorch takes seconds to import, and
+# `studio --help` shall not wait for it.
+_HOMES = {
+    "Adapter": "studio.adapter",
+    "load_adapter": "studio.adapter",
+    "Base": "studio.base",
+    "load_base": "studio.base",
+    "Shot": "studio.shot",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'studio' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

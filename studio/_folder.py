@@ -1,0 +1,180 @@
+"""Opening a base in the diffusers layout: model_index.json and a folder for each part."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from studio._find import weight_variant
+from studio.errors import BadInput
+
+__all__ = [
+    "JSON",
+    "Parts",
+    "check_unet",
+    "open_folder",
+    "read_json",
+    "settled",
+    "vae_dtype",
+    "without_bars",
+]
+
+JSON = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a base is made of, on the CPU; `noise` is the configuration of its scheduler."""
+
+    family: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    tokenizers: tuple[CLIPTokenizer, ...]
+    text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
+    noise: JSON
+
+
+def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
+    """Read a base of the SD 1.x, SD 2.x or SDXL family.
+
+    dtype: of the weights; see `vae_dtype` for the VAE.
+
+    Raises BadInput where a part is missing, damaged, pickled or of another family.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise BadInput(
+            f"{folder} is not a base in the diffusers layout: it has no model_index.json."
+        )
+    config = read_json(folder / "unet" / "config.json")
+    family = check_unet(config, str(folder))
+    names = ("text_encoder", "text_encoder_2") if family == "sdxl" else ("text_encoder",)
+    noise = read_json(folder / "scheduler" / "scheduler_config.json")
+    vae_config = read_json(folder / "vae" / "config.json")
+    half = dtype != torch.float32
+    for part in ("unet", "vae", *names):
+        read_json(folder / part / "config.json")
+        weight_variant(folder, part, half=half)
+    try:
+        with without_bars():
+            parts = Parts(
+                family=family,
+                unet=_diffusers(UNet2DConditionModel, folder / "unet", dtype),
+                vae=_diffusers(AutoencoderKL, folder / "vae", vae_dtype(vae_config, dtype)),
+                tokenizers=tuple(
+                    CLIPTokenizer.from_pretrained(
+                        folder / name.replace("text_encoder", "tokenizer"), local_files_only=True
+                    )
+                    for name in names
+                ),
+                text_encoders=tuple(_text_encoder(folder / name, dtype) for name in names),
+                noise=noise,
+            )
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"The base in {folder} could not be opened: {reason}") from error
+    settled(parts, str(folder))
+    return parts
+
+
+def _diffusers(
+    kind: type[UNet2DConditionModel] | type[AutoencoderKL], folder: Path, dtype: torch.dtype
+):
+    return kind.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        use_safetensors=True,
+        variant=weight_variant(folder.parent, folder.name, half=dtype != torch.float32),
+        local_files_only=True,
+    )
+
+
+def _text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel | CLIPTextModelWithProjection:
+    second = folder.name == "text_encoder_2"
+    kind = CLIPTextModelWithProjection if second else CLIPTextModel
+    return kind.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=weight_variant(folder.parent, folder.name, half=dtype != torch.float32),
+        local_files_only=True,
+    )
+
+
+def vae_dtype(config: JSON, dtype: torch.dtype) -> torch.dtype:
+    """The precision for a VAE: SDXL's overflows in float16, so that it stays in float32.
+
+    diffusers reads an absent `force_upcast` as true.
+    """
+    if dtype == torch.float16 and config.get("force_upcast", True):
+        return torch.float32
+    return dtype
+
+
+def check_unet(config: JSON, where: str) -> str:
+    """The family ("sd1", "sd2", "sdxl") that a UNet's configuration belongs to, or BadInput."""
+    if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
+        raise BadInput(
+            f"{where} is a {config['_class_name']}: bases are of the SD 1.x, SD 2.x or SDXL family."
+        )
+    if config.get("in_channels", 4) != 4:
+        raise BadInput(
+            f"{where} takes {config['in_channels']} latent channels (an inpainting, depth or "
+            "editing model); give a text-to-image base, which takes 4."
+        )
+    if config.get("addition_embed_type") == "text_time":
+        if config.get("projection_class_embeddings_input_dim") == 2560:
+            raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
+        return "sdxl"
+    return "sd2" if config.get("use_linear_projection") else "sd1"
+
+
+def settled(parts: Parts, where: str) -> None:
+    """Freeze every weight; raise BadInput where one was missing from the files."""
+    for module in (parts.unet, parts.vae, *parts.text_encoders):
+        module.requires_grad_(False).eval()
+        for name, weight in module.named_parameters():
+            if weight.is_meta:
+                raise BadInput(
+                    f"{where} lacks {name} of its {type(module).__name__}: the file is not whole."
+                )
+    for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
+        embedding = encoder.get_input_embeddings()
+        rows = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else 0
+        if len(tokenizer) > rows:
+            raise BadInput(
+                f"{where}: the tokenizer knows {len(tokenizer)} tokens but the text encoder "
+                f"{rows}: they do not belong together."
+            )
+
+
+def read_json(path: Path) -> JSON:
+    """A JSON object from a file, or BadInput."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing: the base is not whole.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} could not be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} could not be read as JSON: it holds no object.")
+    return found
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for each text encoder."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,242 @@
+"""Opening a single .safetensors checkpoint in the original key layout, without a download.
+
+The keys are converted by diffusers' own single-file code; the configurations come from
+studio/configs, or from a folder of the checkpoint's name beside it (model.safetensors, model/).
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    create_diffusers_clip_model_from_ldm,
+)
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from studio._find import hub_reachable
+from studio._folder import JSON, Parts, check_unet, read_json, settled, vae_dtype, without_bars
+from studio.errors import BadInput
+
+__all__ = ["CONFIGS", "detect_family", "open_single_file"]
+
+CONFIGS = Path(__file__).parent / "configs"
+REAL = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
+CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
+# Every CLIP text encoder here shares one vocabulary; only the padding differs.
+PADDING = {"sd1": ("<|endoftext|>",), "sd2": ("!",), "sdxl": ("<|endoftext|>", "!")}
+VOCABULARIES = (
+    ("openai/clip-vit-large-patch14", ""),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
+    ("stabilityai/stable-diffusion-xl-base-1.0", "tokenizer/"),
+    ("stabilityai/stable-diffusion-2-1", "tokenizer/"),
+)
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto") -> Parts:
+    """Read a checkpoint of the SD 1.x, SD 2.x or SDXL family.
+
+    dtype: of the weights; see `vae_dtype` for the VAE.
+    prediction: "epsilon" or "v_prediction" where the file does not say, or says it wrongly.
+
+    Raises BadInput where the file is no such checkpoint, is damaged, or has no tokenizer at hand.
+    """
+    shapes, metadata = _header(path)
+    family = detect_family(shapes, str(path))
+    beside = path.with_suffix("")
+    own = (beside / "unet" / "config.json").is_file()
+    configs = beside if own else CONFIGS / REAL[family]
+    check_unet(read_json(configs / "unet" / "config.json"), str(configs))
+    tokenizers = _tokenizers(path, family)
+    try:
+        weights = load_file(path)
+        noise = _noise(configs, family, weights, metadata, prediction)
+        with without_bars():
+            parts = Parts(
+                family=family,
+                unet=_unet(weights, configs, dtype, family=family, noise=noise, own=own),
+                vae=AutoencoderKL.from_single_file(
+                    weights,
+                    config=str(configs),
+                    subfolder="vae",
+                    torch_dtype=vae_dtype(read_json(configs / "vae" / "config.json"), dtype),
+                    local_files_only=True,
+                ),
+                tokenizers=tokenizers,
+                text_encoders=_text_encoders(weights, configs, dtype, family=family),
+                noise=noise,
+            )
+    except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"The checkpoint {path} could not be opened: {reason}") from error
+    settled(parts, str(path))
+    return parts
+
+
+def _header(path: Path) -> tuple[Shapes, dict[str, str]]:
+    """Shapes and metadata of a safetensors file, without its tensors."""
+    if path.suffix.lower() != ".safetensors":
+        raise BadInput(f"{path} is not a base: give a .safetensors file or a diffusers folder.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+            return shapes, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise BadInput(
+            f"{path} is not a whole safetensors file ({error}): download it again."
+        ) from error
+
+
+def detect_family(shapes: Shapes, where: str) -> str:
+    """ "sd1", "sd2" or "sdxl", from the keys of a checkpoint in the original layout.
+
+    Raises BadInput for adapters, refiners, inpainting models and other architectures.
+    """
+    if CONV_IN not in shapes:
+        if any("lora" in key or "lokr_" in key or "hada_" in key for key in shapes):
+            raise BadInput(
+                f"{where} is an adapter, not a base: give it with --adapter, and as base the "
+                "model it was made for."
+            )
+        raise BadInput(
+            f"{where} is not a Stable Diffusion 1.x, 2.x or XL checkpoint (it has no {CONV_IN})."
+        )
+    if shapes[CONV_IN][1] != 4:
+        raise BadInput(
+            f"{where} takes {shapes[CONV_IN][1]} latent channels (an inpainting, depth or editing "
+            "model); give a text-to-image base, which takes 4."
+        )
+    for prefix, family in (
+        ("conditioner.embedders.1.model.", "sdxl"),
+        ("cond_stage_model.model.", "sd2"),
+        ("cond_stage_model.transformer.text_model.", "sd1"),
+    ):
+        if any(key.startswith(prefix) for key in shapes):
+            return family
+    if any(key.startswith("conditioner.embedders.0.model.") for key in shapes):
+        raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
+    raise BadInput(f"{where} holds no text encoder: give a full checkpoint, not the UNet alone.")
+
+
+def _noise(
+    configs: Path,
+    family: str,
+    weights: dict[str, torch.Tensor],
+    metadata: dict[str, str],
+    prediction: str,
+) -> JSON:
+    """The scheduler's configuration, with what the checkpoint says of its own prediction.
+
+    `v_pred` and `ztsnr` are the marker keys that SDXL fine-tunes carry and ComfyUI reads.
+    """
+    noise = read_json(configs / "scheduler" / "scheduler_config.json")
+    said = metadata.get("modelspec.prediction_type", "")
+    if prediction != "auto":
+        noise["prediction_type"] = prediction
+    elif "v_pred" in weights or said in ("v", "v_prediction"):
+        noise["prediction_type"] = "v_prediction"
+    elif said in ("epsilon", "eps"):
+        noise["prediction_type"] = "epsilon"
+    elif family == "sd2":
+        noise["prediction_type"] = _guess_sd2(weights, metadata, default=noise["prediction_type"])
+    if "ztsnr" in weights:
+        noise |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return noise
+
+
+def _guess_sd2(
+    weights: dict[str, torch.Tensor], metadata: dict[str, str], *, default: object
+) -> object:
+    """SD 2 came in both kinds. Unless named in the metadata, one norm's spread tells them apart.
+
+    The rule is ComfyUI's (supported_models.py, SD20.model_type): above 0.09 it is v-prediction.
+    """
+    architecture = metadata.get("modelspec.architecture", "")
+    if "v2-512" in architecture or "v2-768-v" in architecture:
+        return "epsilon" if "v2-512" in architecture else "v_prediction"
+    norm = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    if norm not in weights:
+        return default
+    return "v_prediction" if weights[norm].float().std(unbiased=False) > 0.09 else "epsilon"
+
+
+def _unet(
+    weights: dict[str, torch.Tensor],
+    configs: Path,
+    dtype: torch.dtype,
+    *,
+    family: str,
+    noise: JSON,
+    own: bool,
+) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel.from_single_file(
+        weights, config=str(configs), subfolder="unet", torch_dtype=dtype, local_files_only=True
+    )
+    if family == "sd2" and noise["prediction_type"] == "epsilon" and not own:
+        unet.register_to_config(sample_size=64)  # the epsilon SD 2 is the one made for 512 x 512
+    return unet
+
+
+def _text_encoders(
+    weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype, *, family: str
+) -> tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]:
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    return tuple(
+        create_diffusers_clip_model_from_ldm(
+            kind,
+            weights,
+            subfolder=name,
+            config=str(configs),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+        for name, kind in kinds.items()
+        if name == "text_encoder" or family == "sdxl"
+    )
+
+
+def _tokenizers(path: Path, family: str) -> tuple[CLIPTokenizer, ...]:
+    """From folders beside the checkpoint, else CLIP's vocabulary with the family's padding."""
+    names = ("tokenizer", "tokenizer_2")[: len(PADDING[family])]
+    found = [_beside(path, name) for name in names]
+    shared = None if all(found) else found[0] or _clip_vocabulary(path)
+    return tuple(
+        CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        if folder
+        else CLIPTokenizer.from_pretrained(
+            shared, pad_token=pad, model_max_length=77, local_files_only=True
+        )
+        for folder, pad in zip(found, PADDING[family], strict=True)
+    )
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    """model/tokenizer or tokenizer, next to model.safetensors."""
+    for folder in (path.with_suffix("") / name, path.parent / name):
+        if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
+            return folder
+    return None
+
+
+def _clip_vocabulary(path: Path) -> Path:
+    """CLIP's vocabulary from the Hugging Face cache, else from the hub."""
+    for repository, folder in VOCABULARIES:
+        vocabulary = try_to_load_from_cache(repository, f"{folder}vocab.json")
+        merges = try_to_load_from_cache(repository, f"{folder}merges.txt")
+        if isinstance(vocabulary, str) and isinstance(merges, str):
+            return Path(vocabulary).parent
+    repository = VOCABULARIES[0][0]
+    if hub_reachable():
+        try:
+            return Path(snapshot_download(repository, allow_patterns=["vocab.json", "merges.txt"]))
+        except OSError as error:
+            raise BadInput(f"The tokenizer for {path} could not be downloaded: {error}") from error
+    raise BadInput(
+        f"{path} holds no tokenizer and there is none on this machine: put a folder `tokenizer` "
+        f"with vocab.json and merges.txt of {repository} beside it, or connect once to download it."
+    )
