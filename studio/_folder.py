@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -28,11 +29,15 @@ __all__ = [
 ]
 
 JSON = dict[str, object]
+Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a base is made of, on the CPU; `noise` is the configuration of its scheduler."""
+    """What a base is made of, on the CPU; `noise` is the configuration of its scheduler.
+
+    zero_negative: an empty negative prompt stands for zeros, not for the encoded empty text.
+    """
 
     family: str
     unet: UNet2DConditionModel
@@ -40,6 +45,7 @@ class Parts:
     tokenizers: tuple[CLIPTokenizer, ...]
     text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
     noise: JSON
+    zero_negative: bool
 
 
 def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
@@ -53,6 +59,7 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
         raise BadInput(
             f"{folder} is not a base in the diffusers layout: it has no model_index.json."
         )
+    index = read_json(folder / "model_index.json")
     config = read_json(folder / "unet" / "config.json")
     family = check_unet(config, str(folder))
     names = ("text_encoder", "text_encoder_2") if family == "sdxl" else ("text_encoder",)
@@ -76,6 +83,9 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
                 ),
                 text_encoders=tuple(_text_encoder(folder / name, dtype) for name in names),
                 noise=noise,
+                # SDXL's pipeline takes it as said where its index says nothing.
+                zero_negative=family == "sdxl"
+                and index.get("force_zeros_for_empty_prompt", True) is True,
             )
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -84,9 +94,7 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
     return parts
 
 
-def _diffusers(
-    kind: type[UNet2DConditionModel] | type[AutoencoderKL], folder: Path, dtype: torch.dtype
-):
+def _diffusers(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
     return kind.from_pretrained(
         folder,
         torch_dtype=dtype,

@@ -60,16 +60,11 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
             parts = Parts(
                 family=family,
                 unet=_unet(weights, configs, dtype, family=family, noise=noise, own=own),
-                vae=AutoencoderKL.from_single_file(
-                    weights,
-                    config=str(configs),
-                    subfolder="vae",
-                    torch_dtype=vae_dtype(read_json(configs / "vae" / "config.json"), dtype),
-                    local_files_only=True,
-                ),
+                vae=_vae(weights, configs, dtype),
                 tokenizers=tokenizers,
                 text_encoders=_text_encoders(weights, configs, dtype, family=family),
                 noise=noise,
+                zero_negative=family == "sdxl",
             )
     except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -84,7 +79,8 @@ def _header(path: Path) -> tuple[Shapes, dict[str, str]]:
         raise BadInput(f"{path} is not a base: give a .safetensors file or a diffusers folder.")
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+            keys = file.keys()
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
             return shapes, file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise BadInput(
@@ -175,11 +171,25 @@ def _unet(
     own: bool,
 ) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_single_file(
-        weights, config=str(configs), subfolder="unet", torch_dtype=dtype, local_files_only=True
+        weights,  # pyright: ignore[reportArgumentType]  documented; the annotation forgets it
+        config=str(configs),
+        subfolder="unet",
+        torch_dtype=dtype,
+        local_files_only=True,
     )
     if family == "sd2" and noise["prediction_type"] == "epsilon" and not own:
         unet.register_to_config(sample_size=64)  # the epsilon SD 2 is the one made for 512 x 512
     return unet
+
+
+def _vae(weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype) -> AutoencoderKL:
+    return AutoencoderKL.from_single_file(
+        weights,  # pyright: ignore[reportArgumentType]  documented; the annotation forgets it
+        config=str(configs),
+        subfolder="vae",
+        torch_dtype=vae_dtype(read_json(configs / "vae" / "config.json"), dtype),
+        local_files_only=True,
+    )
 
 
 def _text_encoders(
@@ -204,12 +214,12 @@ def _tokenizers(path: Path, family: str) -> tuple[CLIPTokenizer, ...]:
     """From folders beside the checkpoint, else CLIP's vocabulary with the family's padding."""
     names = ("tokenizer", "tokenizer_2")[: len(PADDING[family])]
     found = [_beside(path, name) for name in names]
-    shared = None if all(found) else found[0] or _clip_vocabulary(path)
+    first = found[0] or _clip_vocabulary(path)
     return tuple(
         CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         if folder
         else CLIPTokenizer.from_pretrained(
-            shared, pad_token=pad, model_max_length=77, local_files_only=True
+            first, pad_token=pad, model_max_length=77, local_files_only=True
         )
         for folder, pad in zip(found, PADDING[family], strict=True)
     )

@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
+    ConfigMixin,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    SchedulerMixin,
+    PNDMScheduler,
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
@@ -33,10 +35,18 @@ from studio._folder import JSON, check_unet, open_folder, read_json
 from studio._single_file import CONFIGS, open_single_file
 from studio.errors import BadInput
 
-__all__ = ["REAL_CONFIGS", "SCHEDULERS", "Base", "Text", "load_base", "real_config"]
+__all__ = ["REAL_CONFIGS", "SCHEDULERS", "Base", "Scheduler", "Text", "load_base", "real_config"]
 
 REAL_CONFIGS = ("sd15", "sd21", "sdxl")
 SCHEDULERS = ("euler", "ddim", "dpmpp_2m", "unipc")
+Scheduler = (
+    EulerDiscreteScheduler
+    | DDIMScheduler
+    | DPMSolverMultistepScheduler
+    | UniPCMultistepScheduler
+    | PNDMScheduler
+)
+Configured = TypeVar("Configured", bound=ConfigMixin)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -56,6 +66,7 @@ class Base:
     source: what it was loaded from, as the user gave it.  family: "sd1", "sd2" or "sdxl".
     noise: the configuration of its own scheduler.
     dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
+    zero_negative: an empty negative prompt stands for zeros, not for the encoded empty text.
     offload: only the part at work is on `device`, the others wait on the CPU.
     """
 
@@ -70,6 +81,7 @@ class Base:
     device: torch.device
     dtype: torch.dtype
     offload: bool = False
+    zero_negative: bool = False
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
 
@@ -81,23 +93,22 @@ class Base:
     @property
     def latent_factor(self) -> int:
         """Pixels per latent, along a side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
     def size(self) -> int:
         """The side, in pixels, of the square pictures it was trained on."""
-        return self.unet.config.sample_size * self.latent_factor
+        return self.unet.config["sample_size"] * self.latent_factor
 
     @property
     def step(self) -> int:
         """Sides of pictures are multiples of this many pixels, so that the UNet halves evenly."""
-        return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        return self.latent_factor * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
         """Share of signal at each training timestep: [T], float32; the last may be exactly 0."""
-        scheduler = DDPMScheduler.from_config(self.noise)
-        return scheduler.alphas_cumprod.to(self.device, torch.float32)
+        return _made(DDPMScheduler, self.noise).alphas_cumprod.to(self.device, torch.float32)
 
     def layers(self) -> dict[str, nn.Module]:
         """Every nn.Linear and nn.Conv2d that an adapter can change, by its name on disk.
@@ -157,9 +168,9 @@ class Base:
         Returns [B, 4, H/f, W/f], float32.
         """
         self._bring(self.vae)
-        posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist
+        posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)[0]
         latents = posterior.sample(generator) if sample else posterior.mode()
-        return latents.float() * self.vae.config.scaling_factor
+        return latents.float() * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -168,11 +179,11 @@ class Base:
         latents: [B, 4, h, w], scaled.  Returns [B, 3, h*f, w*f], float32 in 0 .. 1.
         """
         self._bring(self.vae)
-        scaled = latents.to(self.device, torch.float32) / self.vae.config.scaling_factor
-        decoded = self.vae.decode(scaled.to(self.vae.dtype)).sample
+        scaled = latents.to(self.device, torch.float32) / self.vae.config["scaling_factor"]
+        decoded = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         if self.vae.dtype != torch.float32 and not torch.isfinite(decoded).all():
-            self.vae.to(dtype=torch.float32)
-            decoded = self.vae.decode(scaled).sample
+            nn.Module.float(self.vae)
+            decoded = self.vae.decode(scaled, return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     def time_ids(
@@ -218,27 +229,26 @@ class Base:
         ).sample
         return predicted.float()
 
-    def scheduler(self, name: str | None = None) -> SchedulerMixin:
+    def scheduler(self, name: str | None = None) -> Scheduler:
         """A fresh scheduler on this base's noise schedule: one of SCHEDULERS, or its own (None).
 
         Raises BadInput for another name.
         """
         config = dict(self.noise)
         if name is None:
-            return getattr(diffusers, str(config["_class_name"])).from_config(config)
+            return _made(getattr(diffusers, str(config["_class_name"])), config)
         if name == "euler":
-            return EulerDiscreteScheduler.from_config(config)
+            return _made(EulerDiscreteScheduler, config)
         if name == "ddim":
             # Latents lie outside -1 .. 1: DDIM's defaults are for pixels.
             config |= {"clip_sample": False}
             config.setdefault("set_alpha_to_one", False)
-            return DDIMScheduler.from_config(config)
+            return _made(DDIMScheduler, config)
         if name == "dpmpp_2m":
-            return DPMSolverMultistepScheduler.from_config(
-                config, algorithm_type="dpmsolver++", solver_order=2
-            )
+            config |= {"algorithm_type": "dpmsolver++", "solver_order": 2}
+            return _made(DPMSolverMultistepScheduler, config)
         if name == "unipc":
-            return UniPCMultistepScheduler.from_config(config, solver_order=2)
+            return _made(UniPCMultistepScheduler, config | {"solver_order": 2})
         raise BadInput(f"There is no scheduler {name!r}: choose {', '.join(SCHEDULERS)}.")
 
     def fingerprint(self) -> str:
@@ -259,7 +269,8 @@ class Base:
         """When offloading, put these parts on the device and all others on the CPU."""
         if not self.offload:
             return
-        for part in (self.unet, self.vae, *self.text_encoders):
+        everything: list[nn.Module] = [self.unet, self.vae, *self.text_encoders]
+        for part in everything:
             if part not in parts:
                 part.to("cpu")
         for part in parts:
@@ -272,6 +283,13 @@ def _adaptable(prefix: str, root: nn.Module) -> Mapping[str, nn.Module]:
         for path, module in root.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
+
+
+def _made(kind: type[Configured], config: JSON) -> Configured:
+    """One of diffusers' classes from its configuration; what it does not know is left out."""
+    made = kind.from_config(config)
+    assert isinstance(made, kind)
+    return made
 
 
 def _packed(bits: Tensor) -> Tensor:
@@ -332,7 +350,8 @@ def load_base(
         parts.unet.enable_xformers_memory_efficient_attention()
         parts.vae.enable_xformers_memory_efficient_attention()
     if not offload:
-        for part in (parts.unet, parts.vae, *parts.text_encoders):
+        everything: list[nn.Module] = [parts.unet, parts.vae, *parts.text_encoders]
+        for part in everything:
             part.to(where)
     return Base(
         source=str(source),
@@ -346,6 +365,7 @@ def load_base(
         device=where,
         dtype=precision,
         offload=offload,
+        zero_negative=parts.zero_negative,
     )
 
 
@@ -418,8 +438,8 @@ def real_config(name: str) -> Base:
             source=name,
             name=name,
             family=family,
-            unet=UNet2DConditionModel.from_config(unet).requires_grad_(False),
-            vae=AutoencoderKL.from_config(read_json(folder / "vae" / "config.json")),
+            unet=_made(UNet2DConditionModel, unet),
+            vae=_made(AutoencoderKL, read_json(folder / "vae" / "config.json")),
             tokenizers=(),
             text_encoders=tuple(
                 kind(CLIPTextConfig.from_pretrained(folder / part, local_files_only=True))
