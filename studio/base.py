@@ -21,6 +21,7 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor, nn
 from transformers import (
@@ -167,10 +168,22 @@ class Base:
         generator: draws from the VAE's posterior; with sample=False its mode is taken.
         Returns [B, 4, H/f, W/f], float32.
         """
-        self._bring(self.vae)
-        posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)[0]
-        latents = posterior.sample(generator) if sample else posterior.mode()
+        drawn = self._posterior(pixels)
+        latents = drawn.sample(generator) if sample else drawn.mode()
         return latents.float() * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents that `encode_pictures` draws.
+
+        pixels: [B, 3, H, W] in -1 .. 1.  Returns two of [B, 4, H/f, W/f], float32, scaled.
+        """
+        drawn, factor = self._posterior(pixels), self.vae.config["scaling_factor"]
+        return drawn.mean.float() * factor, drawn.std.float() * factor
+
+    def _posterior(self, pixels: Tensor) -> DiagonalGaussianDistribution:
+        self._bring(self.vae)
+        return self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)[0]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
