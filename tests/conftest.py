@@ -5,12 +5,12 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported; no test downloads
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from diffusers.utils import logging as diffusers_logging  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
+import pytest
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
-from tests.tiny import tiny_sd1, tiny_sd2, tiny_sdxl  # noqa: E402
+from tests.tiny import tiny_sd1, tiny_sd2, tiny_sdxl
 
 torch.set_num_threads(2)
 for library in (diffusers_logging, transformers_logging):

@@ -1,0 +1,241 @@
+"""A folder of pictures -> captioned examples, each with the shape it is trained at."""
+
+import json
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from studio.errors import BadInput
+
+__all__ = ["Example", "Pictures", "Skipped", "pixels", "read_pictures", "shapes"]
+
+SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# What Pillow's decoders raise for a damaged file.
+DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error)
+LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with its caption. Sizes in pixels.
+
+    width, height: of the source, after its EXIF orientation.  bucket: (width, height) trained at.
+    """
+
+    path: Path
+    caption: str
+    width: int
+    height: int
+    bucket: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that is left out, and why, as the end of a sentence."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a folder holds, in the order of the file names."""
+
+    examples: tuple[Example, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def read_pictures(
+    folder: str | Path, *, trigger: str, size: int, step: int, buckets: bool = True
+) -> Pictures:
+    """Read a folder: every picture is decoded once, so that a damaged one is known beforehand.
+
+    A caption is the text of the .txt file beside the picture, else the `text` of its line in
+    metadata.jsonl, else the trigger.
+
+    size: side of a square example in pixels; buckets have about that area.
+    step: sides of buckets are multiples of it (`Base.step`).
+    buckets: False trains every picture as a square.
+
+    Damaged, oversized or absent pictures are skipped and named. Raises BadInput where the folder
+    is missing or holds no picture that can be read, where a caption cannot be, and where size is
+    no multiple of step.
+    """
+    if size < step or size % step:
+        raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
+    folder = Path(folder).expanduser()
+    paths = _listed(folder)
+    captions = _metadata(folder)
+    paths = sorted({*paths, *captions})
+    choices = shapes(size, step) if buckets else [(size, size)]
+    examples: list[Example] = []
+    skipped: list[Skipped] = []
+    for path in paths:
+        measured = _measure(path)
+        if isinstance(measured, Skipped):
+            skipped.append(measured)
+            continue
+        caption = _caption(path) or captions.get(path) or trigger
+        examples.append(Example(path, caption, *measured, _nearest(choices, *measured)))
+    if not examples:
+        raise BadInput(_nothing(folder, skipped))
+    return Pictures(tuple(examples), tuple(skipped))
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The picture files of a folder; hidden ones are other programs' notes."""
+    if not folder.exists():
+        raise BadInput(f"There is no folder {folder}: give a folder of pictures.")
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is a file: give the folder that the pictures are in.")
+    try:
+        found = list(folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    return [
+        path
+        for path in found
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def _nothing(folder: Path, skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
+        return f"There are no pictures in {folder}: put some there ({kinds})."
+    reasons = "; ".join(f"{one.path.name} {one.reason}" for one in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"None of the pictures in {folder} can be read: {reasons}{more}."
+
+
+def _metadata(folder: Path) -> dict[Path, str]:
+    """Captions of a Hugging Face `imagefolder`: metadata.jsonl with file_name and text."""
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return {}
+    captions: dict[Path, str] = {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}, is not JSON: {error}.") from error
+        name = row.get("file_name") if isinstance(row, dict) else None
+        text = row.get("text") if isinstance(row, dict) else None
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise BadInput(f"{path}, line {number}, lacks a file_name or a text.")
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{path}, line {number}, names {name!r}, which is not in the folder.")
+        captions[folder / name] = " ".join(text.split())
+    return captions
+
+
+def _caption(path: Path) -> str:
+    """The .txt beside a picture, or nothing."""
+    beside = path.with_suffix(".txt")
+    return " ".join(_text(beside).split()) if beside.is_file() else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _measure(path: Path) -> tuple[int, int] | Skipped:
+    """Width and height of a picture that decodes to its end, or why it is left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: on its side
+                picture.draft("RGB", (64, 64))  # a JPEG decodes to its end at an eighth the size
+                picture.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Skipped(path, f"is too large to open safely (over {_limit()} megapixels)")
+    except FileNotFoundError:
+        return Skipped(path, "is named in metadata.jsonl but is not there")
+    except DAMAGED as error:
+        return Skipped(path, f"is damaged or no picture ({error})")
+    return (height, width) if turned else (width, height)
+
+
+def _limit() -> int:
+    return (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+
+
+def shapes(size: int, step: int) -> list[tuple[int, int]]:
+    """The buckets: (width, height) in multiples of `step`, as large as size x size allows.
+
+    From 1:LONGEST to LONGEST:1, narrow to wide; the square is always among them.
+    """
+    found = {(size, size)}
+    for width in range(step, size + 1, step):
+        height = size * size // width // step * step
+        if height <= LONGEST * width:
+            found |= {(width, height), (height, width)}
+    return sorted(found)
+
+
+def _nearest(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
+    """The bucket whose ratio of sides is nearest, by factor."""
+    ratio = np.log(width / height)
+    return min(choices, key=lambda one: abs(np.log(one[0] / one[1]) - ratio))
+
+
+def pixels(
+    example: Example, *, flip: bool = False, generator: torch.Generator | None = None
+) -> tuple[Tensor, tuple[int, int]]:
+    """The picture of an example, scaled to cover its bucket and cut to it.
+
+    flip: mirror it first, left to right.  generator: cut at random; None cuts the middle.
+
+    Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the cut in the scaled picture, which
+    SDXL is told. Raises BadInput where the file has gone or changed since it was read.
+    """
+    try:
+        with Image.open(example.path) as opened:
+            picture = _rgb(ImageOps.exif_transpose(opened))
+    except DAMAGED as error:
+        raise BadInput(f"{example.path} can no longer be read: {error}.") from error
+    if flip:
+        picture = ImageOps.mirror(picture)
+    width, height = example.bucket
+    scale = max(width / picture.width, height / picture.height)
+    scaled = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    picture = picture.resize(scaled, Image.Resampling.LANCZOS)
+    top = _offset(scaled[1] - height, generator)
+    left = _offset(scaled[0] - width, generator)
+    cut = picture.crop((left, top, left + width, top + height))
+    values = torch.from_numpy(np.array(cut, dtype=np.float32))
+    return (values / 127.5 - 1).permute(2, 0, 1).contiguous(), (top, left)
+
+
+def _offset(slack: int, generator: torch.Generator | None) -> int:
+    if generator is None:
+        return slack // 2
+    return int(torch.randint(slack + 1, (1,), generator=generator))
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Any mode to RGB: transparency over white, sixteen bits of grey to eight."""
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture, dtype=np.float32) / 257
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
