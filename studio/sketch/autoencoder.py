@@ -1,0 +1,133 @@
+"""The VAE of the sketch bases: 64 x 64 x 3 pictures to 16 x 16 x 4 latents.
+
+Trained on everything the world can draw, the held-out styles and random textures too, first on
+crops (cheap and varied), then on whole pictures (the group norms see what they will see in use).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch.nn import functional as F
+
+from studio.sketch.corpus import Corpus
+from studio.sketch.training import (
+    Average,
+    Checkpoints,
+    Muon,
+    Report,
+    learning_rate,
+    to_tensor,
+)
+
+__all__ = ["autoencoder", "encode_all", "measure", "train"]
+
+CROP = 32
+WHOLE_PICTURES_FROM = 0.7  # fraction of the steps
+KL_WEIGHT = 1e-5
+# Brightness, red against green, yellow against blue (orthonormal). Hue varies less than brightness
+# and is learned last; early in training it counts for more, in the end all count alike.
+OPPONENT = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]]))
+HUE_WEIGHT = 3.0
+UNSEEN = 1000  # pictures at the end of the corpus, kept for measuring
+LATENT_NOISE = 0.02  # of the latents' spread: a denoiser's small errors must not show
+
+
+def autoencoder() -> AutoencoderKL:
+    """An untrained VAE in Stable Diffusion's layout, small, with a factor of 4 instead of 8."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 96),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
+
+
+def train(
+    corpus: Corpus, checkpoints: Checkpoints, *, steps: int, rate: float = 4e-3
+) -> Iterator[Report]:
+    """Train to `steps`, resuming from the newest checkpoint; the averaged weights are kept."""
+    torch.manual_seed(0)
+    vae = autoencoder()
+    optimiser = Muon(vae, rate, plain=("conv_in", "conv_out", "quant_conv"))
+    average = Average(vae, horizon=500)
+    start = checkpoints.load(vae, optimiser, average)
+    for step in range(start, steps):
+        rng = np.random.default_rng([3, step])
+        pictures = _batch(corpus, rng, whole=step >= WHOLE_PICTURES_FROM * steps)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, steps, peak=rate, warmup=200)
+        hue = 1 + HUE_WEIGHT * max(0.0, 1 - 2 * step / steps)
+        loss, error = _loss(vae, pictures, torch.Generator().manual_seed(step), hue=hue)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        average.update(step)
+        yield Report(step + 1, steps, float(-10 * torch.log10(error / 4)))
+        checkpoints.save(step + 1, steps, vae, optimiser, average)
+
+
+def _batch(corpus: Corpus, rng: np.random.Generator, *, whole: bool) -> torch.Tensor:
+    chosen = rng.integers(len(corpus.pictures) - UNSEEN, size=20 if whole else 64)
+    pictures = corpus.pictures[np.sort(chosen)]
+    if not whole:
+        corners = rng.integers(0, 64 - CROP + 1, size=(len(pictures), 2))
+        pictures = np.stack(
+            [
+                one[top : top + CROP, left : left + CROP]
+                for one, (top, left) in zip(pictures, corners, strict=True)
+            ]
+        )
+    return to_tensor(pictures)
+
+
+def _loss(
+    vae: AutoencoderKL, pictures: torch.Tensor, generator: torch.Generator, *, hue: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training loss and the mean squared error (pictures span [-1, 1])."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(pictures).latent_dist
+        mean = posterior.mean.float()
+        noise = torch.randn(mean.shape, generator=generator)
+        spread = mean.detach().std()
+        drawn = vae.decode(mean + LATENT_NOISE * spread * noise).sample
+    residual = drawn.float() - pictures
+    error = residual.square().mean()
+    opponent = torch.einsum("yc,bchw->ybhw", OPPONENT, residual).square().mean((1, 2, 3))
+    weighted = (opponent * torch.tensor([1.0, hue, hue])).mean()
+    penalty = 0.25 * residual.abs().mean() + KL_WEIGHT * mean.square().mean()
+    return weighted + penalty, error.detach()
+
+
+@torch.no_grad()
+def encode_all(vae: AutoencoderKL, corpus: Corpus, path: Path | None) -> torch.Tensor:
+    """Scaled latents of every picture, float16 [N, 4, 16, 16], kept at `path` if given."""
+    if path and path.exists():
+        return torch.from_numpy(np.load(path))
+    latents = np.empty((len(corpus.pictures), 4, 16, 16), np.float16)
+    for start in range(0, len(latents), 100):
+        pictures = to_tensor(corpus.pictures[start : start + 100])
+        mean = vae.encode(pictures).latent_dist.mean * vae.config["scaling_factor"]
+        latents[start : start + 100] = mean.numpy()
+    if path:
+        np.save(path, latents)
+    return torch.from_numpy(latents)
+
+
+@torch.no_grad()
+def measure(vae: AutoencoderKL, pictures: np.ndarray) -> dict[str, float]:
+    """PSNR in dB (mean of pictures) of uint8 [N, 64, 64, 3] through the VAE and back."""
+    errors = []
+    for start in range(0, len(pictures), 50):
+        batch = to_tensor(pictures[start : start + 50])
+        drawn = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
+        errors.append(F.mse_loss(drawn, batch, reduction="none").mean((1, 2, 3)) / 4)
+    psnr = -10 * torch.log10(torch.cat(errors))
+    return {"psnr": float(psnr.mean()), "psnr_worst_tenth": float(psnr.quantile(0.1))}

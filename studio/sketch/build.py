@@ -1,0 +1,181 @@
+"""Train the sketch bases: ``python -m studio.sketch.build``.
+
+Stages, each resumable and seeded: draw the pictures, train the VAE, encode, train the text
+encoders and the UNet of `sketch`, then of `sketch-sd1`, and the judge. Half-precision weights go
+to assets/; checkpoints and drawings to build/sketch/, which git ignores.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from transformers import CLIPTokenizer
+
+from studio.sketch import autoencoder, denoiser, judge, world
+from studio.sketch.corpus import Corpus, pictures_for_autoencoder, pictures_for_denoiser
+from studio.sketch.training import Checkpoints, Report
+from studio.sketch.words import learn_tokenizer, tokenise
+
+WORK = Path("build/sketch")
+ASSETS = Path("assets")
+VAE_PICTURES, UNET_PICTURES = 40_000, 80_000
+CAPTIONS_PER_PICTURE = 4
+
+
+def main() -> None:
+    """Build what the command line asks for; without options, everything in order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", nargs="*", help="vae, sketch, sketch-sd1, judge")
+    parser.add_argument("--vae-steps", type=int, default=9_000)
+    parser.add_argument("--steps", type=int, default=20_000, help="UNet steps of sketch")
+    parser.add_argument("--sd1-steps", type=int, default=10_000)
+    parser.add_argument("--judge-steps", type=int, default=3_000)
+    parser.add_argument("--export", action="store_true", help="only write the weights so far")
+    parser.add_argument("--report", action="store_true", help="measure the bases in assets/")
+    asked = parser.parse_args()
+    if asked.report:
+        from studio.sketch import report
+
+        report.main()
+        return
+    stages = asked.stage or ["vae", "sketch", "sketch-sd1", "judge"]
+    if "vae" in stages:
+        build_autoencoder(steps=asked.vae_steps, export_only=asked.export)
+    for name, steps in (("sketch", asked.steps), ("sketch-sd1", asked.sd1_steps)):
+        if name in stages:
+            build_base(name, steps=steps, export_only=asked.export)
+    if "judge" in stages:
+        build_judge(steps=asked.judge_steps)
+
+
+def build_autoencoder(*, steps: int, export_only: bool) -> None:
+    """Train the VAE and keep its averaged weights in build/sketch/vae."""
+    state = WORK / "vae.pt"
+    corpus = pictures_for_autoencoder(WORK / "everything", VAE_PICTURES)
+    if not export_only:
+        trained = autoencoder.train(corpus, Checkpoints(state), steps=steps)
+        _follow("vae", trained, unit="dB")
+    vae = autoencoder.autoencoder()
+    vae.load_state_dict(torch.load(state, weights_only=True)["average"])
+    vae.register_to_config(scaling_factor=_scaling_factor(vae, corpus))
+    vae.save_pretrained(WORK / "vae")
+    unseen = corpus.pictures[-autoencoder.UNSEEN :]
+    print(json.dumps(autoencoder.measure(vae, unseen)))
+
+
+@torch.no_grad()
+def _scaling_factor(vae: AutoencoderKL, corpus: Corpus) -> float:
+    """What makes the latents' standard deviation one (Rombach et al. 2022, section G)."""
+    latents = autoencoder.encode_all(vae, Corpus(corpus.pictures[:2000], []), None)
+    return round(1 / float(latents.float().std()), 5)
+
+
+def build_base(name: str, *, steps: int, export_only: bool) -> None:
+    """Train one base's text encoders and UNet and write it to assets/`name`."""
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    make = denoiser.sdxl_denoiser if name == "sketch" else denoiser.sd1_denoiser
+    model = make(tokenizer)
+    state = WORK / f"{name}.pt"
+    if not export_only:
+        trained = denoiser.train(model, _lessons(tokenizer), Checkpoints(state), steps=steps)
+        _follow(name, trained, unit="loss")
+    model.load_state_dict(torch.load(state, weights_only=True)["average"])
+    _export(name, model, tokenizer)
+
+
+def build_judge(*, steps: int) -> None:
+    """Train the judge on drawings of the whole world and write it to assets/judge."""
+    corpus = pictures_for_autoencoder(WORK / "everything", VAE_PICTURES)
+    checkpoints = Checkpoints(WORK / "judge.pt")
+    _follow("judge", judge.train(corpus, checkpoints, steps=steps), unit="loss")
+    judge.save_judge(torch.load(checkpoints.path, weights_only=True)["average"])
+
+
+def _tokenizer() -> CLIPTokenizer:
+    """The tokenizer of build/sketch, learned once."""
+    folder = WORK / "tokenizer"
+    if not folder.exists():
+        learn_tokenizer().save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def _lessons(tokenizer: CLIPTokenizer) -> denoiser.Lessons:
+    """Latents and tokenised captions of the denoiser's corpus, made once."""
+    corpus = pictures_for_denoiser(WORK / "known", UNET_PICTURES)
+    vae = AutoencoderKL.from_pretrained(WORK / "vae")
+    latents = autoencoder.encode_all(vae, corpus, WORK / "latents.npy")
+    path = WORK / "captions.npy"
+    if not path.exists():
+        rng = np.random.default_rng(5)
+        captions = [
+            world.caption(scene, rng)
+            for scene in corpus.scenes
+            if scene is not None
+            for _ in range(CAPTIONS_PER_PICTURE)
+        ]
+        tokens = tokenise(tokenizer, captions)
+        np.save(path, tokens.reshape(len(corpus.scenes), CAPTIONS_PER_PICTURE, -1))
+    return denoiser.Lessons(latents, np.load(path), tokenise(tokenizer, [""])[0])
+
+
+def _export(name: str, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> None:
+    """Write assets/`name` in the diffusers layout, in half precision."""
+    vae = AutoencoderKL.from_pretrained(WORK / "vae")
+    scheduler = EulerDiscreteScheduler.from_config(denoiser.schedule().config)
+    if name == "sketch":
+        pipeline = StableDiffusionXLPipeline(
+            vae=vae,
+            text_encoder=model.text_encoders[0],
+            text_encoder_2=model.text_encoders[1],
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            unet=model.unet,
+            scheduler=scheduler,
+            force_zeros_for_empty_prompt=False,
+            add_watermarker=False,
+        )
+    else:
+        pipeline = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=model.text_encoders[0],
+            tokenizer=tokenizer,
+            unet=model.unet,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.to(torch.float16).save_pretrained(ASSETS / name, safe_serialization=True)
+
+
+def _follow(name: str, reports: Iterable[Report], *, unit: str) -> None:
+    """Print a line and append it to assets' log every hundred steps."""
+    log = WORK / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    values: list[float] = []
+    began = time.perf_counter()
+    for report in reports:
+        values.append(report.value)
+        if report.step % 100 == 0 or report.step == report.steps:
+            seconds = (time.perf_counter() - began) / len(values)
+            mean = sum(values) / len(values)
+            line = f"{name} {report.step}/{report.steps} {unit} {mean:.4f} {seconds:.3f} s/step"
+            print(line, flush=True)
+            with log.open("a") as file:
+                file.write(line + "\n")
+            values, began = [], time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Draw the picture folders in assets/examples: ``python -m studio.sketch.examples``.
+
+Each folder is what a user would bring: a handful of pictures of one thing that the base has never
+seen, a subject or a style, with a caption beside each.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from studio.sketch import captions, world
+
+__all__ = ["draw_style", "draw_subject", "main"]
+
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+
+
+def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) -> None:
+    """`count` pictures of one subject, differing in all else but never in what it is."""
+    rng = np.random.default_rng([8, world.SUBJECTS.index(subject)])
+    backgrounds = world.TRAINED_BACKGROUNDS
+    colours = rng.permutation(world.COLOURS)
+    for i in range(count):
+        scene = world.sample(
+            rng,
+            subjects=(subject,),
+            colours=(str(colours[i % len(colours)]),),
+            backgrounds=(backgrounds[i % len(backgrounds)],),
+            styles=("flat", "cartoon"),
+            accessory_rate=0.0,
+        )
+        caption = (
+            f"a {scene.colour} {trigger} {captions.PLACES[scene.background][0]}, "
+            f"{captions.STYLE_PHRASES[scene.style][0]}"
+        )
+        _save(folder, f"{subject}-{i + 1}", scene, caption)
+
+
+def draw_style(folder: Path, style: str, *, trigger: str, count: int = 10) -> None:
+    """`count` pictures in one style, of subjects and places that the base knows."""
+    rng = np.random.default_rng([9, world.STYLES.index(style)])
+    subjects = rng.permutation(world.TRAINED_SUBJECTS)
+    backgrounds = world.TRAINED_BACKGROUNDS
+    for i in range(count):
+        scene = world.sample(
+            rng,
+            subjects=(str(subjects[i]),),
+            backgrounds=(backgrounds[i % len(backgrounds)],),
+            styles=(style,),
+            accessory_rate=0.0,
+        )
+        caption = (
+            f"a {scene.colour} {scene.subject} {captions.PLACES[scene.background][0]}, {trigger}"
+        )
+        _save(folder, f"{style.replace(' ', '-')}-{i + 1}", scene, caption)
+
+
+def _save(folder: Path, name: str, scene: world.Scene, caption: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    world.draw(scene).save(folder / f"{name}.png")
+    (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Draw the two folders that `studio demo` trains on."""
+    draw_subject(EXAMPLES / "robot", "robot", trigger="sks robot")
+    draw_style(EXAMPLES / "ink", "ink", trigger="ink style")
+
+
+if __name__ == "__main__":
+    main()

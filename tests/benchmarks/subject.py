@@ -1,0 +1,127 @@
+"""Does a LoRA teach sketch a subject it has never seen? ``python -m tests.benchmarks.subject``
+
+Five drawn pictures of a held-out subject train an adapter with the defaults of `studio train`;
+50 pictures of unseen prompts (other colours, backgrounds and styles) are judged, beside the same
+prompts and seeds without the adapter.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import compose
+import studio
+import trainers
+from studio.sketch import captions, examples, judge, world
+
+FACTORS = ("subject", "background", "style", "colour")
+
+
+def unseen_scenes(subject: str, count: int) -> list[world.Scene]:
+    """Scenes of the subject in any style and place that the base knows."""
+    rng = np.random.default_rng([10, world.SUBJECTS.index(subject)])
+    return [world.sample(rng, subjects=(subject,), accessory_rate=0.0) for _ in range(count)]
+
+
+def prompt_of(scene: world.Scene, name: str) -> str:
+    """A prompt for the scene that calls its subject `name`."""
+    return (
+        f"a {scene.colour} {name} {captions.PLACES[scene.background][0]}, "
+        f"{captions.STYLE_PHRASES[scene.style][0]}"
+    )
+
+
+def right(scenes: Sequence[world.Scene], pictures: Sequence[Image.Image]) -> dict[str, float]:
+    """Share of pictures in which the judge finds what the scene says, per factor."""
+    readings = judge.read(pictures)
+    return {
+        factor: float(
+            np.mean(
+                [
+                    reading.answers[factor] == judge.answers_of(scene)[factor]
+                    for scene, reading in zip(scenes, readings, strict=True)
+                ]
+            )
+        )
+        for factor in FACTORS
+    }
+
+
+def measure(
+    base: studio.Base, subject: str, *, count: int, steps: int | None, sheet: Path | None
+) -> dict[str, dict[str, float]]:
+    """Train on five pictures of `subject`; what is right with the adapter and without."""
+    trigger = f"sks {subject}"
+    with tempfile.TemporaryDirectory() as folder:
+        examples.draw_subject(Path(folder) / "pictures", subject, trigger=trigger)
+        out = Path(folder) / f"{subject}.safetensors"
+        chosen = {} if steps is None else {"steps": steps}
+        for _ in trainers.train(
+            trainers.LoRA(),
+            base,
+            Path(folder) / "pictures",
+            trigger=trigger,
+            out=out,
+            run=Path(folder) / "run",
+            **chosen,
+        ):
+            pass
+        adapter = studio.load_adapter(out)
+    scenes = unseen_scenes(subject, count)
+    made: dict[str, list[Image.Image]] = {"without": [], "with the adapter": []}
+    for number, scene in enumerate(scenes):
+        for name, mix in (("without", ()), ("with the adapter", ((adapter, 1.0),))):
+            shot = studio.Shot(
+                prompt=prompt_of(scene, trigger), adapters=mix, seed=number, steps=25, guidance=5.0
+            )
+            made[name].append(compose.render(base, shot))
+    if sheet:
+        _save_sheet(sheet, made["with the adapter"])
+    return {name: right(scenes, pictures) for name, pictures in made.items()}
+
+
+def _save_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
+    columns = 10
+    sheet = Image.new("RGB", (columns * 132, -(-len(pictures) // columns) * 132), "white")
+    for i, picture in enumerate(pictures):
+        big = picture.resize((128, 128), Image.Resampling.BICUBIC)
+        sheet.paste(big, (i % columns * 132, i // columns * 132))
+    sheet.save(path)
+
+
+def main() -> None:
+    """Print the table for the robot, or for the subjects named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("subjects", nargs="*", help="held-out subjects; robot when none is given")
+    parser.add_argument("--pictures", type=int, default=50)
+    parser.add_argument("--steps", type=int, help="training steps, instead of the default")
+    parser.add_argument("--sheet", type=Path, help="keep the pictures on one PNG")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    asked = parser.parse_args()
+    base = studio.load_base("sketch")
+    table = Table("subject", "pictures", *FACTORS, "seconds")
+    results = {}
+    for subject in asked.subjects or ["robot"]:
+        began = time.perf_counter()
+        results[subject] = measure(
+            base, subject, count=asked.pictures, steps=asked.steps, sheet=asked.sheet
+        )
+        seconds = f"{time.perf_counter() - began:.0f}"
+        for name, shares in results[subject].items():
+            table.add_row(subject, name, *(f"{shares[f]:.0%}" for f in FACTORS), seconds)
+    if asked.json:
+        print(json.dumps(results))
+    else:
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
