@@ -1,0 +1,97 @@
+"""What the forms share: a layer's geometry, and DoRA's magnitude."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "Layer",
+    "adaptable",
+    "apply",
+    "as_kernel",
+    "cast",
+    "decomposed",
+    "magnitude_tensors",
+    "per_output",
+    "plain",
+    "read_magnitude",
+    "with_change",
+]
+
+Layer = nn.Linear | nn.Conv2d
+
+
+def adaptable(layer: nn.Module) -> Layer:
+    """The layer itself; TypeError for what is neither linear nor an ungrouped convolution."""
+    if not isinstance(layer, nn.Linear | nn.Conv2d) or getattr(layer, "groups", 1) != 1:
+        raise TypeError(f"only nn.Linear and ungrouped nn.Conv2d are adapted, not {layer}")
+    return layer
+
+
+def plain(layer: Layer, x: Tensor) -> Tensor:
+    """The layer's own output, also while its `forward` is replaced by a delta's."""
+    forward = nn.Linear.forward if isinstance(layer, nn.Linear) else nn.Conv2d.forward
+    return forward(layer, x)  # pyright: ignore[reportArgumentType]
+
+
+def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+    """x through another weight of the layer's geometry, without bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight.flatten(1))
+    kernel = as_kernel(layer, weight)
+    return F.conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def with_change(layer: Layer, x: Tensor, change: Tensor) -> Tensor:
+    """The layer's output with a whole change beside its weight."""
+    base = plain(layer, x)
+    return base + apply(layer, cast(x, change), change).to(base.dtype)
+
+
+def as_kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
+    """A weight in a convolution's shape; files have some of them flattened to matrices."""
+    return weight.reshape(len(weight), -1, *layer.kernel_size)
+
+
+def per_output(layer: Layer, row: Tensor) -> Tensor:
+    """A number per output, broadcastable over the layer's output."""
+    return row if isinstance(layer, nn.Linear) else row.view(1, -1, 1, 1)
+
+
+def cast(x: Tensor, like: Tensor) -> Tensor:
+    """x in the precision of the delta, where autocast does not choose one."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)
+
+
+def decomposed(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Tensor:
+    """DoRA's dW, m (W + change) / |W + change| - W; without a magnitude the change itself."""
+    if magnitude is None:
+        return change
+    total = weight.float() + change
+    over = 0 if magnitude.ndim == 1 else 1
+    norm = total.transpose(0, over).flatten(1).norm(dim=1)
+    factor = magnitude.float().flatten() / norm.clamp_min(torch.finfo(total.dtype).eps)
+    sides = [1] * total.ndim
+    sides[over] = -1
+    return factor.view(sides) * total - weight.float()
+
+
+def magnitude_tensors(magnitude: Tensor | None, ndim: int) -> dict[str, Tensor]:
+    """A magnitude as it stands on disk: as peft shapes it, or per input as LyCORIS names it."""
+    if magnitude is None:
+        return {}
+    if magnitude.ndim > 1:
+        return {"dora_scale": magnitude}
+    return {"lora_magnitude_vector": magnitude.view(1, -1, 1, 1) if ndim == 4 else magnitude}
+
+
+def read_magnitude(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """The inverse; `dora_scale` is LyCORIS's: [out, 1(, 1, 1)], or [1, in(, 1, 1)]."""
+    if "lora_magnitude_vector" in tensors:
+        return tensors["lora_magnitude_vector"].flatten()
+    scale = tensors.get("dora_scale")
+    if scale is None or (scale.ndim > 1 and scale.shape[0] == 1):
+        return scale
+    return scale.flatten()
