@@ -1,0 +1,46 @@
+"""Mixing adapters: a method says how, the engine denoises, a picture comes out."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from compose._method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
+from compose.merge import Merge
+
+if TYPE_CHECKING:
+    from compose._denoise import Done, Step, denoise
+    from compose._render import develop, like, render
+
+__all__ = [
+    "Call",
+    "Done",
+    "Eps",
+    "Merge",
+    "Method",
+    "Mix",
+    "Part",
+    "Plan",
+    "Step",
+    "denoise",
+    "develop",
+    "like",
+    "method_named",
+    "methods",
+    "record",
+    "render",
+]
+
+# These need PyTorch, which takes seconds to import; a method's options can be read without.
+_HOMES = {
+    "Done": "compose._denoise",
+    "Step": "compose._denoise",
+    "denoise": "compose._denoise",
+    "develop": "compose._render",
+    "like": "compose._render",
+    "render": "compose._render",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'compose' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,69 @@
+"""Deep features of the UNet, kept from one evaluation and used in a later one (DeepCache).
+
+Between neighbouring denoising steps the deep layers change little. What the last up block is given
+by the blocks below it is kept from a full evaluation; a later one then runs only the first down
+block and the last up block around it. Ma et al. 2023, arXiv 2312.00858.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+__all__ = ["keeping", "reusing"]
+
+
+@contextmanager
+def keeping(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
+    """Evaluations inside put the deep features [B, C, h, w] into the list that is lent."""
+    kept: list[Tensor] = []
+
+    def keep(block: nn.Module, given: tuple[object, ...], named: dict[str, Tensor]) -> None:
+        kept.append(named["hidden_states"])
+
+    hook = unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield kept
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def reusing(unet: UNet2DConditionModel, deep: Tensor) -> Iterator[None]:
+    """Evaluations inside take `deep` instead of computing it."""
+
+    def give(
+        block: nn.Module, given: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        return given, {**named, "hidden_states": deep}
+
+    hook = unet.up_blocks[-1].register_forward_pre_hook(give, with_kwargs=True)
+    skipped = [*unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
+    before = [vars(block).get("forward") for block in skipped]
+    try:
+        for block in unet.down_blocks[1:]:
+            inside = (block.resnets, block.downsamplers or ())
+            block.forward = _skipped_down(sum(len(cast(nn.ModuleList, part)) for part in inside))
+        for block in (unet.mid_block, *unet.up_blocks[:-1]):
+            block.forward = _skipped
+        yield
+    finally:
+        hook.remove()
+        for block, forward in zip(skipped, before, strict=True):
+            vars(block).pop("forward", None)
+            if forward is not None:
+                block.forward = forward
+
+
+def _skipped_down(residuals: int):
+    # The residuals are for the up blocks that are skipped too: only their number matters.
+    def forward(hidden_states: Tensor, *given: object, **named: object):
+        return hidden_states, (hidden_states,) * residuals
+
+    return forward
+
+
+def _skipped(hidden_states: Tensor, *given: object, **named: object) -> Tensor:
+    return hidden_states

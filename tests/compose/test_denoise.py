@@ -1,0 +1,312 @@
+"""The engine: what it lends, keeps and gives back."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import compose._denoise as engine
+from compose import Done, Eps, Mix, Part, Step, denoise, render
+from compose._fold import kept_on
+from compose._method import Ingredient
+from studio.adapter import Adapter, load_adapter
+from studio.base import Base, Text
+from studio.delta import Dense, LowRank, attach
+from studio.errors import BadInput
+from studio.shot import Shot
+from tests.compose.conftest import bits, noise, same_bits
+
+LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+TEXT_LAYER = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(scope="session")
+def lora(lora_files: dict[str, tuple[Path, Path]]) -> Adapter:
+    return load_adapter(lora_files["sdxl"][0])
+
+
+@pytest.fixture(scope="session")
+def second(lora_files: dict[str, tuple[Path, Path]]) -> Adapter:
+    return load_adapter(lora_files["sdxl"][1])
+
+
+@pytest.fixture(scope="session")
+def shot(lora: Adapter) -> Shot:
+    return Shot("a robot in ink", steps=3, adapters=((lora, 0.8),))
+
+
+@dataclass(frozen=True)
+class Asks:
+    """A method that asks for the same mixes at every step and returns the mean."""
+
+    mixes: tuple[Mix, ...]
+    reused: Mix | None = None
+
+    def check(self, adapters: Sequence[Adapter]) -> None:
+        pass
+
+    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Asks":
+        return self
+
+    def predict(self, step: int, eps: Eps) -> Tensor:
+        reuse = self.reused if step else None
+        return torch.stack([eps(mix, reuse) for mix in self.mixes]).mean(0)
+
+
+def latents(base: Base, shot: Shot) -> Tensor:
+    return render(base, shot, output="latents")
+
+
+def test_progress_counts_up_to_done(sdxl: Base, shot: Shot) -> None:
+    *steps, done = denoise(sdxl, shot)
+    assert all(isinstance(one, Step) for one in steps) and isinstance(done, Done)
+    assert [one.step for one in steps if isinstance(one, Step)] == [1, 2, 3]
+    assert {one.steps for one in (*steps, done)} == {3}
+    assert torch.equal(done.latents, steps[-1].latents)
+    assert done.latents.shape == (1, 4, 8, 8)
+
+
+def test_last_clean_estimate_is_the_outcome(sdxl: Base) -> None:
+    # DDIM's last step goes all the way to what the model takes the picture to be, but for the
+    # trace of noise of its first timestep.
+    *_, last, done = denoise(sdxl, Shot("a cat", steps=4, scheduler="ddim"))
+    assert isinstance(last, Step)
+    torch.testing.assert_close(last.clean, done.latents, rtol=0.05, atol=0.05)
+
+
+def test_noise_is_the_seeds_own(sdxl: Base) -> None:
+    shot = Shot("a cat", seed=11, steps=1, scheduler="ddim", guidance=1.0)
+    start, timestep = noise(shot), 1  # of 1000, a single leading step starts at 0 + offset
+    with torch.no_grad():
+        predicted = sdxl.predict(start, timestep, sdxl.encode_text(["a cat"]))
+    signal, last = sdxl.alphas_cumprod[timestep], sdxl.alphas_cumprod[0]
+    clean = (start - (1 - signal).sqrt() * predicted) / signal.sqrt()
+    expected = last.sqrt() * clean + (1 - last).sqrt() * predicted  # DDIM's step (12), eta 0
+    torch.testing.assert_close(latents(sdxl, shot), expected, rtol=0, atol=1e-5)
+
+
+def test_same_shot_same_bits_whatever_came_before(sdxl: Base, shot: Shot, second: Adapter) -> None:
+    first = latents(sdxl, shot)
+    assert torch.equal(latents(sdxl, shot), first)
+    latents(sdxl, dataclasses.replace(shot, adapters=((second, 1.0),), negative="a dog"))
+    assert torch.equal(latents(sdxl, shot), first)
+
+
+def test_strength_zero_is_no_adapter(sdxl: Base, shot: Shot, lora: Adapter) -> None:
+    plain = latents(sdxl, dataclasses.replace(shot, adapters=()))
+    assert torch.equal(latents(sdxl, dataclasses.replace(shot, adapters=((lora, 0),))), plain)
+    assert not torch.allclose(latents(sdxl, shot), plain, atol=1e-2)
+
+
+def test_same_adapter_twice_is_the_sum_of_its_strengths(
+    sdxl: Base, shot: Shot, lora: Adapter
+) -> None:
+    twice = dataclasses.replace(shot, adapters=((lora, 0.5), (lora, 0.3)))
+    torch.testing.assert_close(latents(sdxl, twice), latents(sdxl, shot), rtol=1e-4, atol=1e-4)
+
+
+def test_dense_change_of_a_weight_and_a_bias(sdxl: Base, shot: Shot) -> None:
+    name = "unet.conv_out"
+    layer = cast(nn.Conv2d, sdxl.layers()[name])
+    assert layer.bias is not None
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(layer.weight.shape, generator=generator) * 0.1
+    bias = torch.randn(layer.bias.shape, generator=generator)
+    adapter = Adapter(deltas={name: Dense(weight, bias)}, kind="unknown", family="sdxl")
+    ours = latents(sdxl, dataclasses.replace(shot, adapters=((adapter, 0.5),)))
+    before = layer.weight.data.clone(), layer.bias.data.clone()
+    try:
+        with torch.no_grad():
+            layer.weight += 0.5 * weight
+            layer.bias += 0.5 * bias
+        expected = latents(sdxl, dataclasses.replace(shot, adapters=()))
+    finally:
+        with torch.no_grad():
+            layer.weight.copy_(before[0])
+            layer.bias.copy_(before[1])
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_base_is_itself_between_steps_and_after_an_early_end(sdxl: Base, shot: Shot) -> None:
+    before = bits(sdxl)
+    places = [weight.data_ptr() for weight in sdxl.unet.parameters()]
+    steps = denoise(sdxl, shot)
+    next(steps)
+    assert same_bits(sdxl, before)
+    steps.close()
+    assert same_bits(sdxl, before)
+    assert [weight.data_ptr() for weight in sdxl.unet.parameters()] == places
+    assert not any("forward" in vars(module) for module in sdxl.unet.modules())
+
+
+def test_base_is_itself_after_an_error(
+    sdxl: Base, shot: Shot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = bits(sdxl)
+
+    def fail(*given: object, **named: object) -> Tensor:
+        assert not same_bits(sdxl, before)  # the weights are folded at this point
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(sdxl.unet, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        latents(sdxl, shot)
+    assert same_bits(sdxl, before)
+
+
+def test_gradients_stay_on_for_the_caller(sdxl: Base, shot: Shot) -> None:
+    for _ in denoise(sdxl, shot):
+        assert torch.is_grad_enabled()
+
+
+def test_two_shots_taken_in_turns_do_not_mix(sdxl: Base, shot: Shot, second: Adapter) -> None:
+    other = dataclasses.replace(shot, adapters=((second, 1.0),), prompt="a dog", seed=1)
+    alone = latents(sdxl, shot), latents(sdxl, other)
+    turns = list(zip(denoise(sdxl, shot), denoise(sdxl, other), strict=True))
+    assert torch.equal(turns[-1][0].latents, alone[0])
+    assert torch.equal(turns[-1][1].latents, alone[1])
+
+
+def test_weights_and_texts_are_kept_for_the_next_picture(
+    sdxl: Base, shot: Shot, second: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents(sdxl, shot)
+    kept = dict(kept_on(sdxl).weights)
+    assert {name for name, _ in kept} == {n for n in shot_layers(shot) if n.startswith("unet.")}
+    with monkeypatch.context() as still:
+        still.setattr(engine, "changed_weight", forbidden)
+        still.setattr(sdxl, "encode_text", forbidden)
+        latents(sdxl, dataclasses.replace(shot, seed=1))
+    latents(sdxl, dataclasses.replace(shot, adapters=((second, 0.5),)))
+    assert len(kept_on(sdxl).weights) == len(kept)  # of the new mix, the old ones are gone
+    assert not kept_on(sdxl).weights.keys() & kept.keys()
+    latents(sdxl, dataclasses.replace(shot, adapters=()))
+    assert not kept_on(sdxl).weights
+
+
+def shot_layers(shot: Shot) -> set[str]:
+    ((adapter, _),) = shot.adapters
+    assert isinstance(adapter, Adapter)
+    return set(adapter.deltas)
+
+
+def forbidden(*given: object, **named: object) -> Text:
+    raise AssertionError("this was to be there already")
+
+
+def test_adapter_trained_on_since_is_seen(sdxl: Base) -> None:
+    delta = LowRank.start(sdxl.layers()[LAYER], 4, alpha=4.0)
+    shot = Shot("a cat", steps=2, adapters=((Adapter({LAYER: delta}, "lora", "sdxl"), 1.0),))
+    before = latents(sdxl, shot)
+    with torch.no_grad():
+        delta.up.normal_()
+    assert not torch.equal(latents(sdxl, shot), before)
+
+
+def test_texts_read_while_training_are_not_kept(sdxl: Base) -> None:
+    shot = Shot("a cat", steps=1)
+    plain = latents(sdxl, shot)
+    delta = LowRank.start(sdxl.layers()[TEXT_LAYER], 4, alpha=4.0)
+    torch.nn.init.normal_(delta.up)
+    with attach(sdxl.layers(), {TEXT_LAYER: delta}):
+        attached = latents(sdxl, shot)
+    assert not torch.equal(attached, plain)
+    assert torch.equal(latents(sdxl, shot), plain)
+    merged = dataclasses.replace(
+        shot, adapters=((Adapter({TEXT_LAYER: delta}, "lora", "sdxl"), 1.0),)
+    )
+    torch.testing.assert_close(latents(sdxl, merged), attached, rtol=1e-4, atol=1e-4)
+
+
+def test_method_may_split_a_mix_by_layers(
+    sdxl: Base, shot: Shot, lora: Adapter, second: Adapter
+) -> None:
+    """Taking some layers of one adapter and the rest of another, as K-LoRA will."""
+    chosen = frozenset(name for name in lora.deltas if "attn1" in name)
+    rest = frozenset(second.deltas) - chosen
+    mix = Mix((Part(0, 1.0, chosen), Part(1, 1.0, rest)))
+    spliced = Adapter(
+        {name: (lora if name in chosen else second).deltas[name] for name in chosen | rest},
+        "lora",
+        "sdxl",
+    )
+    both = dataclasses.replace(shot, adapters=((lora, 1.0), (second, 1.0)), method=Asks((mix,)))
+    expected = latents(sdxl, dataclasses.replace(shot, adapters=((spliced, 1.0),)))
+    assert torch.equal(latents(sdxl, both), expected)
+
+
+def test_method_may_evaluate_several_mixes_a_step(
+    sdxl: Base, shot: Shot, lora: Adapter, second: Adapter
+) -> None:
+    """One step of the mean over adapters, each with its own text, as Composite will."""
+    each = (Mix((Part(0, 1.0),)), Mix((Part(1, 1.0),)))
+    pairs = ((lora, 1.0), (second, 1.0))
+    one = dataclasses.replace(shot, steps=1, scheduler="ddim", adapters=pairs)
+    both = latents(sdxl, dataclasses.replace(one, method=Asks(each)))
+    alone = [latents(sdxl, dataclasses.replace(one, adapters=(pair,))) for pair in pairs]
+    torch.testing.assert_close(both, (alone[0] + alone[1]) / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_method_may_give_the_text_encoders_their_own_mix(
+    sdxl: Base, shot: Shot, lora: Adapter
+) -> None:
+    only_unet = {n: d for n, d in lora.deltas.items() if n.startswith("unet.")}
+    plain_text = dataclasses.replace(shot, method=Asks((Mix((Part(0, 0.8),), text=()),)))
+    expected = dataclasses.replace(shot, adapters=((Adapter(only_unet, "lora", "sdxl"), 0.8),))
+    assert torch.equal(latents(sdxl, plain_text), latents(sdxl, expected))
+    assert not torch.equal(latents(sdxl, plain_text), latents(sdxl, shot))
+
+
+def test_deep_features_are_reused(sdxl: Base, shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With reuse the middle of the UNet runs once; without, at every step."""
+    runs: list[int] = []
+    hook = sdxl.unet.mid_block.register_forward_hook(lambda *_: runs.append(1))
+    mix = Mix((Part(0, 0.8),))
+    try:
+        full = latents(sdxl, dataclasses.replace(shot, method=Asks((mix,))))
+        assert len(runs) == 3
+        cached = latents(sdxl, dataclasses.replace(shot, method=Asks((mix,), reused=mix)))
+    finally:
+        hook.remove()
+    assert cached.isfinite().all() and not torch.equal(cached, full)
+    assert not any("forward" in vars(module) for module in sdxl.unet.modules())
+    assert not sdxl.unet.up_blocks[-1]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd1"])
+def test_fresh_deep_features_are_as_good_as_computed(bases: dict[str, Base], family: str) -> None:
+    """At the very same latents and timestep nothing is lost by reusing."""
+    base = bases[family]
+    lent = engine._Lent(base, Shot("a cat", steps=1).settled(base), [])
+    mix = Mix(())
+    lent.reused = {mix}
+    start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        full = lent.predict(start, torch.tensor(500), mix)
+        again = lent.predict(start, torch.tensor(500), mix, reuse=mix)
+    assert torch.equal(again, full)
+
+
+def test_impossible_shots_are_refused_before_anything_runs(sdxl: Base, lora: Adapter) -> None:
+    for shot, names in (
+        (Shot("a", width=100), "width: 100 is not a multiple of 8"),
+        (Shot("a", scheduler="eular"), r"scheduler: there is no 'eular' \(did you mean euler"),
+        (Shot("a", steps=0), "steps: 0"),
+        (Shot("a", method="klora"), "method: 'klora' is not a method"),
+        (Shot("a", adapters=((lora, float("nan")),)), "strength: nan"),
+        (Shot("a", init_image="/no/such.png"), "no picture at /no/such.png"),
+    ):
+        with pytest.raises(BadInput, match=names):
+            denoise(sdxl, shot)
+    with pytest.raises(BadInput, match="output: 'jpeg'"):
+        render(sdxl, Shot("a"), output="jpeg")  # type: ignore[call-overload]
+
+
+def test_adapter_of_another_family_is_refused(bases: dict[str, Base], lora: Adapter) -> None:
+    with pytest.raises(BadInput):
+        denoise(bases["sd1"], Shot("a", adapters=((lora, 1.0),)))
