@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -22,10 +23,10 @@ __all__ = [
     "Parts",
     "check_unet",
     "open_folder",
+    "quietly",
     "read_json",
     "settled",
     "vae_dtype",
-    "without_bars",
 ]
 
 JSON = dict[str, object]
@@ -70,7 +71,7 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
         read_json(folder / part / "config.json")
         weight_variant(folder, part, half=half)
     try:
-        with without_bars():
+        with quietly():
             parts = Parts(
                 family=family,
                 unet=_diffusers(UNet2DConditionModel, folder / "unet", dtype),
@@ -177,12 +178,15 @@ def read_json(path: Path) -> JSON:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for each text encoder."""
+def quietly() -> Iterator[None]:
+    """Without transformers' progress bars, and diffusers' warning of a list that is empty."""
     shown = transformers_logging.is_progress_bar_enabled()
+    level = diffusers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        diffusers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from studio._find import hub_reachable
-from studio._folder import JSON, Parts, check_unet, read_json, settled, vae_dtype, without_bars
+from studio._folder import JSON, Parts, check_unet, quietly, read_json, settled, vae_dtype
 from studio.errors import BadInput
 
 __all__ = ["CONFIGS", "detect_family", "open_single_file"]
@@ -56,7 +56,7 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     try:
         weights = load_file(path)
         noise = _noise(configs, family, weights, metadata, prediction)
-        with without_bars():
+        with quietly():
             parts = Parts(
                 family=family,
                 unet=_unet(weights, configs, dtype, family=family, noise=noise, own=own),

@@ -6,6 +6,9 @@ different things (the two text widths of SDXL, the pooled width) differ here, so
 shows.
 """
 
+# diffusers annotates its sequences as tuples of one, and schedulers as an enumeration.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from pathlib import Path
 
 import torch
