@@ -102,7 +102,7 @@ def _loss(
     error = residual.square().mean()
     opponent = torch.einsum("yc,bchw->ybhw", OPPONENT, residual).square().mean((1, 2, 3))
     weighted = (opponent * torch.tensor([1.0, hue, hue])).mean()
-    penalty = 0.25 * residual.abs().mean() + KL_WEIGHT * mean.square().mean()
+    penalty = 0.05 * residual.abs().mean() + KL_WEIGHT * mean.square().mean()
     return weighted + penalty, error.detach()
 
 
