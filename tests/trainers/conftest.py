@@ -1,0 +1,37 @@
+"""A folder of pictures that nobody photographed, and the tiny bases to train on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio import Base, load_base
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three coloured noise pictures, 64 x 64, one with a caption of its own."""
+    return make_pictures(tmp_path / "pictures", sides=[(64, 64)] * 3)
+
+
+@pytest.fixture(scope="session")
+def sdxl(sdxl_folder: Path) -> Base:
+    """The tiny SDXL; trainings lend it and give it back as it was."""
+    return load_base(sdxl_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def sd1(sd1_folder: Path) -> Base:
+    """The tiny SD 1.5."""
+    return load_base(sd1_folder, device="cpu")
+
+
+def make_pictures(folder: Path, sides: list[tuple[int, int]]) -> Path:
+    """Write a PNG of noise for each (width, height); the first has a caption file."""
+    folder.mkdir(parents=True)
+    for number, (width, height) in enumerate(sides):
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    (folder / "0.txt").write_text("a photo of a sks robot in red")
+    return folder

@@ -1,0 +1,63 @@
+"""Which layers LoRA changes, counted on the real models, and how it starts."""
+
+import pytest
+import torch
+
+from studio.base import Base, real_config
+from studio.delta import LowRank
+from studio.errors import BadInput
+from trainers import LoRA
+from trainers._kind import kinds, new_deltas
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "parameters"),
+    [("sd15", 128, 797_184), ("sd21", 128, 829_952), ("sdxl", 560, 5_806_080)],
+)
+def test_attention_of_the_real_models_is_found(name: str, layers: int, parameters: int) -> None:
+    """The counts of rank 4 on q, k, v and out, as published for these models."""
+    deltas = new_deltas(LoRA(rank=4), real_config(name), generator=torch.Generator())
+    assert len(deltas) == layers
+    assert sum(p.numel() for d in deltas.values() for p in d.parameters()) == parameters
+
+
+def test_all_adds_feed_forward_and_convolutions(sdxl: Base) -> None:
+    names = set(new_deltas(LoRA(rank=2, targets="all"), sdxl, generator=torch.Generator()))
+    block = "unet.down_blocks.1.attentions.0"
+    assert f"{block}.transformer_blocks.0.attn1.to_q" in names
+    assert f"{block}.transformer_blocks.0.ff.net.0.proj" in names
+    assert f"{block}.transformer_blocks.0.ff.net.2" in names
+    assert f"{block}.proj_in" in names
+    assert "unet.down_blocks.0.resnets.0.conv1" in names
+    assert "unet.down_blocks.0.downsamplers.0.conv" in names
+    assert "unet.up_blocks.0.resnets.0.conv_shortcut" in names
+    left = {"conv_in", "conv_out", "time_embedding.linear_1", "add_embedding.linear_1"}
+    assert not names & {f"unet.{name}" for name in left}
+    assert not any("time_emb_proj" in name or name.startswith("text") for name in names)
+
+
+def test_options_reach_the_delta(sdxl: Base) -> None:
+    kind = LoRA(rank=4, alpha=2, rank_stabilised=True, dora=True, dropout=0.1)
+    delta = next(iter(new_deltas(kind, sdxl, generator=torch.Generator()).values()))
+    assert isinstance(delta, LowRank)
+    assert (delta.rank, delta.scale, delta.dropout) == (4, pytest.approx(2 / 4**0.5), 0.1)
+    assert delta.magnitude is not None
+
+
+def test_alpha_is_the_rank_unless_given(sdxl: Base) -> None:
+    delta = next(iter(new_deltas(LoRA(rank=8), sdxl, generator=torch.Generator()).values()))
+    assert isinstance(delta, LowRank)
+    assert delta.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"rank": 0}, "rank"), ({"dropout": 1.0}, "dropout"), ({"targets": "text"}, "targets")],
+)
+def test_a_field_out_of_range_is_named(options: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        LoRA(**options)
+
+
+def test_the_folder_is_the_list_of_kinds() -> None:
+    assert kinds()["lora"] is LoRA

@@ -1,0 +1,50 @@
+"""The loop's options: what is refused, the learning rate's course, the text form."""
+
+import tomllib
+from dataclasses import asdict
+
+import pytest
+
+from studio.errors import BadInput
+from trainers._recipe import Recipe, to_toml, with_options
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle", "end"), [("constant", 1, 1), ("linear", 0.5, 0.0), ("cosine", 0.5, 0.0)]
+)
+def test_the_learning_rate_rises_and_then_follows_its_course(
+    schedule: str, middle: float, end: float
+) -> None:
+    recipe = with_options(Recipe(), dict(steps=110, warmup=10, lr=1.0, schedule=schedule))
+    assert [recipe.rate(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert recipe.rate(60) == pytest.approx(middle)
+    assert recipe.rate(110) == pytest.approx(end)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(BadInput, match="'batch_size'; did you mean 'batch'"):
+        with_options(Recipe(), {"batch_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 0}, "steps is at least 1"),
+        ({"lr": float("nan")}, "lr is above zero"),
+        ({"caption_dropout": 2}, "caption_dropout lies between 0 and 1"),
+        ({"schedule": "sine"}, "schedule is one of constant, cosine, linear"),
+        ({"steps": 10, "warmup": 11}, "warmup is at most steps"),
+        ({"steps": "many"}, "steps is a number"),
+    ],
+)
+def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        with_options(Recipe(), options)
+
+
+def test_the_text_form_reads_back() -> None:
+    recipe = Recipe(lr=1e-5, flip=True, sample_prompts=('a "sks"\nrobot \\ \x7f é', "b"))
+    table = {**asdict(recipe), "sample_prompts": list(recipe.sample_prompts)}
+    read = tomllib.loads(to_toml({"": {"kind": "lora"}, "recipe": table}))
+    assert read["kind"] == "lora"
+    assert with_options(Recipe(), read["recipe"]) == recipe

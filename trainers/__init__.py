@@ -1,0 +1,44 @@
+"""Pictures go in, a small adapter file comes out.
+
+    for progress in trainers.train(trainers.LoRA(rank=16), base, "photos/", trigger="a sks robot"):
+        ...
+
+Every kind is trained by the one loop. Importing this package imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from trainers._kind import Kind, kinds
+from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from trainers._recipe import Recipe, recipe_for
+
+if TYPE_CHECKING:
+    from trainers._train import base_of, resume, train
+    from trainers.lora import LoRA
+
+__all__ = [
+    "Encoded",
+    "Finished",
+    "Kind",
+    "LoRA",
+    "Progress",
+    "Recipe",
+    "Sampled",
+    "Saved",
+    "Started",
+    "Step",
+    "base_of",
+    "kinds",
+    "recipe_for",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'trainers' has no attribute {name!r}")
+    if name in ("base_of", "resume", "train"):
+        return getattr(import_module("trainers._train"), name)
+    return kinds()[name.lower()]

@@ -1,0 +1,196 @@
+"""One training, checked and ready: what is trained on what, how, and where it is kept."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+
+from studio.adapter import Adapter
+from studio.base import Base
+from studio.delta import Delta
+from studio.errors import BadInput
+from studio.pictures import Pictures, read_pictures
+from trainers._cache import Cache, digest
+from trainers._kind import Kind, kind_name, kind_options, new_deltas
+from trainers._objective import generator_for
+from trainers._progress import Started
+from trainers._recipe import Recipe, Table
+from trainers._run import Run, require_space
+
+__all__ = ["Job", "Renderer", "new_job"]
+
+Renderer = Callable[[str, int], Image]
+"""Draws a prompt with a seed on the base as it stands, the deltas attached."""
+
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A training that can start; `new_job` makes one."""
+
+    kind: Kind
+    base: Base
+    folder: Path
+    trigger: str
+    recipe: Recipe
+    run: Run
+    out: Path | None
+    draw: Renderer | None
+    pictures: Pictures
+    digests: tuple[str, ...]  # SHA-256 of each example's file
+    deltas: dict[str, Delta]
+    checkpoint: Path | None = None
+
+    @property
+    def precision(self) -> str:
+        """What the base computes in: fp32, bf16 or fp16."""
+        own = PRECISIONS[self.base.dtype]
+        return own if self.recipe.precision == "auto" else self.recipe.precision
+
+    @property
+    def contents(self) -> str:
+        """One SHA-256 for the pictures, their captions and their sizes."""
+        examples = zip(self.pictures.examples, self.digests, strict=True)
+        lines = [f"{e.path.name} {sum_} {e.bucket} {e.caption}" for e, sum_ in examples]
+        return sha256("\n".join(lines).encode()).hexdigest()
+
+    def check(self) -> None:
+        """BadInput for what would only fail after the training has started."""
+        if self.precision == "fp16" and self.base.device.type == "cpu":
+            raise BadInput("fp16 trains on a GPU only: choose the precision fp32 or bf16")
+        if self.precision == "fp32" and self.base.dtype != torch.float32:
+            raise BadInput("the base is in half precision: load it in float32 to train in fp32")
+        if self.out and self.out.suffix != ".safetensors":
+            raise BadInput(f"an adapter is a .safetensors file; out was given as {self.out}")
+        require_space(self.run.folder, self._bytes())
+
+    def begin(self) -> Started:
+        """Write the run's recipe, unless it is resumed."""
+        if not self.run.recipe.exists():
+            self.run.create(self._tables())
+        return Started(
+            run=self.run.folder,
+            layers=len(self.deltas),
+            parameters=self._parameters(),
+            examples=len(self.pictures.examples),
+            skipped=self.pictures.skipped,
+            steps=self.recipe.steps,
+            done=int(self.checkpoint.name[5:]) if self.checkpoint else 0,
+        )
+
+    def cache(self) -> Cache:
+        """An empty cache in memory, or the one beside the run's folder with what it holds."""
+        return Cache(
+            self.base,
+            self.pictures.examples,
+            self.digests,
+            crops=self.recipe.crops,
+            flip=self.recipe.flip,
+            folder=self.run.folder.parent / "cache" if self.recipe.cache == "disk" else None,
+        )
+
+    def captions(self) -> list[str]:
+        """All captions that a step may want."""
+        empty = [""] if self.recipe.caption_dropout else []
+        return [example.caption for example in self.pictures.examples] + empty
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """The bucket of each example, width and height in pixels."""
+        return [example.bucket for example in self.pictures.examples]
+
+    def prompts(self) -> tuple[str, ...]:
+        """What the sample pictures are to show."""
+        return self.recipe.sample_prompts or (self.trigger,)
+
+    def adapter(self, *, steps: int) -> Adapter:
+        """The deltas as they are now, as an adapter of so many steps."""
+        return Adapter(
+            deltas=self.deltas,
+            kind=kind_name(self.kind),
+            family=self.base.family,
+            base=self.base.name,
+            fingerprint=self.base.fingerprint(),
+            triggers=(self.trigger,),
+            # Nothing here may depend on where or when: equal trainings give equal bytes.
+            recipe={
+                "kind": kind_name(self.kind),
+                "options": dict(kind_options(self.kind)),
+                "training": _plain(self.recipe),
+                "examples": len(self.pictures.examples),
+                "steps": steps,
+            },
+        )
+
+    def _tables(self) -> dict[str, Table]:
+        head = {
+            "kind": kind_name(self.kind),
+            "trigger": self.trigger,
+            "pictures": str(self.folder.resolve()),
+            "base": self.base.source,
+            "fingerprint": self.base.fingerprint(),
+            "examples": self.contents,
+            "out": str(self.out.resolve()) if self.out else None,
+            "torch": torch.__version__,
+        }
+        return {"": head, "options": kind_options(self.kind), "recipe": _plain(self.recipe)}
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for delta in self.deltas.values() for p in delta.parameters())
+
+    def _bytes(self) -> int:
+        """What the run will write, roughly, in float32: a checkpoint is four times the adapter."""
+        adapter = 4 * self._parameters()
+        every = self.recipe.save_every
+        written = adapter * (2 + 4 * (1 + (self.recipe.steps // every if every else 0)))
+        if self.recipe.cache == "disk":
+            area = sum(width * height for width, height in self.buckets())
+            variants = self.recipe.crops * (2 if self.recipe.flip else 1)
+            written += 2 * 4 * 4 * variants * area // self.base.latent_factor**2
+        return written
+
+
+def new_job(
+    kind: Kind,
+    base: Base,
+    folder: Path,
+    *,
+    trigger: str,
+    recipe: Recipe,
+    run: Run,
+    out: Path | None,
+    draw: Renderer | None,
+) -> Job:
+    """Read the pictures, make the deltas and check all that can be known before the first step."""
+    pictures = read_pictures(
+        folder,
+        trigger=trigger,
+        size=recipe.size or base.size,
+        step=base.step,
+        buckets=recipe.buckets,
+    )
+    deltas = new_deltas(kind, base, generator=generator_for(recipe.seed, "start"))
+    for delta in deltas.values():
+        delta.to(base.device)
+    job = Job(
+        kind=kind,
+        base=base,
+        folder=folder,
+        trigger=trigger,
+        recipe=recipe,
+        run=run,
+        out=out,
+        draw=draw,
+        pictures=pictures,
+        digests=tuple(digest(example.path) for example in pictures.examples),
+        deltas=deltas,
+    )
+    job.check()
+    return job
+
+
+def _plain(recipe: Recipe) -> dict[str, str | int | float | bool | list[str] | None]:
+    return asdict(recipe) | {"sample_prompts": list(recipe.sample_prompts)}

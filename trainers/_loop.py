@@ -1,0 +1,247 @@
+"""The one optimisation loop: every kind is trained here, on accelerate, as a generator.
+
+The base is lent: its weights are frozen, the deltas are attached beside them for as long as the
+generator runs, and when it ends or is closed the base is as it was. What a step draws depends on
+the seed and on the step's number alone (trainers/_objective.py), so a run that was stopped and
+resumed gives the very numbers of one that was not.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import islice
+from math import isfinite
+from time import perf_counter
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from PIL.Image import Image
+from torch import Tensor
+
+from studio.base import Base, Text
+from studio.delta import attach
+from studio.errors import BadInput
+from trainers._cache import Cache
+from trainers._job import Job
+from trainers._objective import Objective, batches, generator_for, toss
+from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
+from trainers._run import Log, State, full_disk
+
+__all__ = ["Training", "run_job"]
+
+
+def run_job(job: Job) -> Generator[Progress, None, None]:
+    """Do a training from where it stands to its end; a checkpoint is written when it is left."""
+    with full_disk(job.run), _lent(job.base, checkpointing=job.recipe.checkpointing):
+        yield job.begin()
+        cache = job.cache()
+        for done, total in cache.fill(job.captions()):
+            yield Encoded(done, total)
+        training = Training(job, cache)
+        log = Log(job.run.log, keep=training.done)
+        with closing(log), attach(job.base.layers(), job.deltas):
+            yield from _steps(job, training, log)
+
+
+def _steps(job: Job, training: "Training", log: Log) -> Iterator[Progress]:
+    recipe, saved = job.recipe, training.done
+    plan = batches(job.buckets(), batch=recipe.batch, seed=recipe.seed)
+    plan = islice(plan, training.done * recipe.accumulation, None)
+    try:
+        while training.done < recipe.steps:
+            step = training.take(list(islice(plan, recipe.accumulation)))
+            log.write(
+                {"step": step.step, "loss": step.loss, "lr": step.lr, "seconds": step.seconds}
+            )
+            yield step
+            if step.step == recipe.steps:
+                break
+            if recipe.sample_every and step.step % recipe.sample_every == 0 and job.draw:
+                yield training.sample()
+            if recipe.save_every and step.step % recipe.save_every == 0:
+                saved = step.step
+                yield training.save()
+        if recipe.sample_every and job.draw:
+            yield training.sample()
+        finished = training.finish()
+        saved = training.done
+        yield finished
+    finally:
+        if training.sound and training.done > saved:
+            training.save()
+
+
+class Training:
+    """What the steps of one training share and change."""
+
+    def __init__(self, job: Job, cache: Cache) -> None:
+        self.job, self.cache, self.base, self.recipe = job, cache, job.base, job.recipe
+        self.accelerator = _accelerator(self.base, job.precision)
+        self.parameters = [p for d in job.deltas.values() for p in d.parameters()]
+        # Fused: one call a step, not ten for each of hundreds of small tensors. The scaler of
+        # fp16 skips steps, which accelerate sees in the plain form only.
+        adamw = torch.optim.AdamW(
+            self.parameters,
+            lr=self.recipe.lr,
+            weight_decay=self.recipe.weight_decay,
+            fused=job.precision != "fp16",
+        )
+        self.optimizer = self.accelerator.prepare_optimizer(adamw, device_placement=False)
+        self.objective = Objective(
+            self.base.alphas_cumprod,
+            prediction_type=self.base.prediction_type,
+            min_snr=self.recipe.min_snr,
+            device=self.base.device,
+        )
+        self.state = State(job.deltas, adamw, self.accelerator.scaler)
+        self.done, self.seconds = 0, 0.0
+        self.sound = True  # whether the weights are those of `done` whole steps
+        self.preview: Image | None = None
+        if job.checkpoint:
+            self.done, self.seconds = job.run.load(job.checkpoint, self.state)
+
+    def take(self, numbers: Sequence[Sequence[int]]) -> Step:
+        """One optimiser step over some batches of picture numbers.
+
+        Raises BadInput when the loss or its gradient is no number; the weights are then left.
+        """
+        begun = perf_counter()
+        rate = self.recipe.rate(self.done)
+        loss = self._backward(numbers)
+        length = self._clip()
+        if not (isfinite(loss) and isfinite(length)):
+            self.sound = False
+            raise BadInput(self._lost())
+        self.sound = False
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.done += 1
+        self.sound = True
+        seconds = perf_counter() - begun
+        self.seconds += seconds
+        return Step(self.done, self.recipe.steps, loss, rate, seconds)
+
+    def _backward(self, numbers: Sequence[Sequence[int]]) -> float:
+        generator = generator_for(self.recipe.seed, "step", self.done)
+        devices = [self.base.device] if self.base.device.type == "cuda" else []
+        total = torch.zeros((), device=self.base.device)
+        # Dropout draws from the global generators: seeded for the step, then put back.
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(generator_for(self.recipe.seed, "dropout", self.done).initial_seed())
+            for batch in numbers:
+                loss = self._loss(batch, generator) / len(numbers)
+                self.accelerator.backward(loss)
+                total += loss.detach()
+        return float(total)
+
+    def _loss(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
+        latents, noise, timesteps, texts, time_ids = [], [], [], [], []
+        for number in numbers:
+            example = self.job.pictures.examples[number]
+            width, height = (side // self.base.latent_factor for side in example.bucket)
+            chance = toss(
+                generator,
+                shape=(4, height, width),
+                variants=self.cache.variants,
+                caption_dropout=self.recipe.caption_dropout,
+                timesteps=len(self.objective.signal),
+            )
+            picture = self.cache.picture(number, chance.variant)
+            latents.append(picture.mean + picture.std * chance.posterior)
+            noise.append(chance.noise)
+            timesteps.append(chance.timestep)
+            texts.append(self.cache.text("" if chance.dropped else example.caption))
+            time_ids.append(picture.time_ids)
+        device = self.base.device
+        clean, eps = torch.stack(latents).to(device), torch.stack(noise).to(device)
+        at = torch.tensor(timesteps, device=device)
+        with self.accelerator.autocast():
+            predicted = self.base.predict(
+                self.objective.noised(clean, eps, at),
+                at,
+                _stacked(texts, device),
+                time_ids=None if time_ids[0] is None else torch.stack(time_ids).to(device),
+            )
+        return self.objective.loss(predicted, clean, eps, at)
+
+    def _clip(self) -> float:
+        """Shorten the gradient to what is allowed; its length before, 0 where nobody asked."""
+        if not self.recipe.clip:
+            return 0.0
+        self.accelerator.unscale_gradients(self.optimizer)
+        length = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
+        # With a scaler an overflow is its everyday business: it skips the step and scales less.
+        return 0.0 if self.accelerator.scaler else float(length)
+
+    def _lost(self) -> str:
+        last = self.job.run.last_checkpoint()
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
+        return (
+            f"the loss is no longer a number at step {self.done + 1}: lower lr (it is "
+            f"{self.recipe.lr:g}), or raise the precision (it is {self.job.precision}); {kept}"
+        )
+
+    def save(self) -> Saved:
+        """Write a checkpoint of this step."""
+        adapter = self.job.adapter(steps=self.done)
+        path = self.job.run.save(self.state, adapter, step=self.done, seconds=self.seconds)
+        return Saved(self.done, path)
+
+    def sample(self) -> Sampled:
+        """Draw the sample prompts, each with its number as its seed, the deltas attached."""
+        assert self.job.draw
+        paths = []
+        for delta in self.job.deltas.values():
+            delta.eval()
+        with torch.no_grad():
+            for number, prompt in enumerate(self.job.prompts()):
+                picture = self.job.draw(prompt, number)
+                paths.append(self.job.run.write_sample(picture, step=self.done, number=number))
+                self.preview = self.preview if number else picture
+        for delta in self.job.deltas.values():
+            delta.train()
+        return Sampled(self.done, tuple(paths))
+
+    def finish(self) -> Finished:
+        """Write the adapter, to the run's folder and to where it was asked for."""
+        adapter = replace(self.job.adapter(steps=self.done), preview=self.preview)
+        path = adapter.save(self.job.run.adapter)
+        if self.job.out:
+            path = adapter.save(self.job.out)
+        return Finished(path, adapter, self.done, self.seconds)
+
+
+def _stacked(texts: Sequence[Text], device: torch.device) -> Text:
+    pooled = [text.pooled for text in texts if text.pooled is not None]
+    return Text(
+        hidden=torch.cat([text.hidden for text in texts]).to(device),
+        pooled=torch.cat(pooled).to(device) if pooled else None,
+    )
+
+
+def _accelerator(base: Base, precision: str) -> Accelerator:
+    # accelerate keeps one precision for the life of a process; here each training has its own.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "no" if precision == "fp32" else precision
+    return Accelerator(mixed_precision=mixed, cpu=base.device.type == "cpu")
+
+
+@contextmanager
+def _lent(base: Base, *, checkpointing: bool) -> Iterator[None]:
+    """The base frozen, so that no gradient is computed for it, and afterwards as it was."""
+    unet = base.unet
+    thawed = [weight for weight in unet.parameters() if weight.requires_grad]
+    unet.requires_grad_(False)
+    recomputed = unet.is_gradient_checkpointing
+    if checkpointing and not recomputed:
+        unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if checkpointing and not recomputed:
+            unet.disable_gradient_checkpointing()
+        for weight in thawed:
+            weight.requires_grad_(True)

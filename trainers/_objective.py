@@ -1,0 +1,126 @@
+"""What one step of training asks of the base: the noise it sees and the loss it pays.
+
+Diffusion loss as in DDPM (Ho et al. 2020) on noise or on velocity (Salimans & Ho 2022), weighted
+by min-SNR (Hang et al. 2023, arXiv 2303.09556, section 3.4).
+
+Randomness is a function of the seed and the step, so that a resumed run draws what it would have
+drawn. The generator of step s (counted from 0) is seeded with the first eight bytes, little end
+first and halved, of SHA-256 of the text "SEED/step/S". From it each picture of the step draws in
+turn, with nothing drawn for an option that is off:
+
+    variant    randint(variants, ())        which crop and mirror image
+    dropped    rand(())                     without its caption when below caption_dropout
+    timestep   randint(timesteps, ())
+    posterior  randn(shape)                 latents = mean + std * posterior
+    noise      randn(shape)
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+__all__ = ["Chance", "Objective", "batches", "generator_for", "toss"]
+
+
+def generator_for(*about: Hashable) -> torch.Generator:
+    """A CPU generator of its own for what is named, as the head of this file says."""
+    digest = sha256("/".join(map(str, about)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """What chance decides for one picture of one step."""
+
+    variant: int
+    dropped: bool
+    timestep: int
+    posterior: Tensor  # [4, h, w]
+    noise: Tensor  # [4, h, w]
+
+
+def toss(
+    generator: torch.Generator,
+    *,
+    shape: Sequence[int],
+    variants: int,
+    caption_dropout: float,
+    timesteps: int,
+) -> Chance:
+    """Decide for one picture, in the order that the head of this file lists."""
+    variant = dropped = 0
+    if variants > 1:
+        variant = int(torch.randint(variants, (), generator=generator))
+    if caption_dropout > 0:
+        dropped = float(torch.rand((), generator=generator)) < caption_dropout
+    return Chance(
+        variant=variant,
+        dropped=bool(dropped),
+        timestep=int(torch.randint(timesteps, (), generator=generator)),
+        posterior=torch.randn(*shape, generator=generator),
+        noise=torch.randn(*shape, generator=generator),
+    )
+
+
+def batches(buckets: Sequence[Hashable], *, batch: int, seed: int) -> Iterator[tuple[int, ...]]:
+    """Batches of picture numbers, without end; buckets[n] is picture n's.
+
+    Pictures come in a new order each time round; each waits until its bucket has a full batch.
+    So all batches are full and of one bucket, and no picture is ever two rounds ahead of another
+    of its bucket.
+    """
+    waiting: dict[Hashable, list[int]] = defaultdict(list)
+    epoch = 0
+    while True:
+        order = torch.randperm(len(buckets), generator=generator_for(seed, "order", epoch))
+        for number in order.tolist():
+            queue = waiting[buckets[number]]
+            queue.append(number)
+            if len(queue) == batch:
+                yield tuple(queue)
+                queue.clear()
+        epoch += 1
+
+
+class Objective:
+    """The noising and the loss of one base, from tables made once.
+
+    alphas_cumprod: [T]. prediction_type: "epsilon" or "v_prediction". min_snr: gamma, 0 for off.
+    """
+
+    def __init__(
+        self, alphas_cumprod: Tensor, *, prediction_type: str, min_snr: float, device: torch.device
+    ) -> None:
+        alphas = alphas_cumprod.double().cpu()
+        self.velocity = prediction_type == "v_prediction"
+        self.signal = alphas.sqrt().float().to(device)  # [T]
+        self.spread = (1 - alphas).sqrt().float().to(device)  # [T]
+        weight = torch.ones_like(alphas)
+        if min_snr > 0:
+            # min(snr, gamma) / snr, written so that no signal at all (snr 0) is no division by 0.
+            snr = alphas / (1 - alphas)
+            weight = (min_snr / snr).clamp(max=1.0)
+            if self.velocity:
+                weight = snr.clamp(max=min_snr) / (snr + 1)
+        self.weight = weight.float().to(device)  # [T]
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
+        return _rows(self.signal, timesteps) * latents + _rows(self.spread, timesteps) * noise
+
+    def loss(self, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The weighted mean squared error of a batch, a scalar in float32."""
+        target = noise
+        if self.velocity:
+            signal, spread = _rows(self.signal, timesteps), _rows(self.spread, timesteps)
+            target = signal * noise - spread * latents
+        error = (predicted.float() - target).square().mean(dim=(1, 2, 3))  # -> [B]
+        return (error * self.weight[timesteps]).mean()
+
+
+def _rows(table: Tensor, timesteps: Tensor) -> Tensor:
+    return table[timesteps].view(-1, 1, 1, 1)

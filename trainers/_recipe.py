@@ -1,0 +1,141 @@
+"""The options of the loop, the same for every kind, and their text form."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from math import cos, isfinite, pi
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from studio.base import Base
+
+__all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
+
+SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
+
+Scalar = str | int | float | bool
+Table = Mapping[str, Scalar | tuple[str, ...] | list[str] | None]
+T = TypeVar("T")
+
+
+def _option(default: T, said: str) -> T:
+    """A dataclass field with the sentence that the command line and the web form show."""
+    return field(default=default, metadata={"help": said})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, whatever is trained. Raises BadInput that names a field out of range."""
+
+    steps: int = _option(500, "optimiser steps")
+    batch: int = _option(1, "pictures that go through the base together")
+    accumulation: int = _option(1, "batches whose gradients make one optimiser step")
+    lr: float = _option(1e-4, "learning rate at its highest")
+    schedule: Literal["constant", "cosine", "linear"] = _option(
+        "constant", "the learning rate's course after the warmup; cosine and linear end at zero"
+    )
+    warmup: int = _option(0, "steps over which the learning rate rises from nothing")
+    weight_decay: float = _option(0.01, "AdamW's decoupled weight decay")
+    clip: float = _option(1.0, "longest gradient allowed; 0 for no limit")
+    min_snr: float = _option(5.0, "min-SNR gamma: how much easy timesteps may weigh; 0 for off")
+    caption_dropout: float = _option(0.0, "share of the pictures trained without their caption")
+    flip: bool = _option(False, "mirror pictures at random")
+    crops: int = _option(1, "random crops kept of each picture; 1 is the centre crop")
+    size: int | None = _option(None, "side of the pictures in pixels; the base's own if not given")
+    buckets: bool = _option(True, "keep aspect ratios; off: every picture is cropped square")
+    checkpointing: bool = _option(False, "recompute activations: less memory, slower steps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
+        "auto", "precision of the base's computation; auto is that of its weights"
+    )
+    seed: int = _option(0, "two runs of one seed on a CPU give the same file, byte for byte")
+    sample_every: int = _option(0, "steps between sample pictures; 0 for none")
+    sample_prompts: tuple[str, ...] = _option((), "prompts of the sample pictures")
+    save_every: int = _option(200, "steps between checkpoints; 0 for none but when stopped")
+    cache: Literal["memory", "disk"] = _option(
+        "memory", "where encoded pictures and captions are kept"
+    )
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(entry.default, int | float) and not isinstance(value, int | float):
+                raise BadInput(f"{entry.name} is a number; it was given as {value!r}")
+        for name in ("steps", "batch", "accumulation", "crops"):
+            _require(getattr(self, name) >= 1, name, self, "is at least 1")
+        for name in ("warmup", "weight_decay", "clip", "min_snr", "sample_every", "save_every"):
+            _require(getattr(self, name) >= 0, name, self, "is not negative")
+        _require(isfinite(self.lr) and self.lr > 0, "lr", self, "is above zero")
+        _require(0 <= self.caption_dropout <= 1, "caption_dropout", self, "lies between 0 and 1")
+        _require(self.warmup <= self.steps, "warmup", self, f"is at most steps ({self.steps})")
+        _require(0 <= self.seed < 2**63, "seed", self, "lies between 0 and 2^63 - 1")
+        _require(self.size is None or self.size > 0, "size", self, "is above zero")
+        for name, allowed in _CHOICES.items():
+            _require(getattr(self, name) in allowed, name, self, f"is one of {', '.join(allowed)}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the step that has `step` steps before it."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * _COURSES[self.schedule](done)
+
+
+# The share of the learning rate left, `done` running from 0 to 1 after the warmup.
+_COURSES = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + cos(pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+}
+_CHOICES = {
+    "schedule": tuple(_COURSES),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "cache": ("memory", "disk"),
+}
+
+
+def _require(holds: bool, name: str, recipe: Recipe, rule: str) -> None:
+    if not holds:
+        raise BadInput(f"{name} {rule}; it was given as {getattr(recipe, name)!r}")
+
+
+def recipe_for(base: "Base") -> Recipe:
+    """Where a training on this base starts from when nothing is asked for."""
+    if base.size <= SMALL:
+        return Recipe(steps=400, batch=8, lr=1e-3)
+    return Recipe()
+
+
+def with_options(recipe: Recipe, options: Mapping[str, object]) -> Recipe:
+    """The recipe with some fields changed; BadInput names the nearest field for an unknown one."""
+    known = [entry.name for entry in fields(recipe)]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise BadInput(f"a training has no option {name!r}; did you mean {near!r}?")
+    changes = dict(options)
+    if "sample_prompts" in changes and isinstance(changes["sample_prompts"], list):
+        changes["sample_prompts"] = tuple(changes["sample_prompts"])
+    return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def to_toml(tables: Mapping[str, Table]) -> str:
+    """TOML text; the table named "" comes first, without a header. None is left out."""
+    lines = []
+    for name, table in tables.items():
+        lines += ["", f"[{name}]"] if name else []
+        lines += [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Scalar | tuple[str, ...] | list[str]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, except that TOML wants DEL escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "[" + ", ".join(map(_value, value)) + "]"

@@ -1,0 +1,113 @@
+"""Starting a training, and going on with one that was stopped."""
+
+from collections.abc import Generator
+from dataclasses import fields, replace
+from itertools import count
+from pathlib import Path
+
+from studio.base import Base
+from studio.errors import BadInput
+from trainers._job import Renderer, new_job
+from trainers._kind import Kind, kind_name, kinds
+from trainers._loop import run_job
+from trainers._progress import Progress
+from trainers._recipe import Recipe, recipe_for, with_options
+from trainers._run import Run
+
+__all__ = ["base_of", "resume", "train"]
+
+
+def train(
+    kind: Kind,
+    base: Base,
+    pictures: str | Path,
+    *,
+    trigger: str,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    draw: Renderer | None = None,
+    recipe: Recipe | None = None,
+    **options: object,
+) -> Generator[Progress, None, None]:
+    """Train an adapter of this kind on a folder of pictures.
+
+    trigger: the words that are to stand for what is learned. out: the adapter file, written to
+    the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given. draw:
+    makes the sample pictures. recipe: where the options start from; `recipe_for(base)` when not
+    given. options: fields of Recipe, by name.
+
+    What can be known is checked before this returns and raises BadInput; the work is done by
+    iterating. To stop is to close the generator: a checkpoint is written first. Until then the
+    deltas are attached to the base, so sample pictures are `draw`'s affair, not the iterating
+    code's.
+    """
+    recipe = with_options(recipe or recipe_for(base), options)
+    if not trigger.strip():
+        raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+    folder = Run(Path(run) if run else _free_folder(kind_name(kind)))
+    folder.require_new()
+    job = new_job(
+        kind,
+        base,
+        Path(pictures),
+        trigger=trigger,
+        recipe=recipe,
+        run=folder,
+        out=Path(out) if out else None,
+        draw=draw,
+    )
+    return run_job(job)
+
+
+def resume(
+    run: str | Path, base: Base, *, draw: Renderer | None = None
+) -> Generator[Progress, None, None]:
+    """Go on with a stopped training from its last checkpoint, as if it had never stopped.
+
+    Kind, pictures and options are those of the run's recipe.toml; `base_of(run)` names the base.
+    Raises BadInput when the run is finished, is no run, or when the base or the pictures are not
+    those it was started with.
+    """
+    folder = Run(Path(run))
+    tables = folder.read()
+    if folder.adapter.exists():
+        raise BadInput(f"{run} is finished, its adapter is {folder.adapter}: nothing is left to do")
+    if base.fingerprint() != tables["fingerprint"]:
+        raise BadInput(f"{run} was started on the base {tables['base']}, and {base.name} differs")
+    job = new_job(
+        _kind(tables),
+        base,
+        Path(tables["pictures"]),
+        trigger=tables["trigger"],
+        recipe=with_options(Recipe(), tables["recipe"]),
+        run=folder,
+        out=Path(tables["out"]) if "out" in tables else None,
+        draw=draw,
+    )
+    if job.contents != tables["examples"]:
+        raise BadInput(
+            f"the pictures or captions in {tables['pictures']} are no longer those that {run} was "
+            "started with: put them back, or start a new training"
+        )
+    return run_job(replace(job, checkpoint=folder.last_checkpoint()))
+
+
+def base_of(run: str | Path) -> str:
+    """The source of the base that a run was started on, as `load_base` takes it."""
+    return Run(Path(run)).read()["base"]
+
+
+def _kind(tables: dict) -> Kind:
+    """The kind that a recipe.toml describes."""
+    known = kinds()
+    if tables["kind"] not in known:
+        raise BadInput(f"the recipe names the kind {tables['kind']!r}; there is {', '.join(known)}")
+    made = known[tables["kind"]]
+    unknown = set(tables["options"]) - {entry.name for entry in fields(made)}  # pyright: ignore
+    if unknown:
+        raise BadInput(f"the recipe gives {tables['kind']} unknown options: {sorted(unknown)}")
+    return made(**tables["options"])
+
+
+def _free_folder(kind: str) -> Path:
+    return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())
