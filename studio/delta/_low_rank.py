@@ -114,19 +114,20 @@ class LowRank(nn.Module):
         base = plain(layer, x)
         dropping = self.training and self.dropout > 0
         kept = F.dropout(x, self.dropout) if dropping else x
-        low = apply(layer, cast(kept, self.down), self.down)
+        # Scaled where the path is narrow: the wide product is then never touched a second time.
+        low = apply(layer, cast(kept, self.down), self.down) * self.scale
         if isinstance(layer, nn.Linear):
             high = F.linear(low, self.up.flatten(1))
         else:
             high = F.conv2d(low, self.up.flatten(1)[..., None, None])
         if self.magnitude is None:
-            return torch.add(base, high.to(base.dtype), alpha=self.scale)
+            return base + high.to(base.dtype)
         factor = self._factor(layer)
         if dropping:
             undirected = apply(layer, kept, layer.weight)
         else:
             undirected = base if layer.bias is None else base - per_output(layer, layer.bias)
-        return base + ((factor - 1) * undirected + factor * high * self.scale).to(base.dtype)
+        return base + ((factor - 1) * undirected + factor * high).to(base.dtype)
 
     def _factor(self, layer: Layer) -> Tensor:
         """m / |W + dW| of each output row, broadcastable over the layer's output.
