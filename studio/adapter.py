@@ -1,0 +1,239 @@
+"""An adapter: named deltas, what they were trained for, and the one file that holds them."""
+
+import copy
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from PIL import Image
+from torch import nn
+
+from studio.delta import Delta
+from studio.errors import BadInput
+from studio.formats import (
+    FAMILIES,
+    Contents,
+    file_metadata,
+    lora_metadata,
+    own_tensors,
+    read_deltas,
+    read_facts,
+    survey,
+)
+from studio.tensorfile import Header, read_header, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from studio.base import Base
+
+__all__ = ["JSON", "Adapter", "Coverage", "check_fits", "describe", "load_adapter"]
+
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+NOT_TRAINED = {"alpha", "sparse_index", "sparse_shape", "lokr_rows_swapped"}
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Changes to a base's layers; equal only to itself.
+
+    deltas: by component and module path, as diffusers writes them, such as
+    "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q" and
+    "text_encoder.text_model.encoder.layers.0.self_attn.q_proj".
+    kind: of trainers/, "unknown" for files of other programs.
+    family: "sd1", "sd2", "sdxl", or "" where a foreign file does not tell.
+    base, fingerprint: the base it was trained on. path, sha256: the file it was loaded from.
+    """
+
+    deltas: dict[str, Delta]
+    kind: str
+    family: str
+    base: str = ""
+    fingerprint: str = ""
+    triggers: tuple[str, ...] = ()
+    recipe: dict[str, JSON] = field(default_factory=dict)
+    preview: Image.Image | None = None
+    name: str = ""
+    path: Path | None = None
+    sha256: str = ""
+
+    def save(self, path: str | Path) -> Path:
+        """Write one .safetensors file, whole or not at all; equal adapters give equal bytes.
+
+        Low-rank adapters load in diffusers with `load_lora_weights`. Raises BadInput where the
+        file cannot be written.
+        """
+        path = Path(path)
+        metadata = file_metadata(self)
+        lora = lora_metadata(self.deltas)
+        if lora:
+            metadata["lora_adapter_metadata"] = lora
+        write_tensors(path, own_tensors(self.deltas), metadata)
+        return path
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Adapter":
+        """A copy elsewhere or in another precision; this one stays as it is."""
+        deltas = {
+            layer: copy.deepcopy(delta).to(device=device, dtype=dtype)
+            for layer, delta in self.deltas.items()
+        }
+        return replace(self, deltas=deltas)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of an adapter a base has layers for."""
+
+    matched: int
+    total: int
+    missing: tuple[str, ...]
+    base: str
+
+    @property
+    def sentence(self) -> str:
+        """Such as "240 of 264 layers matched, base sdxl"."""
+        return f"{self.matched} of {self.total} layers matched, base {self.base}"
+
+
+def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
+    """Read an adapter's file: Studio's own, or one that `studio.formats` lists.
+
+    path: the file, or a folder that diffusers or peft wrote it into. base: where given, the
+    adapter must fit it, and a file that does not tell its family is taken to be of the base's.
+    Raises BadInput for what is no such file, is damaged, or does not fit.
+    """
+    path = _file(Path(path))
+    # The header first: a file that lies in it is refused before its tensors are believed.
+    contents = survey(read_header(path), path)
+    header, tensors, sha256 = read_tensors(path)
+    facts = read_facts(header.metadata, path)
+    adapter = Adapter(
+        deltas=read_deltas(contents, tensors, path),
+        kind=facts.kind,
+        family=facts.family or contents.family or (base.family if base else ""),
+        base=facts.base,
+        fingerprint=facts.fingerprint,
+        triggers=facts.triggers,
+        recipe=facts.recipe,
+        preview=facts.preview,
+        name=facts.name,
+        path=path,
+        sha256=sha256,
+    )
+    if base is not None:
+        check_fits(adapter, base)
+    return adapter
+
+
+def check_fits(adapter: Adapter, base: "Base") -> Coverage:
+    """How much of the adapter the base has layers for.
+
+    Raises BadInput where it is of another family, no layer matches or one has another shape.
+    """
+    who = f"the adapter {adapter.path or adapter.name or adapter.kind}"
+    if adapter.family and adapter.family != base.family:
+        raise BadInput(
+            f"{who} was made for {FAMILIES[adapter.family]}, "
+            f"and the base {base.name} is {FAMILIES[base.family]}: choose another of the two"
+        )
+    layers = base.layers()
+    missing = tuple(layer for layer in adapter.deltas if layer not in layers)
+    if len(missing) == len(adapter.deltas):
+        raise BadInput(
+            f"{who} has no layer that the base {base.name} has: its first is {missing[0]}"
+            if missing
+            else f"{who} changes nothing: it has no layers"
+        )
+    for layer, delta in adapter.deltas.items():
+        if layer not in layers:
+            continue
+        if delta.bias is not None and getattr(layers[layer], "bias", None) is None:
+            raise BadInput(
+                f"{who} changes the bias of {layer}, which has none in the base {base.name}"
+            )
+        if not _fits(delta, layers[layer]):
+            raise BadInput(
+                f"{who} was made for a base of another size: its {layer} is "
+                f"{_sides(delta.shape)}, and that of {base.name} is "
+                f"{_sides(_weight_shape(layers[layer]))}"
+            )
+    total = len(adapter.deltas)
+    return Coverage(total - len(missing), total, missing, base.name)
+
+
+def describe(path: str | Path) -> dict[str, JSON]:
+    """What an adapter's file is, told from its header without reading its tensors.
+
+    layers: of each component. forms: layers of each. ranks: layers of each low rank.
+    parameters: the trained numbers. Raises BadInput as `load_adapter`.
+    """
+    path = _file(Path(path))
+    header = read_header(path)
+    contents = survey(header, path)
+    facts = read_facts(header.metadata, path)
+    return {
+        "name": facts.name,
+        "kind": facts.kind,
+        "family": facts.family or contents.family,
+        "base": facts.base,
+        "fingerprint": facts.fingerprint,
+        "triggers": list(facts.triggers),
+        "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
+        "forms": dict(Counter(contents.forms.values())),
+        "ranks": _ranks(header, contents),
+        "parameters": _parameters(header, contents),
+        "bytes": header.bytes,
+        "preview": facts.preview is not None,
+        "recipe": facts.recipe,
+    }
+
+
+def _file(path: Path) -> Path:
+    """The adapter's file, also when its folder is given."""
+    if path.is_dir():
+        for name in FILES:
+            if (path / name).is_file():
+                return path / name
+        raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
+    if not path.is_file():
+        raise BadInput(f"there is no adapter {path}")
+    return path
+
+
+def _fits(delta: Delta, layer: nn.Module) -> bool:
+    """Whether the change has the weight's shape, or is flattened as some programs do."""
+    own, weight = delta.shape, _weight_shape(layer)
+    flat = own[0] == weight[0] and math.prod(own) == math.prod(weight)
+    return flat and (own == weight or min(len(own), len(weight)) == 2)
+
+
+def _weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return tuple(weight.shape)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _ranks(header: Header, contents: Contents) -> "dict[str, JSON]":
+    ranks = Counter(
+        header.shapes[leaves["lora_B.weight"]][1]
+        for layer, leaves in contents.layers.items()
+        if contents.forms[layer] == "lora"
+    )
+    return {str(rank): layers for rank, layers in sorted(ranks.items())}
+
+
+def _parameters(header: Header, contents: Contents) -> int:
+    return sum(
+        math.prod(header.shapes[key])
+        for leaves in contents.layers.values()
+        for leaf, key in leaves.items()
+        if leaf not in NOT_TRAINED
+    )
