@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from studio.base import Base, load_base
 from studio.shot import Shot
 
+Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
@@ -34,7 +35,7 @@ def sdxl(bases: dict[str, Base]) -> Base:
 
 
 @pytest.fixture
-def pipeline(folders: dict[str, Path]) -> Callable[[str], DiffusionPipeline]:
+def pipeline(folders: dict[str, Path]) -> Callable[[str], Pipeline]:
     """A fresh diffusers pipeline of a family."""
     return lambda family: open_pipeline(folders[family])
 
@@ -54,7 +55,7 @@ def lora_files(
     }
 
 
-def open_pipeline(folder: Path) -> DiffusionPipeline:
+def open_pipeline(folder: Path) -> Pipeline:
     xl = (folder / "text_encoder_2").is_dir()
     kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     opened = kind.from_pretrained(folder, local_files_only=True)

@@ -97,6 +97,17 @@ def test_same_shot_same_bits_whatever_came_before(sdxl: Base, shot: Shot, second
     assert torch.equal(latents(sdxl, shot), first)
 
 
+@pytest.mark.parametrize(("guidance", "rows"), [(5.0, 2), (1.0, 1), (0.0, 1)])
+def test_guidance_of_one_or_less_leaves_out_a_pass(sdxl: Base, guidance: float, rows: int) -> None:
+    seen: list[int] = []
+    hook = sdxl.unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    try:
+        latents(sdxl, Shot("a cat", steps=2, guidance=guidance))
+    finally:
+        hook.remove()
+    assert seen == [rows, rows]
+
+
 def test_strength_zero_is_no_adapter(sdxl: Base, shot: Shot, lora: Adapter) -> None:
     plain = latents(sdxl, dataclasses.replace(shot, adapters=()))
     assert torch.equal(latents(sdxl, dataclasses.replace(shot, adapters=((lora, 0),))), plain)
@@ -262,17 +273,19 @@ def test_method_may_give_the_text_encoders_their_own_mix(
     assert not torch.equal(latents(sdxl, plain_text), latents(sdxl, shot))
 
 
-def test_deep_features_are_reused(sdxl: Base, shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_features_are_reused(sdxl: Base, shot: Shot) -> None:
     """With reuse the middle of the UNet runs once; without, at every step."""
     runs: list[int] = []
-    hook = sdxl.unet.mid_block.register_forward_hook(lambda *_: runs.append(1))
+    hook = sdxl.unet.mid_block.resnets[0].register_forward_hook(lambda *_: runs.append(1))
     mix = Mix((Part(0, 0.8),))
     try:
         full = latents(sdxl, dataclasses.replace(shot, method=Asks((mix,))))
         assert len(runs) == 3
+        runs.clear()
         cached = latents(sdxl, dataclasses.replace(shot, method=Asks((mix,), reused=mix)))
     finally:
         hook.remove()
+    assert len(runs) == 1
     assert cached.isfinite().all() and not torch.equal(cached, full)
     assert not any("forward" in vars(module) for module in sdxl.unet.modules())
     assert not sdxl.unet.up_blocks[-1]._forward_pre_hooks
