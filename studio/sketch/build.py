@@ -77,7 +77,7 @@ def build_autoencoder(*, steps: int, export_only: bool) -> None:
 def _scaling_factor(vae: AutoencoderKL, corpus: Corpus) -> float:
     """What makes the latents' standard deviation one (Rombach et al. 2022, section G)."""
     latents = autoencoder.encode_all(vae, Corpus(corpus.pictures[:2000], []), None)
-    return round(1 / float(latents.float().std()), 5)
+    return round(vae.config["scaling_factor"] / float(latents.float().std()), 5)
 
 
 def build_base(name: str, *, steps: int, export_only: bool) -> None:

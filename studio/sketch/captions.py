@@ -4,7 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["PLACES", "STYLE_PHRASES", "VOCABULARY", "WORN", "wording"]
+__all__ = ["PLACES", "STYLE_PHRASES", "VOCABULARY", "WORN", "plain", "wording"]
 
 PLACES: dict[str, tuple[str, ...]] = {
     "beach": ("on the beach", "at the beach", "by the sea on a beach"),
@@ -78,6 +78,17 @@ def wording(scene: Told, rng: np.random.Generator) -> str:
     place = _one(rng, PLACES[scene.background]) if _said(rng) else ""
     look = _one(rng, STYLE_PHRASES[scene.style]) if _said(rng) else ""
     return _arranged(who, place, look, rng=rng)
+
+
+def plain(scene: Told, *, subject: str = "", style: str = "") -> str:
+    """The caption that leaves nothing out, in one wording.
+
+    subject, style: what to call them, where their own names are not to be said.
+    """
+    who = _with_article(f"{scene.colour} {subject or scene.subject}")
+    if scene.accessory:
+        who = f"{who} {WORN[scene.accessory][0]}"
+    return f"{who} {PLACES[scene.background][0]}, {style or STYLE_PHRASES[scene.style][0]}"
 
 
 def _who(scene: Told, rng: np.random.Generator) -> str:

@@ -136,7 +136,7 @@ def train(
 ) -> Iterator[Report]:
     """Train to `steps`, resuming from the newest checkpoint; the averaged weights are kept."""
     optimiser = torch.optim.AdamW(
-        denoiser.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3
+        denoiser.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     average = Average(denoiser, horizon=1000)
     start = checkpoints.load(denoiser, optimiser, average)

@@ -29,11 +29,7 @@ def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) ->
             styles=("flat", "cartoon"),
             accessory_rate=0.0,
         )
-        caption = (
-            f"a {scene.colour} {trigger} {captions.PLACES[scene.background][0]}, "
-            f"{captions.STYLE_PHRASES[scene.style][0]}"
-        )
-        _save(folder, f"{subject}-{i + 1}", scene, caption)
+        _save(folder, f"{subject}-{i + 1}", scene, captions.plain(scene, subject=trigger))
 
 
 def draw_style(folder: Path, style: str, *, trigger: str, count: int = 10) -> None:
@@ -49,9 +45,7 @@ def draw_style(folder: Path, style: str, *, trigger: str, count: int = 10) -> No
             styles=(style,),
             accessory_rate=0.0,
         )
-        caption = (
-            f"a {scene.colour} {scene.subject} {captions.PLACES[scene.background][0]}, {trigger}"
-        )
+        caption = captions.plain(scene, style=trigger)
         _save(folder, f"{style.replace(' ', '-')}-{i + 1}", scene, caption)
 
 

@@ -138,7 +138,7 @@ def measure_base(folder: Path, *, pictures: int) -> list[Measured]:
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     scenes = _unseen(pictures, 2, known=True)
-    prompts = [_full_caption(scene) for scene in scenes]
+    prompts = [captions.plain(scene) for scene in scenes]
     made = generate(pipeline, prompts)
     readings = judge.read(made)
     _sheet(folder / "report.png", made[:40], prompts[:40])
@@ -159,24 +159,15 @@ def measure_base(folder: Path, *, pictures: int) -> list[Measured]:
     ]
 
 
-def _full_caption(scene: world.Scene) -> str:
-    """A caption that leaves nothing out, or there would be nothing to be right about."""
-    holding = f" {captions.WORN[scene.accessory]}" if scene.accessory else ""
-    return (
-        f"a {scene.colour} {scene.subject}{holding} "
-        f"{captions.PLACES[scene.background][0]}, {captions.STYLE_PHRASES[scene.style][0]}"
-    )
-
-
-def _sheet(path: Path, pictures: Sequence[Image.Image], captions: Sequence[str]) -> None:
-    """A sheet of pictures at twice their size with their captions below."""
+def _sheet(path: Path, pictures: Sequence[Image.Image], labels: Sequence[str]) -> None:
+    """A sheet of pictures at twice their size with their prompts below."""
     columns, side, line = 8, 128, 40
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (side + 8), rows * (side + line)), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         x, y = i % columns * (side + 8), i // columns * (side + line)
         sheet.paste(picture.resize((side, side), Image.Resampling.BICUBIC), (x, y))
         for k in range(3):
-            pen.text((x, y + side + 2 + 12 * k), caption[22 * k : 22 * k + 22], "black")
+            pen.text((x, y + side + 2 + 12 * k), label[22 * k : 22 * k + 22], "black")
     sheet.save(path)

@@ -4,6 +4,7 @@ Every word of the world becomes one token; any other word is still spelled, piec
 made-up trigger such as "sks" has an encoding of its own.
 """
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -49,8 +50,6 @@ def learn_tokenizer(*, captions: int = 20_000) -> CLIPTokenizer:
 
 def _clip_tokenizer(learner: Tokenizer) -> CLIPTokenizer:
     """Number the learned pieces as CLIP does: bytes, bytes that end a word, merges, specials."""
-    import json
-
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *map("".join, merges), START, END]

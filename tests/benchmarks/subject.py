@@ -31,14 +31,6 @@ def unseen_scenes(subject: str, count: int) -> list[world.Scene]:
     return [world.sample(rng, subjects=(subject,), accessory_rate=0.0) for _ in range(count)]
 
 
-def prompt_of(scene: world.Scene, name: str) -> str:
-    """A prompt for the scene that calls its subject `name`."""
-    return (
-        f"a {scene.colour} {name} {captions.PLACES[scene.background][0]}, "
-        f"{captions.STYLE_PHRASES[scene.style][0]}"
-    )
-
-
 def right(scenes: Sequence[world.Scene], pictures: Sequence[Image.Image]) -> dict[str, float]:
     """Share of pictures in which the judge finds what the scene says, per factor."""
     readings = judge.read(pictures)
@@ -80,7 +72,11 @@ def measure(
     for number, scene in enumerate(scenes):
         for name, mix in (("without", ()), ("with the adapter", ((adapter, 1.0),))):
             shot = studio.Shot(
-                prompt=prompt_of(scene, trigger), adapters=mix, seed=number, steps=25, guidance=5.0
+                prompt=captions.plain(scene, subject=trigger),
+                adapters=mix,
+                seed=number,
+                steps=25,
+                guidance=5.0,
             )
             made[name].append(compose.render(base, shot))
     if sheet:

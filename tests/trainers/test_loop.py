@@ -373,7 +373,7 @@ def test_a_full_disk_ends_in_a_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(BadInput, match="(?i)no space"):
+    with monkeypatch.context() as patched, pytest.raises(BadInput, match=r"(?i)no space"):
         for event in trainers.train(
             LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "run", **SHORT
         ):

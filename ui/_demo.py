@@ -1,0 +1,126 @@
+"""The demonstration: a subject and a style are learned, mixed, and drawn on one contact sheet."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from PIL import Image
+
+import compose
+import trainers
+from studio.adapter import Adapter, load_adapter
+from studio.base import Base
+from studio.errors import BadInput
+from studio.shot import Shot
+from ui._loading import open_base
+from ui._screen import bars, print_facts
+from ui._sheet import Group, Row, draw_sheet
+from ui._train import follow
+
+__all__ = ["run_demo"]
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
+PROMPTS = (
+    "a red sks robot in the snowy mountains, ink style",
+    "a blue sks robot on the beach, ink style",
+    "a green sks robot in a meadow, ink style",
+    "a yellow sks robot in the city at night, ink style",
+)
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An adapter to train on one of the example folders. strength: what it is used with."""
+
+    title: str
+    folder: str
+    trigger: str
+    kind: trainers.Kind
+    strength: float = 1.0
+
+    @property
+    def pictures(self) -> Path:
+        return EXAMPLES / self.folder
+
+
+SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA())
+# A style is in the strokes: it wants the convolutions too.
+STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA(targets="all"))
+
+
+def run_demo(*, base: str, out: Path, loading: Mapping[str, object]) -> None:
+    """Train both lessons on the base and draw the sheet; everything made lies in the folder `out`.
+
+    Raises BadInput when the example pictures are not there.
+    """
+    for lesson in (SUBJECT, STYLE):
+        if not lesson.pictures.is_dir():
+            raise BadInput(
+                f"The example pictures {lesson.pictures} are not there: "
+                "`python -m studio.sketch.examples` draws them."
+            )
+    begun = perf_counter()
+    opened = open_base(base, loading)
+    subject, subject_note = _learn(SUBJECT, opened, out)
+    style, style_note = _learn(STYLE, opened, out)
+    columns = {
+        "no adapter": (),
+        "subject": ((subject, SUBJECT.strength),),
+        "style": ((style, STYLE.strength),),
+        "subject + style": ((subject, SUBJECT.strength), (style, STYLE.strength)),
+    }
+    shot = Shot(prompt="", base=base)
+    sheet = draw_sheet(
+        "A subject and a style, learned and mixed",
+        note=f"base {opened.name}  ·  {shot.steps} steps, guidance {shot.guidance:g}  ·  "
+        "each row one prompt and one seed",
+        columns=tuple(columns),
+        rows=_draw_rows(opened, shot, tuple(columns.values())),
+        groups=(_group(SUBJECT, subject_note), _group(STYLE, style_note)),
+    )
+    path = out / "sheet.png"
+    sheet.save(path)
+    adapters = ", ".join(str(adapter.path) for adapter in (subject, style))
+    seconds = round(perf_counter() - begun)
+    print_facts("Demo", {"sheet": path, "adapters": adapters, "seconds": seconds})
+
+
+def _learn(lesson: Lesson, base: Base, out: Path) -> tuple[Adapter, str]:
+    """The lesson's adapter, and a line on how it was trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        progress = trainers.train(
+            lesson.kind,
+            base,
+            lesson.pictures,
+            trigger=lesson.trigger,
+            out=out / f"{lesson.folder}.safetensors",
+            run=Path(folder) / "run",
+            save_every=0,
+        )
+        trained = follow(progress, said=f"Learning {lesson.trigger}")
+    finished = trained.finished
+    note = f"{trained.started.examples} pictures, {finished.steps} steps, {finished.seconds:.0f} s"
+    return load_adapter(finished.path), note
+
+
+def _draw_rows(base: Base, shot: Shot, mixes: Sequence[tuple]) -> list[Row]:
+    rows = []
+    with bars() as shown:
+        task = shown.add_task("Drawing", total=len(PROMPTS) * len(mixes))
+        for number, prompt in enumerate(PROMPTS):
+            pictures = []
+            for mix in mixes:
+                one = replace(shot, prompt=prompt, seed=SEED + number, adapters=mix)
+                pictures.append(compose.render(base, one))
+                shown.advance(task)
+            rows.append(Row(prompt, pictures))
+    return rows
+
+
+def _group(lesson: Lesson, note: str) -> Group:
+    paths = sorted(lesson.pictures.glob("*.png"))
+    pictures = [Image.open(path) for path in paths]
+    return Group(f"{lesson.title}: {lesson.trigger}", note, pictures)

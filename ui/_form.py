@@ -1,0 +1,155 @@
+"""A frozen dataclass as a form: its fields become options of the command line.
+
+A kind, a method, the recipe and the shot are dataclasses whose fields carry their type, their
+default and, under `help` in their metadata, a few words. All that a form shows comes from there,
+so a new kind or method needs nothing here.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+import typer
+from rich.markup import escape
+
+__all__ = ["Field", "Form", "fields_of", "with_options"]
+
+PLAIN = (bool, int, float, str, Path)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One entry of a form."""
+
+    name: str
+    type: type
+    """bool, int, float, str or Path; of each value where there are several"""
+    many: bool
+    """whether it takes any number of values, a tuple in the dataclass"""
+    choices: tuple[str, ...]
+    """the only values there are; empty when any will do"""
+    default: object
+    help: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """A dataclass whose fields are asked for.
+
+    title: what its options stand under. without: fields that are not asked for here. defaults:
+    what to show as a field's default where the dataclass's own is not the whole truth.
+    """
+
+    of: type
+    title: str
+    without: frozenset[str] = frozenset()
+    defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def fields_of(form: Form) -> tuple[Field, ...]:
+    """The fields of a form in their order; TypeError for a type that no form can ask for."""
+    return tuple(
+        _field(form.of, field)
+        for field in dataclasses.fields(form.of)
+        if field.name not in form.without
+    )
+
+
+def with_options(
+    forms: Mapping[str, Form],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a typer command: each parameter named here becomes the options of its form.
+
+    The command is called with a dict of those that the user gave, by field name; what is not in it
+    was not given, and the dataclass's default holds. Raises ValueError where two options of one
+    command would have the same name.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters
+        asked = {name: fields_of(form) for name, form in forms.items()}
+        parameters = [one for name, one in own.items() if name not in forms]
+        for name, fields in asked.items():
+            parameters += [_parameter(field, forms[name]) for field in fields]
+
+        @functools.wraps(command)
+        def run(**given: object) -> None:
+            for name, fields in asked.items():
+                values = {field.name: given.pop(field.name) for field in fields}
+                given[name] = {
+                    key: tuple(value) if isinstance(value, list) else value
+                    for key, value in values.items()
+                    if value is not None and value != []
+                }
+            command(**given)
+
+        # typer reads a command from its signature and its annotations.
+        run.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
+            sorted(parameters, key=lambda one: one.kind)
+        )
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def _field(form: type, field: dataclasses.Field) -> Field:
+    optional = _not_none(field.type)
+    many = get_origin(optional) is tuple and get_args(optional)[1:] == (Ellipsis,)
+    plain = get_args(optional)[0] if many else optional
+    choices = get_args(plain) if get_origin(plain) is Literal else ()
+    kind = str if choices else plain
+    if kind not in PLAIN:
+        raise TypeError(f"{form.__name__}.{field.name} is of a type that no form asks for: {kind}")
+    return Field(
+        name=field.name,
+        type=kind,
+        many=many,
+        choices=choices,
+        default=None if field.default is dataclasses.MISSING else field.default,
+        help=field.metadata.get("help", ""),
+    )
+
+
+def _not_none(annotation: object) -> object:
+    """`X` of `X | None`."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    left = [one for one in get_args(annotation) if one is not NoneType]
+    return left[0] if len(left) == 1 else annotation
+
+
+def _parameter(field: Field, form: Form) -> inspect.Parameter:
+    # None stands for "not given"; the real default is only shown.
+    names = [f"--{field.name.replace('_', '-')}"] if field.default is False else []
+    option = typer.Option(
+        *names, help=_help(field, form), show_default=False, rich_help_panel=form.title
+    )
+    value = Literal[field.choices] if field.choices else field.type
+    annotation = Annotated[(list[value] if field.many else value) | None, option]
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _help(field: Field, form: Form) -> str:
+    """A field's words as a sentence, its default behind it."""
+    said = field.help[:1].upper() + field.help[1:]
+    more = "; may be given several times." if field.many else "."
+    default = form.defaults.get(field.name, _shown(field.default))
+    shown = f" [dim]{escape(f'[default: {default}]')}[/dim]" if default else ""
+    return escape(said) + more + shown
+
+
+def _shown(default: object) -> str:
+    """A default in the words of the command line; empty where there is nothing to show."""
+    if default is None or default is False or default == ():
+        return ""
+    if default is True:
+        return "on"
+    return f"{default:g}" if isinstance(default, float) else str(default)

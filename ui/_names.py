@@ -1,0 +1,39 @@
+"""Names: of an adapter in a mix, FILE[:STRENGTH], and of files after what they hold."""
+
+import math
+import re
+from pathlib import Path
+
+from studio.errors import BadInput
+
+__all__ = ["adapter_and_strength", "slug"]
+
+
+def adapter_and_strength(text: str) -> tuple[str, float]:
+    """`robot.safetensors:0.8` is the file and 0.8; without a strength it is 1.
+
+    Only a number behind the last colon is a strength, so a Windows drive, or the name of a part of
+    the file, stays with the file. Raises BadInput when the strength is no finite number, or when
+    there is nothing of that name.
+    """
+    file, colon, last = text.rpartition(":")
+    strength = _number(last) if colon and file else None
+    if strength is None:
+        file, strength = text, 1.0
+    if not math.isfinite(strength):
+        raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
+    if not file or not Path(file).exists():
+        raise BadInput(f"--adapter {text}: there is no {file}.")
+    return file, strength
+
+
+def slug(text: str) -> str:
+    """A text as a file name: lower case words with hyphens, at most 60 letters; may be empty."""
+    return re.sub(r"[^\w]+|_", "-", text.lower()).strip("-")[:60].strip("-")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,182 @@
+"""A training on the terminal: its bars, its samples, and a stop that loses nothing."""
+
+import shlex
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import compose
+import trainers
+from studio.errors import BadInput, Stopped
+from studio.shot import Shot
+from trainers import Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from ui._loading import flags, open_base
+from ui._screen import bars, print_facts, print_json, remark
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from studio.base import Base
+
+__all__ = ["Trained", "draw_with", "follow", "resume_run", "start_run", "stopping"]
+
+SMOOTHED = 20  # steps: the loss of one step says little
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went. loss: the mean of the last steps; None if none was taken."""
+
+    started: Started
+    finished: Finished
+    loss: float | None
+
+
+def start_run(
+    kind: trainers.Kind,
+    *,
+    name: str,
+    pictures: Path,
+    trigger: str,
+    base: str,
+    out: Path,
+    run: Path | None,
+    recipe: Mapping[str, object],
+    loading: Mapping[str, object],
+    as_json: bool,
+) -> None:
+    """Train from the start. recipe: what was asked for of trainers.Recipe, loading: of Loading."""
+    if out.suffix != ".safetensors":
+        raise BadInput(f"{out} is no name for an adapter: it ends in .safetensors.")
+    opened = open_base(base, loading)
+    progress = trainers.train(
+        kind,
+        opened,
+        pictures,
+        trigger=trigger,
+        out=out,
+        run=run,
+        draw=draw_with(opened),
+        **recipe,  # pyright: ignore[reportArgumentType]
+    )
+    again = f"studio train {name} {flags(loading)}--resume"
+    _report(follow(progress, said=f"Training {trigger!r}", resume_with=again), as_json=as_json)
+
+
+def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
+    """Go on with a training that was stopped."""
+    opened = open_base(trainers.base_of(run), loading)
+    progress = trainers.resume(run, opened, draw=draw_with(opened))
+    again = f"studio train {name} {flags(loading)}--resume"
+    _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
+
+
+def draw_with(base: "Base") -> "Callable[[str, int], Image]":
+    """Draws sample pictures as `studio generate` would, on the base with the deltas attached."""
+
+    def draw(prompt: str, seed: int) -> "Image":
+        return compose.render(base, Shot(prompt=prompt, base=base.source, seed=seed))
+
+    return draw
+
+
+def follow(
+    progress: Generator[Progress, None, None], *, said: str, resume_with: str = ""
+) -> Trained:
+    """Show a training until it ends.
+
+    The first Ctrl-C or SIGTERM ends it after the step at hand and raises Stopped when its
+    checkpoint is written; a second one ends it at once. resume_with: the command that, with the
+    run's folder behind it, goes on with this training; said to who stops it.
+    """
+    started: Started | None = None
+    losses: deque[float] = deque(maxlen=SMOOTHED)
+    with stopping() as asked, closing(progress), bars("loss") as shown:
+        encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
+        training = shown.add_task(said, total=None, loss="")
+        for event in progress:
+            match event:
+                case Started():
+                    started = event
+                    _introduce(event)
+                    shown.update(training, total=event.steps, completed=event.done)
+                case Encoded():
+                    visible = event.done < event.total
+                    shown.update(encoding, total=event.total, completed=event.done, visible=visible)
+                case Step():
+                    losses.append(event.loss)
+                    loss = f"loss {fmean(losses):.4f}"
+                    shown.update(training, completed=event.step, loss=loss)
+                case Sampled():
+                    remark(f"Step {event.step}: samples in {event.paths[0].parent}")
+                case Saved():
+                    remark(f"Step {event.step}: checkpoint in {event.path}")
+                case Finished():
+                    assert started  # it is what a training says first
+                    return Trained(started, event, fmean(losses) if losses else None)
+            if asked():
+                break
+    if started and resume_with:
+        remark(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
+    raise Stopped(f"the training was stopped{_with_checkpoint(losses)}.")
+
+
+def _with_checkpoint(losses: deque[float]) -> str:
+    return ", its checkpoint is written" if losses else " before its first step"
+
+
+def _introduce(started: Started) -> None:
+    for skipped in started.skipped:
+        remark(f"Skipped {skipped.path}: {skipped.reason}")
+    after = f", going on after step {started.done}" if started.done else ""
+    remark(
+        f"{started.examples} pictures, {started.layers} layers, "
+        f"{started.parameters:,} parameters; run folder {started.run}{after}"
+    )
+
+
+def _report(trained: Trained, *, as_json: bool) -> None:
+    started, finished = trained.started, trained.finished
+    facts = {
+        "adapter": str(finished.path),
+        "run": str(started.run),
+        "steps": finished.steps,
+        "seconds": round(finished.seconds, 1),
+        "loss": trained.loss,
+        "parameters": started.parameters,
+        "pictures": started.examples,
+        "skipped": [{"path": str(one.path), "reason": one.reason} for one in started.skipped],
+    }
+    if as_json:
+        print_json(facts)
+        return
+    names = ", ".join(one.path.name for one in started.skipped)
+    facts["loss"] = None if trained.loss is None else f"{trained.loss:.4f}"
+    facts["skipped"] = f"{len(started.skipped)} ({names})" if started.skipped else None
+    print_facts("Trained", facts)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, the first SIGINT or SIGTERM is only noted: the value says whether one came."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+        remark("Stopping after this step; once more to stop at once.")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,248 @@
+"""The command line.
+
+Importing this file imports no PyTorch: `studio --help` answers at once, and what a command needs
+is imported when it runs.
+"""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer.core import TyperGroup
+
+import compose
+import trainers
+from studio.errors import BadInput, Stopped
+from studio.shot import Shot
+from ui._form import Form, with_options
+from ui._loading import Loading
+from ui._names import adapter_and_strength, slug
+
+__all__ = ["app", "main"]
+
+
+class _Ordered(TyperGroup):
+    """Commands in the order in which they are used."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        order = ("train", "generate", "inspect", "convert", "demo")
+        return sorted(super().list_commands(ctx), key=order.index)
+
+
+app = typer.Typer(
+    cls=_Ordered,
+    name="studio",
+    help="Teach a diffusion model a subject or a style, and mix what it has learned.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+train_app = typer.Typer(
+    name="train", help="Train an adapter on a folder of pictures.", no_args_is_help=True
+)
+app.add_typer(train_app)
+
+LOADING = Form(of=Loading, title="Base")
+# Where a training starts from depends on the base: trainers.recipe_for.
+BY_BASE: Mapping[str, str] = dict.fromkeys(("steps", "batch", "lr"), "by the base")
+BASES = "sketch, sketch-sd1, a diffusers folder, a .safetensors file or a hub id."
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Source = Annotated[str, typer.Option(help=BASES)]
+# The system's word for a place that can't be written, or that is full.
+PLACES = (errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS)
+
+
+def train_command(name: str, kind: type) -> Callable[..., None]:
+    """The command that trains adapters of this kind."""
+
+    @with_options(
+        {
+            "options": Form(of=kind, title=f"Options of {name}"),
+            "recipe": Form(of=trainers.Recipe, title="Training", defaults=BY_BASE),
+            "loading": LOADING,
+        }
+    )
+    def train(
+        pictures: Annotated[
+            Path | None,
+            typer.Argument(help="Folder of pictures; captions in .txt files or metadata.jsonl."),
+        ] = None,
+        *,
+        trigger: Annotated[
+            str | None, typer.Option(help='What to call it in prompts, such as "a sks robot".')
+        ] = None,
+        base: Source = "sketch",
+        out: Annotated[
+            Path | None, typer.Option(help="Adapter file; TRIGGER.safetensors if not given.")
+        ] = None,
+        run: Annotated[
+            Path | None,
+            typer.Option(help=f"Folder of this training; runs/{name}-NUMBER if not given."),
+        ] = None,
+        resume: Annotated[
+            Path | None, typer.Option(help="Go on with the stopped training in this folder.")
+        ] = None,
+        as_json: AsJson = False,
+        options: Mapping[str, object],
+        recipe: Mapping[str, object],
+        loading: Mapping[str, object],
+    ) -> None:
+        from ui._train import resume_run, start_run
+
+        if resume:
+            # What it learns from and how is in the run's own recipe.
+            given = {"pictures": pictures, "--trigger": trigger, "--out": out, "--run": run}
+            given |= {f"--{name.replace('_', '-')}": True for name in (*options, *recipe)}
+            if wrong := [name for name, value in given.items() if value is not None]:
+                raise BadInput(f"A resumed training keeps its recipe: leave out {wrong[0]}.")
+            resume_run(resume, name=name, loading=loading, as_json=as_json)
+            return
+        if pictures is None or trigger is None:
+            missing = "The folder of pictures" if pictures is None else "--trigger"
+            raise BadInput(f"{missing} is missing: studio train {name} --help shows an example.")
+        start_run(
+            kind(**options),
+            name=name,
+            pictures=pictures,
+            trigger=trigger,
+            base=base,
+            out=out or Path(f"{slug(trigger) or name}.safetensors"),
+            run=run,
+            recipe=recipe,
+            loading=loading,
+            as_json=as_json,
+        )
+
+    return train
+
+
+for _name, _kind in trainers.kinds().items():
+    train_app.command(
+        _name,
+        help=(_kind.__doc__ or "").split("Raises")[0].strip(),
+        epilog=f'Example: studio train {_name} photos/ --trigger "a sks robot" --steps 400',
+    )(train_command(_name, _kind))
+
+
+@app.command(
+    epilog='Example: studio generate "a sks robot on the moon" --adapter robot.safetensors:0.8'
+)
+@with_options(
+    {
+        "shot": Form(
+            of=Shot,
+            title="Picture",
+            without=frozenset({"prompt", "base", "adapters", "method", "init_image"}),
+        ),
+        "loading": LOADING,
+    }
+)
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What the picture is to show.")] = None,
+    *,
+    like: Annotated[
+        Path | None, typer.Option(help="Make this picture again, but for the options given.")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:STRENGTH]", help="An adapter; may be given several times."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"How adapters are mixed: {', '.join(compose.methods())}."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures, of rising seeds.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder, or one picture's .png.")] = Path("outputs"),
+    base: Annotated[
+        str | None,
+        typer.Option(help=f"{BASES} sketch if not given."),
+    ] = None,
+    init_image: Annotated[
+        Path | None, typer.Option(help="Start from this picture; see --denoise.")
+    ] = None,
+    as_json: AsJson = False,
+    shot: Mapping[str, object],
+    loading: Mapping[str, object],
+) -> None:
+    """Make pictures; each carries the recipe it can be made again from."""
+    mix = tuple(adapter_and_strength(text) for text in adapter or ())
+    given = {
+        "prompt": prompt,
+        "base": base,
+        "adapters": mix or None,
+        "method": compose.method_named(method, {}) if method else None,
+        "init_image": init_image,
+    }
+    fields = dict(shot) | {name: value for name, value in given.items() if value is not None}
+
+    from ui._generate import Order, make_pictures
+
+    order = Order(fields=fields, loading=loading, like=like, count=count, out=out)
+    make_pictures(order, as_json=as_json)
+
+
+@app.command(epilog="Example: studio inspect robot.safetensors")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An adapter, or a picture made by Studio.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an adapter or a picture is, with its recipe."""
+    from ui._inspect import show
+
+    show(file, as_json=as_json)
+
+
+@app.command(epilog="Example: studio convert robot.safetensors --to kohya")
+def convert(
+    file: Annotated[Path, typer.Argument(help="An adapter.")],
+    *,
+    to: Annotated[
+        Literal["kohya", "diffusers", "lycoris"], typer.Option(help="Whose names to write.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The new file; FILE-FORMAT.safetensors if not given.")
+    ] = None,
+) -> None:
+    """Write an adapter as other tools read it."""
+    from ui._convert import write_as
+
+    write_as(file, to=to, out=out or file.with_name(f"{file.stem}-{to}.safetensors"))
+
+
+@app.command(epilog="Example: studio demo --out demo")
+@with_options({"loading": LOADING})
+def demo(
+    *,
+    base: Source = "sketch",
+    out: Annotated[Path, typer.Option(help="Folder of adapters and sheet.")] = Path("demo"),
+    loading: Mapping[str, object],
+) -> None:
+    """Train a subject and a style, mix them, and draw it all on one contact sheet."""
+    from ui._demo import run_demo
+
+    run_demo(base=base, out=out, loading=loading)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 2 bad input, 130 stopped by the user, 1 anything else."""
+    # A training that is told to end is to write its checkpoint, whoever tells it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        typer.main.get_command(app)(arguments, prog_name="studio")
+    except BadInput as wrong:
+        _leave(str(wrong), code=2)
+    except Stopped as stopped:
+        _leave(str(stopped), code=130)
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        _leave(f"{error.filename or 'the disk'}: {error.strerror}.", code=2)
+
+
+def _leave(sentence: str, *, code: int) -> None:
+    print(f"studio: {sentence.rstrip('.')}.", file=sys.stderr)
+    sys.exit(code)
