@@ -7,6 +7,7 @@ to assets/; checkpoints and drawings to build/sketch/, which git ignores.
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -100,6 +101,7 @@ def build_judge(*, steps: int) -> None:
     checkpoints = Checkpoints(WORK / "judge.pt")
     _follow("judge", judge.train(corpus, checkpoints, steps=steps), unit="loss")
     judge.save_judge(torch.load(checkpoints.path, weights_only=True)["average"])
+    shutil.copy(WORK / "judge.log", ASSETS / "judge")
 
 
 def _tokenizer() -> CLIPTokenizer:
@@ -157,10 +159,12 @@ def _export(name: str, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> No
             requires_safety_checker=False,
         )
     pipeline.to(torch.float16).save_pretrained(ASSETS / name, safe_serialization=True)
+    for log in ("vae", name):
+        shutil.copy(WORK / f"{log}.log", ASSETS / name)
 
 
 def _follow(name: str, reports: Iterable[Report], *, unit: str) -> None:
-    """Print a line and append it to assets' log every hundred steps."""
+    """Print a line and append it to the stage's log every hundred steps."""
     log = WORK / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     values: list[float] = []

@@ -116,13 +116,13 @@ def sd1_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
         sample_size=16,
         down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        block_out_channels=(32, 64, 96, 96),
+        block_out_channels=(32, 64, 80, 64),
         layers_per_block=1,
         attention_head_dim=2,
-        cross_attention_dim=128,
+        cross_attention_dim=96,
         norm_num_groups=16,
     )
-    return Denoiser(unet, [CLIPTextModel(_text_config(tokenizer, 128, 3))])
+    return Denoiser(unet, [CLIPTextModel(_text_config(tokenizer, 96, 3))])
 
 
 def train(
