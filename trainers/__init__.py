@@ -15,9 +15,11 @@ from trainers._recipe import Recipe, recipe_for
 
 if TYPE_CHECKING:
     from trainers._train import base_of, resume, train
+    from trainers.diffusekrona import DiffuseKronA
     from trainers.lora import LoRA
 
 __all__ = [
+    "DiffuseKronA",
     "Encoded",
     "Finished",
     "Kind",

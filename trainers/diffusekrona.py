@@ -1,0 +1,75 @@
+"""DiffuseKronA (Marjit et al. 2024, arXiv 2402.17412): dW = A (x) B, the Kronecker product.
+
+A is a1 x a2, B is (out / a1) x (in / a2); A ~ N(0, 1 / a1^2) and B zero at the start. The product
+is never formed in training (section 3.2 and diffusekrona/krona.py of the authors' repository, read
+for the defaults). The q, k, v and out projections of the UNet only: feed-forward layers and text
+encoders did not pay in the authors' ablation.
+
+Deviations: their layer computes the product with its rows in another order, ours is the exact one,
+as LyCORIS's LoKr has it. a2 is 4, which gives the published 3.8 million parameters on SDXL; their
+scripts have 8. Where 64 does not divide a layer's outputs, as on the sketch base, a default a1 is
+the next smaller number that does; one that was asked for is taken or refused.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from studio.delta import Kron
+
+__all__ = ["DiffuseKronA"]
+
+PROJECTION = re.compile(r"unet\..*\.attn\d\.to_(q|k|v|out)(\.0)?")
+A1, A2 = 64, 4
+
+
+def _factor(said: str) -> int | None:
+    return field(default=None, metadata={"help": said})
+
+
+@dataclass(frozen=True)
+class DiffuseKronA:
+    """Kronecker products on the UNet's attention. Raises BadInput that names a field below 1."""
+
+    a1: int | None = _factor(f"rows of A; {A1} or the next smaller that divides the outputs")
+    a2: int | None = _factor(f"columns of A; {A2} or the next smaller that divides the inputs")
+    q_a1: int | None = _factor("rows of A for queries; a1 if not given")
+    q_a2: int | None = _factor("columns of A for queries; a2 if not given")
+    k_a1: int | None = _factor("rows of A for keys; a1 if not given")
+    k_a2: int | None = _factor("columns of A for keys; a2 if not given")
+    v_a1: int | None = _factor("rows of A for values; a1 if not given")
+    v_a2: int | None = _factor("columns of A for values; a2 if not given")
+    out_a1: int | None = _factor("rows of A for the output projection; a1 if not given")
+    out_a2: int | None = _factor("columns of A for the output projection; a2 if not given")
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and value < 1:
+                raise BadInput(f"{entry.name} is at least 1; it was given as {value}")
+
+    def delta(
+        self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
+    ) -> "Kron | None":
+        """A change that is nothing yet, for a projection of an attention."""
+        from studio.delta import Kron  # torch is slow to import; forms need the fields only
+        from studio.delta._layer import adaptable
+
+        found = PROJECTION.fullmatch(name)
+        if found is None:
+            return None
+        out, inner = adaptable(layer).weight.shape[:2]
+        a1 = getattr(self, f"{found[1]}_a1") or self.a1 or _divisor(out, A1)
+        a2 = getattr(self, f"{found[1]}_a2") or self.a2 or _divisor(inner, A2)
+        return Kron.start(layer, a1, a2, generator=generator)
+
+
+def _divisor(number: int, most: int) -> int:
+    """The greatest divisor that is not above `most`."""
+    return next(one for one in range(most, 0, -1) if number % one == 0)
