@@ -121,7 +121,8 @@ def _adapter(entry: object, base: "Base") -> tuple[Adapter, float]:
             f"{path} has changed since the picture was made with it: sha256 {sha256[:12]} then, "
             f"{picture_sha256(path)[:12]} now."
         )
-    return load_adapter(path, base=base), _value(entry, "strength", float)
+    whole_or_half = f"{path}:{_value(entry, 'half', str)}" if "half" in entry else path
+    return load_adapter(whole_or_half, base=base), _value(entry, "strength", float)
 
 
 def _start(

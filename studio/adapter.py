@@ -23,6 +23,7 @@ from studio.formats import (
     read_facts,
     survey,
 )
+from studio.halves import file_and_half, half_of
 from studio.tensorfile import Header, read_header, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Adapter:
     "text_encoder.text_model.encoder.layers.0.self_attn.q_proj".
     kind: of trainers/, "unknown" for files of other programs.
     family: "sd1", "sd2", "sdxl", or "" where a foreign file does not tell.
+    half: "content" or "style" where it is that half of a B-LoRA's file.
     base, fingerprint: the base it was trained on. path, sha256: the file it was loaded from.
     """
 
@@ -56,6 +58,7 @@ class Adapter:
     recipe: dict[str, JSON] = field(default_factory=dict)
     preview: Image.Image | None = None
     name: str = ""
+    half: str = ""
     path: Path | None = None
     sha256: str = ""
 
@@ -102,11 +105,13 @@ class Coverage:
 def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     """Read an adapter's file: Studio's own, or one that `studio.formats` lists.
 
-    path: the file, or a folder that diffusers or peft wrote it into. base: where given, the
-    adapter must fit it, and a file that does not tell its family is taken to be of the base's.
+    path: the file, or a folder that diffusers or peft wrote it into; with ":content" or ":style"
+    behind it, that half of a B-LoRA. base: where given, the adapter must fit it, and a file that
+    does not tell its family is taken to be of the base's.
     Raises BadInput for what is no such file, is damaged, or does not fit.
     """
-    path = _file(Path(path))
+    file, half = file_and_half(str(path))
+    path = _file(Path(file))
     # The header first: a file that lies in it is refused before its tensors are believed.
     contents = survey(read_header(path), path)
     header, tensors, sha256 = read_tensors(path)
@@ -124,6 +129,8 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
         path=path,
         sha256=sha256,
     )
+    if half:
+        adapter = half_of(adapter, half)
     if base is not None:
         check_fits(adapter, base)
     return adapter

@@ -293,6 +293,8 @@ def _adapter_entries(shot: Shot) -> list[dict[str, object]]:
             "kind": adapter.kind,
             "triggers": list(adapter.triggers),
         }
+        if adapter.half:
+            entry["half"] = adapter.half
         entries.append(entry)
     return entries
 

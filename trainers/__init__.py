@@ -15,10 +15,12 @@ from trainers._recipe import Recipe, recipe_for
 
 if TYPE_CHECKING:
     from trainers._train import base_of, resume, train
+    from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
     from trainers.lora import LoRA
 
 __all__ = [
+    "BLoRA",
     "DiffuseKronA",
     "Encoded",
     "Finished",

@@ -14,7 +14,7 @@ from studio.delta import Delta
 from studio.errors import BadInput
 from studio.pictures import Pictures, read_pictures
 from trainers._cache import Cache, digest
-from trainers._kind import Kind, kind_name, kind_options, new_deltas
+from trainers._kind import Kind, fitted, kind_name, kind_options, new_deltas
 from trainers._objective import generator_for
 from trainers._progress import Started
 from trainers._recipe import Recipe, Table
@@ -172,6 +172,7 @@ def new_job(
         step=base.step,
         buckets=recipe.buckets,
     )
+    kind = fitted(kind, base)
     deltas = new_deltas(kind, base, generator=generator_for(recipe.seed, "start"))
     for delta in deltas.values():
         delta.to(base.device)

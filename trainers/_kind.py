@@ -1,24 +1,36 @@
 """What a kind of adapter is to the loop, and which kinds there are.
 
 A kind is one file of this folder without a leading underscore, holding one frozen dataclass whose
-name in lower case is the file's: lora.py holds LoRA.
+name in lower case is the file's: lora.py holds LoRA. All that a kind must have is `Kind`; what it
+may have besides is a protocol of its own each, and the loop asks whether it is there.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from studio.base import Base
     from studio.delta import Delta
 
-__all__ = ["Kind", "kind_name", "kind_options", "kinds", "new_deltas"]
+__all__ = [
+    "Adjusting",
+    "Kind",
+    "Penalising",
+    "Telling",
+    "fitted",
+    "kind_name",
+    "kind_options",
+    "kinds",
+    "new_deltas",
+]
 
 
 class Kind(Protocol):
@@ -32,6 +44,64 @@ class Kind(Protocol):
         name: component and dotted path, as Base.layers names it. generator: on the CPU.
         """
         ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """A kind that wants to see the whole base before it looks at single layers."""
+
+    def fitted(self, base: "Base") -> Kind:
+        """This kind with what it found there; BadInput where the base does not suit it."""
+        ...
+
+
+@runtime_checkable
+class Penalising(Protocol):
+    """A kind with a loss of its own beside that of the pictures."""
+
+    def penalty(
+        self,
+        layers: "Mapping[str, nn.Module]",
+        deltas: "Mapping[str, Delta]",
+        *,
+        generator: "torch.Generator",
+    ) -> "Tensor | None":
+        """What a step pays besides, a scalar; None for nothing. generator: the step's own."""
+        ...
+
+
+@runtime_checkable
+class Adjusting(Protocol):
+    """A kind that changes what is trained on the way."""
+
+    def adjust(
+        self,
+        layers: "Mapping[str, nn.Module]",
+        deltas: "Mapping[str, Delta]",
+        *,
+        done: int,
+        steps: int,
+    ) -> bool:
+        """Called before every step, with so many of all steps done; whether anything changed.
+
+        The parameters of the deltas stay the same objects, perhaps of another size; the optimiser
+        then starts afresh. A resumed run may ask twice for one step, and gets the same.
+        """
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A kind that has more to say of a base than how many parameters it would train."""
+
+    def facts(self, base: "Base") -> dict[str, str]:
+        """Short facts by their names, for who decides on the options."""
+        ...
+
+
+def fitted(kind: Kind, base: "Base") -> Kind:
+    """The kind as it is trained on this base. Raises BadInput where it cannot be."""
+    return kind.fitted(base) if isinstance(kind, Fitting) else kind
 
 
 def kinds() -> dict[str, type[Kind]]:

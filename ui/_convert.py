@@ -6,15 +6,17 @@ from typing import Literal
 from studio.adapter import load_adapter
 from studio.errors import BadInput
 from studio.formats import to_diffusers, to_kohya, to_lycoris
+from studio.halves import HALVES
 from studio.tensorfile import write_tensors
 from ui._screen import remark
 
-__all__ = ["write_as"]
+__all__ = ["write_as", "write_halves"]
 
 WRITERS = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}
+Tool = Literal["kohya", "diffusers", "lycoris"]
 
 
-def write_as(file: Path, *, to: Literal["kohya", "diffusers", "lycoris"], out: Path) -> None:
+def write_as(file: Path, *, to: Tool, out: Path) -> None:
     """Write the adapter `file` in another tool's names; BadInput when `out` is there already."""
     if out.exists():
         raise BadInput(f"{out} is there already: give another --out.")
@@ -23,3 +25,10 @@ def write_as(file: Path, *, to: Literal["kohya", "diffusers", "lycoris"], out: P
     tensors, metadata = WRITERS[to](load_adapter(file))
     write_tensors(out, tensors, metadata)
     remark(f"{out}: {len(tensors)} tensors in {to} names")
+
+
+def write_halves(file: Path, *, to: Tool, out: Path) -> None:
+    """Write the content and the style half of a B-LoRA as two files, named OUT-HALF."""
+    for half in HALVES:
+        whose = file.with_name(f"{file.name}:{half}")
+        write_as(whose, to=to, out=out.with_name(f"{out.stem}-{half}{out.suffix}"))

@@ -1,10 +1,11 @@
-"""Names: of an adapter in a mix, FILE[:STRENGTH], and of files after what they hold."""
+"""Names: of an adapter in a mix, FILE[:HALF][:STRENGTH], and of files after what they hold."""
 
 import math
 import re
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.halves import file_and_half
 
 __all__ = ["adapter_and_strength", "slug"]
 
@@ -12,9 +13,9 @@ __all__ = ["adapter_and_strength", "slug"]
 def adapter_and_strength(text: str) -> tuple[str, float]:
     """`robot.safetensors:0.8` is the file and 0.8; without a strength it is 1.
 
-    Only a number behind the last colon is a strength, so a Windows drive, or the name of a part of
-    the file, stays with the file. Raises BadInput when the strength is no finite number, or when
-    there is nothing of that name.
+    Only a number behind the last colon is a strength, so a Windows drive, or the half of a B-LoRA
+    (`robot.safetensors:style:0.8`), stays with the file; `studio.load_adapter` knows halves.
+    Raises BadInput when the strength is no finite number, or when there is nothing of that name.
     """
     file, colon, last = text.rpartition(":")
     strength = _number(last) if colon and file else None
@@ -22,8 +23,9 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
         file, strength = text, 1.0
     if not math.isfinite(strength):
         raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
-    if not file or not Path(file).exists():
-        raise BadInput(f"--adapter {text}: there is no {file}.")
+    there = file_and_half(file)[0]
+    if not there or not Path(there).exists():
+        raise BadInput(f"--adapter {text}: there is no {there}.")
     return file, strength
 
 

@@ -148,7 +148,10 @@ def generate(
     ] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE[:STRENGTH]", help="An adapter; may be given several times."),
+        typer.Option(
+            metavar="FILE[:HALF][:STRENGTH]",
+            help="An adapter, or a B-LoRA's half, content or style; may be given several times.",
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -206,11 +209,15 @@ def convert(
     out: Annotated[
         Path | None, typer.Option(help="The new file; FILE-FORMAT.safetensors if not given.")
     ] = None,
+    halves: Annotated[
+        bool, typer.Option("--halves", help="Write a B-LoRA as two: OUT-content and OUT-style.")
+    ] = False,
 ) -> None:
     """Write an adapter as other tools read it."""
-    from ui._convert import write_as
+    from ui._convert import write_as, write_halves
 
-    write_as(file, to=to, out=out or file.with_name(f"{file.stem}-{to}.safetensors"))
+    write = write_halves if halves else write_as
+    write(file, to=to, out=out or file.with_name(f"{file.stem}-{to}.safetensors"))
 
 
 @app.command(epilog="Example: studio demo --out demo")

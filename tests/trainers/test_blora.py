@@ -1,0 +1,187 @@
+"""B-LoRA's two blocks, its halves as they are used, and the families it is not for."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+
+import studio
+from compose._render import like
+from studio.adapter import Adapter, load_adapter
+from studio.base import Base, real_config
+from studio.delta import LowRank, attach, folded
+from studio.errors import BadInput
+from studio.shot import recipe
+from tests.trainers.learning import assert_lent, assert_resumes, learned
+from trainers import BLoRA, LoRA
+from trainers._kind import fitted, kinds, new_deltas
+from ui._convert import write_as, write_halves
+from ui._names import adapter_and_strength
+
+CONTENT = "unet.up_blocks.0.attentions.0."
+STYLE = "unet.up_blocks.0.attentions.1."
+
+
+def shaken(base: Base) -> Adapter:
+    """As if trained, without the time that takes."""
+    kind = fitted(BLoRA(rank=4, alpha=2, anyway=True), base)
+    deltas = new_deltas(kind, base, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    for delta in deltas.values():
+        assert isinstance(delta, LowRank)
+        delta.up.data.normal_(generator=draw)
+    return Adapter(deltas, "blora", base.family, name="robot")
+
+
+@pytest.fixture
+def file(sdxl: Base, tmp_path: Path) -> Path:
+    return shaken(sdxl).save(tmp_path / "robot.safetensors")
+
+
+def predicted(base: Base) -> Tensor:
+    draw = torch.Generator().manual_seed(2)
+    text = base.encode_text(["a sks robot"])
+    return base.predict(torch.randn(1, 4, 8, 8, generator=draw), 500, text)
+
+
+def test_counts_on_the_real_sdxl() -> None:
+    """80 layers and 14,090,240 parameters a block at rank 64."""
+    deltas = new_deltas(BLoRA(), real_config("sdxl"), generator=torch.Generator())
+    for block in (CONTENT, STYLE):
+        own = [delta for name, delta in deltas.items() if name.startswith(block)]
+        assert len(own) == 80
+        assert sum(p.numel() for delta in own for p in delta.parameters()) == 14_090_240
+    assert len(deltas) == 160
+
+
+def test_it_is_lora_on_two_blocks(sdxl: Base) -> None:
+    everywhere = new_deltas(LoRA(rank=4), sdxl, generator=torch.Generator())
+    deltas = new_deltas(BLoRA(rank=4, alpha=2), sdxl, generator=torch.Generator())
+    assert list(deltas) == [name for name in everywhere if name.startswith((CONTENT, STYLE))]
+    for delta in deltas.values():
+        assert isinstance(delta, LowRank)
+        assert (delta.rank, delta.scale) == (4, 0.5)
+
+
+@pytest.mark.parametrize(("half", "block"), [("content", CONTENT), ("style", STYLE)])
+def test_a_half_touches_only_its_block(sdxl: Base, file: Path, half: str, block: str) -> None:
+    layers = sdxl.layers()
+    before = {name: weight.clone() for name, weight in sdxl.unet.state_dict().items()}
+    adapter = load_adapter(f"{file}:{half}", base=sdxl)
+    merged = {
+        name: (layers[name].weight + delta.dense(layers[name].weight)).detach()
+        for name, delta in adapter.deltas.items()
+    }
+    with folded(layers, merged):
+        now = sdxl.unet.state_dict()
+        changed = {f"unet.{name}" for name in now if not torch.equal(now[name], before[name])}
+    kind = r"\.attn\d\.to_(q|k|v|out\.0)\.weight"
+    own = {f"{name}.weight" for name in layers if name.startswith(block)}
+    assert changed == {name for name in own if re.search(kind, name)}
+
+
+def test_two_halves_are_the_whole(sdxl: Base, file: Path) -> None:
+    halves = [load_adapter(f"{file}:{half}") for half in ("content", "style")]
+    whole = load_adapter(file)
+    assert not halves[0].deltas.keys() & halves[1].deltas.keys()
+    assert halves[0].deltas.keys() | halves[1].deltas.keys() == whole.deltas.keys()
+    for half in halves:
+        for name, delta in half.deltas.items():
+            weight = sdxl.layers()[name].weight
+            assert torch.equal(delta.dense(weight), whole.deltas[name].dense(weight))
+
+
+def test_halves_are_named_on_the_command_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    name = file.name
+    assert adapter_and_strength(f"{name}:content") == (f"{name}:content", 1.0)
+    assert adapter_and_strength(f"{name}:style:0.8") == (f"{name}:style", 0.8)
+    assert load_adapter(f"{name}:style").half == "style"
+    with pytest.raises(BadInput, match=r"there is no robot\.safetensors:background"):
+        adapter_and_strength(f"{name}:background")
+    with pytest.raises(BadInput, match=r"there is no ink\.safetensors\."):
+        adapter_and_strength("ink.safetensors:style:0.8")
+    Path("ink.safetensors:style").touch()
+    assert adapter_and_strength("ink.safetensors:style") == ("ink.safetensors:style", 1.0)
+
+
+def test_a_picture_is_made_again_with_the_same_halves(sdxl: Base, file: Path) -> None:
+    pairs = ((f"{file}:content", 1.0), (f"{file}:style", 0.4))
+    made = recipe(studio.Shot(prompt="a robot", adapters=pairs), sdxl)
+    again = like(made, sdxl)
+    kept = [(adapter.half, strength) for adapter, strength in again.adapters]  # pyright: ignore
+    assert kept == [("content", 1.0), ("style", 0.4)]
+    (content, _), (style, _) = again.adapters
+    assert all(name.startswith(CONTENT) for name in content.deltas)  # pyright: ignore
+    assert all(name.startswith(STYLE) for name in style.deltas)  # pyright: ignore
+
+
+@pytest.mark.parametrize("to", ["diffusers", "kohya"])
+def test_the_exported_halves_load_in_diffusers(
+    sdxl: Base, sdxl_folder: Path, file: Path, to: str
+) -> None:
+    """Each of the two files gives there what the half gives here."""
+    write_halves(file, to=to, out=file.with_name("out.safetensors"))  # pyright: ignore
+    base = studio.load_base(sdxl_folder, device="cpu")
+    for half in ("content", "style"):
+        with torch.no_grad(), attach(sdxl.layers(), load_adapter(f"{file}:{half}").deltas):
+            ours = predicted(sdxl)
+        pipe = StableDiffusionXLPipeline.from_pretrained(sdxl_folder)
+        pipe.load_lora_weights(file.with_name(f"out-{half}.safetensors"))
+        base.unet = pipe.unet
+        with torch.no_grad():
+            theirs = predicted(base)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_half_of_anything_else_is_refused(sdxl: Base, file: Path, tmp_path: Path) -> None:
+    everywhere = new_deltas(LoRA(rank=2), sdxl, generator=torch.Generator())
+    Adapter(everywhere, "lora", "sdxl").save(tmp_path / "lora.safetensors")
+    with pytest.raises(BadInput, match=r"lora has no style half, as it is no B-LoRA.*down_blocks"):
+        load_adapter(f"{tmp_path}/lora.safetensors:style")
+    content = tmp_path / "content.safetensors"
+    write_as(file.with_name(f"{file.name}:content"), to="diffusers", out=content)
+    with pytest.raises(BadInput, match="no style half: it is the other half alone"):
+        load_adapter(f"{content}:style")
+    assert load_adapter(f"{content}:content").deltas.keys() == load_adapter(content).deltas.keys()
+
+
+def test_other_families_are_refused_without_anyway(sd1: Base, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"a finding about SDXL.*--anyway"):
+        learned(BLoRA(rank=4), sd1, folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    adapter, _ = learned(BLoRA(rank=4, anyway=True), sd1, folder, tmp_path / "run", steps=1)
+    blocks = {".".join(name.split(".")[:5]) for name in adapter.deltas}
+    assert blocks == {f"unet.up_blocks.1.attentions.{number}" for number in (0, 1)}
+    style = load_adapter(f"{tmp_path}/run/adapter.safetensors:style", base=sd1)
+    assert all(name.startswith("unet.up_blocks.1.attentions.1.") for name in style.deltas)
+
+
+def test_anyway_changes_nothing_on_sdxl(sdxl: Base) -> None:
+    assert fitted(BLoRA(anyway=True), sdxl) == BLoRA()
+
+
+def test_it_is_trained_by_the_loop(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    with assert_lent(sdxl):
+        adapter, _ = learned(BLoRA(rank=4), sdxl, folder, tmp_path / "run")
+    assert adapter.kind == "blora"
+    for name, delta in adapter.deltas.items():
+        assert name.startswith((CONTENT, STYLE))
+        assert isinstance(delta, LowRank)
+        assert delta.up.any()
+
+
+def test_it_resumes_to_the_same_bytes(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    assert_resumes(BLoRA(rank=4), sdxl, folder, tmp_path)
+
+
+def test_a_rank_out_of_range_is_refused() -> None:
+    with pytest.raises(BadInput, match="rank is at least 1"):
+        BLoRA(rank=0)
+
+
+def test_the_folder_lists_it() -> None:
+    assert kinds()["blora"] is BLoRA

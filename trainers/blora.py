@@ -1,0 +1,66 @@
+"""B-LoRA (Frenkel et al. 2024, arXiv 2403.14572): content and style of one picture, apart.
+
+A LoRA on the attention of two blocks of SDXL only, up_blocks.0.attentions.0 and .1; learned
+together, the first takes the picture's content and the second its style (section 4; learned one
+at a time they do not separate). One file, which `FILE:content` and `FILE:style` take one half of.
+The authors train on one picture whose caption names no class, "A [v]", so that the class does not
+stand in for the content: rank 64, 1000 steps, lr 5e-5.
+
+Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
+change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from studio.errors import BadInput
+from studio.halves import HALVES, block_of
+from trainers.lora import LoRA
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from studio.base import Base
+    from studio.delta import LowRank
+
+__all__ = ["BLoRA"]
+
+
+@dataclass(frozen=True)
+class BLoRA:
+    """Content and style of one picture in two halves. Raises BadInput for a rank below 1."""
+
+    rank: int = field(default=64, metadata={"help": "rank r of every change"})
+    alpha: float | None = field(
+        default=None, metadata={"help": "changes are scaled by alpha / rank; the rank if not given"}
+    )
+    anyway: bool = field(
+        default=False,
+        metadata={"help": "train up_blocks.1 of SD 1.x or 2.x, which nobody showed to separate"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise BadInput(f"rank is at least 1; it was given as {self.rank}")
+
+    def fitted(self, base: "Base") -> "BLoRA":
+        """Itself, for SDXL; for the other families only where that is asked for."""
+        if base.family == "sdxl":
+            return replace(self, anyway=False)
+        if not self.anyway:
+            raise BadInput(
+                "that content and style sit in two blocks is a finding about SDXL, and "
+                f"{base.name} is of another family: train a lora, or give --anyway (anyway=True) "
+                "to train the likeliest blocks all the same"
+            )
+        return self
+
+    def delta(
+        self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
+    ) -> "LowRank | None":
+        """A change that is nothing yet, for a projection of an attention in the two blocks."""
+        family = "sd1" if self.anyway else "sdxl"
+        if not name.startswith(tuple(f"{block_of(half, family)}." for half in HALVES)):
+            return None
+        return LoRA(rank=self.rank, alpha=self.alpha).delta(name, layer, generator=generator)
