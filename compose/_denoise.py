@@ -111,7 +111,7 @@ def denoise(base: "Base", shot: "Shot") -> Generator[Step | Done, None, None]:
     scheduler, timesteps = _schedule(base, shot)
     steps = -(-len(timesteps) // scheduler.order)
     changes = ingredients(base, adapters)
-    plan = method.prepare(changes, steps)
+    plan = kept_on(base).plan(method, changes, steps)
     lent = _Lent(base, shot, changes)
     lent.settle(plan, steps)
     return _steps(lent, plan, scheduler, timesteps)
@@ -192,8 +192,7 @@ class _Lent:
         return paint(latents, self.kept.palette, factor=self.base.latent_factor)
 
     def _blends(self, mix: Mix, *, unet: bool) -> dict[str, Blend]:
-        parts = mix.parts if unet or mix.text is None else mix.text
-        return blends(parts, self.changes, unet=unet)
+        return blends(mix, self.changes, unet=unet)
 
     def _worn(self, mix: Mix) -> dict[str, Tensor]:
         """The UNet's changed weights under a mix, by layer."""

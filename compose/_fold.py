@@ -1,19 +1,20 @@
 """Changed weights: computed once for a mix, kept between pictures, let go when the mix changes.
 
-Kept beside a base: the folded weights and encoded texts of its last shot, and the palette of the
-previews. The base itself is changed only inside `studio.delta.folded`, which swaps storages.
+Kept beside a base: the plan, the folded weights and the encoded texts of its last shot, and the
+palette of the previews. The base itself is changed only inside `studio.delta.folded`, which swaps
+storages.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from compose._method import Part
+from compose._method import Combine, Method, Mix, Plan
 from studio.delta import Layer
 
 if TYPE_CHECKING:
@@ -31,8 +32,17 @@ __all__ = [
     "kept_on",
 ]
 
-# What a layer's weight carries, in order of addition: (adapter, version of its tensors, strength).
-Blend = tuple[tuple["Adapter", int, float], ...]
+
+class Blend(NamedTuple):
+    """What a layer's weight carries.
+
+    shares: in order of addition, (adapter, version of its tensors, strength). combine: see Mix.
+    """
+
+    shares: tuple[tuple["Adapter", int, float], ...]
+    combine: Combine | None
+
+
 # What the text encoders carry, as a whole.
 TextBlend = frozenset[tuple[str, Blend]]
 
@@ -48,6 +58,10 @@ class Change:
     layers: Mapping[str, nn.Module]
     version: int
 
+    def changed(self) -> list[str]:
+        """The layers that it changes and this base has."""
+        return [layer for layer in self.adapter.deltas if layer in self.layers]
+
     def change(self, layer: str) -> Tensor:
         """float32, shaped as the layer's weight and beside it: the change at strength 1."""
         weight = cast(Layer, self.layers[layer]).weight.detach()
@@ -55,7 +69,7 @@ class Change:
         if any(tensor.device != weight.device for tensor in delta.parameters()):
             delta = copy.deepcopy(delta).to(weight.device)  # of one layer at a time
         with torch.no_grad():
-            return delta.dense(weight)
+            return delta.dense(weight).detach()  # it may be a view of what is trained
 
 
 @dataclass
@@ -65,6 +79,15 @@ class Kept:
     weights: dict[tuple[str, Blend], Tensor] = field(default_factory=dict)
     texts: dict[tuple[str, TextBlend], "Text"] = field(default_factory=dict)
     palette: Tensor | None = None
+    _planned: tuple[object, Plan] | None = None
+
+    def plan(self, method: Method, changes: "Sequence[Change]", steps: int) -> Plan:
+        """The method made ready; that of the last shot again where nothing it rests on differs."""
+        mixed = [(one.adapter, one.version, one.strength) for one in changes]
+        wanted = (type(method), method, mixed, steps)
+        if self._planned is None or self._planned[0] != wanted:
+            self._planned = wanted, method.prepare(changes, steps)
+        return self._planned[1]
 
     def release(self, weights: set[tuple[str, Blend]], texts: set[TextBlend]) -> None:
         """Let go of what neither these weights, these texts' encoders nor the plain base need."""
@@ -90,13 +113,13 @@ def ingredients(base: "Base", pairs: "Iterable[tuple[Adapter, float]]") -> list[
     ]
 
 
-def blends(parts: Sequence[Part], changes: Sequence[Change], *, unet: bool) -> dict[str, Blend]:
-    """What each changed tensor carries under these parts, in the UNet or in the text encoders.
+def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> dict[str, Blend]:
+    """What each changed tensor carries under a mix, in the UNet or in the text encoders.
 
     Keyed as `studio.delta.folded` wants them: a layer's name, or with ".bias" behind it.
     """
     found: dict[str, list[tuple[Adapter, int, float]]] = {}
-    for part in parts:
+    for part in mix.parts if unet or mix.text is None else mix.text:
         if part.strength == 0:
             continue
         one = changes[part.adapter]
@@ -109,29 +132,31 @@ def blends(parts: Sequence[Part], changes: Sequence[Change], *, unet: bool) -> d
                 found.setdefault(layer, []).append(entry)
                 if delta.bias is not None:
                     found.setdefault(f"{layer}.bias", []).append(entry)
-    return {name: tuple(entries) for name, entries in found.items()}
+    return {name: Blend(tuple(entries), mix.combine) for name, entries in found.items()}
 
 
 def changed_weight(name: str, blend: Blend, changes: Sequence[Change]) -> Tensor:
-    """W + sum of strength x dW, summed in float32 and kept in W's own precision.
+    """W + sum of strength x dW, or what they combine to, in float32; kept in W's own precision.
 
-    name: of a layer, or with ".bias" behind it for the same sum over its bias.
+    name: of a layer, or with ".bias" behind it for the sum over its bias.
     """
     of = {change.adapter: change for change in changes}
     layers = changes[0].layers
     is_weight = name in layers
     layer = cast(Layer, layers[name if is_weight else name.removesuffix(".bias")])
     own = cast(Tensor, layer.weight if is_weight else layer.bias).detach()
-    total = own.float()
-    for adapter, _, strength in blend:
+    shares = []
+    for adapter, _, strength in blend.shares:
         if is_weight:
             change = of[adapter].change(name)
         else:
             bias = adapter.deltas[name.removesuffix(".bias")].bias
             assert bias is not None  # or there were no such name
             change = bias.detach().to(own.device, torch.float32)
-        total = total + strength * change
-    return total.to(own.dtype)
+        shares.append(strength * change)
+    if is_weight and blend.combine is not None:
+        shares = [blend.combine(name, shares)]
+    return sum(shares, own.float()).to(own.dtype)
 
 
 def carries_deltas(layers: Mapping[str, nn.Module]) -> bool:

@@ -12,7 +12,17 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Literal,
+    Protocol,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 
 from studio.errors import BadInput
 
@@ -23,12 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "Combine",
     "Eps",
     "Ingredient",
     "Method",
     "Mix",
     "Part",
     "Plan",
+    "check_places",
     "method_named",
     "methods",
     "record",
@@ -48,15 +60,25 @@ class Part:
     layers: frozenset[str] | None = None
 
 
+class Combine(Protocol):
+    """Makes one change to a weight of several; hashable, and equal where it does the same."""
+
+    def __call__(self, layer: str, changes: Sequence["Tensor"]) -> "Tensor":
+        """changes: strength x dW, float32, each shaped as the weight, as is what is returned."""
+        ...
+
+
 @dataclass(frozen=True)
 class Mix:
     """What the base wears in one evaluation: the sum of its parts' changes.
 
     parts: for the UNet, and for the text encoders too unless `text` gives those their own.
+    combine: what takes the sum's place; biases are summed always.
     """
 
     parts: tuple[Part, ...]
     text: tuple[Part, ...] | None = None
+    combine: Combine | None = None
 
 
 class Ingredient(Protocol):
@@ -67,6 +89,10 @@ class Ingredient(Protocol):
 
     @property
     def strength(self) -> float: ...
+
+    def changed(self) -> Sequence[str]:
+        """The layers of the base that it changes."""
+        ...
 
     def change(self, layer: str) -> "Tensor":
         """Its change to a layer's weight at strength 1: float32, shaped as the weight."""
@@ -86,7 +112,10 @@ class Eps(Protocol):
 
 
 class Plan(Protocol):
-    """A method made ready for one picture."""
+    """A method made ready for pictures of a number of steps.
+
+    It remembers nothing from step to step, so that one plan serves any number of pictures.
+    """
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
         """The noise prediction [1, 4, h, w] of a denoising step, counted from 0."""
@@ -122,12 +151,21 @@ class Method(Protocol):
     """A frozen dataclass whose fields are the method's options."""
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
-        """Raise BadInput, in a sentence, for adapters that this method can't mix."""
+        """Raise BadInput, in a sentence, for options or adapters that this method can't use."""
         ...
 
     def prepare(self, adapters: Sequence[Ingredient], steps: int) -> Plan:
-        """Compute, once per picture, what depends on the weights and the steps only."""
+        """Compute what depends on the weights and the steps only; see Plan."""
         ...
+
+
+def check_places(option: str, places: Sequence[int], count: int) -> None:
+    """BadInput unless these are places among so many adapters, counted from 1."""
+    for place in places:
+        if not 1 <= place <= count:
+            raise BadInput(
+                f"{option}: there is no adapter {place}; they are counted from 1 to {count}."
+            )
 
 
 def methods() -> dict[str, type[Method]]:
@@ -141,7 +179,7 @@ def method_named(name: str, options: Mapping[str, object]) -> Method:
     known = methods()
     if name not in known:
         raise BadInput(f"There is no method {name!r}; there are {', '.join(known)}.")
-    fields = {field.name for field in dataclasses.fields(cast(type, known[name]))}
+    fields = {field.name: field.type for field in dataclasses.fields(cast(type, known[name]))}
     for option in options:
         if option not in fields:
             close = difflib.get_close_matches(option, fields, 1)
@@ -149,7 +187,24 @@ def method_named(name: str, options: Mapping[str, object]) -> Method:
             raise BadInput(f"The method {name} has no option {option!r}{hint}")
     # JSON and TOML have lists where a frozen dataclass has tuples.
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+    for key, value in values.items():
+        if not _holds(fields[key], value):
+            raise BadInput(f"The method {name} can't have {value!r} as its {key}.")
     return known[name](**values)
+
+
+def _holds(annotation: object, value: object) -> bool:
+    """Whether a field of this type can have the value."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return value in inside
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_holds(inside[0], one) for one in value)
+    if origin in (Union, UnionType):
+        return any(_holds(one, value) for one in inside)
+    if annotation is float:
+        return type(value) in (int, float)
+    return type(value) is annotation
 
 
 def _method_in(module: object) -> type[Method]:

@@ -1,18 +1,22 @@
 """Merge: all adapters at once, at every step.
 
 W' = W + sum of strength x dW, the exact sum, as `set_adapters` of diffusers mixes LoRAs: nothing is
-divided by the number of adapters, and no cross terms between factors arise (peft's `linear`
-combination has them). A text encoder's weights are summed in the same way. One evaluation a step.
+divided by the number of adapters, and no cross terms between factors arise. A text encoder's
+weights are summed in the same way. One evaluation a step.
+
+Other combinations are in compose/_combine.py. On the whole dW, peft's `linear` and `cat` (which
+lays the factors side by side, the ranks adding up) are both the exact sum.
 
 Deliberate deviation: strength multiplies the whole change, also of DoRA, whose change is not linear
 in its factors; peft scales the factors inside DoRA's norm.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from compose._method import Eps, Ingredient, Mix, Part
+from compose._method import Combine, Eps, Ingredient, Mix, Part, check_places
+from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,14 +28,77 @@ __all__ = ["Merge"]
 
 @dataclass(frozen=True)
 class Merge:
-    """The sum of all changes; no adapter at all is the plain base."""
+    """The sum of all changes; no adapter at all is the plain base.
+
+    blocks: what strengths are multiplied by in a part of the model, such as "up_blocks.0=0.5", or
+    "2:text_encoder=0" for the second adapter only. The longest name of a layer's part counts.
+    """
+
+    combination: Literal["linear", "cat", "svd", "ties", "dare"] = field(
+        default="linear", metadata={"help": "how changes to one weight become one; cat is linear"}
+    )
+    rank: int = field(default=32, metadata={"help": "rank that svd leaves"})
+    density: float = field(
+        default=0.5, metadata={"help": "share of a change that ties or dare keeps"}
+    )
+    seed: int = field(default=0, metadata={"help": "of what dare drops"})
+    blocks: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, such as 2:up_blocks.0=0.5"},
+    )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be summed."""
+        if self.rank < 1:
+            raise BadInput(f"rank: {self.rank} is no rank; 1 is the least.")
+        if not 0 < self.density <= 1:
+            raise BadInput(f"density: {self.density:g} is not above 0 and at most 1.")
+        if not 0 <= self.seed < 2**31:
+            raise BadInput(f"seed: {self.seed} is not from 0 to {2**31 - 1}.")
+        for entry in self.blocks:
+            place, block, _ = _block(entry)
+            if place is not None:
+                check_places("blocks", [place], len(adapters))
+            named = adapters if place is None else [adapters[place - 1]]
+            if not any(_inside(layer, block) for one in named for layer in one.deltas):
+                raise BadInput(f"blocks: no adapter changes a layer of {block!r}.")
 
     def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Merged":
-        parts = (Part(at, one.strength) for at, one in enumerate(adapters))
-        return Merged(Mix(tuple(parts)))
+        parts = (part for at, one in enumerate(adapters) for part in self._parts(at, one))
+        return Merged(Mix(tuple(parts), combine=self._combine()))
+
+    def _parts(self, at: int, one: Ingredient) -> list[Part]:
+        """The adapter in one part, or in a part for each factor of its strength."""
+        if not self.blocks:
+            return [Part(at, one.strength)]
+        layers: dict[float, list[str]] = {}
+        for layer in one.changed():
+            layers.setdefault(self._factor(at, layer), []).append(layer)
+        return [
+            Part(at, one.strength * factor, frozenset(inside)) for factor, inside in layers.items()
+        ]
+
+    def _factor(self, at: int, layer: str) -> float:
+        found = [
+            # Of two equally long names the one for this adapter alone, then the later one.
+            (len(block), place is not None, number, factor)
+            for number, (place, block, factor) in enumerate(map(_block, self.blocks))
+            if place in (None, at + 1) and _inside(layer, block)
+        ]
+        return max(found)[-1] if found else 1.0
+
+    def _combine(self) -> Combine | None:
+        from compose._combine import Dare, Ties, Truncated  # PyTorch with it
+
+        match self.combination:
+            case "linear" | "cat":
+                return None
+            case "svd":
+                return Truncated(self.rank)
+            case "ties":
+                return Ties(self.density)
+            case "dare":
+                return Dare(self.density, self.seed)
 
 
 @dataclass(frozen=True)
@@ -43,3 +110,20 @@ class Merged:
     def predict(self, step: int, eps: Eps) -> "Tensor":
         """One evaluation, whatever the step."""
         return eps(self.mix)
+
+
+def _block(entry: str) -> tuple[int | None, str, float]:
+    """An entry of `blocks`: the adapter's place or None for all, the block, the factor."""
+    place, colon, rest = entry.rpartition(":")
+    block, _, factor = rest.partition("=")
+    try:
+        if block and (place or not colon):
+            return int(place) if colon else None, block, float(factor)
+    except ValueError:
+        pass
+    raise BadInput(f"blocks: {entry!r} is not such as up_blocks.0=0.5 or 2:up_blocks.0=0.5.")
+
+
+def _inside(layer: str, block: str) -> bool:
+    """Whether the layer is in this part of the UNet, or of the model where it names that first."""
+    return f"{layer}.".startswith((f"unet.{block}.", f"{block}."))

@@ -1,16 +1,21 @@
-"""The reference that rendering is compared with: diffusers' pipelines and peft's LoRA layers."""
+"""What rendering is compared with: diffusers, peft's layers, and weights that are added to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
-from studio.base import Base, load_base
+from compose._denoise import Scheduler
+from compose._fold import Change
+from studio.adapter import Adapter, load_adapter
+from studio.base import Base, Text, load_base
+from studio.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.shot import Shot
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -103,3 +108,138 @@ def bits(base: Base) -> dict[str, Tensor]:
 def same_bits(base: Base, before: dict[str, Tensor]) -> bool:
     after = bits(base)
     return after.keys() == before.keys() and all(torch.equal(after[k], before[k]) for k in after)
+
+
+@pytest.fixture(scope="session")
+def forms(sdxl: Base, lora_files: dict[str, tuple[Path, Path]]) -> list[Adapter]:
+    """An adapter of each form: LowRank (text encoders too), Kron, Sparse, and Dense with a bias.
+
+    Each lacks layers that another one has.
+    """
+    generator = torch.Generator().manual_seed(5)
+    made: list[dict[str, Delta]] = [{}, {}, {}]
+    for name, layer in sdxl.layers().items():
+        weight = cast(nn.Linear, layer).weight
+        few = torch.randperm(weight.numel(), generator=generator)[: weight.numel() // 8]
+        if "attn" in name and not name.startswith("text"):
+            kron = Kron.start(layer, 4, 4, generator=generator)
+            nn.init.normal_(kron.b, std=0.3, generator=generator)
+            made[0][name] = kron
+        if "attn1" in name or "ff" in name:
+            value = torch.randn(len(few), generator=generator) * 0.3
+            made[1][name] = Sparse(few, value, tuple(weight.shape))
+        if "attn2" in name or name == "unet.conv_out":
+            bias = getattr(layer, "bias", None)
+            made[2][name] = Dense(
+                torch.randn(weight.shape, generator=generator) * 0.1,
+                None if bias is None else torch.randn(bias.shape, generator=generator),
+            )
+    others = [
+        Adapter(deltas, kind, "sdxl", name=kind)
+        for deltas, kind in zip(made, ("diffusekrona", "sara", "unknown"), strict=True)
+    ]
+    return [load_adapter(lora_files["sdxl"][0]), *others]
+
+
+def small(layers: dict[str, tuple[int, ...]], *, seed: int, rank: int = 2) -> Adapter:
+    """A random low-rank adapter of linear layers [out, in] of these names."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas: dict[str, Delta] = {
+        name: LowRank(
+            torch.randn(rank, shape[1], generator=generator),
+            torch.randn(shape[0], rank, generator=generator),
+            alpha=rank,
+        )
+        for name, shape in layers.items()
+    }
+    return Adapter(deltas, "lora", "sdxl", name=f"small {seed}")
+
+
+def on_layers(pairs: Sequence[tuple[Adapter, float]]) -> list[Change]:
+    """Adapters as methods get them, on bare layers instead of a base."""
+    layers: dict[str, nn.Module] = {
+        name: nn.Linear(*reversed(delta.shape), bias=False)
+        for adapter, _ in pairs
+        for name, delta in adapter.deltas.items()
+    }
+    return [Change(adapter, strength, layers, 0) for adapter, strength in pairs]
+
+
+# Adapters with their strengths and, where not all, the layers that they are for.
+Worn = Sequence[tuple[Adapter, float, Collection[str] | None]]
+
+
+class ByHand:
+    """The base denoised without the engine: changes are added to its weights and taken off again.
+
+    deep: what the last evaluation gave the UNet's last up block.
+    """
+
+    def __init__(self, base: Base, shot: Shot) -> None:
+        self.base, self.shot = base, shot
+        self.latents, self.timestep, self.deep = noise(shot), torch.tensor(0), torch.empty(0)
+
+    def run(self, at_step: Callable[[int], Tensor]) -> Tensor:
+        """at_step: predicts for a step, counted from 0, with `eps`."""
+        scheduler = cast(Scheduler, self.base.scheduler(self.shot.scheduler))
+        scheduler.set_timesteps(self.shot.steps, device=self.base.device)
+        latents = self.latents * scheduler.init_noise_sigma
+        for step, timestep in enumerate(scheduler.timesteps):
+            self.latents = scheduler.scale_model_input(latents, timestep)
+            self.timestep = timestep
+            with torch.no_grad():
+                predicted = at_step(step)
+            latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+        return latents
+
+    def eps(self, worn: Worn, deep: Tensor | None = None) -> Tensor:
+        """The guided prediction; deep: takes the place of what the last up block is given."""
+        own = {key: value.clone() for key, value in bits(self.base).items()}
+
+        def watch(block: nn.Module, given: tuple, named: dict[str, Tensor]) -> tuple[tuple, dict]:
+            self.deep = named["hidden_states"] if deep is None else deep
+            return given, {**named, "hidden_states": self.deep}
+
+        hook = self.base.unet.up_blocks[-1].register_forward_pre_hook(watch, with_kwargs=True)
+        try:
+            self._wear(worn)
+            text = self.base.encode_text([self.shot.negative, self.shot.prompt])
+            if self.base.zero_negative and not self.shot.negative:
+                text = Text(text.hidden * _second(3), _none(text.pooled))
+            size = (self.base.size, self.base.size)
+            without, prompted = self.base.predict(
+                self.latents.expand(2, -1, -1, -1),
+                self.timestep,
+                text,
+                time_ids=self.base.time_ids(original=size, crop=(0, 0), target=size),
+            ).chunk(2)
+        finally:
+            hook.remove()
+            self._restore(own)
+        return without + self.shot.guidance * (prompted - without)
+
+    def _wear(self, worn: Worn) -> None:
+        layers = cast(dict[str, nn.Linear], self.base.layers())
+        plain = {name: layer.weight.clone() for name, layer in layers.items()}
+        for adapter, strength, only in worn:
+            for name in adapter.deltas.keys() & (adapter.deltas.keys() if only is None else only):
+                delta = adapter.deltas[name]
+                layers[name].weight += strength * delta.dense(plain[name])
+                if delta.bias is not None:
+                    layers[name].bias += strength * delta.bias
+
+    def _restore(self, own: dict[str, Tensor]) -> None:
+        modules = {"unet": self.base.unet}
+        modules |= {f"t{i}": module for i, module in enumerate(self.base.text_encoders)}
+        for name, module in modules.items():
+            for key, value in module.state_dict().items():
+                value.copy_(own[f"{name}.{key}"])
+
+
+def _second(ndim: int) -> Tensor:
+    """Zero for the first row, one for the second."""
+    return torch.tensor([0.0, 1.0]).view(2, *[1] * (ndim - 1))
+
+
+def _none(pooled: Tensor | None) -> Tensor | None:
+    return None if pooled is None else pooled * _second(2)

@@ -1,12 +1,21 @@
-"""Merge by itself, with a made-up `eps`: a method needs no model."""
+"""Merge: what it asks for, its combinations on small weights, and a picture made by hand."""
+
+import dataclasses
 
 import pytest
 import torch
 from torch import Tensor
 
-from compose import Merge, Mix, Part, method_named, methods, record
+from compose import Merge, Mix, Part, method_named, methods, record, render
+from compose._combine import Dare, Ties
+from compose._fold import blends, changed_weight
 from compose._method import Ingredient
+from studio.adapter import Adapter
+from studio.base import Base
+from studio.delta import Dense
 from studio.errors import BadInput
+from studio.shot import Shot
+from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
 
 class Fake:
@@ -48,3 +57,155 @@ def test_unknown_method_or_option_is_named() -> None:
         method_named("mergee", {})
     with pytest.raises(BadInput, match="has no option 'strenght'"):
         method_named("merge", {"strenght": 1})
+
+
+def combined(method: Merge, pairs: list[tuple[Adapter, float]]) -> Tensor:
+    """What the one layer's zero weight becomes."""
+    mixed = on_layers(pairs)
+    torch.nn.init.zeros_(mixed[0].layers["unet.a"].weight)  # type: ignore[arg-type]
+    method.check([adapter for adapter, _ in pairs])
+    ((call,),) = record(method.prepare(mixed, 1), 1)
+    return changed_weight("unet.a", blends(call.mix, mixed, unet=True)["unet.a"], mixed)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[Adapter, float]]:
+    return [(small({"unet.a": (8, 12)}, seed=at), strength) for at, strength in enumerate(POWERS)]
+
+
+@pytest.fixture(scope="module")
+def shares(pairs: list[tuple[Adapter, float]]) -> list[Tensor]:
+    """strength x dW, from the factors."""
+    return [
+        strength * (one.deltas["unet.a"].up @ one.deltas["unet.a"].down).detach()
+        for one, strength in pairs
+    ]
+
+
+POWERS = (0.8, 1.0, -0.5)
+
+
+@pytest.mark.parametrize("name", ["linear", "cat"])
+def test_linear_and_cat_are_the_exact_sum(name: str, pairs: list, shares: list[Tensor]) -> None:
+    up = torch.cat([s * one.deltas["unet.a"].up for one, s in pairs], dim=1)
+    down = torch.cat([one.deltas["unet.a"].down for one, _ in pairs])
+    merged = combined(Merge(name), pairs)
+    torch.testing.assert_close(merged, (up @ down).detach())
+    torch.testing.assert_close(merged, sum(shares))
+
+
+def test_svd_is_the_sum_at_full_rank_and_the_nearest_below(
+    pairs: list, shares: list[Tensor]
+) -> None:
+    total = torch.stack(shares).sum(0)
+    torch.testing.assert_close(combined(Merge("svd", rank=6), pairs), total)
+    left = combined(Merge("svd", rank=2), pairs)
+    assert torch.linalg.matrix_rank(left, atol=1e-4) == 2
+    sizes = torch.linalg.svdvals(total)
+    # Eckart and Young: what is missing is the rest of the singular values.
+    torch.testing.assert_close((total - left).norm(), sizes[2:].norm())
+
+
+def test_ties_entry_by_entry(pairs: list, shares: list[Tensor]) -> None:
+    kept = int(0.3 * 96)
+    merged = combined(Merge("ties", density=0.3), pairs).flatten()
+    rows = [share.flatten().tolist() for share in shares]
+    for row in rows:
+        least = sorted(map(abs, row))[-kept]
+        row[:] = [entry if abs(entry) >= least else 0.0 for entry in row]
+    for found, entries in zip(merged.tolist(), zip(*rows, strict=True), strict=True):
+        plus = sum(entries) >= 0
+        agreeing = [one for one in entries if (one > 0 if plus else one < 0)]
+        assert found == pytest.approx(sum(agreeing) / max(len(agreeing), 1), abs=1e-5)
+
+
+def test_dare_drops_at_random_and_is_right_on_the_average(
+    pairs: list, shares: list[Tensor]
+) -> None:
+    total = torch.stack(shares).sum(0)
+    torch.testing.assert_close(combined(Merge("dare", density=1.0), pairs), total)
+    once = combined(Merge("dare", density=0.25, seed=3), pairs[:1])
+    assert torch.equal(once, combined(Merge("dare", density=0.25, seed=3), pairs[:1]))
+    assert not torch.equal(once, combined(Merge("dare", density=0.25, seed=4), pairs[:1]))
+    torch.testing.assert_close(once[once != 0], 4 * shares[0][once != 0])
+    drop = Dare(0.25, 0)
+    drawn = torch.stack([dataclasses.replace(drop, seed=s)("a", shares) for s in range(2000)])
+    spread = torch.stack(shares).square().sum(0).mul(3).sqrt() / 2000**0.5  # (1 - p) / p = 3
+    assert ((drawn.mean(0) - total) / spread).abs().max() < 5
+
+
+def test_blocks_multiply_strengths_and_the_longest_name_counts() -> None:
+    names = {
+        "unet.up_blocks.0.attentions.0.to_q": (4, 6),
+        "unet.up_blocks.0.attentions.1.to_q": (4, 6),
+        "unet.up_blocks.01.to_q": (4, 6),
+        "text_encoder.a": (4, 6),
+    }
+    inside, style, other, text = names
+    entries = (
+        "up_blocks.0=0.5",
+        "2:up_blocks.0.attentions.1=0",
+        "1:up_blocks.0=3",
+        "text_encoder=0",
+    )
+    method = Merge(blocks=entries)
+    pairs = [(small(names, seed=at), strength) for at, strength in enumerate((0.8, 1.0))]
+    method.check([adapter for adapter, _ in pairs])
+    ((call,),) = record(method.prepare(on_layers(pairs), 1), 1)
+    found = {
+        (part.adapter, layer): part.strength
+        for part in call.mix.parts
+        for layer in part.layers or ()
+    }
+    factors = [{inside: 3, style: 3, other: 1, text: 0}, {inside: 0.5, style: 0, other: 1, text: 0}]
+    assert found == {
+        (at, layer): pytest.approx(factor * (0.8, 1.0)[at])
+        for at, of_one in enumerate(factors)
+        for layer, factor in of_one.items()
+    }
+
+
+def test_a_block_left_out_is_the_picture_without_its_layers(
+    sdxl: Base, forms: list[Adapter]
+) -> None:
+    """Of a low-rank and a dense change together, combined by TIES as a check of the whole way."""
+    pairs = ((forms[0], 0.8), (forms[3], 1.0))
+    shot = Shot("a cat", steps=2, adapters=pairs, method=Merge("ties", blocks=("mid_block=0",)))
+    before = bits(sdxl)
+    expected = ByHand(sdxl, shot)
+    combined = {}
+    for name, layer in sdxl.layers().items():
+        has = [(one.deltas[name], strength) for one, strength in pairs if name in one.deltas]
+        if has and "mid_block" not in name:
+            changes = [strength * delta.dense(layer.weight).detach() for delta, strength in has]
+            combined[name] = Dense(Ties(0.5)(name, changes))
+    summed = Adapter(combined, "unknown", "sdxl")
+    biases = Adapter(
+        {
+            name: Dense(torch.zeros(delta.shape), delta.bias)
+            for name, delta in forms[3].deltas.items()
+            if "mid_block" not in name and delta.bias is not None
+        },
+        "unknown",
+        "sdxl",
+    )
+    made = expected.run(lambda step: expected.eps([(summed, 1.0, None), (biases, 1.0, None)]))
+    torch.testing.assert_close(render(sdxl, shot, output="latents"), made, rtol=1e-4, atol=1e-4)
+    assert same_bits(sdxl, before)
+
+
+def test_impossible_options_are_refused() -> None:
+    one = [small({"unet.mid_block.a": (4, 6)}, seed=1)]
+    for method, said in (
+        (Merge(rank=0), "rank: 0"),
+        (Merge(density=0.0), "density: 0"),
+        (Merge(seed=-1), "seed: -1"),
+        (Merge(blocks=("mid_block",)), "blocks: 'mid_block' is not such as"),
+        (Merge(blocks=("x:mid_block=1",)), "blocks: 'x:mid_block=1' is not such as"),
+        (Merge(blocks=("2:mid_block=1",)), "blocks: there is no adapter 2"),
+        (Merge(blocks=("mid_bloc=1",)), "blocks: no adapter changes a layer of 'mid_bloc'"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            method.check(one)
+    with pytest.raises(BadInput, match="can't have 'sum' as its combination"):
+        method_named("merge", {"combination": "sum"})
