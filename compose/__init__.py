@@ -4,7 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from compose._method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
+from compose.composite import Composite
 from compose.merge import Merge
+from compose.switch import Switch
 
 if TYPE_CHECKING:
     from compose._denoise import Done, Step, denoise
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "Composite",
     "Done",
     "Eps",
     "Merge",
@@ -20,6 +23,7 @@ __all__ = [
     "Part",
     "Plan",
     "Step",
+    "Switch",
     "denoise",
     "develop",
     "like",
