@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from compose._method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
 from compose.composite import Composite
+from compose.klora import KLoRA
 from compose.merge import Merge
 from compose.switch import Switch
 
@@ -17,6 +18,7 @@ __all__ = [
     "Composite",
     "Done",
     "Eps",
+    "KLoRA",
     "Merge",
     "Method",
     "Mix",

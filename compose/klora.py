@@ -1,0 +1,197 @@
+"""K-LoRA: in every layer either the content adapter or the style adapter, by their largest entries.
+
+Ouyang et al. 2025, arXiv 2502.18461 (CVPR): with S the sum of the K largest |dW| of a
+layer, K = r_c r_s, the content is taken where S_c / gamma > S_s s(t), s(t) = alpha t + beta, t the
+share of the steps that are done: early steps are the content's, late ones the style's.
+github.com/HVision-NKU/K-LoRA, klora.py. One evaluation a step; what is chosen depends on weights
+and steps only and is known before the first.
+
+Deliberate deviations from the authors' code: the step is the denoising step, not a count of all
+forward calls; an adapter's alpha counts; layers of any kind and number are chosen between, not
+attention's only; a layer that only one adapter changes is that one's. A tie is the style's, as in
+the code (the paper: the content's), and gamma is the code's unless `gamma="total"`.
+
+Ours, for what the paper leaves open: K is 64, the product of its ranks of 8, where a form has no
+rank; several adapters share a role by their sum; the text encoders' layers, which are read once,
+are chosen between at s = 1.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from compose._method import Eps, Ingredient, Mix, Part, check_places
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.adapter import Adapter
+
+__all__ = ["KLoRA"]
+
+NO_RANK = 64  # the K of forms without a rank
+OUTLIER = 3  # times the mean of the ratios, and more, is left out of gamma
+
+
+@dataclass(frozen=True)
+class KLoRA:
+    """Two roles, content and style; with one adapter, or one role, the sum as it is.
+
+    content, style: places among the shot's adapters, from 1. gamma: "layers" is the mean over
+    layers of sum |dW_c| / sum |dW_s| without outliers; "total" is the ratio of the sums over all
+    layers. pattern: "style" wraps s(t) at alpha, so that it begins just below alpha, falls to zero
+    and rises again.
+    """
+
+    content: tuple[int, ...] = field(
+        default=(), metadata={"help": "number of an adapter of the content, from 1; the first of 2"}
+    )
+    style: tuple[int, ...] = field(
+        default=(), metadata={"help": "number of an adapter of the style, from 1; the second of 2"}
+    )
+    pattern: Literal["linear", "style"] = field(
+        default="linear", metadata={"help": "how s(t) runs; style favours the style early too"}
+    )
+    alpha: float = field(default=1.5, metadata={"help": "slope of s(t) = alpha t + beta"})
+    beta: float | None = field(
+        default=None, metadata={"help": "s(0): 0.5, or 0.85 alpha with the pattern style, if not"}
+    )
+    gamma: Literal["layers", "total"] = field(
+        default="layers", metadata={"help": "how the adapters' sizes are balanced"}
+    )
+    k: int | None = field(
+        default=None, metadata={"help": "entries that count in a layer; the ranks' product if not"}
+    )
+
+    def check(self, adapters: "Sequence[Adapter]") -> None:
+        """Every adapter must have one role; of two the first is the content."""
+        count = len(adapters)
+        check_places("content", self.content, count)
+        check_places("style", self.style, count)
+        if count > 2 and not (self.content or self.style):
+            raise BadInput(
+                f"klora mixes a content with a style: say which of the {count} adapters are the "
+                "style with the option style."
+            )
+        roles = [at for group in self._roles(count) for at in group]
+        for at in range(count):
+            if roles.count(at) != 1:
+                said = "both or twice" if at in roles else "neither"
+                raise BadInput(f"klora: adapter {at + 1} is to be content or style, not {said}.")
+        if self.k is not None and self.k < 1:
+            raise BadInput(f"k: {self.k} entries can't be summed; 1 is the least.")
+        if self.pattern == "style" and self.alpha <= 0:
+            raise BadInput(f"alpha: {self.alpha:g} is not above 0, which the pattern style needs.")
+
+    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Selected":
+        content, style = ([adapters[at] for at in role] for role in self._roles(len(adapters)))
+        shared = _layers(content) & _layers(style)
+        # S_c / (gamma S_s) of every layer in both, for the two models apart.
+        unet = self._balanced({n for n in shared if n.startswith("unet.")}, content, style)
+        texts = self._balanced({n for n in shared if not n.startswith("unet.")}, content, style)
+        plain_text = {name for name, ratio in texts.items() if ratio > 1}
+        mixes: dict[frozenset[str], Mix] = {}
+        chosen = []
+        for step in range(steps):
+            scale = self.scale(step / steps)
+            own = frozenset(name for name, ratio in unet.items() if ratio > scale) | plain_text
+            if own not in mixes:
+                taken = _layers(content) - shared | own, _layers(style) - own
+                mixes[own] = self._mix(adapters, *map(frozenset, taken))
+            chosen.append(mixes[own])
+        return Selected(tuple(chosen))
+
+    def scale(self, done: float) -> float:
+        """s(t); done: t in [0, 1]."""
+        if self.pattern == "style":
+            beta = 0.85 * self.alpha if self.beta is None else self.beta
+            return (self.alpha * done + beta) % self.alpha
+        return self.alpha * done + (0.5 if self.beta is None else self.beta)
+
+    def _roles(self, count: int) -> tuple[list[int], list[int]]:
+        """The places of the content and of the style, from 0."""
+        content, style = ([at - 1 for at in role] for role in (self.content, self.style))
+        if not content and not style:
+            content = list(range(min(count, 1)))
+        if not content:
+            content = [at for at in range(count) if at not in style]
+        if not style:
+            style = [at for at in range(count) if at not in content]
+        return content, style
+
+    def _balanced(
+        self, layers: set[str], content: list[Ingredient], style: list[Ingredient]
+    ) -> dict[str, float]:
+        """S_c / (gamma S_s) by layer; where one of them changes nothing, the other is taken."""
+        tops: dict[str, list[float]] = {}
+        sums: dict[str, list[float]] = {}
+        for layer in sorted(layers):
+            sizes = [_sum(layer, role).abs().flatten() for role in (content, style)]
+            k = min(self.k or _entries(layer, content, style), len(sizes[0]))
+            tops[layer] = [float(one.topk(k).values.double().sum()) for one in sizes]
+            sums[layer] = [float(one.double().sum()) for one in sizes]
+        gamma = self._gamma([pair for pair in sums.values() if all(pair)])
+        ratios = {}
+        for layer, (top, other) in tops.items():
+            ratios[layer] = top / (gamma * other) if other else math.inf
+            ratios[layer] = ratios[layer] if top else -math.inf
+        return ratios
+
+    def _gamma(self, sums: list[list[float]]) -> float:
+        """The balance of two adapters with these sums of |dW| in their layers."""
+        if not sums:
+            return 1.0
+        if self.gamma == "total":
+            return sum(one for one, _ in sums) / sum(other for _, other in sums)
+        ratios = [one / other for one, other in sums]
+        most = OUTLIER * sum(ratios) / len(ratios)
+        usual = [ratio for ratio in ratios if ratio < most]
+        return sum(usual) / len(usual)
+
+    def _mix(
+        self, adapters: Sequence[Ingredient], content: frozenset[str], style: frozenset[str]
+    ) -> Mix:
+        roles = zip(self._roles(len(adapters)), (content, style), strict=True)
+        parts = (
+            Part(at, adapters[at].strength, layers) for places, layers in roles for at in places
+        )
+        return Mix(tuple(parts))
+
+
+@dataclass(frozen=True)
+class Selected:
+    """One mix for every step, in which each layer is the content's or the style's."""
+
+    mixes: tuple[Mix, ...]
+
+    def predict(self, step: int, eps: Eps) -> "Tensor":
+        """One evaluation, under what was chosen for this step."""
+        return eps(self.mixes[step])
+
+
+def _layers(role: Iterable[Ingredient]) -> set[str]:
+    """What a role changes; at strength 0 an adapter changes nothing."""
+    return {layer for one in role if one.strength for layer in one.changed()}
+
+
+def _members(layer: str, role: Iterable[Ingredient]) -> list[Ingredient]:
+    return [one for one in role if one.strength and layer in one.adapter.deltas]
+
+
+def _sum(layer: str, role: Iterable[Ingredient]) -> "Tensor":
+    """A role's change to a layer, [out, in x ...]."""
+    changes = [one.strength * one.change(layer).flatten(1) for one in _members(layer, role)]
+    return sum(changes[1:], changes[0])
+
+
+def _entries(layer: str, *roles: Iterable[Ingredient]) -> int:
+    """K = r_c r_s, the rank of a role being that of its sum."""
+    product = 1
+    for role in roles:
+        deltas = [one.adapter.deltas[layer] for one in _members(layer, role)]
+        if not all(hasattr(delta, "rank") for delta in deltas):
+            return NO_RANK
+        product *= sum(delta.rank for delta in deltas)
+    return product
