@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from compose._method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
+from compose.cmlora import CMLoRA
 from compose.composite import Composite
 from compose.klora import KLoRA
 from compose.merge import Merge
@@ -11,9 +12,11 @@ from compose.switch import Switch
 
 if TYPE_CHECKING:
     from compose._denoise import Done, Step, denoise
+    from compose._profile import profiled
     from compose._render import develop, like, render
 
 __all__ = [
+    "CMLoRA",
     "Call",
     "Composite",
     "Done",
@@ -31,6 +34,7 @@ __all__ = [
     "like",
     "method_named",
     "methods",
+    "profiled",
     "record",
     "render",
 ]
@@ -42,6 +46,7 @@ _HOMES = {
     "denoise": "compose._denoise",
     "develop": "compose._render",
     "like": "compose._render",
+    "profiled": "compose._profile",
     "render": "compose._render",
 }
 

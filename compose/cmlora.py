@@ -1,0 +1,160 @@
+"""CMLoRA: every adapter at every step, one of them leading, the others' deep features reused.
+
+Zou et al. 2025, arXiv 2502.04923 (ICLR), github.com/Yqcca/CMLoRA, pipeline_offline.py. With N
+adapters the prediction is the mean of w_j eps_j: the leading adapter weighs w0 = N - 1/2 times as
+much as another, and the weights sum to N. Adapters of high frequency lead in the first 120 / 220
+of the steps, those of low frequency afterwards. At refresh steps, every 2nd at the start and the
+end and every 3rd from 0.375 to 0.875 of the steps, the turn passes to the next adapter, which is
+evaluated in full; all others reuse the deep features of their own last full evaluation (DeepCache,
+compose/_deep.py). About 0.35 N + 0.3 evaluations a step, see compose/_schedule.py.
+
+The authors' code never reuses anything at its default interval, and where it does, the adapters of
+low frequency keep the features of the first step; its split is step 120 whatever the number of
+steps, its weights never decay as they are meant to, and the prompt is encoded once. Here every
+adapter's features are renewed when its turn comes; of the adapters that may lead in a phase, the
+one whose turn came last does; the split is a share of the steps; decay counts; and each adapter's
+own text-encoder change encodes the prompt for its pass.
+
+Ours, for what the paper leaves open: an adapter is of low frequency if its profile
+(compose/_profile.py) says that it smooths pictures; without profiles all lead in turn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compose._method import Eps, Ingredient, Mix, Part, check_places
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.adapter import Adapter
+
+__all__ = ["CMLoRA"]
+
+MIDDLE = (0.375, 0.875)  # of the steps, where the paper's intervals are longer
+
+
+@dataclass(frozen=True)
+class CMLoRA:
+    """The weighted mean of the adapters' predictions; no adapter at all is the plain base.
+
+    order, low: places among the shot's adapters, from 1; by their profiles where all have one.
+    interval: of refresh steps, 0 for the paper's; at 1 every pass is a full one.
+    """
+
+    order: tuple[int, ...] = field(
+        default=(), metadata={"help": "number of the adapter next in turn, from 1; by profile"}
+    )
+    low: tuple[int, ...] = field(
+        default=(),
+        metadata={"help": "number of an adapter that leads late, such as a background; by profile"},
+    )
+    split: float = field(
+        default=120 / 220, metadata={"help": "share of the steps after which those lead"}
+    )
+    interval: int = field(
+        default=0, metadata={"help": "steps from turn to turn; 0 for the paper's 2, 3 and 2"}
+    )
+    cache: bool = field(default=True, metadata={"help": "reuse deep features between turns"})
+    lead: float | None = field(
+        default=None,
+        metadata={
+            "help": "how many others the leading adapter weighs; adapters less a half if not"
+        },
+    )
+    decay: float = field(
+        default=0.0, metadata={"help": "0.5 lessens that by 1/2 at the second turn, then 1/4, ..."}
+    )
+
+    def check(self, adapters: "Sequence[Adapter]") -> None:
+        """Any number of adapters of any kind can be averaged."""
+        count = len(adapters)
+        check_places("order", self.order, count)
+        check_places("low", self.low, count)
+        if self.order and sorted(self.order) != list(range(1, count + 1)):
+            raise BadInput(f"order: every adapter from 1 to {count} is to stand there once.")
+        if self.interval < 0:
+            raise BadInput(f"interval: {self.interval} is no number of steps; 0 is the paper's.")
+        if not 0 <= self.split <= 1:
+            raise BadInput(f"split: {self.split:g} is no share of the steps, from 0 to 1.")
+        if self.lead is not None and self.lead < 1:
+            raise BadInput(f"lead: {self.lead:g} is less than another's weight, which is 1.")
+        if not 0 <= self.decay < 1:
+            raise BadInput(f"decay: {self.decay:g} is not from 0 to less than 1.")
+
+    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Rounds":
+        mixes = tuple(Mix((Part(at, one.strength),)) for at, one in enumerate(adapters))
+        if not mixes:
+            return Rounds((Mix(()),), (Round(frozenset([0]), (1.0,)),) * steps)
+        order, low = self._roles(adapters)
+        everyone = frozenset(order)
+        caching = self.cache and self.interval != 1 and len(mixes) > 1
+        rounds = []
+        turn, last = -1, dict.fromkeys(order, -1)  # the number of each adapter's last turn
+        for step in range(steps):
+            fresh = frozenset() if caching else everyone
+            if self._refreshes(step, steps):
+                turn += 1
+                last[order[turn % len(order)]] = turn
+                fresh |= everyone if step == 0 else {order[turn % len(order)]}
+            late = step / steps > self.split
+            leading = [at for at in order if (at in low) == late] or order
+            leader = max(leading, key=lambda at: last[at])  # before all turns the first in order
+            rounds.append(Round(fresh, self._weights(leader, turn, len(mixes))))
+        return Rounds(mixes, tuple(rounds))
+
+    def _roles(self, adapters: Sequence[Ingredient]) -> tuple[list[int], set[int]]:
+        """The order of turns, and which adapters lead late; places from 0."""
+        places = list(range(len(adapters)))
+        rises = [one.adapter.recipe.get("frequency_rise") for one in adapters]
+        known = [rise for rise in rises if isinstance(rise, float)]
+        profiled = len(known) == len(places)
+        order = [at - 1 for at in self.order]
+        if not order:
+            order = sorted(places, key=lambda at: -known[at]) if profiled else places
+        low = {at - 1 for at in self.low}
+        if not low and profiled:
+            low = {at for at in places if known[at] < 0}
+        return order, low
+
+    def _refreshes(self, step: int, steps: int) -> bool:
+        if self.interval:
+            return step % self.interval == 0
+        start, end = (int(share * steps) for share in MIDDLE)
+        if step < start:
+            return step % 2 == 0
+        return (step - start) % 3 == 0 if step < end else (step - end) % 2 == 0
+
+    def _weights(self, leader: int, turn: int, count: int) -> tuple[float, ...]:
+        """w_j of every adapter at a turn, counted from 0; they sum to their number."""
+        lead = count - 0.5 if self.lead is None else self.lead
+        lead = max(1.0, lead - sum(self.decay**at for at in range(1, turn + 1)))
+        other = count / (lead + count - 1)
+        return tuple(lead * other if at == leader else other for at in range(count))
+
+
+@dataclass(frozen=True)
+class Round:
+    """A step. fresh: the adapters evaluated in full. weights: of each one's prediction."""
+
+    fresh: frozenset[int]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A mix for each adapter, and what becomes of them at each step."""
+
+    mixes: tuple[Mix, ...]
+    rounds: tuple[Round, ...]
+
+    def predict(self, step: int, eps: Eps) -> "Tensor":
+        """The weighted mean, summed in the adapters' order."""
+        now = self.rounds[step]
+        predicted = [
+            weight * eps(mix, None if at in now.fresh else mix)
+            for at, (mix, weight) in enumerate(zip(self.mixes, now.weights, strict=True))
+        ]
+        return sum(predicted[1:], predicted[0]) / len(predicted)
