@@ -52,6 +52,11 @@ def render(base: "Base", shot: Shot, *, output: str = "picture") -> Image.Image 
 
 def develop(base: "Base", shot: Shot, latents: Tensor) -> Image.Image:
     """The picture of a shot's finished latents [1, 4, h, w], its recipe in `info`."""
+    if not torch.isfinite(latents).all():
+        raise BadInput(
+            "The picture holds numbers that are none: lower the strengths of the adapters or the "
+            f"guidance, or open the base in fp32 or bf16 (it is in {base.dtype})."
+        )
     pixels = base.decode(latents)[0].movedim(0, -1)
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
     picture.info["parameters"] = parameters_text(shot, base)
@@ -87,12 +92,17 @@ def like(
         guidance=_value(made, "guidance", float),
         scheduler=None if made.get("scheduler") is None else _value(made, "scheduler", str),
         adapters=tuple(adapters),
-        method=method_named(_value(method, "name", str), _value(method, "options", dict)),
+        method=_method(_value(method, "name", str), _value(method, "options", dict)),
         init_image=None if start is None else _start(_value(made, "init_image", dict), init_image),
         denoise=_value(made, "denoise", float),
     )
     shot.check()
     return shot
+
+
+def _method(name: str, options: Mapping[str, object]) -> object | None:
+    """A method as the shot had it: none given is kept as `merge` without any options."""
+    return None if name == "merge" and not options else method_named(name, options)
 
 
 def _check_base(entry: Mapping[str, object], base: "Base") -> None:
@@ -101,6 +111,10 @@ def _check_base(entry: Mapping[str, object], base: "Base") -> None:
         raise BadInput(
             f"The picture was made on {_value(entry, 'source', str)} ({made_on[:10]}), "
             f"but this base is {base.source} ({base.fingerprint()[:10]})."
+        )
+    if (then := entry.get("prediction", base.prediction_type)) != base.prediction_type:
+        raise BadInput(
+            f"The picture was made with {base.source} predicting {then}: open it so (prediction)."
         )
 
 

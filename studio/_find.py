@@ -12,9 +12,11 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from studio.errors import BadInput
 
@@ -64,6 +66,10 @@ def find_source(source: str | Path, *, half: bool) -> Path:
             "a .safetensors file or a Hugging Face id such as "
             "stabilityai/stable-diffusion-xl-base-1.0."
         )
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise BadInput(f"There is no folder {name!r}, and no base has that id: {error}") from error
     return _hub_folder(name, half=half)
 
 
@@ -137,14 +143,15 @@ def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
 
 
 def hub_reachable() -> bool:
-    """Whether the hub's name resolves; its client would retry for half a minute to find out."""
+    """Whether the hub answers at all; its client would retry for half a minute to find out."""
     if constants.is_offline_mode():
         return False
     address = urlsplit(constants.ENDPOINT)
     if address.scheme in getproxies():
-        return True  # the proxy resolves the name, not this machine
+        return True  # the proxy reaches it, not this machine
+    port = address.port or (80 if address.scheme == "http" else 443)
     try:
-        socket.getaddrinfo(address.hostname, address.port or 443)
+        socket.create_connection((address.hostname, port), timeout=5).close()
     except OSError:
         return False
     return True

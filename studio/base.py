@@ -31,7 +31,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from studio._find import find_source
+from studio._find import OURS, find_source
 from studio._folder import JSON, check_unet, open_folder, read_json
 from studio._single_file import CONFIGS, open_single_file
 from studio.errors import BadInput
@@ -64,7 +64,7 @@ class Text:
 class Base:
     """A frozen base. `load_base` makes one; its weights are lent to callers, never changed.
 
-    source: what it was loaded from, as the user gave it.  family: "sd1", "sd2" or "sdxl".
+    source: what it was loaded from; a path in full.  family: "sd1", "sd2" or "sdxl".
     noise: the configuration of its own scheduler.
     dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
     zero_negative: an empty negative prompt stands for zeros, not for the encoded empty text.
@@ -367,7 +367,7 @@ def load_base(
         for part in everything:
             part.to(where)
     return Base(
-        source=str(source),
+        source=_source(source, path),
         name=_name(source, path),
         family=parts.family,
         unet=parts.unet,
@@ -380,6 +380,12 @@ def load_base(
         offload=offload,
         zero_negative=parts.zero_negative,
     )
+
+
+def _source(source: str | Path, path: Path) -> str:
+    """What opens the same base again, wherever that is asked."""
+    here = str(source) not in OURS and Path(source).expanduser().exists()
+    return str(path.resolve()) if here else str(source)
 
 
 def _name(source: str | Path, path: Path) -> str:

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from studio.errors import BadInput
 
-__all__ = ["Example", "Pictures", "Skipped", "pixels", "read_pictures", "shapes"]
+__all__ = [
+    "DAMAGED",
+    "Example",
+    "Pictures",
+    "Skipped",
+    "as_rgb",
+    "pixels",
+    "read_pictures",
+    "shapes",
+]
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # What Pillow's decoders raise for a damaged file.
@@ -160,7 +169,7 @@ def _measure(path: Path) -> tuple[int, int] | Skipped:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 width, height = picture.size
-                turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: on its side
+                turned = picture.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF: lies on its side
                 picture.draft("RGB", (64, 64))  # a JPEG decodes to its end at an eighth the size
                 picture.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -207,7 +216,7 @@ def pixels(
     """
     try:
         with Image.open(example.path) as opened:
-            picture = _rgb(ImageOps.exif_transpose(opened))
+            picture = as_rgb(ImageOps.exif_transpose(opened))
     except DAMAGED as error:
         raise BadInput(f"{example.path} can no longer be read: {error}.") from error
     if flip:
@@ -229,7 +238,7 @@ def _offset(slack: int, generator: torch.Generator | None) -> int:
     return int(torch.randint(slack + 1, (1,), generator=generator))
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
     """Any mode to RGB: transparency over white, sixteen bits of grey to eight."""
     if picture.mode.startswith("I"):
         grey = np.asarray(picture, dtype=np.float32) / 257

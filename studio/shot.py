@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 
 from studio.errors import BadInput
 
@@ -131,7 +131,9 @@ def method_name(method: object | None) -> str:
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB, upright; BadInput when it can't be read or is absurdly large."""
+    """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
+    from studio.pictures import DAMAGED, as_rgb  # PyTorch takes seconds
+
     try:
         with warnings.catch_warnings():
             # Pillow only warns up to twice its own limit; ours is lower and decides.
@@ -143,12 +145,12 @@ def open_picture(path: str | Path) -> Image.Image:
                     f"{path} is {picture.width} x {picture.height} pixels; "
                     f"at most {LARGEST_PICTURE:,} pixels are opened. Scale it down first."
                 )
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return as_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise BadInput(f"There is no picture at {path}.") from None
     except Image.DecompressionBombError:
         raise BadInput(f"{path} has too many pixels to open. Scale it down first.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except DAMAGED as error:
         raise BadInput(f"{path} can't be read as a picture: {error}.") from None
 
 
@@ -187,6 +189,7 @@ def recipe(shot: Shot, base: "Base") -> dict[str, object]:
                 str(base.dtype).removeprefix("torch.")
             ],
             "device": base.device.type,
+            "prediction": base.prediction_type,
         },
         "adapters": _adapter_entries(shot),
         "method": {"name": method_name(shot.method), "options": _options(shot.method)},
@@ -257,12 +260,14 @@ def save_picture(image: Image.Image, path: str | Path, shot: Shot, base: "Base")
 
 def read_recipe(path: str | Path) -> dict[str, object]:
     """The `studio` JSON of a PNG; BadInput when there is none or it is of another version."""
+    from studio.pictures import DAMAGED  # PyTorch takes seconds
+
     try:
         with Image.open(path) as picture:
             text = picture.info.get("studio")
     except FileNotFoundError:
         raise BadInput(f"There is no picture at {path}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise BadInput(f"{path} can't be read as a picture: {error}.") from None
     if not isinstance(text, str):
         raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")

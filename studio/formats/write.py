@@ -137,7 +137,7 @@ def _all_low_rank(adapter: "Adapter", form: str) -> dict[str, LowRank]:
 
 def _family(adapter: "Adapter") -> str:
     if not adapter.family:
-        raise BadInput("the adapter's file does not tell its family: load it with its base")
+        raise BadInput("the adapter's file does not tell its base's family: give it (--family)")
     return adapter.family
 
 

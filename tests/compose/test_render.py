@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from compose import Merge, develop, like, render
 from studio.adapter import load_adapter
-from studio.base import Base
+from studio.base import Base, load_base
 from studio.errors import BadInput
 from studio.shot import Shot, read_recipe, save_picture
 
@@ -116,3 +117,18 @@ def test_damaged_recipe_is_refused(
     made(sdxl, Shot("a cat", steps=1), tmp_path / "cat.png")
     with pytest.raises(BadInput, match=says):
         like(read_recipe(tmp_path / "cat.png") | change, sdxl)
+
+
+def test_what_the_base_predicted_is_part_of_the_recipe(sd1_folder: Path, tmp_path: Path) -> None:
+    other = load_base(sd1_folder, prediction="v_prediction")
+    made(other, Shot("a cat", steps=1), tmp_path / "cat.png")
+    recipe = read_recipe(tmp_path / "cat.png")
+    assert like(recipe, other).prompt == "a cat"
+    with pytest.raises(BadInput, match="predicting v_prediction"):
+        like(recipe, load_base(sd1_folder))
+
+
+def test_a_picture_of_no_numbers_is_refused(sdxl: Base) -> None:
+    latents = torch.full((1, 4, 8, 8), torch.nan)
+    with pytest.raises(BadInput, match="lower the strengths"):
+        develop(sdxl, Shot("a cat").settled(sdxl), latents)

@@ -215,6 +215,20 @@ def test_a_picture_on_its_side_is_stood_up(tmp_path: Path):
     assert lower.tolist() == pytest.approx([-1, -1, 1], abs=0.02)
 
 
+def test_an_orientation_that_is_none_leaves_the_picture(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 40)).save(tmp_path / "a.jpg", exif=exif)
+    number = bytes.fromhex("01120003000000010006")  # tag, type (short), count, value
+    text = bytes.fromhex("01120002000000026C00")  # type: ASCII, "l"
+    data = (tmp_path / "a.jpg").read_bytes()
+    assert number in data
+    (tmp_path / "a.jpg").write_bytes(data.replace(number, text))
+    (example,) = read(tmp_path).examples
+    assert (example.width, example.height) == (80, 40)
+    assert pixels(example)[0].shape[1:] == example.bucket[::-1]
+
+
 # Pixels
 
 

@@ -37,6 +37,7 @@ def stand_in() -> Base:
             fingerprint=lambda: "0123456789abcdef",
             dtype="torch.float32",
             device=SimpleNamespace(type="cpu"),
+            prediction_type="epsilon",
             size=64,
             step=16,
             latent_factor=4,
@@ -198,3 +199,8 @@ def test_picture_is_opened_upright(tmp_path: Path) -> None:
 def test_sha256_tells_pictures_apart() -> None:
     wide, tall = Image.new("RGB", (4, 2)), Image.new("RGB", (2, 4))
     assert picture_sha256(wide) == picture_sha256(wide.copy()) != picture_sha256(tall)
+
+
+def test_a_transparent_picture_is_opened_over_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
