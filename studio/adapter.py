@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from studio.delta import Delta
+from studio.delta import Delta, Sparse
 from studio.errors import BadInput
 from studio.formats import (
     FAMILIES,
@@ -33,7 +33,7 @@ __all__ = ["JSON", "Adapter", "Coverage", "check_fits", "describe", "load_adapte
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-NOT_TRAINED = {"alpha", "sparse_index", "sparse_shape", "lokr_rows_swapped"}
+NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +168,7 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
                 f"{_sides(delta.shape)}, and that of {base.name} is "
                 f"{_sides(_weight_shape(layers[layer]))}"
             )
+    _check_fingerprint(adapter, base, who)
     total = len(adapter.deltas)
     return Coverage(total - len(missing), total, missing, base.name)
 
@@ -197,6 +198,17 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "preview": facts.preview is not None,
         "recipe": facts.recipe,
     }
+
+
+def _check_fingerprint(adapter: Adapter, base: "Base", who: str) -> None:
+    """Entries were chosen among the weights of one base, and mean nothing in another's."""
+    sparse = any(isinstance(delta, Sparse) for delta in adapter.deltas.values())
+    if sparse and adapter.fingerprint and adapter.fingerprint != base.fingerprint():
+        raise BadInput(
+            f"{who} changes single weights of {adapter.base or 'the base it was trained on'} "
+            f"({adapter.fingerprint[:10]}), and the base {base.name} ({base.fingerprint()[:10]}) "
+            "has others: open that base"
+        )
 
 
 def _file(path: Path) -> Path:

@@ -49,7 +49,7 @@ ENDINGS = {
     "alpha": (".alpha", ".lora.alpha", "_lora.alpha", ".lora_linear_layer.alpha"),
 }
 PLAIN = """
-    dora_scale diff diff_b sparse_index sparse_value sparse_shape
+    dora_scale diff diff_b sparse_gaps sparse_value sparse_shape
     hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2
     lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2 lokr_rows_swapped
 """
@@ -77,7 +77,7 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     *(("lokr", left | right) for left in LOKR_LEFT for right in LOKR_RIGHT),
     ("diff", {"diff": "o i *"}),
     ("diff", {"diff": "o i *", "diff_b": "o"}),
-    ("sparse", {"sparse_index": "n", "sparse_value": "n", "sparse_shape": "m"}),
+    ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
 )
 # What may stand beside the tensors of a form.
 EXTRAS = {"alpha", "dora_scale", "lora_magnitude_vector", "lokr_rows_swapped"}
@@ -176,7 +176,7 @@ def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
             return False
         if any(sides.setdefault(x, side) != side for x, side in zip(letters, shape, strict=False)):
             return False
-    return all(side > 0 for letter, side in sides.items() if letter != "n")  # n may be none
+    return all(side > 0 for letter, side in sides.items() if letter not in "gn")  # may be none
 
 
 def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]) -> bool:

@@ -57,7 +57,8 @@ def every_delta(layer: Layer) -> dict[str, Delta]:
     a, b = torch.randn(2, 3), torch.randn(out // 2, inner // 3, *kernel)
     pair = torch.randn(out // 2, 2), torch.randn(2, inner // 3, *kernel)
     chosen = torch.randperm(numel)[: numel // 5]
-    value, full = torch.randn(len(chosen)), torch.randn(layer.weight.shape)
+    value = torch.randn(len(chosen)).half().float()  # as many bits as the file has
+    full = torch.randn(layer.weight.shape)
     return {
         "low rank": LowRank(down, up, 6.0),
         "low rank, stabilised": LowRank(down, up, 6.0, rank_stabilised=True),
@@ -179,6 +180,50 @@ def test_sparse_changes_the_entries_it_names() -> None:
     expected = torch.zeros(8, 12)
     expected[0, 0], expected[1, 1], expected[7, 11] = 1.0, -2.0, 3.0
     assert torch.equal(change.dense(weight), expected)
+
+
+def test_sparse_entries_far_apart_and_near_survive_the_file() -> None:
+    """Gaps of none, of 254 to 256 and of several times 255 entries, first and last ones too."""
+    index = torch.tensor([0, 1, 256, 511, 767, 1024, 2044, 2045, 9999])
+    value = torch.arange(1.0, 10.0)
+    shuffled = torch.randperm(9)
+    named = Sparse(index[shuffled], value[shuffled], (100, 100)).tensors()
+    again = Sparse.from_tensors(named)
+    assert torch.equal(again.index, index.int()) and torch.equal(again.value, value.half())
+    expected = torch.zeros(10_000)
+    expected[index] = value
+    assert torch.equal(again.dense(torch.zeros(100, 100)).flatten(), expected)
+
+
+def test_a_dense_choice_takes_three_bytes_an_entry() -> None:
+    chosen = (torch.rand(200 * 500) < 0.06).nonzero().flatten()  # as 2e-3 does on SD 1.5
+    named = Sparse(chosen.int(), torch.randn(len(chosen)), (200, 500)).tensors()
+    assert sum(tensor.nbytes for tensor in named.values()) < 3.01 * len(chosen) + 16
+
+
+@each_layer
+def test_settled_entries_keep_their_value_and_get_no_gradient(layer) -> None:
+    own = layer().requires_grad_(False)
+    delta, x = every_delta(own)["sparse"], some_input(own)
+    assert isinstance(delta, Sparse)
+    expected, before = delta(own, x).detach(), delta.dense(own.weight).detach()
+    parameter = delta.value
+    delta(own, x).square().sum().backward()
+    whole, marked = delta.value.grad, torch.rand(len(delta.index)) < 0.5
+    assert whole is not None
+    delta.settle(marked)
+    assert delta.value is parameter and len(delta.value) == int(marked.sum())
+    assert torch.allclose(delta(own, x), expected, atol=1e-5)
+    assert torch.equal(delta.dense(own.weight), before)
+    delta(own, x).square().sum().backward()
+    assert delta.value.grad is not None
+    assert torch.allclose(delta.value.grad, whole[marked], rtol=1e-4, atol=1e-4)
+    again = Sparse.from_tensors(delta.tensors())
+    assert torch.equal(again.dense(own.weight), before)
+    fresh = every_delta(own)["sparse"]
+    fresh.load_state_dict(delta.state_dict())
+    assert torch.equal(fresh.dense(own.weight), before)
+    assert fresh.value.shape == delta.value.shape
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -569,13 +569,18 @@ def test_tensors_that_do_not_belong_together_are_refused(tmp_path: Path, tensors
 
 
 @pytest.mark.parametrize(
-    ("index", "words"),
-    [([5, 4096], "beyond its 4096"), ([-1, 5], "beyond"), ([5, 5], "an entry twice")],
+    ("damage", "words"),
+    [
+        ({"sparse_shape": torch.tensor([8, 9])}, "beyond its 72"),
+        ({"sparse_shape": torch.tensor([-64, -64])}, "beyond"),
+        ({"sparse_value": torch.ones(3)}, "3 values for 2 entries"),
+        ({"sparse_gaps": torch.tensor([5.0, 3.0])}, "no bytes"),
+    ],
 )
-def test_sparse_indices_are_checked(tmp_path: Path, index: list[int], words: str) -> None:
-    tensors = Sparse(torch.tensor(index), torch.ones(2), (64, 64)).tensors()
+def test_sparse_indices_are_checked(tmp_path: Path, damage: dict, words: str) -> None:
+    tensors = Sparse(torch.tensor([5, 72]), torch.ones(2), (64, 64)).tensors()
     with pytest.raises(BadInput, match=words):
-        loaded(tmp_path, tensors)
+        loaded(tmp_path, tensors | damage)
 
 
 @pytest.mark.parametrize("config", FAMILIES)
