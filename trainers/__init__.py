@@ -9,7 +9,7 @@ Every kind is trained by the one loop. Importing this package imports no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from trainers._kind import Kind, kinds
+from trainers._kind import Count, Kind, count, kinds
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from trainers._recipe import Recipe, recipe_for
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
     from trainers.lora import LoRA
+    from trainers.sara import SaRA
 
 __all__ = [
     "BLoRA",
+    "Count",
     "DiffuseKronA",
     "Encoded",
     "Finished",
@@ -28,11 +30,13 @@ __all__ = [
     "LoRA",
     "Progress",
     "Recipe",
+    "SaRA",
     "Sampled",
     "Saved",
     "Started",
     "Step",
     "base_of",
+    "count",
     "kinds",
     "recipe_for",
     "resume",

@@ -6,7 +6,7 @@ may have besides is a protocol of its own each, and the loop asks whether it is 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adjusting",
+    "Count",
     "Kind",
     "Penalising",
+    "Published",
     "Telling",
+    "count",
     "fitted",
     "kind_name",
     "kind_options",
@@ -91,6 +94,15 @@ class Adjusting(Protocol):
 
 
 @runtime_checkable
+class Published(Protocol):
+    """A kind whose authors say how long and how fast it is to be trained."""
+
+    def published(self, base: "Base") -> dict[str, object]:
+        """Fields of Recipe, by name, for a base of full size."""
+        ...
+
+
+@runtime_checkable
 class Telling(Protocol):
     """A kind that has more to say of a base than how many parameters it would train."""
 
@@ -137,3 +149,35 @@ def new_deltas(kind: Kind, base: "Base", *, generator: "torch.Generator") -> "di
     if not deltas:
         raise BadInput(f"{kind_name(kind)} found no layer to change in {base.name}")
     return deltas
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a kind would train on a base."""
+
+    base: str
+    weights: int
+    """parameters of the base's UNet"""
+    layers: int
+    parameters: int
+    """numbers trained"""
+    facts: dict[str, str]
+    """what else the kind says of the base"""
+
+
+def count(kind: Kind, base: "Base") -> Count:
+    """What the kind would train, without pictures; on `real_config` without weights too.
+
+    Raises BadInput where the kind does not suit the base.
+    """
+    import torch
+
+    kind = fitted(kind, base)
+    deltas = new_deltas(kind, base, generator=torch.Generator())
+    return Count(
+        base=base.name,
+        weights=sum(weight.numel() for weight in base.unet.parameters()),
+        layers=len(deltas),
+        parameters=sum(p.numel() for delta in deltas.values() for p in delta.parameters()),
+        facts=kind.facts(base) if isinstance(kind, Telling) else {},
+    )

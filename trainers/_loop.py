@@ -24,6 +24,7 @@ from studio.delta import attach
 from studio.errors import BadInput
 from trainers._cache import Cache
 from trainers._job import Job
+from trainers._kind import Adjusting, Penalising
 from trainers._objective import Objective, batches, generator_for, toss
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers._run import Log, State, full_disk
@@ -107,6 +108,7 @@ class Training:
         Raises BadInput when the loss or its gradient is no number; the weights are then left.
         """
         begun = perf_counter()
+        self._adjust()
         rate = self.recipe.rate(self.done)
         loss = self._backward(numbers)
         length = self._clip()
@@ -124,6 +126,13 @@ class Training:
         self.seconds += seconds
         return Step(self.done, self.recipe.steps, loss, rate, seconds)
 
+    def _adjust(self) -> None:
+        kind, layers = self.job.kind, self.base.layers()
+        if isinstance(kind, Adjusting) and kind.adjust(
+            layers, self.job.deltas, done=self.done, steps=self.recipe.steps
+        ):
+            self.state.optimizer.state.clear()
+
     def _backward(self, numbers: Sequence[Sequence[int]]) -> float:
         generator = generator_for(self.recipe.seed, "step", self.done)
         devices = [self.base.device] if self.base.device.type == "cuda" else []
@@ -135,7 +144,17 @@ class Training:
                 loss = self._loss(batch, generator) / len(numbers)
                 self.accelerator.backward(loss)
                 total += loss.detach()
+        self._penalise()
         return float(total)
+
+    def _penalise(self) -> None:
+        """Add the gradient of the kind's own loss, once a step however many batches it has."""
+        kind = self.job.kind
+        if isinstance(kind, Penalising):
+            generator = generator_for(self.recipe.seed, "penalty", self.done)
+            penalty = kind.penalty(self.base.layers(), self.job.deltas, generator=generator)
+            if penalty is not None:
+                self.accelerator.backward(penalty)
 
     def _loss(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
         latents, noise, timesteps, texts, time_ids = [], [], [], [], []

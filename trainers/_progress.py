@@ -43,7 +43,7 @@ class Step:
     """counted from 1"""
     steps: int
     loss: float
-    """as optimised, mean over the step's pictures, min-SNR weighting included"""
+    """mean over the step's pictures, min-SNR weighting included, a kind's own penalty left out"""
     lr: float
     seconds: float
     """what the step itself took"""
