@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compose._denoise import Done, Step, denoise
     from compose._profile import profiled
     from compose._render import develop, like, render
+    from compose._schedule import Pass, Schedule, schedule
 
 __all__ = [
     "CMLoRA",
@@ -26,7 +27,9 @@ __all__ = [
     "Method",
     "Mix",
     "Part",
+    "Pass",
     "Plan",
+    "Schedule",
     "Step",
     "Switch",
     "denoise",
@@ -37,17 +40,21 @@ __all__ = [
     "profiled",
     "record",
     "render",
+    "schedule",
 ]
 
 # These need PyTorch, which takes seconds to import; a method's options can be read without.
 _HOMES = {
     "Done": "compose._denoise",
+    "Pass": "compose._schedule",
+    "Schedule": "compose._schedule",
     "Step": "compose._denoise",
     "denoise": "compose._denoise",
     "develop": "compose._render",
     "like": "compose._render",
     "profiled": "compose._profile",
     "render": "compose._render",
+    "schedule": "compose._schedule",
 }
 
 
