@@ -188,10 +188,13 @@ def _sum(layer: str, role: Iterable[Ingredient]) -> "Tensor":
 
 def _entries(layer: str, *roles: Iterable[Ingredient]) -> int:
     """K = r_c r_s, the rank of a role being that of its sum."""
+    from studio.delta import LowRank  # PyTorch with it
+
     product = 1
     for role in roles:
         deltas = [one.adapter.deltas[layer] for one in _members(layer, role)]
-        if not all(hasattr(delta, "rank") for delta in deltas):
+        ranks = [delta.rank for delta in deltas if isinstance(delta, LowRank)]
+        if len(ranks) < len(deltas):
             return NO_RANK
-        product *= sum(delta.rank for delta in deltas)
+        product *= sum(ranks)
     return product

@@ -1,6 +1,7 @@
 """Merge: what it asks for, its combinations on small weights, and a picture made by hand."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def pairs() -> list[tuple[Adapter, float]]:
 
 
 @pytest.fixture(scope="module")
-def shares(pairs: list[tuple[Adapter, float]]) -> list[Tensor]:
+def shares(pairs: list) -> list[Tensor]:
     """strength x dW, from the factors."""
     return [
         strength * (one.deltas["unet.a"].up @ one.deltas["unet.a"].down).detach()
@@ -86,7 +87,9 @@ POWERS = (0.8, 1.0, -0.5)
 
 
 @pytest.mark.parametrize("name", ["linear", "cat"])
-def test_linear_and_cat_are_the_exact_sum(name: str, pairs: list, shares: list[Tensor]) -> None:
+def test_linear_and_cat_are_the_exact_sum(
+    name: Literal["linear", "cat"], pairs: list, shares: list[Tensor]
+) -> None:
     up = torch.cat([s * one.deltas["unet.a"].up for one, s in pairs], dim=1)
     down = torch.cat([one.deltas["unet.a"].down for one, _ in pairs])
     merged = combined(Merge(name), pairs)
