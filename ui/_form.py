@@ -42,13 +42,19 @@ class Form:
     """A dataclass whose fields are asked for.
 
     title: what its options stand under. without: fields that are not asked for here. defaults:
-    what to show as a field's default where the dataclass's own is not the whole truth.
+    what to show as a field's default where the dataclass's own is not the whole truth. prefix: a
+    word before its options' names, for forms of one command that have fields of the same name.
     """
 
     of: type
     title: str
     without: frozenset[str] = frozenset()
     defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    prefix: str = ""
+
+    def parameter(self, field: str) -> str:
+        """What a field is called among the parameters of a command."""
+        return f"{self.prefix}_{field}" if self.prefix else field
 
 
 def fields_of(form: Form) -> tuple[Field, ...]:
@@ -61,31 +67,31 @@ def fields_of(form: Form) -> tuple[Field, ...]:
 
 
 def with_options(
-    forms: Mapping[str, Form],
+    forms: Mapping[str, Form | Mapping[str, Form]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a typer command: each parameter named here becomes the options of its form.
 
     The command is called with a dict of those that the user gave, by field name; what is not in it
-    was not given, and the dataclass's default holds. Raises ValueError where two options of one
-    command would have the same name.
+    was not given, and the dataclass's default holds. A parameter that stands for several forms is
+    given such a dict of each, by its key. Raises ValueError where two options of one command would
+    have the same name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command).parameters
-        asked = {name: fields_of(form) for name, form in forms.items()}
         parameters = [one for name, one in own.items() if name not in forms]
-        for name, fields in asked.items():
-            parameters += [_parameter(field, forms[name]) for field in fields]
+        for asked in forms.values():
+            for form in [asked] if isinstance(asked, Form) else asked.values():
+                parameters += [_parameter(field, form) for field in fields_of(form)]
 
         @functools.wraps(command)
         def run(**given: object) -> None:
-            for name, fields in asked.items():
-                values = {field.name: given.pop(field.name) for field in fields}
-                given[name] = {
-                    key: tuple(value) if isinstance(value, list) else value
-                    for key, value in values.items()
-                    if value is not None and value != []
-                }
+            for name, asked in forms.items():
+                given[name] = (
+                    _given(asked, given)
+                    if isinstance(asked, Form)
+                    else {key: _given(form, given) for key, form in asked.items()}
+                )
             command(**given)
 
         # typer reads a command from its signature and its annotations.
@@ -96,6 +102,16 @@ def with_options(
         return run
 
     return decorate
+
+
+def _given(form: Form, given: dict[str, object]) -> dict[str, object]:
+    """Take out what was given of a form's fields."""
+    values = {field.name: given.pop(form.parameter(field.name)) for field in fields_of(form)}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if value is not None and value != []
+    }
 
 
 def _field(form: type, field: dataclasses.Field) -> Field:
@@ -126,14 +142,15 @@ def _not_none(annotation: object) -> object:
 
 def _parameter(field: Field, form: Form) -> inspect.Parameter:
     # None stands for "not given"; the real default is only shown.
-    names = [f"--{field.name.replace('_', '-')}"] if field.default is False else []
+    name = form.parameter(field.name)
+    names = [f"--{name.replace('_', '-')}"] if field.default is False else []
     option = typer.Option(
         *names, help=_help(field, form), show_default=False, rich_help_panel=form.title
     )
     value = Literal[field.choices] if field.choices else field.type
     annotation = Annotated[(list[value] if field.many else value) | None, option]
     return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
 
 

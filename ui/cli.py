@@ -29,7 +29,7 @@ class _Ordered(TyperGroup):
     """Commands in the order in which they are used."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        order = ("train", "generate", "inspect", "convert", "demo")
+        order = ("train", "generate", "schedule", "inspect", "convert", "demo")
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -46,11 +46,26 @@ train_app = typer.Typer(
 app.add_typer(train_app)
 
 LOADING = Form(of=Loading, title="Base")
+# Methods have options of the same names, and `seed` is the picture's too.
+METHODS = {
+    name: Form(of=method, title=f"Options of the method {name}", prefix=name)
+    for name, method in compose.methods().items()
+}
 # Where a training starts from depends on the base: trainers.recipe_for.
 BY_BASE: Mapping[str, str] = dict.fromkeys(("steps", "batch", "lr"), "by the base")
 BASES = "sketch, sketch-sd1, a diffusers folder, a .safetensors file or a hub id."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Source = Annotated[str, typer.Option(help=BASES)]
+Mixed = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE[:HALF][:STRENGTH]",
+        help="An adapter, or a B-LoRA's half, content or style; may be given several times.",
+    ),
+]
+MethodName = Annotated[
+    str | None, typer.Option(help=f"How adapters are mixed: {', '.join(compose.methods())}.")
+]
 # The system's word for a place that can't be written, or that is full.
 PLACES = (errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
@@ -137,6 +152,7 @@ for _name, _kind in trainers.kinds().items():
             title="Picture",
             without=frozenset({"prompt", "base", "adapters", "method", "init_image"}),
         ),
+        "options": METHODS,
         "loading": LOADING,
     }
 )
@@ -146,17 +162,8 @@ def generate(
     like: Annotated[
         Path | None, typer.Option(help="Make this picture again, but for the options given.")
     ] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE[:HALF][:STRENGTH]",
-            help="An adapter, or a B-LoRA's half, content or style; may be given several times.",
-        ),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help=f"How adapters are mixed: {', '.join(compose.methods())}."),
-    ] = None,
+    adapter: Mixed = None,
+    method: MethodName = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures, of rising seeds.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder, or one picture's .png.")] = Path("outputs"),
     base: Annotated[
@@ -168,6 +175,7 @@ def generate(
     ] = None,
     as_json: AsJson = False,
     shot: Mapping[str, object],
+    options: Mapping[str, Mapping[str, object]],
     loading: Mapping[str, object],
 ) -> None:
     """Make pictures; each carries the recipe it can be made again from."""
@@ -176,7 +184,7 @@ def generate(
         "prompt": prompt,
         "base": base,
         "adapters": mix or None,
-        "method": compose.method_named(method, {}) if method else None,
+        "method": _method(method, options),
         "init_image": init_image,
     }
     fields = dict(shot) | {name: value for name, value in given.items() if value is not None}
@@ -185,6 +193,34 @@ def generate(
 
     order = Order(fields=fields, loading=loading, like=like, count=count, out=out)
     make_pictures(order, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: studio schedule --adapter robot.safetensors --adapter ink.safetensors "
+    "--method klora --out schedule.png"
+)
+@with_options({"options": METHODS, "loading": LOADING})
+def schedule(
+    *,
+    adapter: Mixed = None,
+    method: MethodName = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
+    out: Annotated[Path | None, typer.Option(help="Draw it into this .png.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help=f"{BASES} Read for DoRA, and for which layers it has; not run."),
+    ] = None,
+    as_json: AsJson = False,
+    options: Mapping[str, Mapping[str, object]],
+    loading: Mapping[str, object],
+) -> None:
+    """Show which adapter changes which layers at which step, and what a picture costs."""
+    mix = tuple(adapter_and_strength(text) for text in adapter or ())
+    shot = Shot("", steps=steps, adapters=mix, method=_method(method, options))
+
+    from ui._schedule import show_schedule
+
+    show_schedule(shot, base=base, loading=loading, out=out, as_json=as_json)
 
 
 @app.command(epilog="Example: studio inspect robot.safetensors")
@@ -232,6 +268,16 @@ def demo(
     from ui._demo import run_demo
 
     run_demo(base=base, out=out, loading=loading)
+
+
+def _method(name: str | None, options: Mapping[str, Mapping[str, object]]) -> compose.Method | None:
+    """The method that was asked for; BadInput for an option of another one."""
+    for other, given in options.items():
+        if given and other != name:
+            option = f"--{other}-{next(iter(given)).replace('_', '-')}"
+            chosen = f"not of {name}" if name else f"so give --method {other} with it"
+            raise BadInput(f"{option} is an option of the method {other}, {chosen}.")
+    return compose.method_named(name, options.get(name, {})) if name else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

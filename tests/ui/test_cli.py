@@ -95,7 +95,9 @@ def test_help_answers_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train lora", "generate", "inspect", "convert", "demo"], ids=lambda name: name
+    "command",
+    ["train lora", "generate", "schedule", "inspect", "convert", "demo"],
+    ids=lambda name: name,
 )
 def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
     shown = run(*command.split(), "--help")
@@ -234,6 +236,46 @@ def test_an_adapter_that_is_gone_is_named_and_can_be_given_anew(
     assert run("generate", "--like", "a.png", "--adapter", adapter, "--out", "b.png").code == 0
 
 
+def test_a_methods_options_reach_the_picture(run: Run, sdxl_folder: Path, adapter: Path) -> None:
+    words = ["generate", "a sks robot", "--base", sdxl_folder, "--steps", 2, "--json"]
+    mix = ["--adapter", adapter, "--adapter", f"{adapter}:0.5"]
+    chosen = ["--method", "switch", "--switch-interval", 1, "--switch-order", 2]
+    (made,) = run(*words, *mix, *chosen, "--switch-order", 1).json  # type: ignore[misc]
+    assert read_recipe(made["path"])["method"] == {
+        "name": "switch",
+        "options": {"interval": 1, "order": [2, 1]},
+    }
+    assert "--klora-k is an option of the method klora, not of switch" in run(
+        *words, *chosen, "--klora-k", 3
+    ).err.replace("\n", " ")
+    assert "--klora-k is an option of the method klora, so give --method klora with it" in run(
+        *words, "--klora-k", 3
+    ).err.replace("\n", " ")
+
+
+def test_schedule_is_printed_and_drawn(run: Run, adapter: Path) -> None:
+    """Without a base: a few files are enough."""
+    mix = ["schedule", "--adapter", adapter, "--adapter", f"{adapter}:0.5", "--steps", 3]
+    chosen = ["--method", "cmlora", "--cmlora-interval", 2]
+    ended = run(*mix, *chosen, "--out", "drawn/it.png")
+    assert ended.code == 0
+    assert "layers at 0.5" in ended.out and "reused" in ended.out
+    with Image.open("drawn/it.png") as picture:
+        assert picture.format == "PNG"
+    told = run(*mix, *chosen, "--json").json
+    assert isinstance(told, dict)
+    assert (told["full"], told["reused"], told["cost"]) == (3, 3, 4.05)
+    assert [(step["first"], step["last"]) for step in told["steps"]] == [(1, 1), (2, 2), (3, 3)]
+    name = told["adapters"][1]
+    assert name.startswith("2 ")
+    second = told["steps"][2]["passes"][1]
+    assert not second["reused"] and set(second["adapters"]) == {name}
+    assert set(second["adapters"][name]) == set(told["layers"])
+    alike = run(*mix, "--method", "composite", "--json").json
+    assert isinstance(alike, dict)
+    assert [(step["first"], step["last"]) for step in alike["steps"]] == [(1, 3)]
+
+
 def test_inspect_says_what_an_adapter_is(run: Run, adapter: Path) -> None:
     facts = run("inspect", adapter, "--json").json
     assert isinstance(facts, dict)
@@ -288,6 +330,13 @@ WRONG = {
     "another family's adapter": "generate a --base {other} --adapter {adapter}",
     "no such scheduler": "generate a --base {base} --scheduler fast",
     "no such method": "generate a --base {base} --method blend",
+    "another method's option": "generate a --base {base} --method switch --klora-k 9",
+    "a method's option alone": "generate a --base {base} --switch-interval 9",
+    "a method's option out of range": "generate a --base {base} --method switch "
+    "--switch-interval 0",
+    "a schedule of another type": "schedule --out schedule.jpg",
+    "a schedule of no such adapter": "schedule --adapter no.safetensors",
+    "a schedule with another method's option": "schedule --switch-interval 2",
     "no steps": "generate a --base {base} --steps 0",
     "no such start": "generate a --base {base} --init-image no.png",
     "a foreign picture": "generate --like {photos}/1.png",

@@ -93,6 +93,27 @@ def test_two_options_of_one_name_are_a_mistake() -> None:
             raise AssertionError
 
 
+def test_several_forms_of_one_parameter_have_their_names_before_their_options() -> None:
+    given: list[Mapping[str, object]] = []
+    app = typer.Typer()
+    forms = {name: Form(of=Brush, title=name, prefix=name) for name in ("thin", "thick")}
+
+    @app.command()
+    @with_options({"brush": Form(of=Brush, title=""), "brushes": forms})
+    def paint(*, brush: Mapping[str, object], brushes: Mapping[str, object]) -> None:
+        given.append({"brush": brush, **brushes})
+
+    words = "--thin-width 2 --thick-width 9 --thick-round --no-thin-dry --thick-colours red --round"
+    assert CliRunner().invoke(app, words.split()).exit_code == 0
+    assert given == [
+        {
+            "brush": {"round": True},
+            "thin": {"width": 2, "dry": False},
+            "thick": {"width": 9, "round": True, "colours": ("red",)},
+        }
+    ]
+
+
 def test_a_field_of_another_type_is_a_mistake() -> None:
     @dataclass(frozen=True)
     class Odd:
