@@ -8,9 +8,11 @@ from math import cos, isfinite, pi
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from studio.errors import BadInput
+from trainers._kind import Published
 
 if TYPE_CHECKING:
     from studio.base import Base
+    from trainers._kind import Kind
 
 __all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
 
@@ -101,11 +103,11 @@ def _require(holds: bool, name: str, recipe: Recipe, rule: str) -> None:
         raise BadInput(f"{name} {rule}; it was given as {getattr(recipe, name)!r}")
 
 
-def recipe_for(base: "Base") -> Recipe:
-    """Where a training on this base starts from when nothing is asked for."""
+def recipe_for(base: "Base", kind: "Kind | None" = None) -> Recipe:
+    """Where a training of this kind on this base starts from when nothing is asked for."""
     if base.size <= SMALL:
         return Recipe(steps=400, batch=8, lr=1e-3)
-    return Recipe()
+    return with_options(Recipe(), kind.published(base) if isinstance(kind, Published) else {})
 
 
 def with_options(recipe: Recipe, options: Mapping[str, object]) -> Recipe:

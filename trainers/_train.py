@@ -33,15 +33,15 @@ def train(
 
     trigger: the words that are to stand for what is learned. out: the adapter file, written to
     the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given. draw:
-    makes the sample pictures. recipe: where the options start from; `recipe_for(base)` when not
-    given. options: fields of Recipe, by name.
+    makes the sample pictures. recipe: where the options start from; `recipe_for(base, kind)`
+    when not given. options: fields of Recipe, by name.
 
     What can be known is checked before this returns and raises BadInput; the work is done by
     iterating. To stop is to close the generator: a checkpoint is written first. Until then the
     deltas are attached to the base, so sample pictures are `draw`'s affair, not the iterating
     code's.
     """
-    recipe = with_options(recipe or recipe_for(base), options)
+    recipe = with_options(recipe or recipe_for(base, kind), options)
     if not trigger.strip():
         raise BadInput("trigger is empty: name the words that are to stand for what is learned")
     folder = Run(Path(run) if run else _free_folder(kind_name(kind)))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from studio.base import Base
     from studio.delta import Kron
 
 __all__ = ["DiffuseKronA"]
@@ -68,6 +69,11 @@ class DiffuseKronA:
         a1 = getattr(self, f"{found[1]}_a1") or self.a1 or _divisor(out, A1)
         a2 = getattr(self, f"{found[1]}_a2") or self.a2 or _divisor(inner, A2)
         return Kron.start(layer, a1, a2, generator=generator)
+
+    def published(self, base: "Base") -> dict[str, object]:
+        """As the authors' scripts train it."""
+        steps = 1000 if base.family == "sdxl" else 500
+        return {"steps": steps, "lr": 1e-3, "accumulation": 4}
 
 
 def _divisor(number: int, most: int) -> int:

@@ -5,7 +5,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from types import FrameType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from studio.base import Base
 
-__all__ = ["Trained", "draw_with", "follow", "resume_run", "start_run", "stopping"]
+__all__ = ["Trained", "count_run", "draw_with", "follow", "resume_run", "start_run", "stopping"]
 
 SMOOTHED = 20  # steps: the loss of one step says little
 
@@ -67,6 +67,29 @@ def start_run(
     )
     again = f"studio train {name} {flags(loading)}--resume"
     _report(follow(progress, said=f"Training {trigger!r}", resume_with=again), as_json=as_json)
+
+
+def count_run(
+    kind: trainers.Kind,
+    *,
+    name: str,
+    base: str,
+    config: str | None,
+    loading: Mapping[str, object],
+    as_json: bool,
+) -> None:
+    """Say what would be trained. config: a real configuration, without weights, for the base."""
+    from studio.base import real_config  # PyTorch with it
+
+    counted = trainers.count(kind, real_config(config) if config else open_base(base, loading))
+    facts = asdict(counted)
+    if as_json:
+        print_json(facts)
+        return
+    more = facts.pop("facts")
+    numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
+    share = {"share": f"{counted.parameters / counted.weights:.3%}"}
+    print_facts(f"{name} would train", facts | numbers | share | more)
 
 
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:

@@ -51,8 +51,10 @@ METHODS = {
     name: Form(of=method, title=f"Options of the method {name}", prefix=name)
     for name, method in compose.methods().items()
 }
-# Where a training starts from depends on the base: trainers.recipe_for.
-BY_BASE: Mapping[str, str] = dict.fromkeys(("steps", "batch", "lr"), "by the base")
+# Where a training starts from depends on the base and the kind: trainers.recipe_for.
+BY_BASE: Mapping[str, str] = dict.fromkeys(
+    ("steps", "batch", "lr", "accumulation", "schedule"), "by base and kind"
+)
 BASES = "sketch, sketch-sd1, a diffusers folder, a .safetensors file or a hub id."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Source = Annotated[str, typer.Option(help=BASES)]
@@ -100,16 +102,36 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         resume: Annotated[
             Path | None, typer.Option(help="Go on with the stopped training in this folder.")
         ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Only say how much would be trained.")
+        ] = False,
+        base_config: Annotated[
+            Literal["sd15", "sd21", "sdxl"] | None,
+            typer.Option(help="With --dry-run: a real model's layers, without its weights."),
+        ] = None,
         as_json: AsJson = False,
         options: Mapping[str, object],
         recipe: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
-        from ui._train import resume_run, start_run
+        from ui._train import count_run, resume_run, start_run
 
+        if base_config and not dry_run:
+            raise BadInput("--base-config has no weights to train: give --dry-run with it.")
+        if dry_run and not resume:
+            count_run(
+                kind(**options),
+                name=name,
+                base=base,
+                config=base_config,
+                loading=loading,
+                as_json=as_json,
+            )
+            return
         if resume:
             # What it learns from and how is in the run's own recipe.
             given = {"pictures": pictures, "--trigger": trigger, "--out": out, "--run": run}
+            given |= {"--dry-run": dry_run or None}
             given |= {f"--{name.replace('_', '-')}": True for name in (*options, *recipe)}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise BadInput(f"A resumed training keeps its recipe: leave out {wrong[0]}.")

@@ -18,8 +18,8 @@ from studio.shot import recipe
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import BLoRA, LoRA
 from trainers._kind import fitted, kinds, new_deltas
-from ui._convert import write_as, write_halves
 from ui._names import adapter_and_strength
+from ui.cli import main
 
 CONTENT = "unet.up_blocks.0.attentions.0."
 STYLE = "unet.up_blocks.0.attentions.1."
@@ -124,7 +124,19 @@ def test_the_exported_halves_load_in_diffusers(
     sdxl: Base, sdxl_folder: Path, file: Path, to: str
 ) -> None:
     """Each of the two files gives there what the half gives here."""
-    write_halves(file, to=to, out=file.with_name("out.safetensors"))  # pyright: ignore
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "convert",
+                str(file),
+                "--to",
+                to,
+                "--halves",
+                "--out",
+                f"{file.parent}/out.safetensors",
+            ]
+        )
+    assert ended.value.code == 0
     base = studio.load_base(sdxl_folder, device="cpu")
     for half in ("content", "style"):
         with torch.no_grad(), attach(sdxl.layers(), load_adapter(f"{file}:{half}").deltas):
@@ -143,7 +155,7 @@ def test_a_half_of_anything_else_is_refused(sdxl: Base, file: Path, tmp_path: Pa
     with pytest.raises(BadInput, match=r"lora has no style half, as it is no B-LoRA.*down_blocks"):
         load_adapter(f"{tmp_path}/lora.safetensors:style")
     content = tmp_path / "content.safetensors"
-    write_as(file.with_name(f"{file.name}:content"), to="diffusers", out=content)
+    load_adapter(f"{file}:content").save(content)
     with pytest.raises(BadInput, match="no style half: it is the other half alone"):
         load_adapter(f"{content}:style")
     assert load_adapter(f"{content}:content").deltas.keys() == load_adapter(content).deltas.keys()

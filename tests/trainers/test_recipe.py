@@ -5,8 +5,11 @@ from dataclasses import asdict
 
 import pytest
 
+from studio import Base
+from studio.base import real_config
 from studio.errors import BadInput
-from trainers._recipe import Recipe, to_toml, with_options
+from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
+from trainers._recipe import Recipe, recipe_for, to_toml, with_options
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,26 @@ def test_an_unknown_option_names_the_nearest() -> None:
 def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         with_options(Recipe(), options)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("sdxl", LoRA(), (500, 1, 1e-4, 1, "constant")),
+        ("sdxl", BLoRA(), (1000, 1, 5e-5, 1, "constant")),
+        ("sdxl", DiffuseKronA(), (1000, 1, 1e-3, 4, "constant")),
+        ("sd15", DiffuseKronA(), (500, 1, 1e-3, 4, "constant")),
+        ("sd15", SaRA(), (5000, 4, pytest.approx(4.966e-4, rel=1e-3), 1, "cosine")),
+    ],
+)
+def test_a_kind_starts_as_its_authors_train_it(name: str, kind: Kind, expected: tuple) -> None:
+    recipe = recipe_for(real_config(name), kind)
+    given = (recipe.steps, recipe.batch, recipe.lr, recipe.accumulation, recipe.schedule)
+    assert given == expected
+
+
+def test_every_kind_is_quick_on_a_sketch(sdxl: Base) -> None:
+    assert recipe_for(sdxl, BLoRA()) == recipe_for(sdxl) == Recipe(steps=400, batch=8, lr=1e-3)
 
 
 def test_the_text_form_reads_back() -> None:

@@ -96,7 +96,17 @@ def test_help_answers_at_once() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train lora", "generate", "schedule", "inspect", "convert", "demo"],
+    [
+        "train lora",
+        "train sara",
+        "train diffusekrona",
+        "train blora",
+        "generate",
+        "schedule",
+        "inspect",
+        "convert",
+        "demo",
+    ],
     ids=lambda name: name,
 )
 def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
@@ -124,6 +134,31 @@ def test_training_reports_what_it_did(run: Run, sdxl_folder: Path, photos: Path)
         "targets": "all",
     }
     assert len(Path(facts["run"], "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "parameters"),
+    [("lora --rank 4", 797_184), ("diffusekrona --a1 64 --a2 8", 248_176)],
+)
+def test_a_dry_run_counts_on_a_real_configuration(run: Run, words: str, parameters: int) -> None:
+    counted = run("train", *words.split(), "--base-config", "sd15", "--dry-run", "--json")
+    assert counted.code == 0, counted.err
+    facts = counted.json
+    assert isinstance(facts, dict)
+    assert (facts["weights"], facts["layers"]) == (859_520_964, 128)
+    assert facts["parameters"] == parameters
+    shown = run("train", *words.split(), "--base-config", "sd15", "--dry-run").out
+    assert f"{parameters:,}" in shown
+    assert list(Path().iterdir()) == []
+
+
+def test_a_dry_run_on_a_base_shows_its_magnitudes(run: Run, sdxl_folder: Path) -> None:
+    words = ["train", "sara", "--budget", 3000, "--base", sdxl_folder, "--dry-run"]
+    facts = run(*words, "--json").json
+    assert isinstance(facts, dict)
+    assert facts["parameters"] == 3000
+    assert "below 0.001" in facts["facts"]
+    assert facts["facts"]["below 0.001"] in run(*words).out
 
 
 def test_a_damaged_picture_is_named_skipped_and_counted(
@@ -322,6 +357,12 @@ WRONG = {
     "a kind out of range": "train lora {photos} --trigger t --base {base} --rank 0",
     "a run that is none": "train lora --resume {empty}",
     "options beside a resume": "train lora --resume {empty} --steps 5",
+    "a dry run of a resume": "train lora --resume {empty} --dry-run",
+    "no such configuration's weights": "train lora {photos} --trigger t --base-config sd15",
+    "smallness without weights": "train sara --base-config sd15 --dry-run",
+    "another family's finding": "train blora {photos} --trigger t --base {other}",
+    "no such half": "generate a --base {base} --adapter {adapter}:style",
+    "no halves to write": "convert {adapter} --to kohya --halves",
     "no such base": "generate a --base nowhere.safetensors",
     "a hub id offline": "generate a --base nobody/nothing",
     "no prompt": "generate --base {base}",
