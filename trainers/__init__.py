@@ -14,7 +14,7 @@ from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Star
 from trainers._recipe import Recipe, recipe_for
 
 if TYPE_CHECKING:
-    from trainers._train import base_of, resume, train
+    from trainers._train import base_of, check, resume, train
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
     from trainers.lora import LoRA
@@ -36,6 +36,7 @@ __all__ = [
     "Started",
     "Step",
     "base_of",
+    "check",
     "count",
     "kinds",
     "recipe_for",
@@ -47,6 +48,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
-    if name in ("base_of", "resume", "train"):
+    if name in ("base_of", "check", "resume", "train"):
         return getattr(import_module("trainers._train"), name)
     return kinds()[name.lower()]

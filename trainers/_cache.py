@@ -110,7 +110,7 @@ class Cache:
         return _key("picture", self._vae, self.digests[number], width, height, crop, mirrored)
 
     def _text_key(self, caption: str) -> str:
-        return _key("text", self._text, caption)
+        return _key("text", self._text, self.base.zero_negative, caption)
 
     def _encode_picture(self, number: int, variant: int) -> Tensors:
         generator = None
@@ -132,6 +132,9 @@ class Cache:
         kept = {"hidden": text.hidden.cpu().contiguous()}
         if text.pooled is not None:
             kept["pooled"] = text.pooled.cpu().contiguous()
+        if not caption and self.base.zero_negative:
+            # No caption is what no prompt is to this base when pictures are made: zeros.
+            kept = {name: torch.zeros_like(tensor) for name, tensor in kept.items()}
         return kept
 
 

@@ -18,7 +18,7 @@ from trainers._kind import Kind, fitted, kind_name, kind_options, new_deltas
 from trainers._objective import generator_for
 from trainers._progress import Started
 from trainers._recipe import Recipe, Table
-from trainers._run import Run, require_space
+from trainers._run import Run, require_adapter, require_place, require_space
 
 __all__ = ["Job", "Renderer", "new_job"]
 
@@ -64,8 +64,9 @@ class Job:
             raise BadInput("fp16 trains on a GPU only: choose the precision fp32 or bf16")
         if self.precision == "fp32" and self.base.dtype != torch.float32:
             raise BadInput("the base is in half precision: load it in float32 to train in fp32")
-        if self.out and self.out.suffix != ".safetensors":
-            raise BadInput(f"an adapter is a .safetensors file; out was given as {self.out}")
+        require_place(self.run.recipe)
+        if self.out:
+            require_adapter(self.out)
         require_space(self.run.folder, self._bytes())
 
     def begin(self) -> Started:
@@ -132,6 +133,8 @@ class Job:
             "pictures": str(self.folder.resolve()),
             "base": self.base.source,
             "fingerprint": self.base.fingerprint(),
+            "dtype": PRECISIONS[self.base.dtype],
+            "prediction": self.base.prediction_type,
             "examples": self.contents,
             "out": str(self.out.resolve()) if self.out else None,
             "torch": torch.__version__,

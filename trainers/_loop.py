@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
-from math import isfinite
+from math import inf, isfinite
 from time import perf_counter
 
 import torch
@@ -63,8 +63,8 @@ def _steps(job: Job, training: "Training", log: Log) -> Iterator[Progress]:
             if recipe.save_every and step.step % recipe.save_every == 0:
                 saved = step.step
                 yield training.save()
-        if recipe.sample_every and job.draw:
-            yield training.sample()
+        if job.draw:
+            yield training.sample()  # the first of them is the adapter's preview
         finished = training.finish()
         saved = training.done
         yield finished
@@ -187,16 +187,17 @@ class Training:
         return self.objective.loss(predicted, clean, eps, at)
 
     def _clip(self) -> float:
-        """Shorten the gradient to what is allowed; its length before, 0 where nobody asked."""
-        if not self.recipe.clip:
-            return 0.0
+        """Shorten the gradient to what is allowed; its length before."""
         self.accelerator.unscale_gradients(self.optimizer)
-        length = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
+        length = torch.nn.utils.clip_grad_norm_(
+            self.parameters, self.recipe.clip or inf, foreach=True
+        )
         # With a scaler an overflow is its everyday business: it skips the step and scales less.
         return 0.0 if self.accelerator.scaler else float(length)
 
     def _lost(self) -> str:
-        last = self.job.run.last_checkpoint()
+        # A checkpoint of the step before holds the very weights that gave this loss.
+        last = self.job.run.last_checkpoint(before=self.done)
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
         return (
             f"the loss is no longer a number at step {self.done + 1}: lower lr (it is "

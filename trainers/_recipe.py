@@ -65,6 +65,9 @@ class Recipe:
             value = getattr(self, entry.name)
             if isinstance(entry.default, int | float) and not isinstance(value, int | float):
                 raise BadInput(f"{entry.name} is a number; it was given as {value!r}")
+            whole = type(entry.default) is int
+            if whole and type(value) is not int:
+                raise BadInput(f"{entry.name} is a whole number; it was given as {value!r}")
         for name in ("steps", "batch", "accumulation", "crops"):
             _require(getattr(self, name) >= 1, name, self, "is at least 1")
         for name in ("warmup", "weight_decay", "clip", "min_snr", "sample_every", "save_every"):

@@ -33,9 +33,20 @@ if TYPE_CHECKING:
     from studio.adapter import Adapter
     from studio.delta import Delta
 
-__all__ = ["Log", "Run", "State", "full_disk", "require_space", "write_whole"]
+__all__ = [
+    "Log",
+    "Run",
+    "State",
+    "full_disk",
+    "require_adapter",
+    "require_place",
+    "require_space",
+    "write_whole",
+]
 
 VERSION = 1
+# What a recipe.toml always has.
+KEPT = {"kind", "trigger", "pictures", "base", "fingerprint", "examples", "options", "recipe"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +135,7 @@ class Run:
             tables = tomllib.loads(self.recipe.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"{self.recipe} cannot be read: {error}") from error
-        missing = {"kind", "trigger", "pictures", "examples", "options", "recipe"} - set(tables)
+        missing = KEPT - set(tables)
         if missing:
             raise BadInput(f"{self.recipe} lacks {', '.join(sorted(missing))}")
         return tables
@@ -145,11 +156,16 @@ class Run:
         """The folder of this step's checkpoint."""
         return self.folder / "checkpoints" / f"step-{step:06d}"
 
-    def last_checkpoint(self) -> Path | None:
-        """The checkpoint of the most steps."""
+    def last_checkpoint(self, *, before: int | None = None) -> Path | None:
+        """The checkpoint of the most steps, or of the most that are fewer than `before`."""
         found = self.folder.glob("checkpoints/step-*")
         whole = [path for path in found if re.fullmatch(r"step-\d{6,}", path.name)]
-        return max(whole, key=lambda path: int(path.name[5:]), default=None)
+        steps = {int(path.name[5:]): path for path in whole}
+        return (
+            steps[max(kept)]
+            if (kept := [n for n in steps if before is None or n < before])
+            else None
+        )
 
     def save(self, state: State, adapter: "Adapter", *, step: int, seconds: float) -> Path:
         """Write a checkpoint. seconds: what the training took so far."""
@@ -214,6 +230,24 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def require_place(file: Path) -> None:
+    """BadInput unless a file can be written there, its folders made where they are missing."""
+    if file.is_dir():
+        raise BadInput(f"{file} is a folder: give the name of a file")
+    above = next(path for path in file.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise BadInput(f"{file} cannot be written, since {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BadInput(f"{file} cannot be written: {above} may not be changed")
+
+
+def require_adapter(file: Path) -> None:
+    """BadInput unless an adapter can be written there."""
+    if file.suffix != ".safetensors":
+        raise BadInput(f"an adapter is a .safetensors file; out was given as {file}")
+    require_place(file)
 
 
 def require_space(folder: Path, needed: int) -> None:

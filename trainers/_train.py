@@ -7,14 +7,38 @@ from pathlib import Path
 
 from studio.base import Base
 from studio.errors import BadInput
+from studio.pictures import read_pictures
 from trainers._job import Renderer, new_job
 from trainers._kind import Kind, kind_name, kinds
 from trainers._loop import run_job
 from trainers._progress import Progress
 from trainers._recipe import Recipe, recipe_for, with_options
-from trainers._run import Run
+from trainers._run import Run, require_adapter, require_place
 
-__all__ = ["base_of", "resume", "train"]
+__all__ = ["base_of", "check", "resume", "train"]
+
+
+def check(
+    pictures: str | Path,
+    *,
+    trigger: str,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    **options: object,
+) -> None:
+    """Raise BadInput for what `train` refuses whatever the base; to be asked before one is opened.
+
+    Reading the pictures costs less than opening a base, so they are read here too.
+    """
+    with_options(Recipe(), options)
+    if not trigger.strip():
+        raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+    if run:
+        Run(Path(run)).require_new()
+        require_place(Run(Path(run)).recipe)
+    if out:
+        require_adapter(Path(out))
+    read_pictures(pictures, trigger=trigger, size=8, step=8)
 
 
 def train(
@@ -60,18 +84,23 @@ def train(
 
 
 def resume(
-    run: str | Path, base: Base, *, draw: Renderer | None = None
+    run: str | Path, base: Base, *, kind: str | None = None, draw: Renderer | None = None
 ) -> Generator[Progress, None, None]:
     """Go on with a stopped training from its last checkpoint, as if it had never stopped.
 
     Kind, pictures and options are those of the run's recipe.toml; `base_of(run)` names the base.
-    Raises BadInput when the run is finished, is no run, or when the base or the pictures are not
-    those it was started with.
+    kind: of which the run is thought to be.
+    Raises BadInput when the run is finished, is no run, is of another kind, or when the base or
+    the pictures are not those it was started with.
     """
     folder = Run(Path(run))
     tables = folder.read()
+    if kind not in (None, tables["kind"]):
+        raise BadInput(f"{run} trains {tables['kind']}, not {kind}")
     if folder.adapter.exists():
         raise BadInput(f"{run} is finished, its adapter is {folder.adapter}: nothing is left to do")
+    if (then := tables.get("prediction", base.prediction_type)) != base.prediction_type:
+        raise BadInput(f"{run} was started on a base that predicts {then}: open it so (prediction)")
     if base.fingerprint() != tables["fingerprint"]:
         raise BadInput(f"{run} was started on the base {tables['base']}, and {base.name} differs")
     job = new_job(
@@ -92,9 +121,11 @@ def resume(
     return run_job(replace(job, checkpoint=folder.last_checkpoint()))
 
 
-def base_of(run: str | Path) -> str:
-    """The source of the base that a run was started on, as `load_base` takes it."""
-    return Run(Path(run)).read()["base"]
+def base_of(run: str | Path) -> dict[str, str]:
+    """The base that a run was started on, as `load_base(**base_of(run))` takes it."""
+    tables = Run(Path(run)).read()
+    kept = {name: tables[name] for name in ("dtype", "prediction") if name in tables}
+    return {"source": tables["base"], **kept}
 
 
 def _kind(tables: dict) -> Kind:

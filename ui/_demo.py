@@ -14,10 +14,11 @@ from studio.adapter import Adapter, load_adapter
 from studio.base import Base
 from studio.errors import BadInput
 from studio.shot import Shot
+from studio.tensorfile import replacing
 from ui._loading import open_base
-from ui._screen import bars, print_facts
+from ui._screen import bars, print_facts, print_json
 from ui._sheet import Group, Row, draw_sheet
-from ui._train import follow
+from ui._train import draw_with, follow
 
 __all__ = ["run_demo"]
 
@@ -51,7 +52,7 @@ SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA())
 STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA(targets="all"))
 
 
-def run_demo(*, base: str, out: Path, loading: Mapping[str, object]) -> None:
+def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bool) -> None:
     """Train both lessons on the base and draw the sheet; everything made lies in the folder `out`.
 
     Raises BadInput when the example pictures are not there.
@@ -82,10 +83,18 @@ def run_demo(*, base: str, out: Path, loading: Mapping[str, object]) -> None:
         groups=(_group(SUBJECT, subject_note), _group(STYLE, style_note)),
     )
     path = out / "sheet.png"
-    sheet.save(path)
-    adapters = ", ".join(str(adapter.path) for adapter in (subject, style))
-    seconds = round(perf_counter() - begun)
-    print_facts("Demo", {"sheet": path, "adapters": adapters, "seconds": seconds})
+    with replacing(path) as part:
+        sheet.save(part, "PNG")
+    facts = {
+        "sheet": str(path),
+        "subject": str(subject.path),
+        "style": str(style.path),
+        "seconds": round(perf_counter() - begun),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts("Demo", facts)
 
 
 def _learn(lesson: Lesson, base: Base, out: Path) -> tuple[Adapter, str]:
@@ -99,6 +108,7 @@ def _learn(lesson: Lesson, base: Base, out: Path) -> tuple[Adapter, str]:
             out=out / f"{lesson.folder}.safetensors",
             run=Path(folder) / "run",
             save_every=0,
+            draw=draw_with(base),
         )
         trained = follow(progress, said=f"Learning {lesson.trigger}")
     finished = trained.finished

@@ -6,12 +6,14 @@ from pathlib import Path
 from time import perf_counter
 
 import compose
+from studio.adapter import Adapter, check_fits, describe
 from studio.base import Base
 from studio.errors import BadInput
+from studio.halves import file_and_half
 from studio.shot import Shot, open_picture, read_recipe, save_picture
 from ui._loading import open_base
 from ui._names import slug
-from ui._screen import bars, print_json, print_table
+from ui._screen import bars, print_json, print_table, remark
 
 __all__ = ["Order", "make_pictures"]
 
@@ -37,6 +39,11 @@ def make_pictures(order: Order, *, as_json: bool) -> None:
     _check(order)
     base, shot = _fresh(order) if made is None else _again(order, made)
     settled = shot.settled(base)
+    for adapter, _ in settled.adapters:
+        assert isinstance(adapter, Adapter)
+        covered = check_fits(adapter, base)
+        if covered.missing:
+            remark(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
     rows = []
     with bars() as shown:
         steps = shown.add_task("Drawing", total=None)
@@ -70,7 +77,7 @@ def _again(order: Order, made: dict[str, object]) -> tuple[Base, Shot]:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in parts):
         raise BadInput(f"The recipe in {order.like} is damaged: its base is {entry!r}.")
     given = order.fields
-    then = {"dtype": entry["dtype"], "device": entry["device"]}
+    then = {key: entry[key] for key in ("dtype", "device", "prediction") if key in entry}
     base = open_base(str(given.get("base", entry["source"])), then | dict(order.loading))
     if "base" in given:
         made["base"] = entry | {"fingerprint": base.fingerprint()}
@@ -84,9 +91,11 @@ def _again(order: Order, made: dict[str, object]) -> tuple[Base, Shot]:
 
 
 def _check(order: Order) -> None:
-    """BadInput for what would otherwise be found out when the base is loaded."""
+    """BadInput for what would otherwise be found out after the base is opened."""
     if not order.like and "prompt" not in order.fields:
         raise BadInput("A prompt is missing: say what the picture is to show, or give --like.")
+    for adapter, _ in order.fields.get("adapters") or ():
+        describe(file_and_half(str(adapter))[0])
     start = order.fields.get("init_image")
     if isinstance(start, Path):
         open_picture(start)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import compose
 import trainers
-from studio.errors import BadInput, Stopped
+from studio.errors import Stopped
 from studio.shot import Shot
 from trainers import Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui._loading import flags, open_base
@@ -52,8 +52,8 @@ def start_run(
     as_json: bool,
 ) -> None:
     """Train from the start. recipe: what was asked for of trainers.Recipe, loading: of Loading."""
-    if out.suffix != ".safetensors":
-        raise BadInput(f"{out} is no name for an adapter: it ends in .safetensors.")
+    # All that can be known without the base, before the long work of opening it.
+    trainers.check(pictures, trigger=trigger, out=out, run=run, **recipe)
     opened = open_base(base, loading)
     progress = trainers.train(
         kind,
@@ -94,8 +94,9 @@ def count_run(
 
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
     """Go on with a training that was stopped."""
-    opened = open_base(trainers.base_of(run), loading)
-    progress = trainers.resume(run, opened, draw=draw_with(opened))
+    then = trainers.base_of(run)
+    opened = open_base(then.pop("source"), then | dict(loading))
+    progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
     again = f"studio train {name} {flags(loading)}--resume"
     _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
 
@@ -147,11 +148,9 @@ def follow(
                 break
     if started and resume_with:
         remark(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
-    raise Stopped(f"the training was stopped{_with_checkpoint(losses)}.")
-
-
-def _with_checkpoint(losses: deque[float]) -> str:
-    return ", its checkpoint is written" if losses else " before its first step"
+    if not losses:
+        raise Stopped("the training was stopped before its first step.")
+    raise Stopped(f"the training was stopped{', its checkpoint is written' * bool(resume_with)}.")
 
 
 def _introduce(started: Started) -> None:

@@ -69,7 +69,16 @@ MethodName = Annotated[
     str | None, typer.Option(help=f"How adapters are mixed: {', '.join(compose.methods())}.")
 ]
 # The system's word for a place that can't be written, or that is full.
-PLACES = (errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS)
+PLACES = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 def train_command(name: str, kind: type) -> Callable[..., None]:
@@ -91,7 +100,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         trigger: Annotated[
             str | None, typer.Option(help='What to call it in prompts, such as "a sks robot".')
         ] = None,
-        base: Source = "sketch",
+        base: Annotated[str | None, typer.Option(help=f"{BASES} sketch if not given.")] = None,
         out: Annotated[
             Path | None, typer.Option(help="Adapter file; TRIGGER.safetensors if not given.")
         ] = None,
@@ -122,7 +131,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             count_run(
                 kind(**options),
                 name=name,
-                base=base,
+                base=base or "sketch",
                 config=base_config,
                 loading=loading,
                 as_json=as_json,
@@ -130,7 +139,8 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             return
         if resume:
             # What it learns from and how is in the run's own recipe.
-            given = {"pictures": pictures, "--trigger": trigger, "--out": out, "--run": run}
+            given = {"pictures": pictures, "--trigger": trigger, "--base": base}
+            given |= {"--out": out, "--run": run}
             given |= {"--dry-run": dry_run or None}
             given |= {f"--{name.replace('_', '-')}": True for name in (*options, *recipe)}
             if wrong := [name for name, value in given.items() if value is not None]:
@@ -145,7 +155,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             name=name,
             pictures=pictures,
             trigger=trigger,
-            base=base,
+            base=base or "sketch",
             out=out or Path(f"{slug(trigger) or name}.safetensors"),
             run=run,
             recipe=recipe,
@@ -270,12 +280,16 @@ def convert(
     halves: Annotated[
         bool, typer.Option("--halves", help="Write a B-LoRA as two: OUT-content and OUT-style.")
     ] = False,
+    family: Annotated[
+        Literal["sd1", "sd2", "sdxl"] | None,
+        typer.Option(help="Of the base it was made for, where the file does not tell."),
+    ] = None,
 ) -> None:
     """Write an adapter as other tools read it."""
     from ui._convert import write_as, write_halves
 
     write = write_halves if halves else write_as
-    write(file, to=to, out=out or file.with_name(f"{file.stem}-{to}.safetensors"))
+    write(file, to=to, family=family, out=out or file.with_name(f"{file.stem}-{to}.safetensors"))
 
 
 @app.command(epilog="Example: studio demo --out demo")
@@ -284,12 +298,13 @@ def demo(
     *,
     base: Source = "sketch",
     out: Annotated[Path, typer.Option(help="Folder of adapters and sheet.")] = Path("demo"),
+    as_json: AsJson = False,
     loading: Mapping[str, object],
 ) -> None:
     """Train a subject and a style, mix them, and draw it all on one contact sheet."""
     from ui._demo import run_demo
 
-    run_demo(base=base, out=out, loading=loading)
+    run_demo(base=base, out=out, loading=loading, as_json=as_json)
 
 
 def _method(name: str | None, options: Mapping[str, Mapping[str, object]]) -> compose.Method | None:

@@ -606,7 +606,7 @@ def test_a_file_that_tells_no_family_takes_the_bases(sd2_folder: Path, tmp_path:
     silent = load_adapter(tmp_path / "a.safetensors")
     assert silent.family == ""
     assert load_adapter(tmp_path / "a.safetensors", base=base).family == "sd2"
-    with pytest.raises(BadInput, match="load it with its base"):
+    with pytest.raises(BadInput, match="--family"):
         to_kohya(silent)
 
 

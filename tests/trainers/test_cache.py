@@ -57,6 +57,22 @@ def test_captions_are_kept_as_the_base_encodes_them(sdxl: Base, folder: Path) ->
         assert torch.equal(kept.pooled, text.pooled)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_no_caption_is_what_no_prompt_is_when_pictures_are_made(
+    sdxl: Base, folder: Path, zeros: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sdxl, "zero_negative", zeros)
+    cache = filled(sdxl, folder)
+    for _ in cache.fill([""]):
+        pass
+    kept = cache.text("")
+    assert kept.pooled is not None
+    with torch.no_grad():
+        empty = sdxl.encode_text([""]).hidden
+    assert torch.equal(kept.hidden, torch.zeros_like(empty) if zeros else empty)
+    assert kept.pooled.any().item() is not zeros
+
+
 def test_mirror_images_and_crops_are_kept_beside(sd1: Base, tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "wide", sides=[(200, 64)])
     cache = filled(sd1, folder, crops=3, flip=True)

@@ -277,10 +277,14 @@ def test_recomputing_really_happens(
     assert calls
 
 
-def test_the_disk_cache_changes_nothing(sdxl: Base, folder: Path, tmp_path: Path) -> None:
-    for name, cache in (("memory", "memory"), ("disk", "disk"), ("found", "disk")):
-        learn(sdxl, folder, tmp_path / name, cache=cache)
-    assert (tmp_path / "cache").is_dir()
+def test_the_disk_cache_changes_nothing(
+    sdxl: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(sdxl, folder, tmp_path / "memory", cache="memory")
+    learn(sdxl, folder, tmp_path / "disk", cache="disk")
+    for name in ("posterior", "encode_text"):
+        monkeypatch.setattr(sdxl, name, None)  # nothing is encoded a second time
+    learn(sdxl, folder, tmp_path / "found", cache="disk")
     for name in ("disk", "found"):
         for key, tensor in weights(tmp_path / name).items():
             assert torch.equal(tensor, weights(tmp_path / "memory")[key])
@@ -360,11 +364,19 @@ def test_a_lost_loss_stops_and_keeps_the_last_good_checkpoint(
         return predict(*args, **kwargs) * (math.nan if len(calls) == 5 else 1)
 
     monkeypatch.setattr(sdxl, "predict", lost)
-    with pytest.raises(BadInput, match=r"at step 5: lower lr .*checkpoint is .*step-000004"):
+    with pytest.raises(BadInput, match=r"at step 5: lower lr .*checkpoint is .*step-000002"):
         learn(sdxl, folder, tmp_path / "run", save_every=2, steps=9)
     monkeypatch.setattr(sdxl, "predict", predict)
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-000002", "step-000004"]
+
+
+def test_weights_that_blew_up_are_not_called_good(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"checkpoint is .*step-|no checkpoint") as lost:
+        learn(sdxl, folder, tmp_path / "run", lr=1e30, save_every=1, steps=9, clip=0.0)
+    step = int(str(lost.value).partition("at step ")[2].partition(":")[0])
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        assert int(path.name[5:]) < step - 1 or str(path) not in str(lost.value)
 
 
 def test_a_full_disk_ends_in_a_sentence(

@@ -38,6 +38,8 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ({"schedule": "sine"}, "schedule is one of constant, cosine, linear"),
         ({"steps": 10, "warmup": 11}, "warmup is at most steps"),
         ({"steps": "many"}, "steps is a number"),
+        ({"batch": 1.5}, "batch is a whole number"),
+        ({"steps": True}, "steps is a whole number"),
     ],
 )
 def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) -> None:

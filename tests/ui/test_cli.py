@@ -353,9 +353,14 @@ WRONG = {
     "no trigger": "train lora {photos} --base {base}",
     "no pictures": "train lora --trigger t --base {base}",
     "no name for an adapter": "train lora {photos} --trigger t --base {base} --out robot.bin",
+    "an adapter's name that is a folder": "train lora {photos} --trigger t --out {folder}",
+    "an adapter below a file": "train lora {photos} --trigger t --out {photos}/1.png/a.safetensors",
+    "a run below a file": "train lora {photos} --trigger t --base {base} --run {photos}/1.png/run",
+    "a caption in another encoding": "train lora {latin} --trigger t --base {base}",
     "a recipe out of range": "train lora {photos} --trigger t --base {base} --lr -1",
     "a kind out of range": "train lora {photos} --trigger t --base {base} --rank 0",
     "a run that is none": "train lora --resume {empty}",
+    "a base beside a resume": "train lora --resume {empty} --base {base}",
     "options beside a resume": "train lora --resume {empty} --steps 5",
     "a dry run of a resume": "train lora --resume {empty} --dry-run",
     "no such configuration's weights": "train lora {photos} --trigger t --base-config sd15",
@@ -365,6 +370,7 @@ WRONG = {
     "no halves to write": "convert {adapter} --to kohya --halves",
     "no such base": "generate a --base nowhere.safetensors",
     "a hub id offline": "generate a --base nobody/nothing",
+    "no folder and no hub id": "generate a --base nobody/no--thing",
     "no prompt": "generate --base {base}",
     "no such adapter": "generate a --base {base} --adapter no.safetensors:0.5",
     "a picture for an adapter": "generate a --base {base} --adapter {photos}/1.png",
@@ -385,24 +391,68 @@ WRONG = {
     "a file for a folder": "generate a --base {base} --out {photos}/1.png/deeper",
     "nothing to inspect": "inspect no.safetensors",
     "a foreign picture to inspect": "inspect {photos}/1.png",
+    "another family's name": "convert {adapter} --to kohya --family sd1",
     "nothing to convert": "convert no.safetensors --to kohya",
     "an unwritable place": "convert {adapter} --to kohya --out {photos}/1.png/a.safetensors",
 }
 
 
-@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG.keys())
-def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
-    run: Run,
-    words: str,
+BEFORE_THE_BASE = (
+    "no such folder",
+    "an empty folder",
+    "an adapter's name that is a folder",
+    "an adapter below a file",
+    "a run below a file",
+    "a caption in another encoding",
+    "a recipe out of range",
+    "no such adapter",
+    "a picture for an adapter",
+    "no such start",
+    "no steps",
+)
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_BASE)
+def test_what_can_be_known_without_the_base_is_said_before_it_is_opened(
+    run: Run, wrong: Callable[[str], list[str]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("the base was opened")
+
+    monkeypatch.setattr("studio.base.load_base", opened)
+    assert run(*wrong(WRONG[name])).code == 2
+
+
+@pytest.fixture
+def wrong(
     sdxl_folder: Path,
     sd1_folder: Path,
     photos: Path,
     adapter: Path,
     tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], list[str]]:
+    """Fills in the places that a line of WRONG names."""
+    latin, folder = tmp_path_factory.mktemp("latin"), tmp_path_factory.mktemp("x") / "a.safetensors"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(latin / "1.png")
+    (latin / "1.txt").write_bytes("ein Käfer".encode("latin-1"))
+    places = {
+        "base": sdxl_folder,
+        "other": sd1_folder,
+        "photos": photos,
+        "adapter": adapter,
+        "latin": latin,
+        "folder": folder,
+        "empty": tmp_path_factory.mktemp("empty"),
+    }
+    return lambda words: [word.format(**places) for word in words.split()]
+
+
+@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG.keys())
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
+    run: Run, words: str, wrong: Callable[[str], list[str]]
 ) -> None:
-    empty = tmp_path_factory.mktemp("empty")
-    places = {"base": sdxl_folder, "other": sd1_folder, "photos": photos, "adapter": adapter}
-    ended = run(*(word.format(empty=empty, **places) for word in words.split()))
+    ended = run(*wrong(words))
     assert ended.code == 2
     assert ended.out == ""
     (sentence,) = [line for line in ended.err.splitlines() if line.startswith("studio: ")]
@@ -410,7 +460,6 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     assert len(sentence) > 20
     assert "Traceback" not in ended.err
     assert list(Path().iterdir()) == []
-    assert list(empty.iterdir()) == []
 
 
 @pytest.mark.parametrize(
