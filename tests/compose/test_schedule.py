@@ -141,3 +141,10 @@ def test_no_adapter_and_no_step_too_many() -> None:
     found = schedule(Shot("", steps=1000))
     assert found.cost == 1000 and found.layers == ()
     assert found.picture().width >= 1000
+
+
+def test_layers_stand_from_the_input_to_the_output() -> None:
+    names = ("conv_in", "down_blocks.0.a", "mid_block.a", "up_blocks.2.a", "up_blocks.10.a")
+    expected = [f"unet.{name}" for name in (*names, "conv_out")]
+    adapter = small({name: (4, 6) for name in reversed(expected)}, seed=1)
+    assert list(schedule(Shot("", adapters=((adapter, 1.0),))).layers) == expected
