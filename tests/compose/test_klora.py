@@ -152,6 +152,23 @@ def test_layers_of_one_alone_are_that_ones(content: Adapter, style: Adapter) -> 
     assert [set(c.mix.parts[0].layers or ()) & both for (c,) in asked] == expected
 
 
+def test_text_encoders_layers_are_chosen_between_once_at_s_1() -> None:
+    shapes = {f"text_encoder.{at}": (16, 8) for at in range(8)}
+    one, two = (small(shapes, seed=seed, rank=3) for seed in (1, 2))
+    sizes = {
+        name: [(a.deltas[name].up @ a.deltas[name].down).detach().abs() for a in (one, two)]  # type: ignore
+        for name in shapes
+    }
+    gamma = sum(float(c.sum() / s.sum()) for c, s in sizes.values()) / len(sizes)
+    tops = {
+        name: [float(size.flatten().sort().values[-9:].sum()) for size in pair]
+        for name, pair in sizes.items()
+    }
+    expected = {name for name, (c, s) in tops.items() if c / gamma > s}
+    assert 0 < len(expected) < len(shapes)
+    assert of_content(KLoRA(), [(one, 1.0), (two, 1.0)]) == [expected] * STEPS
+
+
 @pytest.mark.parametrize("absent", [0, 1])
 def test_strength_zero_is_no_adapter(content: Adapter, style: Adapter, absent: int) -> None:
     pairs = [(content, 1.0), (style, 1.0)]
