@@ -4,6 +4,7 @@ Trained on everything the world can draw, the held-out styles and random texture
 crops (cheap and varied), then on whole pictures (the group norms see what they will see in use).
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from studio.sketch.training import (
     to_tensor,
 )
 
-__all__ = ["autoencoder", "encode_all", "measure", "train"]
+__all__ = ["autoencoder", "encode_all", "measure", "settle_spread", "train"]
 
 CROP = 32
 WHOLE_PICTURES_FROM = 0.7  # fraction of the steps
@@ -104,6 +105,20 @@ def _loss(
     weighted = (opponent * torch.tensor([1.0, hue, hue])).mean()
     penalty = 0.05 * residual.abs().mean() + KL_WEIGHT * mean.square().mean()
     return weighted + penalty, error.detach()
+
+
+@torch.no_grad()
+def settle_spread(vae: AutoencoderKL) -> None:
+    """Give every latent the spread that the decoder was trained to bear.
+
+    Training adds that noise itself and leaves the encoder's own log-variances as they came; yet
+    whoever samples the latents, as trainers do, adds what they say.
+    """
+    assert vae.quant_conv is not None
+    spread = LATENT_NOISE / vae.config["scaling_factor"]  # scaled latents have a deviation of one
+    half = len(vae.quant_conv.weight) // 2  # means first, then log-variances
+    vae.quant_conv.weight[half:] = 0
+    torch.nn.init.constant_(vae.quant_conv.bias[half:], 2 * math.log(spread))
 
 
 @torch.no_grad()

@@ -69,6 +69,7 @@ def build_autoencoder(*, steps: int, export_only: bool) -> None:
     vae = autoencoder.autoencoder()
     vae.load_state_dict(torch.load(state, weights_only=True)["average"])
     vae.register_to_config(scaling_factor=_scaling_factor(vae, corpus))
+    autoencoder.settle_spread(vae)
     vae.save_pretrained(WORK / "vae")
     unseen = corpus.pictures[-autoencoder.UNSEEN :]
     print(json.dumps(autoencoder.measure(vae, unseen)))
