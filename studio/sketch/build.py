@@ -160,6 +160,10 @@ def _export(name: str, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> No
             requires_safety_checker=False,
         )
     pipeline.to(torch.float16).save_pretrained(ASSETS / name, safe_serialization=True)
+    for path in (ASSETS / name).glob("text_encoder*/config.json"):
+        # transformers opens weights in the type that this names, and diffusers its own in float32.
+        config = json.loads(path.read_text()) | {"dtype": "float32"}
+        path.write_text(json.dumps(config, indent=2) + "\n")
     for log in ("vae", name):
         shutil.copy(WORK / f"{log}.log", ASSETS / name)
 
