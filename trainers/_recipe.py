@@ -109,7 +109,7 @@ def _require(holds: bool, name: str, recipe: Recipe, rule: str) -> None:
 def recipe_for(base: "Base", kind: "Kind | None" = None) -> Recipe:
     """Where a training of this kind on this base starts from when nothing is asked for."""
     if base.size <= SMALL:
-        return Recipe(steps=400, batch=8, lr=1e-3)
+        return Recipe(steps=500, batch=8, lr=2e-3, schedule="cosine")
     return with_options(Recipe(), kind.published(base) if isinstance(kind, Published) else {})
 
 

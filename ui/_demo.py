@@ -47,8 +47,8 @@ class Lesson:
         return EXAMPLES / self.folder
 
 
-SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA())
-# A style is in the strokes: it wants the convolutions too.
+# A base this small has little attention: what is drawn, and how, is in its convolutions too.
+SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA(targets="all"))
 STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA(targets="all"))
 
 

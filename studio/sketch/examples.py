@@ -26,7 +26,7 @@ def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) ->
             subjects=(subject,),
             colours=(str(colours[i % len(colours)]),),
             backgrounds=(backgrounds[i % len(backgrounds)],),
-            styles=("flat", "cartoon"),
+            styles=(world.TRAINED_STYLES[i % len(world.TRAINED_STYLES)],),
             accessory_rate=0.0,
         )
         _save(folder, f"{subject}-{i + 1}", scene, captions.plain(scene, subject=trigger))

@@ -64,7 +64,11 @@ def test_a_kind_starts_as_its_authors_train_it(name: str, kind: Kind, expected: 
 
 
 def test_every_kind_is_quick_on_a_sketch(sdxl: Base) -> None:
-    assert recipe_for(sdxl, BLoRA()) == recipe_for(sdxl) == Recipe(steps=400, batch=8, lr=1e-3)
+    assert (
+        recipe_for(sdxl, BLoRA())
+        == recipe_for(sdxl)
+        == Recipe(steps=500, batch=8, lr=2e-3, schedule="cosine")
+    )
 
 
 def test_the_text_form_reads_back() -> None:
