@@ -30,17 +30,17 @@ PROMPTS = (
     "a yellow sks robot in the city at night, ink style",
 )
 SEED = 7
+TOGETHER = 0.8  # the strength of each of two adapters that change the same layers
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """An adapter to train on one of the example folders. strength: what it is used with."""
+    """An adapter to train on one of the example folders."""
 
     title: str
     folder: str
     trigger: str
     kind: trainers.Kind
-    strength: float = 1.0
 
     @property
     def pictures(self) -> Path:
@@ -53,7 +53,7 @@ STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA(targets="all"))
 
 
 def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bool) -> None:
-    """Train both lessons on the base and draw the sheet; everything made lies in the folder `out`.
+    """Train both lessons on the base, mix them by every method, and draw the sheet into `out`.
 
     Raises BadInput when the example pictures are not there.
     """
@@ -67,19 +67,22 @@ def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bo
     opened = open_base(base, loading)
     subject, subject_note = _learn(SUBJECT, opened, out)
     style, style_note = _learn(STYLE, opened, out)
-    columns = {
-        "no adapter": (),
-        "subject": ((subject, SUBJECT.strength),),
-        "style": ((style, STYLE.strength),),
-        "subject + style": ((subject, SUBJECT.strength), (style, STYLE.strength)),
-    }
     shot = Shot(prompt="", base=base)
+    columns = {
+        "no adapter": shot,
+        "subject": replace(shot, adapters=((subject, 1.0),)),
+        "style": replace(shot, adapters=((style, 1.0),)),
+    }
+    for name in compose.methods():
+        method = compose.method_named(name, {})
+        both = ((subject, TOGETHER), (style, TOGETHER))
+        columns[f"both\n{name}"] = replace(shot, adapters=both, method=method)
     sheet = draw_sheet(
         "A subject and a style, learned and mixed",
         note=f"base {opened.name}  ·  {shot.steps} steps, guidance {shot.guidance:g}  ·  "
-        "each row one prompt and one seed",
+        f"each row one prompt and one seed  ·  both: each at {TOGETHER:g}",
         columns=tuple(columns),
-        rows=_draw_rows(opened, shot, tuple(columns.values())),
+        rows=_draw_rows(opened, tuple(columns.values())),
         groups=(_group(SUBJECT, subject_note), _group(STYLE, style_note)),
     )
     path = out / "sheet.png"
@@ -116,14 +119,15 @@ def _learn(lesson: Lesson, base: Base, out: Path) -> tuple[Adapter, str]:
     return load_adapter(finished.path), note
 
 
-def _draw_rows(base: Base, shot: Shot, mixes: Sequence[tuple]) -> list[Row]:
+def _draw_rows(base: Base, shots: Sequence[Shot]) -> list[Row]:
+    """Every prompt with the mix of every shot."""
     rows = []
     with bars() as shown:
-        task = shown.add_task("Drawing", total=len(PROMPTS) * len(mixes))
+        task = shown.add_task("Drawing", total=len(PROMPTS) * len(shots))
         for number, prompt in enumerate(PROMPTS):
             pictures = []
-            for mix in mixes:
-                one = replace(shot, prompt=prompt, seed=SEED + number, adapters=mix)
+            for shot in shots:
+                one = replace(shot, prompt=prompt, seed=SEED + number)
                 pictures.append(compose.render(base, one))
                 shown.advance(task)
             rows.append(Row(prompt, pictures))

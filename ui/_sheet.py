@@ -53,7 +53,14 @@ def draw_sheet(
     _draw_groups(sheet, groups, top=top)
     for number, column in enumerate(columns):
         x = left + LABEL + number * (CELL + GAP)
-        pen.text((x + CELL / 2, top + head - 12), column, INK, font=_font(15), anchor="md")
+        pen.text(
+            (x + CELL / 2, top + head - 12),
+            column,
+            INK,
+            font=_font(15),
+            anchor="md",
+            align="center",
+        )
     for number, row in enumerate(rows):
         y = top + head + number * (CELL + GAP)
         label = _wrapped(row.label, LABEL - 2 * GAP, _font(14))
