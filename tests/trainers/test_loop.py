@@ -27,7 +27,7 @@ from trainers._kind import new_deltas
 from trainers._objective import batches, generator_for
 
 TRIGGER = "a sks robot"
-SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "save_every": 0}
+SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "schedule": "constant", "save_every": 0}
 
 
 def learn(
