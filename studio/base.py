@@ -87,6 +87,11 @@ class Base:
     _fingerprint: str = field(default="", init=False, repr=False)
 
     @property
+    def precision(self) -> str:
+        """The dtype by the name that `load_base` takes: fp32, fp16 or bf16."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    @property
     def prediction_type(self) -> str:
         """What the UNet predicts: "epsilon" or "v_prediction"."""
         return str(self.noise.get("prediction_type", "epsilon"))

@@ -185,9 +185,7 @@ def recipe(shot: Shot, base: "Base") -> dict[str, object]:
             "name": base.name,
             "family": base.family,
             "fingerprint": base.fingerprint(),
-            "dtype": {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[
-                str(base.dtype).removeprefix("torch.")
-            ],
+            "dtype": base.precision,
             "device": base.device.type,
             "prediction": base.prediction_type,
         },

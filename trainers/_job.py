@@ -25,8 +25,6 @@ __all__ = ["Job", "Renderer", "new_job"]
 Renderer = Callable[[str, int], Image]
 """Draws a prompt with a seed on the base as it stands, the deltas attached."""
 
-PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -48,8 +46,8 @@ class Job:
     @property
     def precision(self) -> str:
         """What the base computes in: fp32, bf16 or fp16."""
-        own = PRECISIONS[self.base.dtype]
-        return own if self.recipe.precision == "auto" else self.recipe.precision
+        asked = self.recipe.precision
+        return self.base.precision if asked == "auto" else asked
 
     @property
     def contents(self) -> str:
@@ -133,7 +131,7 @@ class Job:
             "pictures": str(self.folder.resolve()),
             "base": self.base.source,
             "fingerprint": self.base.fingerprint(),
-            "dtype": PRECISIONS[self.base.dtype],
+            "dtype": self.base.precision,
             "prediction": self.base.prediction_type,
             "examples": self.contents,
             "out": str(self.out.resolve()) if self.out else None,

@@ -31,8 +31,7 @@ def check(
     Reading the pictures costs less than opening a base, so they are read here too.
     """
     with_options(Recipe(), options)
-    if not trigger.strip():
-        raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+    _require_words(trigger)
     if run:
         Run(Path(run)).require_new()
         require_place(Run(Path(run)).recipe)
@@ -66,8 +65,7 @@ def train(
     code's.
     """
     recipe = with_options(recipe or recipe_for(base, kind), options)
-    if not trigger.strip():
-        raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+    _require_words(trigger)
     folder = Run(Path(run) if run else _free_folder(kind_name(kind)))
     folder.require_new()
     job = new_job(
@@ -126,6 +124,11 @@ def base_of(run: str | Path) -> dict[str, str]:
     tables = Run(Path(run)).read()
     kept = {name: tables[name] for name in ("dtype", "prediction") if name in tables}
     return {"source": tables["base"], **kept}
+
+
+def _require_words(trigger: str) -> None:
+    if not trigger.strip():
+        raise BadInput("trigger is empty: name the words that are to stand for what is learned")
 
 
 def _kind(tables: dict) -> Kind:

@@ -58,6 +58,8 @@ BY_BASE: Mapping[str, str] = dict.fromkeys(
 BASES = "sketch, sketch-sd1, a diffusers folder, a .safetensors file or a hub id."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Source = Annotated[str, typer.Option(help=BASES)]
+# Where a run or a picture may have named its base already.
+SourceOrNone = Annotated[str | None, typer.Option(help=f"{BASES} sketch if not given.")]
 Mixed = Annotated[
     list[str] | None,
     typer.Option(
@@ -100,7 +102,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         trigger: Annotated[
             str | None, typer.Option(help='What to call it in prompts, such as "a sks robot".')
         ] = None,
-        base: Annotated[str | None, typer.Option(help=f"{BASES} sketch if not given.")] = None,
+        base: SourceOrNone = None,
         out: Annotated[
             Path | None, typer.Option(help="Adapter file; TRIGGER.safetensors if not given.")
         ] = None,
@@ -198,10 +200,7 @@ def generate(
     method: MethodName = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures, of rising seeds.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder, or one picture's .png.")] = Path("outputs"),
-    base: Annotated[
-        str | None,
-        typer.Option(help=f"{BASES} sketch if not given."),
-    ] = None,
+    base: SourceOrNone = None,
     init_image: Annotated[
         Path | None, typer.Option(help="Start from this picture; see --denoise.")
     ] = None,

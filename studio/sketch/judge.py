@@ -5,7 +5,6 @@ pictures without having seen their faults; ``accuracy`` on unseen drawings is it
 """
 
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,8 +20,9 @@ from studio.errors import BadInput
 from studio.sketch import world
 from studio.sketch.corpus import Corpus
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate, to_tensor
+from studio.tensorfile import write_tensors
 
-__all__ = ["FACTORS", "Judge", "Reading", "accuracy", "load_judge", "read", "train"]
+__all__ = ["FACTORS", "Judge", "Reading", "accuracy", "load_judge", "read", "right", "train"]
 
 NOTHING = "nothing"
 FACTORS: dict[str, tuple[str, ...]] = {
@@ -192,16 +192,13 @@ def _spoil(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def save_judge(state: dict[str, torch.Tensor]) -> None:
     """Write trained weights to assets/judge in half precision."""
-    WEIGHTS.mkdir(parents=True, exist_ok=True)
-    partial = WEIGHTS / "judge.part"
     halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
-    save_file(halves, partial)
-    os.replace(partial, WEIGHTS / "judge.safetensors")
+    write_tensors(WEIGHTS / "judge.safetensors", halves, {})
 
 
-def accuracy(scenes: Sequence[world.Scene]) -> dict[str, float]:
-    """Share of right answers per factor on freshly drawn scenes."""
-    readings = read([world.draw(scene) for scene in scenes])
+def right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> dict[str, float]:
+    """Share of pictures, per factor, in which the judge finds what their scene says."""
+    readings = read(pictures)
     return {
         name: float(
             np.mean(
@@ -213,3 +210,8 @@ def accuracy(scenes: Sequence[world.Scene]) -> dict[str, float]:
         )
         for name in FACTORS
     }
+
+
+def accuracy(scenes: Sequence[world.Scene]) -> dict[str, float]:
+    """Share of right answers per factor on freshly drawn scenes."""
+    return right([world.draw(scene) for scene in scenes], scenes)

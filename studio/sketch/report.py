@@ -5,7 +5,6 @@ The figures are printed and kept beside the weights, with a sheet of pictures to
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from studio.sketch import autoencoder, captions, judge, world
 from studio.sketch.corpus import everything
+from studio.tensorfile import replacing
 
 __all__ = ["Measured", "generate", "main", "measure_base"]
 
@@ -56,9 +56,8 @@ def main(*, pictures: int = 300) -> None:
         table.add_row(*one.row())
     Console().print(table)
     figures = {one.what: round(one.value, 4) for one in measured}
-    partial = ASSETS / "sketch" / "report.json.part"
-    partial.write_text(json.dumps(figures, indent=1) + "\n")
-    os.replace(partial, ASSETS / "sketch" / "report.json")
+    with replacing(ASSETS / "sketch" / "report.json") as file:
+        file.write((json.dumps(figures, indent=1) + "\n").encode())
 
 
 def _unseen(count: int, seed: int, *, known: bool) -> list[world.Scene]:
@@ -68,14 +67,19 @@ def _unseen(count: int, seed: int, *, known: bool) -> list[world.Scene]:
 
 def _judge_figures() -> list[Measured]:
     scenes = _unseen(2000, 0, known=False)
+    pictures = [world.draw(scene) for scene in scenes]
     figures = [
         Measured(f"judge, {factor}", value, 0.97)
-        for factor, value in judge.accuracy(scenes).items()
+        for factor, value in judge.right(pictures, scenes).items()
     ]
-    held_out = [one for one in scenes if one.subject in world.HELD_OUT_SUBJECTS]
-    figures.append(Measured("judge, held-out subjects", judge.accuracy(held_out)["subject"], 0.97))
-    held_out = [one for one in scenes if one.style in world.HELD_OUT_STYLES]
-    figures.append(Measured("judge, held-out styles", judge.accuracy(held_out)["style"], 0.97))
+    for factor, names in (
+        ("subject", world.HELD_OUT_SUBJECTS),
+        ("style", world.HELD_OUT_STYLES),
+    ):
+        pairs = zip(pictures, scenes, strict=True)
+        held_out = [pair for pair in pairs if judge.answers_of(pair[1])[factor] in names]
+        share = judge.right(*zip(*held_out, strict=True))[factor]
+        figures.append(Measured(f"judge, held-out {factor}s", share, 0.97))
     return figures
 
 
@@ -140,22 +144,10 @@ def measure_base(folder: Path, *, pictures: int) -> list[Measured]:
     scenes = _unseen(pictures, 2, known=True)
     prompts = [captions.plain(scene) for scene in scenes]
     made = generate(pipeline, prompts)
-    readings = judge.read(made)
     _sheet(folder / "report.png", made[:40], prompts[:40])
     return [
-        Measured(
-            f"{folder.name}, {factor}",
-            float(
-                np.mean(
-                    [
-                        reading.answers[factor] == judge.answers_of(scene)[factor]
-                        for reading, scene in zip(readings, scenes, strict=True)
-                    ]
-                )
-            ),
-            GOALS.get(factor),
-        )
-        for factor in judge.FACTORS
+        Measured(f"{folder.name}, {factor}", value, GOALS.get(factor))
+        for factor, value in judge.right(made, scenes).items()
     ]
 
 

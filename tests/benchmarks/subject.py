@@ -31,22 +31,6 @@ def unseen_scenes(subject: str, count: int) -> list[world.Scene]:
     return [world.sample(rng, subjects=(subject,), accessory_rate=0.0) for _ in range(count)]
 
 
-def right(scenes: Sequence[world.Scene], pictures: Sequence[Image.Image]) -> dict[str, float]:
-    """Share of pictures in which the judge finds what the scene says, per factor."""
-    readings = judge.read(pictures)
-    return {
-        factor: float(
-            np.mean(
-                [
-                    reading.answers[factor] == judge.answers_of(scene)[factor]
-                    for scene, reading in zip(scenes, readings, strict=True)
-                ]
-            )
-        )
-        for factor in FACTORS
-    }
-
-
 def measure(
     base: studio.Base, subject: str, *, count: int, steps: int | None, sheet: Path | None
 ) -> dict[str, dict[str, float]]:
@@ -81,7 +65,8 @@ def measure(
             made[name].append(compose.render(base, shot))
     if sheet:
         _save_sheet(sheet, made["with the adapter"])
-    return {name: right(scenes, pictures) for name, pictures in made.items()}
+    shares = {name: judge.right(pictures, scenes) for name, pictures in made.items()}
+    return {name: {factor: share[factor] for factor in FACTORS} for name, share in shares.items()}
 
 
 def _save_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:

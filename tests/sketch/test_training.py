@@ -1,6 +1,6 @@
 """The builds of the sketch base go on exactly where they were stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer
 
 from studio.sketch import autoencoder, denoiser, judge, world
 from studio.sketch.corpus import Corpus, everything
-from studio.sketch.training import Average, Checkpoints, Muon, learning_rate
+from studio.sketch.training import Average, Checkpoints, Muon, Report, learning_rate
 from studio.sketch.words import learn_tokenizer
 
 
@@ -49,18 +49,12 @@ def test_a_stopped_denoiser_goes_on(
     assert [*first, *steps(tmp_path / "parts.pt", 4)] == whole
 
 
-def test_a_stopped_autoencoder_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("train", [autoencoder.train, judge.train])
+def test_a_stopped_autoencoder_or_judge_goes_on(
+    train: Callable[..., Iterator[Report]], corpus: Corpus, tmp_path: Path
+) -> None:
     def steps(path: Path, count: int) -> list[float]:
-        progress = autoencoder.train(corpus, Checkpoints(path, every=1), steps=4)
-        return [report.value for report in islice(progress, count)]
-
-    whole = steps(tmp_path / "whole.pt", 4)
-    assert [*steps(tmp_path / "parts.pt", 3)[:2], *steps(tmp_path / "parts.pt", 4)] == whole
-
-
-def test_a_stopped_judge_goes_on(corpus: Corpus, tmp_path: Path) -> None:
-    def steps(path: Path, count: int) -> list[float]:
-        progress = judge.train(corpus, Checkpoints(path, every=1), steps=4)
+        progress = train(corpus, Checkpoints(path, every=1), steps=4)
         return [report.value for report in islice(progress, count)]
 
     whole = steps(tmp_path / "whole.pt", 4)

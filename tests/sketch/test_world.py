@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from studio.sketch import captions, world
+from studio.sketch.corpus import everything
 
 PLAIN = world.Scene(
     subject="cat",
@@ -27,20 +28,10 @@ def _pixels(scene: world.Scene) -> np.ndarray:
     return np.asarray(world.draw(scene)).astype(int)
 
 
-def _anything(rng: np.random.Generator) -> world.Scene:
-    return world.sample(
-        rng,
-        subjects=world.SUBJECTS,
-        backgrounds=world.BACKGROUNDS,
-        styles=world.STYLES,
-        accessories=world.ACCESSORIES,
-    )
-
-
 def test_the_same_scene_is_the_same_picture() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
-        scene = _anything(rng)
+        scene = everything(rng)
         assert np.array_equal(_pixels(scene), _pixels(dataclasses.replace(scene)))
     assert not np.array_equal(_pixels(PLAIN), _pixels(dataclasses.replace(PLAIN, seed=8)))
 
@@ -119,7 +110,7 @@ def test_captions_tell_the_truth_in_known_words() -> None:
     }
     named = {field: 0 for field in (*tables, "colour")}
     for _ in range(3000):
-        scene = _anything(rng)
+        scene = everything(rng)
         text = world.caption(scene, rng)
         words = text.replace(",", " ").split()
         assert len(words) <= 22 and set(words) <= set(world.VOCABULARY)

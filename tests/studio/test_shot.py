@@ -35,7 +35,7 @@ def stand_in() -> Base:
             name="sketch",
             family="sdxl",
             fingerprint=lambda: "0123456789abcdef",
-            dtype="torch.float32",
+            precision="fp32",
             device=SimpleNamespace(type="cpu"),
             prediction_type="epsilon",
             size=64,
