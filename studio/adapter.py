@@ -2,20 +2,19 @@
 
 import copy
 import math
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import nn
 
 from studio.delta import Delta, Sparse
+from studio.describe import JSON, adapter_file
 from studio.errors import BadInput
 from studio.formats import (
     FAMILIES,
-    Contents,
     file_metadata,
     lora_metadata,
     own_tensors,
@@ -24,16 +23,13 @@ from studio.formats import (
     survey,
 )
 from studio.halves import file_and_half, half_of
-from studio.tensorfile import Header, read_header, read_tensors, write_tensors
+from studio.header import read_header
+from studio.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from studio.base import Base
 
-__all__ = ["JSON", "Adapter", "Coverage", "check_fits", "describe", "load_adapter"]
-
-JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
-FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
+__all__ = ["JSON", "Adapter", "Coverage", "check_fits", "load_adapter"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +107,7 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     Raises BadInput for what is no such file, is damaged, or does not fit.
     """
     file, half = file_and_half(str(path))
-    path = _file(Path(file))
+    path = adapter_file(Path(file))
     # The header first: a file that lies in it is refused before its tensors are believed.
     contents = survey(read_header(path), path)
     header, tensors, sha256 = read_tensors(path)
@@ -173,33 +169,6 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
     return Coverage(total - len(missing), total, missing, base.name)
 
 
-def describe(path: str | Path) -> dict[str, JSON]:
-    """What an adapter's file is, told from its header without reading its tensors.
-
-    layers: of each component. forms: layers of each. ranks: layers of each low rank.
-    parameters: the trained numbers. Raises BadInput as `load_adapter`.
-    """
-    path = _file(Path(path))
-    header = read_header(path)
-    contents = survey(header, path)
-    facts = read_facts(header.metadata, path)
-    return {
-        "name": facts.name,
-        "kind": facts.kind,
-        "family": facts.family or contents.family,
-        "base": facts.base,
-        "fingerprint": facts.fingerprint,
-        "triggers": list(facts.triggers),
-        "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
-        "forms": dict(Counter(contents.forms.values())),
-        "ranks": _ranks(header, contents),
-        "parameters": _parameters(header, contents),
-        "bytes": header.bytes,
-        "preview": facts.preview is not None,
-        "recipe": facts.recipe,
-    }
-
-
 def _check_fingerprint(adapter: Adapter, base: "Base", who: str) -> None:
     """Entries were chosen among the weights of one base, and mean nothing in another's."""
     sparse = any(isinstance(delta, Sparse) for delta in adapter.deltas.values())
@@ -209,18 +178,6 @@ def _check_fingerprint(adapter: Adapter, base: "Base", who: str) -> None:
             f"({adapter.fingerprint[:10]}), and the base {base.name} ({base.fingerprint()[:10]}) "
             "has others: open that base"
         )
-
-
-def _file(path: Path) -> Path:
-    """The adapter's file, also when its folder is given."""
-    if path.is_dir():
-        for name in FILES:
-            if (path / name).is_file():
-                return path / name
-        raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
-    if not path.is_file():
-        raise BadInput(f"there is no adapter {path}")
-    return path
 
 
 def _fits(delta: Delta, layer: nn.Module) -> bool:
@@ -238,21 +195,3 @@ def _weight_shape(layer: nn.Module) -> tuple[int, ...]:
 
 def _sides(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _ranks(header: Header, contents: Contents) -> "dict[str, JSON]":
-    ranks = Counter(
-        header.shapes[leaves["lora_B.weight"]][1]
-        for layer, leaves in contents.layers.items()
-        if contents.forms[layer] == "lora"
-    )
-    return {str(rank): layers for rank, layers in sorted(ranks.items())}
-
-
-def _parameters(header: Header, contents: Contents) -> int:
-    return sum(
-        math.prod(header.shapes[key])
-        for leaves in contents.layers.values()
-        for leaf, key in leaves.items()
-        if leaf not in NOT_TRAINED
-    )

@@ -1,6 +1,11 @@
-"""What the user can mend, said in one sentence."""
+"""What the user can mend, said in one sentence, and what damaged files raise."""
 
-__all__ = ["BadInput", "Stopped"]
+import struct
+
+__all__ = ["DAMAGED", "BadInput", "Stopped"]
+
+# What Pillow's decoders raise for a damaged file.
+DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 
 
 class BadInput(ValueError):

@@ -1,7 +1,6 @@
 """A folder of pictures -> captioned examples, each with the shape it is trained at."""
 
 import json
-import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from studio.errors import BadInput
+from studio.errors import DAMAGED, BadInput
 
 __all__ = [
-    "DAMAGED",
     "Example",
     "Pictures",
     "Skipped",
@@ -26,8 +24,6 @@ __all__ = [
 ]
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-# What Pillow's decoders raise for a damaged file.
-DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
 
 

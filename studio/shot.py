@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image, ImageOps, PngImagePlugin
 
-from studio.errors import BadInput
+from studio.errors import DAMAGED, BadInput
 
 if TYPE_CHECKING:
     from studio.adapter import Adapter
@@ -132,7 +132,7 @@ def method_name(method: object | None) -> str:
 
 def open_picture(path: str | Path) -> Image.Image:
     """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
-    from studio.pictures import DAMAGED, as_rgb  # PyTorch takes seconds
+    from studio.pictures import as_rgb  # PyTorch takes seconds
 
     try:
         with warnings.catch_warnings():
@@ -258,8 +258,6 @@ def save_picture(image: Image.Image, path: str | Path, shot: Shot, base: "Base")
 
 def read_recipe(path: str | Path) -> dict[str, object]:
     """The `studio` JSON of a PNG; BadInput when there is none or it is of another version."""
-    from studio.pictures import DAMAGED  # PyTorch takes seconds
-
     try:
         with Image.open(path) as picture:
             text = picture.info.get("studio")

@@ -60,7 +60,9 @@ def test_the_reader_of_imports_sees_every_way_of_importing(tmp_path: Path) -> No
     assert imports(source) == {"ui", "compose", "trainers", "gradio"}
 
 
-@pytest.mark.parametrize("module", ["studio", "trainers", "compose", "ui.cli"])
+@pytest.mark.parametrize(
+    "module", ["studio", "studio.describe", "studio.shot", "trainers", "compose", "ui.cli"]
+)
 def test_importing_a_package_does_not_import_pytorch(module: str) -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'accelerate', 'gradio', 'numpy'}"
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -13,8 +13,8 @@ import trainers
 from studio.adapter import Adapter, load_adapter
 from studio.base import Base
 from studio.errors import BadInput
+from studio.files import replacing
 from studio.shot import Shot
-from studio.tensorfile import replacing
 from ui._loading import open_base
 from ui._screen import bars, print_facts, print_json
 from ui._sheet import Group, Row, draw_sheet

@@ -6,8 +6,9 @@ from pathlib import Path
 from time import perf_counter
 
 import compose
-from studio.adapter import Adapter, check_fits, describe
+from studio.adapter import Adapter, check_fits
 from studio.base import Base
+from studio.describe import describe
 from studio.errors import BadInput
 from studio.halves import file_and_half
 from studio.shot import Shot, open_picture, read_recipe, save_picture

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from studio.adapter import describe
+from studio.describe import describe
 from studio.shot import read_recipe
 from ui._screen import print_facts, print_json
 

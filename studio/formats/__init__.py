@@ -4,11 +4,22 @@ Read: peft and diffusers in all their dialects, kohya's sd-scripts, LyCORIS (LoC
 full, DoRA) and DiffuseKronA's authors. Written: diffusers, kohya, LyCORIS.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from studio.formats.metadata import FAMILIES, Facts, file_metadata, read_facts
 from studio.formats.names import kohya_name, layer_name
-from studio.formats.read import read_deltas
 from studio.formats.survey import Contents, survey
-from studio.formats.write import lora_metadata, own_tensors, to_diffusers, to_kohya, to_lycoris
+
+if TYPE_CHECKING:
+    from studio.formats.read import read_deltas
+    from studio.formats.write import (
+        lora_metadata,
+        own_tensors,
+        to_diffusers,
+        to_kohya,
+        to_lycoris,
+    )
 
 __all__ = [
     "FAMILIES",
@@ -26,3 +37,19 @@ __all__ = [
     "to_kohya",
     "to_lycoris",
 ]
+
+# These need PyTorch, which takes seconds to import; what a file is can be told without.
+_HOMES = {
+    "lora_metadata": "studio.formats.write",
+    "own_tensors": "studio.formats.write",
+    "read_deltas": "studio.formats.read",
+    "to_diffusers": "studio.formats.write",
+    "to_kohya": "studio.formats.write",
+    "to_lycoris": "studio.formats.write",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'studio.formats' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studio.errors import BadInput
 from studio.formats.names import layer_name
-from studio.tensorfile import Header
+from studio.header import Header
 
 __all__ = ["Contents", "Leaves", "inputs", "survey"]
 

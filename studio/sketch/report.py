@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+from studio.files import replacing
 from studio.sketch import autoencoder, captions, judge, world
 from studio.sketch.corpus import everything
-from studio.tensorfile import replacing
 
 __all__ = ["Measured", "generate", "main", "measure_base"]
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import trainers
-from studio.adapter import Adapter, check_fits, describe, load_adapter
+from studio.adapter import Adapter, check_fits, load_adapter
 from studio.base import Base, load_base, real_config
 from studio.delta import Delta, Sparse, attach
+from studio.describe import describe
 from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import assert_lent, assert_resumes, learned
