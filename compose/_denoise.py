@@ -1,11 +1,13 @@
-"""The one place that runs the UNet: a shot's noise becomes latents, step by step.
+"""A shot's noise becomes latents, step by step.
+
+What a method asks for at a step is known before the first (`record`), so the first question of a
+step has all of them evaluated, as rows of one batch where that is worth it (compose/_evaluate.py).
 
 Weights are folded only while the UNet runs: whenever the caller has control, between two steps,
 after the last, or when iteration was stopped early, the base is its own self bit for bit.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -16,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from compose._deep import keeping, reusing
+from compose._evaluate import Answer, Asked, evaluate
 from compose._fold import (
-    Blend,
+    Blends,
     Change,
     blends,
     carries_deltas,
@@ -26,7 +28,7 @@ from compose._fold import (
     ingredients,
     kept_on,
 )
-from compose._method import Method, Mix, Plan, record
+from compose._method import Call, Eps, Method, Mix, Plan, record
 from compose._preview import fit_palette, paint
 from compose.merge import Merge
 from studio.base import Text
@@ -112,16 +114,21 @@ def denoise(base: "Base", shot: "Shot") -> Generator[Step | Done, None, None]:
     steps = -(-len(timesteps) // scheduler.order)
     changes = ingredients(base, adapters)
     plan = kept_on(base).plan(method, changes, steps)
-    lent = _Lent(base, shot, changes)
-    lent.settle(plan, steps)
-    return _steps(lent, plan, scheduler, timesteps)
+    lent = Lent(base, shot, changes)
+    asked = record(plan, steps)
+    lent.settle(asked)
+    return _steps(lent, plan, asked, scheduler, timesteps)
 
 
 def _steps(
-    lent: "_Lent", plan: Plan, scheduler: Scheduler, timesteps: Tensor
+    lent: "Lent",
+    plan: Plan,
+    asked: Sequence[Sequence[Call]],
+    scheduler: Scheduler,
+    timesteps: Tensor,
 ) -> Generator[Step | Done, None, None]:
     order = scheduler.order  # of a second-order scheduler a step is two timesteps
-    steps = -(-len(timesteps) // order)
+    steps = len(asked)
     generator = torch.Generator().manual_seed(lent.shot.seed)
     with torch.no_grad():
         latents = _start(lent.base, lent.shot, scheduler, timesteps, generator)
@@ -131,14 +138,14 @@ def _steps(
         with torch.no_grad():  # not over the yield, which would switch gradients off for others
             for timestep in timesteps[step * order : (step + 1) * order]:
                 scaled = scheduler.scale_model_input(latents, timestep)
-                predicted = plan.predict(step, partial(lent.predict, scaled, timestep))
+                predicted = plan.predict(step, lent.eps(scaled, timestep, asked[step]))
                 clean = _clean(lent.base, scaled, predicted, timestep)
                 latents = advance(predicted, timestep, latents, return_dict=False)[0]
         yield Step(step + 1, steps, latents, clean, lent.paint)
     yield Done(steps, latents)
 
 
-class _Lent:
+class Lent:
     """The base as one shot uses it: evaluates the UNet and encodes the texts under a mix."""
 
     def __init__(self, base: "Base", shot: "Shot", changes: list[Change]) -> None:
@@ -146,44 +153,71 @@ class _Lent:
         self.shot = shot
         self.changes = changes
         self.kept = kept_on(base)
-        self.size = (cast(int, shot.height), cast(int, shot.width))
+        size = (cast(int, shot.height), cast(int, shot.width))
+        self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
         self.reused: set[Mix] = set()
         self.deep: dict[Mix, Tensor] = {}
         # Deltas in training change unseen, so what text encoders say with them is not to be kept.
         encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
         self._training = carries_deltas(encoders)
-        self._weights: dict[Mix, dict[str, Tensor]] = {}
-        self._texts: dict[Mix, Text] = {}
+        self._blends: dict[tuple[Mix, bool], Blends] = {}
+        self._texts: dict[Blends, Text] = {}
 
-    def settle(self, plan: Plan, steps: int) -> None:
+    def settle(self, asked: Sequence[Sequence[Call]]) -> None:
         """Look the whole plan over: let go of what other mixes left, note what will be reused."""
-        calls = {call for calls in record(plan, steps) for call in calls}
+        calls = {call for step in asked for call in step}
         self.reused = {call.reuse for call in calls if call.reuse is not None}
         mixes = {call.mix for call in calls}
-        weights = {entry for mix in mixes for entry in self._blends(mix, unet=True).items()}
-        texts = {frozenset(self._blends(mix, unet=False).items()) for mix in mixes}
-        self.kept.release(weights, texts)
+        self.kept.release(
+            {self.blends(mix, unet=True) for mix in mixes},
+            {self.blends(mix, unet=False) for mix in mixes},
+        )
 
-    def predict(
-        self, latents: Tensor, timestep: Tensor, mix: Mix, reuse: Mix | None = None
-    ) -> Tensor:
-        """The guided prediction [1, 4, h, w] for latents [1, 4, h, w]; see _method.Eps."""
-        text = self._text(mix)
-        rows = text.hidden.shape[0]
-        base = self.base
-        time_ids = base.time_ids(original=self.size, crop=(0, 0), target=self.size)
-        with ExitStack() as stack:
-            stack.enter_context(folded(base.layers(), self._worn(mix)))
-            if reuse is not None:
-                stack.enter_context(reusing(base.unet, self.deep[reuse]))
-            deep = stack.enter_context(keeping(base.unet)) if mix in self.reused else []
-            both = base.predict(latents.expand(rows, -1, -1, -1), timestep, text, time_ids=time_ids)
-        if deep and reuse is None:
-            self.deep[mix] = deep[0]
-        if rows == 1:
-            return both
-        without, prompted = both.chunk(2)
+    def eps(self, latents: Tensor, timestep: Tensor, foreseen: Sequence[Call]) -> Eps:
+        """Evaluates the UNet at scaled latents [1, 4, h, w]; see _method.Eps.
+
+        foreseen: what will be asked for, all of it answered with the first question.
+        """
+        answers: dict[Call, Tensor] = {}
+
+        def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
+            call = Call(mix, reuse)
+            if call not in answers:
+                calls = foreseen if call in foreseen else [call]
+                asked = [self.ask(one, latents, timestep) for one in calls]
+                for one, answer in zip(calls, evaluate(self.base, asked), strict=True):
+                    answers[one] = self.hear(one, answer)
+            return answers[call]
+
+        return eps
+
+    def ask(self, call: Call, latents: Tensor, timestep: Tensor) -> Asked:
+        """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
+        return Asked(
+            latents,
+            timestep,
+            self._text(call.mix),
+            self.blends(call.mix, unet=True),
+            time_ids=self.time_ids,
+            deep=None if call.reuse is None else self.deep[call.reuse],
+            keeps=call.mix in self.reused and call.reuse is None,
+        )
+
+    def hear(self, call: Call, answer: Answer) -> Tensor:
+        """The guided prediction [1, 4, h, w] that a call is answered with."""
+        if call.mix in self.reused and answer.deep is not None:
+            self.deep[call.mix] = answer.deep
+        if len(answer.noise) == 1:
+            return answer.noise
+        without, prompted = answer.noise.chunk(2)
         return without + self.shot.guidance * (prompted - without)
+
+    def blends(self, mix: Mix, *, unet: bool) -> Blends:
+        """What the UNet or the text encoders wear under a mix."""
+        key = mix, unet
+        if key not in self._blends:
+            self._blends[key] = blends(mix, self.changes, unet=unet)
+        return self._blends[key]
 
     def paint(self, latents: Tensor) -> Image.Image:
         """A quick look at latents, in the picture's size."""
@@ -191,27 +225,14 @@ class _Lent:
             self.kept.palette = fit_palette(self.base)
         return paint(latents, self.kept.palette, factor=self.base.latent_factor)
 
-    def _blends(self, mix: Mix, *, unet: bool) -> dict[str, Blend]:
-        return blends(mix, self.changes, unet=unet)
-
-    def _worn(self, mix: Mix) -> dict[str, Tensor]:
-        """The UNet's changed weights under a mix, by layer."""
-        if mix not in self._weights:
-            kept = self.kept.weights
-            wanted = self._blends(mix, unet=True)
-            for layer, blend in wanted.items():
-                if (layer, blend) not in kept:
-                    kept[layer, blend] = changed_weight(layer, blend, self.changes)
-            self._weights[mix] = {layer: kept[layer, blend] for layer, blend in wanted.items()}
-        return self._weights[mix]
-
     def _text(self, mix: Mix) -> Text:
         """hidden [2, L, D], the negative prompt first, or [1, L, D] without guidance."""
-        if mix not in self._texts:
-            self._texts[mix] = self._encode(self._blends(mix, unet=False))
-        return self._texts[mix]
+        wanted = self.blends(mix, unet=False)
+        if wanted not in self._texts:
+            self._texts[wanted] = self._encode(wanted)
+        return self._texts[wanted]
 
-    def _encode(self, wanted: dict[str, Blend]) -> Text:
+    def _encode(self, wanted: Blends) -> Text:
         guided = self.shot.guidance > 1
         zero = self.base.zero_negative and not self.shot.negative
         texts = [self.shot.negative] if guided and not zero else []
@@ -222,15 +243,13 @@ class _Lent:
         hidden = torch.cat([one.hidden for one in found])
         return Text(hidden, torch.cat(pooled) if pooled else None)
 
-    def _encode_one(self, text: str, wanted: dict[str, Blend]) -> Text:
+    def _encode_one(self, text: str, wanted: Blends) -> Text:
         """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
         layers = self.base.layers()
-        key = (text, frozenset(wanted.items()))
+        key = (text, wanted)
         if key in self.kept.texts and not self._training:
             return self.kept.texts[key]
-        weights = {
-            layer: changed_weight(layer, blend, self.changes) for layer, blend in wanted.items()
-        }
+        weights = {layer: changed_weight(layer, blend, layers) for layer, blend in wanted}
         with torch.no_grad(), folded(layers, weights):
             encoded = self.base.encode_text([text])
         if not self._training:

@@ -1,8 +1,8 @@
 """Changed weights: computed once for a mix, kept between pictures, let go when the mix changes.
 
-Kept beside a base: the plan, the folded weights and the encoded texts of its last shot, and the
-palette of the previews. The base itself is changed only inside `studio.delta.folded`, which swaps
-storages.
+Kept beside a base: the plan, the changed weights and the encoded texts of its last shot, and the
+palette of the previews. The base itself is changed only inside `studio.delta.folded` and
+`compose._rows.Fitting.worn`, which swap storages.
 """
 
 import copy
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from compose._method import Combine, Method, Mix, Plan
-from studio.delta import Layer
+from compose._rows import Factors, Fitting
+from studio.delta import Layer, LowRank
 
 if TYPE_CHECKING:
     from studio.adapter import Adapter
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Blend",
+    "Blends",
     "Change",
     "Kept",
     "blends",
     "carries_deltas",
     "changed_weight",
+    "factors",
     "ingredients",
     "kept_on",
 ]
@@ -43,8 +46,8 @@ class Blend(NamedTuple):
     combine: Combine | None
 
 
-# What the text encoders carry, as a whole.
-TextBlend = frozenset[tuple[str, Blend]]
+# What the UNet or the text encoders carry, as a whole.
+Blends = frozenset[tuple[str, Blend]]
 
 MOST_TEXTS = 64
 
@@ -64,12 +67,7 @@ class Change:
 
     def change(self, layer: str) -> Tensor:
         """float32, shaped as the layer's weight and beside it: the change at strength 1."""
-        weight = cast(Layer, self.layers[layer]).weight.detach()
-        delta = self.adapter.deltas[layer]
-        if any(tensor.device != weight.device for tensor in delta.parameters()):
-            delta = copy.deepcopy(delta).to(weight.device)  # of one layer at a time
-        with torch.no_grad():
-            return delta.dense(weight).detach()  # it may be a view of what is trained
+        return _change(self.adapter, layer, self.layers)
 
 
 @dataclass
@@ -77,8 +75,12 @@ class Kept:
     """What outlives a picture, for the next one on the same base."""
 
     weights: dict[tuple[str, Blend], Tensor] = field(default_factory=dict)
-    texts: dict[tuple[str, TextBlend], "Text"] = field(default_factory=dict)
+    # By the stretches of a batch: their rows and what they wear.
+    fittings: dict[tuple[tuple[int, Blends], ...], Fitting] = field(default_factory=dict)
+    texts: dict[tuple[str, Blends], "Text"] = field(default_factory=dict)
     palette: Tensor | None = None
+    # Of latents [h, w], where the memory held no more.
+    most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     _planned: tuple[object, Plan] | None = None
 
     def plan(self, method: Method, changes: "Sequence[Change]", steps: int) -> Plan:
@@ -89,10 +91,14 @@ class Kept:
             self._planned = wanted, method.prepare(changes, steps)
         return self._planned[1]
 
-    def release(self, weights: set[tuple[str, Blend]], texts: set[TextBlend]) -> None:
-        """Let go of what neither these weights, these texts' encoders nor the plain base need."""
+    def release(self, unet: set[Blends], texts: set[Blends]) -> None:
+        """Let go of what neither these UNets, these texts' encoders nor the plain base need."""
         texts = texts | {frozenset()}
+        weights = frozenset[tuple[str, Blend]]().union(*unet)
         self.weights = {key: kept for key, kept in self.weights.items() if key in weights}
+        self.fittings = {
+            key: kept for key, kept in self.fittings.items() if all(worn in unet for _, worn in key)
+        }
         inside = [(key, kept) for key, kept in self.texts.items() if key[1] in texts]
         self.texts = dict(inside[-MOST_TEXTS:])
 
@@ -113,10 +119,10 @@ def ingredients(base: "Base", pairs: "Iterable[tuple[Adapter, float]]") -> list[
     ]
 
 
-def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> dict[str, Blend]:
+def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> Blends:
     """What each changed tensor carries under a mix, in the UNet or in the text encoders.
 
-    Keyed as `studio.delta.folded` wants them: a layer's name, or with ".bias" behind it.
+    Named as `studio.delta.folded` wants them: by a layer, or with ".bias" behind it.
     """
     found: dict[str, list[tuple[Adapter, int, float]]] = {}
     for part in mix.parts if unet or mix.text is None else mix.text:
@@ -132,23 +138,21 @@ def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> dict[str, Blen
                 found.setdefault(layer, []).append(entry)
                 if delta.bias is not None:
                     found.setdefault(f"{layer}.bias", []).append(entry)
-    return {name: Blend(tuple(entries), mix.combine) for name, entries in found.items()}
+    return frozenset((name, Blend(tuple(of), mix.combine)) for name, of in found.items())
 
 
-def changed_weight(name: str, blend: Blend, changes: Sequence[Change]) -> Tensor:
+def changed_weight(name: str, blend: Blend, layers: Mapping[str, nn.Module]) -> Tensor:
     """W + sum of strength x dW, or what they combine to, in float32; kept in W's own precision.
 
     name: of a layer, or with ".bias" behind it for the sum over its bias.
     """
-    of = {change.adapter: change for change in changes}
-    layers = changes[0].layers
     is_weight = name in layers
     layer = cast(Layer, layers[name if is_weight else name.removesuffix(".bias")])
     own = cast(Tensor, layer.weight if is_weight else layer.bias).detach()
     shares = []
     for adapter, _, strength in blend.shares:
         if is_weight:
-            change = of[adapter].change(name)
+            change = _change(adapter, name, layers)
         else:
             bias = adapter.deltas[name.removesuffix(".bias")].bias
             assert bias is not None  # or there were no such name
@@ -159,9 +163,35 @@ def changed_weight(name: str, blend: Blend, changes: Sequence[Change]) -> Tensor
     return sum(shares, own.float()).to(own.dtype)
 
 
+def factors(name: str, blend: Blend, layers: Mapping[str, nn.Module]) -> Factors | None:
+    """The same change as factors in W's own precision; None where it is not low-rank."""
+    deltas = [adapter.deltas[name] for adapter, _, _ in blend.shares if name in layers]
+    if blend.combine is not None or not deltas:
+        return None
+    weight = cast(Layer, layers[name]).weight
+    downs, ups = [], []
+    for delta, (_, _, strength) in zip(deltas, blend.shares, strict=True):
+        if not isinstance(delta, LowRank) or delta.magnitude is not None:
+            return None
+        downs.append(delta.down.detach().view(delta.rank, *weight.shape[1:]).to(weight))
+        up = delta.up.detach().flatten(1).to(weight.device, torch.float32)
+        ups.append((strength * delta.scale * up).to(weight.dtype))
+    return Factors(torch.cat(downs), torch.cat(ups, dim=1))
+
+
 def carries_deltas(layers: Mapping[str, nn.Module]) -> bool:
     """Whether a training has its deltas attached to any of these layers just now."""
     return any("forward" in vars(layer) for layer in layers.values())
+
+
+def _change(adapter: "Adapter", layer: str, layers: Mapping[str, nn.Module]) -> Tensor:
+    """An adapter's change to a layer at strength 1; see Change.change."""
+    weight = cast(Layer, layers[layer]).weight.detach()
+    delta = adapter.deltas[layer]
+    if any(tensor.device != weight.device for tensor in delta.parameters()):
+        delta = copy.deepcopy(delta).to(weight.device)  # of one layer at a time
+    with torch.no_grad():
+        return delta.dense(weight).detach()  # it may be a view of what is trained
 
 
 def _version(adapter: "Adapter") -> int:

@@ -140,7 +140,7 @@ class Base:
 
         texts: B prompts.  Returns hidden [B, L, D] and pooled [B, P] or None, in `dtype`.
         """
-        self._bring(*self.text_encoders)
+        self.bring(*self.text_encoders)
         hidden: list[Tensor] = []
         pooled = None
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
@@ -187,7 +187,7 @@ class Base:
         return drawn.mean.float() * factor, drawn.std.float() * factor
 
     def _posterior(self, pixels: Tensor) -> DiagonalGaussianDistribution:
-        self._bring(self.vae)
+        self.bring(self.vae)
         return self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)[0]
 
     @torch.no_grad()
@@ -196,7 +196,7 @@ class Base:
 
         latents: [B, 4, h, w], scaled.  Returns [B, 3, h*f, w*f], float32 in 0 .. 1.
         """
-        self._bring(self.vae)
+        self.bring(self.vae)
         scaled = latents.to(self.device, torch.float32) / self.vae.config["scaling_factor"]
         decoded = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         if self.vae.dtype != torch.float32 and not torch.isfinite(decoded).all():
@@ -231,7 +231,7 @@ class Base:
         time_ids: [6] or [B, 6]; None means uncropped pictures of the latents' own size.
         Returns [B, 4, h, w], float32: noise or velocity, see `prediction_type`.
         """
-        self._bring(self.unet)
+        self.bring(self.unet)
         added = None
         if self.family == "sdxl":
             if time_ids is None:
@@ -283,7 +283,7 @@ class Base:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def _bring(self, *parts: nn.Module) -> None:
+    def bring(self, *parts: nn.Module) -> None:
         """When offloading, put these parts on the device and all others on the CPU."""
         if not self.offload:
             return

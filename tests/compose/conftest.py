@@ -1,6 +1,7 @@
 """What rendering is compared with: diffusers, peft's layers, and weights that are added to."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -11,8 +12,10 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
+from compose import Eps, Mix
 from compose._denoise import Scheduler
 from compose._fold import Change
+from compose._method import Ingredient
 from studio.adapter import Adapter, load_adapter
 from studio.base import Base, Text, load_base
 from studio.delta import Delta, Dense, Kron, LowRank, Sparse
@@ -163,6 +166,24 @@ def on_layers(pairs: Sequence[tuple[Adapter, float]]) -> list[Change]:
         for name, delta in adapter.deltas.items()
     }
     return [Change(adapter, strength, layers, 0) for adapter, strength in pairs]
+
+
+@dataclass(frozen=True)
+class Asks:
+    """A method that asks for the same mixes at every step and returns the mean."""
+
+    mixes: tuple[Mix, ...]
+    reused: Mix | None = None
+
+    def check(self, adapters: Sequence[Adapter]) -> None:
+        pass
+
+    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Asks":
+        return self
+
+    def predict(self, step: int, eps: Eps) -> Tensor:
+        reuse = self.reused if step else None
+        return torch.stack([eps(mix, reuse) for mix in self.mixes]).mean(0)
 
 
 # Adapters with their strengths and, where not all, the layers that they are for.

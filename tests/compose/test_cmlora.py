@@ -231,17 +231,19 @@ def test_caching_shows_and_spares_the_deep_blocks(sdxl: Base, forms: list[Adapte
     pairs = ((forms[1], 1.0), (forms[2], 1.0))
     shot = Shot("a cat", steps=4, adapters=pairs, method=CMLoRA(interval=2))
     runs: list[int] = []
-    deep = sdxl.unet.mid_block.resnets[0].register_forward_hook(lambda *_: runs.append(1))
+    deep = sdxl.unet.mid_block.resnets[0].register_forward_hook(
+        lambda _, given, __: runs.append(len(given[0]) // 2)
+    )
     try:
         cached = render(sdxl, shot, output="latents")
-        assert len(runs) == 3  # both at the first step, one at the third
+        assert runs == [2, 1]  # both at the first step, one at the third
         runs.clear()
         full = render(
             sdxl,
             dataclasses.replace(shot, method=CMLoRA(interval=2, cache=False)),
             output="latents",
         )
-        assert len(runs) == 8
+        assert runs == [2] * 4
     finally:
         deep.remove()
     assert not torch.allclose(cached, full, atol=1e-3)

@@ -1,8 +1,6 @@
 """The engine: what it lends, keeps and gives back."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -10,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import compose._denoise as engine
-from compose import Done, Eps, Mix, Part, Step, denoise, render
+import compose._denoise
+import compose._evaluate
+from compose import Call, Done, Mix, Part, Step, denoise, render
+from compose._denoise import Lent
 from compose._fold import kept_on
-from compose._method import Ingredient
 from studio.adapter import Adapter, load_adapter
 from studio.base import Base, Text
 from studio.delta import Dense, LowRank, attach
 from studio.errors import BadInput
 from studio.shot import Shot
-from tests.compose.conftest import bits, noise, same_bits
+from tests.compose.conftest import Asks, bits, noise, same_bits
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 TEXT_LAYER = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
@@ -38,24 +37,6 @@ def second(lora_files: dict[str, tuple[Path, Path]]) -> Adapter:
 @pytest.fixture(scope="session")
 def shot(lora: Adapter) -> Shot:
     return Shot("a robot in ink", steps=3, adapters=((lora, 0.8),))
-
-
-@dataclass(frozen=True)
-class Asks:
-    """A method that asks for the same mixes at every step and returns the mean."""
-
-    mixes: tuple[Mix, ...]
-    reused: Mix | None = None
-
-    def check(self, adapters: Sequence[Adapter]) -> None:
-        pass
-
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Asks":
-        return self
-
-    def predict(self, step: int, eps: Eps) -> Tensor:
-        reuse = self.reused if step else None
-        return torch.stack([eps(mix, reuse) for mix in self.mixes]).mean(0)
 
 
 def latents(base: Base, shot: Shot) -> Tensor:
@@ -190,7 +171,8 @@ def test_weights_and_texts_are_kept_for_the_next_picture(
     kept = dict(kept_on(sdxl).weights)
     assert {name for name, _ in kept} == {n for n in shot_layers(shot) if n.startswith("unet.")}
     with monkeypatch.context() as still:
-        still.setattr(engine, "changed_weight", forbidden)
+        still.setattr(compose._evaluate, "changed_weight", forbidden)
+        still.setattr(compose._evaluate, "fit", forbidden)
         still.setattr(sdxl, "encode_text", forbidden)
         latents(sdxl, dataclasses.replace(shot, seed=1))
     latents(sdxl, dataclasses.replace(shot, adapters=((second, 0.5),)))
@@ -295,13 +277,13 @@ def test_deep_features_are_reused(sdxl: Base, shot: Shot) -> None:
 def test_fresh_deep_features_are_as_good_as_computed(bases: dict[str, Base], family: str) -> None:
     """At the very same latents and timestep nothing is lost by reusing."""
     base = bases[family]
-    lent = engine._Lent(base, Shot("a cat", steps=1).settled(base), [])
+    lent = Lent(base, Shot("a cat", steps=1).settled(base), [])
     mix = Mix(())
-    lent.reused = {mix}
+    lent.settle([[Call(mix)], [Call(mix, reuse=mix)]])
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        full = lent.predict(start, torch.tensor(500), mix)
-        again = lent.predict(start, torch.tensor(500), mix, reuse=mix)
+    eps = lent.eps(start, torch.tensor(500), [])
+    full = eps(mix)
+    again = eps(mix, reuse=mix)
     assert torch.equal(again, full)
 
 

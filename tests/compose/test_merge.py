@@ -66,7 +66,8 @@ def combined(method: Merge, pairs: list[tuple[Adapter, float]]) -> Tensor:
     torch.nn.init.zeros_(mixed[0].layers["unet.a"].weight)  # type: ignore[arg-type]
     method.check([adapter for adapter, _ in pairs])
     ((call,),) = record(method.prepare(mixed, 1), 1)
-    return changed_weight("unet.a", blends(call.mix, mixed, unet=True)["unet.a"], mixed)
+    worn = dict(blends(call.mix, mixed, unet=True))
+    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers)
 
 
 @pytest.fixture(scope="module")

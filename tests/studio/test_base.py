@@ -341,7 +341,7 @@ def test_offloading_keeps_only_the_part_at_work_on_the_device(sdxl_folder: Path)
     """There is no GPU to move to here: the meta device stands for it."""
     base = load_base(sdxl_folder)
     base.offload, base.device = True, torch.device("meta")
-    base._bring(base.unet)
+    base.bring(base.unet)
     assert base.unet.device.type == "meta"
     assert {part.device.type for part in (base.vae, *base.text_encoders)} == {"cpu"}
 
