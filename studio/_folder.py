@@ -1,6 +1,5 @@
 """Opening a base in the diffusers layout: model_index.json and a folder for each part."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,21 +14,18 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from studio._family import JSON, check_unet, read_json
 from studio._find import weight_variant
 from studio.errors import BadInput
 
 __all__ = [
-    "JSON",
     "Parts",
-    "check_unet",
     "open_folder",
     "quietly",
-    "read_json",
     "settled",
     "vae_dtype",
 ]
 
-JSON = dict[str, object]
 Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
 
 
@@ -127,24 +123,6 @@ def vae_dtype(config: JSON, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def check_unet(config: JSON, where: str) -> str:
-    """The family ("sd1", "sd2", "sdxl") that a UNet's configuration belongs to, or BadInput."""
-    if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
-        raise BadInput(
-            f"{where} is a {config['_class_name']}: bases are of the SD 1.x, SD 2.x or SDXL family."
-        )
-    if config.get("in_channels", 4) != 4:
-        raise BadInput(
-            f"{where} takes {config['in_channels']} latent channels (an inpainting, depth or "
-            "editing model); give a text-to-image base, which takes 4."
-        )
-    if config.get("addition_embed_type") == "text_time":
-        if config.get("projection_class_embeddings_input_dim") == 2560:
-            raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
-        return "sdxl"
-    return "sd2" if config.get("use_linear_projection") else "sd1"
-
-
 def settled(parts: Parts, where: str) -> None:
     """Freeze every weight; raise BadInput where one was missing from the files."""
     for module in (parts.unet, parts.vae, *parts.text_encoders):
@@ -162,19 +140,6 @@ def settled(parts: Parts, where: str) -> None:
                 f"{where}: the tokenizer knows {len(tokenizer)} tokens but the text encoder "
                 f"{rows}: they do not belong together."
             )
-
-
-def read_json(path: Path) -> JSON:
-    """A JSON object from a file, or BadInput."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing: the base is not whole.") from error
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} could not be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{path} could not be read as JSON: it holds no object.")
-    return found
 
 
 @contextmanager

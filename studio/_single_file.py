@@ -13,19 +13,18 @@ from diffusers.loaders.single_file_utils import (
     create_diffusers_clip_model_from_ldm,
 )
 from huggingface_hub import snapshot_download, try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from studio._family import JSON, check_unet, checkpoint_header, detect_family, read_json
 from studio._find import hub_reachable
-from studio._folder import JSON, Parts, check_unet, quietly, read_json, settled, vae_dtype
+from studio._folder import Parts, quietly, settled, vae_dtype
 from studio.errors import BadInput
 
-__all__ = ["CONFIGS", "detect_family", "open_single_file"]
+__all__ = ["CONFIGS", "open_single_file"]
 
 CONFIGS = Path(__file__).parent / "configs"
 REAL = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
-CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 # Every CLIP text encoder here shares one vocabulary; only the padding differs.
 PADDING = {"sd1": ("<|endoftext|>",), "sd2": ("!",), "sdxl": ("<|endoftext|>", "!")}
 VOCABULARIES = (
@@ -34,8 +33,6 @@ VOCABULARIES = (
     ("stabilityai/stable-diffusion-xl-base-1.0", "tokenizer/"),
     ("stabilityai/stable-diffusion-2-1", "tokenizer/"),
 )
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto") -> Parts:
@@ -46,7 +43,7 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
 
     Raises BadInput where the file is no such checkpoint, is damaged, or has no tokenizer at hand.
     """
-    shapes, metadata = _header(path)
+    shapes, metadata = checkpoint_header(path)
     family = detect_family(shapes, str(path))
     beside = path.with_suffix("")
     own = (beside / "unet" / "config.json").is_file()
@@ -71,52 +68,6 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
         raise BadInput(f"The checkpoint {path} could not be opened: {reason}") from error
     settled(parts, str(path))
     return parts
-
-
-def _header(path: Path) -> tuple[Shapes, dict[str, str]]:
-    """Shapes and metadata of a safetensors file, without its tensors."""
-    if path.suffix.lower() != ".safetensors":
-        raise BadInput(f"{path} is not a base: give a .safetensors file or a diffusers folder.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = file.keys()
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
-            return shapes, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"{path} is not a whole safetensors file ({error}): download it again."
-        ) from error
-
-
-def detect_family(shapes: Shapes, where: str) -> str:
-    """ "sd1", "sd2" or "sdxl", from the keys of a checkpoint in the original layout.
-
-    Raises BadInput for adapters, refiners, inpainting models and other architectures.
-    """
-    if CONV_IN not in shapes:
-        if any("lora" in key or "lokr_" in key or "hada_" in key for key in shapes):
-            raise BadInput(
-                f"{where} is an adapter, not a base: give it with --adapter, and as base the "
-                "model it was made for."
-            )
-        raise BadInput(
-            f"{where} is not a Stable Diffusion 1.x, 2.x or XL checkpoint (it has no {CONV_IN})."
-        )
-    if shapes[CONV_IN][1] != 4:
-        raise BadInput(
-            f"{where} takes {shapes[CONV_IN][1]} latent channels (an inpainting, depth or editing "
-            "model); give a text-to-image base, which takes 4."
-        )
-    for prefix, family in (
-        ("conditioner.embedders.1.model.", "sdxl"),
-        ("cond_stage_model.model.", "sd2"),
-        ("cond_stage_model.transformer.text_model.", "sd1"),
-    ):
-        if any(key.startswith(prefix) for key in shapes):
-            return family
-    if any(key.startswith("conditioner.embedders.0.model.") for key in shapes):
-        raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
-    raise BadInput(f"{where} holds no text encoder: give a full checkpoint, not the UNet alone.")
 
 
 def _noise(

@@ -31,8 +31,9 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from studio._family import JSON, check_unet, read_json
 from studio._find import OURS, find_source
-from studio._folder import JSON, check_unet, open_folder, read_json
+from studio._folder import open_folder
 from studio._single_file import CONFIGS, open_single_file
 from studio.errors import BadInput
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from studio.errors import BadInput
 from studio.formats import Contents, read_facts, survey
+from studio.halves import halves_in
 from studio.header import Header, read_header
 
 __all__ = ["JSON", "adapter_file", "describe"]
@@ -20,21 +21,23 @@ def describe(path: str | Path) -> dict[str, JSON]:
     """What an adapter's file is.
 
     layers: of each component. forms: layers of each. ranks: layers of each low rank.
-    parameters: the trained numbers. Raises BadInput as `load_adapter`.
+    halves: of a B-LoRA. parameters: the trained numbers. Raises BadInput as `load_adapter`.
     """
     path = adapter_file(Path(path))
     header = read_header(path)
     contents = survey(header, path)
     facts = read_facts(header.metadata, path)
+    family = facts.family or contents.family
     return {
         "name": facts.name,
         "kind": facts.kind,
-        "family": facts.family or contents.family,
+        "family": family,
         "base": facts.base,
         "fingerprint": facts.fingerprint,
         "triggers": list(facts.triggers),
         "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
         "forms": dict(Counter(contents.forms.values())),
+        "halves": list(halves_in(contents.layers, family)),
         "ranks": _ranks(header, contents),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,

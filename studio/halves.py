@@ -5,6 +5,7 @@ same place stand in, the first two with attention on the way up; nobody showed t
 Nothing is read from metadata, so files of the authors' program have halves too.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapter import Adapter
 
-__all__ = ["HALVES", "block_of", "file_and_half", "half_of"]
+__all__ = ["HALVES", "block_of", "file_and_half", "half_of", "halves_in"]
 
 HALVES = {"content": 0, "style": 1}
 
@@ -34,6 +35,13 @@ def file_and_half(text: str) -> tuple[str, str]:
     if not file or half not in HALVES or Path(text).exists():
         return text, ""
     return file, half
+
+
+def halves_in(layers: Iterable[str], family: str) -> tuple[str, ...]:
+    """Which halves these layers make up; none where one of them belongs to neither."""
+    blocks = {f"{block_of(half, family)}.": half for half in HALVES}
+    found = {next((h for b, h in blocks.items() if layer.startswith(b)), "") for layer in layers}
+    return () if "" in found else tuple(half for half in HALVES if half in found)
 
 
 def half_of(adapter: "Adapter", half: str) -> "Adapter":

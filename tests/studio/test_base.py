@@ -23,8 +23,9 @@ from torch import nn
 
 import studio
 from studio import _find
+from studio._family import detect_family
 from studio._find import wanted_files
-from studio._single_file import _noise, detect_family
+from studio._single_file import _noise
 from studio.base import SCHEDULERS, Base, load_base, real_config
 from studio.errors import BadInput
 from tests.original import original_keys, save_original

@@ -1,0 +1,106 @@
+"""Of which family a base is, told from its configuration or its header, without PyTorch."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from studio.errors import BadInput
+
+__all__ = [
+    "JSON",
+    "check_unet",
+    "checkpoint_header",
+    "detect_family",
+    "family_of",
+    "read_json",
+]
+
+JSON = dict[str, object]
+Shapes = dict[str, tuple[int, ...]]
+CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
+
+
+def family_of(path: Path) -> str:
+    """ "sd1", "sd2" or "sdxl" of a diffusers folder or a checkpoint; BadInput for other things."""
+    if path.is_dir():
+        read_json(path / "model_index.json")
+        return check_unet(read_json(path / "unet" / "config.json"), str(path))
+    return detect_family(checkpoint_header(path)[0], str(path))
+
+
+def check_unet(config: JSON, where: str) -> str:
+    """The family ("sd1", "sd2", "sdxl") that a UNet's configuration belongs to, or BadInput."""
+    if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
+        raise BadInput(
+            f"{where} is a {config['_class_name']}: bases are of the SD 1.x, SD 2.x or SDXL family."
+        )
+    if config.get("in_channels", 4) != 4:
+        raise BadInput(
+            f"{where} takes {config['in_channels']} latent channels (an inpainting, depth or "
+            "editing model); give a text-to-image base, which takes 4."
+        )
+    if config.get("addition_embed_type") == "text_time":
+        if config.get("projection_class_embeddings_input_dim") == 2560:
+            raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
+        return "sdxl"
+    return "sd2" if config.get("use_linear_projection") else "sd1"
+
+
+def detect_family(shapes: Shapes, where: str) -> str:
+    """ "sd1", "sd2" or "sdxl", from the keys of a checkpoint in the original layout.
+
+    Raises BadInput for adapters, refiners, inpainting models and other architectures.
+    """
+    if CONV_IN not in shapes:
+        if any("lora" in key or "lokr_" in key or "hada_" in key for key in shapes):
+            raise BadInput(
+                f"{where} is an adapter, not a base: give it with --adapter, and as base the "
+                "model it was made for."
+            )
+        raise BadInput(
+            f"{where} is not a Stable Diffusion 1.x, 2.x or XL checkpoint (it has no {CONV_IN})."
+        )
+    if shapes[CONV_IN][1] != 4:
+        raise BadInput(
+            f"{where} takes {shapes[CONV_IN][1]} latent channels (an inpainting, depth or editing "
+            "model); give a text-to-image base, which takes 4."
+        )
+    for prefix, family in (
+        ("conditioner.embedders.1.model.", "sdxl"),
+        ("cond_stage_model.model.", "sd2"),
+        ("cond_stage_model.transformer.text_model.", "sd1"),
+    ):
+        if any(key.startswith(prefix) for key in shapes):
+            return family
+    if any(key.startswith("conditioner.embedders.0.model.") for key in shapes):
+        raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
+    raise BadInput(f"{where} holds no text encoder: give a full checkpoint, not the UNet alone.")
+
+
+def checkpoint_header(path: Path) -> tuple[Shapes, dict[str, str]]:
+    """Shapes and metadata of a safetensors file, without its tensors."""
+    if path.suffix.lower() != ".safetensors":
+        raise BadInput(f"{path} is not a base: give a .safetensors file or a diffusers folder.")
+    try:
+        with safe_open(path, framework="np") as file:
+            keys = file.keys()
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+            return shapes, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise BadInput(
+            f"{path} is not a whole safetensors file ({error}): download it again."
+        ) from error
+
+
+def read_json(path: Path) -> JSON:
+    """A JSON object from a file, or BadInput."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing: the base is not whole.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} could not be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} could not be read as JSON: it holds no object.")
+    return found
