@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import torch
 from PIL.Image import Image
 
-from studio.adapter import Adapter
+from studio.adapter import JSON, Adapter
 from studio.base import Base
 from studio.delta import Delta
 from studio.errors import BadInput
@@ -118,7 +119,7 @@ class Job:
             recipe={
                 "kind": kind_name(self.kind),
                 "options": dict(kind_options(self.kind)),
-                "training": _plain(self.recipe),
+                "training": cast(JSON, _plain(self.recipe)),
                 "examples": len(self.pictures.examples),
                 "steps": steps,
             },

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import compose
 from studio.adapter import Adapter, check_fits
@@ -23,7 +24,7 @@ __all__ = ["Order", "make_pictures"]
 class Order:
     """What was asked for. fields: of Shot, by name, those that were given and no others."""
 
-    fields: Mapping[str, object]
+    fields: Mapping[str, Any]
     loading: Mapping[str, object]
     like: Path | None
     count: int

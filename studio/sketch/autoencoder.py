@@ -4,6 +4,9 @@ Trained on everything the world can draw, the held-out styles and random texture
 crops (cheap and varied), then on whole pictures (the group norms see what they will see in use).
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (diffusers and transformers annotate what they take and give too narrowly)
+
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +121,7 @@ def settle_spread(vae: AutoencoderKL) -> None:
     spread = LATENT_NOISE / vae.config["scaling_factor"]  # scaled latents have a deviation of one
     half = len(vae.quant_conv.weight) // 2  # means first, then log-variances
     vae.quant_conv.weight[half:] = 0
+    assert vae.quant_conv.bias is not None
     torch.nn.init.constant_(vae.quant_conv.bias[half:], 2 * math.log(spread))
 
 

@@ -4,6 +4,9 @@ Everything is measured on scenes that no training saw, against the truth they we
 The figures are printed and kept beside the weights, with a sheet of pictures to look at.
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (diffusers and transformers annotate what they take and give too narrowly)
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

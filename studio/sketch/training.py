@@ -72,6 +72,7 @@ class Muon(torch.optim.Optimizer):
         for shape, group in alike.items():
             wanted = []
             for p in group:
+                assert p.grad is not None
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 momentum.lerp_(p.grad, 0.05)
                 wanted.append(p.grad.lerp(momentum, 0.95).flatten(1))
@@ -81,6 +82,7 @@ class Muon(torch.optim.Optimizer):
 
     def _step_adam(self, trained: list[nn.Parameter], rate: float) -> None:
         for p in trained:
+            assert p.grad is not None
             state = self.state[p]
             if not state:
                 state["count"] = torch.zeros(())

@@ -4,6 +4,9 @@ Every word of the world becomes one token; any other word is still spelled, piec
 made-up trigger such as "sks" has an encoding of its own.
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (diffusers and transformers annotate what they take and give too narrowly)
+
 import json
 from collections import Counter
 from pathlib import Path
