@@ -1,0 +1,196 @@
+"""How well does each kind learn? ``python -m tests.benchmarks.kinds``
+
+Every kind is trained as `studio train KIND` trains it on sketch, for the same number of steps, on
+held-out subjects and held-out styles, each in a process of its own. Judged are, as shares: whether
+what was learned is in pictures of unseen prompts; whether the rest of those prompts is followed
+(the other factors' mean); and whether prompts without the trigger still give what the base gives,
+with the adapter at full strength (the mean of subject, colour, background and style).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+SUBJECTS, STYLES = ("robot", "octopus"), ("ink", "neon")
+FACTORS = ("subject", "colour", "background", "style")
+KINDS = ("lora", "sara", "diffusekrona", "blora")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One training and what became of it. seconds: a step's median. kept: 0 to 1, as the rest."""
+
+    kind: str
+    concept: str
+    factor: str
+    parameters: int
+    bytes: int
+    peak_mb: float
+    seconds: float
+    right: float
+    followed: float
+    kept: float
+
+
+def main() -> None:
+    """Print the table for all kinds, or for those named."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kinds", description=__doc__)
+    parser.add_argument("kinds", nargs="*", default=KINDS)
+    parser.add_argument("--concepts", nargs="*", default=(*SUBJECTS, *STYLES))
+    parser.add_argument("--pictures", type=int, default=30, help="judged of each concept")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
+    parser.add_argument("--recipe", type=json.loads, default={}, help="options of the loop")
+    parser.add_argument("--base", default="sketch")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.alone:
+        print(json.dumps(asdict(learn(asked.kinds[0], asked.concepts[0], asked))))
+        return
+    found = [_in_fresh_process(kind, concept) for kind in asked.kinds for concept in asked.concepts]
+    if asked.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        Console().print(_table(found, f"{asked.base}, {asked.steps} steps"))
+
+
+def _in_fresh_process(kind: str, concept: str) -> Learned:
+    """The same command for one kind and one concept, so that its peak memory is its own."""
+    options = [arg for arg in sys.argv[1:] if arg != "--json"]
+    command = [sys.executable, "-m", "tests.benchmarks.kinds", kind, "--alone"]
+    command += [*_without(options, "--concepts"), "--concepts", concept]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Learned(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _without(options: Sequence[str], name: str) -> list[str]:
+    """The options without positional kinds and without the one named and its values."""
+    kept: list[str] = []
+    taking = ""
+    for option in options:
+        taking = option if option.startswith("--") else taking
+        if taking not in ("", name):
+            kept.append(option)
+    return kept
+
+
+def learn(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
+    """Train one kind on one concept and judge it."""
+    import studio
+    import trainers
+
+    base = studio.load_base(asked.base, device="cpu")
+    made = trainers.kinds()[kind](**asked.options)
+    with tempfile.TemporaryDirectory() as folder:
+        trigger = _draw(Path(folder) / "pictures", concept)
+        out = Path(folder) / "adapter.safetensors"
+        seconds, parameters = [], 0
+        for event in trainers.train(
+            made,
+            base,
+            Path(folder) / "pictures",
+            trigger=trigger,
+            out=out,
+            run=Path(folder) / "run",
+            **{"steps": asked.steps, "save_every": 0} | asked.recipe,
+        ):
+            if isinstance(event, trainers.Started):
+                parameters = event.parameters
+            if isinstance(event, trainers.Step):
+                seconds.append(event.seconds)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        factor = "style" if concept in STYLES else "subject"
+        shares = _judged(base, studio.load_adapter(out), concept, trigger, asked.pictures)
+        return Learned(
+            kind=kind,
+            concept=concept,
+            factor=factor,
+            parameters=parameters,
+            bytes=out.stat().st_size,
+            peak_mb=peak,
+            seconds=median(seconds),
+            right=shares["with"][factor],
+            followed=mean(shares["with"][name] for name in FACTORS if name != factor),
+            kept=mean(shares["without"][name] for name in FACTORS),
+        )
+
+
+def _draw(folder: Path, concept: str) -> str:
+    """The concept's pictures, five of a subject or ten of a style, and their trigger."""
+    from studio.sketch import examples
+
+    if concept in STYLES:
+        examples.draw_style(folder, concept, trigger=f"{concept} style")
+        return f"{concept} style"
+    examples.draw_subject(folder, concept, trigger=f"sks {concept}")
+    return f"sks {concept}"
+
+
+def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[str, dict]:
+    """Shares right by factor, for prompts with the trigger and for prompts without."""
+    import compose
+    import studio
+    from studio.sketch import captions, judge, world
+
+    is_style = concept in STYLES
+    named = {"styles" if is_style else "subjects": (concept,)}
+    shares = {}
+    for what, choice in (("with", named), ("without", {})):
+        rng = np.random.default_rng([21, what == "with"])
+        scenes = [world.sample(rng, accessory_rate=0.0, **choice) for _ in range(count)]
+        words = {"style" if is_style else "subject": trigger} if what == "with" else {}
+        pictures = [
+            compose.render(
+                base,
+                studio.Shot(
+                    captions.plain(scene, **words),
+                    base=base.source,
+                    adapters=((adapter, 1.0),),
+                    seed=number,
+                    steps=25,
+                    guidance=5.0,
+                ),
+            )
+            for number, scene in enumerate(scenes)
+        ]
+        shares[what] = judge.right(pictures, scenes)
+    return shares
+
+
+def _table(found: Sequence[Learned], title: str) -> Table:
+    columns = ("kind", "parameters", "file", "peak memory", "a step")
+    judged = ("subject right", "style right", "prompt followed", "base kept")
+    table = Table(*columns, *judged, title=title)
+    for kind in dict.fromkeys(one.kind for one in found):
+        own = [one for one in found if one.kind == kind]
+        table.add_row(
+            kind,
+            f"{own[0].parameters:,}",
+            f"{own[0].bytes / 1e6:.2f} MB",
+            f"{max(one.peak_mb for one in own):.0f} MB",
+            f"{median(one.seconds for one in own):.3f} s",
+            *(_share([one.right for one in own if one.factor == f]) for f in ("subject", "style")),
+            _share([one.followed for one in own]),
+            _share([one.kept for one in own]),
+        )
+    return table
+
+
+def _share(values: Sequence[float]) -> str:
+    return f"{mean(values):.0%}" if values else ""
+
+
+if __name__ == "__main__":
+    main()
