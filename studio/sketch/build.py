@@ -5,6 +5,9 @@ encoders and the UNet of `sketch`, then of `sketch-sd1`, and the judge. Half-pre
 to assets/; checkpoints and drawings to build/sketch/, which git ignores.
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (diffusers and transformers annotate what they take and give too narrowly)
+
 import argparse
 import json
 import shutil
@@ -35,7 +38,7 @@ CAPTIONS_PER_PICTURE = 4
 
 def main() -> None:
     """Build what the command line asks for; without options, everything in order."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m studio.sketch.build", description=main.__doc__)
     parser.add_argument("stage", nargs="*", help="vae, sketch, sketch-sd1, judge")
     parser.add_argument("--vae-steps", type=int, default=9_000)
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps of sketch")
@@ -86,11 +89,15 @@ def build_base(name: str, *, steps: int, export_only: bool) -> None:
     """Train one base's text encoders and UNet and write it to assets/`name`."""
     tokenizer = _tokenizer()
     torch.manual_seed(0)
-    make = denoiser.sdxl_denoiser if name == "sketch" else denoiser.sd1_denoiser
-    model = make(tokenizer)
+    if name == "sketch":
+        model, rate = denoiser.sdxl_denoiser(tokenizer), 1e-3
+    else:
+        text_encoder = denoiser.shortened(ASSETS / "sketch" / "text_encoder_2")
+        model, rate = denoiser.sd1_denoiser(text_encoder), 2e-3
     state = WORK / f"{name}.pt"
     if not export_only:
-        trained = denoiser.train(model, _lessons(tokenizer), Checkpoints(state), steps=steps)
+        lessons, checkpoints = _lessons(tokenizer), Checkpoints(state)
+        trained = denoiser.train(model, lessons, checkpoints, steps=steps, rate=rate)
         _follow(name, trained, unit="loss")
     model.load_state_dict(torch.load(state, weights_only=True)["average"])
     _export(name, model, tokenizer)

@@ -1,12 +1,17 @@
-"""The text encoders and UNets of the sketch bases, trained together from nothing.
+"""The text encoders and UNets of the sketch bases, trained together.
 
 `sketch` has SDXL's layout (two text encoders read one layer early, pooled text and
-micro-conditioning), `sketch-sd1` has SD 1.x's. Both predict epsilon over 1,000 scaled-linear
-steps, with min-SNR weights (Hang et al. 2023, gamma 5) and a tenth of the captions empty.
+micro-conditioning); `sketch-sd1` has SD 1.x's, and starts from what the second text encoder of
+`sketch` has learned to read. Both predict epsilon over 1,000 scaled-linear steps, with min-SNR
+weights (Hang et al. 2023, gamma 5) and a tenth of the captions empty.
 """
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (diffusers and transformers annotate what they take and give too narrowly)
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,11 +19,20 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.models.clip.modeling_clip import CLIPMLP
 
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate
 from studio.sketch.words import MAX_TOKENS
 
-__all__ = ["Denoiser", "Lessons", "schedule", "sd1_denoiser", "sdxl_denoiser", "train"]
+__all__ = [
+    "Denoiser",
+    "Lessons",
+    "schedule",
+    "sd1_denoiser",
+    "sdxl_denoiser",
+    "shortened",
+    "train",
+]
 
 EMPTY_CAPTIONS = 0.1
 MIN_SNR_GAMMA = 5.0
@@ -110,19 +124,49 @@ def sdxl_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
     return Denoiser(unet, encoders)
 
 
-def sd1_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
-    """SD 1.x's layout in small: four levels, attention on the first three, one text encoder."""
+def sd1_denoiser(text_encoder: CLIPTextModel) -> Denoiser:
+    """SD 1.x's layout in small: four levels, attention on the first three, one text encoder.
+
+    text_encoder: what it starts from, see `shortened`. Attention over all of a picture's latents
+    has one head: it is what a step of so small a UNet spends its time on.
+    """
     unet = UNet2DConditionModel(
         sample_size=16,
         down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        block_out_channels=(32, 64, 80, 64),
+        block_out_channels=(48, 64, 64, 48),
         layers_per_block=1,
-        attention_head_dim=2,
-        cross_attention_dim=96,
+        attention_head_dim=(1, 2, 2, 2),
+        cross_attention_dim=text_encoder.config.hidden_size,
         norm_num_groups=16,
     )
-    return Denoiser(unet, [CLIPTextModel(_text_config(tokenizer, 96, 3))])
+    return Denoiser(unet, [text_encoder])
+
+
+def shortened(folder: Path, *, width: int = 448) -> CLIPTextModel:
+    """A trained text encoder made smaller, to be trained on.
+
+    It loses its last layer, which SDXL's layout does not read either, and the hidden units of each
+    MLP that weigh least: `width` of them are left.
+    """
+    trained = CLIPTextModel.from_pretrained(folder)
+    config = CLIPTextConfig.from_pretrained(folder)
+    config.num_hidden_layers -= 1
+    config.intermediate_size = width
+    small = CLIPTextModel(config)
+    for layer in trained.encoder.layers:
+        _narrow(layer.mlp, width)
+    kept = small.state_dict().keys()
+    small.load_state_dict({k: v for k, v in trained.state_dict().items() if k in kept})
+    return small
+
+
+def _narrow(mlp: CLIPMLP, width: int) -> None:
+    """Keep the `width` hidden units of largest weights."""
+    weigh = mlp.fc1.weight.norm(dim=1) * mlp.fc2.weight.norm(dim=0)
+    kept = weigh.topk(width).indices.sort().values
+    mlp.fc1.weight.data, mlp.fc1.bias.data = mlp.fc1.weight.data[kept], mlp.fc1.bias.data[kept]
+    mlp.fc2.weight.data = mlp.fc2.weight.data[:, kept]
 
 
 def train(
@@ -131,8 +175,8 @@ def train(
     checkpoints: Checkpoints,
     *,
     steps: int,
+    rate: float,
     batch: int = 48,
-    rate: float = 1e-3,
 ) -> Iterator[Report]:
     """Train to `steps`, resuming from the newest checkpoint; the averaged weights are kept."""
     optimiser = torch.optim.AdamW(

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 import studio
 from compose import render
@@ -13,6 +15,7 @@ from studio.sketch import captions, judge, report, world
 from studio.sketch.corpus import everything
 
 ASSETS = Path(studio.__file__).parents[1] / "assets"
+PIPELINES = {"sketch": StableDiffusionXLPipeline, "sketch-sd1": StableDiffusionPipeline}
 
 
 def scenes(count: int, *, known: bool) -> list[world.Scene]:
@@ -20,10 +23,11 @@ def scenes(count: int, *, known: bool) -> list[world.Scene]:
     return [world.sample(rng) if known else everything(rng) for _ in range(count)]
 
 
-def test_diffusers_opens_it_and_draws_the_same_latents() -> None:
-    pipeline = StableDiffusionXLPipeline.from_pretrained(ASSETS / "sketch", local_files_only=True)
+@pytest.mark.parametrize("name", PIPELINES)
+def test_diffusers_opens_it_and_draws_the_same_latents(name: str) -> None:
+    pipeline = PIPELINES[name].from_pretrained(ASSETS / name, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    shot = studio.Shot("a red cat in space, watercolor", seed=3, steps=6, guidance=5.0)
+    shot = studio.Shot("a red cat in space, watercolor", base=name, seed=3, steps=6, guidance=5.0)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     theirs = pipeline(
         prompt=shot.prompt,
@@ -36,8 +40,8 @@ def test_diffusers_opens_it_and_draws_the_same_latents() -> None:
         output_type="latent",
         return_dict=False,
     )[0]
-    ours = render(studio.load_base("sketch", device="cpu"), shot, output="latents")
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    ours = render(studio.load_base(name, device="cpu"), shot, output="latents")
+    torch.testing.assert_close(ours, cast(torch.Tensor, theirs), rtol=1e-4, atol=1e-4)
 
 
 def test_the_weights_are_few_and_in_half_precision() -> None:
@@ -51,9 +55,10 @@ def test_the_judge_reads_drawings_of_the_whole_world() -> None:
     assert min(right.values()) > 0.93, right
 
 
-def test_pictures_follow_their_prompts() -> None:
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pictures_follow_their_prompts(name: str) -> None:
     """Far below what the report measures on hundreds, so that chance can't break it."""
-    base, asked = studio.load_base("sketch", device="cpu"), scenes(12, known=True)
+    base, asked = studio.load_base(name, device="cpu"), scenes(12, known=True)
     pictures = [
         render(base, studio.Shot(captions.plain(scene), seed=number, steps=15))
         for number, scene in enumerate(asked)
