@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from PIL.Image import Image
+from torch import nn
 
 from studio.adapter import JSON, Adapter
 from studio.base import Base
@@ -45,6 +46,16 @@ class Job:
     checkpoint: Path | None = None
 
     @property
+    def trained(self) -> dict[str, nn.Module]:
+        """All that learns, by name: the deltas by their layers."""
+        return dict(self.deltas)
+
+    @property
+    def reads(self) -> bool:
+        """Whether what the text encoders say changes, so that no caption can be kept encoded."""
+        return any(not name.startswith("unet.") for name in self.trained)
+
+    @property
     def precision(self) -> str:
         """What the base computes in: fp32, bf16 or fp16."""
         asked = self.recipe.precision
@@ -63,6 +74,11 @@ class Job:
             raise BadInput("fp16 trains on a GPU only: choose the precision fp32 or bf16")
         if self.precision == "fp32" and self.base.dtype != torch.float32:
             raise BadInput("the base is in half precision: load it in float32 to train in fp32")
+        if self.reads and self.base.offload:
+            raise BadInput(
+                "offload puts the text encoders away before they have learned from a step: load "
+                "the base without it, or leave them as they are"
+            )
         require_place(self.run.recipe)
         if self.out:
             require_adapter(self.out)
@@ -94,7 +110,9 @@ class Job:
         )
 
     def captions(self) -> list[str]:
-        """All captions that a step may want."""
+        """All captions that a step may want encoded beforehand."""
+        if self.reads:
+            return []
         empty = [""] if self.recipe.caption_dropout else []
         return [example.caption for example in self.pictures.examples] + empty
 
@@ -141,7 +159,7 @@ class Job:
         return {"": head, "options": kind_options(self.kind), "recipe": _plain(self.recipe)}
 
     def _parameters(self) -> int:
-        return sum(p.numel() for delta in self.deltas.values() for p in delta.parameters())
+        return sum(p.numel() for module in self.trained.values() for p in module.parameters())
 
     def _bytes(self) -> int:
         """What the run will write, roughly, in float32: a checkpoint is four times the adapter."""
@@ -175,7 +193,12 @@ def new_job(
         buckets=recipe.buckets,
     )
     kind = fitted(kind, base)
-    deltas = new_deltas(kind, base, generator=generator_for(recipe.seed, "start"))
+    deltas = new_deltas(
+        kind,
+        base,
+        generator=generator_for(recipe.seed, "start"),
+        text_encoders=recipe.text_encoders,
+    )
     for delta in deltas.values():
         delta.to(base.device)
     job = Job(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from studio.errors import BadInput
+from trainers._text import heard
 
 if TYPE_CHECKING:
     import torch
@@ -136,18 +137,26 @@ def kind_options(kind: Kind) -> dict[str, str | int | float | bool | None]:
     return asdict(kind)  # pyright: ignore[reportArgumentType]
 
 
-def new_deltas(kind: Kind, base: "Base", *, generator: "torch.Generator") -> "dict[str, Delta]":
+def new_deltas(
+    kind: Kind, base: "Base", *, generator: "torch.Generator", text_encoders: bool = False
+) -> "dict[str, Delta]":
     """The deltas that a training of this kind starts from, in the order of the base's layers.
 
-    Raises BadInput when the kind finds no layer to change.
+    Raises BadInput when the kind finds no layer to change, or none of the text encoders.
     """
     deltas = {}
     for name, layer in base.layers().items():
+        if not name.startswith("unet.") and not (text_encoders and heard(base, name)):
+            continue
         delta = kind.delta(name, layer, generator=generator)
         if delta is not None:
             deltas[name] = delta
     if not deltas:
         raise BadInput(f"{kind_name(kind)} found no layer to change in {base.name}")
+    if text_encoders and all(name.startswith("unet.") for name in deltas):
+        raise BadInput(
+            f"{kind_name(kind)} changes nothing in the text encoders: leave out text_encoders"
+        )
     return deltas
 
 
@@ -165,15 +174,16 @@ class Count:
     """what else the kind says of the base"""
 
 
-def count(kind: Kind, base: "Base") -> Count:
+def count(kind: Kind, base: "Base", *, text_encoders: bool = False) -> Count:
     """What the kind would train, without pictures; on `real_config` without weights too.
 
+    text_encoders: whether they are trained too, as `Recipe` has it.
     Raises BadInput where the kind does not suit the base.
     """
     import torch
 
     kind = fitted(kind, base)
-    deltas = new_deltas(kind, base, generator=torch.Generator())
+    deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=text_encoders)
     return Count(
         base=base.name,
         weights=sum(weight.numel() for weight in base.unet.parameters()),

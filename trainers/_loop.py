@@ -28,6 +28,7 @@ from trainers._kind import Adjusting, Penalising
 from trainers._objective import Objective, batches, generator_for, toss
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers._run import Log, State, full_disk
+from trainers._text import parameter_groups, read_captions
 
 __all__ = ["Training", "run_job"]
 
@@ -79,11 +80,12 @@ class Training:
     def __init__(self, job: Job, cache: Cache) -> None:
         self.job, self.cache, self.base, self.recipe = job, cache, job.base, job.recipe
         self.accelerator = _accelerator(self.base, job.precision)
-        self.parameters = [p for d in job.deltas.values() for p in d.parameters()]
+        groups = parameter_groups(job.trained, self.recipe)
+        self.parameters = [p for group in groups for p in group["params"]]
         # Fused: one call a step, not ten for each of hundreds of small tensors. The scaler of
         # fp16 skips steps, which accelerate sees in the plain form only.
         adamw = torch.optim.AdamW(
-            self.parameters,
+            groups,
             lr=self.recipe.lr,
             weight_decay=self.recipe.weight_decay,
             fused=job.precision != "fp16",
@@ -95,7 +97,7 @@ class Training:
             min_snr=self.recipe.min_snr,
             device=self.base.device,
         )
-        self.state = State(job.deltas, adamw, self.accelerator.scaler)
+        self.state = State(job.trained, adamw, self.accelerator.scaler)
         self.done, self.seconds = 0, 0.0
         self.sound = True  # whether the weights are those of `done` whole steps
         self.preview: Image | None = None
@@ -117,7 +119,7 @@ class Training:
             raise BadInput(self._lost())
         self.sound = False
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1
@@ -157,7 +159,7 @@ class Training:
                 self.accelerator.backward(penalty)
 
     def _loss(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
-        latents, noise, timesteps, texts, time_ids = [], [], [], [], []
+        latents, noise, timesteps, captions, time_ids = [], [], [], [], []
         for number in numbers:
             example = self.job.pictures.examples[number]
             width, height = (side // self.base.latent_factor for side in example.bucket)
@@ -172,7 +174,7 @@ class Training:
             latents.append(picture.mean + picture.std * chance.posterior)
             noise.append(chance.noise)
             timesteps.append(chance.timestep)
-            texts.append(self.cache.text("" if chance.dropped else example.caption))
+            captions.append("" if chance.dropped else example.caption)
             time_ids.append(picture.time_ids)
         device = self.base.device
         clean, eps = torch.stack(latents).to(device), torch.stack(noise).to(device)
@@ -181,10 +183,15 @@ class Training:
             predicted = self.base.predict(
                 self.objective.noised(clean, eps, at),
                 at,
-                _stacked(texts, device),
+                self._text(captions),
                 time_ids=None if time_ids[0] is None else torch.stack(time_ids).to(device),
             )
         return self.objective.loss(predicted, clean, eps, at)
+
+    def _text(self, captions: Sequence[str]) -> Text:
+        if self.job.reads:
+            return read_captions(self.base, captions)
+        return _stacked([self.cache.text(caption) for caption in captions], self.base.device)
 
     def _clip(self) -> float:
         """Shorten the gradient to what is allowed; its length before."""
@@ -253,8 +260,10 @@ def _accelerator(base: Base, precision: str) -> Accelerator:
 def _lent(base: Base, *, checkpointing: bool) -> Iterator[None]:
     """The base frozen, so that no gradient is computed for it, and afterwards as it was."""
     unet = base.unet
-    thawed = [weight for weight in unet.parameters() if weight.requires_grad]
-    unet.requires_grad_(False)
+    weights = (w for module in (unet, *base.text_encoders) for w in module.parameters())
+    thawed = [weight for weight in weights if weight.requires_grad]
+    for weight in thawed:
+        weight.requires_grad_(False)
     recomputed = unet.is_gradient_checkpointing
     if checkpointing and not recomputed:
         unet.enable_gradient_checkpointing()

@@ -40,6 +40,8 @@ class Recipe:
         "constant", "the learning rate's course after the warmup; cosine and linear end at zero"
     )
     warmup: int = _option(0, "steps over which the learning rate rises from nothing")
+    text_encoders: bool = _option(False, "train the text encoders too, with changes of this kind")
+    text_lr: float = _option(5e-6, "learning rate of the text encoders, on the same course")
     weight_decay: float = _option(0.01, "AdamW's decoupled weight decay")
     clip: float = _option(1.0, "longest gradient allowed; 0 for no limit")
     min_snr: float = _option(5.0, "min-SNR gamma: how much easy timesteps may weigh; 0 for off")
@@ -72,7 +74,9 @@ class Recipe:
             _require(getattr(self, name) >= 1, name, self, "is at least 1")
         for name in ("warmup", "weight_decay", "clip", "min_snr", "sample_every", "save_every"):
             _require(getattr(self, name) >= 0, name, self, "is not negative")
-        _require(isfinite(self.lr) and self.lr > 0, "lr", self, "is above zero")
+        for name in ("lr", "text_lr"):
+            rate = getattr(self, name)
+            _require(isfinite(rate) and rate > 0, name, self, "is above zero")
         _require(0 <= self.caption_dropout <= 1, "caption_dropout", self, "lies between 0 and 1")
         _require(self.warmup <= self.steps, "warmup", self, f"is at most steps ({self.steps})")
         _require(0 <= self.seed < 2**63, "seed", self, "lies between 0 and 2^63 - 1")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from studio.errors import BadInput
 from trainers._recipe import Table, to_toml
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from studio.adapter import Adapter
-    from studio.delta import Delta
 
 __all__ = [
     "Log",
@@ -53,16 +52,16 @@ KEPT = {"kind", "trigger", "pictures", "base", "fingerprint", "examples", "optio
 class State:
     """All that a step changes: what a checkpoint holds and a resumed run starts from."""
 
-    deltas: "Mapping[str, Delta]"
+    trained: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained numbers and the optimiser's tensors, by name."""
         named = {
-            f"parameter/{layer}/{name}": tensor
-            for layer, delta in self.deltas.items()
-            for name, tensor in delta.state_dict().items()
+            f"parameter/{owner}/{name}": tensor
+            for owner, module in self.trained.items()
+            for name, tensor in module.state_dict().items()
         }
         for number, slots in self.optimizer.state_dict()["state"].items():
             for name, value in slots.items():
@@ -83,9 +82,9 @@ class State:
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping) -> None:
         """The inverse of `tensors` and `plain`."""
-        for layer, delta in self.deltas.items():
-            prefix = f"parameter/{layer}/"
-            delta.load_state_dict(
+        for owner, module in self.trained.items():
+            prefix = f"parameter/{owner}/"
+            module.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             )
         slots = {int(number): dict(values) for number, values in plain["slots"].items()}

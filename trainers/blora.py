@@ -7,7 +7,8 @@ The authors train on one picture whose caption names no class, "A [v]", so that 
 stand in for the content: rank 64, 1000 steps, lr 5e-5.
 
 Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
-change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts.
+change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts. The
+text encoders stay as they are: what they learned would be of neither half.
 """
 
 from dataclasses import dataclass, field, replace

@@ -2,8 +2,8 @@
 
 A is a1 x a2, B is (out / a1) x (in / a2); A ~ N(0, 1 / a1^2) and B zero at the start. The product
 is never formed in training (section 3.2 and diffusekrona/krona.py of the authors' repository, read
-for the defaults). The q, k, v and out projections of the UNet only: feed-forward layers and text
-encoders did not pay in the authors' ablation.
+for the defaults). The q, k, v and out projections of attention only: feed-forward layers did not
+pay in the authors' ablation, and text encoders, which are trained when asked for, did not either.
 
 Deviations: their layer computes the product with its rows in another order, ours is the exact one,
 as LyCORIS's LoKr has it. a2 is 4, which gives the published 3.8 million parameters on SDXL; their
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DiffuseKronA"]
 
-PROJECTION = re.compile(r"unet\..*\.attn\d\.to_(q|k|v|out)(\.0)?")
+PROJECTION = re.compile(
+    r"unet\..*\.attn\d\.to_(q|k|v|out)(\.0)?|text_encoder.*\.self_attn\.(q|k|v|out)_proj"
+)
 A1, A2 = 64, 4
 
 
@@ -36,7 +38,7 @@ def _factor(said: str) -> int | None:
 
 @dataclass(frozen=True)
 class DiffuseKronA:
-    """Kronecker products on the UNet's attention. Raises BadInput that names a field below 1."""
+    """Kronecker products on the attention. Raises BadInput that names a field below 1."""
 
     a1: int | None = _factor(f"rows of A; {A1} or the next smaller that divides the outputs")
     a2: int | None = _factor(f"columns of A; {A2} or the next smaller that divides the inputs")
@@ -66,8 +68,9 @@ class DiffuseKronA:
         if found is None:
             return None
         out, inner = adaptable(layer).weight.shape[:2]
-        a1 = getattr(self, f"{found[1]}_a1") or self.a1 or _divisor(out, A1)
-        a2 = getattr(self, f"{found[1]}_a2") or self.a2 or _divisor(inner, A2)
+        which = found[1] or found[3]
+        a1 = getattr(self, f"{which}_a1") or self.a1 or _divisor(out, A1)
+        a2 = getattr(self, f"{which}_a2") or self.a2 or _divisor(inner, A2)
         return Kron.start(layer, a1, a2, generator=generator)
 
     def published(self, base: "Base") -> dict[str, object]:

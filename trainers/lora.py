@@ -2,7 +2,7 @@
 
 With `rank_stabilised` the scale is alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732), with
 `dora` W' = m (W + dW) / |W + dW| per output row (Liu et al. 2024, arXiv 2402.09353). Initialised
-as peft does. The text encoders stay as they are.
+as peft does.
 """
 
 import re
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
+from trainers._text import TEXT_ALL, TEXT_ATTENTION
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,15 @@ __all__ = ["LoRA"]
 ATTENTION = r"unet\..*\.attn\d\.to_(q|k|v|out\.0)"
 # Transformer blocks whole, and the convolutions of the resnets and of the resizing between them.
 ALL = r"unet\..*(\.attentions\.\d+\..*|\.conv\d?|\.conv_shortcut)"
-TARGETS = {"attention": re.compile(ATTENTION), "all": re.compile(ALL)}
+TARGETS = {
+    "attention": re.compile(f"{ATTENTION}|{TEXT_ATTENTION}"),
+    "all": re.compile(f"{ALL}|{TEXT_ALL}"),
+}
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank changes to the UNet. Raises BadInput that names a field out of range."""
+    """Low-rank changes. Raises BadInput that names a field out of range."""
 
     rank: int = field(default=16, metadata={"help": "rank r of every change"})
     alpha: float | None = field(

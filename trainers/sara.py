@@ -11,15 +11,18 @@ Deviations from the authors' code (optim/adamw.py): entries keep their signs (it
 absolute values), the norm's gradient reaches what is trained (there it reaches nothing), files
 hold the indices, and choosing again loses no gradient. Decay pulls an entry to the base's weight,
 not to zero. Biases and norms, a thousandth of the parameters, are left alone: a delta changes
-weights of layers.
+weights of layers. Text encoders, which the authors leave alone, are trained below the same
+threshold where that is asked for; a budget is met in the UNet.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
+from trainers._text import TEXT_ALL
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +36,7 @@ __all__ = ["SaRA"]
 
 # The authors leave out matrices of 64 and less. No real base has one of 32 to 64, but sketches do.
 NARROWEST = 32
+CHANGED = re.compile(rf"unet\..*|{TEXT_ALL}")
 EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
@@ -84,10 +88,10 @@ class SaRA:
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Sparse | None":
-        """A change that is nothing yet, at the entries of a UNet layer below the threshold."""
+        """A change that is nothing yet, at the entries of a layer below the threshold."""
         from studio.delta import Sparse  # torch is slow to import; forms need the fields only
 
-        if not name.startswith("unet."):
+        if not CHANGED.fullmatch(name):
             return None
         index = _below(layer.weight, self.threshold)  # pyright: ignore[reportArgumentType]
         return Sparse.start(layer, index) if len(index) else None

@@ -75,13 +75,15 @@ def count_run(
     name: str,
     base: str,
     config: str | None,
+    text_encoders: bool,
     loading: Mapping[str, object],
     as_json: bool,
 ) -> None:
     """Say what would be trained. config: a real configuration, without weights, for the base."""
     from studio.base import real_config  # PyTorch with it
 
-    counted = trainers.count(kind, real_config(config) if config else open_base(base, loading))
+    opened = real_config(config) if config else open_base(base, loading)
+    counted = trainers.count(kind, opened, text_encoders=text_encoders)
     facts = asdict(counted)
     if as_json:
         print_json(facts)

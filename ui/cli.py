@@ -135,6 +135,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
                 name=name,
                 base=base or "sketch",
                 config=base_config,
+                text_encoders=bool(recipe.get("text_encoders")),
                 loading=loading,
                 as_json=as_json,
             )

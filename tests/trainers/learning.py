@@ -27,14 +27,19 @@ def learned(
 @contextmanager
 def assert_lent(base: Base) -> Iterator[None]:
     """The base comes back bit-identical, in its own storage, with nothing left on its layers."""
-    before = {name: weight.clone() for name, weight in base.unet.state_dict().items()}
-    storages = {name: weight.data_ptr() for name, weight in base.unet.state_dict().items()}
+    modules = (base.unet, *base.text_encoders)
+    before = [
+        (weight, weight.clone(), weight.data_ptr())
+        for module in modules
+        for weight in (*module.parameters(), *module.buffers())
+    ]
     yield
-    for name, weight in base.unet.state_dict().items():
-        assert torch.equal(weight, before[name]), name
-        assert weight.data_ptr() == storages[name], name
-    assert not any("forward" in vars(layer) for layer in base.layers().values())
-    assert all(weight.grad is None for weight in base.unet.parameters())
+    for weight, bits, storage in before:
+        assert torch.equal(weight, bits)
+        assert weight.data_ptr() == storage
+        assert weight.grad is None
+    parts = [part for module in modules for part in module.modules()]
+    assert not any("forward" in vars(part) for part in parts)
 
 
 def assert_resumes(
