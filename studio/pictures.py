@@ -1,9 +1,10 @@
-"""A folder of pictures -> captioned examples, each with the shape it is trained at."""
+"""Folders of pictures -> captioned examples, each with the shape it is trained at."""
 
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,25 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from studio.errors import DAMAGED, BadInput
+from studio.folders import Part, Sources, entries, folders_of, parts_of
 
 __all__ = [
+    "MASKS",
+    "SUFFIXES",
     "Example",
     "Pictures",
     "Skipped",
     "as_rgb",
     "pixels",
     "read_pictures",
+    "scaled_size",
     "shapes",
 ]
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
+CAPTIONS = (".txt", ".caption")
+MASKS = (".mask", "-masklabel")  # behind a picture's name, before the suffix: its mask
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Example:
     """One picture with its caption. Sizes in pixels.
 
     width, height: of the source, after its EXIF orientation.  bucket: (width, height) trained at.
+    weight: how often it comes, beside pictures of weight 1.  mask: the file that says which parts
+    of it are learned, its own where that is its alpha channel; None where all of it is.
     """
 
     path: Path
@@ -39,6 +48,8 @@ class Example:
     width: int
     height: int
     bucket: tuple[int, int]
+    weight: Fraction = Fraction(1)
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,64 +62,82 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a folder holds, in the order of the file names."""
+    """What folders hold, in the order in which they were given and of the file names."""
 
     examples: tuple[Example, ...]
     skipped: tuple[Skipped, ...]
 
 
 def read_pictures(
-    folder: str | Path, *, trigger: str, size: int, step: int, buckets: bool = True
+    pictures: Sources, *, trigger: str, size: int, step: int, buckets: bool = True
 ) -> Pictures:
-    """Read a folder: every picture is decoded once, so that a damaged one is known beforehand.
+    """Read folders: every picture is decoded once, so that a damaged one is known beforehand.
 
-    A caption is the text of the .txt file beside the picture, else the `text` of its line in
-    metadata.jsonl, else the trigger.
+    A caption is the text of the .txt or .caption file beside the picture, else the `text` of its
+    line in metadata.jsonl, else the words in its folder's name (see studio/folders.py), else the
+    trigger.
 
+    pictures: a folder, or several with weights.
     size: side of a square example in pixels; buckets have about that area.
     step: sides of buckets are multiples of it (`Base.step`).
     buckets: False trains every picture as a square.
 
-    Damaged, oversized or absent pictures are skipped and named. Raises BadInput where the folder
+    Damaged, oversized or absent pictures are skipped and named. Raises BadInput where a folder
     is missing or holds no picture that can be read, where a caption cannot be, and where size is
     no multiple of step.
     """
     if size < step or size % step:
         raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
-    folder = Path(folder).expanduser()
-    paths = _listed(folder)
-    captions = _metadata(folder)
-    paths = sorted({*paths, *captions})
     choices = shapes(size, step) if buckets else [(size, size)]
     examples: list[Example] = []
     skipped: list[Skipped] = []
-    for path in paths:
+    for folder in folders_of(pictures):
+        parts = parts_of(folder.path)
+        for part, captions in zip(parts, _captions_of(parts), strict=True):
+            found, left_out = _read(part, captions, choices, trigger)
+            if not found and (part.words or len(parts) == 1):
+                raise BadInput(_nothing(part.path, left_out))
+            weight = Fraction(str(folder.weight)) * part.repeats
+            examples += [replace(example, weight=weight) for example in found]
+            skipped += left_out
+    return Pictures(tuple(examples), tuple(skipped))
+
+
+def _captions_of(parts: Sequence[Part]) -> list[dict[Path, str]]:
+    """For each part what a metadata.jsonl says of its pictures: its own, or that of the whole."""
+    whole = _metadata(parts[0].path)
+    found = [whole]
+    for part in parts[1:]:
+        said = {path: whole.pop(path) for path in list(whole) if part.path in path.parents}
+        found.append(said | _metadata(part.path))
+    return found
+
+
+def _read(
+    part: Part, captions: Mapping[Path, str], choices: Sequence[tuple[int, int]], trigger: str
+) -> tuple[list[Example], list[Skipped]]:
+    """The pictures of one part, of weight 1."""
+    found: list[Example] = []
+    skipped: list[Skipped] = []
+    for path in sorted({*_listed(part.path), *captions}):
         measured = _measure(path)
         if isinstance(measured, Skipped):
             skipped.append(measured)
             continue
-        caption = _caption(path) or captions.get(path) or trigger
-        examples.append(Example(path, caption, *measured, _nearest(choices, *measured)))
-    if not examples:
-        raise BadInput(_nothing(folder, skipped))
-    return Pictures(tuple(examples), tuple(skipped))
+        caption = _caption(path) or captions.get(path) or part.words or trigger
+        found.append(Example(path, caption, *measured, _nearest(choices, *measured)))
+    return found, skipped
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The picture files of a folder; hidden ones are other programs' notes."""
-    if not folder.exists():
-        raise BadInput(f"There is no folder {folder}: give a folder of pictures.")
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is a file: give the folder that the pictures are in.")
-    try:
-        found = list(folder.iterdir())
-    except OSError as error:
-        raise BadInput(f"The folder {folder} cannot be read: {error.strerror}.") from error
-    return [
+    """The picture files of a folder; no hidden ones (other programs' notes), no masks."""
+    found = [
         path
-        for path in found
+        for path in entries(folder)
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
+    masks = {path.stem + ending for path in found for ending in MASKS}
+    return [path for path in found if path.stem not in masks]
 
 
 def _nothing(folder: Path, skipped: Sequence[Skipped]) -> str:
@@ -144,9 +173,12 @@ def _metadata(folder: Path) -> dict[Path, str]:
 
 
 def _caption(path: Path) -> str:
-    """The .txt beside a picture, or nothing."""
-    beside = path.with_suffix(".txt")
-    return " ".join(_text(beside).split()) if beside.is_file() else ""
+    """The text of the file beside a picture, or nothing."""
+    for suffix in CAPTIONS:
+        beside = path.with_suffix(suffix)
+        if beside.is_file() and (text := " ".join(_text(beside).split())):
+            return text
+    return ""
 
 
 def _text(path: Path) -> str:
@@ -218,14 +250,20 @@ def pixels(
     if flip:
         picture = ImageOps.mirror(picture)
     width, height = example.bucket
-    scale = max(width / picture.width, height / picture.height)
-    scaled = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    scaled = scaled_size(picture.size, example.bucket)
     picture = picture.resize(scaled, Image.Resampling.LANCZOS)
     top = _offset(scaled[1] - height, generator)
     left = _offset(scaled[0] - width, generator)
     cut = picture.crop((left, top, left + width, top + height))
     values = torch.from_numpy(np.array(cut, dtype=np.float32))
     return (values / 127.5 - 1).permute(2, 0, 1).contiguous(), (top, left)
+
+
+def scaled_size(source: tuple[int, int], bucket: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a source scaled to cover a bucket; its ratio is kept."""
+    scale = max(bucket[0] / source[0], bucket[1] / source[1])
+    width, height = (max(b, round(s * scale)) for s, b in zip(source, bucket, strict=True))
+    return width, height
 
 
 def _offset(slack: int, generator: torch.Generator | None) -> int:
