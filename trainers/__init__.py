@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from trainers._kind import Count, Kind, count, kinds
-from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from trainers._progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from trainers._recipe import Recipe, recipe_for
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "BLoRA",
     "Count",
     "DiffuseKronA",
+    "Drawn",
     "Encoded",
     "Finished",
     "Kind",

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from studio.errors import BadInput
+from studio.masks import coverage
 from studio.pictures import Example, pixels
 from trainers._objective import generator_for
 from trainers._run import write_whole
@@ -38,6 +39,7 @@ class Picture:
     mean: Tensor  # [4, h, w]
     std: Tensor  # [4, h, w]
     time_ids: Tensor | None  # [6]
+    mask: Tensor | None = None  # [h, w] in 0 .. 1
 
 
 class Cache:
@@ -59,6 +61,7 @@ class Cache:
     ) -> None:
         self.base, self.examples, self.digests = base, examples, digests
         self.crops, self.flip = crops, flip
+        self._masks = [digest(one.mask) if one.mask else "" for one in examples]
         self._shelf: _Shelf = {} if folder is None else _Disk(folder)
         # In memory there is one base only, and its weights need no name.
         self._vae = fingerprint(base.vae) if folder else ""
@@ -78,6 +81,9 @@ class Cache:
             key = self._picture_key(number, variant)
             if key not in self._shelf:
                 self._shelf[key] = self._encode_picture(number, variant)
+            key = self._mask_key(number, variant)
+            if self._masks[number] and key not in self._shelf:
+                self._shelf[key] = self._cut_mask(number, variant)
             yield done, total
         for done, text in enumerate(texts, start=len(pictures) + 1):
             key = self._text_key(text)
@@ -94,7 +100,9 @@ class Cache:
         time_ids = self.base.time_ids(
             original=(example.height, example.width), crop=(top, left), target=(height, width)
         )
-        return Picture(mean=kept["mean"], std=kept["std"], time_ids=time_ids)
+        masked = bool(self._masks[number])
+        mask = self._shelf[self._mask_key(number, variant)]["mask"] if masked else None
+        return Picture(mean=kept["mean"], std=kept["std"], time_ids=time_ids, mask=mask)
 
     def text(self, caption: str) -> "Text":
         """A caption's embeddings, a batch of one."""
@@ -104,10 +112,18 @@ class Cache:
         return Text(hidden=kept["hidden"], pooled=kept.get("pooled"))
 
     def _picture_key(self, number: int, variant: int) -> str:
+        return _key("picture", self._vae, *self._cut(number, variant))
+
+    def _mask_key(self, number: int, variant: int) -> str:
+        factor = self.base.latent_factor
+        return _key("mask", self._masks[number], factor, *self._cut(number, variant))
+
+    def _cut(self, number: int, variant: int) -> tuple[object, ...]:
+        """What decides which pixels a variant of a picture has."""
         width, height = self.examples[number].bucket
         crop = f"{variant % self.crops} of {self.crops}" if self.crops > 1 else "centre"
         mirrored = variant >= self.crops
-        return _key("picture", self._vae, self.digests[number], width, height, crop, mirrored)
+        return self.digests[number], width, height, crop, mirrored
 
     def _text_key(self, caption: str) -> str:
         return _key("text", self._text, self.base.zero_negative, caption)
@@ -125,6 +141,16 @@ class Cache:
                 "in float32 or bfloat16"
             )
         return {"mean": mean[0].cpu(), "std": std[0].cpu(), "crop": torch.tensor(crop)}
+
+    def _cut_mask(self, number: int, variant: int) -> Tensors:
+        top, left = self._shelf[self._picture_key(number, variant)]["crop"].tolist()
+        mask = coverage(
+            self.examples[number],
+            corner=(top, left),
+            flip=variant >= self.crops,
+            cell=self.base.latent_factor,
+        )
+        return {"mask": mask}
 
     def _encode_text(self, caption: str) -> Tensors:
         with torch.no_grad():

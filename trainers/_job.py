@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -14,10 +13,13 @@ from studio.adapter import JSON, Adapter
 from studio.base import Base
 from studio.delta import Delta
 from studio.errors import BadInput
-from studio.pictures import Pictures, read_pictures
+from studio.folders import Folder
+from studio.pictures import Example, Pictures
 from trainers._cache import Cache, digest
+from trainers._data import contents, folders_table, read
 from trainers._kind import Kind, fitted, kind_name, kind_options, new_deltas
 from trainers._objective import generator_for
+from trainers._prior import OWN, Prior, prior_of
 from trainers._progress import Started
 from trainers._recipe import Recipe, Table
 from trainers._run import Run, require_adapter, require_place, require_space
@@ -34,7 +36,7 @@ class Job:
 
     kind: Kind
     base: Base
-    folder: Path
+    folders: tuple[Folder, ...]
     trigger: str
     recipe: Recipe
     run: Run
@@ -43,6 +45,9 @@ class Job:
     pictures: Pictures
     digests: tuple[str, ...]  # SHA-256 of each example's file
     deltas: dict[str, Delta]
+    prior: Prior | None
+    classes: Pictures  # the prior's; all of them once those missing are drawn
+    class_digests: tuple[str, ...] = ()
     checkpoint: Path | None = None
 
     @property
@@ -63,10 +68,13 @@ class Job:
 
     @property
     def contents(self) -> str:
-        """One SHA-256 for the pictures, their captions and their sizes."""
-        examples = zip(self.pictures.examples, self.digests, strict=True)
-        lines = [f"{e.path.name} {sum_} {e.bucket} {e.caption}" for e, sum_ in examples]
-        return sha256("\n".join(lines).encode()).hexdigest()
+        """One SHA-256 for the pictures and all that is known of them; the prior's are apart."""
+        return contents(self.pictures.examples, self.digests)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The pictures and behind them the prior's, as batches number them."""
+        return self.pictures.examples + self.classes.examples
 
     def check(self) -> None:
         """BadInput for what would only fail after the training has started."""
@@ -93,7 +101,8 @@ class Job:
             layers=len(self.deltas),
             parameters=self._parameters(),
             examples=len(self.pictures.examples),
-            skipped=self.pictures.skipped,
+            round=float(sum(example.weight for example in self.pictures.examples)),
+            skipped=self.pictures.skipped + self.classes.skipped,
             steps=self.recipe.steps,
             done=int(self.checkpoint.name[5:]) if self.checkpoint else 0,
         )
@@ -102,8 +111,8 @@ class Job:
         """An empty cache in memory, or the one beside the run's folder with what it holds."""
         return Cache(
             self.base,
-            self.pictures.examples,
-            self.digests,
+            self.examples,
+            self.digests + self.class_digests,
             crops=self.recipe.crops,
             flip=self.recipe.flip,
             folder=self.run.folder.parent / "cache" if self.recipe.cache == "disk" else None,
@@ -114,11 +123,7 @@ class Job:
         if self.reads:
             return []
         empty = [""] if self.recipe.caption_dropout else []
-        return [example.caption for example in self.pictures.examples] + empty
-
-    def buckets(self) -> list[tuple[int, int]]:
-        """The bucket of each example, width and height in pixels."""
-        return [example.bucket for example in self.pictures.examples]
+        return [example.caption for example in self.examples] + empty
 
     def prompts(self) -> tuple[str, ...]:
         """What the sample pictures are to show."""
@@ -147,7 +152,8 @@ class Job:
         head = {
             "kind": kind_name(self.kind),
             "trigger": self.trigger,
-            "pictures": str(self.folder.resolve()),
+            **folders_table(self.folders),
+            "prior_pictures": self._prior_elsewhere(),
             "base": self.base.source,
             "fingerprint": self.base.fingerprint(),
             "dtype": self.base.precision,
@@ -158,6 +164,12 @@ class Job:
         }
         return {"": head, "options": kind_options(self.kind), "recipe": _plain(self.recipe)}
 
+    def _prior_elsewhere(self) -> str | None:
+        """The folder of the class pictures, if it is not the run's own, which may be moved."""
+        if self.prior is None or self.prior.folder == self.run.folder / OWN:
+            return None
+        return str(self.prior.folder.resolve())
+
     def _parameters(self) -> int:
         return sum(p.numel() for module in self.trained.values() for p in module.parameters())
 
@@ -166,8 +178,11 @@ class Job:
         adapter = 4 * self._parameters()
         every = self.recipe.save_every
         written = adapter * (2 + 4 * (1 + (self.recipe.steps // every if every else 0)))
+        area = sum(width * height for width, height in (e.bucket for e in self.examples))
+        if self.prior:
+            missing = self.prior.missing(self.classes) * self.prior.size**2
+            area, written = area + missing, written + 3 * missing
         if self.recipe.cache == "disk":
-            area = sum(width * height for width, height in self.buckets())
             variants = self.recipe.crops * (2 if self.recipe.flip else 1)
             written += 2 * 4 * 4 * variants * area // self.base.latent_factor**2
         return written
@@ -176,22 +191,19 @@ class Job:
 def new_job(
     kind: Kind,
     base: Base,
-    folder: Path,
+    folders: tuple[Folder, ...],
     *,
     trigger: str,
+    prior_pictures: Path | None,
     recipe: Recipe,
     run: Run,
     out: Path | None,
     draw: Renderer | None,
 ) -> Job:
     """Read the pictures, make the deltas and check all that can be known before the first step."""
-    pictures = read_pictures(
-        folder,
-        trigger=trigger,
-        size=recipe.size or base.size,
-        step=base.step,
-        buckets=recipe.buckets,
-    )
+    size = recipe.size or base.size
+    pictures = read(folders, trigger=trigger, recipe=recipe, size=size, step=base.step)
+    prior = prior_of(recipe, prior_pictures, run=run.folder, size=size, step=base.step)
     kind = fitted(kind, base)
     deltas = new_deltas(
         kind,
@@ -204,7 +216,7 @@ def new_job(
     job = Job(
         kind=kind,
         base=base,
-        folder=folder,
+        folders=folders,
         trigger=trigger,
         recipe=recipe,
         run=run,
@@ -213,6 +225,8 @@ def new_job(
         pictures=pictures,
         digests=tuple(digest(example.path) for example in pictures.examples),
         deltas=deltas,
+        prior=prior,
+        classes=prior.check(drawing=draw is not None) if prior else Pictures((), ()),
     )
     job.check()
     return job

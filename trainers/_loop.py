@@ -23,9 +23,11 @@ from studio.base import Base, Text
 from studio.delta import attach
 from studio.errors import BadInput
 from trainers._cache import Cache
+from trainers._data import Batch, planned
 from trainers._job import Job
 from trainers._kind import Adjusting, Penalising
-from trainers._objective import Objective, batches, generator_for, toss
+from trainers._objective import Objective, generator_for, toss
+from trainers._prior import with_class
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers._run import Log, State, full_disk
 from trainers._text import parameter_groups, read_captions
@@ -37,6 +39,7 @@ def run_job(job: Job) -> Generator[Progress, None, None]:
     """Do a training from where it stands to its end; a checkpoint is written when it is left."""
     with full_disk(job.run), _lent(job.base, checkpointing=job.recipe.checkpointing):
         yield job.begin()
+        job = yield from with_class(job)
         cache = job.cache()
         for done, total in cache.fill(job.captions()):
             yield Encoded(done, total)
@@ -48,8 +51,7 @@ def run_job(job: Job) -> Generator[Progress, None, None]:
 
 def _steps(job: Job, training: "Training", log: Log) -> Iterator[Progress]:
     recipe, saved = job.recipe, training.done
-    plan = batches(job.buckets(), batch=recipe.batch, seed=recipe.seed)
-    plan = islice(plan, training.done * recipe.accumulation, None)
+    plan = islice(planned(job), training.done * recipe.accumulation, None)
     try:
         while training.done < recipe.steps:
             step = training.take(list(islice(plan, recipe.accumulation)))
@@ -104,15 +106,15 @@ class Training:
         if job.checkpoint:
             self.done, self.seconds = job.run.load(job.checkpoint, self.state)
 
-    def take(self, numbers: Sequence[Sequence[int]]) -> Step:
-        """One optimiser step over some batches of picture numbers.
+    def take(self, batches: Sequence[Batch]) -> Step:
+        """One optimiser step over some batches.
 
         Raises BadInput when the loss or its gradient is no number; the weights are then left.
         """
         begun = perf_counter()
         self._adjust()
         rate = self.recipe.rate(self.done)
-        loss = self._backward(numbers)
+        loss = self._backward(batches)
         length = self._clip()
         if not (isfinite(loss) and isfinite(length)):
             self.sound = False
@@ -135,15 +137,19 @@ class Training:
         ):
             self.state.optimizer.state.clear()
 
-    def _backward(self, numbers: Sequence[Sequence[int]]) -> float:
-        generator = generator_for(self.recipe.seed, "step", self.done)
+    def _backward(self, batches: Sequence[Batch]) -> float:
+        chance = generator_for(self.recipe.seed, "step", self.done)
+        passes = [(batch.pictures, chance, 1.0) for batch in batches]
+        if self.job.prior:
+            chance = generator_for(self.recipe.seed, "prior", self.done)
+            passes += [(batch.of_class, chance, self.recipe.prior_weight) for batch in batches]
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         total = torch.zeros((), device=self.base.device)
         # Dropout draws from the global generators: seeded for the step, then put back.
         with torch.random.fork_rng(devices):
             torch.manual_seed(generator_for(self.recipe.seed, "dropout", self.done).initial_seed())
-            for batch in numbers:
-                loss = self._loss(batch, generator) / len(numbers)
+            for numbers, generator, weight in passes:
+                loss = weight * self._loss(numbers, generator) / len(batches)
                 self.accelerator.backward(loss)
                 total += loss.detach()
         self._penalise()
@@ -159,9 +165,9 @@ class Training:
                 self.accelerator.backward(penalty)
 
     def _loss(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
-        latents, noise, timesteps, captions, time_ids = [], [], [], [], []
+        latents, noise, timesteps, captions, time_ids, masks = [], [], [], [], [], []
         for number in numbers:
-            example = self.job.pictures.examples[number]
+            example = self.job.examples[number]
             width, height = (side // self.base.latent_factor for side in example.bucket)
             chance = toss(
                 generator,
@@ -176,6 +182,7 @@ class Training:
             timesteps.append(chance.timestep)
             captions.append("" if chance.dropped else example.caption)
             time_ids.append(picture.time_ids)
+            masks.append(picture.mask)
         device = self.base.device
         clean, eps = torch.stack(latents).to(device), torch.stack(noise).to(device)
         at = torch.tensor(timesteps, device=device)
@@ -186,7 +193,10 @@ class Training:
                 self._text(captions),
                 time_ids=None if time_ids[0] is None else torch.stack(time_ids).to(device),
             )
-        return self.objective.loss(predicted, clean, eps, at)
+        counting = None
+        if masks[0] is not None:
+            counting = torch.stack(masks).clamp(min=self.recipe.unmasked_weight).to(device)
+        return self.objective.loss(predicted, clean, eps, at, counting=counting)
 
     def _text(self, captions: Sequence[str]) -> Text:
         if self.job.reads:

@@ -13,12 +13,17 @@ turn, with nothing drawn for an option that is off:
     timestep   randint(timesteps, ())
     posterior  randn(shape)                 latents = mean + std * posterior
     noise      randn(shape)
+
+The pictures of a prior (trainers/_prior.py) draw the same from a generator of "SEED/prior/S". The
+order of the pictures in round e is that of a generator of "SEED/order/E", or "SEED/prior order/E".
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
+from math import floor
 
 import torch
 from torch import Tensor
@@ -66,24 +71,52 @@ def toss(
     )
 
 
-def batches(buckets: Sequence[Hashable], *, batch: int, seed: int) -> Iterator[tuple[int, ...]]:
+def batches(
+    buckets: Sequence[Hashable],
+    *,
+    batch: int,
+    seed: int,
+    weights: Sequence[Fraction] | None = None,
+    order: str = "order",
+) -> Iterator[tuple[int, ...]]:
     """Batches of picture numbers, without end; buckets[n] is picture n's.
 
-    Pictures come in a new order each time round; each waits until its bucket has a full batch.
-    So all batches are full and of one bucket, and no picture is ever two rounds ahead of another
-    of its bucket.
+    Pictures come in a new order each time round, each as often as its weight says; each waits until
+    its bucket has a full batch. So all batches are full and of one bucket, and of equal weights no
+    picture is ever two rounds ahead of another of its bucket.
+
+    weights: above 0; 1 for all when not given. order: names the generators of the order.
     """
+    weights = weights or [Fraction(1)] * len(buckets)
     waiting: dict[Hashable, list[int]] = defaultdict(list)
     epoch = 0
     while True:
-        order = torch.randperm(len(buckets), generator=generator_for(seed, "order", epoch))
-        for number in order.tolist():
+        coming = _round(weights, epoch)
+        shuffled = torch.randperm(len(coming), generator=generator_for(seed, order, epoch))
+        for number in (coming[at] for at in shuffled.tolist()):
             queue = waiting[buckets[number]]
             queue.append(number)
             if len(queue) == batch:
                 yield tuple(queue)
                 queue.clear()
         epoch += 1
+
+
+def _round(weights: Sequence[Fraction], epoch: int) -> list[int]:
+    """The numbers that come in a round, each as often as is due.
+
+    After E rounds a picture of weight w has come E * w times, rounded up or down; with a weight
+    below 1 every round brings another part of the pictures.
+    """
+    alike = Counter(weights)
+    before: Counter[Fraction] = Counter()
+    coming = []
+    for number, weight in enumerate(weights):
+        start = Fraction(before[weight], alike[weight])
+        before[weight] += 1
+        times = floor((epoch + 1) * weight + start) - floor(epoch * weight + start)
+        coming += [number] * times
+    return coming
 
 
 class Objective:
@@ -112,13 +145,29 @@ class Objective:
         """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
         return _rows(self.signal, timesteps) * latents + _rows(self.spread, timesteps) * noise
 
-    def loss(self, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The weighted mean squared error of a batch, a scalar in float32."""
+    def loss(
+        self,
+        predicted: Tensor,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        *,
+        counting: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted mean squared error of a batch, a scalar in float32.
+
+        counting: [B, h, w], how much each latent counts; all the same when not given. A picture's
+        error is their weighted mean, so that one of a small mask weighs as much as any other.
+        """
         target = noise
         if self.velocity:
             signal, spread = _rows(self.signal, timesteps), _rows(self.spread, timesteps)
             target = signal * noise - spread * latents
-        error = (predicted.float() - target).square().mean(dim=(1, 2, 3))  # -> [B]
+        squared = (predicted.float() - target).square()
+        if counting is None:
+            error = squared.mean(dim=(1, 2, 3))  # -> [B]
+        else:
+            error = (squared.mean(dim=1) * counting).sum(dim=(1, 2)) / counting.sum(dim=(1, 2))
         return (error * self.weight[timesteps]).mean()
 
 

@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from studio.adapter import Adapter
     from studio.pictures import Skipped
 
-__all__ = ["Encoded", "Finished", "Progress", "Sampled", "Saved", "Started", "Step"]
+__all__ = ["Drawn", "Encoded", "Finished", "Progress", "Sampled", "Saved", "Started", "Step"]
 
 
 @dataclass(frozen=True)
 class Started:
-    """Everything was checked and the run folder is written; encoding comes next."""
+    """Everything was checked and the run folder is written; drawing and encoding come next."""
 
     run: Path
     layers: int
@@ -21,10 +21,20 @@ class Started:
     parameters: int
     """how many numbers are trained"""
     examples: int
+    round: float
+    """how many pictures come in a round: as `examples`, but repeats and weights counted"""
     skipped: "tuple[Skipped, ...]"
     steps: int
     done: int
     """steps that a resumed run had behind it; 0 for a new one"""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """So many of the class pictures that were missing have been drawn and written."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,8 @@ class Step:
     """counted from 1"""
     steps: int
     loss: float
-    """mean over the step's pictures, min-SNR weighting included, a kind's own penalty left out"""
+    """mean over the step's pictures, min-SNR weighting included, and the prior's loss on top; a
+    kind's own penalty left out"""
     lr: float
     seconds: float
     """what the step itself took"""
@@ -76,4 +87,4 @@ class Finished:
     """training time, that of the run before it was resumed included"""
 
 
-Progress = Started | Encoded | Step | Sampled | Saved | Finished
+Progress = Started | Drawn | Encoded | Step | Sampled | Saved | Finished

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
 
+UNMASKED_WEIGHT = 0.1  # OneTrainer's
+PRIOR_COUNT, PRIOR_WEIGHT = 100, 1.0  # those of diffusers' DreamBooth script
 SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
 
 Scalar = str | int | float | bool
-Table = Mapping[str, Scalar | tuple[str, ...] | list[str] | None]
+Table = Mapping[str, Scalar | tuple[str, ...] | list[str] | list[float] | None]
 T = TypeVar("T")
 
 
@@ -61,6 +63,22 @@ class Recipe:
     cache: Literal["memory", "disk"] = _option(
         "memory", "where encoded pictures and captions are kept"
     )
+    masked: Literal["alpha", "files"] | None = _option(
+        None, "learn only what masks show: from the alpha channel, or from files"
+    )
+    unmasked_weight: float = _option(
+        UNMASKED_WEIGHT, "with masked: how much a pixel outside counts, beside one inside"
+    )
+    prior_class: str | None = _option(
+        None, 'the class of the subject, such as "a robot", of which the base is to keep its idea'
+    )
+    prior_count: int = _option(
+        PRIOR_COUNT,
+        "with prior_class: pictures of the class; the base draws those that are missing",
+    )
+    prior_weight: float = _option(
+        PRIOR_WEIGHT, "with class pictures: how much their loss counts, beside that of the pictures"
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -81,8 +99,20 @@ class Recipe:
         _require(self.warmup <= self.steps, "warmup", self, f"is at most steps ({self.steps})")
         _require(0 <= self.seed < 2**63, "seed", self, "lies between 0 and 2^63 - 1")
         _require(self.size is None or self.size > 0, "size", self, "is above zero")
+        weighed = 0 <= self.unmasked_weight <= 1
+        _require(weighed, "unmasked_weight", self, "lies between 0 and 1")
+        words = self.prior_class is None or bool(self.prior_class.strip())
+        _require(words, "prior_class", self, "names what the subject is one of")
+        _require(self.prior_count >= 0, "prior_count", self, "is not negative")
+        weighed = isfinite(self.prior_weight) and self.prior_weight > 0
+        _require(weighed, "prior_weight", self, "is above zero")
+        if self.masked is None and self.unmasked_weight != UNMASKED_WEIGHT:
+            raise BadInput("unmasked_weight is for learning with masks: give masked too")
+        if self.prior_class is None and self.prior_count != PRIOR_COUNT:
+            raise BadInput("prior_count is of pictures that are drawn: give prior_class too")
         for name, allowed in _CHOICES.items():
-            _require(getattr(self, name) in allowed, name, self, f"is one of {', '.join(allowed)}")
+            said = ", ".join(filter(None, allowed))
+            _require(getattr(self, name) in allowed, name, self, f"is one of {said}")
 
     def rate(self, step: int) -> float:
         """The learning rate of the step that has `step` steps before it."""
@@ -102,6 +132,7 @@ _CHOICES = {
     "schedule": tuple(_COURSES),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "cache": ("memory", "disk"),
+    "masked": (None, "alpha", "files"),
 }
 
 
@@ -139,7 +170,7 @@ def to_toml(tables: Mapping[str, Table]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Scalar | tuple[str, ...] | list[str]) -> str:
+def _value(value: Scalar | tuple[str, ...] | list[str] | list[float]) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from studio.base import Base
 from studio.errors import BadInput
-from studio.pictures import read_pictures
+from studio.folders import Sources, folders_of
+from trainers._data import folders_in, read
 from trainers._job import Renderer, new_job
 from trainers._kind import Kind, kind_name, kinds
 from trainers._loop import run_job
+from trainers._prior import prior_of, require_unchanged
 from trainers._progress import Progress
 from trainers._recipe import Recipe, recipe_for, with_options
 from trainers._run import Run, require_adapter, require_place
@@ -19,45 +21,53 @@ __all__ = ["base_of", "check", "resume", "train"]
 
 
 def check(
-    pictures: str | Path,
+    pictures: Sources,
     *,
     trigger: str,
     out: str | Path | None = None,
     run: str | Path | None = None,
+    prior_pictures: str | Path | None = None,
     **options: object,
 ) -> None:
     """Raise BadInput for what `train` refuses whatever the base; to be asked before one is opened.
 
     Reading the pictures costs less than opening a base, so they are read here too.
     """
-    with_options(Recipe(), options)
+    recipe = with_options(Recipe(), options)
     _require_words(trigger)
     if run:
         Run(Path(run)).require_new()
         require_place(Run(Path(run)).recipe)
     if out:
         require_adapter(Path(out))
-    read_pictures(pictures, trigger=trigger, size=8, step=8)
+    read(pictures, trigger=trigger, recipe=recipe, size=8, step=8)
+    given = Path(prior_pictures) if prior_pictures else None
+    prior = prior_of(recipe, given, run=Path(run or "runs"), size=8, step=8)
+    if prior and given:
+        prior.check(drawing=True)
 
 
 def train(
     kind: Kind,
     base: Base,
-    pictures: str | Path,
+    pictures: Sources,
     *,
     trigger: str,
     out: str | Path | None = None,
     run: str | Path | None = None,
+    prior_pictures: str | Path | None = None,
     draw: Renderer | None = None,
     recipe: Recipe | None = None,
     **options: object,
 ) -> Generator[Progress, None, None]:
-    """Train an adapter of this kind on a folder of pictures.
+    """Train an adapter of this kind on a folder of pictures, or on several.
 
+    pictures: a folder, or a list of folders and of (folder, weight), see studio/folders.py.
     trigger: the words that are to stand for what is learned. out: the adapter file, written to
-    the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given. draw:
-    makes the sample pictures. recipe: where the options start from; `recipe_for(base, kind)`
-    when not given. options: fields of Recipe, by name.
+    the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given.
+    prior_pictures: a folder of class pictures, see trainers/_prior.py. draw: makes the sample
+    pictures, and the class pictures that are missing. recipe: where the options start from;
+    `recipe_for(base, kind)` when not given. options: fields of Recipe, by name.
 
     What can be known is checked before this returns and raises BadInput; the work is done by
     iterating. To stop is to close the generator: a checkpoint is written first. Until then the
@@ -71,8 +81,9 @@ def train(
     job = new_job(
         kind,
         base,
-        Path(pictures),
+        folders_of(pictures),
         trigger=trigger,
+        prior_pictures=Path(prior_pictures) if prior_pictures else None,
         recipe=recipe,
         run=folder,
         out=Path(out) if out else None,
@@ -104,18 +115,21 @@ def resume(
     job = new_job(
         _kind(tables),
         base,
-        Path(tables["pictures"]),
+        folders_in(tables),
         trigger=tables["trigger"],
+        prior_pictures=Path(tables["prior_pictures"]) if "prior_pictures" in tables else None,
         recipe=with_options(Recipe(), tables["recipe"]),
         run=folder,
         out=Path(tables["out"]) if "out" in tables else None,
         draw=draw,
     )
     if job.contents != tables["examples"]:
+        where = ", ".join(str(folder.path) for folder in job.folders)
         raise BadInput(
-            f"the pictures or captions in {tables['pictures']} are no longer those that {run} was "
+            f"the pictures, captions or masks in {where} are no longer those that {run} was "
             "started with: put them back, or start a new training"
         )
+    require_unchanged(job)
     return run_job(replace(job, checkpoint=folder.last_checkpoint()))
 
 

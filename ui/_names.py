@@ -1,13 +1,15 @@
-"""Names: of an adapter in a mix, FILE[:HALF][:STRENGTH], and of files after what they hold."""
+"""Names: an adapter in a mix, FILE[:HALF][:STRENGTH], a folder of pictures, FOLDER[:WEIGHT], and
+files after what they hold."""
 
 import math
 import re
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.folders import Folder
 from studio.halves import file_and_half
 
-__all__ = ["adapter_and_strength", "slug"]
+__all__ = ["adapter_and_strength", "folder_and_weight", "slug"]
 
 
 def adapter_and_strength(text: str) -> tuple[str, float]:
@@ -27,6 +29,17 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
     if not there or not Path(there).exists():
         raise BadInput(f"--adapter {text}: there is no {there}.")
     return file, strength
+
+
+def folder_and_weight(text: str) -> Folder:
+    """`photos:2` is the folder photos and its weight 2; without a weight it is 1.
+
+    Only a number behind the last colon is a weight, and not where a folder of the whole name is
+    there. Raises BadInput for a weight out of range.
+    """
+    path, colon, last = text.rpartition(":")
+    weight = _number(last) if colon and path and not Path(text).exists() else None
+    return Folder(Path(text)) if weight is None else Folder(Path(path), weight)
 
 
 def slug(text: str) -> str:

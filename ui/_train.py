@@ -3,7 +3,7 @@
 import shlex
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import compose
 import trainers
 from studio.errors import Stopped
+from studio.folders import Folder
 from studio.shot import Shot
-from trainers import Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui._loading import flags, open_base
 from ui._screen import bars, print_facts, print_json, remark
 
@@ -42,7 +43,8 @@ def start_run(
     kind: trainers.Kind,
     *,
     name: str,
-    pictures: Path,
+    pictures: Sequence[Folder],
+    prior_pictures: Path | None,
     trigger: str,
     base: str,
     out: Path,
@@ -53,7 +55,9 @@ def start_run(
 ) -> None:
     """Train from the start. recipe: what was asked for of trainers.Recipe, loading: of Loading."""
     # All that can be known without the base, before the long work of opening it.
-    trainers.check(pictures, trigger=trigger, out=out, run=run, **recipe)
+    trainers.check(
+        pictures, trigger=trigger, out=out, run=run, prior_pictures=prior_pictures, **recipe
+    )
     opened = open_base(base, loading)
     progress = trainers.train(
         kind,
@@ -62,6 +66,7 @@ def start_run(
         trigger=trigger,
         out=out,
         run=run,
+        prior_pictures=prior_pictures,
         draw=draw_with(opened),
         **recipe,  # pyright: ignore[reportArgumentType]
     )
@@ -124,6 +129,7 @@ def follow(
     started: Started | None = None
     losses: deque[float] = deque(maxlen=SMOOTHED)
     with stopping() as asked, closing(progress), bars("loss") as shown:
+        drawing = shown.add_task("Drawing the class", total=None, visible=False, loss="")
         encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
         training = shown.add_task(said, total=None, loss="")
         for event in progress:
@@ -132,6 +138,9 @@ def follow(
                     started = event
                     _introduce(event)
                     shown.update(training, total=event.steps, completed=event.done)
+                case Drawn():
+                    visible = event.done < event.total
+                    shown.update(drawing, total=event.total, completed=event.done, visible=visible)
                 case Encoded():
                     visible = event.done < event.total
                     shown.update(encoding, total=event.total, completed=event.done, visible=visible)
@@ -159,8 +168,11 @@ def _introduce(started: Started) -> None:
     for skipped in started.skipped:
         remark(f"Skipped {skipped.path}: {skipped.reason}")
     after = f", going on after step {started.done}" if started.done else ""
+    pictures = f"{started.examples} pictures"
+    if started.round != started.examples:
+        pictures += f", {started.round:g} a round with repeats and weights"
     remark(
-        f"{started.examples} pictures, {started.layers} layers, "
+        f"{pictures}, {started.layers} layers, "
         f"{started.parameters:,} parameters; run folder {started.run}{after}"
     )
 

@@ -20,7 +20,7 @@ from studio.errors import BadInput, Stopped
 from studio.shot import Shot
 from ui._form import Form, with_options
 from ui._loading import Loading
-from ui._names import adapter_and_strength, slug
+from ui._names import adapter_and_strength, folder_and_weight, slug
 
 __all__ = ["app", "main"]
 
@@ -95,8 +95,13 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
     )
     def train(
         pictures: Annotated[
-            Path | None,
-            typer.Argument(help="Folder of pictures; captions in .txt files or metadata.jsonl."),
+            list[str] | None,
+            typer.Argument(
+                metavar="[PICTURES[:WEIGHT]]...",
+                help="Folders of pictures; captions in .txt files or metadata.jsonl. Those of a "
+                "sub-folder such as '10_sks robot' come ten times a round, and a folder's weight "
+                "says how often its pictures come beside others.",
+            ),
         ] = None,
         *,
         trigger: Annotated[
@@ -109,6 +114,10 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         run: Annotated[
             Path | None,
             typer.Option(help=f"Folder of this training; runs/{name}-NUMBER if not given."),
+        ] = None,
+        prior_pictures: Annotated[
+            Path | None,
+            typer.Option(help="Folder of class pictures; one in the run's if not given."),
         ] = None,
         resume: Annotated[
             Path | None, typer.Option(help="Go on with the stopped training in this folder.")
@@ -142,21 +151,26 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             return
         if resume:
             # What it learns from and how is in the run's own recipe.
-            given = {"pictures": pictures, "--trigger": trigger, "--base": base}
-            given |= {"--out": out, "--run": run}
+            given: dict[str, object] = {
+                "pictures": pictures or None,
+                "--trigger": trigger,
+                "--base": base,
+            }
+            given |= {"--out": out, "--run": run, "--prior-pictures": prior_pictures}
             given |= {"--dry-run": dry_run or None}
             given |= {f"--{name.replace('_', '-')}": True for name in (*options, *recipe)}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise BadInput(f"A resumed training keeps its recipe: leave out {wrong[0]}.")
             resume_run(resume, name=name, loading=loading, as_json=as_json)
             return
-        if pictures is None or trigger is None:
-            missing = "The folder of pictures" if pictures is None else "--trigger"
+        if not pictures or trigger is None:
+            missing = "--trigger" if pictures else "The folder of pictures"
             raise BadInput(f"{missing} is missing: studio train {name} --help shows an example.")
         start_run(
             kind(**options),
             name=name,
-            pictures=pictures,
+            pictures=[folder_and_weight(text) for text in pictures],
+            prior_pictures=prior_pictures,
             trigger=trigger,
             base=base or "sketch",
             out=out or Path(f"{slug(trigger) or name}.safetensors"),

@@ -8,6 +8,7 @@ import torch
 
 import trainers
 from studio import Adapter, Base
+from studio.folders import Sources
 from trainers import Finished, Kind, Step
 
 TRIGGER = "a sks robot"
@@ -15,7 +16,7 @@ SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "save_every": 0}
 
 
 def learned(
-    kind: Kind, base: Base, folder: Path, run: Path, **options
+    kind: Kind, base: Base, folder: Sources, run: Path, **options
 ) -> tuple[Adapter, list[float]]:
     """The adapter of a training to its end, and the loss of every step."""
     given = {**SHORT, **options}
@@ -43,7 +44,7 @@ def assert_lent(base: Base) -> Iterator[None]:
 
 
 def assert_resumes(
-    kind: Kind, base: Base, folder: Path, tmp_path: Path, *, after: int = 3, **options
+    kind: Kind, base: Base, folder: Sources, tmp_path: Path, *, after: int = 3, **options
 ) -> None:
     """A training cut off after a step and resumed ends in the bytes and losses of one that ran."""
     _, whole = learned(kind, base, folder, tmp_path / "whole", **options)

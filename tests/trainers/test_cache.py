@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from studio.base import Base
 from studio.errors import BadInput
+from studio.masks import with_masks
 from studio.pictures import pixels, read_pictures
 from tests.trainers.conftest import make_pictures
 from trainers._cache import Cache, digest
@@ -81,6 +84,29 @@ def test_mirror_images_and_crops_are_kept_beside(sd1: Base, tmp_path: Path) -> N
     assert all(not torch.equal(a.mean, b.mean) for a in kept for b in kept if a is not b)
     again = filled(sd1, folder, crops=3, flip=True)
     assert all(torch.equal(again.picture(0, v).mean, kept[v].mean) for v in range(6))
+
+
+def test_a_mask_is_that_of_its_crop_and_mirror_image(sdxl: Base, tmp_path: Path) -> None:
+    """Each column of the mask has a shade of its own, which tells the cut."""
+    folder = make_pictures(tmp_path / "wide", sides=[(200, 64)])
+    shades = np.arange(1, 201, dtype=np.uint8)
+    Image.fromarray(np.tile(shades, (64, 1))).save(folder / "0.mask.png")
+    pictures = read_pictures(folder, trigger=TRIGGER, size=64, step=sdxl.step, buckets=False)
+    examples = with_masks(pictures, "files").examples
+    cache = Cache(sdxl, examples, ["0"], crops=4, flip=True, folder=None)
+    for _ in cache.fill([]):
+        pass
+    lefts = set()
+    for variant in range(8):
+        kept = cache.picture(0, variant)
+        assert kept.time_ids is not None
+        assert kept.mask is not None
+        left = int(kept.time_ids[3])
+        shown = (shades[::-1] if variant >= 4 else shades)[left : left + 64]
+        expected = torch.from_numpy(shown.reshape(8, 8).mean(axis=1) / 255)
+        torch.testing.assert_close(kept.mask, expected.float().expand(8, 8), atol=1e-6, rtol=0)
+        lefts.add(left)
+    assert len(lefts) > 2
 
 
 def test_the_disk_keeps_what_memory_keeps(sdxl: Base, folder: Path, tmp_path: Path) -> None:

@@ -186,6 +186,32 @@ def test_samples_are_drawn_while_training(run: Run, sdxl_folder: Path, photos: P
     assert names == [f"step-00000{step}-0{prompt}.png" for step in (1, 2) for prompt in (0, 1)]
 
 
+def test_folders_masks_and_a_prior_are_trained_together(
+    run: Run, sdxl_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "more" / "3_sks robot"
+    part.mkdir(parents=True)
+    Image.new("RGB", (64, 64), "red").save(part / "red.png")
+    for picture in (*photos.glob("*.png"), part / "red.png"):
+        masks = tmp_path / "masks" if picture.parent == photos else part / "masks"
+        masks.mkdir(exist_ok=True)
+        Image.new("L", (64, 64), "white").save(masks / picture.name)
+    beside = tmp_path / "photos"
+    beside.symlink_to(photos)
+    words = ["--trigger", "sks robot", "--base", sdxl_folder, "--masked", "files", "--run", "here"]
+    prior = ["--prior-class", "a robot", "--prior-count", 2, "--steps", 1, "--batch", 2]
+    done = run("train", "lora", beside, f"{tmp_path / 'more'}:0.5", *words, *prior, "--json")
+    assert done.code == 0, done.err
+    assert isinstance(done.json, dict)
+    assert done.json["pictures"] == 4
+    assert "4 pictures, 4.5 a round with repeats and weights" in done.err
+    drawn = sorted(path.name for path in Path("here/prior").glob("*.png"))
+    assert drawn == ["class-0000.png", "class-0001.png"]
+    again = run("generate", "--like", Path("here/prior/class-0001.png"), "--out", "again.png")
+    assert again.code == 0, again.err
+    assert Path("again.png").read_bytes() == Path("here/prior/class-0001.png").read_bytes()
+
+
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
     sdxl_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -359,6 +385,12 @@ WRONG = {
     "a caption in another encoding": "train lora {latin} --trigger t --base {base}",
     "a recipe out of range": "train lora {photos} --trigger t --base {base} --lr -1",
     "a kind out of range": "train lora {photos} --trigger t --base {base} --rank 0",
+    "a weight out of range": "train lora {photos}:0 --trigger t --base {base}",
+    "no masks": "train lora {photos} --trigger t --base {base} --masked files",
+    "a weight without masks": "train lora {photos} --trigger t --unmasked-weight 0.5",
+    "no words for a prior": "train lora {photos} --trigger t --prior-pictures {photos}",
+    "a prior's weight alone": "train lora {photos} --trigger t --prior-weight 2",
+    "a prior beside a resume": "train lora --resume {empty} --prior-pictures {photos}",
     "a run that is none": "train lora --resume {empty}",
     "a base beside a resume": "train lora --resume {empty} --base {base}",
     "options beside a resume": "train lora --resume {empty} --steps 5",
@@ -405,6 +437,11 @@ BEFORE_THE_BASE = (
     "a run below a file",
     "a caption in another encoding",
     "a recipe out of range",
+    "a weight out of range",
+    "no masks",
+    "a weight without masks",
+    "no words for a prior",
+    "a prior's weight alone",
     "no such adapter",
     "a picture for an adapter",
     "no such start",

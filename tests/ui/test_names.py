@@ -1,11 +1,12 @@
-"""FILE[:STRENGTH] and file names."""
+"""FILE[:STRENGTH], FOLDER[:WEIGHT] and file names."""
 
 from pathlib import Path
 
 import pytest
 
 from studio.errors import BadInput
-from ui._names import adapter_and_strength, slug
+from studio.folders import Folder
+from ui._names import adapter_and_strength, folder_and_weight, slug
 
 
 @pytest.fixture
@@ -40,6 +41,25 @@ def test_only_a_number_at_the_end_is_a_strength(text: str, file: str, strength: 
 def test_no_finite_strength_or_no_file_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="--adapter"):
         adapter_and_strength(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "weight"),
+    [
+        ("photos", "photos", 1.0),
+        ("photos/:2", "photos", 2.0),
+        ("C:\\art", "C:\\art", 1.0),
+        ("C:\\art:.5", "C:\\art", 0.5),
+        ("take:2", "take:2", 1.0),  # a folder of that name
+        ("take:2:3", "take:2", 3.0),
+    ],
+)
+def test_only_a_number_at_the_end_is_a_weight(
+    text: str, path: str, weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("take:2").mkdir()
+    assert folder_and_weight(text) == Folder(Path(path), weight)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,14 @@ def pretended(closed: list[str], *, interrupted_at: int) -> Generator[Progress, 
     """Ten steps; at one of them the user presses Ctrl-C."""
     try:
         yield Started(
-            run=Path("runs/a b"), layers=1, parameters=2, examples=3, skipped=(), steps=10, done=0
+            run=Path("runs/a b"),
+            layers=1,
+            parameters=2,
+            examples=3,
+            round=3,
+            skipped=(),
+            steps=10,
+            done=0,
         )
         yield Encoded(1, 1)
         for step in range(1, 11):
