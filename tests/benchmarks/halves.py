@@ -1,0 +1,135 @@
+"""Does a B-LoRA take content and style apart? ``python -m tests.benchmarks.halves``
+
+One picture of a subject and a style that the base has never seen trains a B-LoRA, as `studio train
+blora` does. Its content half is asked for the subject in styles that the base knows, its style half
+for other subjects in the learned style; the judge says whether subject and style are right.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import compose
+import studio
+import trainers
+from studio.halves import half_of
+from studio.sketch import captions, judge, world
+
+TRIGGER = "sks"
+PAIRS = (("robot", "ink"), ("octopus", "neon"), ("cactus", "halftone"))
+FACTORS = ("subject", "style", "background")
+
+
+def main() -> None:
+    """Print a table of all pairs, or of the first ones, and keep a contact sheet."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.halves", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="how many of the pairs")
+    parser.add_argument("--pictures", type=int, default=30, help="judged of each half")
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
+    parser.add_argument("--recipe", type=json.loads, default={}, help="options of the loop")
+    parser.add_argument("--sheet", type=Path, help="keep pictures of both halves on one PNG")
+    asked = parser.parse_args()
+    base = studio.load_base("sketch", device="cpu")
+    table = Table("learned", "used", "subject", "style", "background", "subject and style")
+    rows: list[list[Image.Image]] = []
+    for subject, style in PAIRS[: asked.pairs]:
+        with tempfile.TemporaryDirectory() as folder:
+            picture, adapter = learn(base, subject, style, Path(folder), asked)
+        for half in ("content", "style"):
+            scenes = scenes_for(half, subject, style, asked.pictures)
+            made = draw(base, half_of(adapter, half), scenes, half, asked.strength)
+            shares = measured(made, scenes)
+            shown = (f"{shares[name]:.0%}" for name in (*FACTORS, "both"))
+            table.add_row(f"{subject}, {style}", f"{half} half", *shown)
+            rows.append([picture, *made[:7]])
+    Console().print(table)
+    if asked.sheet:
+        save_sheet(asked.sheet, rows)
+
+
+def learn(
+    base: studio.Base, subject: str, style: str, folder: Path, asked: argparse.Namespace
+) -> tuple[Image.Image, studio.Adapter]:
+    """The one picture, and the B-LoRA trained on it under a caption that names no class."""
+    rng = np.random.default_rng([22, world.SUBJECTS.index(subject)])
+    scene = world.sample(
+        rng, subjects=(subject,), styles=(style,), backgrounds=("meadow",), accessory_rate=0.0
+    )
+    picture = world.draw(scene)
+    (folder / "pictures").mkdir()
+    picture.save(folder / "pictures" / "one.png")
+    (folder / "pictures" / "one.txt").write_text(f"a {TRIGGER}", encoding="utf-8")
+    out = folder / "adapter.safetensors"
+    for _ in trainers.train(
+        trainers.BLoRA(**asked.options),
+        base,
+        folder / "pictures",
+        trigger=TRIGGER,
+        out=out,
+        run=folder / "run",
+        **asked.recipe,
+    ):
+        pass
+    return picture, studio.load_adapter(out)
+
+
+def scenes_for(half: str, subject: str, style: str, count: int) -> list[world.Scene]:
+    """What prompts for a half ask for: the subject in known styles, or the style of known ones."""
+    rng = np.random.default_rng([23, half == "content"])
+    choice = {"subjects": (subject,)} if half == "content" else {"styles": (style,)}
+    return [world.sample(rng, accessory_rate=0.0, **choice) for _ in range(count)]
+
+
+def draw(
+    base: studio.Base,
+    adapter: studio.Adapter,
+    scenes: Sequence[world.Scene],
+    half: str,
+    strength: float,
+) -> list[Image.Image]:
+    words = {"subject": TRIGGER} if half == "content" else {"style": f"{TRIGGER} style"}
+    return [
+        compose.render(
+            base,
+            studio.Shot(
+                captions.plain(scene, **words),
+                adapters=((adapter, strength),),
+                seed=number,
+                steps=25,
+                guidance=5.0,
+            ),
+        )
+        for number, scene in enumerate(scenes)
+    ]
+
+
+def measured(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> Mapping[str, float]:
+    """Shares right by factor, and of those with subject and style right."""
+    right = judge.right(pictures, scenes)
+    answers = [
+        all(read.answers[name] == judge.answers_of(scene)[name] for name in ("subject", "style"))
+        for read, scene in zip(judge.read(pictures), scenes, strict=True)
+    ]
+    return {**right, "both": float(np.mean(answers))}
+
+
+def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
+    """A row a half: the picture that was learned, then what the half draws."""
+    sheet = Image.new("RGB", (max(map(len, rows)) * 132 + 12, len(rows) * 132), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            big = picture.resize((128, 128), Image.Resampling.BICUBIC)
+            sheet.paste(big, (x * 132 + 12 * (x > 0), y * 132))
+    sheet.save(path)
+
+
+if __name__ == "__main__":
+    main()
