@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from studio.errors import BadInput
 from studio.formats import Contents, read_facts, survey
-from studio.halves import halves_in
+from studio.halves import halves_in, trained_blocks
 from studio.header import Header, read_header
 
 __all__ = ["JSON", "adapter_file", "describe"]
@@ -28,6 +28,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
     contents = survey(header, path)
     facts = read_facts(header.metadata, path)
     family = facts.family or contents.family
+    blocks = trained_blocks(facts.base, family, facts.recipe)
     return {
         "name": facts.name,
         "kind": facts.kind,
@@ -37,7 +38,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "triggers": list(facts.triggers),
         "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
         "forms": dict(Counter(contents.forms.values())),
-        "halves": list(halves_in(contents.layers, family)),
+        "halves": list(halves_in(contents.layers, blocks)),
         "ranks": _ranks(header, contents),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,

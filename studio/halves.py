@@ -1,11 +1,13 @@
 """The two halves of a B-LoRA, content and style, told from the names of its layers.
 
-Frenkel et al. 2024 (arXiv 2403.14572) found them in SDXL. For SD 1.x and 2.x the blocks of the
-same place stand in, the first two with attention on the way up; nobody showed that they separate.
-Nothing is read from metadata, so files of the authors' program have halves too.
+Frenkel et al. 2024 (arXiv 2403.14572) found them in SDXL, by giving single blocks another prompt.
+The same trial finds those of the sketch base one level up (`python -m tests.benchmarks.blocks`).
+For SD 1.x and 2.x the first two blocks with attention on the way up stand in; nobody showed that
+they separate. An adapter that names no blocks has those of its base, so files of the authors'
+program have halves too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +17,29 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapter import Adapter
 
-__all__ = ["HALVES", "block_of", "file_and_half", "half_of", "halves_in"]
+__all__ = ["HALVES", "blocks_of", "file_and_half", "half_of", "halves_in", "trained_blocks"]
 
-HALVES = {"content": 0, "style": 1}
+HALVES = ("content", "style")
+# By the name of a base, or by its family.
+BLOCKS = {
+    "sketch": ("up_blocks.1.attentions.0", "up_blocks.1.attentions.2"),
+    "sdxl": ("up_blocks.0.attentions.0", "up_blocks.0.attentions.1"),
+    "sd1": ("up_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
+    "sd2": ("up_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
+}
 
 
-def block_of(half: str, family: str) -> str:
-    """The block that carries a half, as the names of its layers begin."""
-    level = 0 if family == "sdxl" else 1
-    return f"unet.up_blocks.{level}.attentions.{HALVES[half]}"
+def blocks_of(base: str, family: str) -> dict[str, str]:
+    """The block of the UNet that carries each half, on a base of this name and family."""
+    return dict(zip(HALVES, BLOCKS.get(base, BLOCKS[family]), strict=True))
+
+
+def trained_blocks(base: str, family: str, recipe: Mapping[str, object]) -> dict[str, str]:
+    """The blocks that an adapter was trained with, or those of its base."""
+    options = recipe.get("options")
+    named = options if isinstance(options, dict) else {}
+    own = {half: str(named[half]) for half in HALVES if named.get(half)}
+    return blocks_of(base, family) | own
 
 
 def file_and_half(text: str) -> tuple[str, str]:
@@ -37,9 +53,12 @@ def file_and_half(text: str) -> tuple[str, str]:
     return file, half
 
 
-def halves_in(layers: Iterable[str], family: str) -> tuple[str, ...]:
-    """Which halves these layers make up; none where one of them belongs to neither."""
-    blocks = {f"{block_of(half, family)}.": half for half in HALVES}
+def halves_in(layers: Iterable[str], trained: Mapping[str, str]) -> tuple[str, ...]:
+    """Which halves these layers make up; none where one of them belongs to neither.
+
+    trained: the block of each half, as `trained_blocks` tells.
+    """
+    blocks = {f"unet.{block}.": half for half, block in trained.items()}
     found = {next((h for b, h in blocks.items() if layer.startswith(b)), "") for layer in layers}
     return () if "" in found else tuple(half for half in HALVES if half in found)
 
@@ -47,7 +66,8 @@ def halves_in(layers: Iterable[str], family: str) -> tuple[str, ...]:
 def half_of(adapter: "Adapter", half: str) -> "Adapter":
     """The adapter with the layers of one half only. Raises BadInput for what has no such half."""
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
-    block = {half: f"{block_of(half, adapter.family)}." for half in HALVES}
+    trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)
+    block = {half: f"unet.{path}." for half, path in trained.items()}
     strange = [layer for layer in adapter.deltas if not layer.startswith(tuple(block.values()))]
     if strange:
         raise BadInput(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from studio.errors import BadInput
-from studio.halves import HALVES, block_of
+from studio.halves import blocks_of
 from trainers.lora import LoRA
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ class BLoRA:
     alpha: float | None = field(
         default=None, metadata={"help": "changes are scaled by alpha / rank; the rank if not given"}
     )
+    content: str | None = field(
+        default=None, metadata={"help": "the UNet's block that learns the content; its base's"}
+    )
+    style: str | None = field(
+        default=None, metadata={"help": "the UNet's block that learns the style; its base's"}
+    )
     anyway: bool = field(
         default=False,
         metadata={"help": "train up_blocks.1 of SD 1.x or 2.x, which nobody showed to separate"},
@@ -46,23 +52,29 @@ class BLoRA:
             raise BadInput(f"rank is at least 1; it was given as {self.rank}")
 
     def fitted(self, base: "Base") -> "BLoRA":
-        """Itself, for SDXL; for the other families only where that is asked for."""
+        """With the blocks of this base; those of other families than SDXL only if asked for."""
+        blocks = blocks_of(base.name, base.family)
+        blocks |= {half: block for half in blocks if (block := getattr(self, half))}
+        for half, block in blocks.items():
+            if not any(name.startswith(f"unet.{block}.") for name in base.layers()):
+                raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
         if base.family == "sdxl":
-            return replace(self, anyway=False)
+            return replace(self, anyway=False, **blocks)
         if not self.anyway:
             raise BadInput(
                 "that content and style sit in two blocks is a finding about SDXL, and "
                 f"{base.name} is of another family: train a lora, or give --anyway (anyway=True) "
                 "to train the likeliest blocks all the same"
             )
-        return self
+        return replace(self, **blocks)
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
         """A change that is nothing yet, for a projection of an attention in the two blocks."""
-        family = "sd1" if self.anyway else "sdxl"
-        if not name.startswith(tuple(f"{block_of(half, family)}." for half in HALVES)):
+        blocks = blocks_of("", "sd1" if self.anyway else "sdxl")
+        chosen = (self.content or blocks["content"], self.style or blocks["style"])
+        if not name.startswith(tuple(f"unet.{block}." for block in chosen)):
             return None
         return LoRA(rank=self.rank, alpha=self.alpha).delta(name, layer, generator=generator)
 

@@ -13,6 +13,7 @@ from compose._render import like
 from studio.adapter import Adapter, load_adapter
 from studio.base import Base, real_config
 from studio.delta import LowRank, attach, folded
+from studio.describe import describe
 from studio.errors import BadInput
 from studio.shot import recipe
 from tests.trainers.learning import assert_lent, assert_resumes, learned
@@ -173,7 +174,31 @@ def test_other_families_are_refused_without_anyway(sd1: Base, folder: Path, tmp_
 
 
 def test_anyway_changes_nothing_on_sdxl(sdxl: Base) -> None:
-    assert fitted(BLoRA(anyway=True), sdxl) == BLoRA()
+    assert fitted(BLoRA(anyway=True), sdxl) == fitted(BLoRA(), sdxl)
+    assert not fitted(BLoRA(anyway=True), sdxl).anyway  # pyright: ignore
+
+
+def test_blocks_can_be_named_and_the_halves_are_theirs(
+    sdxl: Base, folder: Path, tmp_path: Path
+) -> None:
+    content, style = "down_blocks.1.attentions.0", "mid_block.attentions.0"
+    kind = BLoRA(rank=2, content=content, style=style)
+    learned(kind, sdxl, folder, tmp_path / "run", steps=1)
+    file = tmp_path / "run" / "adapter.safetensors"
+    for half, block in (("content", content), ("style", style)):
+        names = load_adapter(f"{file}:{half}", base=sdxl).deltas
+        assert names and all(name.startswith(f"unet.{block}.") for name in names)
+    assert describe(file)["halves"] == ["content", "style"]
+    with pytest.raises(BadInput, match=r"style: .* has no block 'up_blocks.9' in its UNet"):
+        fitted(BLoRA(style="up_blocks.9"), sdxl)
+
+
+def test_on_sketch_the_blocks_are_those_that_were_found_there() -> None:
+    base = studio.load_base("sketch", device="cpu")
+    kind = fitted(BLoRA(rank=2), base)
+    deltas = new_deltas(kind, base, generator=torch.Generator())
+    blocks = {".".join(name.split(".")[:5]) for name in deltas}
+    assert blocks == {f"unet.up_blocks.1.attentions.{number}" for number in (0, 2)}
 
 
 def test_it_is_trained_by_the_loop(sdxl: Base, folder: Path, tmp_path: Path) -> None:
