@@ -19,6 +19,7 @@ from trainers._cache import Cache, digest
 from trainers._data import contents, folders_table, read
 from trainers._kind import Kind, fitted, kind_name, kind_options, new_deltas
 from trainers._objective import generator_for
+from trainers._optimizer import parameter_groups, require_optimizer, state_bytes
 from trainers._prior import OWN, Prior, prior_of
 from trainers._progress import Started
 from trainers._recipe import Recipe, Table
@@ -87,6 +88,8 @@ class Job:
                 "offload puts the text encoders away before they have learned from a step: load "
                 "the base without it, or leave them as they are"
             )
+        require_optimizer(self.recipe.optimizer)
+        parameter_groups(self.trained, self.recipe)
         require_place(self.run.recipe)
         if self.out:
             require_adapter(self.out)
@@ -105,6 +108,7 @@ class Job:
             skipped=self.pictures.skipped + self.classes.skipped,
             steps=self.recipe.steps,
             done=int(self.checkpoint.name[5:]) if self.checkpoint else 0,
+            remarks=self.recipe.remarks(),
         )
 
     def cache(self) -> Cache:
@@ -174,10 +178,16 @@ class Job:
         return sum(p.numel() for module in self.trained.values() for p in module.parameters())
 
     def _bytes(self) -> int:
-        """What the run will write, roughly, in float32: a checkpoint is four times the adapter."""
+        """What the run will write, roughly."""
+        parameters = [p for module in self.trained.values() for p in module.parameters()]
         adapter = 4 * self._parameters()
+        checkpoint = adapter * (3 if self.recipe.ema else 2)
+        checkpoint += state_bytes(self.recipe.optimizer, parameters)
         every = self.recipe.save_every
-        written = adapter * (2 + 4 * (1 + (self.recipe.steps // every if every else 0)))
+        checkpoints = 1 + (self.recipe.steps // every if every else 0)
+        if self.recipe.keep:
+            checkpoints = min(checkpoints, self.recipe.keep + 1)  # the old go when the new is whole
+        written = 2 * adapter + checkpoints * checkpoint
         area = sum(width * height for width, height in (e.bucket for e in self.examples))
         if self.prior:
             missing = self.prior.missing(self.classes) * self.prior.size**2

@@ -7,7 +7,7 @@ resumed gives the very numbers of one that was not.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite
@@ -19,18 +19,21 @@ from accelerate.state import AcceleratorState
 from PIL.Image import Image
 from torch import Tensor
 
+from studio.adapter import Adapter
 from studio.base import Base, Text
 from studio.delta import attach
 from studio.errors import BadInput
+from trainers._average import Average
 from trainers._cache import Cache
 from trainers._data import Batch, planned
 from trainers._job import Job
 from trainers._kind import Adjusting, Penalising
 from trainers._objective import Objective, generator_for, toss
+from trainers._optimizer import new_optimizer, parameter_groups, start_afresh
 from trainers._prior import with_class
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers._run import Log, State, full_disk
-from trainers._text import parameter_groups, read_captions
+from trainers._text import read_captions
 
 __all__ = ["Training", "run_job"]
 
@@ -84,22 +87,21 @@ class Training:
         self.accelerator = _accelerator(self.base, job.precision)
         groups = parameter_groups(job.trained, self.recipe)
         self.parameters = [p for group in groups for p in group["params"]]
-        # Fused: one call a step, not ten for each of hundreds of small tensors. The scaler of
-        # fp16 skips steps, which accelerate sees in the plain form only.
-        adamw = torch.optim.AdamW(
-            groups,
-            lr=self.recipe.lr,
-            weight_decay=self.recipe.weight_decay,
-            fused=job.precision != "fp16",
-        )
-        self.optimizer = self.accelerator.prepare_optimizer(adamw, device_placement=False)
+        optimizer = new_optimizer(groups, self.recipe, scaled=job.precision == "fp16")
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.average = Average(job.trained, self.recipe.ema) if self.recipe.ema else None
         self.objective = Objective(
             self.base.alphas_cumprod,
             prediction_type=self.base.prediction_type,
             min_snr=self.recipe.min_snr,
             device=self.base.device,
         )
-        self.state = State(job.trained, adamw, self.accelerator.scaler)
+        self.state = State(
+            job.trained,
+            optimizer,
+            self.accelerator.scaler,
+            self.average.modules if self.average else {},
+        )
         self.done, self.seconds = 0, 0.0
         self.sound = True  # whether the weights are those of `done` whole steps
         self.preview: Image | None = None
@@ -125,6 +127,8 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1
+        if self.average:
+            self.average.follow(self.done)
         self.sound = True
         seconds = perf_counter() - begun
         self.seconds += seconds
@@ -135,7 +139,9 @@ class Training:
         if isinstance(kind, Adjusting) and kind.adjust(
             layers, self.job.deltas, done=self.done, steps=self.recipe.steps
         ):
-            self.state.optimizer.state.clear()
+            start_afresh(self.state.optimizer)
+            if self.average:
+                self.average.realign()
 
     def _backward(self, batches: Sequence[Batch]) -> float:
         chance = generator_for(self.recipe.seed, "step", self.done)
@@ -165,7 +171,8 @@ class Training:
                 self.accelerator.backward(penalty)
 
     def _loss(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
-        latents, noise, timesteps, captions, time_ids, masks = [], [], [], [], [], []
+        latents, noise, seen, timesteps = [], [], [], []
+        captions, time_ids, masks = [], [], []
         for number in numbers:
             example = self.job.examples[number]
             width, height = (side // self.base.latent_factor for side in example.bucket)
@@ -175,10 +182,13 @@ class Training:
                 variants=self.cache.variants,
                 caption_dropout=self.recipe.caption_dropout,
                 timesteps=len(self.objective.signal),
+                noise_offset=self.recipe.noise_offset,
+                input_perturbation=self.recipe.input_perturbation,
             )
             picture = self.cache.picture(number, chance.variant)
             latents.append(picture.mean + picture.std * chance.posterior)
             noise.append(chance.noise)
+            seen.append(chance.seen)
             timesteps.append(chance.timestep)
             captions.append("" if chance.dropped else example.caption)
             time_ids.append(picture.time_ids)
@@ -188,7 +198,7 @@ class Training:
         at = torch.tensor(timesteps, device=device)
         with self.accelerator.autocast():
             predicted = self.base.predict(
-                self.objective.noised(clean, eps, at),
+                self.objective.noised(clean, torch.stack(seen).to(device), at),
                 at,
                 self._text(captions),
                 time_ids=None if time_ids[0] is None else torch.stack(time_ids).to(device),
@@ -215,7 +225,7 @@ class Training:
     def _lost(self) -> str:
         # A checkpoint of the step before holds the very weights that gave this loss.
         last = self.job.run.last_checkpoint(before=self.done)
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint before it is kept"
         return (
             f"the loss is no longer a number at step {self.done + 1}: lower lr (it is "
             f"{self.recipe.lr:g}), or raise the precision (it is {self.job.precision}); {kept}"
@@ -223,9 +233,15 @@ class Training:
 
     def save(self) -> Saved:
         """Write a checkpoint of this step."""
-        adapter = self.job.adapter(steps=self.done)
-        path = self.job.run.save(self.state, adapter, step=self.done, seconds=self.seconds)
+        path = self.job.run.save(self.state, self.adapter(), step=self.done, seconds=self.seconds)
+        if self.recipe.keep:
+            self.job.run.thin(self.recipe.keep)
         return Saved(self.done, path)
+
+    def adapter(self) -> Adapter:
+        """What is learned so far; the average of it, where one is kept."""
+        learned = self.job.adapter(steps=self.done)
+        return replace(learned, deltas=self.average.of(learned.deltas)) if self.average else learned
 
     def sample(self) -> Sampled:
         """Draw the sample prompts, each with its number as its seed, the deltas attached."""
@@ -233,7 +249,7 @@ class Training:
         paths = []
         for delta in self.job.deltas.values():
             delta.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.average.shown() if self.average else nullcontext():
             for number, prompt in enumerate(self.job.prompts()):
                 picture = self.job.draw(prompt, number)
                 paths.append(self.job.run.write_sample(picture, step=self.done, number=number))
@@ -244,7 +260,7 @@ class Training:
 
     def finish(self) -> Finished:
         """Write the adapter, to the run's folder and to where it was asked for."""
-        adapter = replace(self.job.adapter(steps=self.done), preview=self.preview)
+        adapter = replace(self.adapter(), preview=self.preview)
         path = adapter.save(self.job.run.adapter)
         if self.job.out:
             path = adapter.save(self.job.out)

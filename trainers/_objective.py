@@ -13,6 +13,12 @@ turn, with nothing drawn for an option that is off:
     timestep   randint(timesteps, ())
     posterior  randn(shape)                 latents = mean + std * posterior
     noise      randn(shape)
+    offset     randn(channels, 1, 1)        noise + noise_offset * offset
+    shift      randn(shape)                 seen, not predicted: noise + input_perturbation * shift
+
+An offset lets a base learn pictures darker or brighter than the middle (Guttenberg 2023, "Diffusion
+with offset noise"). A perturbed input looks like those that the base meets in sampling, where its
+own errors add up (Ning et al. 2023, arXiv 2301.11706, algorithm 3).
 
 The pictures of a prior (trainers/_prior.py) draw the same from a generator of "SEED/prior/S". The
 order of the pictures in round e is that of a generator of "SEED/order/E", or "SEED/prior order/E".
@@ -45,7 +51,8 @@ class Chance:
     dropped: bool
     timestep: int
     posterior: Tensor  # [4, h, w]
-    noise: Tensor  # [4, h, w]
+    noise: Tensor  # [4, h, w], what is to be predicted
+    seen: Tensor  # [4, h, w], what the latents are mixed with
 
 
 def toss(
@@ -55,6 +62,8 @@ def toss(
     variants: int,
     caption_dropout: float,
     timesteps: int,
+    noise_offset: float = 0.0,
+    input_perturbation: float = 0.0,
 ) -> Chance:
     """Decide for one picture, in the order that the head of this file lists."""
     variant = dropped = 0
@@ -62,12 +71,21 @@ def toss(
         variant = int(torch.randint(variants, (), generator=generator))
     if caption_dropout > 0:
         dropped = float(torch.rand((), generator=generator)) < caption_dropout
+    timestep = int(torch.randint(timesteps, (), generator=generator))
+    posterior = torch.randn(*shape, generator=generator)
+    noise = torch.randn(*shape, generator=generator)
+    if noise_offset:
+        noise = noise + noise_offset * torch.randn(shape[0], 1, 1, generator=generator)
+    seen = noise
+    if input_perturbation:
+        seen = noise + input_perturbation * torch.randn(*shape, generator=generator)
     return Chance(
         variant=variant,
         dropped=bool(dropped),
-        timestep=int(torch.randint(timesteps, (), generator=generator)),
-        posterior=torch.randn(*shape, generator=generator),
-        noise=torch.randn(*shape, generator=generator),
+        timestep=timestep,
+        posterior=posterior,
+        noise=noise,
+        seen=seen,
     )
 
 

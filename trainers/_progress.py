@@ -27,6 +27,8 @@ class Started:
     steps: int
     done: int
     """steps that a resumed run had behind it; 0 for a new one"""
+    remarks: tuple[str, ...] = ()
+    """what the user may not have meant, a sentence each"""
 
 
 @dataclass(frozen=True)

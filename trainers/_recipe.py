@@ -18,7 +18,22 @@ __all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
 
 UNMASKED_WEIGHT = 0.1  # OneTrainer's
 PRIOR_COUNT, PRIOR_WEIGHT = 100, 1.0  # those of diffusers' DreamBooth script
+NOT_NEGATIVE = (
+    "warmup",
+    "weight_decay",
+    "clip",
+    "min_snr",
+    "noise_offset",
+    "input_perturbation",
+    "sample_every",
+    "save_every",
+    "keep",
+)
 SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
+# Learning rates suit AdamW unless somebody says otherwise. Lion steps by the sign of its momentum
+# and wants a third to a tenth (section 5 of its paper); the sketch base learns as fast with a half.
+RATES = {"adamw": 1.0, "adamw8bit": 1.0, "lion": 1 / 3, "prodigy": 1.0}
+PRODIGY = 1.0
 
 Scalar = str | int | float | bool
 Table = Mapping[str, Scalar | tuple[str, ...] | list[str] | list[float] | None]
@@ -44,9 +59,24 @@ class Recipe:
     warmup: int = _option(0, "steps over which the learning rate rises from nothing")
     text_encoders: bool = _option(False, "train the text encoders too, with changes of this kind")
     text_lr: float = _option(5e-6, "learning rate of the text encoders, on the same course")
-    weight_decay: float = _option(0.01, "AdamW's decoupled weight decay")
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "lion"] = _option(
+        "adamw", "AdamW, its state in a byte a number, Prodigy (finds lr by itself: 1), or Lion"
+    )
+    weight_decay: float = _option(0.01, "decoupled weight decay")
+    lora_plus: float = _option(
+        1.0, "ratio by which matrices that start at zero learn faster; 1 for off, LoRA+ takes 16"
+    )
+    ema: float = _option(
+        0.0, "decay of the steps' average that is saved and drawn, such as 0.99; 0 for off"
+    )
     clip: float = _option(1.0, "longest gradient allowed; 0 for no limit")
     min_snr: float = _option(5.0, "min-SNR gamma: how much easy timesteps may weigh; 0 for off")
+    noise_offset: float = _option(
+        0.0, "how much a noise of one colour is added, for dark and bright pictures; 0 for off"
+    )
+    input_perturbation: float = _option(
+        0.0, "noise added to the input alone, against exposure bias, such as 0.1; 0 for off"
+    )
     caption_dropout: float = _option(0.0, "share of the pictures trained without their caption")
     flip: bool = _option(False, "mirror pictures at random")
     crops: int = _option(1, "random crops kept of each picture; 1 is the centre crop")
@@ -60,6 +90,7 @@ class Recipe:
     sample_every: int = _option(0, "steps between sample pictures; 0 for none")
     sample_prompts: tuple[str, ...] = _option((), "prompts of the sample pictures")
     save_every: int = _option(200, "steps between checkpoints; 0 for none but when stopped")
+    keep: int = _option(0, "how many checkpoints stay, the newest; 0 for all")
     cache: Literal["memory", "disk"] = _option(
         "memory", "where encoded pictures and captions are kept"
     )
@@ -90,11 +121,12 @@ class Recipe:
                 raise BadInput(f"{entry.name} is a whole number; it was given as {value!r}")
         for name in ("steps", "batch", "accumulation", "crops"):
             _require(getattr(self, name) >= 1, name, self, "is at least 1")
-        for name in ("warmup", "weight_decay", "clip", "min_snr", "sample_every", "save_every"):
+        for name in NOT_NEGATIVE:
             _require(getattr(self, name) >= 0, name, self, "is not negative")
-        for name in ("lr", "text_lr"):
-            rate = getattr(self, name)
-            _require(isfinite(rate) and rate > 0, name, self, "is above zero")
+        for name in ("lr", "text_lr", "lora_plus"):
+            value = getattr(self, name)
+            _require(isfinite(value) and value > 0, name, self, "is above zero")
+        _require(0 <= self.ema < 1, "ema", self, "lies between 0 and 1")
         _require(0 <= self.caption_dropout <= 1, "caption_dropout", self, "lies between 0 and 1")
         _require(self.warmup <= self.steps, "warmup", self, f"is at most steps ({self.steps})")
         _require(0 <= self.seed < 2**63, "seed", self, "lies between 0 and 2^63 - 1")
@@ -113,6 +145,17 @@ class Recipe:
         for name, allowed in _CHOICES.items():
             said = ", ".join(filter(None, allowed))
             _require(getattr(self, name) in allowed, name, self, f"is one of {said}")
+        if self.optimizer == "prodigy":
+            _require_one_rate(self)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What may not have been meant, a sentence each."""
+        if self.optimizer == "prodigy" and self.lr != PRODIGY:
+            return (
+                "Prodigy finds the learning rate itself and multiplies it by lr, here "
+                f"{self.lr:g}: its authors leave lr at 1.",
+            )
+        return ()
 
     def rate(self, step: int) -> float:
         """The learning rate of the step that has `step` steps before it."""
@@ -130,6 +173,7 @@ _COURSES = {
 }
 _CHOICES = {
     "schedule": tuple(_COURSES),
+    "optimizer": tuple(RATES),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "cache": ("memory", "disk"),
     "masked": (None, "alpha", "files"),
@@ -139,6 +183,15 @@ _CHOICES = {
 def _require(holds: bool, name: str, recipe: Recipe, rule: str) -> None:
     if not holds:
         raise BadInput(f"{name} {rule}; it was given as {getattr(recipe, name)!r}")
+
+
+def _require_one_rate(recipe: Recipe) -> None:
+    """BadInput where some numbers are to learn faster than others."""
+    said = "and prodigy finds one rate for all: leave it out, or choose another optimizer"
+    if recipe.lora_plus != 1:
+        raise BadInput(f"lora_plus has some matrices learn faster, {said}")
+    if recipe.text_encoders and recipe.text_lr != recipe.lr:
+        raise BadInput(f"text_lr is not lr, {said}")
 
 
 def recipe_for(base: "Base", kind: "Kind | None" = None) -> Recipe:
@@ -156,9 +209,25 @@ def with_options(recipe: Recipe, options: Mapping[str, object]) -> Recipe:
             near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise BadInput(f"a training has no option {name!r}; did you mean {near!r}?")
     changes = dict(options)
+    if changes.get("optimizer") in RATES:
+        changes = _rates(recipe, str(changes["optimizer"]), changes) | changes
     if "sample_prompts" in changes and isinstance(changes["sample_prompts"], list):
         changes["sample_prompts"] = tuple(changes["sample_prompts"])
     return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def _rates(recipe: Recipe, optimizer: str, given: Mapping[str, object]) -> dict[str, object]:
+    """The recipe's learning rates as they suit another optimiser; given: what was asked for."""
+    if optimizer == recipe.optimizer:
+        return {}
+    if optimizer == "prodigy":
+        return {"lr": PRODIGY, "text_lr": given.get("lr", PRODIGY)}
+    if recipe.optimizer == "prodigy":
+        if "lr" not in given:
+            raise BadInput(f"the recipe's lr is prodigy's, {recipe.lr:g}: give lr for {optimizer}")
+        return {"text_lr": Recipe.text_lr * RATES[optimizer]}
+    ratio = RATES[optimizer] / RATES[recipe.optimizer]
+    return {"lr": recipe.lr * ratio, "text_lr": recipe.text_lr * ratio}
 
 
 def to_toml(tables: Mapping[str, Table]) -> str:

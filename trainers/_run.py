@@ -14,7 +14,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,23 +55,27 @@ class State:
     trained: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
+    average: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The trained numbers and the optimiser's tensors, by name."""
+        """The trained numbers, their average and the optimiser's tensors, by name."""
         named = {
-            f"parameter/{owner}/{name}": tensor
-            for owner, module in self.trained.items()
+            f"{what}/{owner}/{name}": tensor
+            for what, modules in self._modules()
+            for owner, module in modules.items()
             for name, tensor in module.state_dict().items()
         }
-        for number, slots in self.optimizer.state_dict()["state"].items():
+        for number, slots in self._kept()["state"].items():
             for name, value in slots.items():
                 if isinstance(value, Tensor):
-                    named[f"optimizer/{number}/{name}"] = value
+                    # bitsandbytes shares these among parameters, which safetensors won't have.
+                    own = value.clone() if name in ("qmap1", "qmap2") else value
+                    named[f"optimizer/{number}/{name}"] = own
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def plain(self) -> dict[str, object]:
         """The optimiser's and the scaler's settings and counters, as JSON has them."""
-        kept = self.optimizer.state_dict()
+        kept = self._kept()
         slots = {
             number: {k: v for k, v in slots.items() if not isinstance(v, Tensor)}
             for number, slots in kept["state"].items()
@@ -82,22 +86,30 @@ class State:
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping) -> None:
         """The inverse of `tensors` and `plain`."""
-        for owner, module in self.trained.items():
-            prefix = f"parameter/{owner}/"
-            module.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
+        for what, modules in self._modules():
+            for owner, module in modules.items():
+                prefix = f"{what}/{owner}/"
+                module.load_state_dict(
+                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                )
         slots = {int(number): dict(values) for number, values in plain["slots"].items()}
         for key, tensor in tensors.items():
             if key.startswith("optimizer/"):
                 _, number, name = key.split("/")
                 slots.setdefault(int(number), {})[name] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
+        groups = self._kept()["param_groups"]
         for group, kept in zip(groups, plain["groups"], strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()})
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict(plain["scaler"])
+
+    def _modules(self) -> tuple[tuple[str, Mapping[str, nn.Module]], ...]:
+        return ("parameter", self.trained), ("average", self.average)
+
+    def _kept(self) -> dict:
+        # As PyTorch has it: bitsandbytes folds its tensors into a dict of each parameter's.
+        return torch.optim.Optimizer.state_dict(self.optimizer)
 
 
 @dataclass(frozen=True)
@@ -157,14 +169,20 @@ class Run:
 
     def last_checkpoint(self, *, before: int | None = None) -> Path | None:
         """The checkpoint of the most steps, or of the most that are fewer than `before`."""
+        earlier = [n for n in self._checkpoints() if before is None or n < before]
+        return self.checkpoint(max(earlier)) if earlier else None
+
+    def _checkpoints(self) -> list[int]:
+        """The steps of which there is a checkpoint, rising."""
         found = self.folder.glob("checkpoints/step-*")
-        whole = [path for path in found if re.fullmatch(r"step-\d{6,}", path.name)]
-        steps = {int(path.name[5:]): path for path in whole}
-        return (
-            steps[max(kept)]
-            if (kept := [n for n in steps if before is None or n < before])
-            else None
-        )
+        return sorted(int(p.name[5:]) for p in found if re.fullmatch(r"step-\d{6,}", p.name))
+
+    def thin(self, keep: int) -> None:
+        """Delete all checkpoints but the newest so many."""
+        for step in self._checkpoints()[:-keep]:
+            path = self.checkpoint(step)
+            # Out of sight first: half a checkpoint is none.
+            shutil.rmtree(path.rename(path.with_name(f".{path.name}")))
 
     def save(self, state: State, adapter: "Adapter", *, step: int, seconds: float) -> Path:
         """Write a checkpoint. seconds: what the training took so far."""

@@ -7,16 +7,13 @@ the hidden states and, for SDXL, the pooled projection.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from studio.base import Base, Text
-    from trainers._recipe import Recipe
 
-__all__ = ["TEXT_ALL", "TEXT_ATTENTION", "heard", "parameter_groups", "read_captions"]
+__all__ = ["TEXT_ALL", "TEXT_ATTENTION", "heard", "read_captions"]
 
 TEXT_ATTENTION = r"text_encoder(_2)?\..*\.self_attn\.(q|k|v|out)_proj"
 TEXT_ALL = TEXT_ATTENTION + r"|text_encoder(_2)?\..*\.mlp\.fc[12]"
@@ -32,18 +29,6 @@ def heard(base: "Base", name: str) -> bool:
     if base.family != "sdxl" or found is None:
         return True
     return int(found[1]) < base.text_encoders[0].config.num_hidden_layers - 1
-
-
-def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> list[dict]:
-    """The parameters as an optimiser takes them, together where they learn at one rate.
-
-    share: what the learning rate of a step is multiplied by, for this group.
-    """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, module in trained.items():
-        rate = recipe.lr if name.startswith("unet.") else recipe.text_lr
-        groups.setdefault(rate / recipe.lr, []).extend(module.parameters())
-    return [{"params": params, "share": share} for share, params in groups.items()]
 
 
 def read_captions(base: "Base", captions: Sequence[str]) -> "Text":

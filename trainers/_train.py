@@ -12,6 +12,7 @@ from trainers._data import folders_in, read
 from trainers._job import Renderer, new_job
 from trainers._kind import Kind, kind_name, kinds
 from trainers._loop import run_job
+from trainers._optimizer import require_optimizer
 from trainers._prior import prior_of, require_unchanged
 from trainers._progress import Progress
 from trainers._recipe import Recipe, recipe_for, with_options
@@ -34,6 +35,7 @@ def check(
     Reading the pictures costs less than opening a base, so they are read here too.
     """
     recipe = with_options(Recipe(), options)
+    require_optimizer(recipe.optimizer)
     _require_words(trigger)
     if run:
         Run(Path(run)).require_new()

@@ -167,6 +167,8 @@ def follow(
 def _introduce(started: Started) -> None:
     for skipped in started.skipped:
         remark(f"Skipped {skipped.path}: {skipped.reason}")
+    for said in started.remarks:
+        remark(said)
     after = f", going on after step {started.done}" if started.done else ""
     pictures = f"{started.examples} pictures"
     if started.round != started.examples:

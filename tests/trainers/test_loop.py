@@ -4,30 +4,28 @@ import json
 import math
 import tomllib
 from collections.abc import Iterable
-from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, StableDiffusionXLPipeline
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from torch.nn import functional as F
 
 import trainers
 from studio import Base
 from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
+from tests.trainers.reference import peft_training
 from trainers import Finished, LoRA, Progress, Sampled, Saved, Started, Step
 from trainers._kind import new_deltas
-from trainers._objective import batches, generator_for
+from trainers._objective import generator_for
 
 TRIGGER = "a sks robot"
 SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "schedule": "constant", "save_every": 0}
+
+KEEPING = {**SHORT, "save_every": 1, "keep": 2}
 
 
 def learn(
@@ -63,70 +61,12 @@ def test_twenty_steps_equal_peft_on_the_unet_of_diffusers(
     options = {"steps": 20, "batch": 2, "clip": 1.0, "min_snr": 5.0, "seed": 3}
     ours = losses(learn(sdxl, folder, tmp_path / "run", kind, **options))
     start = new_deltas(kind, sdxl, generator=generator_for(3, "start"))
-    theirs, expected = peft_losses(sdxl_folder, folder, kind, start, steps=20, batch=2, seed=3)
+    theirs, expected = peft_training(sdxl_folder, folder, kind, start, steps=20)
     assert ours == pytest.approx(theirs, abs=1e-5)
     trained = weights(tmp_path / "run")
     assert len(trained) == len(expected)
     for name, tensor in expected.items():
         torch.testing.assert_close(trained[f"unet.{name}"], tensor, atol=1e-4, rtol=0)
-
-
-def peft_losses(
-    model: Path, folder: Path, kind: LoRA, start: dict, *, steps: int, batch: int, seed: int
-) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The usual loop of the example scripts, on peft's layers, from the same first weights."""
-    pipe = StableDiffusionXLPipeline.from_pretrained(model)
-    pipe.unet.requires_grad_(False)
-    config = LoraConfig(
-        r=kind.rank,
-        lora_alpha=kind.alpha or kind.rank,
-        use_dora=kind.dora,
-        target_modules=["to_q", "to_k", "to_v", "to_out.0"],
-    )
-    pipe.unet.add_adapter(config)
-    for name, delta in start.items():
-        layer = pipe.unet.get_submodule(name.removeprefix("unet."))
-        layer.lora_A["default"].weight.data.copy_(delta.down)
-    trained = [p for p in pipe.unet.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01)
-    noise_schedule = DDPMScheduler.from_config(pipe.scheduler.config)
-    captions = ["a photo of a sks robot in red", TRIGGER, TRIGGER]
-    found = []
-    for step, numbers in enumerate(islice(batches([0, 0, 0], batch=batch, seed=seed), steps)):
-        bits = sha256(f"{seed}/step/{step}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(bits[:8], "little") // 2)
-        latents, noise, at = [], [], []
-        for number in numbers:
-            at.append(int(torch.randint(1000, (), generator=generator)))
-            with torch.no_grad():
-                picture = np.asarray(Image.open(folder / f"{number}.png"), dtype=np.float32)
-                pixels = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
-                posterior = pipe.vae.encode(pixels).latent_dist
-            sample = posterior.mean + posterior.std * torch.randn(4, 8, 8, generator=generator)
-            latents.append(sample[0] * pipe.vae.config.scaling_factor)
-            noise.append(torch.randn(4, 8, 8, generator=generator))
-        with torch.no_grad():
-            hidden, _, pooled, _ = pipe.encode_prompt(
-                [captions[n] for n in numbers], do_classifier_free_guidance=False
-            )
-        clean, eps, when = torch.stack(latents), torch.stack(noise), torch.tensor(at)
-        ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * batch)
-        predicted = pipe.unet(
-            noise_schedule.add_noise(clean, eps, when),
-            when,
-            encoder_hidden_states=hidden,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": ids},
-        ).sample
-        alphas = noise_schedule.alphas_cumprod[when]
-        snr = alphas / (1 - alphas)
-        error = F.mse_loss(predicted, eps, reduction="none").mean(dim=(1, 2, 3))
-        loss = (error * snr.clamp(max=5.0) / snr).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(loss.item())
-    return found, get_peft_model_state_dict(pipe.unet)
 
 
 def test_progress_tells_what_happens_in_order(sdxl: Base, folder: Path, tmp_path: Path) -> None:
@@ -377,6 +317,31 @@ def test_weights_that_blew_up_are_not_called_good(sdxl: Base, folder: Path, tmp_
     step = int(str(lost.value).partition("at step ")[2].partition(":")[0])
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         assert int(path.name[5:]) < step - 1 or str(path) not in str(lost.value)
+
+
+def test_old_checkpoints_go_when_the_new_one_is_whole(
+    sdxl: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = []
+    for event in trainers.train(
+        LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "run", **KEEPING
+    ):
+        if isinstance(event, Saved):
+            there.append(sorted(p.name[-1] for p in (tmp_path / "run/checkpoints").iterdir()))
+    assert there == [["1"], ["1", "2"], ["2", "3"], ["3", "4"], ["4", "5"]]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = trainers.train(
+        LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "full", **KEEPING
+    )
+    with monkeypatch.context() as patched, pytest.raises(BadInput, match=r"(?i)no space"):
+        for event in run:
+            if isinstance(event, Step) and event.step == 3:
+                patched.setattr("os.replace", full)
+    kept = sorted(path.name[-1] for path in (tmp_path / "full" / "checkpoints").iterdir())
+    assert kept == ["1", "2"]
 
 
 def test_a_full_disk_ends_in_a_sentence(

@@ -78,3 +78,12 @@ def test_the_last_checkpoint_is_that_of_most_steps(tmp_path: Path) -> None:
     last = Run(tmp_path).last_checkpoint()
     assert last is not None
     assert last.name == "step-1000000"
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for step in (2, 900, 1000, 1000000):
+        run.checkpoint(step).mkdir(parents=True)
+    run.thin(2)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-001000", "step-1000000"]
