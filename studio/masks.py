@@ -106,23 +106,19 @@ def _opened(example: Example) -> Image.Image:
     try:
         with Image.open(example.mask) as opened:
             mask = ImageOps.exif_transpose(opened)
-            if example.mask == example.path:
-                return _alpha(mask, example.path)
-            if mask.has_transparency_data:
-                layer = mask.convert("RGBA")
-                mask = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
-            return as_rgb(mask).convert("L")
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise BadInput(f"The mask {example.mask} cannot be read: {error}.") from error
-
-
-def _alpha(picture: Image.Image, path: Path) -> Image.Image:
-    if not picture.has_transparency_data:
-        raise BadInput(
-            f"{path} has no alpha channel, from which masks were asked for: save it with "
-            "transparency, or give masks as files."
-        )
-    return picture.convert("RGBA").getchannel("A")
+    if example.mask == example.path:
+        if not mask.has_transparency_data:
+            raise BadInput(
+                f"{example.path} has no alpha channel, from which masks were asked for: save it "
+                "with transparency, or give masks as files."
+            )
+        return mask.convert("RGBA").getchannel("A")
+    if mask.has_transparency_data:
+        layer = mask.convert("RGBA")
+        mask = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+    return as_rgb(mask).convert("L")
 
 
 def coverage(example: Example, *, corner: tuple[int, int], flip: bool, cell: int) -> Tensor:

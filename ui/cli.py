@@ -97,7 +97,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         pictures: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[PICTURES[:WEIGHT]]...",
+                metavar="PICTURES[:WEIGHT]",
                 help="Folders of pictures; captions in .txt files or metadata.jsonl. Those of a "
                 "sub-folder such as '10_sks robot' come ten times a round, and a folder's weight "
                 "says how often its pictures come beside others.",
