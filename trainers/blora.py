@@ -12,7 +12,7 @@ text encoders stay as they are: what they learned would be of neither half.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
 from studio.halves import blocks_of
@@ -41,6 +41,9 @@ class BLoRA:
     )
     style: str | None = field(
         default=None, metadata={"help": "the UNet's block that learns the style; its base's"}
+    )
+    targets: Literal["attention", "all"] = field(
+        default="attention", metadata={"help": "of the blocks: attention, or all layers"}
     )
     anyway: bool = field(
         default=False,
@@ -76,7 +79,8 @@ class BLoRA:
         chosen = (self.content or blocks["content"], self.style or blocks["style"])
         if not name.startswith(tuple(f"unet.{block}." for block in chosen)):
             return None
-        return LoRA(rank=self.rank, alpha=self.alpha).delta(name, layer, generator=generator)
+        lora = LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
+        return lora.delta(name, layer, generator=generator)
 
     def published(self, base: "Base") -> dict[str, object]:
         """As the authors train it, on one picture."""

@@ -2,8 +2,8 @@
 
 A is a1 x a2, B is (out / a1) x (in / a2); A ~ N(0, 1 / a1^2) and B zero at the start. The product
 is never formed in training (section 3.2 and diffusekrona/krona.py of the authors' repository, read
-for the defaults). The q, k, v and out projections of attention only: feed-forward layers did not
-pay in the authors' ablation, and text encoders, which are trained when asked for, did not either.
+for the defaults). The q, k, v and out projections of attention, unless all layers are asked for:
+feed-forward layers did not pay in the authors' ablation, nor did text encoders.
 
 Deviations: their layer computes the product with its rows in another order, ours is the exact one,
 as LyCORIS's LoKr has it. a2 is 4, which gives the published 3.8 million parameters on SDXL; their
@@ -13,9 +13,10 @@ the next smaller number that does; one that was asked for is taken or refused.
 
 import re
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
+from trainers.lora import TARGETS
 
 if TYPE_CHECKING:
     import torch
@@ -50,28 +51,41 @@ class DiffuseKronA:
     v_a2: int | None = _factor("columns of A for values; a2 if not given")
     out_a1: int | None = _factor("rows of A for the output projection; a1 if not given")
     out_a2: int | None = _factor("columns of A for the output projection; a2 if not given")
+    targets: Literal["attention", "all"] = field(
+        default="attention",
+        metadata={"help": "attention, or all: also feed-forward and convolutions (styles)"},
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise BadInput(f"{entry.name} is at least 1; it was given as {value}")
+        if self.targets not in TARGETS:
+            raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Kron | None":
-        """A change that is nothing yet, for a projection of an attention."""
+        """A change that is nothing yet, for the layers that the targets name."""
         from studio.delta import Kron  # torch is slow to import; forms need the fields only
         from studio.delta._layer import adaptable
 
-        found = PROJECTION.fullmatch(name)
-        if found is None:
+        if not TARGETS[self.targets].fullmatch(name):
             return None
         out, inner = adaptable(layer).weight.shape[:2]
+        a1, a2 = self._asked(name)
+        return Kron.start(
+            layer, a1 or _divisor(out, A1), a2 or _divisor(inner, A2), generator=generator
+        )
+
+    def _asked(self, name: str) -> tuple[int | None, int | None]:
+        """The sides of A that the options give this layer."""
+        found = PROJECTION.fullmatch(name)
+        if found is None:
+            return self.a1, self.a2
         which = found[1] or found[3]
-        a1 = getattr(self, f"{which}_a1") or self.a1 or _divisor(out, A1)
-        a2 = getattr(self, f"{which}_a2") or self.a2 or _divisor(inner, A2)
-        return Kron.start(layer, a1, a2, generator=generator)
+        return getattr(self, f"{which}_a1") or self.a1, getattr(self, f"{which}_a2") or self.a2
 
     def published(self, base: "Base") -> dict[str, object]:
         """As the authors' scripts train it."""
