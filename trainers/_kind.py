@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from studio._find import OURS
 from studio.errors import BadInput
 from trainers._text import heard
 
@@ -30,6 +31,7 @@ __all__ = [
     "Telling",
     "count",
     "fitted",
+    "is_sketch",
     "kind_name",
     "kind_options",
     "kinds",
@@ -115,6 +117,15 @@ class Telling(Protocol):
 def fitted(kind: Kind, base: "Base") -> Kind:
     """The kind as it is trained on this base. Raises BadInput where it cannot be."""
     return kind.fitted(base) if isinstance(kind, Fitting) else kind
+
+
+def is_sketch(base: "Base") -> bool:
+    """Whether it is one of Studio's own small bases.
+
+    They have little attention: what they draw, and how, is in their other layers too, so kinds
+    left to themselves change more of them than of a base of full size.
+    """
+    return base.name in OURS
 
 
 def kinds() -> dict[str, type[Kind]]:

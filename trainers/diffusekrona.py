@@ -12,10 +12,11 @@ the next smaller number that does; one that was asked for is taken or refused.
 """
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
+from trainers._kind import is_sketch
 from trainers.lora import TARGETS
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ PROJECTION = re.compile(
     r"unet\..*\.attn\d\.to_(q|k|v|out)(\.0)?|text_encoder.*\.self_attn\.(q|k|v|out)_proj"
 )
 A1, A2 = 64, 4
+SKETCH = 4  # a1 and a2 on sketch, whose layers are narrow
 
 
 def _factor(said: str) -> int | None:
@@ -51,9 +53,11 @@ class DiffuseKronA:
     v_a2: int | None = _factor("columns of A for values; a2 if not given")
     out_a1: int | None = _factor("rows of A for the output projection; a1 if not given")
     out_a2: int | None = _factor("columns of A for the output projection; a2 if not given")
-    targets: Literal["attention", "all"] = field(
-        default="attention",
-        metadata={"help": "attention, or all: also feed-forward and convolutions (styles)"},
+    targets: Literal["attention", "all"] | None = field(
+        default=None,
+        metadata={
+            "help": "attention, or all: also feed-forward and convolutions; all on sketch only"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -61,8 +65,15 @@ class DiffuseKronA:
             value = getattr(self, entry.name)
             if isinstance(value, int) and value < 1:
                 raise BadInput(f"{entry.name} is at least 1; it was given as {value}")
-        if self.targets not in TARGETS:
+        if self.targets not in (None, *TARGETS):
             raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
+
+    def fitted(self, base: "Base") -> "DiffuseKronA":
+        """With the targets and factors that suit this base, where none are given."""
+        if not is_sketch(base):
+            return replace(self, targets=self.targets or "attention")
+        a1, a2 = self.a1 or SKETCH, self.a2 or SKETCH
+        return replace(self, targets=self.targets or "all", a1=a1, a2=a2)
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
@@ -71,7 +82,7 @@ class DiffuseKronA:
         from studio.delta import Kron  # torch is slow to import; forms need the fields only
         from studio.delta._layer import adaptable
 
-        if not TARGETS[self.targets].fullmatch(name):
+        if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
         out, inner = adaptable(layer).weight.shape[:2]
         a1, a2 = self._asked(name)

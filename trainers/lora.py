@@ -6,16 +6,18 @@ as peft does.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
+from trainers._kind import is_sketch
 from trainers._text import TEXT_ALL, TEXT_ATTENTION
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from studio.base import Base
     from studio.delta import LowRank
 
 __all__ = ["LoRA"]
@@ -46,9 +48,11 @@ class LoRA:
     dropout: float = field(
         default=0.0, metadata={"help": "share of a change's inputs dropped while training"}
     )
-    targets: Literal["attention", "all"] = field(
-        default="attention",
-        metadata={"help": "attention, or all: also feed-forward and convolutions (styles)"},
+    targets: Literal["attention", "all"] | None = field(
+        default=None,
+        metadata={
+            "help": "attention, or all: also feed-forward and convolutions; all on sketch only"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -56,8 +60,13 @@ class LoRA:
             raise BadInput(f"rank is at least 1; it was given as {self.rank}")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout lies between 0 and 1; it was given as {self.dropout}")
-        if self.targets not in TARGETS:
+        if self.targets not in (None, *TARGETS):
             raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
+
+    def fitted(self, base: "Base") -> "LoRA":
+        """With the targets that suit this base, where none are given."""
+        chosen = self.targets or ("all" if is_sketch(base) else "attention")
+        return replace(self, targets=chosen)
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
@@ -65,7 +74,7 @@ class LoRA:
         """A change that is nothing yet, for the layers that the targets name."""
         from studio.delta import LowRank  # torch is slow to import; forms need the fields only
 
-        if not TARGETS[self.targets].fullmatch(name):
+        if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
         return LowRank.start(
             layer,

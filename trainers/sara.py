@@ -22,6 +22,7 @@ from math import exp
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
+from trainers._kind import is_sketch
 from trainers._text import TEXT_ALL
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ __all__ = ["SaRA"]
 # The authors leave out matrices of 64 and less. No real base has one of 32 to 64, but sketches do.
 NARROWEST = 32
 CHANGED = re.compile(rf"unet\..*|{TEXT_ALL}")
+THRESHOLD = 2e-3
+SKETCH_SHARE = 0.15  # of the weights of sketch: so small a base has few that do not matter
 EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
@@ -44,8 +47,9 @@ EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 class SaRA:
     """The UNet's smallest weights, in place. Raises BadInput that names a field out of range."""
 
-    threshold: float = field(
-        default=2e-3, metadata={"help": "train the weights below this, by absolute value"}
+    threshold: float | None = field(
+        default=None,
+        metadata={"help": "train weights below this, by absolute value; 0.002, more on sketch"},
     )
     budget: int | None = field(
         default=None, metadata={"help": "train so many weights, the smallest, whatever threshold"}
@@ -63,7 +67,7 @@ class SaRA:
     )
 
     def __post_init__(self) -> None:
-        if self.threshold <= 0:
+        if self.threshold is not None and self.threshold <= 0:
             raise BadInput(f"threshold is above zero; it was given as {self.threshold:g}")
         if self.budget is not None and self.budget < 1:
             raise BadInput(f"budget is at least 1; it was given as {self.budget}")
@@ -74,16 +78,24 @@ class SaRA:
         if not 0 <= self.adjust_at < 1:
             raise BadInput(f"adjust_at lies between 0 and 1; it was given as {self.adjust_at:g}")
 
+    @property
+    def _theta(self) -> float:
+        return THRESHOLD if self.threshold is None else self.threshold
+
     def fitted(self, base: "Base") -> "SaRA":
-        """With the threshold that the budget comes to on this base."""
+        """With the threshold that the budget comes to on this base, or that suits it."""
         if base.device.type == "meta":
             raise BadInput(
                 f"{base.name} is a configuration without weights, and how many of them lie below "
                 "a threshold is told by weights only: name a base (a budget is met exactly)"
             )
-        if self.budget is None:
+        if self.threshold is None and self.budget is None and not is_sketch(base):
+            return replace(self, threshold=THRESHOLD)
+        if self.threshold is not None and self.budget is None:
             return self
-        return replace(self, threshold=_threshold(_weights(base), self.budget))
+        weights = _weights(base)
+        budget = self.budget or int(SKETCH_SHARE * sum(weight.numel() for weight in weights))
+        return replace(self, threshold=_threshold(weights, budget))
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
@@ -93,7 +105,7 @@ class SaRA:
 
         if not CHANGED.fullmatch(name):
             return None
-        index = _below(layer.weight, self.threshold)  # pyright: ignore[reportArgumentType]
+        index = _below(layer.weight, self._theta)  # pyright: ignore[reportArgumentType]
         return Sparse.start(layer, index) if len(index) else None
 
     def penalty(
@@ -134,12 +146,12 @@ class SaRA:
         for name, delta in deltas.items():
             sparse: Sparse = delta  # pyright: ignore[reportAssignmentType]
             now = _at(layers[name], sparse.index) + sparse.value.detach().float()
-            sparse.settle(now.abs() < self.threshold)
+            sparse.settle(now.abs() < self._theta)
         return True
 
     def published(self, base: "Base") -> dict[str, object]:
         """As the paper trains it; a budget is taken for the threshold it is given with."""
-        return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self.threshold)}
+        return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 
     def facts(self, base: "Base") -> dict[str, str]:
         """How many of the weights lie below which magnitude."""
@@ -169,7 +181,7 @@ class SaRA:
         from trainers._chosen import ChosenAdamW, adaptable_layers
 
         layers = adaptable_layers(unet)
-        threshold = self.threshold
+        threshold = self._theta
         if self.budget is not None:
             threshold = _threshold([layer.weight for layer in layers.values()], self.budget)
         chosen = {name: _below(layer.weight, threshold) for name, layer in layers.items()}

@@ -48,8 +48,8 @@ class Lesson:
 
 
 # A base this small has little attention: what is drawn, and how, is in its convolutions too.
-SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA(targets="all"))
-STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA(targets="all"))
+SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA())
+STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA())
 
 
 def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bool) -> None:

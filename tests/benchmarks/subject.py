@@ -1,6 +1,6 @@
 """Does a LoRA teach sketch a subject it has never seen? ``python -m tests.benchmarks.subject``
 
-Five drawn pictures of a held-out subject train a LoRA as `studio train lora --targets all` does;
+Five drawn pictures of a held-out subject train a LoRA as `studio train lora` does;
 50 pictures of unseen prompts (other colours, backgrounds and styles) are judged, beside the same
 prompts and seeds without the adapter.
 """
@@ -41,7 +41,7 @@ def measure(
         out = Path(folder) / f"{subject}.safetensors"
         chosen = {} if steps is None else {"steps": steps}
         for _ in trainers.train(
-            trainers.LoRA(targets="all"),
+            trainers.LoRA(),
             base,
             Path(folder) / "pictures",
             trigger=trigger,
