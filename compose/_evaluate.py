@@ -146,7 +146,7 @@ def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]]) -> F
         if name not in alike and (
             isinstance(layers.get(name), nn.Linear) or base.device.type == "cuda"
         ):
-            found = factors(name, blend, layers)
+            found = factors(name, blend, layers, dtype=base.dtype)
             if found is not None:
                 return found
         if (name, blend) not in kept.weights:

@@ -98,6 +98,10 @@ class Ingredient(Protocol):
         """Its change to a layer's weight at strength 1: float32, shaped as the weight."""
         ...
 
+    def size(self, layer: str, k: int) -> tuple[float, float]:
+        """At strength 1 the sum of its k largest |entries| in a layer, and of all; remembered."""
+        ...
+
 
 class Eps(Protocol):
     """Evaluates the UNet at this step's latents under a mix."""

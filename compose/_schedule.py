@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
-from compose._fold import ingredients
+from compose._fold import entry_sums, ingredients
 from compose._method import Call, Eps, Ingredient, Method, Mix, Plan, record
 from compose.merge import Merge
 from studio.adapter import Adapter, load_adapter
@@ -164,6 +164,9 @@ class _OnNothing:
             raise BadInput("An adapter is DoRA, whose change depends on the weights: give a base.")
         with torch.no_grad():
             return delta.dense(torch.zeros(delta.shape)).detach()
+
+    def size(self, layer: str, k: int) -> tuple[float, float]:
+        return entry_sums(self.change(layer), k)
 
 
 def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:

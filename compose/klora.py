@@ -128,10 +128,10 @@ class KLoRA:
         tops: dict[str, list[float]] = {}
         sums: dict[str, list[float]] = {}
         for layer in sorted(layers):
-            sizes = [_sum(layer, role).abs().flatten() for role in (content, style)]
-            k = min(self.k or _entries(layer, content, style), len(sizes[0]))
-            tops[layer] = [float(one.topk(k).values.double().sum()) for one in sizes]
-            sums[layer] = [float(one.double().sum()) for one in sizes]
+            k = self.k or _entries(layer, content, style)
+            sizes = [_size(layer, role, k) for role in (content, style)]
+            tops[layer] = [top for top, _ in sizes]
+            sums[layer] = [whole for _, whole in sizes]
         gamma = self._gamma([pair for pair in sums.values() if all(pair)])
         ratios = {}
         for layer, (top, other) in tops.items():
@@ -180,10 +180,20 @@ def _members(layer: str, role: Iterable[Ingredient]) -> list[Ingredient]:
     return [one for one in role if one.strength and layer in one.adapter.deltas]
 
 
-def _sum(layer: str, role: Iterable[Ingredient]) -> "Tensor":
-    """A role's change to a layer, [out, in x ...]."""
-    changes = [one.strength * one.change(layer).flatten(1) for one in _members(layer, role)]
-    return sum(changes[1:], changes[0])
+def _size(layer: str, role: Iterable[Ingredient], k: int) -> tuple[float, float]:
+    """The sum of the k largest |entries| of a role's change to a layer, and of all.
+
+    Linear in the strength of a role's only adapter, so that another strength costs nothing.
+    """
+    members = _members(layer, role)
+    if len(members) == 1:
+        top, whole = members[0].size(layer, k)
+        strength = abs(members[0].strength)
+        return strength * top, strength * whole
+    from compose._fold import entry_sums  # PyTorch with it
+
+    first, *others = (one.strength * one.change(layer).flatten(1) for one in members)
+    return entry_sums(sum(others, first), k)
 
 
 def _entries(layer: str, *roles: Iterable[Ingredient]) -> int:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -98,6 +99,9 @@ class Coverage:
         return f"{self.matched} of {self.total} layers matched, base {self.base}"
 
 
+_COVERED: "WeakKeyDictionary[Base, WeakKeyDictionary[Adapter, Coverage]]" = WeakKeyDictionary()
+
+
 def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     """Read an adapter's file: Studio's own, or one that `studio.formats` lists.
 
@@ -135,8 +139,16 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
 def check_fits(adapter: Adapter, base: "Base") -> Coverage:
     """How much of the adapter the base has layers for.
 
-    Raises BadInput where it is of another family, no layer matches or one has another shape.
+    Raises BadInput where it is of another family, no layer matches or one has another shape. Of
+    the hundreds of layers of a large base every one is looked at once, not for every picture.
     """
+    known = _COVERED.setdefault(base, WeakKeyDictionary())
+    if adapter not in known:
+        known[adapter] = _covered(adapter, base)
+    return known[adapter]
+
+
+def _covered(adapter: Adapter, base: "Base") -> Coverage:
     who = f"the adapter {adapter.path or adapter.name or adapter.kind}"
     if adapter.family and adapter.family != base.family:
         raise BadInput(

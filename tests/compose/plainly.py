@@ -27,7 +27,11 @@ Worn = Mapping[str, float]
 
 @dataclass
 class Plainly:
-    """A pipeline with adapters loaded under names, and what to draw with it."""
+    """A pipeline with adapters loaded under names, and what to draw with it.
+
+    read_under: what the prompt is encoded with, once for all passes as the authors do; if not
+    given, every mix encodes it.
+    """
 
     pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline
     adapters: Worn
@@ -37,6 +41,7 @@ class Plainly:
     guidance: float = 5.0
     seed: int = 0
     size: int = 64
+    read_under: Worn | None = None
     texts: dict[str, list[Tensor]] = field(default_factory=dict)
     deep: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -145,7 +150,7 @@ class Plainly:
 
     def _text(self, worn: Worn) -> list[Tensor]:
         """Of the negative prompt and the prompt: hidden, and SDXL's pooled; kept for the mix."""
-        key = str(dict(worn))
+        key = str(dict(worn if self.read_under is None else self.read_under))
         if key not in self.texts:
             guided = self.guidance > 1
             named = {
@@ -164,6 +169,9 @@ class Plainly:
     @contextmanager
     def _choosing(self, layers: Sequence[LoraLayer], scale: Callable[[], float]) -> Iterator[None]:
         """K-LoRA's layers: the larger of the two changes by its largest entries, at every call."""
+        if not layers:
+            yield
+            return
         one, two = self.adapters
 
         def change(layer: LoraLayer, name: str) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import compose.klora
+import compose._fold
 from compose import KLoRA, Mix, record, render
 from studio.adapter import Adapter
 from studio.base import Base
@@ -295,11 +295,28 @@ def test_choices_are_made_once_for_many_pictures(
     shot = Shot("a cat", steps=2, adapters=((forms[0], 1.0), (forms[1], 1.0)), method=KLoRA())
     first = render(sdxl, shot, output="latents")
     with monkeypatch.context() as still:
-        still.setattr(compose.klora, "_sum", None)  # not to be called again
+        still.setattr(KLoRA, "prepare", None)  # not to be called again
         render(sdxl, dataclasses.replace(shot, seed=1), output="latents")
         assert torch.equal(render(sdxl, shot, output="latents"), first)
         with pytest.raises(TypeError):
             render(sdxl, dataclasses.replace(shot, steps=3), output="latents")
+
+
+def test_entries_are_sorted_once_for_all_strengths_and_steps(
+    sdxl: Base, forms: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (dataclasses.replace(adapter) for adapter in forms[:2])
+    shot = Shot("a cat", steps=2, adapters=((one, 1.0), (two, 1.0)), method=KLoRA())
+    render(sdxl, shot, output="latents")
+    slid = dataclasses.replace(shot, steps=3, adapters=((one, 0.3), (two, -1.7)))
+    with monkeypatch.context() as still:
+        still.setattr(compose._fold, "entry_sums", None)
+        found = render(sdxl, slid, output="latents")
+        with pytest.raises(TypeError):
+            render(sdxl, dataclasses.replace(slid, method=KLoRA(k=7)), output="latents")
+    fresh = tuple((dataclasses.replace(adapter), part) for adapter, part in slid.adapters)  # type: ignore[type-var]
+    anew = render(sdxl, dataclasses.replace(slid, adapters=fresh), output="latents")
+    assert torch.equal(anew, found)
 
 
 def test_one_adapter_or_equal_ones_are_merge(sdxl: Base, forms: list[Adapter]) -> None:
