@@ -11,8 +11,8 @@ Every method's time for a picture's latents, as a multiple of the plain base's i
   multiplied out and sorted at every layer and step for K-LoRA, and nothing reused for CMLoRA, which
   is what its code does as published. The prompt is encoded once for all of them.
 
-The adapters are LoRAs of rank 16 on the attention. All turns of all rows are mixed, so that a
-machine that slows down slows all, and the best of the turns counts.
+The adapters are LoRAs of rank 16 on the attention. Every row is timed beside a plain picture and in
+turns with all others, so that a machine that slows down slows all; the best of the turns counts.
 
 ``--plot FILE`` draws instead how far CMLoRA's reused features lead away from computing them anew.
 """
@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -76,12 +77,19 @@ def cases(most: int) -> list[Case]:
 
 @dataclass
 class Times:
-    """Seconds of every turn, by what was measured."""
+    """Seconds of every turn, by what was measured; "plain" is the base's own picture beside it."""
 
     taken: dict[str, list[float]] = field(default_factory=dict)
 
-    def best(self, what: str) -> float | None:
-        return min(self.taken[what]) if what in self.taken else None
+    def measure(self, what: str, clock: Callable[[], float], draw: Callable[[], None]) -> None:
+        began = clock()
+        draw()
+        self.taken.setdefault(what, []).append(clock() - began)
+
+    def ratio(self, what: str) -> float | None:
+        """Of the best turn to the best plain one of as many."""
+        times = self.taken.get(what)
+        return min(times) / min(self.taken["plain"][: len(times)]) if times else None
 
 
 class Ours:
@@ -111,21 +119,6 @@ class Ours:
         """The shot with the last adapter's strength changed."""
         *others, (last, _) = shot.adapters
         return replace(shot, adapters=(*others, (last, 0.5 + 0.001 * next(self.fresh))))
-
-
-def measure_ours(ours: Ours, case: Case, times: Times, clock: Callable[[], float]) -> None:
-    """A turn of one row."""
-    shot = ours.shot(case)
-    jobs = {
-        "first": ours.unseen(shot),
-        "warm": shot,
-        "next": shot,
-        "slider": ours.slid(shot),
-    }
-    for what, job in jobs.items():
-        began = clock()
-        ours.draw(job)
-        times.taken.setdefault(what, []).append(clock() - began)
 
 
 class Theirs:
@@ -182,41 +175,41 @@ def random_adapter(base: studio.Base, seed: int) -> Adapter:
 def measure(folder: Path, scratch: Path, asked: argparse.Namespace, steps: int) -> list[dict]:
     """The rows of one base."""
     clock = CLOCKS[asked.clock]
-    base = studio.load_base(folder, device="cpu")
+    # The plain base is another one, so that its pictures leave the other's weights as they are.
+    base, other = (studio.load_base(folder, device="cpu") for _ in range(2))
     adapters = [random_adapter(base, seed) for seed in range(asked.most)]
-    ours = Ours(base, adapters, steps)
+    ours, plain = Ours(base, adapters, steps), Ours(other, [], steps)
     theirs = None
     if not asked.ours:
         files = [one.save(scratch / f"{one.name}.safetensors") for one in adapters]
         theirs = Theirs(folder, files, steps, base.size)
     rows = [(case, Times()) for case in cases(asked.most)]
-    plain: list[float] = []
-    ours.draw(ours.shot(None))
+    plain.draw(plain.shot(None))
     for _ in range(asked.turns):
         for case, times in rows:
-            began = clock()
-            ours.draw(ours.shot(None))
-            plain.append(clock() - began)
-            measure_ours(ours, case, times, clock)
+            shot = ours.shot(case)
+            ours.draw(shot)
+            times.measure("plain", clock, partial(plain.draw, plain.shot(None)))
+            times.measure("next", clock, partial(ours.draw, shot))
+            times.measure("slider", clock, partial(ours.draw, ours.slid(shot)))
+            times.measure("first", clock, partial(ours.draw, ours.unseen(shot)))
             if theirs is not None:
-                began = clock()
-                theirs.draw(case)
-                times.taken.setdefault("authors", []).append(clock() - began)
-    return _told(rows, min(plain))
+                times.measure("authors", clock, partial(theirs.draw, case))
+    return _told(rows)
 
 
-def _told(rows: Sequence[tuple[Case, Times]], plain: float) -> list[dict]:
+def _told(rows: Sequence[tuple[Case, Times]]) -> list[dict]:
     """What the table holds, in multiples of a plain picture."""
-    nexts = {(case.name, case.count): times.best("next") for case, times in rows}
-    told: list[dict] = [{"method": "plain", "adapters": 0, "seconds": plain}]
+    nexts = {(case.name, case.count): times.ratio("next") for case, times in rows}
+    seconds = min(second for _, times in rows for second in times.taken["plain"])
+    told: list[dict] = [{"method": "plain", "adapters": 0, "seconds": seconds}]
     for case, times in rows:
-        of = nexts[case.goal_is_of, case.count] if case.goal_is_of else plain
-        best = {what: times.best(what) for what in TIMED}
+        of = nexts[case.goal_is_of, case.count] if case.goal_is_of else 1.0
         told.append(
             {
                 "method": case.name,
                 "adapters": case.count,
-                **{what: value and value / plain for what, value in best.items()},
+                **{what: times.ratio(what) for what in TIMED},
                 "goal": case.goal,
                 "goal_is_of": case.goal_is_of or "plain",
                 "reached": None if case.goal is None else nexts[case.name, case.count] / of,
