@@ -12,39 +12,72 @@ from compose.switch import Switch
 
 if TYPE_CHECKING:
     from compose._denoise import Done, Step, denoise
+    from compose._groups import Group, Spread, group_shots
+    from compose._many import (
+        Advanced,
+        Failed,
+        Made,
+        Narrowed,
+        render_groups,
+        render_many,
+        spread_for,
+    )
     from compose._profile import profiled
     from compose._render import develop, like, render
     from compose._schedule import Pass, Schedule, schedule
+    from compose._shelf import Shelf
 
 __all__ = [
+    "Advanced",
     "CMLoRA",
     "Call",
     "Composite",
     "Done",
     "Eps",
+    "Failed",
+    "Group",
     "KLoRA",
+    "Made",
     "Merge",
     "Method",
     "Mix",
+    "Narrowed",
     "Part",
     "Pass",
     "Plan",
     "Schedule",
+    "Shelf",
+    "Spread",
     "Step",
     "Switch",
     "denoise",
     "develop",
+    "group_shots",
     "like",
     "method_named",
     "methods",
     "profiled",
     "record",
     "render",
+    "render_groups",
+    "render_many",
     "schedule",
+    "spread_for",
 ]
 
 # These need PyTorch, which takes seconds to import; a method's options can be read without.
 _HOMES = {
+    "group_shots": "compose._groups",
+    "Spread": "compose._groups",
+    "Group": "compose._groups",
+    "Shelf": "compose._shelf",
+    "spread_for": "compose._many",
+    "render_many": "compose._many",
+    "render_groups": "compose._many",
+    "Narrowed": "compose._many",
+    "Made": "compose._many",
+    "Failed": "compose._many",
+    "Advanced": "compose._many",
     "Done": "compose._denoise",
     "Pass": "compose._schedule",
     "Schedule": "compose._schedule",

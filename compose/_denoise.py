@@ -7,7 +7,7 @@ Weights are folded only while the UNet runs: whenever the caller has control, be
 after the last, or when iteration was stopped early, the base is its own self bit for bit.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -21,14 +21,13 @@ from torch import Tensor
 from compose._evaluate import Answer, Asked, evaluate
 from compose._fold import (
     Blends,
-    Change,
     blends,
     carries_deltas,
     changed_weight,
     ingredients,
     kept_on,
 )
-from compose._method import Call, Eps, Method, Mix, Plan, record
+from compose._method import Call, Eps, Method, Mix, record
 from compose._preview import fit_palette, paint
 from compose.merge import Merge
 from studio.base import Text
@@ -105,57 +104,102 @@ def denoise(base: "Base", shot: "Shot") -> Generator[Step | Done, None, None]:
     To cancel, stop iterating. Raises BadInput at once for a shot that can't be made on this base.
     """
     shot = shot.settled(base)
-    adapters = cast("tuple[tuple[Adapter, float], ...]", shot.adapters)
-    method = Merge() if shot.method is None else shot.method
-    if not isinstance(method, Method):
-        raise BadInput(f"method: {method!r} is not a method of compose.")
-    method.check([adapter for adapter, _ in adapters])
-    scheduler, timesteps = _schedule(base, shot)
-    steps = -(-len(timesteps) // scheduler.order)
-    changes = ingredients(base, adapters)
-    plan = kept_on(base).plan(method, changes, steps)
-    lent = Lent(base, shot, changes)
-    asked = record(plan, steps)
-    lent.settle(asked)
-    return _steps(lent, plan, asked, scheduler, timesteps)
+    scheduler, timesteps = timesteps_of(base, shot)
+    lent = Lent(base, shot, steps=-(-len(timesteps) // scheduler.order))
+    settle([lent])
+    return _progress(lent, scheduler, timesteps)
 
 
-def _steps(
-    lent: "Lent",
-    plan: Plan,
-    asked: Sequence[Sequence[Call]],
-    scheduler: Scheduler,
-    timesteps: Tensor,
+def _progress(
+    lent: "Lent", scheduler: Scheduler, timesteps: Tensor
 ) -> Generator[Step | Done, None, None]:
-    order = scheduler.order  # of a second-order scheduler a step is two timesteps
-    steps = len(asked)
-    generator = torch.Generator().manual_seed(lent.shot.seed)
-    with torch.no_grad():
-        latents = _start(lent.base, lent.shot, scheduler, timesteps, generator)
-    draws = "generator" in signature(scheduler.step).parameters
-    advance = partial(scheduler.step, generator=generator) if draws else scheduler.step
-    for step in range(steps):
-        with torch.no_grad():  # not over the yield, which would switch gradients off for others
-            for timestep in timesteps[step * order : (step + 1) * order]:
-                scaled = scheduler.scale_model_input(latents, timestep)
-                predicted = plan.predict(step, lent.eps(scaled, timestep, asked[step]))
-                clean = _clean(lent.base, scaled, predicted, timestep)
-                latents = advance(predicted, timestep, latents, return_dict=False)[0]
-        yield Step(step + 1, steps, latents, clean, lent.paint)
+    steps = len(lent.asked)
+    for step, (latents, clean) in enumerate(denoised([lent], scheduler, timesteps), start=1):
+        yield Step(step, steps, latents, clean, lent.paint)
     yield Done(steps, latents)
 
 
-class Lent:
-    """The base as one shot uses it: evaluates the UNet and encodes the texts under a mix."""
+def settle(lents: "Sequence[Lent]") -> None:
+    """Before the first of these shots' steps: let go of what only other shots needed."""
+    calls = [(lent, call) for lent in lents for step in lent.asked for call in step]
+    kept_on(lents[0].base).release(
+        {lent.blends(call.mix, unet=True) for lent, call in calls},
+        {lent.blends(call.mix, unet=False) for lent, call in calls},
+    )
 
-    def __init__(self, base: "Base", shot: "Shot", changes: list[Change]) -> None:
+
+def denoised(
+    lents: "Sequence[Lent]", scheduler: Scheduler, timesteps: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """After each step the latents of these shots and what they are taken to become, [N, 4, h, w].
+
+    lents: of one base and size, for which scheduler and timesteps are the same.
+    """
+    order = scheduler.order  # of a second-order scheduler a step is two timesteps
+    base, shots = lents[0].base, [lent.shot for lent in lents]
+    draws = [torch.Generator().manual_seed(shot.seed) for shot in shots]
+    with torch.no_grad():
+        latents = torch.cat(
+            [
+                _start(base, shot, scheduler, timesteps, draw)
+                for shot, draw in zip(shots, draws, strict=True)
+            ]
+        )
+    advance: Callable[..., tuple[Tensor, ...]] = scheduler.step
+    if "generator" in signature(scheduler.step).parameters:
+        advance = partial(advance, generator=draws if len(draws) > 1 else draws[0])
+    for step in range(len(lents[0].asked)):
+        with torch.no_grad():  # not over the yield, which would switch gradients off for others
+            for timestep in timesteps[step * order : (step + 1) * order]:
+                scaled = scheduler.scale_model_input(latents, timestep)
+                predicted = _predicted(lents, scaled, timestep, step)
+                clean = _clean(base, scaled, predicted, timestep)
+                latents = advance(predicted, timestep, latents, return_dict=False)[0]
+        yield latents, clean
+
+
+def _predicted(lents: "Sequence[Lent]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
+    """The guided predictions [N, 4, h, w]; what a step will ask for is evaluated all at once."""
+    rows = scaled.split(1)
+    asked = [
+        (at, call, lent.ask(call, row, timestep))
+        for at, (lent, row) in enumerate(zip(lents, rows, strict=True))
+        for call in lent.asked[step]
+    ]
+    found = evaluate(lents[0].base, [question for _, _, question in asked])
+    answers: list[dict[Call, Tensor]] = [{} for _ in lents]
+    for (at, call, _), answer in zip(asked, found, strict=True):
+        answers[at][call] = lents[at].hear(call, answer)
+    return torch.cat(
+        [
+            lent.plan.predict(step, lent.eps(row, timestep, heard))
+            for lent, row, heard in zip(lents, rows, answers, strict=True)
+        ]
+    )
+
+
+class Lent:
+    """The base as one shot uses it: what its method asks for, what that means, its texts.
+
+    shot: settled. asked: the calls of each step. Raises BadInput where the method can't use the
+    adapters.
+    """
+
+    def __init__(self, base: "Base", shot: "Shot", *, steps: int) -> None:
+        adapters = cast("tuple[tuple[Adapter, float], ...]", shot.adapters)
+        method = Merge() if shot.method is None else shot.method
+        if not isinstance(method, Method):
+            raise BadInput(f"method: {method!r} is not a method of compose.")
+        method.check([adapter for adapter, _ in adapters])
         self.base = base
         self.shot = shot
-        self.changes = changes
+        self.changes = ingredients(base, adapters)
         self.kept = kept_on(base)
+        self.plan = self.kept.plan(method, self.changes, steps)
+        self.asked = record(self.plan, steps)
+        self.reused = {call.reuse for step in self.asked for call in step if call.reuse is not None}
         size = (cast(int, shot.height), cast(int, shot.width))
         self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
-        self.reused: set[Mix] = set()
         self.deep: dict[Mix, Tensor] = {}
         # Deltas in training change unseen, so what text encoders say with them is not to be kept.
         encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
@@ -163,30 +207,14 @@ class Lent:
         self._blends: dict[tuple[Mix, bool], Blends] = {}
         self._texts: dict[Blends, Text] = {}
 
-    def settle(self, asked: Sequence[Sequence[Call]]) -> None:
-        """Look the whole plan over: let go of what other mixes left, note what will be reused."""
-        calls = {call for step in asked for call in step}
-        self.reused = {call.reuse for call in calls if call.reuse is not None}
-        mixes = {call.mix for call in calls}
-        self.kept.release(
-            {self.blends(mix, unet=True) for mix in mixes},
-            {self.blends(mix, unet=False) for mix in mixes},
-        )
-
-    def eps(self, latents: Tensor, timestep: Tensor, foreseen: Sequence[Call]) -> Eps:
-        """Evaluates the UNet at scaled latents [1, 4, h, w]; see _method.Eps.
-
-        foreseen: what will be asked for, all of it answered with the first question.
-        """
-        answers: dict[Call, Tensor] = {}
+    def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor]) -> Eps:
+        """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
 
         def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
             call = Call(mix, reuse)
             if call not in answers:
-                calls = foreseen if call in foreseen else [call]
-                asked = [self.ask(one, latents, timestep) for one in calls]
-                for one, answer in zip(calls, evaluate(self.base, asked), strict=True):
-                    answers[one] = self.hear(one, answer)
+                (answer,) = evaluate(self.base, [self.ask(call, latents, timestep)])
+                answers[call] = self.hear(call, answer)
             return answers[call]
 
         return eps
@@ -257,7 +285,7 @@ class Lent:
         return encoded
 
 
-def _schedule(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
+def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
     """A scheduler set to the shot's steps, and the timesteps to run: the last part for img2img."""
     scheduler = cast(Scheduler, base.scheduler(shot.scheduler))
     scheduler.set_timesteps(shot.steps, device=base.device)

@@ -166,13 +166,18 @@ def _fitting_count(base: "Base", asked: Sequence[Asked]) -> int:
     """How many of them, from the first on, make up a batch; at least one."""
     if len(asked) > 1 and carries_deltas(base.layers()):
         return 1  # a training has its deltas on the layers, and they have but one place
-    height, width = _side(asked[0])
-    most = MOST_ON_CPU // (height * width) if base.device.type == "cpu" else None
-    most = kept_on(base).most_rows.get((height, width), most)
+    most = most_rows(base, _side(asked[0]))
     if most is None:
         return len(asked)
     fits = [count for count in range(1, len(asked) + 1) if _rows(asked[:count]) <= most]
     return fits[-1] if fits else 1
+
+
+def most_rows(base: "Base", side: tuple[int, int]) -> int | None:
+    """Of a batch of latents of this height and width; None where no batch was too large yet."""
+    height, width = side
+    most = MOST_ON_CPU // (height * width) if base.device.type == "cpu" else None
+    return kept_on(base).most_rows.get(side, most)
 
 
 def _rows(asked: Iterable[Asked]) -> int:

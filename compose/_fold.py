@@ -7,6 +7,7 @@ palette of the previews. The base itself is changed only inside `studio.delta.fo
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -54,6 +55,7 @@ Blends = frozenset[tuple[str, Blend]]
 Sizes = dict[tuple[str, int], tuple[float, float]]
 
 MOST_TEXTS = 64
+MOST_OF_MANY = 2048  # texts; for SDXL 1.3 GB in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,17 @@ class Kept:
     # Of latents [h, w], where the memory held no more.
     most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     _planned: tuple[object, Plan] | None = None
+    _most_texts: int = MOST_TEXTS
+
+    @contextmanager
+    def for_many(self, texts: int) -> Iterator[None]:
+        """Room for so many texts until the block is left; limits of rows are then as before."""
+        rows = self.most_rows
+        self.most_rows, self._most_texts = dict(rows), max(MOST_TEXTS, min(texts, MOST_OF_MANY))
+        try:
+            yield
+        finally:
+            self.most_rows, self._most_texts = rows, MOST_TEXTS
 
     def plan(self, method: Method, changes: "Sequence[Change]", steps: int) -> Plan:
         """The method made ready; that of the last shot again where nothing it rests on differs."""
@@ -115,7 +128,7 @@ class Kept:
             key: kept for key, kept in self.fittings.items() if all(worn in unet for _, worn in key)
         }
         inside = [(key, kept) for key, kept in self.texts.items() if key[1] in texts]
-        self.texts = dict(inside[-MOST_TEXTS:])
+        self.texts = dict(inside[-self._most_texts :])
 
 
 _KEPT: "WeakKeyDictionary[Base, Kept]" = WeakKeyDictionary()

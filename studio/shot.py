@@ -115,14 +115,18 @@ class Shot:
         from studio.adapter import Adapter, check_fits, load_adapter  # PyTorch takes seconds
 
         self.check()
-        width, height = _size(self, base)
         adapters = []
         for adapter, strength in self.adapters:
             if not isinstance(adapter, Adapter):
                 adapter = load_adapter(adapter, base=base)
             check_fits(adapter, base)
             adapters.append((adapter, strength))
-        return dataclasses.replace(self, width=width, height=height, adapters=tuple(adapters))
+        return dataclasses.replace(self.sized(base), adapters=tuple(adapters))
+
+    def sized(self, base: "Base") -> "Shot":
+        """This shot with the size it has on this base; BadInput where that can't be had."""
+        width, height = _size(self, base)
+        return dataclasses.replace(self, width=width, height=height)
 
 
 def method_name(method: object | None) -> str:

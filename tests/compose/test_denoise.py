@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import compose._denoise
 import compose._evaluate
-from compose import Call, Done, Mix, Part, Step, denoise, render
+from compose import Done, Mix, Part, Step, denoise, render
 from compose._denoise import Lent
 from compose._fold import kept_on
 from studio.adapter import Adapter, load_adapter
@@ -277,11 +277,11 @@ def test_deep_features_are_reused(sdxl: Base, shot: Shot) -> None:
 def test_fresh_deep_features_are_as_good_as_computed(bases: dict[str, Base], family: str) -> None:
     """At the very same latents and timestep nothing is lost by reusing."""
     base = bases[family]
-    lent = Lent(base, Shot("a cat", steps=1).settled(base), [])
+    lent = Lent(base, Shot("a cat").settled(base), steps=1)
     mix = Mix(())
-    lent.settle([[Call(mix)], [Call(mix, reuse=mix)]])
+    lent.reused = {mix}
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    eps = lent.eps(start, torch.tensor(500), [])
+    eps = lent.eps(start, torch.tensor(500), {})
     full = eps(mix)
     again = eps(mix, reuse=mix)
     assert torch.equal(again, full)
