@@ -7,9 +7,9 @@ they separate. An adapter that names no blocks has those of its base, so files o
 program have halves too.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.errors import BadInput
@@ -48,7 +48,7 @@ def file_and_half(text: str) -> tuple[str, str]:
     A file that really has such a name is that file.
     """
     file, _, half = text.rpartition(":")
-    if not file or half not in HALVES or Path(text).exists():
+    if not file or half not in HALVES or os.path.exists(text):
         return text, ""
     return file, half
 

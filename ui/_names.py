@@ -2,6 +2,7 @@
 files after what they hold."""
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -9,26 +10,32 @@ from studio.errors import BadInput
 from studio.folders import Folder
 from studio.halves import file_and_half
 
-__all__ = ["adapter_and_strength", "folder_and_weight", "slug"]
+__all__ = ["adapter_and_strength", "file_and_strength", "folder_and_weight", "slug"]
 
 
 def adapter_and_strength(text: str) -> tuple[str, float]:
     """`robot.safetensors:0.8` is the file and 0.8; without a strength it is 1.
 
-    Only a number behind the last colon is a strength, so a Windows drive, or the half of a B-LoRA
-    (`robot.safetensors:style:0.8`), stays with the file; `studio.load_adapter` knows halves.
     Raises BadInput when the strength is no finite number, or when there is nothing of that name.
     """
-    file, colon, last = text.rpartition(":")
-    strength = _number(last) if colon and file else None
-    if strength is None:
-        file, strength = text, 1.0
+    file, strength = file_and_strength(text)
     if not math.isfinite(strength):
         raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
     there = file_and_half(file)[0]
-    if not there or not Path(there).exists():
+    if not there or not os.path.exists(there):
         raise BadInput(f"--adapter {text}: there is no {there}.")
     return file, strength
+
+
+def file_and_strength(text: str) -> tuple[str, float]:
+    """`robot.safetensors:0.8` taken apart, whatever is there.
+
+    Only a number behind the last colon is a strength, so a Windows drive, or the half of a B-LoRA
+    (`robot.safetensors:style:0.8`), stays with the file; `studio.load_adapter` knows halves.
+    """
+    file, colon, last = text.rpartition(":")
+    strength = _number(last) if colon and file else None
+    return (text, 1.0) if strength is None else (file, strength)
 
 
 def folder_and_weight(text: str) -> Folder:
