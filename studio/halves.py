@@ -30,8 +30,12 @@ BLOCKS = {
 
 
 def blocks_of(base: str, family: str) -> dict[str, str]:
-    """The block of the UNet that carries each half, on a base of this name and family."""
-    return dict(zip(HALVES, BLOCKS.get(base, BLOCKS[family]), strict=True))
+    """The block of the UNet that carries each half, on a base of this name and family.
+
+    Those of SD 1.x for a family that no file told.
+    """
+    blocks = BLOCKS.get(base) or BLOCKS.get(family, BLOCKS["sd1"])
+    return dict(zip(HALVES, blocks, strict=True))
 
 
 def trained_blocks(base: str, family: str, recipe: Mapping[str, object]) -> dict[str, str]:

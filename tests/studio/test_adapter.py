@@ -381,6 +381,12 @@ def test_a_bias_that_the_base_lacks_is_refused(sdxl: Base) -> None:
 # What is told without loading.
 
 
+def test_describe_tells_of_a_file_that_names_no_family(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a.safetensors", {f"{CONV}.diff": torch.ones(2, 2)}, {})
+    told = describe(tmp_path / "a.safetensors")
+    assert (told["family"], told["halves"]) == ("", [])
+
+
 def test_describe_tells_of_a_file_without_its_tensors(tmp_path: Path) -> None:
     saved = adapter_of(every_form())
     path = saved.save(tmp_path / "a.safetensors")
