@@ -5,6 +5,7 @@ The paper ranks adapters by how they change the latents' energy above 0.2 of the
 and without, and the logarithms of the mean amplitude there are subtracted.
 """
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from compose._denoise import Done, denoise
+from studio.errors import BadInput
 from studio.shot import Shot
 
 if TYPE_CHECKING:
@@ -24,12 +26,20 @@ CUT = 0.2  # of Nyquist's frequency
 
 
 def profiled(base: "Base", adapter: "Adapter", *, steps: int = 10, pictures: int = 2) -> "Adapter":
-    """A copy whose recipe holds `frequency_rise`; saved, it need not be measured again."""
+    """A copy whose recipe holds `frequency_rise`; saved, it need not be measured again.
+
+    Raises BadInput for an adapter that doesn't fit the base or whose latents are no numbers.
+    """
     rise = 0.0
     for seed in range(pictures):
         plain = Shot(", ".join(adapter.triggers), seed=seed, steps=steps)
         worn = replace(plain, adapters=((adapter, 1.0),))
         rise += (sharpness(_latents(base, worn)) - sharpness(_latents(base, plain))) / pictures
+    if not math.isfinite(rise):
+        raise BadInput(
+            f"{adapter.path or adapter.name or 'the adapter'} makes latents of numbers that are "
+            f"none in {base.precision}: open the base in fp32 or bf16."
+        )
     return replace(adapter, recipe=adapter.recipe | {"frequency_rise": rise})
 
 

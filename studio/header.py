@@ -8,13 +8,15 @@ import json
 import math
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from studio.errors import BadInput
+from studio.files import replacing
 
-__all__ = ["Header", "read_header"]
+__all__ = ["Header", "header_bytes", "read_header", "replace_metadata"]
 
 LARGEST_HEADER = 32 * 2**20  # bytes; tag counts of large data sets take a few million
 MOST_TENSORS = 100_000
@@ -43,6 +45,27 @@ def read_header(path: Path) -> Header:
             return _header(file, path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Let a safetensors file say something else of itself; its tensors' bytes stay as they are.
+
+    Raises BadInput as `read_header`, and where the file cannot be written.
+    """
+    read_header(path)
+    data = path.read_bytes()
+    tensors = 8 + struct.unpack("<Q", data[:8])[0]
+    entries = json.loads(data[8:tensors]) | {"__metadata__": dict(sorted(metadata.items()))}
+    with replacing(path) as file:
+        file.write(header_bytes(entries))
+        file.write(memoryview(data)[tensors:])
+
+
+def header_bytes(entries: Mapping[str, object]) -> bytes:
+    """A header as it stands in front of the tensors, its length before it."""
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _header(file: BinaryIO, path: Path) -> Header:

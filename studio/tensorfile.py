@@ -5,8 +5,6 @@ What a file says it holds is studio/header.py's affair.
 """
 
 import hashlib
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from studio.errors import BadInput
 from studio.files import replacing
-from studio.header import Header, read_header
+from studio.header import Header, header_bytes, read_header
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -77,10 +75,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             "data_offsets": [start, end],
         }
         start = end
-    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
     with replacing(path) as file:
-        file.write(struct.pack("<Q", len(header)) + header)
+        file.write(header_bytes(entries))
         for key in order:
             file.write(tensor_bytes(tensors[key]))
 

@@ -103,6 +103,7 @@ def test_help_loads_nothing_that_takes_its_time() -> None:
         "schedule",
         "inspect",
         "convert",
+        "profile",
         "demo",
     ],
     ids=lambda name: name,
