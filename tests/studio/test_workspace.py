@@ -62,7 +62,7 @@ from studio.workspace import (
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 CONTENT, STYLE = (
-    f"unet.up_blocks.0.attentions.{n}.transformer_blocks.0.attn1.to_q" for n in (0, 1)
+    f"unet.up_blocks.1.attentions.{n}.transformer_blocks.0.attn1.to_q" for n in (0, 2)
 )
 HOSTILE = [
     "..",
@@ -582,16 +582,19 @@ def test_captions_stay_with_their_pictures(space: Workspace, tmp_path: Path) -> 
 
 
 def test_bases_used_are_remembered(space: Workspace, sd1_folder: Path) -> None:
-    assert [(one.source, one.family) for one in list_bases(space)] == [("sketch", "sdxl")]
+    assert [(one.source, one.family) for one in list_bases(space)] == [
+        ("sketch", "sdxl"),
+        ("sketch-sd1", "sd1"),
+    ]
     assert add_base(space, str(sd1_folder)).family == "sd1"
     assert add_base(space, "someone/some-model").family == ""
     note_base(space, "someone/some-model", name="some-model", family="sd2")
-    assert [(one.name, one.family) for one in list_bases(space)[1:]] == [
+    assert [(one.name, one.family) for one in list_bases(space)[2:]] == [
         ("some-model", "sd2"),
         (sd1_folder.name, "sd1"),
     ]
     forget_base(space, "someone/some-model")
-    assert [one.name for one in list_bases(space)[1:]] == [sd1_folder.name]
+    assert [one.name for one in list_bases(space)[2:]] == [sd1_folder.name]
     for wrong in (str(space.root), "nowhere.safetensors", "a.ckpt", "not an id", ""):
         with pytest.raises(BadInput):
             add_base(space, wrong)
