@@ -29,9 +29,11 @@ from compose._fold import (
 )
 from compose._method import Call, Eps, Method, Mix, record
 from compose._preview import fit_palette, paint
+from compose._words import embeddings, is_word, taking_turns, words
 from compose.merge import Merge
 from studio.base import Text
 from studio.delta import folded
+from studio.embeddings import spoken
 from studio.errors import BadInput
 from studio.shot import open_picture
 
@@ -186,7 +188,8 @@ class Lent:
     """
 
     def __init__(self, base: "Base", shot: "Shot", *, steps: int) -> None:
-        adapters = cast("tuple[tuple[Adapter, float], ...]", shot.adapters)
+        pairs = cast("tuple[tuple[Adapter, float], ...]", shot.adapters)
+        adapters, beside = taking_turns(pairs)
         method = Merge() if shot.method is None else shot.method
         if not isinstance(method, Method):
             raise BadInput(f"method: {method!r} is not a method of compose.")
@@ -194,6 +197,7 @@ class Lent:
         self.base = base
         self.shot = shot
         self.changes = ingredients(base, adapters)
+        self.beside = ingredients(base, beside)  # in every mix, for what they let prompts say
         self.kept = kept_on(base)
         self.plan = self.kept.plan(method, self.changes, steps)
         self.asked = record(self.plan, steps)
@@ -201,9 +205,9 @@ class Lent:
         size = (cast(int, shot.height), cast(int, shot.width))
         self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
         self.deep: dict[Mix, Tensor] = {}
-        # Deltas in training change unseen, so what text encoders say with them is not to be kept.
+        # What trains changes unseen, so what text encoders say with it is not to be kept.
         encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
-        self._training = carries_deltas(encoders)
+        self._training = carries_deltas(encoders) or bool(base.words)
         self._blends: dict[tuple[Mix, bool], Blends] = {}
         self._texts: dict[Blends, Text] = {}
 
@@ -244,7 +248,9 @@ class Lent:
         """What the UNet or the text encoders wear under a mix."""
         key = mix, unet
         if key not in self._blends:
-            self._blends[key] = blends(mix, self.changes, unet=unet)
+            worn = blends(mix, self.changes, unet=unet)
+            said = frozenset() if unet else words(mix, self.changes, self.beside)
+            self._blends[key] = worn | said
         return self._blends[key]
 
     def paint(self, latents: Tensor) -> Image.Image:
@@ -277,8 +283,13 @@ class Lent:
         key = (text, wanted)
         if key in self.kept.texts and not self._training:
             return self.kept.texts[key]
-        weights = {layer: changed_weight(layer, blend, layers) for layer, blend in wanted}
-        with torch.no_grad(), folded(layers, weights):
+        weights = {
+            layer: changed_weight(layer, blend, layers)
+            for layer, blend in wanted
+            if not is_word(layer)
+        }
+        said = embeddings(wanted)
+        with torch.no_grad(), folded(layers, weights), spoken(self.base, said):
             encoded = self.base.encode_text([text])
         if not self._training:
             self.kept.texts[key] = encoded

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compose._fold import entry_sums, ingredients
 from compose._method import Call, Eps, Ingredient, Method, Mix, Plan, record
+from compose._words import taking_turns
 from compose.merge import Merge
 from studio.adapter import Adapter, load_adapter
 from studio.errors import BadInput
@@ -126,10 +127,12 @@ def schedule(shot: "Shot", base: "Base | None" = None) -> Schedule:
     shot.check()
     if base is not None:
         shot = shot.settled(base)
-    pairs = [
-        (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
-        for one, strength in shot.adapters
-    ]
+    pairs, _ = taking_turns(
+        [
+            (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
+            for one, strength in shot.adapters
+        ]
+    )
     method = Merge() if shot.method is None else shot.method
     if not isinstance(method, Method):
         raise BadInput(f"method: {method!r} is not a method of compose.")

@@ -9,17 +9,20 @@ from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from studio.delta import Delta, Sparse
-from studio.describe import JSON, adapter_file
+from studio.describe import JSON, adapter_file, words_of
+from studio.embeddings import check_embeddings
 from studio.errors import BadInput
 from studio.formats import (
     FAMILIES,
+    embedding_tensors,
     file_metadata,
     lora_metadata,
     own_tensors,
     read_deltas,
+    read_embeddings,
     read_facts,
     survey,
 )
@@ -42,6 +45,9 @@ class Adapter:
     "text_encoder.text_model.encoder.layers.0.self_attn.q_proj".
     kind: of trainers/, "unknown" for files of other programs.
     family: "sd1", "sd2", "sdxl", or "" where a foreign file does not tell.
+    embeddings: what prompts may say while it is in the mix: [n, width] by token and text encoder
+    ("text_encoder", "text_encoder_2"). It may carry nothing else. They are there or not, whatever
+    the strength: a learned vector stands in a word's place and is no change of one.
     half: "content" or "style" where it is that half of a B-LoRA's file.
     base, fingerprint: the base it was trained on. path, sha256: the file it was loaded from.
     """
@@ -52,6 +58,7 @@ class Adapter:
     base: str = ""
     fingerprint: str = ""
     triggers: tuple[str, ...] = ()
+    embeddings: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     recipe: dict[str, JSON] = field(default_factory=dict)
     preview: Image.Image | None = None
     name: str = ""
@@ -70,7 +77,7 @@ class Adapter:
         lora = lora_metadata(self.deltas)
         if lora:
             metadata["lora_adapter_metadata"] = lora
-        write_tensors(path, own_tensors(self.deltas), metadata)
+        write_tensors(path, own_tensors(self.deltas) | embedding_tensors(self.embeddings), metadata)
         return path
 
     def to(
@@ -81,7 +88,11 @@ class Adapter:
             layer: copy.deepcopy(delta).to(device=device, dtype=dtype)
             for layer, delta in self.deltas.items()
         }
-        return replace(self, deltas=deltas)
+        embeddings = {
+            token: {name: rows.to(device=device, dtype=dtype) for name, rows in own.items()}
+            for token, own in self.embeddings.items()
+        }
+        return replace(self, deltas=deltas, embeddings=embeddings)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,8 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
         family=facts.family or contents.family or (base.family if base else ""),
         base=facts.base,
         fingerprint=facts.fingerprint,
-        triggers=facts.triggers,
+        triggers=words_of(facts, contents),
+        embeddings=read_embeddings(contents, tensors, path),
         recipe=facts.recipe,
         preview=facts.preview,
         name=facts.name,
@@ -157,7 +169,8 @@ def _covered(adapter: Adapter, base: "Base") -> Coverage:
         )
     layers = base.layers()
     missing = tuple(layer for layer in adapter.deltas if layer not in layers)
-    if len(missing) == len(adapter.deltas):
+    check_embeddings(adapter.embeddings, base, who)
+    if len(missing) == len(adapter.deltas) and (missing or not adapter.embeddings):
         raise BadInput(
             f"{who} has no layer that the base {base.name} has: its first is {missing[0]}"
             if missing

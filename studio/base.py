@@ -35,6 +35,7 @@ from studio._family import JSON, check_unet, read_json
 from studio._find import OURS, find_source
 from studio._folder import open_folder
 from studio._single_file import CONFIGS, open_single_file
+from studio.embeddings import TEXT_ENCODERS, Embeddings, looked_up, table_of, token_numbers
 from studio.errors import BadInput
 
 __all__ = ["REAL_CONFIGS", "SCHEDULERS", "Base", "Scheduler", "Text", "load_base", "real_config"]
@@ -70,6 +71,7 @@ class Base:
     dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
     zero_negative: an empty negative prompt stands for zeros, not for the encoded empty text.
     offload: only the part at work is on `device`, the others wait on the CPU.
+    words: what prompts may say besides, just now; see `studio.embeddings.spoken`.
     """
 
     source: str
@@ -84,6 +86,7 @@ class Base:
     dtype: torch.dtype
     offload: bool = False
     zero_negative: bool = False
+    words: Embeddings = field(default_factory=dict, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
 
@@ -126,8 +129,8 @@ class Base:
         """
         if not self._layers:
             self._layers = dict(_adaptable("unet", self.unet))
-            for number, encoder in enumerate(self.text_encoders, start=1):
-                prefix = "text_encoder" if number == 1 else f"text_encoder_{number}"
+            for number, encoder in enumerate(self.text_encoders):
+                prefix = TEXT_ENCODERS[number]
                 inner = "" if hasattr(encoder, "text_model") else ".text_model"
                 self._layers |= _adaptable(prefix + inner, encoder)
         return self._layers
@@ -144,20 +147,17 @@ class Base:
         self.bring(*self.text_encoders)
         hidden: list[Tensor] = []
         pooled = None
-        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
-            tokens = tokenizer(
-                list(texts),
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            )
+        both = zip(TEXT_ENCODERS, self.tokenizers, self.text_encoders, strict=False)
+        for name, tokenizer, encoder in both:
+            words = {token: own[name] for token, own in self.words.items() if name in own}
+            numbers, mask = token_numbers(tokenizer, texts, words)
             masked = getattr(encoder.config, "use_attention_mask", False)
-            read = encoder(
-                tokens.input_ids.to(self.device),
-                attention_mask=tokens.attention_mask.to(self.device) if masked else None,
-                output_hidden_states=self.family == "sdxl",
-            )
+            with looked_up(table_of(encoder), words):
+                read = encoder(
+                    numbers.to(self.device),
+                    attention_mask=mask.to(self.device) if masked else None,
+                    output_hidden_states=self.family == "sdxl",
+                )
             sdxl = self.family == "sdxl"
             hidden.append(read.hidden_states[-2] if sdxl else read.last_hidden_state)
             if isinstance(encoder, CLIPTextModelWithProjection):

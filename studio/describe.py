@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from studio.errors import BadInput
-from studio.formats import Contents, read_facts, survey
+from studio.formats import Contents, Facts, read_facts, survey
 from studio.halves import halves_in, trained_blocks
 from studio.header import Header, read_header
 
-__all__ = ["JSON", "adapter_file", "describe"]
+__all__ = ["JSON", "adapter_file", "describe", "words_of"]
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -21,7 +21,8 @@ def describe(path: str | Path) -> dict[str, JSON]:
     """What an adapter's file is.
 
     layers: of each component. forms: layers of each. ranks: layers of each low rank.
-    halves: of a B-LoRA. parameters: the trained numbers. Raises BadInput as `load_adapter`.
+    halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
+    Raises BadInput as `load_adapter`.
     """
     path = adapter_file(Path(path))
     header = read_header(path)
@@ -35,7 +36,8 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "family": family,
         "base": facts.base,
         "fingerprint": facts.fingerprint,
-        "triggers": list(facts.triggers),
+        "triggers": list(words_of(facts, contents)),
+        "tokens": _tokens(header, contents),
         "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
         "forms": dict(Counter(contents.forms.values())),
         "halves": list(halves_in(contents.layers, blocks)),
@@ -45,6 +47,12 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "preview": facts.preview is not None,
         "recipe": facts.recipe,
     }
+
+
+def words_of(facts: Facts, contents: Contents) -> tuple[str, ...]:
+    """The trigger words; for a file that tells none, those that it has embeddings for."""
+    told = facts.triggers or facts.kind != "unknown"
+    return facts.triggers if told else tuple(contents.embeddings)
 
 
 def adapter_file(path: Path) -> Path:
@@ -68,10 +76,19 @@ def _ranks(header: Header, contents: Contents) -> "dict[str, JSON]":
     return {str(rank): layers for rank, layers in sorted(ranks.items())}
 
 
+def _tokens(header: Header, contents: Contents) -> "dict[str, JSON]":
+    shapes = {
+        token: header.shapes[next(iter(keys.values()))]
+        for token, keys in contents.embeddings.items()
+    }
+    return {token: shape[0] if len(shape) > 1 else 1 for token, shape in shapes.items()}
+
+
 def _parameters(header: Header, contents: Contents) -> int:
+    tables = (*contents.layers.values(), *contents.embeddings.values())
     return sum(
         math.prod(header.shapes[key])
-        for leaves in contents.layers.values()
+        for leaves in tables
         for leaf, key in leaves.items()
         if leaf not in NOT_TRAINED
     )

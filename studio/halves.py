@@ -80,5 +80,6 @@ def half_of(adapter: "Adapter", half: str) -> "Adapter":
         )
     deltas = {k: delta for k, delta in adapter.deltas.items() if k.startswith(block[half])}
     if not deltas:
-        raise BadInput(f"the adapter {name} has no {half} half: it is the other half alone")
+        why = "it is the other half alone" if adapter.deltas else "it carries embeddings only"
+        raise BadInput(f"the adapter {name} has no {half} half: {why}")
     return replace(adapter, deltas=deltas, half=half, name=f"{name} {half}")

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from studio.delta import Sparse
+from studio.embeddings import Embeddings
+from trainers._text import TOKEN
 
 if TYPE_CHECKING:
     from studio.delta import Delta
@@ -36,6 +38,11 @@ class Average:
     def of(self, trained: "dict[str, Delta]") -> "dict[str, Delta]":
         """The average's deltas in place of those that are trained."""
         return {layer: self.modules[layer] for layer in trained}  # pyright: ignore[reportReturnType]
+
+    def words(self, trained: Embeddings) -> dict[str, dict[str, Tensor]]:
+        """The average's embeddings in place of those that are trained, by token and encoder."""
+        own = {token: self.modules[f"{TOKEN}{token}"].state_dict() for token in trained}
+        return {token: dict(rows) for token, rows in own.items()}
 
     @torch.no_grad()
     def follow(self, done: int) -> None:

@@ -24,6 +24,7 @@ from trainers._prior import OWN, Prior, prior_of
 from trainers._progress import Started
 from trainers._recipe import Recipe, Table
 from trainers._run import Run, require_adapter, require_place, require_space
+from trainers._text import TOKEN, new_embeddings, new_tokens
 
 __all__ = ["Job", "Renderer", "new_job"]
 
@@ -46,6 +47,7 @@ class Job:
     pictures: Pictures
     digests: tuple[str, ...]  # SHA-256 of each example's file
     deltas: dict[str, Delta]
+    embeddings: dict[str, dict[str, nn.Parameter]]  # by token and text encoder: [n, width]
     prior: Prior | None
     classes: Pictures  # the prior's; all of them once those missing are drawn
     class_digests: tuple[str, ...] = ()
@@ -53,8 +55,9 @@ class Job:
 
     @property
     def trained(self) -> dict[str, nn.Module]:
-        """All that learns, by name: the deltas by their layers."""
-        return dict(self.deltas)
+        """All that learns, by name: the deltas by their layers, new words behind `TOKEN`."""
+        words = {f"{TOKEN}{token}": nn.ParameterDict(own) for token, own in self.embeddings.items()}
+        return {**self.deltas, **words}
 
     @property
     def reads(self) -> bool:
@@ -142,6 +145,10 @@ class Job:
             base=self.base.name,
             fingerprint=self.base.fingerprint(),
             triggers=(self.trigger,),
+            embeddings={
+                token: {name: rows.detach() for name, rows in own.items()}
+                for token, own in self.embeddings.items()
+            },
             # Nothing here may depend on where or when: equal trainings give equal bytes.
             recipe={
                 "kind": kind_name(self.kind),
@@ -237,6 +244,13 @@ def new_job(
         deltas=deltas,
         prior=prior,
         classes=prior.check(drawing=draw is not None) if prior else Pictures((), ()),
+        embeddings=new_embeddings(
+            base,
+            new_tokens(trigger, recipe),
+            recipe,
+            [example.caption for example in pictures.examples],
+            generator=generator_for(recipe.seed, "tokens"),
+        ),
     )
     job.check()
     return job

@@ -22,6 +22,7 @@ from torch import Tensor
 from studio.adapter import Adapter
 from studio.base import Base, Text
 from studio.delta import attach
+from studio.embeddings import spoken
 from studio.errors import BadInput
 from trainers._average import Average
 from trainers._cache import Cache
@@ -48,7 +49,8 @@ def run_job(job: Job) -> Generator[Progress, None, None]:
             yield Encoded(done, total)
         training = Training(job, cache)
         log = Log(job.run.log, keep=training.done)
-        with closing(log), attach(job.base.layers(), job.deltas):
+        worn = attach(job.base.layers(), job.deltas)
+        with closing(log), worn, spoken(job.base, job.embeddings):
             yield from _steps(job, training, log)
 
 
@@ -241,7 +243,10 @@ class Training:
     def adapter(self) -> Adapter:
         """What is learned so far; the average of it, where one is kept."""
         learned = self.job.adapter(steps=self.done)
-        return replace(learned, deltas=self.average.of(learned.deltas)) if self.average else learned
+        if not self.average:
+            return learned
+        deltas, words = self.average.of(learned.deltas), self.average.words(learned.embeddings)
+        return replace(learned, deltas=deltas, embeddings=words)
 
     def sample(self) -> Sampled:
         """Draw the sample prompts, each with its number as its seed, the deltas attached."""

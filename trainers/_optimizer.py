@@ -20,6 +20,7 @@ import torch
 
 from studio.delta import Kron, LowRank, Sparse
 from studio.errors import BadInput
+from trainers._text import TOKEN
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,6 +72,7 @@ def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> li
     groups: dict[float, list[nn.Parameter]] = {}
     for name, module in trained.items():
         rate = recipe.lr if name.startswith("unet.") else recipe.text_lr
+        rate = recipe.token_lr if name.startswith(TOKEN) else rate
         late = {id(p) for p in _from_zero(module)} if recipe.lora_plus != 1 else set()
         for parameter in module.parameters():
             ratio = recipe.lora_plus if id(parameter) in late else 1.0

@@ -19,6 +19,7 @@ __all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
 UNMASKED_WEIGHT = 0.1  # OneTrainer's
 PRIOR_COUNT, PRIOR_WEIGHT = 100, 1.0  # those of diffusers' DreamBooth script
 NOT_NEGATIVE = (
+    "new_tokens",
     "warmup",
     "weight_decay",
     "clip",
@@ -69,6 +70,12 @@ class Recipe:
     ema: float = _option(
         0.0, "decay of the steps' average that is saved and drawn, such as 0.99; 0 for off"
     )
+    new_tokens: int = _option(
+        0, "vectors to learn for each new word, those of the trigger in <angle brackets>; 0: none"
+    )
+    token: str | None = _option(None, "the new word, where the trigger has it without brackets")
+    token_init: str | None = _option(None, "words that a new one starts as; drawn if not given")
+    token_lr: float = _option(5e-4, "learning rate of the new words, on the same course")
     clip: float = _option(1.0, "longest gradient allowed; 0 for no limit")
     min_snr: float = _option(5.0, "min-SNR gamma: how much easy timesteps may weigh; 0 for off")
     noise_offset: float = _option(
@@ -121,9 +128,13 @@ class Recipe:
                 raise BadInput(f"{entry.name} is a whole number; it was given as {value!r}")
         for name in ("steps", "batch", "accumulation", "crops"):
             _require(getattr(self, name) >= 1, name, self, "is at least 1")
+        for name in ("token", "token_init"):
+            value = getattr(self, name)
+            _require(value is None or bool(value.strip()), name, self, "is not empty")
+            _require(value is None or self.new_tokens > 0, name, self, "comes with new_tokens")
         for name in NOT_NEGATIVE:
             _require(getattr(self, name) >= 0, name, self, "is not negative")
-        for name in ("lr", "text_lr", "lora_plus"):
+        for name in ("lr", "text_lr", "token_lr", "lora_plus"):
             value = getattr(self, name)
             _require(isfinite(value) and value > 0, name, self, "is above zero")
         _require(0 <= self.ema < 1, "ema", self, "lies between 0 and 1")
@@ -192,6 +203,8 @@ def _require_one_rate(recipe: Recipe) -> None:
         raise BadInput(f"lora_plus has some matrices learn faster, {said}")
     if recipe.text_encoders and recipe.text_lr != recipe.lr:
         raise BadInput(f"text_lr is not lr, {said}")
+    if recipe.new_tokens and recipe.token_lr != recipe.lr:
+        raise BadInput(f"token_lr is not lr, {said}")
 
 
 def recipe_for(base: "Base", kind: "Kind | None" = None) -> Recipe:
@@ -221,13 +234,15 @@ def _rates(recipe: Recipe, optimizer: str, given: Mapping[str, object]) -> dict[
     if optimizer == recipe.optimizer:
         return {}
     if optimizer == "prodigy":
-        return {"lr": PRODIGY, "text_lr": given.get("lr", PRODIGY)}
+        one = given.get("lr", PRODIGY)
+        return {"lr": one, "text_lr": one, "token_lr": one}
     if recipe.optimizer == "prodigy":
         if "lr" not in given:
             raise BadInput(f"the recipe's lr is prodigy's, {recipe.lr:g}: give lr for {optimizer}")
-        return {"text_lr": Recipe.text_lr * RATES[optimizer]}
+        ratio = RATES[optimizer]
+        return {"text_lr": Recipe.text_lr * ratio, "token_lr": Recipe.token_lr * ratio}
     ratio = RATES[optimizer] / RATES[recipe.optimizer]
-    return {"lr": recipe.lr * ratio, "text_lr": recipe.text_lr * ratio}
+    return {name: getattr(recipe, name) * ratio for name in ("lr", "text_lr", "token_lr")}
 
 
 def to_toml(tables: Mapping[str, Table]) -> str:

@@ -17,6 +17,7 @@ from trainers._prior import prior_of, require_unchanged
 from trainers._progress import Progress
 from trainers._recipe import Recipe, recipe_for, with_options
 from trainers._run import Run, require_adapter, require_place
+from trainers._text import new_tokens
 
 __all__ = ["base_of", "check", "resume", "train"]
 
@@ -37,6 +38,7 @@ def check(
     recipe = with_options(Recipe(), options)
     require_optimizer(recipe.optimizer)
     _require_words(trigger)
+    new_tokens(trigger, recipe)
     if run:
         Run(Path(run)).require_new()
         require_place(Run(Path(run)).recipe)

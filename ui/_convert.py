@@ -1,37 +1,57 @@
 """Adapters in the names that other tools read."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from studio.adapter import load_adapter
+from torch import Tensor
+
+from studio.adapter import Adapter, load_adapter
 from studio.errors import BadInput
-from studio.formats import to_diffusers, to_kohya, to_lycoris
+from studio.formats import to_diffusers, to_inversions, to_kohya, to_lycoris
 from studio.halves import HALVES
 from studio.tensorfile import write_tensors
+from ui._names import slug
 from ui._screen import remark
 
 __all__ = ["write_as", "write_halves"]
 
 WRITERS = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}
-Tool = Literal["kohya", "diffusers", "lycoris"]
+Written = tuple[dict[str, Tensor], dict[str, str]]
+Tool = Literal["kohya", "diffusers", "lycoris", "embedding"]
 
 
 def write_as(file: Path, *, to: Tool, family: str | None, out: Path) -> None:
     """Write the adapter `file` in another tool's names; BadInput when `out` is there already.
 
-    family: of the base it was made for, where the file does not tell.
+    to: "embedding" writes its learned words alone, as textual inversion; where there are several,
+    the files are called OUT-WORD. family: of the base it was made for, where the file does not
+    tell.
     """
-    if out.exists():
-        raise BadInput(f"{out} is there already: give another --out.")
     if out.suffix != ".safetensors":
         raise BadInput(f"{out} is no name for an adapter: it ends in .safetensors.")
     adapter = load_adapter(file)
     if family and adapter.family not in ("", family):
         raise BadInput(f"{file} was made for {adapter.family}, not for {family}.")
-    tensors, metadata = WRITERS[to](replace(adapter, family=family or adapter.family))
-    write_tensors(out, tensors, metadata)
-    remark(f"{out}: {len(tensors)} tensors in {to} names")
+    files = _files(replace(adapter, family=family or adapter.family), to=to, out=out)
+    for path in files:
+        if path.exists():
+            raise BadInput(f"{path} is there already: give another --out.")
+    for path, (tensors, metadata) in files.items():
+        write_tensors(path, tensors, metadata)
+        remark(f"{path}: {len(tensors)} tensors in {to} names")
+
+
+def _files(adapter: Adapter, *, to: Tool, out: Path) -> Mapping[Path, Written]:
+    if to != "embedding":
+        return {out: WRITERS[to](adapter)}
+    alone = to_inversions(adapter)
+    if len(alone) == 1:
+        return {out: next(iter(alone.values()))}
+    return {
+        out.with_name(f"{out.stem}-{slug(token)}{out.suffix}"): one for token, one in alone.items()
+    }
 
 
 def write_halves(file: Path, *, to: Tool, family: str | None, out: Path) -> None:

@@ -286,7 +286,8 @@ def convert(
     file: Annotated[Path, typer.Argument(help="An adapter.")],
     *,
     to: Annotated[
-        Literal["kohya", "diffusers", "lycoris"], typer.Option(help="Whose names to write.")
+        Literal["kohya", "diffusers", "lycoris", "embedding"],
+        typer.Option(help="Whose names to write; embedding: the learned words alone."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The new file; FILE-FORMAT.safetensors if not given.")

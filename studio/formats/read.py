@@ -17,7 +17,7 @@ from studio.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.errors import BadInput
 from studio.formats.survey import Contents
 
-__all__ = ["read_deltas"]
+__all__ = ["read_deltas", "read_embeddings"]
 
 Setting = Mapping[str, object]
 
@@ -37,6 +37,18 @@ def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -
             raise BadInput(f"{path} is damaged: {layer} {error}") from error
         deltas[layer] = delta
     return deltas
+
+
+def read_embeddings(
+    contents: Contents, tensors: Mapping[str, Tensor], path: Path
+) -> dict[str, dict[str, Tensor]]:
+    """The embeddings of a surveyed file: [n, width] by token and text encoder."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for token, keys in contents.embeddings.items():
+        found[token] = {name: torch.atleast_2d(tensors[key]) for name, key in keys.items()}
+        if not all(rows.is_floating_point() for rows in found[token].values()):
+            raise BadInput(f"{path} is damaged: its embedding of {token!r} is of whole numbers")
+    return found
 
 
 def _delta(form: str, own: dict[str, Tensor], setting: Setting, name: str) -> Delta:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.formats.embeddings import Rows, bundled, inversion, seen_family
 from studio.formats.names import layer_name
 from studio.header import Header
 
@@ -89,12 +90,15 @@ class Contents:
 
     family: what names and widths betray, "" where they leave it open.
 
+    embeddings: the keys of what prompts may say besides.
+
     settings: peft's configuration of each component ("" for all), where the file has one.
     """
 
     layers: dict[str, Leaves]
     forms: dict[str, str]
     family: str
+    embeddings: Rows = field(default_factory=dict)
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
@@ -105,7 +109,9 @@ def survey(header: Header, path: Path) -> Contents:
     """
     layers: dict[str, Leaves] = {}
     strange: list[str] = []
-    for key in sorted(header.shapes):
+    rows = bundled(header, path) or inversion(header, path)
+    spoken = {key for encoders in rows.values() for key in encoders.values()}
+    for key in sorted(header.shapes.keys() - spoken):
         ending = ENDING.search(key)
         layer = layer_name(key[: ending.start()]) if ending else None
         leaf = LEAVES[ending[0]] if ending else ""
@@ -113,7 +119,7 @@ def survey(header: Header, path: Path) -> Contents:
             strange.append(key)
         else:
             layers.setdefault(layer, {})[leaf] = key
-    if strange or not layers:
+    if strange or not (layers or rows):
         names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
         raise BadInput(
             f"{path} holds no adapter's tensors"
@@ -121,7 +127,7 @@ def survey(header: Header, path: Path) -> Contents:
             else f"{path} holds {len(strange)} of {len(header.shapes)} tensors that Studio cannot "
             f"place on a Stable Diffusion model: {names}"
         )
-    authors = _from_diffusekrona(layers, header.shapes)
+    authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
     forms = {}
     for layer, leaves in layers.items():
         shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
@@ -129,8 +135,8 @@ def survey(header: Header, path: Path) -> Contents:
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
-    family = _seen_family(layers, forms, header.shapes)
-    return Contents(layers, forms, family, _settings(header, path))
+    family = _seen_family(layers, forms, header.shapes) or seen_family(rows, header)
+    return Contents(layers, forms, family, rows, _settings(header, path))
 
 
 def inputs(form: str, shapes: Mapping[str, Shape]) -> int:

@@ -14,13 +14,23 @@ from torch import Tensor
 
 from studio.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.errors import BadInput
+from studio.formats.embeddings import BUNDLED, NAMES, OWN, TOKEN
 from studio.formats.metadata import file_metadata
 from studio.formats.names import kohya_name
 
 if TYPE_CHECKING:
     from studio.adapter import Adapter
+    from studio.embeddings import Embeddings
 
-__all__ = ["lora_metadata", "own_tensors", "to_diffusers", "to_kohya", "to_lycoris"]
+__all__ = [
+    "embedding_tensors",
+    "lora_metadata",
+    "own_tensors",
+    "to_diffusers",
+    "to_inversions",
+    "to_kohya",
+    "to_lycoris",
+]
 
 KOHYA_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 Written = tuple[dict[str, Tensor], dict[str, str]]
@@ -32,6 +42,24 @@ def own_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
         f"{layer}.{leaf}": tensor
         for layer, delta in deltas.items()
         for leaf, tensor in delta.tensors().items()
+    }
+
+
+def embedding_tensors(embeddings: "Embeddings", bundle: str = OWN) -> dict[str, Tensor]:
+    """The tensors of what prompts may say besides, beside an adapter's layers.
+
+    Raises BadInput for a token that the names of other programs' bundles cannot hold.
+    """
+    cut = next((token for token in embeddings if "." in token), None)
+    if bundle == BUNDLED and cut is not None:
+        raise BadInput(
+            f"the token {cut!r} has a dot in it, at which other tools would cut it: convert it to "
+            "embedding instead, which is a file of its own"
+        )
+    return {
+        f"{bundle}.{token}.{NAMES[name]}": rows.detach()
+        for token, own in embeddings.items()
+        for name, rows in own.items()
     }
 
 
@@ -65,7 +93,7 @@ def to_diffusers(adapter: "Adapter") -> Written:
                 "this adapter has it otherwise; convert it to lycoris instead"
             )
     metadata = file_metadata(adapter) | {"lora_adapter_metadata": lora_metadata(deltas)}
-    return own_tensors(deltas), metadata
+    return own_tensors(deltas) | embedding_tensors(adapter.embeddings), metadata
 
 
 def to_kohya(adapter: "Adapter") -> Written:
@@ -74,6 +102,7 @@ def to_kohya(adapter: "Adapter") -> Written:
     tensors: dict[str, Tensor] = {}
     for layer, delta in deltas.items():
         tensors |= _kohya_tensors(kohya_name(layer, _family(adapter)), delta)
+    tensors |= embedding_tensors(adapter.embeddings, BUNDLED)
     return tensors, _kohya_metadata(adapter, "networks.lora")
 
 
@@ -97,7 +126,29 @@ def to_lycoris(adapter: "Adapter") -> Written:
             case Sparse() | Kron():
                 # DoRA needs the weight, which no one has here; these two forms are without.
                 tensors[f"{name}.diff"] = delta.dense(torch.zeros(delta.shape)).detach()
+    tensors |= embedding_tensors(adapter.embeddings, BUNDLED)
     return tensors, _kohya_metadata(adapter, "lycoris.kohya")
+
+
+def to_inversions(adapter: "Adapter") -> dict[str, Written]:
+    """Each embedding as a textual inversion's file, by its token.
+
+    For one text encoder the tensor is named by the token, which diffusers' `load_textual_inversion`
+    takes it from and the others leave aside; for SDXL they are `clip_l` and `clip_g`. Raises
+    BadInput where there is no embedding.
+    """
+    if not adapter.embeddings:
+        raise BadInput("the adapter has no embedding: it was trained without new_tokens")
+    metadata = file_metadata(adapter)
+    if "modelspec.architecture" in metadata:
+        architecture = metadata["modelspec.architecture"].removesuffix("/lora")
+        metadata["modelspec.architecture"] = f"{architecture}/textual-inversion"
+    written = {}
+    for token, own in adapter.embeddings.items():
+        alone = adapter.family != "sdxl" and own.keys() == {"text_encoder"}
+        tensors = {token if alone else NAMES[name]: rows.detach() for name, rows in own.items()}
+        written[token] = tensors, metadata | {TOKEN: token}
+    return written
 
 
 def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:

@@ -212,12 +212,14 @@ class PeftLoop:
         start: Mapping[str, nn.Module],
         *,
         base: Base,
+        only_unet: bool = False,
     ) -> None:
         self.pipeline, self.folder = pipeline, folder
         self.zero_negative = base.zero_negative
         self.parts: dict[str, nn.Module] = {"unet": pipeline.unet}
-        self.parts["text_encoder"] = pipeline.text_encoder
-        if base.family == "sdxl":
+        if not only_unet:
+            self.parts["text_encoder"] = pipeline.text_encoder
+        if base.family == "sdxl" and not only_unet:
             self.parts["text_encoder_2"] = pipeline.text_encoder_2
         for component, part in self.parts.items():
             part.requires_grad_(False)
@@ -228,7 +230,9 @@ class PeftLoop:
             if component == "text_encoder":
                 targets = ["q_proj", "k_proj", "v_proj", "out_proj"]
                 targets += ["fc1", "fc2"] * (kind.targets == "all")
-            part.add_adapter(LoraConfig(r=kind.rank, lora_alpha=kind.alpha, target_modules=targets))
+            part.add_adapter(
+                LoraConfig(r=kind.rank, lora_alpha=kind.alpha or kind.rank, target_modules=targets)
+            )
             for name, delta in own.items():
                 flat = not hasattr(part, "text_model")  # as transformers has CLIP nowadays
                 layer = part.get_submodule(name.removeprefix("text_model.") if flat else name)
@@ -270,11 +274,14 @@ class PeftLoop:
         snr = alphas / (1 - alphas)
         error = F.mse_loss(predicted, eps, reduction="none").mean(dim=(1, 2, 3))
         loss = (error * snr.clamp(max=5.0) / snr).mean()
-        loss.backward()
+        self.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
 
     def latents(self, number: int, drawn: Tensor) -> Tensor:
         picture = np.asarray(Image.open(self.folder / f"{number}.png"), dtype=np.float32)
