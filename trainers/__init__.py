@@ -14,7 +14,8 @@ from trainers._progress import Drawn, Encoded, Finished, Progress, Sampled, Save
 from trainers._recipe import Recipe, recipe_for
 
 if TYPE_CHECKING:
-    from trainers._train import base_of, check, resume, train
+    from trainers._train import base_of, check, repeat, resume, train
+    from trainers._written import Written, kind_of, read_recipe
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
     from trainers.lora import LoRA
@@ -36,11 +37,15 @@ __all__ = [
     "Saved",
     "Started",
     "Step",
+    "Written",
     "base_of",
     "check",
     "count",
+    "kind_of",
     "kinds",
+    "read_recipe",
     "recipe_for",
+    "repeat",
     "resume",
     "train",
 ]
@@ -49,6 +54,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
-    if name in ("base_of", "check", "resume", "train"):
+    if name in ("base_of", "check", "repeat", "resume", "train"):
         return getattr(import_module("trainers._train"), name)
+    if name in ("Written", "kind_of", "read_recipe"):
+        return getattr(import_module("trainers._written"), name)
     return kinds()[name.lower()]

@@ -17,6 +17,7 @@ from studio.folders import Folder
 from studio.pictures import Example, Pictures
 from trainers._cache import Cache, digest
 from trainers._data import contents, folders_table, read
+from trainers._initial import Initial, start_from
 from trainers._kind import Kind, fitted, kind_name, kind_options, new_deltas
 from trainers._objective import generator_for
 from trainers._optimizer import parameter_groups, require_optimizer, state_bytes
@@ -52,6 +53,7 @@ class Job:
     classes: Pictures  # the prior's; all of them once those missing are drawn
     class_digests: tuple[str, ...] = ()
     checkpoint: Path | None = None
+    initial: Initial | None = None
 
     @property
     def trained(self) -> dict[str, nn.Module]:
@@ -111,8 +113,15 @@ class Job:
             skipped=self.pictures.skipped + self.classes.skipped,
             steps=self.recipe.steps,
             done=int(self.checkpoint.name[5:]) if self.checkpoint else 0,
-            remarks=self.recipe.remarks(),
+            remarks=self._remarks(),
         )
+
+    def _remarks(self) -> tuple[str, ...]:
+        fresh = self.initial.fresh if self.initial else 0
+        said = (
+            f"{fresh} of {len(self.deltas)} layers are not in the first adapter and start afresh."
+        )
+        return (*self.recipe.remarks(), said) if fresh else self.recipe.remarks()
 
     def cache(self) -> Cache:
         """An empty cache in memory, or the one beside the run's folder with what it holds."""
@@ -156,6 +165,7 @@ class Job:
                 "training": cast(JSON, _plain(self.recipe)),
                 "examples": len(self.pictures.examples),
                 "steps": steps,
+                **({"init": self.initial.sha256} if self.initial else {}),
             },
         )
 
@@ -165,6 +175,8 @@ class Job:
             "trigger": self.trigger,
             **folders_table(self.folders),
             "prior_pictures": self._prior_elsewhere(),
+            "init": self.initial.source if self.initial else None,
+            "init_sha256": self.initial.sha256 if self.initial else None,
             "base": self.base.source,
             "fingerprint": self.base.fingerprint(),
             "dtype": self.base.precision,
@@ -212,6 +224,7 @@ def new_job(
     *,
     trigger: str,
     prior_pictures: Path | None,
+    init: str | Path | None,
     recipe: Recipe,
     run: Run,
     out: Path | None,
@@ -230,6 +243,7 @@ def new_job(
     )
     for delta in deltas.values():
         delta.to(base.device)
+    initial = start_from(init, deltas, base, kind_name(kind)) if init else None
     job = Job(
         kind=kind,
         base=base,
@@ -251,6 +265,7 @@ def new_job(
             [example.caption for example in pictures.examples],
             generator=generator_for(recipe.seed, "tokens"),
         ),
+        initial=initial,
     )
     job.check()
     return job

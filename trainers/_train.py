@@ -1,16 +1,19 @@
-"""Starting a training, and going on with one that was stopped."""
+"""Starting a training, repeating one, and going on with one that was stopped."""
 
 from collections.abc import Generator
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from studio.base import Base
+from studio.describe import describe
 from studio.errors import BadInput
-from studio.folders import Sources, folders_of
+from studio.folders import Folder, Sources, folders_of
+from studio.halves import file_and_half
 from trainers._data import folders_in, read
-from trainers._job import Renderer, new_job
-from trainers._kind import Kind, kind_name, kinds
+from trainers._initial import Initial
+from trainers._job import Job, Renderer, new_job
+from trainers._kind import Kind, kind_name
 from trainers._loop import run_job
 from trainers._optimizer import require_optimizer
 from trainers._prior import prior_of, require_unchanged
@@ -18,8 +21,9 @@ from trainers._progress import Progress
 from trainers._recipe import Recipe, recipe_for, with_options
 from trainers._run import Run, require_adapter, require_place
 from trainers._text import new_tokens
+from trainers._written import Written, read_recipe
 
-__all__ = ["base_of", "check", "resume", "train"]
+__all__ = ["base_of", "check", "repeat", "resume", "train"]
 
 
 def check(
@@ -29,6 +33,7 @@ def check(
     out: str | Path | None = None,
     run: str | Path | None = None,
     prior_pictures: str | Path | None = None,
+    init: str | Path | None = None,
     **options: object,
 ) -> None:
     """Raise BadInput for what `train` refuses whatever the base; to be asked before one is opened.
@@ -44,6 +49,8 @@ def check(
         require_place(Run(Path(run)).recipe)
     if out:
         require_adapter(Path(out))
+    if init:
+        describe(file_and_half(str(init))[0])
     read(pictures, trigger=trigger, recipe=recipe, size=8, step=8)
     given = Path(prior_pictures) if prior_pictures else None
     prior = prior_of(recipe, given, run=Path(run or "runs"), size=8, step=8)
@@ -60,6 +67,7 @@ def train(
     out: str | Path | None = None,
     run: str | Path | None = None,
     prior_pictures: str | Path | None = None,
+    init: str | Path | None = None,
     draw: Renderer | None = None,
     recipe: Recipe | None = None,
     **options: object,
@@ -69,9 +77,10 @@ def train(
     pictures: a folder, or a list of folders and of (folder, weight), see studio/folders.py.
     trigger: the words that are to stand for what is learned. out: the adapter file, written to
     the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given.
-    prior_pictures: a folder of class pictures, see trainers/_prior.py. draw: makes the sample
-    pictures, and the class pictures that are missing. recipe: where the options start from;
-    `recipe_for(base, kind)` when not given. options: fields of Recipe, by name.
+    prior_pictures: a folder of class pictures, see trainers/_prior.py. init: an adapter's file to
+    start from, see trainers/_initial.py. draw: makes the sample pictures, and the class pictures
+    that are missing. recipe: where the options start from; `recipe_for(base, kind)` when not given.
+    options: fields of Recipe, by name.
 
     What can be known is checked before this returns and raises BadInput; the work is done by
     iterating. To stop is to close the generator: a checkpoint is written first. Until then the
@@ -79,21 +88,116 @@ def train(
     code's.
     """
     recipe = with_options(recipe or recipe_for(base, kind), options)
-    _require_words(trigger)
-    folder = Run(Path(run) if run else _free_folder(kind_name(kind)))
-    folder.require_new()
-    job = new_job(
+    job = _new(
         kind,
         base,
         folders_of(pictures),
         trigger=trigger,
+        out=out,
+        run=run,
+        prior_pictures=prior_pictures,
+        init=init,
+        draw=draw,
+        recipe=recipe,
+    )
+    return run_job(job)
+
+
+def repeat(
+    file: str | Path,
+    base: Base,
+    *,
+    pictures: Sources | None = None,
+    trigger: str | None = None,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    prior_pictures: str | Path | None = None,
+    init: str | Path | None = None,
+    draw: Renderer | None = None,
+    **changes: object,
+) -> Generator[Progress, None, None]:
+    """Train as a recipe.toml says, or that of a run's folder; the same file comes of it.
+
+    `base_of(file)` names the base. What is given beside it, as `train` takes it, holds instead of
+    the file's; changes: fields of the kind and of Recipe, by name.
+    Raises BadInput as `train` and `read_recipe` do, and when the base of that name, the pictures or
+    the adapter it starts from are not those that the recipe was written for.
+    """
+    written = read_recipe(file, **changes)
+    job = _new(
+        written.kind,
+        base,
+        folders_of(pictures) if pictures else written.folders,
+        trigger=written.trigger if trigger is None else trigger,
+        out=out or written.path("out"),
+        run=run,
+        prior_pictures=prior_pictures or written.path("prior_pictures"),
+        init=init or written.init,
+        draw=draw,
+        recipe=written.recipe(base),
+    )
+    _require_same(job, written, pictures=pictures is None, init=init is None)
+    return run_job(job)
+
+
+def _require_same(job: Job, written: Written, *, pictures: bool, init: bool) -> None:
+    """BadInput where what the recipe names is not any more what it was.
+
+    pictures, init: whether they are those of the recipe, none others being given.
+    """
+    head, base = written.head, job.base
+    same = head.get("fingerprint", base.fingerprint()) == base.fingerprint()
+    if base.source == written.base["source"]:
+        if not same:
+            raise BadInput(f"{written.file} was written for another {base.source} than is there")
+        if (then := head.get("prediction", base.prediction_type)) != base.prediction_type:
+            raise BadInput(f"the base of {written.file} predicts {then}: open it so (prediction)")
+    # The buckets and the captions of the pictures hang on these too.
+    same &= job.trigger == written.trigger and not {"size", "buckets", "masked"} & {
+        *written.changes
+    }
+    if pictures and same and job.contents != head.get("examples", job.contents):
+        raise BadInput(
+            f"the pictures, captions or masks are no longer those that {written.file} was written "
+            "for: put them back, or name the folder to train on what it holds now"
+        )
+    now = job.initial.sha256 if job.initial else None
+    if init and now != head.get("init_sha256", now):
+        raise BadInput(
+            f"the adapter {written.init} is no longer the one that {written.file} starts from: put "
+            "it back, or name it (init) to start from what it is now"
+        )
+
+
+def _new(
+    kind: Kind,
+    base: Base,
+    folders: tuple[Folder, ...],
+    *,
+    trigger: str,
+    out: str | Path | None,
+    run: str | Path | None,
+    prior_pictures: str | Path | None,
+    init: str | Path | None,
+    draw: Renderer | None,
+    recipe: Recipe,
+) -> Job:
+    """A training that is to have a folder of its own."""
+    _require_words(trigger)
+    folder = Run(Path(run) if run else _free_folder(kind_name(kind)))
+    folder.require_new()
+    return new_job(
+        kind,
+        base,
+        folders,
+        trigger=trigger,
         prior_pictures=Path(prior_pictures) if prior_pictures else None,
+        init=init,
         recipe=recipe,
         run=folder,
         out=Path(out) if out else None,
         draw=draw,
     )
-    return run_job(job)
 
 
 def resume(
@@ -116,12 +220,14 @@ def resume(
         raise BadInput(f"{run} was started on a base that predicts {then}: open it so (prediction)")
     if base.fingerprint() != tables["fingerprint"]:
         raise BadInput(f"{run} was started on the base {tables['base']}, and {base.name} differs")
+    checkpoint = folder.last_checkpoint()
     job = new_job(
-        _kind(tables),
+        read_recipe(run).kind,
         base,
         folders_in(tables),
         trigger=tables["trigger"],
         prior_pictures=Path(tables["prior_pictures"]) if "prior_pictures" in tables else None,
+        init=None if checkpoint else tables.get("init"),  # a checkpoint has what came of it
         recipe=with_options(Recipe(), tables["recipe"]),
         run=folder,
         out=Path(tables["out"]) if "out" in tables else None,
@@ -134,31 +240,22 @@ def resume(
             "started with: put them back, or start a new training"
         )
     require_unchanged(job)
-    return run_job(replace(job, checkpoint=folder.last_checkpoint()))
+    if "init" in tables:
+        initial = job.initial or Initial(tables["init"], tables["init_sha256"], fresh=0)
+        if initial.sha256 != tables["init_sha256"]:
+            raise BadInput(f"{run} was started from another {tables['init']}: put that back")
+        job = replace(job, initial=initial)
+    return run_job(replace(job, checkpoint=checkpoint))
 
 
-def base_of(run: str | Path) -> dict[str, str]:
-    """The base that a run was started on, as `load_base(**base_of(run))` takes it."""
-    tables = Run(Path(run)).read()
-    kept = {name: tables[name] for name in ("dtype", "prediction") if name in tables}
-    return {"source": tables["base"], **kept}
+def base_of(file: str | Path) -> dict[str, str]:
+    """The base of a run's folder or of a recipe.toml, as `load_base(**base_of(file))` takes it."""
+    return read_recipe(file).base
 
 
 def _require_words(trigger: str) -> None:
     if not trigger.strip():
         raise BadInput("trigger is empty: name the words that are to stand for what is learned")
-
-
-def _kind(tables: dict) -> Kind:
-    """The kind that a recipe.toml describes."""
-    known = kinds()
-    if tables["kind"] not in known:
-        raise BadInput(f"the recipe names the kind {tables['kind']!r}; there is {', '.join(known)}")
-    made = known[tables["kind"]]
-    unknown = set(tables["options"]) - {entry.name for entry in fields(made)}  # pyright: ignore
-    if unknown:
-        raise BadInput(f"the recipe gives {tables['kind']} unknown options: {sorted(unknown)}")
-    return made(**tables["options"])
 
 
 def _free_folder(kind: str) -> Path:

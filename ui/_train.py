@@ -3,7 +3,7 @@
 import shlex
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import compose
 import trainers
 from studio.errors import Stopped
-from studio.folders import Folder
 from studio.shot import Shot
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from ui._asked import Asked
 from ui._loading import flags, open_base
 from ui._screen import bars, print_facts, print_json, remark
 
@@ -39,56 +39,22 @@ class Trained:
     loss: float | None
 
 
-def start_run(
-    kind: trainers.Kind,
-    *,
-    name: str,
-    pictures: Sequence[Folder],
-    prior_pictures: Path | None,
-    trigger: str,
-    base: str,
-    out: Path,
-    run: Path | None,
-    recipe: Mapping[str, object],
-    loading: Mapping[str, object],
-    as_json: bool,
-) -> None:
-    """Train from the start. recipe: what was asked for of trainers.Recipe, loading: of Loading."""
-    # All that can be known without the base, before the long work of opening it.
-    trainers.check(
-        pictures, trigger=trigger, out=out, run=run, prior_pictures=prior_pictures, **recipe
-    )
-    opened = open_base(base, loading)
-    progress = trainers.train(
-        kind,
-        opened,
-        pictures,
-        trigger=trigger,
-        out=out,
-        run=run,
-        prior_pictures=prior_pictures,
-        draw=draw_with(opened),
-        **recipe,  # pyright: ignore[reportArgumentType]
-    )
-    again = f"studio train {name} {flags(loading)}--resume"
-    _report(follow(progress, said=f"Training {trigger!r}", resume_with=again), as_json=as_json)
+def start_run(asked: Asked, *, as_json: bool) -> None:
+    """Train from the start, or as a recipe says."""
+    asked.check()  # all that can be known without the base, before the long work of opening it
+    opened = asked.open()
+    progress = asked.train(opened, draw=draw_with(opened))
+    again = f"studio train {asked.kind} {flags(asked.loading)}--resume"
+    _report(follow(progress, said=f"Training {asked.words!r}", resume_with=again), as_json=as_json)
 
 
-def count_run(
-    kind: trainers.Kind,
-    *,
-    name: str,
-    base: str,
-    config: str | None,
-    text_encoders: bool,
-    loading: Mapping[str, object],
-    as_json: bool,
-) -> None:
+def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
     """Say what would be trained. config: a real configuration, without weights, for the base."""
     from studio.base import real_config  # PyTorch with it
 
-    opened = real_config(config) if config else open_base(base, loading)
-    counted = trainers.count(kind, opened, text_encoders=text_encoders)
+    opened = real_config(config) if config else asked.open()
+    text_encoders = bool(asked.known().get("text_encoders"))
+    counted = trainers.count(asked.wanted(), opened, text_encoders=text_encoders)
     facts = asdict(counted)
     if as_json:
         print_json(facts)
@@ -96,7 +62,7 @@ def count_run(
     more = facts.pop("facts")
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
     share = {"share": f"{counted.parameters / counted.weights:.3%}"}
-    print_facts(f"{name} would train", facts | numbers | share | more)
+    print_facts(f"{asked.kind} would train", facts | numbers | share | more)
 
 
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:

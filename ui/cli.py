@@ -20,7 +20,7 @@ from studio.errors import BadInput, Stopped
 from studio.shot import Shot
 from ui._form import Form, with_options
 from ui._loading import Loading
-from ui._names import adapter_and_strength, folder_and_weight, slug
+from ui._names import adapter_and_strength, folder_and_weight
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,24 @@ class _Ordered(TyperGroup):
         return sorted(super().list_commands(ctx), key=order.index)
 
 
+class _Kinds(TyperGroup):
+    """`studio train --recipe FILE`: the kind is the recipe's, where none is named."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        file = _recipe_in(args)
+        if file and args[0] not in self.list_commands(ctx):
+            args = [trainers.kind_of(file), *args]
+        return super().parse_args(ctx, args)
+
+
+def _recipe_in(args: Sequence[str]) -> str | None:
+    """The file behind --recipe."""
+    for option, following in zip(args, [*args[1:], ""], strict=True):
+        if option == "--recipe" or option.startswith("--recipe="):
+            return option.partition("=")[2] or following
+    return None
+
+
 app = typer.Typer(
     cls=_Ordered,
     name="studio",
@@ -41,7 +59,11 @@ app = typer.Typer(
     add_completion=False,
 )
 train_app = typer.Typer(
-    name="train", help="Train an adapter on a folder of pictures.", no_args_is_help=True
+    cls=_Kinds,
+    name="train",
+    help="Train an adapter on a folder of pictures.",
+    epilog="Example: studio train --recipe runs/lora-1/recipe.toml --lr 5e-4",
+    no_args_is_help=True,
 )
 app.add_typer(train_app)
 
@@ -119,6 +141,17 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             Path | None,
             typer.Option(help="Folder of class pictures; one in the run's if not given."),
         ] = None,
+        init: Annotated[
+            str | None,
+            typer.Option(metavar="FILE[:HALF]", help="Start from this adapter's numbers."),
+        ] = None,
+        recipe_file: Annotated[
+            Path | None,
+            typer.Option(
+                "--recipe",
+                help="Repeat the training of this recipe.toml, but for the options given.",
+            ),
+        ] = None,
         resume: Annotated[
             Path | None, typer.Option(help="Go on with the stopped training in this folder.")
         ] = None,
@@ -134,51 +167,35 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         recipe: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
+        from ui._asked import Asked
         from ui._train import count_run, resume_run, start_run
 
         if base_config and not dry_run:
             raise BadInput("--base-config has no weights to train: give --dry-run with it.")
-        if dry_run and not resume:
-            count_run(
-                kind(**options),
-                name=name,
-                base=base or "sketch",
-                config=base_config,
-                text_encoders=bool(recipe.get("text_encoders")),
-                loading=loading,
-                as_json=as_json,
-            )
-            return
-        if resume:
-            # What it learns from and how is in the run's own recipe.
-            given: dict[str, object] = {
-                "pictures": pictures or None,
-                "--trigger": trigger,
-                "--base": base,
-            }
-            given |= {"--out": out, "--run": run, "--prior-pictures": prior_pictures}
-            given |= {"--dry-run": dry_run or None}
-            given |= {f"--{name.replace('_', '-')}": True for name in (*options, *recipe)}
-            if wrong := [name for name, value in given.items() if value is not None]:
-                raise BadInput(f"A resumed training keeps its recipe: leave out {wrong[0]}.")
-            resume_run(resume, name=name, loading=loading, as_json=as_json)
-            return
-        if not pictures or trigger is None:
-            missing = "--trigger" if pictures else "The folder of pictures"
-            raise BadInput(f"{missing} is missing: studio train {name} --help shows an example.")
-        start_run(
-            kind(**options),
-            name=name,
-            pictures=[folder_and_weight(text) for text in pictures],
-            prior_pictures=prior_pictures,
+        asked = Asked(
+            kind=name,
+            pictures=[folder_and_weight(text) for text in pictures or ()],
             trigger=trigger,
-            base=base or "sketch",
-            out=out or Path(f"{slug(trigger) or name}.safetensors"),
+            base=base,
+            out=out,
             run=run,
+            prior_pictures=prior_pictures,
+            init=init,
+            options=options,
             recipe=recipe,
             loading=loading,
-            as_json=as_json,
+            file=recipe_file,
         )
+        if resume:
+            # What it learns from and how is in the run's own recipe.
+            given = [*asked.given(), *(["--dry-run"] if dry_run else [])]
+            if given:
+                raise BadInput(f"A resumed training keeps its recipe: leave out {given[0]}.")
+            resume_run(resume, name=name, loading=loading, as_json=as_json)
+        elif dry_run:
+            count_run(asked, config=base_config, as_json=as_json)
+        else:
+            start_run(asked, as_json=as_json)
 
     return train
 

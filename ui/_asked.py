@@ -1,0 +1,141 @@
+"""What was asked of `studio train`, on the command line and in a recipe.toml named there."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Never
+
+import trainers
+from studio.errors import BadInput
+from studio.folders import Folder
+from trainers import Progress
+from ui._loading import open_base
+from ui._names import slug
+
+if TYPE_CHECKING:
+    from studio.base import Base
+    from trainers._job import Renderer
+
+__all__ = ["Asked"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A training as it was asked for; None and empty where nothing was said.
+
+    kind: by name. options: of the kind, recipe: of trainers.Recipe, loading: of Loading, by field.
+    file: the recipe.toml that says the rest.
+    """
+
+    kind: str
+    pictures: Sequence[Folder]
+    trigger: str | None
+    base: str | None
+    out: Path | None
+    run: Path | None
+    prior_pictures: Path | None
+    init: str | None
+    options: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    loading: Mapping[str, object]
+    file: Path | None = None
+
+    def given(self) -> dict[str, object]:
+        """All but how the base is opened, by the names of the command line."""
+        named = {
+            "PICTURES": self.pictures or None,
+            "--trigger": self.trigger,
+            "--base": self.base,
+            "--out": self.out,
+            "--run": self.run,
+            "--prior-pictures": self.prior_pictures,
+            "--init": self.init,
+            "--recipe": self.file,
+        }
+        fields = {f"--{name.replace('_', '-')}": True for name in (*self.options, *self.recipe)}
+        return {name: value for name, value in (named | fields).items() if value is not None}
+
+    @cached_property
+    def written(self) -> "trainers.Written | None":
+        """The recipe's file, read, with what was asked for instead; None without one."""
+        if self.file is None:
+            return None
+        if (kind := trainers.kind_of(self.file)) != self.kind:
+            raise BadInput(f"{self.file} is a recipe for {kind}: leave out {self.kind}.")
+        return trainers.read_recipe(self.file, **self.options, **self.recipe)
+
+    def wanted(self) -> trainers.Kind:
+        """The kind with its options."""
+        made = trainers.kinds()[self.kind]
+        return self.written.kind if self.written else made(**self.options)
+
+    def known(self) -> Mapping[str, Any]:
+        """The fields of trainers.Recipe that are known before the base is."""
+        return self.written.options if self.written else self.recipe
+
+    @property
+    def folders(self) -> Sequence[Folder]:
+        """Where the pictures are; BadInput where nobody said."""
+        found = self.pictures or (self.written.folders if self.written else ())
+        return found or self._lacking("PICTURES")
+
+    @property
+    def words(self) -> str:
+        """The trigger; BadInput where nobody said."""
+        found = self.trigger
+        if found is None and self.written:
+            found = self.written.trigger
+        return self._lacking("--trigger") if found is None else found
+
+    @property
+    def place(self) -> Path:
+        """The adapter's file."""
+        kept = self.written.path("out") if self.written else None
+        return self.out or kept or Path(f"{slug(self.words) or self.kind}.safetensors")
+
+    def _lacking(self, what: str) -> Never:
+        raise BadInput(f"{what} is missing: studio train {self.kind} --help shows an example.")
+
+    def check(self) -> None:
+        """BadInput for what is wrong whatever the base."""
+        written = self.written
+        trainers.check(
+            self.folders,
+            trigger=self.words,
+            out=self.place,
+            run=self.run,
+            prior_pictures=self.prior_pictures or (written and written.path("prior_pictures")),
+            init=self.init or (written.init if written else None),
+            **self.known(),
+        )
+
+    def open(self) -> "Base":
+        """The base, as the recipe says where nothing else was asked for."""
+        if self.written and self.base is None:
+            kept = self.written.base
+            return open_base(kept.pop("source"), {**kept, **self.loading})
+        return open_base(self.base or "sketch", self.loading)
+
+    def train(self, base: "Base", *, draw: "Renderer") -> Generator[Progress, None, None]:
+        """Do it."""
+        common: dict[str, Any] = {
+            "out": self.place,
+            "run": self.run,
+            "prior_pictures": self.prior_pictures,
+            "init": self.init,
+            "draw": draw,
+        }
+        if self.file:
+            return trainers.repeat(
+                self.file,
+                base,
+                pictures=self.pictures or None,
+                trigger=self.trigger,
+                **common,
+                **self.options,
+                **self.recipe,
+            )
+        return trainers.train(
+            self.wanted(), base, self.folders, trigger=self.words, **common, **self.recipe
+        )
