@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="a diffusers folder; sketch, or a tiny one")
     parser.add_argument("--pictures", type=Path, help="a folder; five drawings if not given")
     parser.add_argument("--side", type=int, default=1024, help="of the drawings, in pixels")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--json", action="store_true")
