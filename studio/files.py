@@ -12,11 +12,12 @@ __all__ = ["replacing"]
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends well.
 
     It is written beside it, so that a reader never sees half a file and a full disk leaves the
-    old one. Raises BadInput where it cannot be written.
+    old one. lasting: wait until it is on the disk, so that a power cut leaves one of the two.
+    Raises BadInput where it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -24,8 +25,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         try:
             with beside.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)

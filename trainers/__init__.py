@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainers._kind import Count, Kind, count, kinds
 from trainers._progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
-from trainers._recipe import Recipe, recipe_for
+from trainers._recipe import Recipe, recipe_for, with_options
 
 if TYPE_CHECKING:
     from trainers._train import base_of, check, repeat, resume, train
@@ -48,6 +48,7 @@ __all__ = [
     "repeat",
     "resume",
     "train",
+    "with_options",
 ]
 
 

@@ -94,28 +94,51 @@ class Asked:
         kept = self.written.path("out") if self.written else None
         return self.out or kept or Path(f"{slug(self.words) or self.kind}.safetensors")
 
+    @property
+    def prior(self) -> Path | None:
+        """The folder of class pictures."""
+        return self.prior_pictures or (self.written.path("prior_pictures") if self.written else None)
+
+    @property
+    def start(self) -> str | None:
+        """The adapter to start from."""
+        return self.init or (self.written.init if self.written else None)
+
+    @property
+    def _kept(self) -> dict[str, str]:
+        """What the recipe's file says of the base, where no other is asked for."""
+        return self.written.base if self.written and self.base is None else {}
+
+    @property
+    def source(self) -> str:
+        """The base's."""
+        return self.base or self._kept.get("source", "sketch")
+
+    @property
+    def opening(self) -> dict[str, object]:
+        """How the base is to be opened: fields of Loading."""
+        return {key: value for key, value in self._kept.items() if key != "source"} | dict(
+            self.loading
+        )
+
     def _lacking(self, what: str) -> Never:
         raise BadInput(f"{what} is missing: studio train {self.kind} --help shows an example.")
 
     def check(self) -> None:
         """BadInput for what is wrong whatever the base."""
-        written = self.written
         trainers.check(
             self.folders,
             trigger=self.words,
             out=self.place,
             run=self.run,
-            prior_pictures=self.prior_pictures or (written and written.path("prior_pictures")),
-            init=self.init or (written.init if written else None),
+            prior_pictures=self.prior,
+            init=self.start,
             **self.known(),
         )
 
     def open(self) -> "Base":
         """The base, as the recipe says where nothing else was asked for."""
-        if self.written and self.base is None:
-            kept = self.written.base
-            return open_base(kept.pop("source"), {**kept, **self.loading})
-        return open_base(self.base or "sketch", self.loading)
+        return open_base(self.source, self.opening)
 
     def train(self, base: "Base", *, draw: "Renderer") -> Generator[Progress, None, None]:
         """Do it."""

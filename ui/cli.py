@@ -18,6 +18,7 @@ import compose
 import trainers
 from studio.errors import BadInput, Stopped
 from studio.shot import Shot
+from studio.workspace import DEFAULT, open_workspace
 from ui._form import Form, with_options
 from ui._loading import Loading
 from ui._names import adapter_and_strength, folder_and_weight
@@ -29,7 +30,8 @@ class _Ordered(TyperGroup):
     """Commands in the order in which they are used."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        order = ("train", "generate", "schedule", "inspect", "convert", "profile", "demo")
+        order = ("train", "generate", "schedule", "inspect", "convert", "profile")
+        order += ("jobs", "worker", "demo")
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -66,6 +68,8 @@ train_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(train_app)
+jobs_app = typer.Typer(name="jobs", help="See and steer what is queued.", no_args_is_help=True)
+app.add_typer(jobs_app)
 
 LOADING = Form(of=Loading, title="Base")
 # Methods have options of the same names, and `seed` is the picture's too.
@@ -89,6 +93,8 @@ Mixed = Annotated[
         help="An adapter, or a B-LoRA's half, content or style; may be given several times.",
     ),
 ]
+InWorkspace = Annotated[Path, typer.Option("--workspace", help="Folder of all that is made.")]
+JobNumber = Annotated[int, typer.Argument(help="Its number, as `studio jobs list` shows it.")]
 MethodName = Annotated[
     str | None, typer.Option(help=f"How adapters are mixed: {', '.join(compose.methods())}.")
 ]
@@ -162,12 +168,17 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             Literal["sd15", "sd21", "sdxl"] | None,
             typer.Option(help="With --dry-run: a real model's layers, without its weights."),
         ] = None,
+        queue: Annotated[
+            bool, typer.Option("--queue", help="Let a worker do it; its adapter joins the library.")
+        ] = False,
+        workspace: InWorkspace = DEFAULT,
         as_json: AsJson = False,
         options: Mapping[str, object],
         recipe: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
         from ui._asked import Asked
+        from ui._jobs import enqueue_run
         from ui._train import count_run, resume_run, start_run
 
         if base_config and not dry_run:
@@ -188,12 +199,14 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         )
         if resume:
             # What it learns from and how is in the run's own recipe.
-            given = [*asked.given(), *(["--dry-run"] if dry_run else [])]
+            given = [*asked.given(), *["--dry-run"] * dry_run, *["--queue"] * queue]
             if given:
                 raise BadInput(f"A resumed training keeps its recipe: leave out {given[0]}.")
             resume_run(resume, name=name, loading=loading, as_json=as_json)
         elif dry_run:
             count_run(asked, config=base_config, as_json=as_json)
+        elif queue:
+            enqueue_run(open_workspace(workspace), asked, as_json=as_json)
         else:
             start_run(asked, as_json=as_json)
 
@@ -349,6 +362,86 @@ def profile(
     )
 
 
+@jobs_app.command("list", epilog="Example: studio jobs list")
+def list_(
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those that ended long ago too.")
+    ] = False,
+    workspace: InWorkspace = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """What runs, what waits and what became of the last."""
+    from ui._jobs import show_jobs
+
+    show_jobs(open_workspace(workspace), everything=everything, as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs show 3")
+def show(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+    """All about one job."""
+    from ui._jobs import show_job
+
+    show_job(open_workspace(workspace), job, as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs stop 3")
+def stop(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+    """Stop a job; a training keeps its checkpoint."""
+    from ui._jobs import steer
+
+    steer("stop", open_workspace(workspace), job, as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs resume 3")
+def resume(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+    """Go on with a job that was stopped, or failed, from where it was."""
+    from ui._jobs import steer
+
+    steer("resume", open_workspace(workspace), job, as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs remove 3")
+def remove(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+    """Strike a job from the list; the folder of a training goes to the trash."""
+    from ui._jobs import steer
+
+    steer("remove", open_workspace(workspace), job, as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs restore 3")
+def restore(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+    """Bring a removed job back."""
+    from ui._jobs import steer
+
+    steer("restore", open_workspace(workspace), job, as_json=as_json)
+
+
+@app.command(epilog="Example: studio worker --until-empty")
+def worker(
+    *,
+    lane: Annotated[
+        Literal["train", "render"] | None,
+        typer.Option(help="Do only these jobs, in this very process; both if not given."),
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when nothing is queued.")
+    ] = False,
+    parent: Annotated[
+        int | None, typer.Option(hidden=True, help="End as soon as idle when this process is gone.")
+    ] = None,
+    workspace: InWorkspace = DEFAULT,
+) -> None:
+    """Do the jobs that are queued, until told to end."""
+    from ui._workers import run_worker, watch_workers
+
+    space = open_workspace(workspace)
+    if lane:
+        run_worker(space, lane, until_empty=until_empty, parent=parent)
+    else:
+        watch_workers(space, until_empty=until_empty)
+
+
 @app.command(epilog="Example: studio demo --out demo")
 @with_options({"loading": LOADING})
 def demo(
@@ -393,3 +486,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _leave(sentence: str, *, code: int) -> None:
     print(f"studio: {sentence.rstrip('.')}.", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

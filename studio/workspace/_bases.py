@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio._family import family_of
-from studio._find import ASSETS, HUB_ID, OURS, find_source
 from studio.errors import BadInput
 from studio.workspace._database import reading, writing
 from studio.workspace._place import Workspace
@@ -24,6 +23,8 @@ class KnownBase:
 
 def list_bases(space: Workspace) -> list[KnownBase]:
     """Those of the repository, then the others, the last used first."""
+    from studio._find import ASSETS, OURS  # and the hub's client, which takes half a second
+
     ours = [
         KnownBase(name, name, family_of(ASSETS / name))
         for name in OURS
@@ -40,6 +41,8 @@ def add_base(space: Workspace, source: str) -> KnownBase:
     Raises BadInput for a folder or file that is no base of the families known. An id is only
     looked at; it is downloaded by the first job that uses it.
     """
+    from studio._find import HUB_ID, OURS, find_source
+
     if source in OURS:
         raise BadInput(f"{source} is among the bases already")
     path = Path(source).expanduser()
@@ -52,6 +55,8 @@ def add_base(space: Workspace, source: str) -> KnownBase:
 
 def note_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:
     """Remember that a base was used; says of which family it turned out to be."""
+    from studio._find import OURS
+
     if source not in OURS:
         with writing(space) as db:
             row = (source, name, family, time.time())

@@ -28,7 +28,7 @@ __all__ = [
 
 # Not ~/studio, which is where a clone of this program lies when it was cloned at home.
 DEFAULT = Path("~/studio-workspace")
-FOLDERS = ("adapters", "runs", "pictures", "uploads", "trash", "cache")
+FOLDERS = ("adapters", "runs", "pictures", "uploads", "trash", "cache", "logs")
 DATABASE = "studio.sqlite"
 # What a name may hold besides letters, digits and their marks, of any script. No colon, as in
 # FILE:HALF:STRENGTH; neither < nor > nor ".
@@ -50,7 +50,7 @@ class Workspace:
 
     adapters/ the library, runs/ a folder for each training, pictures/ what was rendered, by date,
     uploads/ sets of pictures to train on or start from, trash/ what was deleted and may come back,
-    cache/ what can be made again, studio.sqlite the jobs and the bases known.
+    cache/ what can be made again, logs/ what workers said, studio.sqlite jobs and known bases.
     """
 
     root: Path
@@ -78,6 +78,10 @@ class Workspace:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
 
     @property
     def database(self) -> Path:

@@ -129,6 +129,7 @@ def test_a_workspace_is_made_once_and_opened_again(tmp_path: Path) -> None:
     assert {path.name for path in made.root.iterdir() if path.is_dir()} == {
         "adapters",
         "cache",
+        "logs",
         "pictures",
         "runs",
         "trash",
