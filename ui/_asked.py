@@ -97,7 +97,9 @@ class Asked:
     @property
     def prior(self) -> Path | None:
         """The folder of class pictures."""
-        return self.prior_pictures or (self.written.path("prior_pictures") if self.written else None)
+        return self.prior_pictures or (
+            self.written.path("prior_pictures") if self.written else None
+        )
 
     @property
     def start(self) -> str | None:
