@@ -71,8 +71,8 @@ class Server:
 
 
 def open_tab(page: Page, name: str) -> None:
-    """Go to a tab. Of two buttons of its name the first is hidden: gradio measures its width."""
-    page.locator(f"button[role=tab][aria-controls][data-tab-id={name.lower()}]").click()
+    """Go to a tab by what it is called."""
+    page.get_by_role("tab", name=name).click()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ TABS = ("Train", "Mix", "Batch", "Library")
 def test_every_tab_opens(page: Page) -> None:
     for name in TABS:
         open_tab(page, name)
-        expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
+        expect(page.get_by_role("tab", name=name, selected=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.0.1"])
