@@ -39,7 +39,7 @@ def draw_sheet(
     columns: headings over the rows' pictures; a line break is kept.
     """
     side = THUMBS_ACROSS * THUMB + (THUMBS_ACROSS - 1) * GAP // 2
-    left = MARGIN + side + 2 * MARGIN
+    left = MARGIN + side + 2 * MARGIN if groups else MARGIN
     top = MARGIN + 92
     head = 44
     across = left + LABEL + len(columns) * (CELL + GAP) - GAP + MARGIN
@@ -48,8 +48,9 @@ def draw_sheet(
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), title, INK, font=_font(30))
     pen.text((MARGIN, MARGIN + 44), note, PALE, font=_font(15))
-    rule = left - MARGIN
-    pen.line((rule, top, rule, sheet.height - MARGIN), (224, 221, 214), 1)
+    if groups:
+        rule = left - MARGIN
+        pen.line((rule, top, rule, sheet.height - MARGIN), (224, 221, 214), 1)
     _draw_groups(sheet, groups, top=top)
     for number, column in enumerate(columns):
         x = left + LABEL + number * (CELL + GAP)

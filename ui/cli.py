@@ -30,8 +30,8 @@ class _Ordered(TyperGroup):
     """Commands in the order in which they are used."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        order = ("train", "generate", "schedule", "inspect", "convert", "profile")
-        order += ("ui", "jobs", "worker", "demo")
+        order = ("train", "generate", "batch", "schedule", "inspect", "convert", "profile")
+        order += ("jobs", "worker", "demo")
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -271,6 +271,32 @@ def generate(
     make_pictures(order, as_json=as_json)
 
 
+@app.command(epilog="Example: studio batch faces.toml --out faces")
+@with_options({"loading": LOADING})
+def batch(
+    file: Annotated[Path, typer.Argument(help="A manifest: .toml, .jsonl or .csv.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; outputs/NAME OF THE MANIFEST if not given.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the batch in that folder.")
+    ] = False,
+    as_json: AsJson = False,
+    loading: Mapping[str, object],
+) -> None:
+    """Make the pictures of a manifest: 0 all are there, 1 some failed, 2 it has mistakes."""
+    from ui._plan import plan_batch
+
+    plan = plan_batch(file, out, resume=resume)
+
+    from ui._batch import make_batch
+
+    code = make_batch(plan, loading=loading, as_json=as_json)
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command(
     epilog="Example: studio schedule --adapter robot.safetensors --adapter ink.safetensors "
     "--method klora --out schedule.png"
@@ -360,28 +386,6 @@ def profile(
     profile_files(
         files, base=base, steps=steps, pictures=pictures, loading=loading, as_json=as_json
     )
-
-
-@app.command("ui", epilog="Example: studio ui")
-def web(
-    *,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine's need --auth.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(help="Port; the first free one from 7860 on if not given.")
-    ] = None,
-    auth: Annotated[
-        str | None,
-        typer.Option(metavar="NAME:PASSWORD", envvar="STUDIO_AUTH", help="Ask for these first."),
-    ] = None,
-    browser: Annotated[bool, typer.Option("--browser", help="Open it in the browser.")] = False,
-    workspace: InWorkspace = DEFAULT,
-) -> None:
-    """Train, mix and draw in the browser."""
-    from ui.web.app import serve
-
-    serve(open_workspace(workspace), host=host, port=port, auth=auth, inbrowser=browser)
 
 
 @jobs_app.command("list", epilog="Example: studio jobs list")

@@ -1,0 +1,119 @@
+"""Batches from end to end on a tiny random SDXL: what they leave behind, and going on with them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.shot import read_recipe
+from tests.compose.conftest import write_lora
+from ui import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def faces(sdxl_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of twelve shots, of which two are one picture, and its adapters."""
+    folder = tmp_path_factory.mktemp("faces")
+    for name, seed in (("one", 1), ("two", 2)):
+        write_lora(sdxl_folder, folder / f"{name}.safetensors", rank=4, alpha=4, seed=seed)
+    manifest = folder / "faces.toml"
+    manifest.write_text(
+        f'base = "{sdxl_folder}"\nsteps = 1\nprompts = ["a cat", "a dog"]\nseeds = [1, 2]\n'
+        'mixes = [[], ["one.safetensors:0.5"], ["two.safetensors"]]\n'
+    )
+    return manifest
+
+
+def ended(*words: object) -> int:
+    with pytest.raises(SystemExit) as error:
+        cli.main([str(word) for word in words])
+    return int(error.value.code or 0)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_manifest_becomes_a_folder_of_pictures(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 12
+    lines = [
+        json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert len(lines) == 12 and all(line["made"] for line in lines)
+    for line in lines:
+        made = read_recipe(tmp_path / "out" / line["file"])
+        assert (made["prompt"], made["seed"]) == (line["prompt"], line["seed"])
+    page = (tmp_path / "out/sheet.html").read_text()
+    assert all(f'src="{line["file"]}"' in page for line in lines)
+    with Image.open(tmp_path / "out/sheet.png") as sheet:
+        assert sheet.width > 3 * 168 and sheet.height > 4 * 168
+
+
+def test_a_folder_that_holds_a_batch_is_not_begun_again(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("batch", faces, "--out", tmp_path / "out") == 0
+    before = files(tmp_path / "out")
+    assert ended("batch", faces, "--out", tmp_path / "out") == 2
+    assert "go on with it by --resume" in capsys.readouterr().err
+    (tmp_path / "out" / ".sheet.png.1.part").write_bytes(b"half")  # of one that was killed last
+    assert ended("batch", faces, "--out", tmp_path / "out", "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 0
+    assert files(tmp_path / "out") == before
+
+
+def test_killed_anywhere_it_ends_with_the_same_files() -> None:
+    words = ("--kills", "1", "--seed", "3", "--steps", "2")
+    command = [sys.executable, "-m", "tests.benchmarks.kills", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "1 kill: the same files" in told.stdout
+
+
+def test_a_shot_that_fails_is_told_and_stops_nothing(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import compose._many as many
+    from studio.errors import BadInput
+
+    develop: Callable = many.develop
+
+    def no_dogs(base: object, shot: object, latents: object) -> object:
+        if shot.prompt == "a dog" and shot.seed == 2:  # type: ignore[attr-defined]
+            raise BadInput("no dogs.")
+        return develop(base, shot, latents)
+
+    monkeypatch.setattr(many, "develop", no_dogs)
+    assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["made"], told["failed"]) == (9, 3)
+    assert {one["reason"] for one in told["failures"]} == {"no dogs."}
+    monkeypatch.undo()
+    assert ended("batch", faces, "--out", tmp_path / "out", "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 3
+
+
+def test_what_the_base_cannot_make_is_told_before_the_first_picture(
+    faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = faces.with_name("wrong.toml")
+    manifest.write_text(
+        f'base = "{sd1_folder}"\nprompt = "a cat"\n[[shots]]\nwidth = 100\n'
+        '[[shots]]\nmixes = [["one.safetensors"]]\n[[shots]]\n'
+    )
+    assert ended("batch", manifest, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "wrong.toml, line 4, width: 100 is not a multiple of 8" in said
+    assert "wrong.toml, line 6, mixes: the adapter" in said and "Stable Diffusion XL" in said
+    assert not list((tmp_path / "out").glob("*.png"))

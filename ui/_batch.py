@@ -1,0 +1,62 @@
+"""A batch on the terminal: a manifest becomes a folder of pictures, and can be gone on with."""
+
+from collections.abc import Mapping
+from time import perf_counter
+
+import compose
+from studio.errors import Stopped
+from ui._making import NotMade, Written, run_batch
+from ui._plan import Plan
+from ui._screen import bars, print_facts, print_json, print_table, remark
+
+__all__ = ["make_batch"]
+
+
+def make_batch(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> int:
+    """Make what is missing of a plan; the exit code: 0 when all is there, 1 when some failed.
+
+    Raises BadInput before the first picture for whatever can't be made on its base.
+    """
+    begun = perf_counter()
+    left = len(plan.missing())
+    there, made = len(plan.names) - left, 0
+    failed: dict[int, str] = {}
+    try:
+        with bars() as shown:
+            task = shown.add_task("Pictures", total=left)
+            for event in run_batch(plan, loading):
+                match event:
+                    case Written():
+                        made += 1
+                        shown.advance(task)
+                    case NotMade(at, reason):
+                        failed[at] = reason
+                        shown.advance(task)
+                    case compose.Narrowed(_, rows):
+                        remark(f"less memory than thought: {rows} rows at a time")
+    except KeyboardInterrupt:
+        there = len(plan.names) - len(plan.missing())
+        raise Stopped(
+            f"{there} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
+        ) from None
+    _tell(plan, failed, there=there, made=made, seconds=perf_counter() - begun, as_json=as_json)
+    return 1 if failed else 0
+
+
+def _tell(
+    plan: Plan, failed: Mapping[int, str], *, there: int, made: int, seconds: float, as_json: bool
+) -> None:
+    facts: dict[str, object] = {
+        "out": str(plan.out),
+        "made": made,
+        "there already": there,
+        "failed": len(failed),
+        "seconds": round(seconds, 1),
+    }
+    told = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
+    if as_json:
+        print_json(facts | {"failures": [{"file": name, "reason": said} for name, said in told]})
+        return
+    print_facts("Batch", facts | {"sheet": plan.out / "sheet.html"})
+    if told:
+        print_table(("failed", "why"), told)

@@ -1,0 +1,224 @@
+"""Making what is missing of a batch.
+
+A picture's name is a function of its shot, and its bits are a function of the shot's group, which
+follows from the manifest and the folder's record alone. So a group of which some pictures are
+missing is made again whole and only those are written, and the folder ends with the same files
+wherever it was interrupted.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import compose
+from studio.errors import BadInput
+from studio.files import replacing
+from studio.shot import Shot, open_picture, save_picture
+from ui._contact import write_sheets
+from ui._loading import open_base
+from ui._manifest import Planned, all_of
+from ui._plan import Plan
+from ui._record import Record
+from ui._tables import Problem
+
+if TYPE_CHECKING:
+    from studio.base import Base
+
+__all__ = ["NotMade", "Written", "run_batch"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A picture is in the folder. at: its shot's place in the plan."""
+
+    at: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class NotMade:
+    """A shot can't be made; the others go on. reason: one sentence."""
+
+    at: int
+    reason: str
+
+
+Event = Written | NotMade | compose.Advanced | compose.Narrowed
+
+
+def run_batch(plan: Plan, loading: Mapping[str, object]) -> Iterator[Event]:
+    """Make what is missing of a plan, then write results.jsonl, sheet.html and sheet.png.
+
+    loading: fields of ui._loading.Loading, by name. To stop, stop iterating (`close`): what was
+    told as Written is there, and another run over the same plan makes the rest.
+
+    Raises BadInput before the first picture for whatever can't be made on its base.
+    """
+    failed: dict[int, str] = {}
+    plan.out.mkdir(parents=True, exist_ok=True)
+    for part in plan.out.glob(".*.part"):
+        part.unlink(missing_ok=True)  # half a file of a process that was killed
+    if plan.missing():
+        for event in _Making(plan, loading).events():
+            if isinstance(event, NotMade):
+                failed[event.at] = event.reason
+            yield event
+    _write_results(plan, failed)
+    write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
+
+
+class _Making:
+    """One run over what is missing."""
+
+    def __init__(self, plan: Plan, loading: Mapping[str, object]) -> None:
+        self.plan, self.loading = plan, loading
+        self.record = Record(plan.out)
+
+    def events(self) -> Iterator[Event]:
+        bases = self._checked()
+        spreads = self._spreads(bases)
+        missing = set(self.plan.missing())
+        for source in self.plan.sources:
+            if not missing.isdisjoint(self.plan.of_base(source)):
+                base = bases.pop(source, None) or open_base(source, self.loading)
+                yield from self._made(base, source, spreads[source], missing)
+
+    def _checked(self) -> "dict[str, Base]":
+        """Look at every shot on its base. A base that is the only one stays open."""
+        problems: list[Problem] = []
+        kept: dict[str, Base] = {}
+        for source in self.plan.sources:
+            base = open_base(source, self.loading)
+            problems += _problems(base, [self.plan.planned[at] for at in self.plan.of_base(source)])
+            if len(self.plan.sources) == 1:
+                kept[source] = base
+        if problems:
+            raise all_of(problems)
+        return kept
+
+    def _spreads(self, bases: "dict[str, Base]") -> dict[str, compose.Spread]:
+        """How each base's shots are spent: as the record has it, or as measured now and kept."""
+        if self.record.there:
+            known = self.record.read()
+            for source, (facts, _) in known.items():
+                if source in bases and _facts(bases[source]) != facts:
+                    raise BadInput(
+                        f"{self.plan.out} was begun on another {source}, or in another precision "
+                        f"({facts['dtype']}): give another --out."
+                    )
+        else:
+            known = {}
+        found = dict(known)
+        for source in self.plan.sources:
+            if source not in found:
+                base = bases.get(source) or open_base(source, self.loading)
+                shots = self._shots(base, source)
+                found[source] = _facts(base), compose.spread_for(base, shots, compose.Shelf(base))
+        if found != known:
+            self.record.write(found)
+        return {source: spread for source, (_, spread) in found.items()}
+
+    def _shots(self, base: "Base", source: str) -> list[Shot]:
+        places = self.plan.of_base(source)
+        return [self.plan.planned[at].shot.sized(base) for at in places]
+
+    def _made(
+        self, base: "Base", source: str, spread: compose.Spread, missing: set[int]
+    ) -> Iterator[Event]:
+        """Make the missing pictures of a base, writing one while the next are made."""
+        places, shots = self.plan.of_base(source), self._shots(base, source)
+        narrowed = self.record.narrowed()
+        groups = []
+        for group in compose.group_shots(shots, spread):
+            if any(places[at] in missing for at in group.numbers):
+                rows = narrowed.get(self._first(places, group), group.rows)
+                groups.append(dataclasses.replace(group, rows=rows))
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
+            writing: list[tuple[int, Future[Path]]] = []
+            for event in compose.render_groups(base, shots, groups, compose.Shelf(base)):
+                if isinstance(event, compose.Advanced):
+                    yield event
+                elif isinstance(event, compose.Narrowed):
+                    self.record.narrow(self._first(places, event.group), event.rows)
+                    yield event
+                elif (at := places[event.number]) not in missing:
+                    continue
+                elif isinstance(event, compose.Failed):
+                    yield NotMade(at, event.reason)
+                else:
+                    path = self.plan.out / self.plan.names[at]
+                    saved = thread.submit(save_picture, event.picture, path, event.shot, base)
+                    writing.append((at, saved))
+                while writing and writing[0][1].done():
+                    yield _written(*writing.pop(0))
+            for at, saved in writing:
+                yield _written(at, saved)
+
+    def _first(self, places: Sequence[int], group: compose.Group) -> str:
+        return self.plan.names[places[group.numbers[0]]]
+
+
+def _written(at: int, saved: Future[Path]) -> Written:
+    return Written(at, saved.result())
+
+
+def _facts(base: "Base") -> dict[str, str]:
+    return {"fingerprint": base.fingerprint(), "dtype": base.precision}
+
+
+def _problems(base: "Base", planned: Sequence[Planned]) -> Iterator[Problem]:
+    """What can't be made on this base, each with the line and the field that say so."""
+    shelf = compose.Shelf(base)
+    looked: set[object] = set()
+    for one in planned:
+        shot = one.shot
+        try:
+            if shot.init_image is not None and shot.init_image not in looked:
+                looked.add(shot.init_image)
+                open_picture(str(shot.init_image))
+        except BadInput as error:
+            yield one.problem("init_image", str(error))
+            continue
+        try:
+            shot.sized(base)
+        except BadInput as error:
+            name, _, said = str(error).partition(": ")
+            yield one.problem(name, said)
+            continue
+        mix = (shot.adapters, type(shot.method), shot.method)
+        if mix in looked:
+            continue
+        looked.add(mix)
+        try:
+            adapters = [adapter for adapter, _ in shelf.settled(shot).adapters]
+        except BadInput as error:
+            yield one.problem("adapters", str(error))
+            continue
+        try:
+            method = shot.method or compose.Merge()
+            assert isinstance(method, compose.Method)
+            method.check(adapters)  # pyright: ignore[reportArgumentType]
+        except BadInput as error:
+            yield one.problem("method", str(error))
+
+
+def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
+    """A line for each shot, in the manifest's order; nothing in it changes from run to run."""
+    with replacing(plan.out / "results.jsonl") as file:
+        for at, (one, name) in enumerate(zip(plan.planned, plan.names, strict=True)):
+            shot = one.shot
+            told: dict[str, object] = {
+                "file": name,
+                "made": at not in failed,
+                "prompt": shot.prompt,
+                "seed": shot.seed,
+                "adapters": [[Path(str(file)).name, by] for file, by in shot.adapters],
+                "line": one.places[""]().line,
+            }
+            if at in failed:
+                told["reason"] = failed[at]
+            file.write((json.dumps(told, ensure_ascii=False) + "\n").encode())
