@@ -31,7 +31,7 @@ class _Ordered(TyperGroup):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
         order = ("train", "generate", "batch", "schedule", "inspect", "convert", "profile")
-        order += ("jobs", "worker", "demo")
+        order += ("ui", "jobs", "worker", "demo")
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -386,6 +386,28 @@ def profile(
     profile_files(
         files, base=base, steps=steps, pictures=pictures, loading=loading, as_json=as_json
     )
+
+
+@app.command("ui", epilog="Example: studio ui")
+def web(
+    *,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need --auth.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port; the first free one from 7860 on if not given.")
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(metavar="NAME:PASSWORD", envvar="STUDIO_AUTH", help="Ask for these first."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="Open it in the browser.")] = False,
+    workspace: InWorkspace = DEFAULT,
+) -> None:
+    """Train, mix and draw in the browser."""
+    from ui.web.app import serve
+
+    serve(open_workspace(workspace), host=host, port=port, auth=auth, inbrowser=browser)
 
 
 @jobs_app.command("list", epilog="Example: studio jobs list")

@@ -1,0 +1,71 @@
+"""A form's fields as widgets, and what was put into them as values.
+
+An empty widget means "not given": the dataclass's default, or what suits the base, holds and is
+shown as the placeholder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio.errors import BadInput
+from ui._form import Field, Form, fields_of
+
+__all__ = ["values", "widgets"]
+
+
+def widgets(form: Form) -> dict[str, Component]:
+    """A widget for each field, by its name, made where the caller lays out."""
+    return {field.name: _widget(field, form) for field in fields_of(form)}
+
+
+def values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of a form's fields; those left empty, or at their default, are not there.
+
+    Raises BadInput for a value that is none of the field's type, naming it.
+    """
+    found = {}
+    for field in fields_of(form):
+        value = _value(field, given.get(field.name))
+        if value is not None and value != field.default:
+            found[field.name] = value
+    return found
+
+
+def _widget(field: Field, form: Form) -> Component:
+    label = field.name.replace("_", " ").capitalize()
+    info = field.help[:1].upper() + field.help[1:]
+    default = form.defaults.get(field.name)
+    shown = default or ("" if field.default in (None, ()) else str(field.default))
+    if field.many:
+        return gr.Textbox(label=label, info=f"{info}, separated by commas", placeholder=shown)
+    if field.type is bool:
+        return gr.Checkbox(label=label, info=info, value=bool(field.default))
+    if field.choices:
+        value = None if default else field.default
+        return gr.Dropdown(list(field.choices), label=label, info=info, value=value)
+    if field.type in (int, float):
+        precision = 0 if field.type is int else None
+        return gr.Number(label=label, info=info, value=None, precision=precision, placeholder=shown)
+    return gr.Textbox(label=label, info=info, placeholder=shown)
+
+
+def _value(field: Field, value: Any) -> Any:
+    if field.many:
+        words = [word.strip() for word in str(value or "").split(",") if word.strip()]
+        return tuple(_one(field, word) for word in words) or None
+    if value is None or value == "":
+        return None
+    return _one(field, value)
+
+
+def _one(field: Field, value: Any) -> Any:
+    if field.choices and value not in field.choices:
+        raise BadInput(f"{field.name}: {value!r} is none of {', '.join(field.choices)}")
+    try:
+        return Path(value) if field.type is Path else field.type(value)
+    except (TypeError, ValueError):
+        raise BadInput(f"{field.name}: {value!r} is no {field.type.__name__}") from None

@@ -1,0 +1,45 @@
+"""What the tabs of the page share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import gradio as gr
+
+from studio.errors import BadInput
+from studio.workspace import Workspace
+
+__all__ = ["Page", "told"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page under construction. Tabs have the ids train, mix, batch and library.
+
+    What one tab wants of another it writes into a state here, whose `change` the other listens to:
+    adapters: names in the library that Mix is to mix. recipe: of a picture, for Mix to open.
+    shot: what Mix shows, as a recipe, for Batch to vary.
+    """
+
+    space: Workspace
+    tabs: gr.Tabs
+    adapters: gr.State
+    recipe: gr.State
+    shot: gr.State
+
+
+def told(handler: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what a page calls: a BadInput is shown there as its sentence."""
+
+    @wraps(handler)
+    def run(*args: P.args, **given: P.kwargs) -> R:
+        try:
+            return handler(*args, **given)
+        except BadInput as error:
+            raise gr.Error(str(error), title="That can't be done", print_exception=False) from error
+
+    return run
