@@ -5,7 +5,6 @@ shown as the placeholder.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -25,12 +24,13 @@ def widgets(form: Form) -> dict[str, Component]:
 def values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given of a form's fields; those left empty, or at their default, are not there.
 
+    A field whose default is not the whole truth (`form.defaults`) is there whenever it was given.
     Raises BadInput for a value that is none of the field's type, naming it.
     """
     found = {}
     for field in fields_of(form):
         value = _value(field, given.get(field.name))
-        if value is not None and value != field.default:
+        if value is not None and (value != field.default or field.name in form.defaults):
             found[field.name] = value
     return found
 
@@ -47,9 +47,7 @@ def _widget(field: Field, form: Form) -> Component:
     if field.choices:
         value = None if default else field.default
         return gr.Dropdown(list(field.choices), label=label, info=info, value=value)
-    if field.type in (int, float):
-        precision = 0 if field.type is int else None
-        return gr.Number(label=label, info=info, value=None, precision=precision, placeholder=shown)
+    # Numbers too: an empty gr.Number is a zero.
     return gr.Textbox(label=label, info=info, placeholder=shown)
 
 
@@ -57,7 +55,7 @@ def _value(field: Field, value: Any) -> Any:
     if field.many:
         words = [word.strip() for word in str(value or "").split(",") if word.strip()]
         return tuple(_one(field, word) for word in words) or None
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     return _one(field, value)
 
@@ -66,6 +64,7 @@ def _one(field: Field, value: Any) -> Any:
     if field.choices and value not in field.choices:
         raise BadInput(f"{field.name}: {value!r} is none of {', '.join(field.choices)}")
     try:
-        return Path(value) if field.type is Path else field.type(value)
+        return field.type(value.strip() if isinstance(value, str) else value)
     except (TypeError, ValueError):
-        raise BadInput(f"{field.name}: {value!r} is no {field.type.__name__}") from None
+        said = {int: "a whole number", float: "a number"}.get(field.type, field.type.__name__)
+        raise BadInput(f"{field.name}: {value!r} is not {said}") from None
