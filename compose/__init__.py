@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         Narrowed,
         render_groups,
         render_many,
-        spread_for,
     )
+    from compose._measure import Expected, expect, spread_for
     from compose._profile import profiled
     from compose._render import develop, like, render
     from compose._schedule import Pass, Schedule, schedule
@@ -34,6 +34,7 @@ __all__ = [
     "Composite",
     "Done",
     "Eps",
+    "Expected",
     "Failed",
     "Group",
     "KLoRA",
@@ -52,6 +53,7 @@ __all__ = [
     "Switch",
     "denoise",
     "develop",
+    "expect",
     "group_shots",
     "like",
     "method_named",
@@ -71,7 +73,9 @@ _HOMES = {
     "Spread": "compose._groups",
     "Group": "compose._groups",
     "Shelf": "compose._shelf",
-    "spread_for": "compose._many",
+    "spread_for": "compose._measure",
+    "expect": "compose._measure",
+    "Expected": "compose._measure",
     "render_many": "compose._many",
     "render_groups": "compose._many",
     "Narrowed": "compose._many",

@@ -6,11 +6,10 @@ otherwise, so a picture differs from `render`'s in its last bits, as the same sh
 does; a group of one is `render` bit for bit.
 """
 
-from collections import Counter, deque
-from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from compose._denoise import Lent, denoised, settle, timesteps_of
-from compose._evaluate import evaluate, most_rows
 from compose._fold import kept_on
-from compose._groups import ROWS, Group, Spread, group_shots, mix_of, side_of
+from compose._groups import Group, group_shots
+from compose._measure import latent_side, lent_to, said, spread_for
 from compose._render import develop
 from compose._shelf import Shelf
 from studio.errors import BadInput
@@ -29,10 +28,7 @@ from studio.shot import Shot
 if TYPE_CHECKING:
     from studio.base import Base
 
-__all__ = ["Advanced", "Failed", "Made", "Narrowed", "render_groups", "render_many", "spread_for"]
-
-MOST_ON_GPU = 32  # rows; what more would gain is little beside the memory that it takes
-WORTH_MEASURING = 4  # groups of a kind; fewer take less time than measuring them
+__all__ = ["Advanced", "Failed", "Made", "Narrowed", "render_groups", "render_many"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,25 +87,6 @@ def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
             yield event
 
 
-def spread_for(base: "Base", shots: Sequence[Shot], shelf: Shelf) -> Spread:
-    """How these shots are best spent on this machine, measured where there are enough of them.
-
-    shots: with their sizes. Raises BadInput for one to be measured that can't be made.
-    """
-    with kept_on(base).for_many(0):
-        first = {side_of(shot): shot for shot in reversed(shots)}
-        sizes = {side: _size(base, shelf, shot) for side, shot in first.items()}
-        groups = group_shots(shots, Spread(sizes))
-        count = Counter(group.kind for group in groups)
-        apart = {
-            group.kind
-            for group in {group.kind: group for group in groups}.values()
-            if count[group.kind] >= WORTH_MEASURING
-            and _slower(base, shelf, [shots[at] for at in group.numbers])
-        }
-    return Spread(sizes, frozenset(apart))
-
-
 def render_groups(
     base: "Base", shots: Sequence[Shot], groups: Iterable[Group], shelf: Shelf
 ) -> Iterator[Event]:
@@ -148,7 +125,7 @@ class _Making:
         lents: dict[int, Lent] = {}
         for number in group.numbers:
             try:
-                lents[number] = _lent(self.base, self.shelf, self.shots[number])
+                lents[number] = lent_to(self.base, self.shelf, self.shots[number])
             except BadInput as error:
                 yield Failed(number, self.shots[number], str(error))
         latents = None
@@ -157,7 +134,7 @@ class _Making:
                 latents = yield from self._denoised(group, list(lents.values()))
             except (BadInput, torch.OutOfMemoryError) as error:
                 for number, lent in lents.items():
-                    yield Failed(number, lent.shot, _reason(error))
+                    yield Failed(number, lent.shot, said(error))
                 return
         for at, (number, lent) in enumerate(lents.items()):
             assert latents is not None
@@ -167,7 +144,7 @@ class _Making:
         self, group: Group, lents: Sequence[Lent]
     ) -> Generator[Event, None, Tensor | None]:
         """A group's latents [N, 4, h, w]; None where the memory did not hold its rows."""
-        side, limits = _side(self.base, lents[0].shot), kept_on(self.base).most_rows
+        side, limits = latent_side(self.base, lents[0].shot), kept_on(self.base).most_rows
         rows = limits[side] = min(group.rows, self.most.get(side, group.rows))
         if rows < group.rows:
             yield Narrowed(group, rows)
@@ -205,7 +182,7 @@ class _Decoding:
             try:
                 yield Made(number, shot, self._picture(shot, latents, found))
             except (BadInput, torch.OutOfMemoryError) as error:
-                yield Failed(number, shot, _reason(error))
+                yield Failed(number, shot, said(error))
 
     def _picture(
         self, shot: Shot, latents: Tensor, found: Future[Image.Image] | None
@@ -216,67 +193,3 @@ class _Decoding:
             if found is None:
                 raise
         return develop(self.base, shot, latents)  # now that the UNet rests there may be room
-
-
-def _size(base: "Base", shelf: Shelf, shot: Shot) -> int:
-    """How many shots of this size are a group: as many as the memory holds rows for."""
-    side = _side(base, shot)
-    rows = most_rows(base, side)
-    if rows is None:
-        kept_on(base).most_rows[side] = MOST_ON_GPU
-        try:
-            _evaluate(base, [_lent(base, shelf, shot) for _ in range(MOST_ON_GPU // ROWS)])
-        except torch.OutOfMemoryError as error:
-            raise BadInput(f"{side_of(shot)}: {_reason(error)}") from error
-        rows = kept_on(base).most_rows[side]
-    return max(1, rows // ROWS)
-
-
-def _slower(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> bool:
-    """Whether shots of several mixes take longer in one batch than one mix after another."""
-    if len({mix_of(shot) for shot in shots}) == 1:
-        return False
-    lents = [_lent(base, shelf, shot) for shot in shots]
-    settle(lents)
-    mixes: dict[Hashable, list[Lent]] = {}
-    for lent, shot in zip(lents, shots, strict=True):
-        mixes.setdefault(mix_of(shot), []).append(lent)
-    together = _seconds(base, lents)
-    return together > sum(_seconds(base, alike) for alike in mixes.values())
-
-
-def _seconds(base: "Base", lents: Sequence[Lent]) -> float:
-    """What the first step of these shots takes, when their weights are ready."""
-    _evaluate(base, lents)
-    begun = perf_counter()
-    _evaluate(base, lents)
-    return perf_counter() - begun
-
-
-def _lent(base: "Base", shelf: Shelf, shot: Shot) -> Lent:
-    scheduler, timesteps = timesteps_of(base, shot)
-    return Lent(base, shelf.settled(shot), steps=-(-len(timesteps) // scheduler.order))
-
-
-def _evaluate(base: "Base", lents: Sequence[Lent]) -> None:
-    side = _side(base, lents[0].shot)
-    _, timesteps = timesteps_of(base, lents[0].shot)
-    asked = [
-        lent.ask(call, latents, timesteps[0])
-        for lent in lents
-        for latents in [torch.zeros(1, 4, *side, device=base.device)]
-        for call in lent.asked[0]
-    ]
-    for answer in evaluate(base, asked):
-        answer.noise.sum().item()  # waits for the device
-
-
-def _side(base: "Base", shot: Shot) -> tuple[int, int]:
-    assert shot.width and shot.height
-    return shot.height // base.latent_factor, shot.width // base.latent_factor
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BadInput):
-        return str(error)
-    return "there is no memory for even one: make it smaller, or give --offload or --vae-tiling."

@@ -88,11 +88,12 @@ class Merge:
         return max(found)[-1] if found else 1.0
 
     def _combine(self) -> Combine | None:
+        if self.combination in ("linear", "cat"):
+            return None
+
         from compose._combine import Dare, Ties, Truncated  # PyTorch with it
 
         match self.combination:
-            case "linear" | "cat":
-                return None
             case "svd":
                 return Truncated(self.rank)
             case "ties":

@@ -1,15 +1,17 @@
 """A batch on the terminal: a manifest becomes a folder of pictures, and can be gone on with."""
 
+import math
 from collections.abc import Mapping
+from datetime import timedelta
 from time import perf_counter
 
 import compose
 from studio.errors import Stopped
-from ui._making import NotMade, Written, run_batch
+from ui._making import NotMade, Written, expect_batch, run_batch
 from ui._plan import Plan
 from ui._screen import bars, print_facts, print_json, print_table, remark
 
-__all__ = ["make_batch"]
+__all__ = ["make_batch", "tell_cost"]
 
 
 def make_batch(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> int:
@@ -41,6 +43,25 @@ def make_batch(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> i
         ) from None
     _tell(plan, failed, there=there, made=made, seconds=perf_counter() - begun, as_json=as_json)
     return 1 if failed else 0
+
+
+def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> None:
+    """Print what a plan will cost, without a picture.
+
+    Raises BadInput for whatever can't be made.
+    """
+    left = len(plan.missing())
+    found = expect_batch(plan, loading)
+    facts: dict[str, object] = {
+        "pictures": left,
+        "there already": len(plan.names) - left,
+        "evaluations of the UNet": found.evaluations,
+    }
+    if as_json:
+        print_json(facts | {"seconds": round(found.seconds, 1)})
+        return
+    about = f"about {timedelta(seconds=math.ceil(found.seconds))}, by a step measured just now"
+    print_facts("Batch", facts | {"time": about})
 
 
 def _tell(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import compose
 from studio.errors import BadInput
@@ -26,9 +26,10 @@ from ui._record import Record
 from ui._tables import Problem
 
 if TYPE_CHECKING:
+    from studio.adapter import Adapter
     from studio.base import Base
 
-__all__ = ["NotMade", "Written", "run_batch"]
+__all__ = ["NotMade", "Written", "expect_batch", "run_batch"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,26 @@ def run_batch(plan: Plan, loading: Mapping[str, object]) -> Iterator[Event]:
     write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
 
 
+def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.Expected:
+    """What is missing of a plan will cost, measured on this machine; nothing is written.
+
+    Raises BadInput as run_batch does.
+    """
+    making = _Making(plan, loading)
+    bases = making.checked()
+    spreads = making.spreads(bases, keep=False)
+    missing = set(plan.missing())
+    found = []
+    for source in plan.sources:
+        base = bases.pop(source, None) or open_base(source, loading)
+        shots = making.shots(base, source)
+        groups = making.groups(source, shots, spreads[source], missing)
+        found.append(compose.expect(base, shots, groups, compose.Shelf(base)))
+    return compose.Expected(
+        sum(one.evaluations for one in found), sum(one.seconds for one in found)
+    )
+
+
 class _Making:
     """One run over what is missing."""
 
@@ -79,15 +100,15 @@ class _Making:
         self.record = Record(plan.out)
 
     def events(self) -> Iterator[Event]:
-        bases = self._checked()
-        spreads = self._spreads(bases)
+        bases = self.checked()
+        spreads = self.spreads(bases, keep=True)
         missing = set(self.plan.missing())
         for source in self.plan.sources:
             if not missing.isdisjoint(self.plan.of_base(source)):
                 base = bases.pop(source, None) or open_base(source, self.loading)
                 yield from self._made(base, source, spreads[source], missing)
 
-    def _checked(self) -> "dict[str, Base]":
+    def checked(self) -> "dict[str, Base]":
         """Look at every shot on its base. A base that is the only one stays open."""
         problems: list[Problem] = []
         kept: dict[str, Base] = {}
@@ -100,8 +121,11 @@ class _Making:
             raise all_of(problems)
         return kept
 
-    def _spreads(self, bases: "dict[str, Base]") -> dict[str, compose.Spread]:
-        """How each base's shots are spent: as the record has it, or as measured now and kept."""
+    def spreads(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, compose.Spread]:
+        """How each base's shots are spent: as the record has it, or as measured now.
+
+        keep: put down in the record what was measured.
+        """
         if self.record.there:
             known = self.record.read()
             for source, (facts, _) in known.items():
@@ -116,27 +140,33 @@ class _Making:
         for source in self.plan.sources:
             if source not in found:
                 base = bases.get(source) or open_base(source, self.loading)
-                shots = self._shots(base, source)
+                shots = self.shots(base, source)
                 found[source] = _facts(base), compose.spread_for(base, shots, compose.Shelf(base))
-        if found != known:
+        if keep and found != known:
             self.record.write(found)
         return {source: spread for source, (_, spread) in found.items()}
 
-    def _shots(self, base: "Base", source: str) -> list[Shot]:
+    def shots(self, base: "Base", source: str) -> list[Shot]:
         places = self.plan.of_base(source)
         return [self.plan.planned[at].shot.sized(base) for at in places]
+
+    def groups(
+        self, source: str, shots: Sequence[Shot], spread: compose.Spread, missing: set[int]
+    ) -> list[compose.Group]:
+        """The groups of a base's shots of which something is missing, as narrow as they were."""
+        places, narrowed = self.plan.of_base(source), self.record.narrowed()
+        return [
+            dataclasses.replace(group, rows=narrowed.get(self._first(places, group), group.rows))
+            for group in compose.group_shots(shots, spread)
+            if any(places[at] in missing for at in group.numbers)
+        ]
 
     def _made(
         self, base: "Base", source: str, spread: compose.Spread, missing: set[int]
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
-        places, shots = self.plan.of_base(source), self._shots(base, source)
-        narrowed = self.record.narrowed()
-        groups = []
-        for group in compose.group_shots(shots, spread):
-            if any(places[at] in missing for at in group.numbers):
-                rows = narrowed.get(self._first(places, group), group.rows)
-                groups.append(dataclasses.replace(group, rows=rows))
+        places, shots = self.plan.of_base(source), self.shots(base, source)
+        groups = self.groups(source, shots, spread, missing)
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
             writing: list[tuple[int, Future[Path]]] = []
             for event in compose.render_groups(base, shots, groups, compose.Shelf(base)):
@@ -194,14 +224,15 @@ def _problems(base: "Base", planned: Sequence[Planned]) -> Iterator[Problem]:
             continue
         looked.add(mix)
         try:
-            adapters = [adapter for adapter, _ in shelf.settled(shot).adapters]
+            pairs = cast("list[tuple[Adapter, float]]", shelf.settled(shot).adapters)
         except BadInput as error:
             yield one.problem("adapters", str(error))
             continue
         try:
             method = shot.method or compose.Merge()
             assert isinstance(method, compose.Method)
-            method.check(adapters)  # pyright: ignore[reportArgumentType]
+            # Those that are words only are in every mix, and take no part in a method.
+            method.check([one for one, _ in pairs if one.deltas or not one.embeddings])
         except BadInput as error:
             yield one.problem("method", str(error))
 

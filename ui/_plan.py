@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
-from ui._manifest import Manifest, Planned, read_manifest
+from ui._fits import unfit
+from ui._manifest import Manifest, Planned, all_of, read_manifest
 from ui._record import Record, file_name
 
 __all__ = ["Plan", "plan_batch"]
@@ -41,6 +42,8 @@ def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
     Raises BadInput for a manifest with mistakes, and for a folder that holds a batch already.
     """
     manifest = read_manifest(path)
+    if problems := list(unfit(manifest.planned)):
+        raise all_of(problems)
     folder = out or Path("outputs") / path.stem
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():

@@ -282,16 +282,22 @@ def batch(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the batch in that folder.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check it all and tell the cost; no picture is made.")
+    ] = False,
     as_json: AsJson = False,
     loading: Mapping[str, object],
 ) -> None:
     """Make the pictures of a manifest: 0 all are there, 1 some failed, 2 it has mistakes."""
     from ui._plan import plan_batch
 
-    plan = plan_batch(file, out, resume=resume)
+    plan = plan_batch(file, out, resume=resume or dry_run)
 
-    from ui._batch import make_batch
+    from ui._batch import make_batch, tell_cost
 
+    if dry_run:
+        tell_cost(plan, loading=loading, as_json=as_json)
+        return
     code = make_batch(plan, loading=loading, as_json=as_json)
     if code:
         raise typer.Exit(code)

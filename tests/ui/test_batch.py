@@ -104,6 +104,42 @@ def test_a_shot_that_fails_is_told_and_stops_nothing(
     assert json.loads(capsys.readouterr().out)["made"] == 3
 
 
+def test_a_dry_run_tells_the_cost_and_makes_nothing(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("batch", faces, "--out", tmp_path / "out", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pictures"], told["there already"], told["evaluations of the UNet"]) == (12, 0, 12)
+    assert told["seconds"] > 0
+    assert not (tmp_path / "out").exists()
+    costly = faces.with_name("costly.toml")
+    costly.write_text(
+        faces.read_text().replace("steps = 1", "steps = 3")
+        + 'methods = ["composite"]\n[[shots]]\nseeds = [1]\nprompts = ["a cat"]\n'
+        'mixes = [["one.safetensors", "two.safetensors"]]\n'
+    )
+    assert ended("batch", costly, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["evaluations of the UNet"] == 3 * 2
+
+
+def test_mistakes_are_told_without_pytorch(faces: Path, sd1_folder: Path, tmp_path: Path) -> None:
+    manifest = faces.with_name("quick.toml")
+    manifest.write_text(
+        f'base = "{sd1_folder}"\nprompt = "a cat"\nmixes = [["one.safetensors"]]\nwidth = 65\n'
+        "[[shots]]\n[[shots]]\nmixes = [[]]\nsteps = 2\n"
+    )
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom ui._plan import plan_batch\n"
+        "try:\n    plan_batch(Path(sys.argv[1]), None, resume=False)\n"
+        "except ValueError as error:\n    print(error, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, str(manifest)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "line 3, mixes: the adapter" in said and "Stable Diffusion XL" in said
+    assert "line 4, width: 65 is not a multiple of 8" in said
+    assert said.endswith("False\n")
+
+
 def test_what_the_base_cannot_make_is_told_before_the_first_picture(
     faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from studio.errors import BadInput
 from studio.shot import Shot
 from studio.tensorfile import write_tensors
 from ui._manifest import FIELDS, MOST_SHOTS, read_manifest
+from ui._plan import plan_batch
 
 # The whole number of the damaged manifests below; a tenth of them is enough from day to day.
 MANY = int(os.environ.get("STUDIO_EXAMPLES", "50"))
@@ -53,7 +54,7 @@ def shots(path: Path) -> tuple[Shot, ...]:
 
 def refused(path: Path) -> str:
     with pytest.raises(BadInput) as error:
-        read_manifest(path)
+        plan_batch(path, path.parent / "out", resume=False)
     return str(error.value)
 
 
@@ -236,7 +237,8 @@ not_numbers = st.sampled_from(["x", True, -1, 1e30, float("nan"), ["y"]])
 wrong: dict[str, st.SearchStrategy[object]] = {
     "prompt": not_texts | st.sampled_from(["{a", "a}", "__nothing__", "a\0b"]),
     "negative": not_texts | st.sampled_from(["{{{", "}"]),
-    **dict.fromkeys(("seed", "width", "height", "steps", "guidance", "denoise"), not_numbers),
+    **dict.fromkeys(("seed", "steps", "guidance", "denoise"), not_numbers),
+    **dict.fromkeys(("width", "height"), not_numbers | st.just(1001)),
     "scheduler": not_texts | words,
     "adapters": not_texts | st.lists(words | not_texts, min_size=1, max_size=2),
     "method": not_texts | words | st.sampled_from(["merge ranc=2", "switch interval=x"]),
@@ -316,7 +318,7 @@ def test_any_damage_is_answered_with_a_sentence(
     damaged = text[:at] + sign + ("" if cut else text[at + (not sign) :])
     path = write(damaged, name=name)
     try:
-        read_manifest(path)
+        plan_batch(path, path.parent / "out", resume=False)
     except BadInput as error:
         lines = damaged.count("\n") + 1
         told = re.findall(re.escape(name) + r", line (\d+), (.+?): ", str(error))
@@ -329,7 +331,7 @@ def test_any_bytes_are_answered_with_a_sentence(write: Write, content: bytes, na
     path = write(name=name)
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r", line \d+, \S"):
-        read_manifest(path)
+        plan_batch(path, path.parent / "out", resume=False)
 
 
 def test_most_shots_is_a_number_that_is_held(write: Write) -> None:

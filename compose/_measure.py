@@ -1,0 +1,167 @@
+"""What many shots cost on this machine: how they are best spent in batches, and how long it takes.
+
+Measured on the first step of the shots themselves, with their own texts and adapters.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from compose._denoise import Lent, settle, timesteps_of
+from compose._evaluate import evaluate, most_rows
+from compose._fold import kept_on
+from compose._groups import ROWS, Group, Spread, group_shots, mix_of, side_of
+from compose._render import develop
+from compose._shelf import Shelf
+from studio.errors import BadInput
+from studio.shot import Shot
+
+if TYPE_CHECKING:
+    from studio.base import Base
+
+__all__ = ["Expected", "expect", "latent_side", "lent_to", "said", "spread_for"]
+
+MOST_ON_GPU = 32  # rows; what more would gain is little beside the memory that it takes
+WORTH_MEASURING = 4  # groups of a kind; fewer take less time than measuring them
+
+
+@dataclass(frozen=True)
+class Expected:
+    """evaluations: of the UNet, with and without the prompt. seconds: on this machine, alone."""
+
+    evaluations: int
+    seconds: float
+
+
+def spread_for(base: "Base", shots: Sequence[Shot], shelf: Shelf) -> Spread:
+    """How these shots are best spent on this machine, measured where there are enough of them.
+
+    shots: with their sizes. Raises BadInput for one to be measured that can't be made.
+    """
+    with kept_on(base).for_many(0):
+        first = {side_of(shot): shot for shot in reversed(shots)}
+        sizes = {side: _size(base, shelf, shot) for side, shot in first.items()}
+        groups = group_shots(shots, Spread(sizes))
+        count = Counter(group.kind for group in groups)
+        apart = {
+            group.kind
+            for group in {group.kind: group for group in groups}.values()
+            if count[group.kind] >= WORTH_MEASURING
+            and _slower(base, shelf, [shots[at] for at in group.numbers])
+        }
+    return Spread(sizes, frozenset(apart))
+
+
+def expect(base: "Base", shots: Sequence[Shot], groups: Sequence[Group], shelf: Shelf) -> Expected:
+    """What groups will cost, from one step and one decoding of each size of picture.
+
+    shots: with their sizes; groups hold their places. Raises BadInput for what can't be made.
+    """
+    counts: dict[Hashable, int] = {}
+    total, seconds = 0, 0.0
+    with kept_on(base).for_many(0):
+        for side in dict.fromkeys(side_of(shot) for shot in shots):
+            alike = [group for group in groups if side_of(shots[group.numbers[0]]) == side]
+            if not alike:
+                continue
+            asked = sum(
+                _asked(base, shelf, shots[at], counts) for one in alike for at in one.numbers
+            )
+            lents = [lent_to(base, shelf, shots[at]) for at in max(alike, key=_length).numbers]
+            settle(lents)
+            each = _seconds(base, lents) / sum(len(lent.asked[0]) for lent in lents)
+            pictures = sum(map(_length, alike))
+            total += asked
+            seconds += asked * each + pictures * _decoding(base, lents[0])
+    return Expected(total, seconds)
+
+
+def _length(group: Group) -> int:
+    return len(group.numbers)
+
+
+def _asked(base: "Base", shelf: Shelf, shot: Shot, counts: dict[Hashable, int]) -> int:
+    """Evaluations of a shot; those of shots that are alike are counted once."""
+    key = mix_of(shot), shot.steps, shot.init_image and shot.denoise, shot.scheduler
+    if key not in counts:
+        lent = lent_to(base, shelf, shot)
+        scheduler, timesteps = timesteps_of(base, shot)
+        # Of a second-order scheduler's last step there is one timestep only.
+        turns = timesteps.split(scheduler.order)
+        counts[key] = sum(len(a) * len(t) for a, t in zip(lent.asked, turns, strict=True))
+    return counts[key]
+
+
+def _decoding(base: "Base", lent: Lent) -> float:
+    latents = torch.zeros(1, 4, *latent_side(base, lent.shot), device=base.device)
+    begun = perf_counter()
+    develop(base, lent.shot, latents)
+    return perf_counter() - begun
+
+
+def _size(base: "Base", shelf: Shelf, shot: Shot) -> int:
+    """How many shots of this size are a group: as many as the memory holds rows for."""
+    side = latent_side(base, shot)
+    rows = most_rows(base, side)
+    if rows is None:
+        kept_on(base).most_rows[side] = MOST_ON_GPU
+        try:
+            _evaluate(base, [lent_to(base, shelf, shot) for _ in range(MOST_ON_GPU // ROWS)])
+        except torch.OutOfMemoryError as error:
+            raise BadInput(f"{side_of(shot)}: {said(error)}") from error
+        rows = kept_on(base).most_rows[side]
+    return max(1, rows // ROWS)
+
+
+def _slower(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> bool:
+    """Whether shots of several mixes take longer in one batch than one mix after another."""
+    if len({mix_of(shot) for shot in shots}) == 1:
+        return False
+    lents = [lent_to(base, shelf, shot) for shot in shots]
+    settle(lents)
+    mixes: dict[Hashable, list[Lent]] = {}
+    for lent, shot in zip(lents, shots, strict=True):
+        mixes.setdefault(mix_of(shot), []).append(lent)
+    together = _seconds(base, lents)
+    return together > sum(_seconds(base, alike) for alike in mixes.values())
+
+
+def _seconds(base: "Base", lents: Sequence[Lent]) -> float:
+    """What the first step of these shots takes, when their weights are ready."""
+    _evaluate(base, lents)
+    begun = perf_counter()
+    _evaluate(base, lents)
+    return perf_counter() - begun
+
+
+def lent_to(base: "Base", shelf: Shelf, shot: Shot) -> Lent:
+    scheduler, timesteps = timesteps_of(base, shot)
+    return Lent(base, shelf.settled(shot), steps=-(-len(timesteps) // scheduler.order))
+
+
+def _evaluate(base: "Base", lents: Sequence[Lent]) -> None:
+    side = latent_side(base, lents[0].shot)
+    _, timesteps = timesteps_of(base, lents[0].shot)
+    asked = [
+        lent.ask(call, latents, timesteps[0])
+        for lent in lents
+        for latents in [torch.zeros(1, 4, *side, device=base.device)]
+        for call in lent.asked[0]
+    ]
+    for answer in evaluate(base, asked):
+        answer.noise.sum().item()  # waits for the device
+
+
+def latent_side(base: "Base", shot: Shot) -> tuple[int, int]:
+    assert shot.width and shot.height
+    return shot.height // base.latent_factor, shot.width // base.latent_factor
+
+
+def said(error: Exception) -> str:
+    if isinstance(error, BadInput):
+        return str(error)
+    return "there is no memory for even one: make it smaller, or give --offload or --vae-tiling."
