@@ -10,6 +10,7 @@ from studio.errors import Stopped
 from ui._making import NotMade, Written, expect_batch, run_batch
 from ui._plan import Plan
 from ui._screen import bars, print_facts, print_json, print_table, remark
+from ui._share import Share, sharing
 
 __all__ = ["make_batch", "tell_cost"]
 
@@ -19,17 +20,24 @@ def make_batch(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> i
 
     Raises BadInput before the first picture for whatever can't be made on its base.
     """
+    with sharing(loading.get("device", "auto")) as share:
+        return _make_share(plan, share, loading=loading, as_json=as_json)
+
+
+def _make_share(plan: Plan, share: Share, *, loading: Mapping[str, object], as_json: bool) -> int:
+    """Make this process's share; the first process tells of all."""
     begun = perf_counter()
-    left = len(plan.missing())
-    there, made = len(plan.names) - left, 0
+    there = len(plan.names) - len(plan.missing())
     failed: dict[int, str] = {}
     try:
         with bars() as shown:
-            task = shown.add_task("Pictures", total=left)
-            for event in run_batch(plan, loading):
+            left = len(plan.missing())
+            task = shown.add_task("Pictures", total=left, visible=share.first)
+            for event in run_batch(plan, loading, share):
                 match event:
+                    case Written() if share.count > 1:  # of all processes
+                        shown.update(task, completed=left - len(plan.missing()))
                     case Written():
-                        made += 1
                         shown.advance(task)
                     case NotMade(at, reason):
                         failed[at] = reason
@@ -41,7 +49,12 @@ def make_batch(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> i
         raise Stopped(
             f"{there} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
         ) from None
-    _tell(plan, failed, there=there, made=made, seconds=perf_counter() - begun, as_json=as_json)
+    failed = share.gather(failed)
+    if not share.first:
+        return 0  # the launcher looks at all of them, and hears it from the first
+    seconds = perf_counter() - begun
+    made = len(plan.names) - there - len(failed)
+    _tell(plan, failed, there=there, made=made, seconds=seconds, as_json=as_json)
     return 1 if failed else 0
 
 

@@ -23,6 +23,7 @@ from ui._loading import open_base
 from ui._manifest import Planned, all_of
 from ui._plan import Plan
 from ui._record import Record
+from ui._share import ALONE, Share
 from ui._tables import Problem
 
 if TYPE_CHECKING:
@@ -51,25 +52,29 @@ class NotMade:
 Event = Written | NotMade | compose.Advanced | compose.Narrowed
 
 
-def run_batch(plan: Plan, loading: Mapping[str, object]) -> Iterator[Event]:
+def run_batch(plan: Plan, loading: Mapping[str, object], share: Share = ALONE) -> Iterator[Event]:
     """Make what is missing of a plan, then write results.jsonl, sheet.html and sheet.png.
 
     loading: fields of ui._loading.Loading, by name. To stop, stop iterating (`close`): what was
-    told as Written is there, and another run over the same plan makes the rest.
+    told as Written is there, and another run over the same plan makes the rest. share: the part of
+    it that this process makes and tells of; the first of all writes what belongs to no picture.
 
     Raises BadInput before the first picture for whatever can't be made on its base.
     """
     failed: dict[int, str] = {}
     plan.out.mkdir(parents=True, exist_ok=True)
-    for part in plan.out.glob(".*.part"):
-        part.unlink(missing_ok=True)  # half a file of a process that was killed
+    if share.first:
+        for part in plan.out.glob(".*.part"):
+            part.unlink(missing_ok=True)  # half a file of a process that was killed
     if plan.missing():
-        for event in _Making(plan, loading).events():
+        for event in _Making(plan, loading).events(share):
             if isinstance(event, NotMade):
                 failed[event.at] = event.reason
             yield event
-    _write_results(plan, failed)
-    write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
+    failed = share.gather(failed)
+    if share.first:
+        _write_results(plan, failed)
+        write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
 
 
 def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.Expected:
@@ -99,14 +104,18 @@ class _Making:
         self.plan, self.loading = plan, loading
         self.record = Record(plan.out)
 
-    def events(self) -> Iterator[Event]:
+    def events(self, share: Share) -> Iterator[Event]:
+        """Make this process's share."""
         bases = self.checked()
-        spreads = self.spreads(bases, keep=True)
-        missing = set(self.plan.missing())
+        missing = set(self.plan.missing())  # for all processes the same: none has begun
+        if share.first:
+            self.spreads(bases, keep=True)
+        share.wait()
+        spreads = self.spreads(bases, keep=False)
         for source in self.plan.sources:
             if not missing.isdisjoint(self.plan.of_base(source)):
                 base = bases.pop(source, None) or open_base(source, self.loading)
-                yield from self._made(base, source, spreads[source], missing)
+                yield from self._made(base, source, spreads[source], missing, share)
 
     def checked(self) -> "dict[str, Base]":
         """Look at every shot on its base. A base that is the only one stays open."""
@@ -162,11 +171,16 @@ class _Making:
         ]
 
     def _made(
-        self, base: "Base", source: str, spread: compose.Spread, missing: set[int]
+        self,
+        base: "Base",
+        source: str,
+        spread: compose.Spread,
+        missing: set[int],
+        share: Share,
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
         places, shots = self.plan.of_base(source), self.shots(base, source)
-        groups = self.groups(source, shots, spread, missing)
+        groups = share.of(self.groups(source, shots, spread, missing))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
             writing: list[tuple[int, Future[Path]]] = []
             for event in compose.render_groups(base, shots, groups, compose.Shelf(base)):

@@ -9,10 +9,10 @@ import argparse
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,36 +38,37 @@ def main() -> None:
     """Kill so many times; exit with 1 where a file differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=6, help="denoising steps of each picture")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     compose._evaluate.MOST_ON_CPU = 4 * 64  # four rows of 8 x 8 latents: two shots
     with tempfile.TemporaryDirectory() as folder:
-        same = torment(Path(folder), kills=asked.kills, steps=asked.steps, seed=asked.seed)
+        same = torment(Path(folder), asked)
     kills = f"{asked.kills} kill{'s' * (asked.kills > 1)}"
     print(f"{kills}: {'the same files' if same else 'OTHER FILES'}")
     sys.exit(not same)
 
 
-def torment(folder: Path, *, kills: int, steps: int, seed: int) -> bool:
+def torment(folder: Path, asked: argparse.Namespace) -> bool:
     """Whether all batches that were killed hold the same files as one that was not."""
-    manifest = write_manifest(folder, steps=steps)
+    manifest = write_manifest(folder, steps=asked.steps)
     begun = time.perf_counter()
-    assert ended(lambda: batch(manifest, folder / "whole")) == 0
+    assert ended(manifest, folder / "whole", processes=1) == 0
     seconds = time.perf_counter() - begun
-    whole, draw, same = files(folder / "whole"), random.Random(seed), True
-    left = kills
+    whole, draw, same = files(folder / "whole"), random.Random(asked.seed), True
+    left = asked.kills
     while left:
         out = folder / f"cut-{left}"
         for _ in range(min(left, KILLS_OF_A_BATCH)):
             after = draw.uniform(0, seconds)
-            if ended(lambda out=out: batch(manifest, out), kill_after=after) != -signal.SIGKILL:
+            if ended(manifest, out, processes=asked.processes, kill_after=after) == 0:
                 continue  # it was whole before
             left -= 1
             there = len(list(out.glob("*.png")))
             print(f"killed after {after:.2f} of {seconds:.2f} s: {there} files of pictures")
-        assert ended(lambda out=out: batch(manifest, out)) == 0
+        assert ended(manifest, out, processes=asked.processes) == 0
         other = {name for name, bits in files(out).items() if whole.get(name) != bits}
         other |= whole.keys() - files(out).keys()
         if other:
@@ -86,36 +87,54 @@ def write_manifest(folder: Path, *, steps: int) -> Path:
     return manifest
 
 
-def batch(manifest: Path, out: Path) -> None:
-    cli.main(["batch", str(manifest), "--out", str(out), "--resume", "--json"])
-
-
 def files(folder: Path) -> dict[str, bytes]:
     """What is in a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def ended(work: Callable[[], None], *, kill_after: float | None = None) -> int:
-    """The exit code of work done by a copy of this process, killed after so many seconds."""
-    child = os.fork()
-    if not child:
-        _do(work)
+def ended(manifest: Path, out: Path, *, processes: int, kill_after: float | None = None) -> int:
+    """The exit code of the first copy of this process that does not end well, or 0.
+
+    kill_after: seconds after which one of them is killed, and the others with it, as a launcher
+    does.
+    """
+    port = free_port()
+    children = [fork(manifest, out, number, processes, port) for number in range(processes)]
     if kill_after is not None:
         time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for child in reversed(children):
+            os.kill(child, signal.SIGKILL)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return next((code for code in codes if code), 0)
 
 
-def _do(work: Callable[[], None]) -> None:
+def fork(manifest: Path, out: Path, number: int, processes: int, port: int) -> int:
+    """A copy of this process, as `torchrun` would start it, that makes its share of a batch."""
+    child = os.fork()
+    if child:
+        return child
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
+    told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": processes}
+    told |= {"MASTER_PORT": port, "LOCAL_WORLD_SIZE": processes}
+    if processes > 1:
+        os.environ |= {key: str(value) for key, value in told.items()}
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    code = 1  # after anything but an end of its own
     try:
-        work()
+        cli.main(["batch", str(manifest), "--out", str(out), "--resume", "--json"])
     except SystemExit as end:
-        os._exit(int(end.code or 0))
+        code = int(end.code or 0)
     finally:
-        os._exit(1)  # after anything else
+        os._exit(code)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -72,8 +72,21 @@ def test_a_folder_that_holds_a_batch_is_not_begun_again(
     assert files(tmp_path / "out") == before
 
 
-def test_killed_anywhere_it_ends_with_the_same_files() -> None:
-    words = ("--kills", "1", "--seed", "3", "--steps", "2")
+def test_what_is_missing_is_made_again_bit_for_bit(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose._evaluate.MOST_ON_CPU", 4 * 64)  # four rows: two shots
+    assert ended("batch", faces, "--out", tmp_path) == 0
+    whole = files(tmp_path)
+    pictures = sorted(tmp_path.glob("*.png"))
+    for path in (pictures[0], pictures[5], tmp_path / "results.jsonl", tmp_path / "sheet.html"):
+        path.unlink()
+    assert ended("batch", faces, "--out", tmp_path, "--resume") == 0
+    assert files(tmp_path) == whole
+
+
+def test_two_processes_killed_in_the_middle_end_with_the_files_of_one() -> None:
+    words = ("--kills", "1", "--processes", "2", "--seed", "3", "--steps", "2")
     command = [sys.executable, "-m", "tests.benchmarks.kills", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
