@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from studio.errors import BadInput
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # transformers takes seconds, and adapters are opened without it
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
     from studio.base import Base
 
 __all__ = [
@@ -59,7 +60,7 @@ def spoken(base: "Base", embeddings: Embeddings) -> Iterator[None]:
 
 
 def token_numbers(
-    tokenizer: CLIPTokenizer, texts: Sequence[str], words: Mapping[str, Tensor]
+    tokenizer: "CLIPTokenizer", texts: Sequence[str], words: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """What a text encoder reads, and where there is text: int64 [B, L] each, padded and cut.
 
@@ -99,7 +100,7 @@ def looked_up(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None
         del vars(table)["forward"]
 
 
-def table_of(encoder: CLIPTextModel | CLIPTextModelWithProjection) -> nn.Embedding:
+def table_of(encoder: "CLIPTextModel | CLIPTextModelWithProjection") -> nn.Embedding:
     """A text encoder's own embeddings."""
     table = encoder.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
@@ -155,7 +156,7 @@ def check_embeddings(embeddings: Embeddings, base: "Base", who: str) -> None:
                 )
 
 
-def _numbers(tokenizer: CLIPTokenizer, text: str, words: Mapping[str, Tensor]) -> list[int]:
+def _numbers(tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]) -> list[int]:
     """A text's numbers, without the marks of its beginning and end."""
     own, count = {}, 0
     for token, rows in words.items():
@@ -172,7 +173,7 @@ def _numbers(tokenizer: CLIPTokenizer, text: str, words: Mapping[str, Tensor]) -
     return numbers + _known(tokenizer, text[end:])
 
 
-def _known(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+def _known(tokenizer: "CLIPTokenizer", text: str) -> list[int]:
     numbers = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     assert isinstance(numbers, list)
     return numbers
