@@ -16,6 +16,7 @@ them may be called from any thread. Jobs are in `studio.jobs`.
 
 from studio.workspace._adapters import (
     AdapterFile,
+    Tool,
     adapter_place,
     delete_adapter,
     export_adapter,
@@ -75,6 +76,7 @@ __all__ = [
     "Log",
     "PictureFile",
     "Sample",
+    "Tool",
     "Upload",
     "UploadSet",
     "Workspace",

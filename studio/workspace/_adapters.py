@@ -36,6 +36,7 @@ from studio.workspace._trash import delete
 
 __all__ = [
     "AdapterFile",
+    "Tool",
     "adapter_place",
     "delete_adapter",
     "export_adapter",
@@ -163,22 +164,26 @@ def delete_adapter(space: Workspace, name: str) -> str:
     return delete(space, f"adapters/{_path(space, name).name}")
 
 
-def export_adapter(space: Workspace, name: str, *, to: Tool) -> Path:
+def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> Path:
     """An adapter's file as another program reads it, to be downloaded; "studio" is the file itself.
 
-    Lies in the workspace's cache until the next export of this name. Imports PyTorch. Raises
-    BadInput for what that program's files cannot hold.
+    half: "content" or "style", for that part of a B-LoRA alone. Lies in the workspace's cache
+    until the next export of this name. Imports PyTorch. Raises BadInput for what that program's
+    files cannot hold.
     """
     path = _path(space, name)
-    if to == "studio":
+    if to == "studio" and not half:
         return path
     from studio.adapter import load_adapter  # PyTorch takes seconds
     from studio.formats import to_diffusers, to_kohya, to_lycoris
     from studio.tensorfile import write_tensors
 
+    adapter = load_adapter(adapter_place(space, f"{name}:{half}" if half else name))
+    place = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
+    if to == "studio":
+        return adapter.save(place)
     write = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}[to]
-    place = space.cache / "exports" / f"{name}-{to}{SUFFIX}"
-    write_tensors(place, *write(load_adapter(path)))
+    write_tensors(place, *write(adapter))
     return place
 
 
