@@ -4,7 +4,6 @@ The server holds nothing. It starts the two workers and watches them, and what i
 from the workspace.
 """
 
-import ipaddress
 import os
 import time
 from pathlib import Path
@@ -14,12 +13,15 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from studio.errors import BadInput
 from studio.workspace import Workspace
 from ui._screen import remark
 from ui._train import stopping
 from ui._workers import workers
+from ui.web._download import web_folder
+from ui.web._guard import Guard, is_loopback
 from ui.web._look import CSS, theme
 from ui.web._page import Page
 from ui.web._status import status
@@ -64,7 +66,7 @@ def serve(
     machine's own needs. port: the first free one from 7860 on if not given.
     """
     login = check_reach(host, auth)
-    os.environ["GRADIO_TEMP_DIR"] = str(space.cache / "web")
+    os.environ["GRADIO_TEMP_DIR"] = str(web_folder(space))
     page = build(space)
     page.queue(default_concurrency_limit=8)
     with workers(space), stopping() as told:
@@ -82,6 +84,7 @@ def serve(
             theme=theme(),
             css=CSS,
             ssr_mode=False,
+            app_kwargs={"middleware": [_guard(space, here=is_loopback(host))]},
         )
         remark(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
         while not told():
@@ -94,20 +97,15 @@ def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
     name, colon, password = (auth or "").partition(":")
     if auth is not None and not (name and colon and password):
         raise BadInput("--auth is NAME:PASSWORD, and neither may be empty.")
-    if auth is None and not _is_loopback(host):
+    if auth is None and not is_loopback(host):
         raise BadInput(
             f"On {host} others can reach the page: give --auth NAME:PASSWORD, or leave out --host."
         )
     return (name, password) if auth else None
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _guard(space: Workspace, *, here: bool) -> Middleware:
+    return Middleware(Guard, pictures=_shown(space), handed=web_folder(space), here=here)
 
 
 def _shown(space: Workspace) -> list[Path]:

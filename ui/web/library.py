@@ -45,8 +45,8 @@ NO_TRASH = '<div class="empty">Nothing was deleted.</div>'
 # On a phone what is known of an adapter stands below the list.
 COME = """
 element.addEventListener("click", () => {
-    if (innerWidth < 768)
-        setTimeout(() => document.querySelector("#about").scrollIntoView({behavior: "smooth"}), 400);
+    const about = document.querySelector("#about");
+    if (innerWidth < 768) setTimeout(() => about.scrollIntoView({behavior: "smooth"}), 400);
 });
 """
 LOOK = 2.0  # seconds between two looks at what trainings have added
