@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from studio.workspace import Workspace, open_workspace
 
@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHOTS = Path(os.environ.get("STUDIO_SCREENSHOTS", ROOT / "build" / "screenshots"))
 PATIENCE = (
-    60_000  # milliseconds for a thing to appear; it is there in one or two on a quiet machine
+    30_000  # milliseconds for a thing to appear; it is there in one or two on a quiet machine
 )
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass
