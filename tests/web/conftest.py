@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHOTS = Path(os.environ.get("STUDIO_SCREENSHOTS", ROOT / "build" / "screenshots"))
 PATIENCE = (
-    30_000  # milliseconds for a thing to appear; it is there in one or two on a quiet machine
+    60_000  # milliseconds for a thing to appear; it is there in one or two on a quiet machine
 )
 expect.set_options(timeout=PATIENCE)
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from studio.workspace import get_adapter, keep_adapter, new_set, open_workspace
 from tests.web.conftest import Server, open_tab
-from tests.web.test_library import an_adapter
+from tests.web.test_library import an_adapter, find
 from ui.web.app import build
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
@@ -134,11 +134,11 @@ def test_names_and_words_of_files_are_text_on_every_tab(page: Page, server: Serv
     keep_adapter(server.space, elsewhere, name="urn")
     page.reload()
     open_tab(page, "Library")
-    page.get_by_label("Find").fill("urn")
+    find(page, "urn")
     page.locator("#library .card").click()
     expect(page.locator("#about")).to_contain_text(HOSTILE)
     expect(page.locator("#about")).to_contain_text(TEMPLATE)
-    page.get_by_label("Find").fill("")
+    find(page, "")
     expect(page.locator("#library")).to_contain_text("cannot be a name")
     for tab in ("Train", "Mix", "Batch"):
         open_tab(page, tab)

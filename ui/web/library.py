@@ -51,6 +51,8 @@ element.addEventListener("click", () => {
 """
 LOOK = 2.0  # seconds between two looks at what trainings have added
 QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
+# What writes the list does so in the order in which it was asked for.
+IN_TURN: Any = QUIET | {"concurrency_id": "library", "concurrency_limit": 1}
 SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
 
 
@@ -134,15 +136,16 @@ def _wire_list(page: Page, look: _Look) -> None:
 
     filled = [look.grid, look.seen, look.trash]
     one = [look.about, look.actions, look.mix, look.part, look.name]
-    gr.on([look.text.input, look.family.change], fill, asked, filled, **QUIET)
+    filtered = [look.text.change, look.family.change]
+    gr.on(filtered, fill, asked, filled, trigger_mode="always_last", **IN_TURN)
     look.grid.click(told(choose), None, [look.chosen, *one], **QUIET)
     timer = gr.Timer(LOOK, active=False)
-    timer.tick(freshen, [*asked, look.seen], filled, **QUIET)
+    timer.tick(freshen, [*asked, look.seen], filled, **IN_TURN)
 
     def turn(event: gr.SelectData) -> gr.Timer:
         return gr.Timer(active=event.value == "Library")
 
-    page.tabs.select(turn, None, timer, **QUIET).then(fill, asked, filled, **QUIET)
+    page.tabs.select(turn, None, timer, **QUIET).then(fill, asked, filled, **IN_TURN)
 
 
 def _wire_changes(
@@ -208,7 +211,7 @@ def _wire_changes(
     one = [look.about, look.actions, look.mix, look.part, look.name]
     shown = [look.grid, look.seen, look.trash, look.report, look.undo, *one]
     for event in done:
-        event.success(show, asked, shown, **QUIET)
+        event.success(show, asked, shown, **IN_TURN)
 
 
 def _wire_giving(page: Page, look: _Look, tool: gr.Dropdown, export: gr.Button) -> None:
