@@ -135,7 +135,7 @@ def test_names_and_words_of_files_are_text_on_every_tab(page: Page, server: Serv
     page.reload()
     open_tab(page, "Library")
     find(page, "urn")
-    page.locator("#library .card").click()
+    page.locator('#library [data-name="urn"]').click()
     expect(page.locator("#about")).to_contain_text(HOSTILE)
     expect(page.locator("#about")).to_contain_text(TEMPLATE)
     find(page, "")

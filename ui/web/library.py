@@ -1,9 +1,10 @@
 """The tab Library: adapters to look at, take in and give away; the bases; what was deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import gradio as gr
 
@@ -50,6 +51,7 @@ element.addEventListener("click", () => {
 });
 """
 LOOK = 2.0  # seconds between two looks at what trainings have added
+P = ParamSpec("P")
 QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 # What writes the list does so in the order in which it was asked for.
 IN_TURN: Any = QUIET | {"concurrency_id": "library", "concurrency_limit": 1}
@@ -183,18 +185,18 @@ def _wire_changes(
         return chosen, "", lines([f"{empty_trash(space)} deleted for good"])
 
     done = [
-        upload.upload(told(bring_in), [upload, look.chosen], outcome, **SLOW),
+        upload.upload(_reported(bring_in), [upload, look.chosen], outcome, **SLOW),
         gr.on(
             [rename.click, look.name.submit],
-            told(call),
+            _reported(call),
             [look.chosen, look.name],
             outcome,
             **QUIET,
         ),
-        delete.click(told(throw), look.chosen, outcome, **QUIET),
-        look.undo.click(told(fetch), [look.deleted, look.chosen], outcome, **QUIET),
-        look.trash.click(told(fetch_one), look.chosen, outcome, **QUIET),
-        emptied.click(told(clear), look.chosen, outcome, **QUIET),
+        delete.click(_reported(throw), look.chosen, outcome, **QUIET),
+        look.undo.click(_reported(fetch), [look.deleted, look.chosen], outcome, **QUIET),
+        look.trash.click(_reported(fetch_one), look.chosen, outcome, **QUIET),
+        emptied.click(_reported(clear), look.chosen, outcome, **QUIET),
     ]
 
     def show(text: str, family: str, chosen: str, deleted: str) -> tuple:
@@ -234,6 +236,7 @@ def _bases(page: Page) -> None:
     """The bases: those that are known, one more, one less."""
     space = page.space
     rows = gr.HTML(_known(space), js_on_load=PICK, elem_id="bases")
+    said = gr.HTML(visible=False)
     with gr.Row(elem_classes="tools"):
         source = gr.Textbox(
             label="Another base",
@@ -246,18 +249,34 @@ def _bases(page: Page) -> None:
         add = gr.Button("Add", min_width=110, scale=1)
 
     def take(source: str) -> tuple:
-        if not source.strip():
-            raise BadInput("Name the base that is to be added: an id, a folder or a file.")
-        add_base(space, source.strip())
-        return _known(space), ""
+        try:
+            if not source.strip():
+                raise BadInput("Name the base that is to be added: an id, a folder or a file.")
+            add_base(space, source.strip())
+        except BadInput as error:
+            return gr.skip(), gr.skip(), gr.HTML(lines([], [str(error)]), visible=True)
+        return _known(space), "", gr.HTML(visible=False)
 
     def drop(event: gr.EventData) -> str:
         forget_base(space, str(event.name))
         return _known(space)
 
-    gr.on([add.click, source.submit], told(take), source, [rows, source], **QUIET)
+    gr.on([add.click, source.submit], take, source, [rows, source, said], **QUIET)
     rows.click(told(drop), None, rows, **QUIET)
     page.tabs.select(lambda: _known(space), None, rows, **QUIET)
+
+
+def _reported(change: Callable[P, tuple]) -> Callable[P, tuple]:
+    """A change whose BadInput is said where its outcome would be."""
+
+    @wraps(change)
+    def run(*args: P.args, **given: P.kwargs) -> tuple:
+        try:
+            return change(*args, **given)
+        except BadInput as error:
+            return gr.skip(), gr.skip(), lines([], [str(error)])
+
+    return run
 
 
 def _adapter(space: Workspace, name: str) -> tuple:
