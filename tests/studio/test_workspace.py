@@ -420,6 +420,16 @@ def test_an_exported_adapter_says_the_same(space: Workspace, to: str) -> None:
     assert torch.allclose(written, original, atol=1e-6)
 
 
+@pytest.mark.parametrize("to", ["studio", "kohya"])
+def test_a_half_is_exported_alone(space: Workspace, to: str) -> None:
+    kept(space, "halves", an_adapter(1, layers=(CONTENT, STYLE)))
+    path = export_adapter(space, "halves", to=to, half="style")  # pyright: ignore[reportArgumentType]
+    assert path.name == f"halves-style-{to}.safetensors"
+    assert list(load_adapter(path).deltas) == [STYLE]
+    with pytest.raises(BadInput, match="halves of a B-LoRA"):
+        export_adapter(space, "halves", to="studio", half="top")
+
+
 # The trash.
 
 
