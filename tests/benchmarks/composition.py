@@ -233,7 +233,9 @@ def table(rows: Sequence[dict], title: str) -> Table:
     return made
 
 
-def drift(base: studio.Base, *, steps: int, seeds: int) -> dict[int, float]:
+def drift(
+    base: studio.Base, *, steps: int, seeds: int, intervals: Sequence[int] = INTERVALS
+) -> dict[int, float]:
     """How far CMLoRA's reused features lead away, by the interval of its refresh steps.
 
     The distance of latents from those of the same rounds with everything computed, as a share of
@@ -242,7 +244,7 @@ def drift(base: studio.Base, *, steps: int, seeds: int) -> dict[int, float]:
     adapters = tuple((random_adapter(base, seed), 0.8) for seed in range(2))
     shot = studio.Shot(PROMPT, steps=steps, guidance=GUIDANCE, adapters=adapters)
     found = {}
-    for interval in INTERVALS:
+    for interval in intervals:
         away = 0.0
         for seed in range(seeds):
             cached, full = (

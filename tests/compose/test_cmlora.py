@@ -10,9 +10,10 @@ from torch import Tensor
 from compose import Call, CMLoRA, Composite, Mix, Part, profiled, record, render
 from compose._profile import sharpness
 from studio.adapter import Adapter
-from studio.base import Base
+from studio.base import Base, load_base
 from studio.errors import BadInput
 from studio.shot import Shot
+from tests.benchmarks.composition import drift
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
 LAYER = {"unet.a": (4, 6)}
@@ -247,3 +248,10 @@ def test_caching_shows_and_spares_the_deep_blocks(sdxl: Base, forms: list[Adapte
     finally:
         deep.remove()
     assert not torch.allclose(cached, full, atol=1e-3)
+
+
+def test_what_reuse_costs_grows_with_the_interval_from_nothing_at_1() -> None:
+    """On a trained base, whose deep features change slowly as those of random weights do not."""
+    away = drift(load_base("sketch", device="cpu"), steps=8, seeds=1, intervals=(1, 2, 4, 8))
+    assert away[1] == 0  # the same latents bit for bit
+    assert 0.02 < away[2] < 0.8 * away[4] < 0.64 * away[8]
