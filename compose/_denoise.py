@@ -284,7 +284,7 @@ class Lent:
         if key in self.kept.texts and not self._training:
             return self.kept.texts[key]
         weights = {
-            layer: changed_weight(layer, blend, layers)
+            layer: changed_weight(layer, blend, layers, written=self.kept.written)
             for layer, blend in wanted
             if not is_word(layer)
         }

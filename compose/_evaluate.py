@@ -150,7 +150,7 @@ def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]]) -> F
             if found is not None:
                 return found
         if (name, blend) not in kept.weights:
-            kept.weights[name, blend] = changed_weight(name, blend, layers)
+            kept.weights[name, blend] = changed_weight(name, blend, layers, written=kept.written)
         return kept.weights[name, blend]
 
     return fit(

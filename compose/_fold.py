@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from compose._combine import Truncated
 from compose._method import Combine, Method, Mix, Plan
 from compose._rows import Factors, Fitting
 from studio.delta import Layer, LowRank
@@ -54,6 +55,7 @@ Blends = frozenset[tuple[str, Blend]]
 # By layer and k: the sums that Change.size tells.
 Sizes = dict[tuple[str, int], tuple[float, float]]
 
+MOST_WRITTEN = 512 * 2**20  # bytes
 MOST_TEXTS = 64
 MOST_OF_MANY = 2048  # texts; for SDXL 1.3 GB in float32
 
@@ -83,6 +85,36 @@ class Change:
         return self.sizes[layer, k]
 
 
+class Written:
+    """Changes at strength 1 as whole tensors, so that another strength or method costs a sum.
+
+    Not of low-rank ones, whose product is made in the same time. Where there is no room for more,
+    they are made anew.
+    """
+
+    def __init__(self, *, most: int = MOST_WRITTEN) -> None:
+        self.most, self.nbytes = most, 0
+        self._changes: dict[tuple[Adapter, int, str], Tensor] = {}
+
+    def change(
+        self, adapter: "Adapter", version: int, layer: str, layers: Mapping[str, nn.Module]
+    ) -> Tensor:
+        """float32, shaped as the layer's weight and beside it."""
+        key = adapter, version, layer
+        if key not in self._changes:
+            found = _change(adapter, layer, layers)
+            if self.nbytes + found.nbytes > self.most:
+                return found
+            self._changes[key] = found
+            self.nbytes += found.nbytes
+        return self._changes[key]
+
+    def release(self, used: "set[tuple[Adapter, int]]") -> None:
+        """Let go of the changes of all other adapters, and versions of their tensors."""
+        self._changes = {key: one for key, one in self._changes.items() if key[:2] in used}
+        self.nbytes = sum(one.nbytes for one in self._changes.values())
+
+
 @dataclass
 class Kept:
     """What outlives a picture, for the next one on the same base."""
@@ -91,6 +123,7 @@ class Kept:
     # By the stretches of a batch: their rows and what they wear.
     fittings: dict[tuple[tuple[int, Blends], ...], Fitting] = field(default_factory=dict)
     texts: dict[tuple[str, Blends], "Text"] = field(default_factory=dict)
+    written: Written = field(default_factory=Written)
     palette: Tensor | None = None
     # Of each adapter for one version of its tensors.
     sizes: "WeakKeyDictionary[Adapter, tuple[int, Sizes]]" = field(
@@ -123,6 +156,8 @@ class Kept:
         """Let go of what neither these UNets, these texts' encoders nor the plain base need."""
         texts = texts | {frozenset()}
         weights = frozenset[tuple[str, Blend]]().union(*unet)
+        shares = {share for _, blend in weights.union(*texts) for share in blend.shares}
+        self.written.release({(adapter, version) for adapter, version, _ in shares})
         self.weights = {key: kept for key, kept in self.weights.items() if key in weights}
         self.fittings = {
             key: kept for key, kept in self.fittings.items() if all(worn in unet for _, worn in key)
@@ -181,10 +216,13 @@ def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> Blends:
     return frozenset((name, Blend(tuple(of), mix.combine)) for name, of in found.items())
 
 
-def changed_weight(name: str, blend: Blend, layers: Mapping[str, nn.Module]) -> Tensor:
+def changed_weight(
+    name: str, blend: Blend, layers: Mapping[str, nn.Module], *, written: "Written"
+) -> Tensor:
     """W + sum of strength x dW, or what they combine to, in float32; kept in W's own precision.
 
-    name: of a layer, or with ".bias" behind it for the sum over its bias.
+    name: of a layer, or with ".bias" behind it for the sum over its bias. written: the changes
+    that were written out before.
     """
     is_weight = name in layers
     layer = cast(Layer, layers[name if is_weight else name.removesuffix(".bias")])
@@ -194,9 +232,9 @@ def changed_weight(name: str, blend: Blend, layers: Mapping[str, nn.Module]) -> 
         total = torch.addmm(own.float().flatten(1), thin.up, thin.down.flatten(1))
         return total.view(own.shape).to(own.dtype)
     shares = []
-    for adapter, _, strength in blend.shares:
+    for adapter, version, strength in blend.shares:
         if is_weight:
-            change = _change(adapter, name, layers)
+            change = written.change(adapter, version, name, layers)
         else:
             bias = adapter.deltas[name.removesuffix(".bias")].bias
             assert bias is not None  # or there were no such name
@@ -212,7 +250,7 @@ def factors(
 ) -> Factors | None:
     """The same change as factors; None where it is not low-rank."""
     deltas = [adapter.deltas[name] for adapter, _, _ in blend.shares if name in layers]
-    if blend.combine is not None or not deltas:
+    if not deltas or not isinstance(blend.combine, Truncated | None):
         return None
     weight = cast(Layer, layers[name]).weight
     downs, ups = [], []
@@ -220,11 +258,12 @@ def factors(
         if not isinstance(delta, LowRank) or delta.magnitude is not None:
             return None
         down, up = delta.down.detach(), delta.up.detach()
-        downs.append(down.to(weight.device, dtype).view(-1, *weight.shape[1:]))
+        downs.append(down.to(weight.device, torch.float32).view(-1, *weight.shape[1:]))
         ups.append(up.to(weight.device, torch.float32).flatten(1) * (strength * delta.scale))
-    if len(downs) == 1:
-        return Factors(downs[0], ups[0].to(dtype))
-    return Factors(torch.cat(downs), torch.cat(ups, dim=1).to(dtype))
+    found = Factors(torch.cat(downs), torch.cat(ups, dim=1))
+    if blend.combine is not None:
+        found = blend.combine.of_factors(found)
+    return Factors(found.down.to(dtype), found.up.to(dtype))
 
 
 def carries_deltas(layers: Mapping[str, nn.Module]) -> bool:

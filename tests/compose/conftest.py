@@ -42,6 +42,12 @@ def sdxl(bases: dict[str, Base]) -> Base:
     return bases["sdxl"]
 
 
+@pytest.fixture(scope="session")
+def sketch() -> Base:
+    """The trained base, for what random weights do not show."""
+    return load_base("sketch", device="cpu")
+
+
 @pytest.fixture
 def pipeline(folders: dict[str, Path]) -> Callable[[str], Pipeline]:
     """A fresh diffusers pipeline of a family."""

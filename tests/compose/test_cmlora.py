@@ -10,7 +10,7 @@ from torch import Tensor
 from compose import Call, CMLoRA, Composite, Mix, Part, profiled, record, render
 from compose._profile import sharpness
 from studio.adapter import Adapter
-from studio.base import Base, load_base
+from studio.base import Base
 from studio.errors import BadInput
 from studio.shot import Shot
 from tests.benchmarks.composition import drift
@@ -250,8 +250,8 @@ def test_caching_shows_and_spares_the_deep_blocks(sdxl: Base, forms: list[Adapte
     assert not torch.allclose(cached, full, atol=1e-3)
 
 
-def test_what_reuse_costs_grows_with_the_interval_from_nothing_at_1() -> None:
+def test_what_reuse_costs_grows_with_the_interval_from_nothing_at_1(sketch: Base) -> None:
     """On a trained base, whose deep features change slowly as those of random weights do not."""
-    away = drift(load_base("sketch", device="cpu"), steps=8, seeds=1, intervals=(1, 2, 4, 8))
+    away = drift(sketch, steps=8, seeds=1, intervals=(1, 2, 4, 8))
     assert away[1] == 0  # the same latents bit for bit
     assert 0.02 < away[2] < 0.8 * away[4] < 0.64 * away[8]

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import compose._denoise
 import compose._evaluate
-from compose import Done, Mix, Part, Step, denoise, render
+import compose._fold
+from compose import Done, Merge, Mix, Part, Step, denoise, render
 from compose._denoise import Lent
-from compose._fold import kept_on
+from compose._fold import _KEPT, Kept, Written, kept_on
 from studio.adapter import Adapter, load_adapter
 from studio.base import Base, Text
 from studio.delta import Dense, LowRank, attach
@@ -180,6 +181,40 @@ def test_weights_and_texts_are_kept_for_the_next_picture(
     assert not kept_on(sdxl).weights.keys() & kept.keys()
     latents(sdxl, dataclasses.replace(shot, adapters=()))
     assert not kept_on(sdxl).weights
+
+
+@pytest.mark.parametrize("other", [{"strength": -0.4}, {"method": Merge("ties")}, {"seed": 7}])
+def test_another_strength_or_method_finds_changes_and_texts_there(
+    sdxl: Base, forms: list[Adapter], other: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same picture comes of it as of a base that knows nothing yet."""
+    changed = dict(other)
+    strength = changed.pop("strength", 0.5)
+    shot = Shot("a cat", steps=1, adapters=((forms[1], 0.8), (forms[2], 0.5)))
+    moved = dataclasses.replace(shot, adapters=((forms[1], 0.8), (forms[2], strength)), **changed)
+    monkeypatch.setitem(_KEPT, sdxl, Kept())
+    expected = latents(sdxl, moved)
+    monkeypatch.setitem(_KEPT, sdxl, Kept())
+    latents(sdxl, shot)
+    monkeypatch.setattr(compose._fold, "_change", forbidden)
+    monkeypatch.setattr(sdxl, "encode_text", forbidden)
+    assert torch.equal(latents(sdxl, moved), expected)
+    monkeypatch.undo()
+    latents(sdxl, dataclasses.replace(shot, adapters=()))
+    assert not kept_on(sdxl).written.nbytes
+
+
+def test_changes_without_room_are_written_anew(sdxl: Base, forms: list[Adapter]) -> None:
+    layers, written = sdxl.layers(), Written(most=50_000)
+    names = list(forms[1].deltas)
+    for _ in range(2):
+        for name in names:
+            change = written.change(forms[1], 0, name, layers)
+            assert torch.equal(change, forms[1].deltas[name].dense(layers[name].weight))
+    assert 25_000 < written.nbytes <= 50_000
+    assert written.change(forms[1], 0, names[0], layers) is written.change(
+        forms[1], 0, names[0], layers
+    )
 
 
 def shot_layers(shot: Shot) -> set[str]:

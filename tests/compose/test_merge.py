@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compose import Merge, Mix, Part, method_named, methods, record, render
 from compose._combine import Dare, Ties
-from compose._fold import blends, changed_weight
+from compose._fold import Written, blends, changed_weight
 from compose._method import Ingredient
 from studio.adapter import Adapter
 from studio.base import Base
@@ -67,7 +67,7 @@ def combined(method: Merge, pairs: list[tuple[Adapter, float]]) -> Tensor:
     method.check([adapter for adapter, _ in pairs])
     ((call,),) = record(method.prepare(mixed, 1), 1)
     worn = dict(blends(call.mix, mixed, unet=True))
-    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers)
+    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers, written=Written())
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,15 @@ def test_linear_and_cat_are_the_exact_sum(
     torch.testing.assert_close(merged, sum(shares))
 
 
+@pytest.mark.parametrize("whole", [False, True])
 def test_svd_is_the_sum_at_full_rank_and_the_nearest_below(
-    pairs: list, shares: list[Tensor]
+    pairs: list, shares: list[Tensor], whole: bool
 ) -> None:
+    """Of factors and of changes that are written out."""
+    if whole:
+        changes = [Dense(share / power) for share, power in zip(shares, POWERS, strict=True)]
+        made = [Adapter({"unet.a": change}, "lora", "sdxl") for change in changes]
+        pairs = list(zip(made, POWERS, strict=True))
     total = torch.stack(shares).sum(0)
     torch.testing.assert_close(combined(Merge("svd", rank=6), pairs), total)
     left = combined(Merge("svd", rank=2), pairs)
