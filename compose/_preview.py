@@ -33,8 +33,12 @@ def fit_palette(base: "Base") -> Tensor:
         latents = base.encode_pictures(2 * colours - 1, sample=False)
     # Decoders smooth, so that a cell's quarters are the means of their pixels.
     cells = F.pixel_unshuffle(F.adaptive_avg_pool2d(colours, SIDE * FINE), FINE)
-    rows = _neighbourhoods(latents.float().cpu())
-    return torch.linalg.lstsq(rows, cells.movedim(1, -1).reshape(len(rows), -1)).solution
+    rows = _neighbourhoods(latents.float().cpu()).double()
+    wanted = cells.movedim(1, -1).reshape(len(rows), -1).double()
+    squares = rows.T @ rows
+    # A trace of ridge, so that channels which say the same do not cancel one another out.
+    ridge = 1e-6 * squares.diagonal().mean() * torch.eye(len(squares), dtype=rows.dtype)
+    return torch.linalg.solve(squares + ridge, rows.T @ wanted).float()
 
 
 def paint(latents: Tensor, palette: Tensor, *, factor: int) -> Image.Image:

@@ -37,7 +37,7 @@ def test_palette_undoes_a_linear_vae() -> None:
     picture = paint(latents, fit_palette(base), factor=4)
     assert picture.size == (16, 32)
     painted = np.array(picture).reshape(-1, 3) - colour.numpy()
-    assert np.abs(painted.mean(0)).max() < 0.5
+    assert np.abs(painted.mean(0)).max() < 1  # rounded twice
     assert np.abs(painted).max() <= 4  # of what four quarters of one colour are guessed to differ
 
 
