@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from studio.errors import DAMAGED, BadInput
 from studio.folders import Part, Sources, entries, folders_of, parts_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = [
     "MASKS",
@@ -22,6 +25,7 @@ __all__ = [
     "Pictures",
     "Skipped",
     "as_rgb",
+    "bucket_of",
     "pixels",
     "read_pictures",
     "scaled_size",
@@ -125,7 +129,7 @@ def _read(
             skipped.append(measured)
             continue
         caption = _caption(path) or captions.get(path) or part.words or trigger
-        found.append(Example(path, caption, *measured, _nearest(choices, *measured)))
+        found.append(Example(path, caption, *measured, bucket_of(choices, *measured)))
     return found, skipped
 
 
@@ -226,15 +230,15 @@ def shapes(size: int, step: int) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _nearest(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
+def bucket_of(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
     """The bucket whose ratio of sides is nearest, by factor."""
     ratio = np.log(width / height)
     return min(choices, key=lambda one: abs(np.log(one[0] / one[1]) - ratio))
 
 
 def pixels(
-    example: Example, *, flip: bool = False, generator: torch.Generator | None = None
-) -> tuple[Tensor, tuple[int, int]]:
+    example: Example, *, flip: bool = False, generator: "torch.Generator | None" = None
+) -> "tuple[Tensor, tuple[int, int]]":
     """The picture of an example, scaled to cover its bucket and cut to it.
 
     flip: mirror it first, left to right.  generator: cut at random; None cuts the middle.
@@ -242,6 +246,8 @@ def pixels(
     Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the cut in the scaled picture, which
     SDXL is told. Raises BadInput where the file has gone or changed since it was read.
     """
+    import torch  # which a page that shows the buckets does without
+
     try:
         with Image.open(example.path) as opened:
             picture = as_rgb(ImageOps.exif_transpose(opened))
@@ -266,9 +272,11 @@ def scaled_size(source: tuple[int, int], bucket: tuple[int, int]) -> tuple[int, 
     return width, height
 
 
-def _offset(slack: int, generator: torch.Generator | None) -> int:
+def _offset(slack: int, generator: "torch.Generator | None") -> int:
     if generator is None:
         return slack // 2
+    import torch
+
     return int(torch.randint(slack + 1, (1,), generator=generator))
 
 

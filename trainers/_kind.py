@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from studio.base import Base
     from studio.delta import Delta
+    from studio.outline import Outline
 
 __all__ = [
     "Adjusting",
@@ -100,7 +101,7 @@ class Adjusting(Protocol):
 class Published(Protocol):
     """A kind whose authors say how long and how fast it is to be trained."""
 
-    def published(self, base: "Base") -> dict[str, object]:
+    def published(self, base: "Base | Outline") -> dict[str, object]:
         """Fields of Recipe, by name, for a base of full size."""
         ...
 

@@ -12,6 +12,7 @@ from trainers._kind import Published
 
 if TYPE_CHECKING:
     from studio.base import Base
+    from studio.outline import Outline
     from trainers._kind import Kind
 
 __all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
@@ -207,7 +208,7 @@ def _require_one_rate(recipe: Recipe) -> None:
         raise BadInput(f"token_lr is not lr, {said}")
 
 
-def recipe_for(base: "Base", kind: "Kind | None" = None) -> Recipe:
+def recipe_for(base: "Base | Outline", kind: "Kind | None" = None) -> Recipe:
     """Where a training of this kind on this base starts from when nothing is asked for."""
     if base.size <= SMALL:
         return Recipe(steps=500, batch=8, lr=2e-3, schedule="cosine")

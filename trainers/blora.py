@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from studio.base import Base
     from studio.delta import LowRank
+    from studio.outline import Outline
 
 __all__ = ["BLoRA"]
 
@@ -82,6 +83,6 @@ class BLoRA:
         lora = LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
         return lora.delta(name, layer, generator=generator)
 
-    def published(self, base: "Base") -> dict[str, object]:
+    def published(self, base: "Base | Outline") -> dict[str, object]:
         """As the authors train it, on one picture."""
         return {"steps": 1000, "lr": 5e-5}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from studio.base import Base
     from studio.delta import Kron
+    from studio.outline import Outline
 
 __all__ = ["DiffuseKronA"]
 
@@ -98,7 +99,7 @@ class DiffuseKronA:
         which = found[1] or found[3]
         return getattr(self, f"{which}_a1") or self.a1, getattr(self, f"{which}_a2") or self.a2
 
-    def published(self, base: "Base") -> dict[str, object]:
+    def published(self, base: "Base | Outline") -> dict[str, object]:
         """As the authors' scripts train it."""
         steps = 1000 if base.family == "sdxl" else 500
         return {"steps": steps, "lr": 1e-3, "accumulation": 4}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from studio.base import Base
     from studio.delta import Delta, Sparse
+    from studio.outline import Outline
     from trainers._chosen import ChosenAdamW
 
 __all__ = ["SaRA"]
@@ -149,7 +150,7 @@ class SaRA:
             sparse.settle(now.abs() < self._theta)
         return True
 
-    def published(self, base: "Base") -> dict[str, object]:
+    def published(self, base: "Base | Outline") -> dict[str, object]:
         """As the paper trains it; a budget is taken for the threshold it is given with."""
         return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 
