@@ -64,6 +64,7 @@ from studio.workspace._uploads import (
     get_set,
     list_sets,
     new_set,
+    small_upload,
     write_caption,
 )
 
@@ -114,6 +115,7 @@ __all__ = [
     "read_log",
     "reading",
     "rename_adapter",
+    "small_upload",
     "thumbnail",
     "undelete",
     "within",

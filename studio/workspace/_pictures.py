@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image
-
-from studio.errors import DAMAGED, BadInput
-from studio.files import replacing
+from studio.errors import BadInput
 from studio.workspace._place import Workspace, clean_name, entries, inside
+from studio.workspace._small import keep_small
 from studio.workspace._trash import delete
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NUMBERED = re.compile(r"(\d{5,})[ -].*\.png|(\d{5,})\.png")
-THUMBNAIL = 320  # pixels of the longer side
 WORDS = 40  # characters of the prompt in a file's name
 
 
@@ -77,17 +74,7 @@ def thumbnail(space: Workspace, id: str) -> Path:
     """A small JPEG of a picture, kept in the cache. Raises BadInput for a damaged picture."""
     picture = get_picture(space, id)
     place = space.cache / "thumbnails" / f"{id.replace('/', ' ')}.jpg"
-    if place.exists() and place.stat().st_mtime >= picture.made:
-        return place
-    try:
-        with Image.open(picture.path) as opened:
-            small = opened.convert("RGB")
-    except DAMAGED as error:
-        raise BadInput(f"{picture.path} can't be read as a picture: {error}") from error
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    with replacing(place) as file:
-        small.save(file, "JPEG", quality=85)
-    return place
+    return keep_small(picture.path, place)
 
 
 def _newest(space: Workspace, before: str | None) -> Iterator[tuple[str, Path]]:

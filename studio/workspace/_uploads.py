@@ -12,6 +12,7 @@ from studio.errors import DAMAGED, BadInput
 from studio.files import replacing
 from studio.shot import LARGEST_PICTURE
 from studio.workspace._place import Workspace, clean_name, entries, inside, numbered, settle
+from studio.workspace._small import keep_small
 from studio.workspace._trash import delete
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "get_set",
     "list_sets",
     "new_set",
+    "small_upload",
     "write_caption",
 ]
 
@@ -109,6 +111,12 @@ def delete_upload(space: Workspace, set_name: str, picture: str) -> str:
 def delete_set(space: Workspace, set_name: str) -> str:
     """Move a set to the trash; returns the id to `undelete` it by."""
     return delete(space, f"uploads/{get_set(space, set_name).name}")
+
+
+def small_upload(space: Workspace, set_name: str, picture: str) -> Path:
+    """A small JPEG of a picture of a set, kept in the cache."""
+    path = _picture(space, set_name, picture)
+    return keep_small(path, space.cache / "thumbnails" / f"{set_name} {picture}.jpg")
 
 
 def _picture(space: Workspace, set_name: str, picture: str) -> Path:

@@ -54,6 +54,7 @@ from studio.workspace import (
     open_workspace,
     read_log,
     rename_adapter,
+    small_upload,
     thumbnail,
     undelete,
     within,
@@ -523,6 +524,25 @@ def test_a_deleted_picture_comes_back_in_its_place(space: Workspace) -> None:
     assert [one.id for one in list_pictures(space, before=ids[1])] == [ids[0]]
     undelete(space, trashed)
     assert [one.id for one in list_pictures(space)] == ids[::-1]
+
+
+def test_uploads_have_small_copies_that_stand_upright_on_white(
+    space: Workspace, tmp_path: Path
+) -> None:
+    lying = Image.new("RGB", (800, 400), "red")
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "lying.jpg", exif=exif)
+    Image.new("RGBA", (40, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    name = new_set(space, "small").name
+    for file in ("lying.jpg", "clear.png"):
+        add_upload(space, name, tmp_path / file)
+    with Image.open(small_upload(space, name, "lying.jpg")) as small:
+        assert small.size == (160, 320)
+    with Image.open(small_upload(space, name, "clear.png")) as small:
+        assert small.size == (40, 20) and small.getpixel((5, 5)) == (255, 255, 255)
+    with pytest.raises(BadInput, match=r"no picture gone\.png"):
+        small_upload(space, name, "gone.png")
 
 
 def test_thumbnails_are_small_and_kept(space: Workspace) -> None:
