@@ -106,6 +106,7 @@ def page(chromium: Browser, server: Server, request: pytest.FixtureRequest) -> I
     failed = request.session.testsfailed
     opened = chromium.new_page(viewport={"width": 1440, "height": 1000})
     opened.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     opened.goto(server.address)
     yield opened
     if request.session.testsfailed > failed:

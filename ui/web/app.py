@@ -25,6 +25,7 @@ from ui.web._guard import Guard, is_loopback
 from ui.web._look import CSS, theme
 from ui.web._page import Page
 from ui.web._status import status
+from ui.web._train_look import CSS as TRAIN_CSS
 from ui.web.api import offer
 from ui.web.batch import batch_tab
 from ui.web.library import library_tab
@@ -82,7 +83,7 @@ def serve(
             max_file_size=LARGEST_UPLOAD,
             footer_links=["api"],
             theme=theme(),
-            css=CSS,
+            css=CSS + TRAIN_CSS,
             ssr_mode=False,
             app_kwargs={"middleware": [_guard(space, here=is_loopback(host))]},
         )
