@@ -446,11 +446,11 @@ def _check_noise(noise: JSON, where: str) -> None:
         )
 
 
-def real_config(name: str) -> Base:
+def real_config(name: str, *, dtype: str = "fp32") -> Base:
     """The real SD 1.5 ("sd15"), SD 2.1 ("sd21") or SDXL ("sdxl") on the meta device.
 
     Every layer has its true name and shape and no storage, to count and to match keys; without
-    tokenizers. Raises BadInput for another name.
+    tokenizers. dtype: as `load_base` takes it. Raises BadInput for another name.
     """
     if name not in REAL_CONFIGS:
         raise BadInput(f"There is no configuration {name!r}: choose {', '.join(REAL_CONFIGS)}.")
@@ -458,8 +458,9 @@ def real_config(name: str) -> Base:
     unet = read_json(folder / "unet" / "config.json")
     family = check_unet(unet, name)
     kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    precision = _dtype(dtype, _device("auto"))
     with torch.device("meta"):
-        return Base(
+        base = Base(
             source=name,
             name=name,
             family=family,
@@ -473,5 +474,9 @@ def real_config(name: str) -> Base:
             ),
             noise=read_json(folder / "scheduler" / "scheduler_config.json"),
             device=torch.device("meta"),
-            dtype=torch.float32,
+            dtype=precision,
         )
+    upcast = precision == torch.float16 and base.vae.config["force_upcast"]
+    for part in (base.unet, *base.text_encoders, *(() if upcast else (base.vae,))):
+        nn.Module.to(part, precision)
+    return base

@@ -14,6 +14,7 @@ from trainers._progress import Drawn, Encoded, Finished, Progress, Sampled, Save
 from trainers._recipe import Recipe, recipe_for, with_options
 
 if TYPE_CHECKING:
+    from trainers._estimate import Estimate, estimate
     from trainers._train import base_of, check, repeat, resume, train
     from trainers._written import Written, kind_of, read_recipe
     from trainers.blora import BLoRA
@@ -27,6 +28,7 @@ __all__ = [
     "DiffuseKronA",
     "Drawn",
     "Encoded",
+    "Estimate",
     "Finished",
     "Kind",
     "LoRA",
@@ -41,6 +43,7 @@ __all__ = [
     "base_of",
     "check",
     "count",
+    "estimate",
     "kind_of",
     "kinds",
     "read_recipe",
@@ -57,6 +60,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
     if name in ("base_of", "check", "repeat", "resume", "train"):
         return getattr(import_module("trainers._train"), name)
+    if name in ("Estimate", "estimate"):
+        return getattr(import_module("trainers._estimate"), name)
     if name in ("Written", "kind_of", "read_recipe"):
         return getattr(import_module("trainers._written"), name)
     return kinds()[name.lower()]

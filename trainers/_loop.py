@@ -34,6 +34,7 @@ from trainers._optimizer import new_optimizer, parameter_groups, start_afresh
 from trainers._prior import with_class
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers._run import Log, State, full_disk
+from trainers._speed import note, settings_of
 from trainers._text import read_captions
 
 __all__ = ["Training", "run_job"]
@@ -79,6 +80,7 @@ def _steps(job: Job, training: "Training", log: Log) -> Iterator[Progress]:
     finally:
         if training.sound and training.done > saved:
             training.save()
+        training.note()
 
 
 class Training:
@@ -105,6 +107,7 @@ class Training:
             self.average.modules if self.average else {},
         )
         self.done, self.seconds = 0, 0.0
+        self.took: list[float] = []  # seconds of each step that was taken here
         self.sound = True  # whether the weights are those of `done` whole steps
         self.preview: Image | None = None
         if job.checkpoint:
@@ -134,6 +137,7 @@ class Training:
         self.sound = True
         seconds = perf_counter() - begun
         self.seconds += seconds
+        self.took.append(seconds)
         return Step(self.done, self.recipe.steps, loss, rate, seconds)
 
     def _adjust(self) -> None:
@@ -239,6 +243,12 @@ class Training:
         if self.recipe.keep:
             self.job.run.thin(self.recipe.keep)
         return Saved(self.done, path)
+
+    def note(self) -> None:
+        """Leave word for the next estimate of such a training."""
+        job = self.job
+        settings = settings_of(job.kind, self.base, self.recipe, prior=job.prior is not None)
+        note(job.run.folder, settings, self.took)
 
     def adapter(self) -> Adapter:
         """What is learned so far; the average of it, where one is kept."""

@@ -10,6 +10,7 @@ from studio.describe import describe
 from studio.errors import BadInput
 from studio.folders import Folder, Sources, folders_of
 from studio.halves import file_and_half
+from studio.pictures import Pictures
 from trainers._data import folders_in, read
 from trainers._initial import Initial
 from trainers._job import Job, Renderer, new_job
@@ -35,10 +36,11 @@ def check(
     prior_pictures: str | Path | None = None,
     init: str | Path | None = None,
     **options: object,
-) -> None:
+) -> Pictures:
     """Raise BadInput for what `train` refuses whatever the base; to be asked before one is opened.
 
-    Reading the pictures costs less than opening a base, so they are read here too.
+    Reading the pictures costs less than opening a base, so they are read here too; they are
+    returned, but their buckets are no base's.
     """
     recipe = with_options(Recipe(), options)
     require_optimizer(recipe.optimizer)
@@ -51,11 +53,12 @@ def check(
         require_adapter(Path(out))
     if init:
         describe(file_and_half(str(init))[0])
-    read(pictures, trigger=trigger, recipe=recipe, size=8, step=8)
+    found = read(pictures, trigger=trigger, recipe=recipe, size=8, step=8)
     given = Path(prior_pictures) if prior_pictures else None
     prior = prior_of(recipe, given, run=Path(run or "runs"), size=8, step=8)
     if prior and given:
         prior.check(drawing=True)
+    return found
 
 
 def train(

@@ -86,10 +86,7 @@ class SaRA:
     def fitted(self, base: "Base") -> "SaRA":
         """With the threshold that the budget comes to on this base, or that suits it."""
         if base.device.type == "meta":
-            raise BadInput(
-                f"{base.name} is a configuration without weights, and how many of them lie below "
-                "a threshold is told by weights only: name a base (a budget is met exactly)"
-            )
+            return self._spread(base)
         if self.threshold is None and self.budget is None and not is_sketch(base):
             return replace(self, threshold=THRESHOLD)
         if self.threshold is not None and self.budget is None:
@@ -97,6 +94,16 @@ class SaRA:
         weights = _weights(base)
         budget = self.budget or int(SKETCH_SHARE * sum(weight.numel() for weight in weights))
         return replace(self, threshold=_threshold(weights, budget))
+
+    def _spread(self, base: "Base") -> "SaRA":
+        """With the share that a budget is of weights nobody knows: as if of 0 to 1, evenly."""
+        if self.budget is None:
+            raise BadInput(
+                f"{base.name} is a configuration without weights, and how many of them lie below "
+                "a threshold is told by weights only: give a budget, or name a base"
+            )
+        every = sum(weight.numel() for weight in _weights(base))
+        return replace(self, threshold=min(1.0, self.budget / every))
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
@@ -155,9 +162,11 @@ class SaRA:
         return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 
     def facts(self, base: "Base") -> dict[str, str]:
-        """How many of the weights lie below which magnitude."""
+        """How many of the weights lie below which magnitude, where there are any."""
         import torch
 
+        if base.device.type == "meta":
+            return {}
         edges = torch.tensor(EDGES, device=base.device)
         counts = sum(
             torch.bincount(
@@ -204,6 +213,10 @@ def _weights(base: "Base") -> "list[Tensor]":
 
 def _below(weight: "Tensor", threshold: float) -> "Tensor":
     """Where the flattened weight is smaller than this, rising: int32 [n]."""
+    import torch
+
+    if weight.device.type == "meta":  # see SaRA._spread
+        return weight.new_empty(int(threshold * weight.numel()), dtype=torch.int32)
     return (weight.detach().float().abs().flatten() < threshold).nonzero().flatten().int()
 
 

@@ -126,9 +126,9 @@ class Asked:
     def _lacking(self, what: str) -> Never:
         raise BadInput(f"{what} is missing: studio train {self.kind} --help shows an example.")
 
-    def check(self) -> None:
-        """BadInput for what is wrong whatever the base."""
-        trainers.check(
+    def check(self) -> int:
+        """How many pictures there are; BadInput for what is wrong whatever the base."""
+        found = trainers.check(
             self.folders,
             trigger=self.words,
             out=self.place,
@@ -136,6 +136,19 @@ class Asked:
             prior_pictures=self.prior,
             init=self.start,
             **self.known(),
+        )
+        return len(found.examples)
+
+    def estimate(self, base: "Base", *, pictures: int = 0) -> "trainers.Estimate":
+        """What it will take on this base, with so many pictures."""
+        return trainers.estimate(
+            self.wanted(),
+            base,
+            pictures=pictures,
+            runs=self.run.parent if self.run else "runs",
+            prior_pictures=self.prior,
+            recipe=self.written.recipe(base) if self.written else None,
+            **({} if self.written else self.recipe),
         )
 
     def open(self) -> "Base":

@@ -41,9 +41,11 @@ class Trained:
 
 def start_run(asked: Asked, *, as_json: bool) -> None:
     """Train from the start, or as a recipe says."""
-    asked.check()  # all that can be known without the base, before the long work of opening it
+    # All that can be known without the base, before the long work of opening it.
+    pictures = asked.check()
     opened = asked.open()
     progress = asked.train(opened, draw=draw_with(opened))
+    remark(f"This will take {asked.estimate(opened, pictures=pictures)}.")
     again = f"studio train {asked.kind} {flags(asked.loading)}--resume"
     _report(follow(progress, said=f"Training {asked.words!r}", resume_with=again), as_json=as_json)
 
@@ -52,17 +54,22 @@ def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
     """Say what would be trained. config: a real configuration, without weights, for the base."""
     from studio.base import real_config  # PyTorch with it
 
-    opened = real_config(config) if config else asked.open()
+    if config:
+        opened = real_config(config, dtype=str(asked.loading.get("dtype", "auto")))
+    else:
+        opened = asked.open()
     text_encoders = bool(asked.known().get("text_encoders"))
     counted = trainers.count(asked.wanted(), opened, text_encoders=text_encoders)
+    said = asked.estimate(opened)
     facts = asdict(counted)
     if as_json:
-        print_json(facts)
+        print_json(facts | {"estimate": asdict(said)})
         return
     more = facts.pop("facts")
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
     share = {"share": f"{counted.parameters / counted.weights:.3%}"}
-    print_facts(f"{asked.kind} would train", facts | numbers | share | more)
+    taking = {"taking": str(said)}
+    print_facts(f"{asked.kind} would train", facts | numbers | share | taking | more)
 
 
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:

@@ -2,7 +2,9 @@
 
 One step (forward, backward, AdamW) of each kind on the real Stable Diffusion 1.5 UNet's shape with
 random weights, batch 1, 512 x 512, in float32, each in a process of its own. Peak memory is the
-process's; beside it stands what the frozen weights alone take.
+process's; beside it stands what the frozen weights alone take, and the peak that
+`trainers.estimate` says of such a training beforehand, but for the VAE and the text encoders, which
+have no part in this.
 """
 
 import argparse
@@ -50,11 +52,14 @@ def main() -> None:
         return
     how = ", checkpointing" if asked.checkpointing else ""
     title = f"{asked.config}, one step, {asked.side} x {asked.side}, {found[0]['device']}{how}"
-    table = Table("kind", "trained", "weights", "peak", "beyond the weights", "step", title=title)
+    columns = ("kind", "trained", "weights", "peak", "beyond the weights", "estimated", "step")
+    table = Table(*columns, title=title)
     for one in found:
         sizes = (one["weights"], one["peak"], one["peak"] - one["weights"])
         shown = (f"{size / 1e9:.2f} GB" for size in sizes)
-        table.add_row(one["row"], f"{one['trained']:,}", *shown, f"{one['seconds']:.1f} s")
+        said = one["estimated"]
+        off = f"{said / 1e9:.2f} GB ({said / one['peak'] - 1:+.0%})" if said else ""
+        table.add_row(one["row"], f"{one['trained']:,}", *shown, off, f"{one['seconds']:.1f} s")
     Console().print(table)
 
 
@@ -82,14 +87,30 @@ def measure(row: str, asked: argparse.Namespace) -> dict:
     with attach(base.layers(), deltas):
         _predict(base, asked.side).square().mean().backward()
     torch.optim.AdamW(trained, lr=1e-4).step()
+    took, peak = time.perf_counter() - began, _peak(device)
     return {
         "row": row,
         "device": device.type,
         "trained": sum(p.numel() for p in trained),
         "weights": weights,
-        "peak": _peak(device),
-        "seconds": time.perf_counter() - began,
+        "peak": peak,
+        "seconds": took,
+        "estimated": _estimated(ROWS[row], base, asked),
     }
+
+
+def _estimated(kind: trainers.Kind | None, base: studio.Base, asked: argparse.Namespace) -> int:
+    """The peak as `trainers.estimate` says it beforehand, less what is not there."""
+    if kind is None:
+        return 0
+    said = trainers.estimate(
+        kind,
+        base,
+        drawing=False,
+        recipe=trainers.Recipe(size=asked.side, checkpointing=asked.checkpointing),
+    )
+    absent = (weight for part in (base.vae, *base.text_encoders) for weight in part.parameters())
+    return said.bytes - sum(weight.numel() * weight.itemsize for weight in absent)
 
 
 def _random(base: studio.Base, device: torch.device) -> studio.Base:

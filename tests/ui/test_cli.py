@@ -129,6 +129,7 @@ def test_training_reports_what_it_did(run: Run, sdxl_folder: Path, photos: Path)
     assert isinstance(facts, dict)
     assert facts["adapter"] == "a-sks-robot.safetensors"
     assert (facts["steps"], facts["pictures"], facts["skipped"]) == (2, 3, [])
+    assert "This will take about" in done.err
     trained = load_adapter("a-sks-robot.safetensors")
     assert trained.triggers == ("A sks robot",)
     assert trained.recipe["options"] == {
@@ -153,8 +154,10 @@ def test_a_dry_run_counts_on_a_real_configuration(run: Run, words: str, paramete
     assert isinstance(facts, dict)
     assert (facts["weights"], facts["layers"]) == (859_520_964, 128)
     assert facts["parameters"] == parameters
+    assert 6e9 < facts["estimate"]["bytes"] < 8e9
     shown = run("train", *words.split(), "--base-config", "sd15", "--dry-run").out
     assert f"{parameters:,}" in shown
+    assert "GB of memory" in shown
     assert list(Path().iterdir()) == []
 
 
