@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         render_many,
     )
     from compose._measure import Expected, expect, spread_for
+    from compose._outline import NeedsWeights, outline
     from compose._profile import profiled
     from compose._render import develop, like, render
     from compose._schedule import Pass, Schedule, schedule
@@ -43,6 +44,7 @@ __all__ = [
     "Method",
     "Mix",
     "Narrowed",
+    "NeedsWeights",
     "Part",
     "Pass",
     "Plan",
@@ -58,6 +60,7 @@ __all__ = [
     "like",
     "method_named",
     "methods",
+    "outline",
     "profiled",
     "record",
     "render",
@@ -88,6 +91,8 @@ _HOMES = {
     "Step": "compose._denoise",
     "denoise": "compose._denoise",
     "develop": "compose._render",
+    "outline": "compose._outline",
+    "NeedsWeights": "compose._outline",
     "like": "compose._render",
     "profiled": "compose._profile",
     "render": "compose._render",

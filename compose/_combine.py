@@ -8,11 +8,12 @@ twice.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from compose._rows import Factors
+    from compose._rows import Factors
 
 __all__ = ["Dare", "Ties", "Truncated"]
 
@@ -23,14 +24,20 @@ class Truncated:
 
     rank: int
 
-    def __call__(self, layer: str, changes: Sequence[Tensor]) -> Tensor:
+    def __call__(self, layer: str, changes: "Sequence[Tensor]") -> "Tensor":
+        import torch
+
         total = torch.stack(list(changes)).sum(0)
         left, sizes, right = torch.linalg.svd(total.flatten(1), full_matrices=False)
         k = self.rank
         return ((left[:, :k] * sizes[:k]) @ right[:k]).view(total.shape)
 
-    def of_factors(self, total: Factors) -> Factors:
+    def of_factors(self, total: "Factors") -> "Factors":
         """The same of a sum in float32 whose rank is small, at a hundredth of the cost."""
+        import torch
+
+        from compose._rows import Factors
+
         k = self.rank
         if total.up.shape[1] <= k:
             return total
@@ -51,7 +58,9 @@ class Ties:
 
     density: float
 
-    def __call__(self, layer: str, changes: Sequence[Tensor]) -> Tensor:
+    def __call__(self, layer: str, changes: "Sequence[Tensor]") -> "Tensor":
+        import torch
+
         trimmed = torch.stack([_largest(change, self.density) for change in changes])
         plus = trimmed.sum(0) >= 0
         agreeing = torch.where(plus, trimmed > 0, trimmed < 0)
@@ -68,7 +77,9 @@ class Dare:
     density: float
     seed: int
 
-    def __call__(self, layer: str, changes: Sequence[Tensor]) -> Tensor:
+    def __call__(self, layer: str, changes: "Sequence[Tensor]") -> "Tensor":
+        import torch
+
         # Of 32 bits, because PyTorch's generator on the CPU takes no notice of higher ones.
         seed = zlib.crc32(f"{self.seed} {layer}".encode())
         generator = torch.Generator().manual_seed(seed)
@@ -80,7 +91,7 @@ class Dare:
         return total
 
 
-def _largest(change: Tensor, density: float) -> Tensor:
+def _largest(change: "Tensor", density: float) -> "Tensor":
     """The change with all but its largest entries zero; none that is as large as one left out."""
     sizes = change.abs()
     dropped = sizes.numel() - int(density * sizes.numel())

@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image, ImageColor, ImageDraw
-from torch import Tensor
 
-from compose._fold import entry_sums, ingredients
 from compose._method import Call, Eps, Ingredient, Method, Mix, Plan, record
-from compose._words import taking_turns
 from compose.merge import Merge
-from studio.adapter import Adapter, load_adapter
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.adapter import Adapter
     from studio.base import Base
     from studio.shot import Shot
 
-__all__ = ["Pass", "Schedule", "schedule"]
+__all__ = ["Pass", "Schedule", "method_of", "schedule", "scheduled", "steps_of"]
 
 # What a pass that reuses deep features costs of a full one, estimated for SD 1.5 at 512 pixels.
 SHALLOW = 0.35
@@ -124,6 +122,10 @@ def schedule(shot: "Shot", base: "Base | None" = None) -> Schedule:
     A second-order scheduler has all of it done twice. base: leaves out the layers that it lacks;
     DoRA needs it. Raises BadInput as rendering does.
     """
+    from compose._fold import ingredients  # PyTorch with all of them
+    from compose._words import taking_turns
+    from studio.adapter import Adapter, load_adapter
+
     shot.check()
     if base is not None:
         shot = shot.settled(base)
@@ -133,35 +135,60 @@ def schedule(shot: "Shot", base: "Base | None" = None) -> Schedule:
             for one, strength in shot.adapters
         ]
     )
-    method = Merge() if shot.method is None else shot.method
-    if not isinstance(method, Method):
-        raise BadInput(f"method: {method!r} is not a method of compose.")
+    method, steps = method_of(shot), steps_of(shot)
     method.check([adapter for adapter, _ in pairs])
     mixed: Sequence[Ingredient] = (
         [_OnNothing(*pair) for pair in pairs] if base is None else ingredients(base, pairs)
     )
-    steps = shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
     plan = method.prepare(mixed, steps)
     calls = record(plan, steps)
+    names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
+    return scheduled(names, mixed, calls, _weights(plan, calls))
+
+
+def method_of(shot: "Shot") -> Method:
+    """The shot's method; BadInput where it is none."""
+    method = Merge() if shot.method is None else shot.method
+    if not isinstance(method, Method):
+        raise BadInput(f"method: {method!r} is not a method of compose.")
+    return method
+
+
+def steps_of(shot: "Shot") -> int:
+    """The steps that are made: with a picture to start from the last part of the schedule."""
+    return shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
+
+
+def scheduled(
+    names: Sequence[str],
+    mixed: Sequence[Ingredient],
+    calls: list[list[Call]],
+    weights: list[list[float]],
+) -> Schedule:
+    """What was asked for at each step, and what each answer counted, as a schedule."""
     passes = tuple(
         tuple(_pass(call, weight, mixed) for call, weight in zip(*step, strict=True))
-        for step in zip(calls, _weights(plan, calls), strict=True)
+        for step in zip(calls, weights, strict=True)
     )
     layers = {layer for one in mixed for layer in one.changed() if layer.startswith("unet.")}
-    return Schedule(_named(pairs), tuple(sorted(layers, key=_depth)), passes)
+    # The numbers are those that methods' options call adapters by.
+    named = tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
+    return Schedule(named, tuple(sorted(layers, key=_depth)), passes)
 
 
 @dataclass(frozen=True)
 class _OnNothing:
     """An adapter without a base; see _method.Ingredient."""
 
-    adapter: Adapter
+    adapter: "Adapter"
     strength: float
 
     def changed(self) -> list[str]:
         return list(self.adapter.deltas)
 
-    def change(self, layer: str) -> Tensor:
+    def change(self, layer: str) -> "Tensor":
+        import torch
+
         delta = self.adapter.deltas[layer]
         if getattr(delta, "magnitude", None) is not None:
             raise BadInput("An adapter is DoRA, whose change depends on the weights: give a base.")
@@ -169,11 +196,15 @@ class _OnNothing:
             return delta.dense(torch.zeros(delta.shape)).detach()
 
     def size(self, layer: str, k: int) -> tuple[float, float]:
+        from compose._fold import entry_sums
+
         return entry_sums(self.change(layer), k)
 
 
 def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
     """What each pass counts in its step: the k-th pass is answered with the k-th unit vector."""
+    import torch
+
     most = max(map(len, calls), default=0)
     units = torch.eye(most).view(most, 1, 1, 1, most)
     return [
@@ -182,10 +213,10 @@ def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
     ]
 
 
-def _answering(units: Tensor) -> Eps:
+def _answering(units: "Tensor") -> Eps:
     answers = iter(units)
 
-    def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
+    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
         return next(answers)
 
     return eps
@@ -200,12 +231,6 @@ def _pass(call: Call, weight: float, mixed: Sequence[Ingredient]) -> Pass:
                 worn = layers.setdefault(part.adapter, {})
                 worn[layer] = worn.get(layer, 0.0) + part.strength
     return Pass(layers, weight, call.reuse is not None)
-
-
-def _named(pairs: Sequence[tuple[Adapter, float]]) -> tuple[str, ...]:
-    """The adapters' names behind the numbers that methods' options call them by."""
-    names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
-    return tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
 
 
 def _depth(layer: str) -> tuple[int, list[tuple[int, str]]]:

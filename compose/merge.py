@@ -91,7 +91,7 @@ class Merge:
         if self.combination in ("linear", "cat"):
             return None
 
-        from compose._combine import Dare, Ties, Truncated  # PyTorch with it
+        from compose._combine import Dare, Ties, Truncated
 
         match self.combination:
             case "svd":
