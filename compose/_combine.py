@@ -2,7 +2,7 @@
 
 Named after peft's combinations and computed on the whole dW: peft's `linear`, `ties` and `dare`
 work on the factors, which brings in cross terms B_i A_j, and its `svd` forms count alpha / rank
-twice.
+twice. PyTorch is imported where it computes, since a schedule is told without.
 """
 
 import zlib

@@ -15,6 +15,7 @@ from studio.lanes import report_job
 from studio.shot import save_picture
 from studio.workspace import next_picture
 from ui._queue import Drawing
+from ui._roll import keep_roll, roll_of
 from ui._shift import Account, Shift
 
 __all__ = ["draw"]
@@ -43,6 +44,8 @@ def draw(shift: Shift, job: Job, *, between: Callable[[float], None] | None = No
             account.step, account.seconds = len(made), account.seconds + spent
         if between and len(made) < wanted:
             between(spent)
+    if job.kind == "render" and wanted == 1:
+        _keep_roll(shift, drawing)
     account.write(at_once=True)
     return "done"
 
@@ -67,6 +70,17 @@ def _draw_one(account: Account, drawing: Drawing, number: int) -> Path | State:
     except BadInput as error:
         raise BadInput(f"picture {number + 1}: {error}" if several else str(error)) from error
     return save_picture(picture, next_picture(shift.space, shot.prompt), shot, base)
+
+
+def _keep_roll(shift: Shift, drawing: Drawing) -> None:
+    """Leave the schedule for pages where only the weights tell it, which are at hand here."""
+    shot = drawing.shot(0)
+    try:
+        compose.outline(shot)
+    except compose.NeedsWeights:
+        base = shift.desk.base(shot.base, drawing.loading)
+        found = compose.schedule(shift.desk.settled(shot, base), base)
+        keep_roll(shift.space, shot, roll_of(found))
 
 
 def _denoise(

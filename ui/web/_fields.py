@@ -13,7 +13,7 @@ from gradio.components import Component
 from studio.errors import BadInput
 from ui._form import Field, Form, fields_of
 
-__all__ = ["values", "widgets"]
+__all__ = ["filled", "values", "widgets"]
 
 
 def widgets(form: Form) -> dict[str, Component]:
@@ -35,6 +35,11 @@ def values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def filled(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the widgets show for these values of the fields; empty where a default holds."""
+    return {field.name: _shown(field, form, given) for field in fields_of(form)}
+
+
 def _widget(field: Field, form: Form) -> Component:
     label = field.name.replace("_", " ").capitalize()
     info = field.help[:1].upper() + field.help[1:]
@@ -49,6 +54,18 @@ def _widget(field: Field, form: Form) -> Component:
         return gr.Dropdown(list(field.choices), label=label, info=info, value=value)
     # Numbers too: an empty gr.Number is a zero.
     return gr.Textbox(label=label, info=info, placeholder=shown)
+
+
+def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
+    value = given.get(field.name, field.default)
+    usual = field.name not in given or (value == field.default and field.name not in form.defaults)
+    if field.many:
+        return ", ".join(map(str, value or ()))
+    if field.type is bool:
+        return bool(value)
+    if field.choices:
+        return None if usual and field.name in form.defaults else value
+    return "" if usual or value is None else str(value)
 
 
 def _value(field: Field, value: Any) -> Any:

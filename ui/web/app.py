@@ -23,6 +23,7 @@ from ui._workers import workers
 from ui.web._download import web_folder
 from ui.web._guard import Guard, is_loopback
 from ui.web._look import CSS, theme
+from ui.web._mix_look import MIX
 from ui.web._page import Page
 from ui.web._status import status
 from ui.web._train_look import CSS as TRAIN_CSS
@@ -83,7 +84,7 @@ def serve(
             max_file_size=LARGEST_UPLOAD,
             footer_links=["api"],
             theme=theme(),
-            css=CSS + TRAIN_CSS,
+            css=CSS + TRAIN_CSS + MIX,
             ssr_mode=False,
             app_kwargs={"middleware": [_guard(space, here=is_loopback(host))]},
         )

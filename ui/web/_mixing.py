@@ -1,0 +1,444 @@
+"""What happens on the tab Mix: its handlers, each of which reads the workspace or queues a job."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import compose
+from studio.errors import BadInput
+from studio.jobs import Job, get_job, list_jobs, live_picture, stop_job
+from studio.shot import picture_sha256, read_recipe
+from studio.workspace import (
+    Workspace,
+    add_upload,
+    delete_picture,
+    get_adapter,
+    get_picture,
+    get_set,
+    list_pictures,
+    new_set,
+    undelete,
+)
+from ui._queue import queue_pictures
+from ui._roll import kept_roll, roll_of
+from ui.web._compare import axes, every_method, grid, suggested
+from ui.web._frames import caption, cell_grid, empty, failed, frame, history, made, note, notice
+from ui.web._mix_parts import Given, Parts, Update, fill, loading_in, mix_of, settings_in
+from ui.web._page import Page
+from ui.web._parameters import recipe_from_picture
+from ui.web._picking import pick, put_back
+from ui.web._score import score, untold
+from ui.web._settings import (
+    OURS,
+    Settings,
+    recipe_of,
+    recipe_of_queued,
+    settings_of,
+    shot_of,
+)
+
+__all__ = ["Mixing"]
+
+STARTS = "start pictures"  # the set of uploads that keeps what pictures were started from
+PAGE = 24  # pictures of the history at first, and more each time
+EMPTY = "Press Draw to make a picture."
+NO_WEIGHTS = "This method goes by the adapters' weights: who gets which layer is shown once a "
+NO_WEIGHTS += "picture is drawn."
+
+
+class Mixing:
+    """The tab's handlers. Nothing is kept here but the workspace and the components."""
+
+    def __init__(self, page: Page, parts: Parts) -> None:
+        self.page, self.space, self.parts = page, page.space, parts
+
+    # What is drawn
+
+    def draw(self, given: Given) -> Update:
+        """The button: a picture of these settings, of a new seed where none is kept."""
+        settings = self._settings(given)
+        if not given[self.parts.lock]:
+            settings = replace(settings, seed=secrets.randbelow(2**31))
+        return self._queue(given, [settings]) | {self.parts.seed: settings.seed}
+
+    def change(self, given: Given) -> Update:
+        """After any change: what depends on it, and a picture if one is drawn of every change."""
+        settings = self._settings(given)
+        update = self._depending(settings, given)
+        return update | self._auto(given, settings)
+
+    def change_base(self, given: Given) -> Update:
+        """Another base: other adapters fit, and a large one is not drawn on at every change."""
+        settings, quick = self._settings(given), given[self.parts.base] in OURS
+        update = mix_of(self.parts, self.space, settings.picked, settings.base)
+        update |= {self.parts.auto: quick} | self._depending(settings, given)
+        return update | self._auto({**given, self.parts.auto: quick}, settings)
+
+    def stop(self, given: Given) -> Update:
+        """End what this page has asked for."""
+        if given[self.parts.job] is not None:
+            with suppress(BadInput):  # it is done by now
+                stop_job(self.space, given[self.parts.job])
+        return {self.parts.timer: gr.Timer(active=True)}
+
+    def compare_methods(self, given: Given) -> Update:
+        """The picture under every method."""
+        settings = self._settings(given)
+        return self._queue(given, every_method(settings, self._check))
+
+    def compare_grid(self, given: Given) -> Update:
+        """The picture with every value of one or two things."""
+        parts = self.parts
+        columns = given[parts.column], given[parts.columns]
+        rows = given[parts.row], given[parts.rows]
+        return self._queue(given, grid(self._settings(given), columns, rows))
+
+    def suggest(self, given: Given) -> Update:
+        """Values for the columns, when something else is to vary there."""
+        return {self.parts.columns: suggested(self._settings(given), given[self.parts.column])}
+
+    def suggest_rows(self, given: Given) -> Update:
+        """The same for the rows."""
+        return {self.parts.rows: suggested(self._settings(given), given[self.parts.row])}
+
+    # What is shown of it
+
+    def look(self, given: Given) -> Update:
+        """How the page's job stands; nothing where that is what is shown already."""
+        parts = self.parts
+        if given[parts.job] is None:
+            return {parts.timer: gr.Timer(active=False)}
+        job = get_job(self.space, given[parts.job])
+        live = live_picture(self.space, job.id) if job.state == "running" else None
+        seen = f"{job.id} {job.state} {job.phase} {job.step} {len(job.results)} {job.stopping}"
+        seen += f" {_changed(live)}"
+        if seen == given[parts.seen]:
+            return _nothing(parts)
+        over = job.state not in ("queued", "running")
+        return (
+            self._shown(job, live) | (self._ended(job, given) if over else {}) | {parts.seen: seen}
+        )
+
+    def _shown(self, job: Job, live: Path | None) -> Update:
+        parts = self.parts
+        update: Update = {parts.note: caption(job)}
+        several = len(_shots(job)) > 1
+        if job.state == "failed":
+            update[parts.frame] = failed(job.error, job.advice)
+        elif several:
+            update[parts.frame] = cell_grid(self.space, job, live)
+        elif job.results:
+            with suppress(BadInput):  # deleted, and shown as it was
+                update |= self._picture(job.results[0])
+        elif live and (picture := _forming(live)):
+            update[parts.frame] = picture
+        return update
+
+    def _ended(self, job: Job, given: Given) -> Update:
+        parts = self.parts
+        update: Update = {parts.timer: gr.Timer(active=False), parts.stop: _off()}
+        settings = self._settings(given)
+        return update | {parts.score: self._score(settings)} | self._history(given[parts.many])
+
+    def _picture(self, id: str) -> Update:
+        """One finished picture."""
+        path = get_picture(self.space, id).path
+        return {
+            self.parts.frame: frame(path, alt=path.stem.partition("-")[2]),
+            self.parts.opened: id,
+            self.parts.delete: gr.Button(interactive=True),
+        }
+
+    def _history(self, many: int) -> Update:
+        found = list_pictures(self.space, limit=many + 1)
+        shown = history(self.space, found[:many], more=len(found) > many)
+        return {self.parts.history: shown}
+
+    # The page as a whole
+
+    def load(self) -> Update:
+        """The page as it was left: the last picture that was asked for, perhaps still forming."""
+        job = next(iter(list_jobs(self.space, kinds=("render",), limit=1)), None)
+        settings, known = Settings(), False
+        if job is not None:
+            found, amiss = settings_of(self.space, recipe_of_queued(_shots(job)[0]))
+            known = not amiss
+            settings = found if known else settings
+        update = fill(self.parts, self.space, settings) | self._history(PAGE)
+        update |= self._depending(settings, {})
+        update |= {self.parts.auto: settings.base in OURS, self.parts.seen: ""}
+        if job is None or not known:
+            return update
+        update |= {
+            self.parts.job: job.id,
+            self.parts.asked: (shot_of(self.space, settings), job.arguments["loading"]),
+            self.parts.timer: gr.Timer(active=True),
+            self.parts.stop: gr.Button(interactive=job.state in ("queued", "running")),
+        }
+        return update | self._shown(job, None)
+
+    def enter(self, given: Given, event: gr.SelectData) -> Update:
+        """The tab is opened: what others have made meanwhile, and a first picture."""
+        if event.value != "Mix":
+            return _nothing(self.parts)
+        if given[self.parts.seen] is None:
+            return {self.parts.open: True}
+        settings = self._settings(given)
+        update = mix_of(self.parts, self.space, settings.picked, settings.base)
+        update |= self._history(given[self.parts.many])
+        return update | self._first(given, settings)
+
+    def begin(self, given: Given) -> Update:
+        """The page is loaded: a first picture, if the tab was opened before."""
+        return (
+            self._first(given, self._settings(given))
+            if given[self.parts.open]
+            else _nothing(self.parts)
+        )
+
+    def _first(self, given: Given, settings: Settings) -> Update:
+        nothing_yet = given[self.parts.job] is None and given[self.parts.opened] is None
+        return {self.parts.open: True} | (self._auto(given, settings) if nothing_yet else {})
+
+    def add(self, given: Given, event: gr.EventData) -> Update:
+        """An adapter of the library comes into the mix, its trigger into the prompt."""
+        return self._add(given, [str(event.name)])
+
+    def add_sent(self, given: Given) -> Update:
+        """Adapters that another tab sends; those in the mix already stay as they are."""
+        there = {one.name for one in given[self.parts.picked]}
+        names = [name for name in given[self.page.adapters] if name not in there]
+        update = self._add(given, names) if names else {}
+        return update | {self.page.adapters: []}
+
+    def _add(self, given: Given, names: Sequence[str]) -> Update:
+        settings = self._settings(given)
+        for name in names:
+            picked, prompt = pick(settings.picked, settings.prompt, get_adapter(self.space, name))
+            settings = replace(settings, picked=picked, prompt=prompt)
+        return self._mixed(given, settings)
+
+    def remove(self, given: Given, place: int) -> Update:
+        """An adapter leaves the mix, and its trigger the prompt."""
+        settings = self._settings(given)
+        picked, prompt = put_back(settings.picked, settings.prompt, place)
+        return self._mixed(given, replace(settings, picked=picked, prompt=prompt))
+
+    def _mixed(self, given: Given, settings: Settings) -> Update:
+        update = mix_of(self.parts, self.space, settings.picked, settings.base)
+        update |= {self.parts.prompt: settings.prompt} | self._depending(settings, given)
+        return update | self._auto(given, settings)
+
+    # Settings from elsewhere
+
+    def reopen(self, given: Given, event: gr.EventData) -> Update:
+        """A picture of the history with its settings; or more of the history."""
+        if event.name == "more":
+            many = given[self.parts.many] + PAGE
+            return {self.parts.many: many} | self._history(many)
+        path = get_picture(self.space, str(event.name)).path
+        recipe = read_recipe(path)
+        update = self._open(given, recipe, draw=False) | self._picture(str(event.name))
+        return update | {self.parts.note: made(recipe, path)}
+
+    def open_file(self, given: Given) -> Update:
+        """A PNG from anywhere: its settings."""
+        parts = self.parts
+        if not (path := given[parts.dropped]):
+            return _nothing(parts)
+        recipe, amiss = recipe_from_picture(path)
+        return self._open(given, recipe, draw=True, amiss=amiss) | {parts.dropped: None}
+
+    def open_sent(self, given: Given) -> Update:
+        """Settings that another tab sends."""
+        recipe = given[self.page.recipe]
+        update = self._open(given, recipe, draw=True) if recipe else {}
+        return update | {self.page.recipe: None}
+
+    def _open(
+        self,
+        given: Given,
+        recipe: Mapping[str, object],
+        *,
+        draw: bool,
+        amiss: Sequence[str] = (),
+    ) -> Update:
+        parts = self.parts
+        settings, absent = settings_of(self.space, recipe)
+        said = [*amiss, *absent]
+        update = fill(parts, self.space, settings) | self._depending(settings, given)
+        update[parts.notice] = gr.HTML(notice(said), visible=bool(said))
+        auto = settings.base in OURS and bool(given[parts.auto])
+        update |= {parts.auto: auto, parts.lock: True}
+        if draw and auto and not said:
+            return update | self._auto({**given, parts.auto: auto}, settings)
+        # Nothing forms now: what is shown is that picture, or none.
+        self._let_go(given)
+        asked = None if said else (shot_of(self.space, settings), loading_in(parts, given))
+        update |= {parts.job: None, parts.asked: asked, parts.stop: _off()}
+        return update | ({parts.frame: empty(EMPTY), parts.opened: None} if draw else {})
+
+    def send(self, given: Given) -> Update:
+        """These settings to Batch."""
+        recipe = recipe_of(self.space, self._settings(given))
+        return {self.page.shot: recipe, self.page.tabs: gr.Tabs(selected="batch")}
+
+    def delete(self, given: Given) -> Update:
+        """The picture shown goes to the trash."""
+        parts = self.parts
+        if not given[parts.opened]:
+            return _nothing(parts)
+        deleted = delete_picture(self.space, given[parts.opened])
+        return {
+            parts.deleted: (deleted, given[parts.opened]),
+            parts.opened: None,
+            parts.delete: _off(),
+            parts.undo: gr.Button(visible=True),
+            parts.frame: empty("Deleted."),
+            parts.note: note(""),
+        } | self._history(given[parts.many])
+
+    def undo(self, given: Given) -> Update:
+        """It comes back."""
+        parts = self.parts
+        if not given[parts.deleted]:
+            return _nothing(parts)
+        path = undelete(self.space, given[parts.deleted][0])
+        update = self._picture(f"{path.parent.name}/{path.name}")
+        update |= {parts.deleted: None, parts.undo: gr.Button(visible=False)}
+        return update | self._history(given[parts.many])
+
+    # What they share
+
+    def _settings(self, given: Given) -> Settings:
+        settings = settings_in(self.parts, given)
+        return replace(settings, start=_kept_start(self.space, settings.start))
+
+    def _check(self, settings: Settings) -> None:
+        with suppress(compose.NeedsWeights):
+            compose.outline(shot_of(self.space, settings))
+
+    def _depending(self, settings: Settings, given: Given) -> Update:
+        """What is shown by the settings alone."""
+        parts, found = self.parts, axes(settings)
+        names = {axis for _, axis in found}
+        update: Update = {parts.score: self._score(settings)}
+        for name, group in parts.groups.items():
+            update[group] = gr.Group(visible=name == settings.method)
+        for axis, usual in ((parts.column, "method"), (parts.row, "nothing")):
+            now = given.get(axis)
+            update[axis] = gr.update(choices=found, value=now if now in names else usual)
+        if not given:
+            update[parts.columns] = suggested(settings, "method")
+        return update
+
+    def _score(self, settings: Settings) -> str:
+        """The schedule of what stands there, or why there is none."""
+        shot = shot_of(self.space, settings)
+        steps = shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
+        try:
+            return score(roll_of(compose.outline(shot)))
+        except compose.NeedsWeights:
+            kept = kept_roll(self.space, shot)
+            return score(kept) if kept else untold(steps, NO_WEIGHTS)
+        except BadInput as error:
+            return untold(steps, str(error))
+
+    def _auto(self, given: Given, settings: Settings) -> Update:
+        """A picture of a change where that is wished for, unless a comparison is being drawn."""
+        parts = self.parts
+        asked = (shot_of(self.space, settings), loading_in(parts, given))
+        if not given[parts.auto] or asked == given[parts.asked] or self._comparing(given):
+            return {}
+        return self._queue(given, [settings])
+
+    def _queue(self, given: Given, wanted: Sequence[Settings]) -> Update:
+        """Ask for pictures, in the place of what this page asked for before."""
+        parts = self.parts
+        shots = [shot_of(self.space, settings) for settings in wanted]
+        loading = loading_in(parts, given)
+        self._let_go(given)
+        if said := self._refused(wanted):
+            none = {parts.job: None, parts.asked: None, parts.stop: _off()}
+            return none | {parts.frame: failed(said), parts.note: note("Not drawn")}
+        job = queue_pictures(self.space, shots, loading=loading)
+        return {
+            parts.job: job.id,
+            parts.seen: "",
+            parts.asked: (shots[0], loading) if len(shots) == 1 else None,
+            parts.note: caption(job),
+            parts.notice: gr.HTML(visible=False),
+            parts.stop: gr.Button(interactive=True),
+            parts.timer: gr.Timer(active=True),
+        }
+
+    def _let_go(self, given: Given) -> None:
+        if given[self.parts.job] is not None:
+            with suppress(BadInput):  # it has ended
+                stop_job(self.space, given[self.parts.job])
+
+    def _refused(self, wanted: Sequence[Settings]) -> str:
+        """Why the first of these that cannot be drawn cannot be, as far as headers tell."""
+        try:
+            for settings in wanted:
+                self._check(settings)
+        except BadInput as error:
+            return str(error)
+        return ""
+
+    def _comparing(self, given: Given) -> bool:
+        if given[self.parts.job] is None:
+            return False
+        job = get_job(self.space, given[self.parts.job])
+        return job.state in ("queued", "running") and len(_shots(job)) > 1
+
+
+def _shots(job: Job) -> list[Mapping[str, Any]]:
+    shots = job.arguments["shots"]
+    assert isinstance(shots, list)
+    return [shot for shot in shots if isinstance(shot, dict)]
+
+
+def _changed(live: Path | None) -> int:
+    """When a forming picture was written; it may be gone by now."""
+    try:
+        return live.stat().st_mtime_ns if live else 0
+    except FileNotFoundError:
+        return 0
+
+
+def _forming(live: Path) -> str:
+    """Its frame; "" where it is gone by now."""
+    try:
+        return frame(live, alt="The picture, forming", forming=True)
+    except FileNotFoundError:
+        return ""
+
+
+def _nothing(parts: Parts) -> Update:
+    """An update that changes nothing."""
+    return {parts.open: gr.skip()}
+
+
+def _off() -> gr.Button:
+    return gr.Button(interactive=False)
+
+
+def _kept_start(space: Workspace, path: str | None) -> str | None:
+    """A picture to start from, where it stays: what was dropped in is gone by tomorrow."""
+    if not path or Path(path).resolve().is_relative_to(space.uploads):
+        return path or None
+    stem = picture_sha256(path)[:16]
+    try:
+        kept = get_set(space, STARTS)
+    except BadInput:
+        kept = new_set(space, STARTS)
+    for one in kept.pictures:
+        if Path(one.name).stem == stem:
+            return str(one.path)
+    return str(add_upload(space, kept.name, path, name=f"{stem}.png").path)
