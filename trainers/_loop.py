@@ -36,6 +36,7 @@ from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers._run import Log, State, full_disk
 from trainers._speed import note, settings_of
 from trainers._text import read_captions
+from trainers._together import Together, together
 
 __all__ = ["Training", "run_job"]
 
@@ -43,42 +44,49 @@ __all__ = ["Training", "run_job"]
 def run_job(job: Job) -> Generator[Progress, None, None]:
     """Do a training from where it stands to its end; a checkpoint is written when it is left."""
     with full_disk(job.run), _lent(job.base, checkpointing=job.recipe.checkpointing):
-        yield job.begin()
-        job = yield from with_class(job)
+        recipe = job.recipe
+        group = together(job.base.device, pictures=recipe.batch * recipe.accumulation)
+        group.wait()  # all have looked for a free folder
+        with group.first_first():
+            yield job.begin()
+            job = yield from with_class(job)
         cache = job.cache()
         for done, total in cache.fill(job.captions()):
             yield Encoded(done, total)
-        training = Training(job, cache)
-        log = Log(job.run.log, keep=training.done)
+        training = Training(job, cache, group)
+        log = Log(job.run.log, keep=training.done) if group.first else None
         worn = attach(job.base.layers(), job.deltas)
-        with closing(log), worn, spoken(job.base, job.embeddings):
+        with closing(log) if log else nullcontext(), worn, spoken(job.base, job.embeddings):
             yield from _steps(job, training, log)
 
 
-def _steps(job: Job, training: "Training", log: Log) -> Iterator[Progress]:
+def _steps(job: Job, training: "Training", log: Log | None) -> Iterator[Progress]:
     recipe, saved = job.recipe, training.done
     plan = islice(planned(job), training.done * recipe.accumulation, None)
     try:
         while training.done < recipe.steps:
             step = training.take(list(islice(plan, recipe.accumulation)))
-            log.write(
-                {"step": step.step, "loss": step.loss, "lr": step.lr, "seconds": step.seconds}
-            )
+            if log:
+                log.write(
+                    {"step": step.step, "loss": step.loss, "lr": step.lr, "seconds": step.seconds}
+                )
             yield step
             if step.step == recipe.steps:
                 break
+            if not training.group.first:
+                continue
             if recipe.sample_every and step.step % recipe.sample_every == 0 and job.draw:
                 yield training.sample()
             if recipe.save_every and step.step % recipe.save_every == 0:
                 saved = step.step
                 yield training.save()
-        if job.draw:
+        if job.draw and training.group.first:
             yield training.sample()  # the first of them is the adapter's preview
         finished = training.finish()
         saved = training.done
         yield finished
     finally:
-        if training.sound and training.done > saved:
+        if training.sound and training.done > saved and training.group.first:
             training.save()
         training.note()
 
@@ -86,7 +94,8 @@ def _steps(job: Job, training: "Training", log: Log) -> Iterator[Progress]:
 class Training:
     """What the steps of one training share and change."""
 
-    def __init__(self, job: Job, cache: Cache) -> None:
+    def __init__(self, job: Job, cache: Cache, group: Together) -> None:
+        self.group = group
         self.job, self.cache, self.base, self.recipe = job, cache, job.base, job.recipe
         self.accelerator = _accelerator(self.base, job.precision)
         groups = parameter_groups(job.trained, self.recipe)
@@ -159,11 +168,18 @@ class Training:
         total = torch.zeros((), device=self.base.device)
         # Dropout draws from the global generators: seeded for the step, then put back.
         with torch.random.fork_rng(devices):
-            torch.manual_seed(generator_for(self.recipe.seed, "dropout", self.done).initial_seed())
+            seed = generator_for(self.recipe.seed, "dropout", self.done).initial_seed()
+            torch.manual_seed(seed + self.group.number)
+            start = 0
             for numbers, generator, weight in passes:
-                loss = weight * self._loss(numbers, generator) / len(batches)
-                self.accelerator.backward(loss)
-                total += loss.detach()
+                own = self.group.own(start, len(numbers))
+                start += len(numbers)
+                if own:
+                    share = len(own) / len(numbers)
+                    loss = weight * share * self._loss(numbers, generator, own) / len(batches)
+                    self.accelerator.backward(loss)
+                    total += loss.detach()
+        self.group.sum(total, self.parameters)
         self._penalise()
         return float(total)
 
@@ -176,10 +192,11 @@ class Training:
             if penalty is not None:
                 self.accelerator.backward(penalty)
 
-    def _loss(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
+    def _loss(self, numbers: Sequence[int], generator: torch.Generator, own: range) -> Tensor:
+        """The mean loss of the pictures at these places of a batch, of which all draw."""
         latents, noise, seen, timesteps = [], [], [], []
         captions, time_ids, masks = [], [], []
-        for number in numbers:
+        for place, number in enumerate(numbers):
             example = self.job.examples[number]
             width, height = (side // self.base.latent_factor for side in example.bucket)
             chance = toss(
@@ -191,6 +208,8 @@ class Training:
                 noise_offset=self.recipe.noise_offset,
                 input_perturbation=self.recipe.input_perturbation,
             )
+            if place not in own:
+                continue
             picture = self.cache.picture(number, chance.variant)
             latents.append(picture.mean + picture.std * chance.posterior)
             noise.append(chance.noise)
@@ -276,6 +295,8 @@ class Training:
     def finish(self) -> Finished:
         """Write the adapter, to the run's folder and to where it was asked for."""
         adapter = replace(self.adapter(), preview=self.preview)
+        if not self.group.first:
+            return Finished(self.job.run.adapter, adapter, self.done, self.seconds)
         path = adapter.save(self.job.run.adapter)
         if self.job.out:
             path = adapter.save(self.job.out)

@@ -32,7 +32,7 @@ def _make_share(plan: Plan, share: Share, *, loading: Mapping[str, object], as_j
     try:
         with bars() as shown:
             left = len(plan.missing())
-            task = shown.add_task("Pictures", total=left, visible=share.first)
+            task = shown.add_task("Pictures", total=left)
             for event in run_batch(plan, loading, share):
                 match event:
                     case Written() if share.count > 1:  # of all processes
@@ -50,8 +50,6 @@ def _make_share(plan: Plan, share: Share, *, loading: Mapping[str, object], as_j
             f"{there} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
         ) from None
     failed = share.gather(failed)
-    if not share.first:
-        return 0  # the launcher looks at all of them, and hears it from the first
     seconds = perf_counter() - begun
     made = len(plan.names) - there - len(failed)
     _tell(plan, failed, there=there, made=made, seconds=seconds, as_json=as_json)

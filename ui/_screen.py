@@ -16,10 +16,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["bars", "print_facts", "print_json", "print_table", "remark", "remarks"]
+__all__ = ["bars", "hush", "print_facts", "print_json", "print_table", "remark", "remarks"]
 
 remarks = Console(stderr=True, highlight=False)
 _results = Console(highlight=False)
+
+
+def hush() -> None:
+    """Say nothing any more, but what went wrong: another process speaks for this one."""
+    remarks.quiet = _results.quiet = True
 
 
 def remark(text: str) -> None:
@@ -29,6 +34,8 @@ def remark(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print a result for programs."""
+    if _results.quiet:
+        return
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 

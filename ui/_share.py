@@ -1,4 +1,4 @@
-"""The part of a batch that this process makes, where a launcher started several of them.
+"""This process among several that a launcher started, and the part of a batch that it makes.
 
 `accelerate launch` and `torchrun` tell a process its number by its environment. Whole groups are
 dealt out, so that a picture's bits are the same with any number of processes.
@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+from ui._screen import hush
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -57,7 +59,7 @@ def sharing(device: object) -> Iterator[Share]:
     """This process among those that were launched together; ALONE where there are no others.
 
     device: that the base is to be on, such as "auto" or "cpu". A process takes the GPU of its own
-    number for it.
+    number for it. Only the first speaks.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield ALONE
@@ -66,6 +68,8 @@ def sharing(device: object) -> Iterator[Share]:
     from accelerate import PartialState
 
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    if state.process_index:
+        hush()
     try:
         yield Share(state.process_index, state.num_processes, state)
     finally:

@@ -19,6 +19,7 @@ from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started
 from ui._asked import Asked
 from ui._loading import flags, open_base
 from ui._screen import bars, print_facts, print_json, remark
+from ui._share import sharing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,11 +44,13 @@ def start_run(asked: Asked, *, as_json: bool) -> None:
     """Train from the start, or as a recipe says."""
     # All that can be known without the base, before the long work of opening it.
     pictures = asked.check()
-    opened = asked.open()
-    progress = asked.train(opened, draw=draw_with(opened))
-    remark(f"This will take {asked.estimate(opened, pictures=pictures)}.")
     again = f"studio train {asked.kind} {flags(asked.loading)}--resume"
-    _report(follow(progress, said=f"Training {asked.words!r}", resume_with=again), as_json=as_json)
+    with sharing(asked.loading.get("device", "auto")):
+        opened = asked.open()
+        progress = asked.train(opened, draw=draw_with(opened))
+        remark(f"This will take {asked.estimate(opened, pictures=pictures)}.")
+        trained = follow(progress, said=f"Training {asked.words!r}", resume_with=again)
+        _report(trained, as_json=as_json)
 
 
 def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
@@ -75,10 +78,11 @@ def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
     """Go on with a training that was stopped."""
     then = trainers.base_of(run)
-    opened = open_base(then.pop("source"), then | dict(loading))
-    progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
     again = f"studio train {name} {flags(loading)}--resume"
-    _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
+    with sharing(loading.get("device", "auto")):
+        opened = open_base(then.pop("source"), then | dict(loading))
+        progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
+        _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
 
 
 def draw_with(base: "Base") -> "Callable[[str, int], Image]":
