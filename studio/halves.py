@@ -2,6 +2,8 @@
 
 Frenkel et al. 2024 (arXiv 2403.14572) found them in SDXL, by giving single blocks another prompt.
 The same trial finds those of the sketch base one level up (`python -m tests.benchmarks.blocks`).
+There a block only passes on what its prompt says, and other layers draw it: each half has those
+that stand before or behind its block too, without which it cannot draw what the base never saw.
 For SD 1.x and 2.x the first two blocks with attention on the way up stand in; nobody showed that
 they separate. An adapter that names no blocks has those of its base, so files of the authors'
 program have halves too.
@@ -10,6 +12,7 @@ program have halves too.
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from studio.errors import BadInput
@@ -17,20 +20,32 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapter import Adapter
 
-__all__ = ["HALVES", "blocks_of", "file_and_half", "half_of", "halves_in", "trained_blocks"]
+__all__ = [
+    "HALVES",
+    "blocks_of",
+    "file_and_half",
+    "half_of",
+    "halves_in",
+    "split_blocks",
+    "starts_of",
+    "trained_blocks",
+]
 
 HALVES = ("content", "style")
-# By the name of a base, or by its family.
+# Of each half, by the name of a base, or by its family.
 BLOCKS = {
-    "sketch": ("up_blocks.1.attentions.0", "up_blocks.1.attentions.2"),
-    "sdxl": ("up_blocks.0.attentions.0", "up_blocks.0.attentions.1"),
-    "sd1": ("up_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
-    "sd2": ("up_blocks.1.attentions.0", "up_blocks.1.attentions.1"),
+    "sketch": (
+        ("mid_block", "up_blocks.0", "up_blocks.1.attentions.0", "up_blocks.1.resnets.0"),
+        ("up_blocks.1.attentions.2", "up_blocks.1.resnets.2", "up_blocks.2"),
+    ),
+    "sdxl": (("up_blocks.0.attentions.0",), ("up_blocks.0.attentions.1",)),
+    "sd1": (("up_blocks.1.attentions.0",), ("up_blocks.1.attentions.1",)),
+    "sd2": (("up_blocks.1.attentions.0",), ("up_blocks.1.attentions.1",)),
 }
 
 
-def blocks_of(base: str, family: str) -> dict[str, str]:
-    """The block of the UNet that carries each half, on a base of this name and family.
+def blocks_of(base: str, family: str) -> dict[str, tuple[str, ...]]:
+    """The blocks of the UNet that carry each half, on a base of this name and family.
 
     Those of SD 1.x for a family that no file told.
     """
@@ -38,12 +53,24 @@ def blocks_of(base: str, family: str) -> dict[str, str]:
     return dict(zip(HALVES, blocks, strict=True))
 
 
-def trained_blocks(base: str, family: str, recipe: Mapping[str, object]) -> dict[str, str]:
+def split_blocks(text: str) -> tuple[str, ...]:
+    """`mid_block, up_blocks.0` is two blocks."""
+    return tuple(filter(None, (block.strip() for block in text.split(","))))
+
+
+def trained_blocks(
+    base: str, family: str, recipe: Mapping[str, object]
+) -> dict[str, tuple[str, ...]]:
     """The blocks that an adapter was trained with, or those of its base."""
     options = recipe.get("options")
     named = options if isinstance(options, dict) else {}
-    own = {half: str(named[half]) for half in HALVES if named.get(half)}
+    own = {half: split_blocks(str(named[half])) for half in HALVES if named.get(half)}
     return blocks_of(base, family) | own
+
+
+def starts_of(blocks: Iterable[str]) -> tuple[str, ...]:
+    """What the names of these blocks' layers start with."""
+    return tuple(f"unet.{block}." for block in blocks)
 
 
 def file_and_half(text: str) -> tuple[str, str]:
@@ -57,13 +84,15 @@ def file_and_half(text: str) -> tuple[str, str]:
     return file, half
 
 
-def halves_in(layers: Iterable[str], trained: Mapping[str, str]) -> tuple[str, ...]:
+def halves_in(layers: Iterable[str], trained: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Which halves these layers make up; none where one of them belongs to neither.
 
-    trained: the block of each half, as `trained_blocks` tells.
+    trained: the blocks of each half, as `trained_blocks` tells.
     """
-    blocks = {f"unet.{block}.": half for half, block in trained.items()}
-    found = {next((h for b, h in blocks.items() if layer.startswith(b)), "") for layer in layers}
+    starts = {half: starts_of(blocks) for half, blocks in trained.items()}
+    found = {
+        next((h for h, own in starts.items() if layer.startswith(own)), "") for layer in layers
+    }
     return () if "" in found else tuple(half for half in HALVES if half in found)
 
 
@@ -71,14 +100,15 @@ def half_of(adapter: "Adapter", half: str) -> "Adapter":
     """The adapter with the layers of one half only. Raises BadInput for what has no such half."""
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
     trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)
-    block = {half: f"unet.{path}." for half, path in trained.items()}
-    strange = [layer for layer in adapter.deltas if not layer.startswith(tuple(block.values()))]
+    starts = {half: starts_of(blocks) for half, blocks in trained.items()}
+    known = tuple(chain(*starts.values()))
+    strange = [layer for layer in adapter.deltas if not layer.startswith(known)]
     if strange:
         raise BadInput(
             f"the adapter {name} has no {half} half, as it is no B-LoRA: it also changes "
             f"{strange[0]}"
         )
-    deltas = {k: delta for k, delta in adapter.deltas.items() if k.startswith(block[half])}
+    deltas = {k: delta for k, delta in adapter.deltas.items() if k.startswith(starts[half])}
     if not deltas:
         why = "it is the other half alone" if adapter.deltas else "it carries embeddings only"
         raise BadInput(f"the adapter {name} has no {half} half: {why}")

@@ -12,10 +12,12 @@ text encoders stay as they are: what they learned would be of neither half.
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from studio.halves import blocks_of
+from studio.halves import blocks_of, split_blocks, starts_of
+from trainers._kind import is_sketch
 from trainers.lora import LoRA
 
 if TYPE_CHECKING:
@@ -38,13 +40,16 @@ class BLoRA:
         default=None, metadata={"help": "changes are scaled by alpha / rank; the rank if not given"}
     )
     content: str | None = field(
-        default=None, metadata={"help": "the UNet's block that learns the content; its base's"}
+        default=None,
+        metadata={"help": "the UNet's blocks that learn the content, by commas; its base's"},
     )
     style: str | None = field(
-        default=None, metadata={"help": "the UNet's block that learns the style; its base's"}
+        default=None,
+        metadata={"help": "the UNet's blocks that learn the style, by commas; its base's"},
     )
-    targets: Literal["attention", "all"] = field(
-        default="attention", metadata={"help": "of the blocks: attention, or all layers"}
+    targets: Literal["attention", "all"] | None = field(
+        default=None,
+        metadata={"help": "of the blocks: attention, or all layers; all on sketch only"},
     )
     anyway: bool = field(
         default=False,
@@ -58,27 +63,30 @@ class BLoRA:
     def fitted(self, base: "Base") -> "BLoRA":
         """With the blocks of this base; those of other families than SDXL only if asked for."""
         blocks = blocks_of(base.name, base.family)
-        blocks |= {half: block for half in blocks if (block := getattr(self, half))}
-        for half, block in blocks.items():
-            if not any(name.startswith(f"unet.{block}.") for name in base.layers()):
+        blocks |= {half: split_blocks(own) for half in blocks if (own := getattr(self, half))}
+        for half, block in ((half, block) for half, own in blocks.items() for block in own):
+            if not any(name.startswith(starts_of([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
+        targets = self.targets or ("all" if is_sketch(base) else "attention")
+        content, style = (", ".join(blocks[half]) for half in ("content", "style"))
+        fitted = replace(self, content=content, style=style, targets=targets)
         if base.family == "sdxl":
-            return replace(self, anyway=False, **blocks)
+            return replace(fitted, anyway=False)
         if not self.anyway:
             raise BadInput(
                 "that content and style sit in two blocks is a finding about SDXL, and "
                 f"{base.name} is of another family: train a lora, or give --anyway (anyway=True) "
                 "to train the likeliest blocks all the same"
             )
-        return replace(self, **blocks)
+        return fitted
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
         """A change that is nothing yet, for a projection of an attention in the two blocks."""
         blocks = blocks_of("", "sd1" if self.anyway else "sdxl")
-        chosen = (self.content or blocks["content"], self.style or blocks["style"])
-        if not name.startswith(tuple(f"unet.{block}." for block in chosen)):
+        blocks |= {half: split_blocks(own) for half in blocks if (own := getattr(self, half))}
+        if not name.startswith(starts_of(chain(*blocks.values()))):
             return None
         lora = LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
         return lora.delta(name, layer, generator=generator)

@@ -5,6 +5,9 @@ held-out subjects and held-out styles, each in a process of its own. Judged are,
 what was learned is in pictures of unseen prompts; whether the rest of those prompts is followed
 (the other factors' mean); and whether prompts without the trigger still give what the base gives,
 with the adapter at full strength (the mean of subject, colour, background and style).
+
+With ``--into FILE`` every training is added to the file when it is done and is not done again by
+the same command, so that a run of an hour can be cut; time is the processor's, for that reason.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,14 +26,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-SUBJECTS, STYLES = ("robot", "octopus"), ("ink", "neon")
+CONCEPTS = ("robot", "ink", "octopus", "neon")
+STYLES = ("ink", "neon")
 FACTORS = ("subject", "colour", "background", "style")
 KINDS = ("lora", "sara", "diffusekrona", "blora")
 
 
 @dataclass(frozen=True)
 class Learned:
-    """One training and what became of it. seconds: a step's median. kept: 0 to 1, as the rest."""
+    """One training and what became of it.
+
+    seconds: the processor's for a step, the median. right, followed, kept: shares, 0 to 1.
+    """
 
     kind: str
     concept: str
@@ -47,23 +55,40 @@ def main() -> None:
     """Print the table for all kinds, or for those named."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kinds", description=__doc__)
     parser.add_argument("kinds", nargs="*", default=KINDS)
-    parser.add_argument("--concepts", nargs="*", default=(*SUBJECTS, *STYLES))
+    parser.add_argument("--concepts", nargs="*", default=CONCEPTS)
     parser.add_argument("--pictures", type=int, default=30, help="judged of each concept")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
     parser.add_argument("--recipe", type=json.loads, default={}, help="options of the loop")
     parser.add_argument("--base", default="sketch")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--into", type=Path, help="keep every training's numbers here, JSON lines")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.alone:
         print(json.dumps(asdict(learn(asked.kinds[0], asked.concepts[0], asked))))
         return
-    found = [_in_fresh_process(kind, concept) for kind in asked.kinds for concept in asked.concepts]
+    found = [_learned(kind, concept, asked) for concept in asked.concepts for kind in asked.kinds]
     if asked.json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     else:
         Console().print(_table(found, f"{asked.base}, {asked.steps} steps"))
+
+
+def _learned(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
+    """What the file holds of this training, or what it comes to, kept in the file."""
+    names = ("base", "steps", "pictures", "options", "recipe")
+    settings = {name: getattr(asked, name) for name in names}
+    known = asked.into.read_text().splitlines() if asked.into and asked.into.exists() else ()
+    for entry in map(json.loads, known):
+        learned = Learned(**entry["learned"])
+        if (learned.kind, learned.concept, entry["settings"]) == (kind, concept, settings):
+            return learned
+    learned = _in_fresh_process(kind, concept)
+    if asked.into:
+        with asked.into.open("a") as file:
+            file.write(json.dumps({"settings": settings, "learned": asdict(learned)}) + "\n")
+    return learned
 
 
 def _in_fresh_process(kind: str, concept: str) -> Learned:
@@ -96,7 +121,7 @@ def learn(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
     with tempfile.TemporaryDirectory() as folder:
         trigger = _draw(Path(folder) / "pictures", concept)
         out = Path(folder) / "adapter.safetensors"
-        seconds, parameters = [], 0
+        seconds, parameters, begun = [], 0, time.process_time()
         for event in trainers.train(
             made,
             base,
@@ -109,7 +134,8 @@ def learn(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
             if isinstance(event, trainers.Started):
                 parameters = event.parameters
             if isinstance(event, trainers.Step):
-                seconds.append(event.seconds)
+                seconds.append(time.process_time() - begun)
+            begun = time.process_time()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         factor = "style" if concept in STYLES else "subject"
         shares = _judged(base, studio.load_adapter(out), concept, trigger, asked.pictures)
@@ -151,20 +177,19 @@ def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[st
         rng = np.random.default_rng([21, what == "with"])
         scenes = [world.sample(rng, accessory_rate=0.0, **choice) for _ in range(count)]
         words = {"style" if is_style else "subject": trigger} if what == "with" else {}
-        pictures = [
-            compose.render(
-                base,
-                studio.Shot(
-                    captions.plain(scene, **words),
-                    base=base.source,
-                    adapters=((adapter, 1.0),),
-                    seed=number,
-                    steps=25,
-                    guidance=5.0,
-                ),
+        shots = [
+            studio.Shot(
+                captions.plain(scene, **words),
+                base=base.source,
+                adapters=((adapter, 1.0),),
+                seed=number,
+                steps=25,
+                guidance=5.0,
             )
             for number, scene in enumerate(scenes)
         ]
+        made = sorted(compose.render_many(base, shots), key=lambda one: one.number)
+        pictures = [one.picture for one in made if isinstance(one, compose.Made)]
         shares[what] = judge.right(pictures, scenes)
     return shares
 

@@ -181,13 +181,15 @@ def test_anyway_changes_nothing_on_sdxl(sdxl: Base) -> None:
 def test_blocks_can_be_named_and_the_halves_are_theirs(
     sdxl: Base, folder: Path, tmp_path: Path
 ) -> None:
-    content, style = "down_blocks.1.attentions.0", "mid_block.attentions.0"
-    kind = BLoRA(rank=2, content=content, style=style)
+    content, style = {"down_blocks.1.attentions.0", "mid_block"}, {"up_blocks.0.attentions.1"}
+    kind = BLoRA(rank=2, content=", ".join(sorted(content)), style=", ".join(style))
     learned(kind, sdxl, folder, tmp_path / "run", steps=1)
     file = tmp_path / "run" / "adapter.safetensors"
-    for half, block in (("content", content), ("style", style)):
+    for half, blocks in (("content", content), ("style", style)):
         names = load_adapter(f"{file}:{half}", base=sdxl).deltas
-        assert names and all(name.startswith(f"unet.{block}.") for name in names)
+        used = {block for block in blocks for name in names if name.startswith(f"unet.{block}.")}
+        assert used == blocks
+        assert all(any(name.startswith(f"unet.{block}.") for block in blocks) for name in names)
     assert describe(file)["halves"] == ["content", "style"]
     with pytest.raises(BadInput, match=r"style: .* has no block 'up_blocks.9' in its UNet"):
         fitted(BLoRA(style="up_blocks.9"), sdxl)
@@ -197,8 +199,13 @@ def test_on_sketch_the_blocks_are_those_that_were_found_there() -> None:
     base = studio.load_base("sketch", device="cpu")
     kind = fitted(BLoRA(rank=2), base)
     deltas = new_deltas(kind, base, generator=torch.Generator())
-    blocks = {".".join(name.split(".")[:5]) for name in deltas}
-    assert blocks == {f"unet.up_blocks.1.attentions.{number}" for number in (0, 2)}
+    attentions = {".".join(n.split(".")[1:5]) for n in deltas if n.startswith("unet.up_blocks.1.a")}
+    assert attentions == {"up_blocks.1.attentions.0", "up_blocks.1.attentions.2"}
+    # The layers that draw what these pass on: convolutions too, and at the sides of the two only.
+    assert any(name.startswith("unet.up_blocks.2.resnets.") for name in deltas)
+    assert not any(
+        name.startswith(("unet.down_blocks.", "unet.up_blocks.1.resnets.1.")) for name in deltas
+    )
 
 
 def test_it_is_trained_by_the_loop(sdxl: Base, folder: Path, tmp_path: Path) -> None:
