@@ -25,6 +25,7 @@ from studio.sketch import captions, judge, world
 
 TRIGGER = "sks"
 PAIRS = ("ghost,neon", "robot,ink")
+RECIPE = {"steps": 320, "batch": 6, "flip": True, "save_every": 0}
 FACTORS = ("subject", "style", "background")
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     """Print a table of these pairs, or of those named, and keep a contact sheet."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.halves", description=__doc__)
     parser.add_argument("--pairs", nargs="*", default=PAIRS, help="SUBJECT,STYLE, both held out")
-    parser.add_argument("--pictures", type=int, default=30, help="judged of each half")
+    parser.add_argument("--pictures", type=int, default=24, help="judged of each half")
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
@@ -78,7 +79,7 @@ def learn(
         trigger=TRIGGER,
         out=out,
         run=folder / "run",
-        **asked.recipe,
+        **RECIPE | asked.recipe,
     ):
         pass
     return picture, studio.load_adapter(out)
