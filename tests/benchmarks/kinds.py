@@ -26,8 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-CONCEPTS = ("robot", "ink", "octopus", "neon")
-STYLES = ("ink", "neon")
+CONCEPTS = ("robot", "ink")
+STYLES = ("ink", "neon", "halftone", "stained glass")
 FACTORS = ("subject", "colour", "background", "style")
 KINDS = ("lora", "sara", "diffusekrona", "blora")
 
@@ -55,7 +55,7 @@ def main() -> None:
     """Print the table for all kinds, or for those named."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kinds", description=__doc__)
     parser.add_argument("kinds", nargs="*", default=KINDS)
-    parser.add_argument("--concepts", nargs="*", default=CONCEPTS)
+    parser.add_argument("--concepts", nargs="*", default=CONCEPTS, help="held-out names")
     parser.add_argument("--pictures", type=int, default=30, help="judged of each concept")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
