@@ -11,7 +11,7 @@ from PIL import Image
 from studio.errors import DAMAGED
 from studio.pictures import bucket_of, scaled_size, shapes
 from studio.workspace import UploadSet
-from ui.web._served import address
+from ui.web._download import address
 
 __all__ = ["Cut", "cuts", "cuts_of"]
 

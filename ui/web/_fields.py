@@ -51,7 +51,7 @@ def _widget(field: Field, form: Form) -> Component:
         return gr.Checkbox(label=label, info=info, value=bool(field.default))
     if field.choices:
         value = None if default else field.default
-        return gr.Dropdown(list(field.choices), label=label, info=info, value=value)
+        return gr.Dropdown(list(field.choices), label=label, info=info, value=value)  # pyright: ignore
     # Numbers too: an empty gr.Number is a zero.
     return gr.Textbox(label=label, info=info, placeholder=shown)
 

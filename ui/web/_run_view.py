@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from studio.jobs import Job
 from studio.workspace import Sample
-from ui.web._served import address
+from ui.web._download import address
 
 __all__ = ["head", "label", "prompts", "samples", "spread", "time_said"]
 

@@ -11,8 +11,8 @@ from studio.errors import BadInput
 from studio.jobs import Job, get_job, stop_job
 from studio.workspace import Workspace, get_picture
 from ui.web import _checkpoints, _run_view
+from ui.web._download import address
 from ui.web._page import Page, told
-from ui.web._served import address
 from ui.web._train_runs import Runs
 
 __all__ = ["Comparison", "Drawn", "comparison", "wire_comparison"]

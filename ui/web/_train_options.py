@@ -85,9 +85,12 @@ class Options:
 
     def all(self) -> set[Component]:
         """Every one of them."""
+        return {*self.deciding(), self.name, self.init, self.prior}
+
+    def deciding(self) -> list[Component]:
+        """Those on which time and memory hang."""
         own = [one for kind in self.of_kind.values() for one in kind.values()]
-        named = (self.name, self.init, self.prior)
-        return {*self.recipe.values(), *self.loading.values(), *own, *named}
+        return [*self.recipe.values(), *self.loading.values(), *own]
 
 
 def preset(kind: trainers.Kind, base: Outline | None, steps: int | None = None) -> Recipe:
@@ -170,7 +173,7 @@ def asked(
         "kind": made(**own),
         "recipe": recipe,
         "loading": loading,
-        "name": data[given.name].strip(),
+        "name": (data[given.name] or "").strip(),
         "init": adapter_place(space, init) if init else None,
         "prior_pictures": get_set(space, prior).path if prior else None,
     }

@@ -195,8 +195,8 @@ def wire_pictures(
         return gr.Dropdown(choices(space), value=name)
 
     @told
-    def dropped(name: str, files: list[str] | None, words: str) -> tuple[Any, Any, None]:
-        name, left_out = take(space, name, files or [], otherwise=words)
+    def dropped(name: str, files: list[str] | None, words: str | None) -> tuple[Any, Any, None]:
+        name, left_out = take(space, name, files or [], otherwise=words or "")
         return choose(name), gr.HTML(_note(left_out), visible=bool(left_out)), None
 
     @told

@@ -1,6 +1,8 @@
 """The tab Train: pictures, what is to be learned of them and how, and the trainings at work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -10,6 +12,7 @@ import trainers
 from studio.errors import BadInput
 from studio.outline import Outline, outline
 from studio.workspace import Workspace, add_base, get_set, list_bases
+from ui._estimating import Asked, estimated
 from ui._queue import queue_training
 from ui.web._fields import values
 from ui.web._page import Page, told
@@ -26,10 +29,31 @@ from ui.web._train_options import (
     preset,
     shown,
 )
-from ui.web._train_pictures import Pictures, pictures, wire_pictures
+from ui.web._train_pictures import pictures, wire_pictures
 from ui.web._train_runs import Seen, look, runs, wire_runs
 
 __all__ = ["train_tab"]
+
+Data = Mapping[Component, Any]
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The widgets that say what is to be trained, and how."""
+
+    sets: gr.Dropdown
+    trigger: gr.Textbox
+    base: gr.Dropdown
+    kind: gr.Radio
+    steps: gr.Textbox
+    sampled: gr.Textbox
+    more: Options
+
+    def all(self) -> set[Component]:
+        """Every one of them."""
+        own = (self.sets, self.trigger, self.base, self.kind, self.steps, self.sampled)
+        return {*own, *self.more.all()}
 
 
 def train_tab(page: Page) -> None:
@@ -65,6 +89,7 @@ def train_tab(page: Page) -> None:
                 )
             more = options(space)
             plan = gr.HTML(padding=False)
+            cost = gr.HTML(padding=False, visible=False)
             start = gr.Button("Train", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320, elem_id="studio-runs"):
             seen = runs(space)
@@ -74,17 +99,16 @@ def train_tab(page: Page) -> None:
     wire_comparison(page, grid, seen)
     _wire_kind(space, kind, base, steps, more, plan)
 
-    @told
-    def begin(data: Mapping[Component, Any]) -> list[Any]:
-        job = _queue(space, own, more, data, trigger, base, kind, steps, sampled)
-        return look(space, job, Seen())
+    form = Form(own.sets, trigger, base, kind, steps, sampled, more)
 
-    start.click(
-        begin,
-        {own.sets, trigger, base, kind, steps, sampled, *more.all()},
-        seen.looked,
-        api_visibility="private",
-    ).success(None, js="() => document.getElementById('studio-runs').scrollIntoView()")
+    @told
+    def begin(data: Data) -> list[Any]:
+        return look(space, _queue(space, form, data), Seen())
+
+    start.click(begin, form.all(), seen.looked, api_visibility="private").success(
+        None, js="() => document.getElementById('studio-runs').scrollIntoView()"
+    )
+    _wire_cost(space, form, cost)
     trigger.change(
         lambda words: gr.Textbox(placeholder=_sample_prompts(words or "the trigger")),
         trigger,
@@ -104,11 +128,11 @@ def _wire_kind(
 ) -> None:
     """Show the options of the kind, and what holds on this base where nothing is asked for."""
 
-    def choose(kind: str, source: str, steps: str) -> list[Any]:
+    def choose(kind: str, source: str | None, steps: str | None) -> list[Any]:
         made = trainers.kinds()[kind]()
-        number = int(steps) if steps.strip().isdecimal() else None
+        number = int(steps) if (steps or "").strip().isdecimal() else None
         try:
-            known = outline(source)
+            known = outline(source or "")
         except BadInput as error:
             known, said = None, str(error)
         else:
@@ -118,14 +142,14 @@ def _wire_kind(
         return [
             gr.Radio(info=_words(kind)),
             gr.Textbox(placeholder=str(start.steps)),
-            f'<p class="quiet">{said}</p>',
+            f'<p class="quiet">{escape(said)}</p>',
             *(gr.Group(visible=name == kind) for name in more.groups),
             *(told[name] for name in SHOWN),
         ]
 
     @told
-    def settle(source: str) -> Any:
-        if source in {one for _, one in _bases(space)}:
+    def settle(source: str | None) -> Any:
+        if not source or source in {one for _, one in _bases(space)}:
             return gr.skip()
         known = add_base(space, source.strip())
         return gr.Dropdown(_bases(space), value=known.source)
@@ -141,42 +165,83 @@ def _wire_kind(
     )
 
 
-def _queue(
-    space: Workspace,
-    own: Pictures,
-    more: Options,
-    data: Mapping[Component, Any],
-    trigger: gr.Textbox,
-    base: gr.Dropdown,
-    kind: gr.Radio,
-    steps: gr.Textbox,
-    sampled: gr.Textbox,
-) -> int:
+def _wire_cost(space: Workspace, form: Form, cost: gr.HTML) -> None:
+    """Say what the training will take, once there are pictures for it."""
+
+    def tell(data: Data) -> Iterator[Any]:
+        if not data[form.sets]:
+            yield gr.HTML(visible=False)
+            return
+        yield gr.HTML('<p class="quiet">Working out time and memory</p>', visible=True)
+        try:
+            said = escape(_cost(space, form, data))
+        except BadInput as error:
+            yield gr.HTML(f'<p class="problem">{escape(str(error))}</p>')
+        else:
+            yield gr.HTML(f'<p class="studio-cost">{said}</p>' if said else "", visible=bool(said))
+
+    options = form.more.deciding()
+    texts = [one.blur for one in [form.steps, *options] if isinstance(one, gr.Textbox)]
+    others = [one.change for one in options if not isinstance(one, gr.Textbox)]
+    gr.on(
+        [form.sets.change, form.kind.change, form.base.change, form.steps.submit, *texts, *others],
+        tell,
+        form.all(),
+        cost,
+        trigger_mode="always_last",
+        concurrency_limit=1,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _cost(space: Workspace, form: Form, data: Data) -> str:
+    """Time and memory in a sentence; "" for a base that is not here yet. Raises BadInput."""
+    base = outline(data[form.base] or "")
+    if base is None:
+        return ""
+    given = asked(space, form.more, data[form.kind], data)
+    told = Asked.of(
+        space,
+        given["kind"],
+        base,
+        pictures=len(get_set(space, data[form.sets]).pictures),
+        recipe=_recipe(form, data, given, base),
+        dtype=given["loading"].get("dtype", "auto"),
+    )
+    said = estimated(space, told)
+    return f"{said[:1].upper()}{said[1:]}"
+
+
+def _queue(space: Workspace, form: Form, data: Data) -> int:
     """Queue the training that was asked for; its job's number. Raises BadInput."""
-    if not data[own.sets]:
+    if not data[form.sets]:
         raise BadInput("choose pictures first: drop some in, or take an example")
-    words = data[trigger].strip()
-    given = asked(space, more, data[kind], data)
-    number = values(STEPS, {"steps": data[steps]})
-    start = preset(given["kind"], outline(data[base]), number.get("steps"))
-    prompts = data[sampled] or _sample_prompts(words)
-    recipe = {
+    given = asked(space, form.more, data[form.kind], data)
+    recipe = _recipe(form, data, given, outline(data[form.base] or ""))
+    job = queue_training(
+        space,
+        given.pop("kind"),
+        get_set(space, data[form.sets]).path,
+        trigger=(data[form.trigger] or "").strip(),
+        base=data[form.base] or "",
+        **given | {"recipe": recipe},
+    )
+    return job.id
+
+
+def _recipe(form: Form, data: Data, given: Mapping[str, Any], base: Outline | None) -> Table:
+    """What differs from where a training of this kind on this base starts from."""
+    number = values(STEPS, {"steps": data[form.steps]})
+    start = preset(given["kind"], base, number.get("steps"))
+    prompts = data[form.sampled] or _sample_prompts((data[form.trigger] or "").strip())
+    return {
         "sample_every": start.sample_every,
         "save_every": start.save_every,
         "sample_prompts": [line.strip() for line in prompts.splitlines() if line.strip()],
         **number,
-        **given.pop("recipe"),
+        **given["recipe"],
     }
-    job = queue_training(
-        space,
-        given.pop("kind"),
-        get_set(space, data[own.sets]).path,
-        trigger=words,
-        base=data[base],
-        recipe=recipe,
-        **given,
-    )
-    return job.id
 
 
 def _plan(kind: trainers.Kind, base: Outline | None, steps: int | None) -> str:
