@@ -89,7 +89,7 @@ def library_tab(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             with gr.Row(elem_classes="tools"):
-                text = gr.Textbox(label="Find", placeholder="name, trigger word, kind", scale=3)
+                text = gr.Textbox("", label="Find", placeholder="name, trigger word, kind", scale=3)
                 family = gr.Dropdown(FAMILIES, value="", label="Fits", filterable=False, scale=2)
                 upload = gr.UploadButton("Import", file_count="multiple", min_width=110, scale=1)
             with gr.Row(visible=False, elem_classes="tools") as report:
