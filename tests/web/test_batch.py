@@ -1,0 +1,166 @@
+"""Batches: a grid says a manifest, a manifest is checked, pictures come, and go as a zip."""
+
+import json
+import tomllib
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import compose
+from studio.errors import BadInput
+from studio.jobs import list_jobs
+from studio.workspace import Workspace, keep_adapter, open_workspace
+from tests.web.conftest import Server, open_tab
+from tests.web.test_library import an_adapter
+from ui.web._cost import evaluations
+from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
+from ui.web._manifests import shots_of
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    space = open_workspace(tmp_path / "space")
+    for name in ("robot", "ink"):
+        keep_adapter(space, an_adapter().save(tmp_path / "one.safetensors"), name=name)
+    return space
+
+
+def mixes(space: Workspace, grid: Grid) -> list[dict[str, float]]:
+    shots = shots_of(space, manifest_of(grid))
+    return [{Path(str(file)).stem: by for file, by in shot.adapters} for shot in shots]
+
+
+def test_a_grid_says_every_combination(space: Workspace) -> None:
+    grid = Grid(
+        "a robot\n\n  a ship ",
+        seeds="3, 7",
+        adapters=["robot", "ink:0.8"],
+        strengths="0.5 1",
+        mixes=[TOGETHER, ALONE, NONE],
+        methods=["merge", "switch"],
+        steps=4,
+    )
+    shots = shots_of(space, manifest_of(grid))
+    # None of them, robot twice, ink once, both twice; a mix by each method.
+    assert len(shots) == 2 * 2 * (1 + (2 + 1 + 2) * 2)
+    assert {(shot.prompt, shot.seed) for shot in shots} == {
+        (prompt, seed) for prompt in ("a robot", "a ship") for seed in (3, 7)
+    }
+    assert {tuple(mix.items()) for mix in mixes(space, grid)} == {
+        (),
+        (("robot", 0.5),),
+        (("robot", 1.0),),
+        (("ink", 0.8),),
+        (("robot", 0.5), ("ink", 0.8)),
+        (("robot", 1.0), ("ink", 0.8)),
+    }
+    assert {shot.steps for shot in shots} == {4}
+
+
+def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
+    recipe = {
+        "prompt": 'a "fine" {robot}',
+        "negative": "fog",
+        "seed": 2**40,
+        "steps": 7,
+        "guidance": 3.5,
+        "width": 48,
+        "height": None,
+        "scheduler": "ddim",
+        "base": {"source": "sketch"},
+        "adapters": [
+            {"name": "sks robot", "path": str(space.adapters / "robot.safetensors"), "strength": 1},
+            {"name": "ink style", "path": str(space.adapters / "ink.safetensors"), "strength": 0.8},
+        ],
+        "method": {"name": "klora", "options": {"alpha": 1.2, "gamma": None}},
+        "init_image": None,
+        "denoise": 0.6,
+    }
+    (shot,) = shots_of(space, manifest_of(grid_of(recipe)))
+    assert (shot.prompt, shot.negative, shot.seed) == ('a "fine" {robot}', "fog", 2**40)
+    assert (shot.steps, shot.guidance, shot.width, shot.scheduler) == (7, 3.5, 48, "ddim")
+    assert [by for _, by in shot.adapters] == [1.0, 0.8]
+    assert isinstance(shot.method, compose.KLoRA) and shot.method.alpha == 1.2
+
+
+def test_what_is_no_number_is_named() -> None:
+    with pytest.raises(BadInput, match="seeds: 'many' is not"):
+        manifest_of(Grid("a", seeds="many"))
+    with pytest.raises(BadInput, match="strengths: '1, many' is not"):
+        manifest_of(Grid("a", adapters=["robot"], strengths="1, many"))
+    assert manifest_of(Grid(" \n ")) == ""
+
+
+def test_prompts_of_any_kind_are_written_as_toml() -> None:
+    for prompt in ('say "hi"', "back\\slash", "naïve 'é' ☃", "tab\there"):
+        assert tomllib.loads(manifest_of(Grid(prompt)))["prompts"] == [prompt]
+
+
+def test_the_cost_is_that_of_the_schedules(space: Workspace) -> None:
+    grid = Grid("a", adapters=["robot", "ink"], mixes=[TOGETHER, NONE], steps=10)
+    plain, both = 10, {"merge": 10, "switch": 10, "composite": 20, "klora": 10}
+    for method, cost in both.items():
+        shots = shots_of(space, manifest_of(Grid(**{**vars(grid), "methods": [method]})))
+        assert evaluations(shots) == plain + cost
+
+
+def test_a_batch_is_checked_made_looked_at_and_taken_away(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    keep_adapter(server.space, an_adapter().save(tmp_path / "jug.safetensors"), name="jug")
+    open_tab(page, "Batch")
+    manifest = page.get_by_label("Manifest")
+    page.get_by_label("Prompts").press_sequentially("a red star")
+    verdict = page.locator("#verdict")
+    expect(verdict).to_contain_text("2 pictures, 50 evaluations of the UNet")
+    written = tmp_path / "faces.toml"
+    written.write_text('prompt = "a red star"\nadapters = ["nobody"]\nstep = 3\n')
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Open a manifest").click()
+    chooser.value.set_files(written)
+    expect(verdict).to_contain_text("manifest.toml, line 3, step: there is no such field")
+    expect(verdict).to_contain_text("line 2, adapters: there is no adapter 'nobody'")
+    expect(page.get_by_role("button", name="Start")).to_be_disabled()
+
+    manifest.fill('prompt = "a red star"\nadapters = ["jug:0.5"]\nseeds = "1..3"\nsteps = 3\n')
+    manifest.press("Enter")
+    page.get_by_role("button", name="Make 3 pictures").click()
+    sheet = page.locator("#batch-pictures img")
+    expect(sheet).to_have_count(3)
+    expect(page.locator("#batch")).to_contain_text("done, 3 of 3")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as zip").click()
+    download.value.save_as(tmp_path / "batch.zip")
+    with ZipFile(tmp_path / "batch.zip") as archive:
+        told = [json.loads(line) for line in archive.read("results.jsonl").splitlines()]
+        assert {one["file"] for one in told} < set(archive.namelist())
+        assert {"sheet.html", "sheet.png"} < set(archive.namelist())
+    assert [one["seed"] for one in told] == [1, 2, 3]
+
+    job = list_jobs(server.space, kinds=("batch",), limit=1)[0]
+    page.reload()
+    open_tab(page, "Batch")
+    expect(sheet).to_have_count(3)
+    row = page.locator(f'#batches [data-name="{job.id}"]')
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(row).to_have_count(0)
+    page.get_by_role("button", name="Undo remove").click()
+    expect(row).to_be_visible()
+
+
+def test_a_batch_is_stopped_and_goes_on(page: Page, server: Server) -> None:
+    open_tab(page, "Batch")
+    manifest = page.get_by_label("Manifest")
+    manifest.fill('prompt = "a blue star"\nseeds = "1..6"\nsteps = 20\n')
+    manifest.press("Enter")
+    page.get_by_role("button", name="Make 6 pictures").click()
+    batch = page.locator("#batch")
+    expect(page.locator("#batch-pictures img").first).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(batch).to_contain_text("stopped")
+    made = len(list_jobs(server.space, kinds=("batch",), limit=1)[0].results)
+    assert 1 <= made < 6
+    page.get_by_role("button", name="Resume").click()
+    expect(batch).to_contain_text("done, 6 of 6")
