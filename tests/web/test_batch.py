@@ -111,8 +111,8 @@ def test_a_batch_is_checked_made_looked_at_and_taken_away(
 ) -> None:
     keep_adapter(server.space, an_adapter().save(tmp_path / "jug.safetensors"), name="jug")
     open_tab(page, "Batch")
-    manifest = page.get_by_label("Manifest")
-    page.get_by_label("Prompts").press_sequentially("a red star")
+    manifest = page.get_by_role("textbox", name="Manifest")
+    page.get_by_role("textbox", name="Prompts").press_sequentially("a red star")
     verdict = page.locator("#verdict")
     expect(verdict).to_contain_text("2 pictures, 50 evaluations of the UNet")
     written = tmp_path / "faces.toml"
@@ -152,7 +152,7 @@ def test_a_batch_is_checked_made_looked_at_and_taken_away(
 
 def test_a_batch_is_stopped_and_goes_on(page: Page, server: Server) -> None:
     open_tab(page, "Batch")
-    manifest = page.get_by_label("Manifest")
+    manifest = page.get_by_role("textbox", name="Manifest")
     manifest.fill('prompt = "a blue star"\nseeds = "1..6"\nsteps = 20\n')
     manifest.press("Enter")
     page.get_by_role("button", name="Make 6 pictures").click()

@@ -42,9 +42,9 @@ def listed(name: str, *, kind: str = "lora", family: str = "sdxl", word: str = "
 
 def find(page: Page, text: str) -> None:
     """Type into the filter, as a person does."""
-    page.get_by_label("Find").press("ControlOrMeta+a")
-    page.get_by_label("Find").press("Delete")
-    page.get_by_label("Find").press_sequentially(text)
+    page.get_by_role("textbox", name="Find").press("ControlOrMeta+a")
+    page.get_by_role("textbox", name="Find").press("Delete")
+    page.get_by_role("textbox", name="Find").press_sequentially(text)
 
 
 def test_the_filter_finds_every_word_and_what_fits_a_family() -> None:
@@ -94,7 +94,7 @@ def test_files_come_in_checked_and_go_out_converted(
     expect(about).to_contain_text("rank 2: 1")
     original = load_adapter(lamp).deltas[LAYER].dense(torch.zeros(160, 160))
 
-    page.get_by_label("Export for").click()
+    page.get_by_role("combobox", name="Export for").click()
     page.get_by_role("option", name="LyCORIS").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
@@ -113,7 +113,7 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     listed = page.locator("#library .card")
     expect(listed).to_have_count(1)
     listed.click()
-    name = page.get_by_label("Name", exact=True)
+    name = page.get_by_role("textbox", name="Name", exact=True)
     expect(name).to_have_value("vase")
     name.fill("../vase")
     page.get_by_role("button", name="Rename").click()
@@ -147,7 +147,7 @@ def test_bases_are_added_and_forgotten(page: Page, server: Server, tmp_path: Pat
     page.get_by_role("button", name="Bases").click()
     bases = page.locator("#bases")
     expect(bases).to_contain_text("sketch-sd1")
-    source = page.get_by_label("Another base")
+    source = page.get_by_role("textbox", name="Another base")
     source.fill(str(tmp_path / "nothing"))
     page.get_by_role("button", name="Add", exact=True).click()
     expect(page.get_by_text("There is no base")).to_be_visible()

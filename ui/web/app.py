@@ -42,6 +42,7 @@ TABS = {"train": train_tab, "mix": mix_tab, "batch": batch_tab, "library": libra
 def build(space: Workspace) -> gr.Blocks:
     """The page for a workspace."""
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        offer(space)  # first, so that no handler of a tab has taken its names
         head = gr.HTML(status(space), padding=False)
         gr.Timer(1.0).tick(
             lambda: status(space), outputs=head, show_progress="hidden", api_visibility="private"
@@ -52,7 +53,6 @@ def build(space: Workspace) -> gr.Blocks:
             for name, tab in TABS.items():
                 with gr.Tab(name.capitalize(), id=name):
                     tab(shared)
-        offer(space)
     return page
 
 
