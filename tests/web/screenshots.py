@@ -100,7 +100,7 @@ def _photograph(server: Server, folder: Path) -> None:
                     page.wait_for_timeout(2000)
                     path = folder / f"{tab.lower()}-{device}-{scheme}.png"
                     page.screenshot(path=path, full_page=True)
-                    print(path)
+                    print(path, flush=True)
                 page.close()
         browser.close()
 

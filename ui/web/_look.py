@@ -14,8 +14,8 @@ CSS = """
 .studio-head span { color: var(--body-text-color-subdued); font-size: .9rem; }
 .quiet { color: var(--body-text-color-subdued); font-size: .9rem; }
 footer { opacity: .7; }
-.problem, .card span.problem { color: #b91c1c; }
-.dark .problem, .dark .card span.problem { color: #fca5a5; }
+.problem { color: #b91c1c; }
+.dark .problem { color: #fca5a5; }
 .empty { color: var(--body-text-color-subdued); padding: 1.5rem 0; }
 .said p { margin: 0 0 .25rem; }
 .tools { align-items: flex-end; flex-wrap: wrap; }
@@ -28,8 +28,8 @@ footer { opacity: .7; }
 }
 .card b { font-size: .95rem; }
 .card span { color: var(--body-text-color-subdued); }
-.card span.problem, .card span.problem { color: #b91c1c; }
-.dark .problem, .dark .card span.problem { color: #fca5a5; }
+.card .problem { color: #b91c1c; }
+.dark .card .problem { color: #fca5a5; }
 .card:hover, .card[aria-pressed="true"] { border-color: var(--color-accent); }
 .card[aria-pressed="true"] { box-shadow: 0 0 0 1px var(--color-accent); }
 .card img, .card .no-picture, .about > img {
@@ -53,12 +53,29 @@ footer { opacity: .7; }
 }
 .entry span { min-width: 0; overflow-wrap: anywhere; }
 .entry small { color: var(--body-text-color-subdued); }
+.pick {
+  width: 100%; text-align: left; cursor: pointer; padding: .5rem; font-weight: 400;
+  background: none; color: var(--body-text-color);
+}
+.pick[aria-pressed="true"] { background: var(--background-fill-secondary); }
+.bar {
+  height: .5rem; margin: .4rem 0; border-radius: 1rem; overflow: hidden;
+  background: var(--background-fill-secondary);
+}
+.bar i { display: block; height: 100%; background: var(--color-accent); transition: width .3s; }
+.sheet {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .5rem;
+}
+.sheet img { width: 100%; border-radius: var(--radius-sm); }
+.manifest textarea { font-family: var(--font-mono); font-size: .85rem; }
 button.small {
   flex: none; padding: .2rem .7rem; border: 1px solid var(--border-color-primary);
   border-radius: var(--radius-md); background: var(--button-secondary-background-fill);
   color: var(--button-secondary-text-color); cursor: pointer;
 }
-.card:focus-visible, button.small:focus-visible { outline: 2px solid var(--color-accent); }
+.card:focus-visible, .pick:focus-visible, button.small:focus-visible {
+  outline: 2px solid var(--color-accent);
+}
 """
 
 

@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["Page", "told"]
+__all__ = ["QUIET", "SLOW", "Page", "told"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# How a page's events are wired: those that answer at once, and those that take seconds.
+QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
+SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)

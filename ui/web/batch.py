@@ -9,28 +9,23 @@ import gradio as gr
 
 import compose
 from studio.errors import BadInput
-from studio.jobs import Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.workspace import Workspace, list_adapters, list_bases
 from ui._queue import queue_pictures
-from ui.web._batches import ENDED, batch_rows, pictures, progress, spoken, zipped
-from ui.web._cards import PICK, lines
+from ui.web._batch_list import BatchList, lay_out_list, shower, wire_list
+from ui.web._batches import spoken
+from ui.web._cards import lines
 from ui.web._cost import evaluations, seconds_for
-from ui.web._download import TAKE, address
 from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web._manifests import ENDINGS, shots_of
-from ui.web._page import Page, told
+from ui.web._page import QUIET, Page, told
 
 __all__ = ["batch_tab"]
 
-QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
-LOOK = 1.0  # seconds between two looks at a batch that is being made
-LISTED = 50  # batches
 LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
 HINT = (
     '<div class="empty">Write a prompt, such as <b>a red robot in a meadow</b>, or open a '
     "manifest. What it will cost is said here.</div>"
 )
-NO_BATCH = '<div class="empty">No batch was made yet.</div>'
 
 
 @dataclass(frozen=True)
@@ -51,30 +46,6 @@ class _Form:
 
     def all(self) -> list:
         return [getattr(self, one.name) for one in fields(self)]
-
-
-@dataclass(frozen=True)
-class _Made:
-    """The widgets that show batches."""
-
-    rows: gr.HTML
-    bar: gr.HTML
-    sheet: gr.HTML
-    buttons: gr.Row
-    stop: gr.Button
-    resume: gr.Button
-    take: gr.Button
-    remove: gr.Button
-    undo: gr.Button
-    chosen: gr.State
-    """a job's number, or None for the latest"""
-    removed: gr.State
-    seen: gr.State
-    """what the widgets show, to leave them alone while that is so"""
-
-    def all(self) -> list:
-        shown = [self.rows, self.bar, self.sheet, self.buttons, self.stop, self.resume, self.take]
-        return [*shown, self.remove, self.undo, self.seen]
 
 
 def batch_tab(page: Page) -> None:
@@ -101,10 +72,10 @@ def batch_tab(page: Page) -> None:
                 )
                 start = gr.Button("Start", variant="primary", interactive=False, scale=2)
             verdict = gr.HTML(HINT, elem_id="verdict")
-    made = _lay_out_batches()
+    made = lay_out_list()
     _wire_grid(page, form, text, ending)
     _wire_manifest(page, text, ending, file, start, verdict, made)
-    _wire_batches(page, made)
+    wire_list(page, made)
 
 
 def _lay_out_grid(space: Workspace) -> _Form:
@@ -146,24 +117,6 @@ def _lay_out_grid(space: Workspace) -> _Form:
     )
 
 
-def _lay_out_batches() -> _Made:
-    states = gr.State(None), gr.State(None), gr.State(None)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=320):
-            gr.Markdown("### Batches")
-            rows = gr.HTML(NO_BATCH, js_on_load=PICK, elem_id="batches")
-            undo = gr.Button("Undo remove", size="sm", visible=False)
-        with gr.Column(scale=3, min_width=320):
-            bar = gr.HTML(elem_id="batch")
-            with gr.Row(visible=False) as buttons:
-                stop = gr.Button("Stop", min_width=110)
-                resume = gr.Button("Resume", min_width=110)
-                take = gr.Button("Download as zip", min_width=110)
-                remove = gr.Button("Remove", variant="stop", min_width=110)
-            sheet = gr.HTML(elem_id="batch-pictures")
-    return _Made(rows, bar, sheet, buttons, stop, resume, take, remove, undo, *states)
-
-
 def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -> None:
     """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid."""
     space = page.space
@@ -194,7 +147,7 @@ def _wire_manifest(
     file: gr.UploadButton,
     start: gr.Button,
     verdict: gr.HTML,
-    made: _Made,
+    made: BatchList,
 ) -> None:
     """A manifest is read whenever it changes, and started when it has no mistake."""
     space = page.space
@@ -227,106 +180,8 @@ def _wire_manifest(
     gr.on(judged, judge, [text, ending], outputs, trigger_mode="always_last", **QUIET)
     file.upload(told(read), file, [text, ending], **QUIET)
     begun = start.click(told(begin), [text, ending], made.chosen, **QUIET)
-    show = _shower(space)
+    show = shower(space)
     begun.success(show, [made.chosen, made.removed], made.all(), **QUIET)
-
-
-def _wire_batches(page: Page, made: _Made) -> None:
-    """The batches made before, and the one that is looked at."""
-    space, show = page.space, _shower(page.space)
-    link = gr.Textbox(visible=False)
-    asked = [made.chosen, made.removed]
-
-    def choose(event: gr.EventData) -> int:
-        return int(str(event.name))
-
-    def look(chosen: int | None, removed: int | None, seen: object) -> list:
-        if _state(space, chosen, removed) == seen:
-            return [gr.skip()] * len(made.all())
-        return show(chosen, removed)
-
-    def stop(chosen: int | None) -> None:
-        stop_job(space, _one(space, chosen).id)
-
-    def resume(chosen: int | None) -> None:
-        resume_job(space, _one(space, chosen).id)
-
-    def take(chosen: int | None) -> str:
-        return address(zipped(space, _one(space, chosen)))
-
-    def remove(chosen: int | None) -> tuple:
-        id = _one(space, chosen).id
-        remove_job(space, id)
-        return None, id
-
-    def undo(removed: int) -> tuple:
-        return restore_job(space, removed).id, None
-
-    made.take.click(
-        told(take), made.chosen, link, show_progress="minimal", api_visibility="private"
-    ).success(None, link, None, js=TAKE, **QUIET)
-    changes = [
-        made.rows.click(told(choose), None, made.chosen, **QUIET),
-        made.stop.click(told(stop), made.chosen, None, **QUIET),
-        made.resume.click(told(resume), made.chosen, None, **QUIET),
-        made.remove.click(told(remove), made.chosen, asked, **QUIET),
-        made.undo.click(told(undo), made.removed, asked, **QUIET),
-    ]
-    for change in changes:
-        change.success(show, asked, made.all(), **QUIET)
-    timer = gr.Timer(LOOK, active=False)
-    timer.tick(look, [*asked, made.seen], made.all(), **QUIET)
-
-    def turn(event: gr.SelectData) -> gr.Timer:
-        return gr.Timer(active=event.value == "Batch")
-
-    page.tabs.select(turn, None, timer, **QUIET).then(show, asked, made.all(), **QUIET)
-
-
-def _shower(space: Workspace):
-    """What fills the widgets of _Made."""
-
-    def show(chosen: int | None, removed: int | None) -> list:
-        jobs = list_jobs(space, kinds=("batch",), limit=LISTED)
-        job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
-        state = _state(space, chosen, removed)
-        undo = gr.Button(visible=removed is not None)
-        if job is None:
-            return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
-        ended = job.state in ENDED
-        return [
-            batch_rows(jobs, chosen=job.id),
-            progress(job),
-            pictures(space, job),
-            gr.Row(visible=True),
-            gr.Button(visible=not ended, interactive=not job.stopping),
-            gr.Button(visible=job.state in ("failed", "stopped")),
-            gr.Button(visible=bool(job.results)),
-            gr.Button(visible=ended),
-            undo,
-            state,
-        ]
-
-    return show
-
-
-def _state(space: Workspace, chosen: int | None, removed: int | None) -> tuple:
-    """What the widgets show depends on this alone."""
-    jobs = list_jobs(space, kinds=("batch",), limit=LISTED)
-    told = [
-        (one.id, one.state, one.stopping, one.step, one.phase, len(one.results)) for one in jobs
-    ]
-    return chosen, removed, tuple(told)
-
-
-def _one(space: Workspace, chosen: int | None) -> Job:
-    """The batch that is looked at."""
-    if chosen is not None:
-        return get_job(space, chosen)
-    jobs = list_jobs(space, kinds=("batch",), limit=1)
-    if not jobs:
-        raise BadInput("there is no batch")
-    return jobs[0]
 
 
 def _grid(given: Sequence[Any]) -> Grid:

@@ -23,7 +23,7 @@ from studio.workspace import (
 )
 from ui.web._cards import PICK, base_rows, cards, details, fitting, lines, trash_rows
 from ui.web._download import TAKE, address
-from ui.web._page import Page, told
+from ui.web._page import QUIET, SLOW, Page, told
 from ui.web._shelve import bring_back, give, take_in
 
 __all__ = ["library_tab"]
@@ -52,10 +52,8 @@ element.addEventListener("click", () => {
 """
 LOOK = 2.0  # seconds between two looks at what trainings have added
 P = ParamSpec("P")
-QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 # What writes the list does so in the order in which it was asked for.
 IN_TURN: Any = QUIET | {"concurrency_id": "library", "concurrency_limit": 1}
-SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
