@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from studio.workspace import get_adapter, keep_adapter, new_set, open_workspace
+from studio.workspace import get_adapter, keep_adapter, new_set
 from tests.web.conftest import Server, open_tab
 from tests.web.test_library import an_adapter, find
-from ui.web.app import build
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 TEMPLATE = "${window.hacked = 1}{{constructor.constructor('window.hacked = 1')()}}"
@@ -153,10 +152,10 @@ def test_a_page_of_the_web_cannot_show_it_in_a_frame(server: Server) -> None:
     connection.close()
 
 
-def test_what_pages_call_is_no_part_of_the_api(tmp_path: Path) -> None:
-    page = build(open_workspace(tmp_path / "space"))
-    described = page.get_api_info()["named_endpoints"]
-    public = {f"/{one.api_name}" for one in page.fns.values() if one.api_visibility == "public"}
-    assert set(described) == public
-    wired = [one for one in page.fns.values() if one.targets and one.targets[0][0] is not None]
-    assert wired and all(one.api_visibility == "private" for one in wired)
+def test_what_pages_call_is_no_part_of_the_api(server: Server) -> None:
+    wired = json.loads(ask(server, "/config")[1])["dependencies"]
+    by_pages = [one for one in wired if one["targets"] and one["targets"][0][0] is not None]
+    assert by_pages and all(one["api_visibility"] == "private" for one in by_pages)
+    described = json.loads(ask(server, "/gradio_api/info")[1])["named_endpoints"]
+    public = {f"/{one['api_name']}" for one in wired if one["api_visibility"] == "public"}
+    assert set(described) == public and "/train" in public
