@@ -32,9 +32,9 @@ from ui._queue import queue_training
 from ui.web import _run_view
 from ui.web._checkpoints import cells, draw_grid, drawn, latest_grid, strengths_of
 from ui.web._cuts import cuts, cuts_of
+from ui.web._picture_sets import take, take_examples
 from ui.web._plot import plot, smoothed
 from ui.web._train_options import GROUPS, MAIN, preset
-from ui.web._train_pictures import take, take_examples
 
 
 @pytest.fixture

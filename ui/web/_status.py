@@ -4,6 +4,7 @@ from html import escape
 
 from studio.jobs import Job, list_jobs, list_workers
 from studio.workspace import Workspace
+from ui.web._run_view import time_said
 
 __all__ = ["status"]
 
@@ -28,9 +29,5 @@ def _said(job: Job) -> str:
     if job.total:
         said += f", {job.step} of {job.total}"
     if job.left is not None:
-        said += f", {_time(job.left)} left"
+        said += f", {time_said(job.left)} left"
     return said
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

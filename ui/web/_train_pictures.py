@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,28 +14,24 @@ from studio.outline import outline
 from studio.workspace import (
     UploadSet,
     Workspace,
-    add_upload,
-    clean_name,
     delete_set,
     delete_upload,
     get_set,
-    list_sets,
-    new_set,
     small_upload,
     undelete,
     write_caption,
 )
 from ui.web._cuts import cuts, cuts_of
 from ui.web._page import told
+from ui.web._picture_sets import EXAMPLES, choices, take, take_examples
 
 __all__ = ["EXAMPLES", "Pictures", "choices", "pictures", "take", "take_examples", "wire_pictures"]
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "examples"
-EXAMPLES = {"robot": "sks robot", "ink": "ink style"}  # folders, with what they are to be called
 EMPTY = (
     "Drop five pictures or more of one thing or in one style, or begin with an example. "
     "Captions may come along, as .txt files of the pictures' names."
 )
+How = tuple[str | None, str | None, bool]  # base, size and buckets as they stand in the form
 
 
 @dataclass(frozen=True)
@@ -64,56 +59,6 @@ class Pictures:
         """What `_shown` gives values for."""
         parts = [self.gallery, self.editor, self.cutting, self.cuts]
         return [self.sets, self.remove_set, self.hint, *parts]
-
-
-def choices(space: Workspace) -> list[tuple[str, str]]:
-    """What there is to choose from: the label and the name of every set, and a new one."""
-    found = [(f"{one.name} · {_count(one)}", one.name) for one in list_sets(space)]
-    return [*found, ("A new set", "")]
-
-
-def take(
-    space: Workspace, name: str, files: Sequence[str | Path], *, otherwise: str
-) -> tuple[str, list[str]]:
-    """Put files into a set, or into a new one where the name is empty.
-
-    Text files are captions of the pictures of the same name. otherwise: what to call a new set.
-    Returns the set's name and why files were left out, a sentence each.
-    """
-    paths = [Path(file) for file in files]
-    captions = {path.stem: path for path in paths if path.suffix.lower() == ".txt"}
-    added, left_out = {}, []
-    for path in paths:
-        if path.suffix.lower() == ".txt":
-            continue
-        try:
-            name = name or new_set(space, clean_name(otherwise, otherwise="pictures")).name
-            added[path.stem] = add_upload(space, name, path).name
-        except BadInput as error:
-            left_out.append(str(error))
-    for stem, path in captions.items():
-        if stem not in added:
-            left_out.append(f"{path.name} is no picture, and none of that name came with it")
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        write_caption(space, name, added[stem], text)
-    return name, left_out
-
-
-def take_examples(space: Workspace, example: str) -> str:
-    """The name of a set that holds an example's pictures, made where there is none."""
-    folder = ASSETS / example
-    wanted = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".txt")]
-    if not wanted:
-        raise BadInput(
-            f"the example pictures {folder} are not there: `python -m studio.sketch.examples` "
-            "draws them"
-        )
-    pictures = {path.name for path in wanted if path.suffix == ".png"}
-    for one in list_sets(space):
-        if one.name == example and {picture.name for picture in one.pictures} == pictures:
-            return example
-    return take(space, "", wanted, otherwise=example)[0]
 
 
 def pictures(space: Workspace) -> Pictures:
@@ -188,8 +133,9 @@ def wire_pictures(
     """Let them do what they say. cutting: the fields of Recipe that say how pictures are cut."""
     how = [base, cutting["size"], cutting["buckets"]]
 
-    def show(name: str, *how: Any) -> list[Any]:
-        return _shown(space, name, *how)
+    @told
+    def show(name: str, base: str | None, size: str | None, buckets: bool) -> list[Any]:
+        return _shown(space, name, (base, size, buckets))
 
     def choose(name: str) -> Any:
         return gr.Dropdown(choices(space), value=name)
@@ -219,7 +165,10 @@ def wire_pictures(
 
     @told
     def edit(name: str, picked: gr.SelectData) -> tuple[Any, str, Any]:
-        picture = get_set(space, name).pictures[picked.index]
+        there = get_set(space, name).pictures
+        if picked.index >= len(there):
+            raise BadInput("that picture is no longer there: choose the set again")
+        picture = there[picked.index]
         return (
             gr.Group(visible=True),
             picture.name,
@@ -267,7 +216,7 @@ def wire_pictures(
     )
 
 
-def _shown(space: Workspace, name: str, base: str, size: float | None, buckets: bool) -> list[Any]:
+def _shown(space: Workspace, name: str, how: How) -> list[Any]:
     """The set as it is now: sets, its thumbnails, and how they are cut."""
     known = choices(space)
     if name not in dict(known).values():
@@ -275,7 +224,7 @@ def _shown(space: Workspace, name: str, base: str, size: float | None, buckets: 
     one = get_set(space, name) if name else None
     gallery = _gallery(space, one) if one else []
     there = bool(gallery)
-    cut = _cut(space, one, base, size, buckets) if one and there else ""
+    cut = _cut(space, one, how) if one and there else ""
     return [
         gr.Dropdown(known, value=name),
         gr.Button(visible=bool(name)),
@@ -291,15 +240,17 @@ def _gallery(space: Workspace, one: UploadSet) -> list[tuple[str, str]]:
     return [(str(small_upload(space, one.name, p.name)), p.caption) for p in one.pictures]
 
 
-def _cut(space: Workspace, one: UploadSet, base: str, size: float | None, buckets: bool) -> str:
+def _cut(space: Workspace, one: UploadSet, how: How) -> str:
+    base, size, buckets = how
     small = {p.name: small_upload(space, one.name, p.name) for p in one.pictures}
     try:
-        known = outline(base)
+        known = outline(base or "")
     except BadInput as error:
         return f'<p class="quiet">{escape(str(error))}</p>'
     if known is None:
         return '<p class="quiet">Known once the base is downloaded.</p>'
-    side = int(size or known.size)
+    asked = (size or "").strip() or str(known.size)
+    side = int(asked) if asked.isdecimal() else 0
     if side < known.step or side % known.step:
         return f'<p class="quiet">The size needs to be a multiple of {known.step}.</p>'
     return cuts(cuts_of(one, size=side, step=known.step, buckets=buckets), small)
@@ -309,7 +260,3 @@ def _note(left_out: Sequence[str]) -> str:
     """What was left out, and why."""
     items = "".join(f"<li>{escape(one)}</li>" for one in left_out)
     return f'<div role="alert" class="studio-left-out">Left out:<ul>{items}</ul></div>'
-
-
-def _count(one: UploadSet) -> str:
-    return "1 picture" if len(one.pictures) == 1 else f"{len(one.pictures)} pictures"
