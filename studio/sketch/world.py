@@ -56,7 +56,7 @@ class Scene:
     """The truth about a picture.
 
     x, y: centre of the subject's box, 0..1 of the frame; size: its height, 0..1 of the frame;
-    seed: the jitter of everything else.
+    seed: the jitter of everything else; also: a second accessory, worn or held elsewhere.
     """
 
     subject: str
@@ -69,6 +69,7 @@ class Scene:
     size: float
     flip: bool
     seed: int
+    also: str | None = None
 
 
 def sample(
@@ -119,7 +120,8 @@ def draw(scene: Scene, size: int = 64) -> Image.Image:
     palette = _palette(scene.colour, rng)
     back = [_part(shape, palette) for shape in background_shapes(scene.background, rng)]
     matrix, offset = _pose(scene, rng)
-    worn = accessory_shapes(scene.accessory, scene.subject) if scene.accessory else ()
+    carried = [name for name in (scene.accessory, scene.also) if name]
+    worn = [shape for name in carried for shape in accessory_shapes(name, scene.subject)]
     front = [
         _part(place(shape, matrix=matrix, offset=offset, scale=scene.size), palette)
         for shape in (*subject_shapes(scene.subject), *worn)

@@ -59,6 +59,16 @@ def test_every_accessory_shows_on_every_subject(subject: str, accessory: str) ->
     assert changed.sum() > 40
 
 
+def test_a_second_accessory_leaves_the_first_as_it_is() -> None:
+    crowned = dataclasses.replace(PLAIN, accessory="crown")
+    both = dataclasses.replace(crowned, also="flag")
+    bare, first, second = (_pixels(one) for one in (PLAIN, crowned, both))
+    flag = np.abs(second - first).max(-1) > 24
+    crown = np.abs(first - bare).max(-1) > 24
+    assert flag.sum() > 40 and crown.sum() > 40
+    assert not (flag & crown).any()
+
+
 @pytest.mark.parametrize("style", world.STYLES)
 @pytest.mark.parametrize("subject", world.SUBJECTS)
 def test_every_subject_shows_in_every_style(subject: str, style: str) -> None:

@@ -1,0 +1,117 @@
+"""Which method gives a subject in a style? ``python -m tests.benchmarks.pairs``
+
+Every subject of tests/benchmarks/elements.py in every style of it, the subject and the style each
+an adapter's, at strength 0.8; for B-LoRA the content half of one that has learned the subject and
+the style half of one that has learned the style, merged at 1. All ways have the same prompts and
+noise. The judge says whether the subject is right, the style, both, and the place that the prompt
+asks for.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import compose
+import studio
+import trainers
+from studio.halves import half_of
+from studio.sketch import judge, world
+from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
+
+STRENGTH, STEPS, GUIDANCE = 0.8, 20, 5.0
+METHODS = {
+    "merge": compose.Merge(),
+    "composite": compose.Composite(),
+    "switch": compose.Switch(interval=2),
+    "klora": compose.KLoRA(),
+}
+HALVES = "blora halves"
+
+Pair = tuple[Element, Element]
+Mixed = tuple[tuple[studio.Adapter, float], ...]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", type=int, default=8, help="of each pair and way")
+    parser.add_argument("--elements", nargs="+", default=[one.name for one in ELEMENTS])
+    parser.add_argument("--ways", nargs="+", default=[*METHODS, HALVES])
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    base = studio.load_base("sketch", device="cpu")
+    subjects, styles = (
+        [one for one in ELEMENTS if one.category == category and one.name in asked.elements]
+        for category in ("character", "style")
+    )
+    found = {}
+    for way in asked.ways:
+        shares = []
+        for pair in itertools.product(subjects, styles):
+            shares.append(judged(base, way, pair, mixed(base, way, pair), asked.pictures))
+        found[way] = {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
+    if asked.json:
+        print(json.dumps(found, indent=1))
+        return
+    count = asked.pictures * len(subjects) * len(styles)
+    table = Table("", *next(iter(found.values())), title=f"{count} pictures each")
+    for way, shares in found.items():
+        table.add_row(way, *(f"{share:.0%}" for share in shares.values()))
+    Console().print(table)
+
+
+def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
+    """The adapters of a pair for a way of mixing, subject first."""
+    if way != HALVES:
+        return tuple((adapter_of(base, element), STRENGTH) for element in pair)
+    halves = zip(pair, ("content", "style"), strict=True)
+    kind = trainers.BLoRA()
+    return tuple((half_of(adapter_of(base, one, kind), half), 1.0) for one, half in halves)
+
+
+def judged(
+    base: studio.Base, way: str, pair: Pair, adapters: Mixed, count: int
+) -> Mapping[str, float]:
+    """Shares right of a pair's pictures."""
+    scenes = scenes_of(pair, count)
+    words = {element.category: element.words for element in pair}
+    pictures = [
+        compose.render(
+            base,
+            studio.Shot(
+                prompt(scene, words),
+                adapters=adapters,
+                method=METHODS.get(way, compose.Merge()),
+                seed=number,
+                steps=STEPS,
+                guidance=GUIDANCE,
+            ),
+        )
+        for number, scene in enumerate(scenes)
+    ]
+    answers = [reading.answers for reading in judge.read(pictures)]
+    subject = [one["subject"] == pair[0].name for one in answers]
+    style = [one["style"] == pair[1].name for one in answers]
+    place = [a["background"] == s.background for a, s in zip(answers, scenes, strict=True)]
+    both = np.logical_and(subject, style)
+    values = {"subject": subject, "style": style, "both": both, "place": place}
+    return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def scenes_of(pair: Pair, count: int) -> Sequence[world.Scene]:
+    """Scenes of the subject in the style, in places that the base knows."""
+    rng = np.random.default_rng([33, *(ELEMENTS.index(element) for element in pair)])
+    known = [world.sample(rng, accessory_rate=0.0) for _ in range(count)]
+    return [replace(scene, subject=pair[0].name, style=pair[1].name) for scene in known]
+
+
+if __name__ == "__main__":
+    main()
