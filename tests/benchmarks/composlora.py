@@ -41,7 +41,7 @@ from tests.benchmarks.elements import (
     prompt,
     sheet_of_rows,
 )
-from tests.benchmarks.sight import Sight, learned_sight
+from tests.benchmarks.sight import Sight, kept_sight
 
 KEPT = Path(__file__).parents[2] / "build" / "composlora"
 METHODS = ("merge", "switch", "composite", "klora", "cmlora")
@@ -49,6 +49,7 @@ SIZES = (2, 3, 4, 5)
 STRENGTH, STEPS, GUIDANCE = 0.8, 20, 5.0
 TURN = 2  # steps; with 5 of 20 the last of five adapters would have none
 RESAMPLED = 2000
+ENOUGH = 4  # sets, to say anything about a size
 LOOKS = ("style", "background")  # what K-LoRA has for its style; the rest is content
 
 Set = tuple[Element, ...]
@@ -291,12 +292,15 @@ def _told(gain: tuple[float, float, float]) -> str:
 
 
 def verdict(found: Sequence[Score]) -> list[str]:
-    """For each method whether it has more of the elements than merge, in one sentence."""
+    """For each method whether it has more of the elements than merge, in one sentence.
+
+    Of sizes with enough sets to tell.
+    """
     said = []
     for name in METHODS[1:]:
         words = {"more": [], "fewer": [], "no more and no fewer": []}
         for one in found:
-            if one.method == name:
+            if one.method == name and one.sets >= ENOUGH:
                 _, low, high = one.elements_gain
                 kind = "more" if low > 0 else "fewer" if high < 0 else "no more and no fewer"
                 words[kind].append("all" if one.size == 0 else str(one.size))
@@ -366,7 +370,8 @@ def main() -> None:
     numbers = sets_of(asked.elements)
     if not asked.full:
         numbers = sample_sets(numbers, asked.sets)
-    sight, accuracy = learned_sight()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    sight, accuracy = kept_sight(KEPT / "sight.safetensors")
     told = scores(list(judged(base, numbers, asked.seeds, adapters, sight)))
     if asked.plot:
         plot(told).save(asked.plot)

@@ -7,17 +7,20 @@ them, in a minute.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from studio.sketch import judge, world
 from studio.sketch.training import to_tensor
+from studio.tensorfile import write_tensors
 
-__all__ = ["Sight", "learned_sight", "scene_of_two"]
+__all__ = ["Sight", "kept_sight", "learned_sight", "scene_of_two"]
 
 WORN = ("top hat", "glasses", "bow tie", "crown", "scarf")
 HELD = ("flag", "umbrella", "balloon", "lantern")
@@ -74,6 +77,18 @@ def features(pictures: Sequence[Image.Image], *, softened: bool = False) -> Tens
             pixels = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         found.append(body(pixels).flatten(2))
     return torch.cat(found)
+
+
+def kept_sight(file: Path) -> tuple[Sight, float]:
+    """`learned_sight`, from this file where it is there."""
+    if not file.exists():
+        sight, right = learned_sight()
+        write_tensors(file, sight.state_dict() | {"right": torch.tensor(right)}, {})
+    state = load_file(file)
+    right = float(state.pop("right"))
+    sight = Sight()
+    sight.load_state_dict(state)
+    return sight, right
 
 
 def learned_sight() -> tuple[Sight, float]:
