@@ -54,8 +54,8 @@ footer { opacity: .7; }
 .entry span { min-width: 0; overflow-wrap: anywhere; }
 .entry small { color: var(--body-text-color-subdued); }
 .pick {
-  width: 100%; text-align: left; cursor: pointer; padding: .5rem; font-weight: 400; font-size: .9rem;
-  background: none; color: var(--body-text-color);
+  width: 100%; padding: .5rem; text-align: left; font-size: .9rem; font-weight: 400;
+  background: none; color: var(--body-text-color); cursor: pointer;
 }
 .pick[aria-pressed="true"] { background: var(--background-fill-secondary); }
 .bar {
