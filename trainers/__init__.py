@@ -15,7 +15,7 @@ from trainers._recipe import Recipe, recipe_for, with_options
 
 if TYPE_CHECKING:
     from trainers._estimate import Estimate, estimate
-    from trainers._train import base_of, check, repeat, resume, train
+    from trainers._train import base_of, check, checkpoints, repeat, resume, train
     from trainers._written import Written, kind_of, read_recipe
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
@@ -42,6 +42,7 @@ __all__ = [
     "Written",
     "base_of",
     "check",
+    "checkpoints",
     "count",
     "estimate",
     "kind_of",
@@ -58,7 +59,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
-    if name in ("base_of", "check", "repeat", "resume", "train"):
+    if name in ("base_of", "check", "checkpoints", "repeat", "resume", "train"):
         return getattr(import_module("trainers._train"), name)
     if name in ("Estimate", "estimate"):
         return getattr(import_module("trainers._estimate"), name)

@@ -6,7 +6,7 @@ settings, or else what is multiplied at the speed of a short measurement (traine
 far both are from what trainings take is printed by tests/benchmarks/estimates.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from trainers._kind import fitted, new_deltas
 from trainers._optimizer import state_bytes
 from trainers._recipe import recipe_for, with_options
 from trainers._speed import measured, noted, place_of, settings_of
+from trainers._together import processes
 from trainers._trace import AUTOCAST, Pass, decoded, encoded, trained
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ SPREAD = {"cpu": 1.25, "cuda": 1.05}
 ENCODING, DECODING = 5, 8
 # What a call on the way there comes to, in the plainest of all: Python's modules around it, its
 # way back, its part of the optimiser.
-CALL = 16
+CALL = 22
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,11 @@ def estimate(
     kind = fitted(kind, base)
     recipe = with_options(recipe or recipe_for(base, kind), options)
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=recipe.text_encoders)
-    through = trained(base, deltas, recipe)
     prior = recipe.prior_class is not None or prior_pictures is not None
     passes = recipe.accumulation * (2 if prior else 1)
     once = noted(Path(runs), settings_of(kind, base, recipe, prior=prior))
+    recipe = replace(recipe, batch=-(-recipe.batch // processes()))  # that of each process
+    through = trained(base, deltas, recipe)
     step = _step(through, base, recipe) * passes if once is None else once
     # Whatever else is encoded and drawn goes as fast as what is trained.
     drawn = _samples(recipe) if drawing else 0

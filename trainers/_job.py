@@ -15,6 +15,7 @@ from studio.delta import Delta
 from studio.errors import BadInput
 from studio.folders import Folder
 from studio.pictures import Example, Pictures
+from trainers._board import require_board
 from trainers._cache import Cache, digest
 from trainers._data import contents, folders_table, read
 from trainers._initial import Initial, start_from
@@ -94,6 +95,7 @@ class Job:
                 "the base without it, or leave them as they are"
             )
         require_optimizer(self.recipe.optimizer)
+        require_board(self.recipe)
         parameter_groups(self.trained, self.recipe)
         require_place(self.run.recipe)
         if self.out:

@@ -25,6 +25,7 @@ from studio.delta import attach
 from studio.embeddings import spoken
 from studio.errors import BadInput
 from trainers._average import Average
+from trainers._board import shown
 from trainers._cache import Cache
 from trainers._data import Batch, planned
 from trainers._job import Job
@@ -57,10 +58,11 @@ def run_job(job: Job) -> Generator[Progress, None, None]:
         log = Log(job.run.log, keep=training.done) if group.first else None
         worn = attach(job.base.layers(), job.deltas)
         with closing(log) if log else nullcontext(), worn, spoken(job.base, job.embeddings):
-            yield from _steps(job, training, log)
+            steps = _steps(job, training, log)
+            yield from shown(training, steps) if group.first else steps
 
 
-def _steps(job: Job, training: "Training", log: Log | None) -> Iterator[Progress]:
+def _steps(job: Job, training: "Training", log: Log | None) -> Generator[Progress, None, None]:
     recipe, saved = job.recipe, training.done
     plan = islice(planned(job), training.done * recipe.accumulation, None)
     try:
@@ -88,7 +90,8 @@ def _steps(job: Job, training: "Training", log: Log | None) -> Iterator[Progress
     finally:
         if training.sound and training.done > saved and training.group.first:
             training.save()
-        training.note()
+        if training.group.first:
+            training.note()
 
 
 class Training:

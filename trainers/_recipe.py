@@ -99,6 +99,9 @@ class Recipe:
     sample_prompts: tuple[str, ...] = _option((), "prompts of the sample pictures")
     save_every: int = _option(200, "steps between checkpoints; 0 for none but when stopped")
     keep: int = _option(0, "how many checkpoints stay, the newest; 0 for all")
+    tensorboard: bool = _option(
+        False, "write losses, rates and samples for TensorBoard into the run's folder"
+    )
     cache: Literal["memory", "disk"] = _option(
         "memory", "where encoded pictures and captions are kept"
     )

@@ -169,17 +169,21 @@ class Run:
 
     def last_checkpoint(self, *, before: int | None = None) -> Path | None:
         """The checkpoint of the most steps, or of the most that are fewer than `before`."""
-        earlier = [n for n in self._checkpoints() if before is None or n < before]
+        earlier = [n for n in self._steps() if before is None or n < before]
         return self.checkpoint(max(earlier)) if earlier else None
 
-    def _checkpoints(self) -> list[int]:
+    def checkpoints(self) -> dict[int, Path]:
+        """The adapters of the checkpoints by their steps, rising."""
+        return {step: self.checkpoint(step) / "adapter.safetensors" for step in self._steps()}
+
+    def _steps(self) -> list[int]:
         """The steps of which there is a checkpoint, rising."""
         found = self.folder.glob("checkpoints/step-*")
         return sorted(int(p.name[5:]) for p in found if re.fullmatch(r"step-\d{6,}", p.name))
 
     def thin(self, keep: int) -> None:
         """Delete all checkpoints but the newest so many."""
-        for step in self._checkpoints()[:-keep]:
+        for step in self._steps()[:-keep]:
             path = self.checkpoint(step)
             # Out of sight first: half a checkpoint is none.
             shutil.rmtree(path.rename(path.with_name(f".{path.name}")))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from trainers._kind import kind_name, kind_options
 from trainers._run import write_whole
+from trainers._together import processes
 
 if TYPE_CHECKING:
     from studio.base import Base
@@ -77,6 +78,7 @@ def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) ->
         **{name: value for name, value in asdict(recipe).items() if name in DECIDING},
         "size": recipe.size or base.size,
         "prior": prior,
+        "processes": processes(),
         "average": recipe.ema > 0,
     }
 

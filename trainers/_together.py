@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studio.errors import BadInput
 
-__all__ = ["Together", "together"]
+__all__ = ["Together", "processes", "together"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,17 @@ class Together:
                 one.grad = found.view_as(one).to(one.dtype)
 
 
+def processes() -> int:
+    """How many processes a launcher started, as it says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def together(device: torch.device, *, pictures: int) -> Together:
     """This process among those that a launcher started.
 
     pictures: of one step. Raises BadInput where there is not one for each process.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = processes()
     if count < 2:
         return Together()
     if pictures < count:

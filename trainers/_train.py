@@ -11,6 +11,7 @@ from studio.errors import BadInput
 from studio.folders import Folder, Sources, folders_of
 from studio.halves import file_and_half
 from studio.pictures import Pictures
+from trainers._board import require_board
 from trainers._data import folders_in, read
 from trainers._initial import Initial
 from trainers._job import Job, Renderer, new_job
@@ -24,7 +25,7 @@ from trainers._run import Run, require_adapter, require_place
 from trainers._text import new_tokens
 from trainers._written import Written, read_recipe
 
-__all__ = ["base_of", "check", "repeat", "resume", "train"]
+__all__ = ["base_of", "check", "checkpoints", "repeat", "resume", "train"]
 
 
 def check(
@@ -44,6 +45,7 @@ def check(
     """
     recipe = with_options(Recipe(), options)
     require_optimizer(recipe.optimizer)
+    require_board(recipe)
     _require_words(trigger)
     new_tokens(trigger, recipe)
     if run:
@@ -249,6 +251,21 @@ def resume(
             raise BadInput(f"{run} was started from another {tables['init']}: put that back")
         job = replace(job, initial=initial)
     return run_job(replace(job, checkpoint=checkpoint))
+
+
+def checkpoints(run: str | Path) -> dict[int, Path]:
+    """The adapters of a run's checkpoints by their steps, rising; the finished one is the last.
+
+    Raises BadInput when it is no run, or when there is none yet.
+    """
+    folder = Run(Path(run))
+    tables = folder.read()
+    found = folder.checkpoints()
+    if folder.adapter.exists():
+        found[int(tables["recipe"]["steps"])] = folder.adapter
+    if not found:
+        raise BadInput(f"{run} has no checkpoint yet: its save_every says when there is one")
+    return found
 
 
 def base_of(file: str | Path) -> dict[str, str]:

@@ -30,7 +30,7 @@ class _Ordered(TyperGroup):
     """Commands in the order in which they are used."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        order = ("train", "generate", "batch", "schedule", "inspect", "convert", "profile")
+        order = ("train", "grid", "generate", "batch", "schedule", "inspect", "convert", "profile")
         order += ("ui", "jobs", "worker", "demo")
         return sorted(super().list_commands(ctx), key=order.index)
 
@@ -219,6 +219,39 @@ for _name, _kind in trainers.kinds().items():
         help=(_kind.__doc__ or "").split("Raises")[0].strip(),
         epilog=f'Example: studio train {_name} photos/ --trigger "a sks robot" --steps 400',
     )(train_command(_name, _kind))
+
+
+@app.command(epilog="Example: studio grid runs/lora-1 --strength 0.6 --strength 1 --seed 7")
+@with_options({"loading": LOADING})
+def grid(
+    run: Annotated[Path, typer.Argument(help="A training's folder.")],
+    *,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="May be given several times; the run's own samples' if not given."),
+    ] = None,
+    strength: Annotated[
+        list[float] | None, typer.Option(help="A column each; 0.5, 0.75 and 1 if not given.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="0 if not given.")] = None,
+    step: Annotated[
+        list[int] | None, typer.Option(help="Of a checkpoint; all of them if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The sheet; RUN/grid.png if not given.")] = None,
+    as_json: AsJson = False,
+    loading: Mapping[str, object],
+) -> None:
+    """Draw a run's checkpoints at several strengths on one sheet, to choose from."""
+    from ui._grid import STRENGTHS, cells_of, write_grid
+
+    cells = cells_of(
+        run,
+        strengths=strength or STRENGTHS,
+        prompts=prompt or (),
+        seeds=seed or (0,),
+        steps=step or (),
+    )
+    write_grid(run, cells, loading=loading, out=out or run / "grid.png", as_json=as_json)
 
 
 @app.command(

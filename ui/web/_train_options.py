@@ -55,7 +55,7 @@ GROUPS = {
         *("text_encoders", "text_lr", "new_tokens", "token", "token_init", "token_lr"),
     ),
     "Class pictures": ("prior_class", "prior_count", "prior_weight"),
-    "Samples and checkpoints": ("sample_every", "save_every", "keep"),
+    "Samples and checkpoints": ("sample_every", "save_every", "keep", "tensorboard"),
     "Memory and precision": ("checkpointing", "precision", "cache"),
 }
 # What a base and a kind decide where nothing is asked for; of the others the dataclass tells.
