@@ -41,6 +41,7 @@ class Asked:
     base: str
     config: str
     dtype: str
+    offload: bool
     pictures: int
     recipe: Mapping[str, Any]
     runs: str
@@ -55,16 +56,17 @@ class Asked:
         *,
         pictures: int,
         recipe: Mapping[str, Any],
-        dtype: str,
+        loading: Mapping[str, Any],
     ) -> "Asked":
-        """This kind on this base. dtype: as `load_base` takes it."""
+        """This kind on this base. loading: fields of ui._loading.Loading."""
         small = base.size <= SMALL
         return cls(
             kind=type(kind).__name__.lower(),
             options=asdict(kind),  # pyright: ignore[reportArgumentType]
             base=base.source if small else "",
             config="" if small else CONFIGS[base.family],
-            dtype=dtype,
+            dtype=str(loading.get("dtype", "auto")),
+            offload=bool(loading.get("offload", False)),
             pictures=pictures,
             recipe=dict(recipe),
             runs=str(space.runs),
@@ -81,15 +83,17 @@ def estimated(space: Workspace, asked: Asked) -> str:
     kept = space.cache / "estimates" / f"{sha256(text.encode()).hexdigest()[:24]}.json"
     if kept.is_file() and kept.stat().st_mtime > time.time() - KEPT:
         return _told(kept.read_text())
+    ours = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ui._estimating"],
+            [sys.executable, "-P", "-m", "ui._estimating"],
             input=text,
             capture_output=True,
             text=True,
             timeout=LONGEST,
             cwd=space.cache,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+            env=os.environ | {"PYTHONPATH": path},
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -118,6 +122,7 @@ def _estimate(asked: Asked) -> dict[str, str]:
             if asked.config
             else load_base(asked.base, dtype=asked.dtype)
         )
+        base.offload = asked.offload
         kind = trainers.kinds()[asked.kind](**asked.options)
         found = trainers.estimate(
             kind, base, pictures=asked.pictures, runs=asked.runs, **asked.recipe

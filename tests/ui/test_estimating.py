@@ -1,6 +1,7 @@
 """What a training will take is told by a process of its own, and remembered for a while."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def space(tmp_path: Path) -> Workspace:
 
 def asked(space: Workspace, kind: trainers.Kind, base: Outline | None, **recipe: object) -> Asked:
     assert base
-    return Asked.of(space, kind, base, pictures=5, recipe=recipe, dtype="auto")
+    return Asked.of(space, kind, base, pictures=5, recipe=recipe, loading={})
 
 
 def test_it_is_told_in_a_sentence_and_not_worked_out_twice(
@@ -53,3 +54,8 @@ def test_what_cannot_be_trained_is_refused_with_the_trainer_s_sentence(space: Wo
 def test_a_large_base_is_not_opened(space: Workspace) -> None:
     large = asked(space, trainers.LoRA(), Outline("some/base", "base", "sd2", 768, 64))
     assert (large.base, large.config) == ("", "sd21")
+    found = [
+        _estimating._estimate(replace(large, offload=offload))["said"] for offload in (False, True)
+    ]
+    taken = [float(said.split(" GB")[0].split()[-1]) for said in found]
+    assert taken[1] < taken[0] - 0.2  # the VAE and the text encoder wait elsewhere

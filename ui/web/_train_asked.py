@@ -51,7 +51,7 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
         base,
         pictures=len(get_set(space, data[form.sets]).pictures),
         recipe=_recipe(form, data, given, base),
-        dtype=given["loading"].get("dtype", "auto"),
+        loading=given["loading"],
     )
     said = estimated(space, told)
     return f"{said[:1].upper()}{said[1:]}"
