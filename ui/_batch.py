@@ -15,16 +15,19 @@ from ui._share import Share, sharing
 __all__ = ["make_batch", "tell_cost"]
 
 
-def make_batch(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> int:
+def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as_json: bool) -> int:
     """Make what is missing of a plan; the exit code: 0 when all is there, 1 when some failed.
 
-    Raises BadInput before the first picture for whatever can't be made on its base.
+    ray: address of a cluster that is to make it. Raises BadInput before the first picture for
+    whatever can't be made on its base.
     """
     with sharing(loading.get("device", "auto")) as share:
-        return _make_share(plan, share, loading=loading, as_json=as_json)
+        return _make_share(plan, share, loading=loading, ray=ray, as_json=as_json)
 
 
-def _make_share(plan: Plan, share: Share, *, loading: Mapping[str, object], as_json: bool) -> int:
+def _make_share(
+    plan: Plan, share: Share, *, loading: Mapping[str, object], ray: str | None, as_json: bool
+) -> int:
     """Make this process's share; the first process tells of all."""
     begun = perf_counter()
     there = len(plan.names) - len(plan.missing())
@@ -33,7 +36,7 @@ def _make_share(plan: Plan, share: Share, *, loading: Mapping[str, object], as_j
         with bars() as shown:
             left = len(plan.missing())
             task = shown.add_task("Pictures", total=left)
-            for event in run_batch(plan, loading, share):
+            for event in run_batch(plan, loading, share, ray=ray):
                 match event:
                     case Written() if share.count > 1:  # of all processes
                         shown.update(task, completed=left - len(plan.missing()))

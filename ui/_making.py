@@ -22,6 +22,7 @@ from ui._contact import write_sheets
 from ui._loading import open_base
 from ui._manifest import Planned, all_of
 from ui._plan import Plan
+from ui._ray import Errand, run_errands
 from ui._record import Record
 from ui._share import ALONE, Share
 from ui._tables import Problem
@@ -52,12 +53,19 @@ class NotMade:
 Event = Written | NotMade | compose.Advanced | compose.Narrowed
 
 
-def run_batch(plan: Plan, loading: Mapping[str, object], share: Share = ALONE) -> Iterator[Event]:
+def run_batch(
+    plan: Plan,
+    loading: Mapping[str, object],
+    share: Share = ALONE,
+    *,
+    ray: str | None = None,
+) -> Iterator[Event]:
     """Make what is missing of a plan, then write results.jsonl, sheet.html and sheet.png.
 
     loading: fields of ui._loading.Loading, by name. To stop, stop iterating (`close`): what was
     told as Written is there, and another run over the same plan makes the rest. share: the part of
     it that this process makes and tells of; the first of all writes what belongs to no picture.
+    ray: address of a cluster that makes them; how they are grouped is decided here.
 
     Raises BadInput before the first picture for whatever can't be made on its base.
     """
@@ -67,7 +75,8 @@ def run_batch(plan: Plan, loading: Mapping[str, object], share: Share = ALONE) -
         for part in plan.out.glob(".*.part"):
             part.unlink(missing_ok=True)  # half a file of a process that was killed
     if plan.missing():
-        for event in _Making(plan, loading).events(share):
+        making = _Making(plan, loading)
+        for event in making.events(share) if ray is None else making.events_from(ray):
             if isinstance(event, NotMade):
                 failed[event.at] = event.reason
             yield event
@@ -116,6 +125,31 @@ class _Making:
             if not missing.isdisjoint(self.plan.of_base(source)):
                 base = bases.pop(source, None) or open_base(source, self.loading)
                 yield from self._made(base, source, spreads[source], missing, share)
+
+    def events_from(self, address: str) -> Iterator[Event]:
+        """Have it made on a Ray cluster."""
+        bases = self.checked()
+        missing = set(self.plan.missing())
+        spreads = self.spreads(bases, keep=True)
+        errands = []
+        for source in self.plan.sources:
+            base = bases.get(source) or open_base(source, self.loading)
+            shots = self.shots(base, source)
+            groups = self.groups(source, shots, spreads[source], missing)
+            errands += [Errand(source, shots, group) for group in groups]
+        for reply in run_errands(errands, self.loading, address):
+            places = self.plan.of_base(reply.errand.source)
+            if reply.rows < reply.errand.group.rows:
+                self.record.narrow(self._first(places, reply.errand.group), reply.rows)
+            for number, reason in reply.reasons.items():
+                if places[number] in missing:
+                    yield NotMade(places[number], reason)
+            for number, content in reply.pictures.items():
+                if (at := places[number]) in missing:
+                    path = self.plan.out / self.plan.names[at]
+                    with replacing(path) as file:
+                        file.write(content)
+                    yield Written(at, path)
 
     def checked(self) -> "dict[str, Base]":
         """Look at every shot on its base. A base that is the only one stays open."""

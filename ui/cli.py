@@ -318,6 +318,10 @@ def batch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check it all and tell the cost; no picture is made.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Have it made by a Ray cluster: HOST:PORT, or auto."),
+    ] = None,
     as_json: AsJson = False,
     loading: Mapping[str, object],
 ) -> None:
@@ -331,7 +335,7 @@ def batch(
     if dry_run:
         tell_cost(plan, loading=loading, as_json=as_json)
         return
-    code = make_batch(plan, loading=loading, as_json=as_json)
+    code = make_batch(plan, loading=loading, ray=ray, as_json=as_json)
     if code:
         raise typer.Exit(code)
 
