@@ -1,10 +1,16 @@
 """The page opens, and others than this machine only reach it with a password."""
 
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Page, expect
 
 from studio.errors import BadInput
-from tests.web.conftest import open_tab
+from tests.web.conftest import ROOT, open_tab
 from ui.web.app import check_reach
 
 TABS = ("Train", "Mix", "Batch", "Library")
@@ -32,3 +38,29 @@ def test_others_need_one(host: str) -> None:
 def test_half_a_login_is_refused(auth: str) -> None:
     with pytest.raises(BadInput, match="NAME:PASSWORD"):
         check_reach("127.0.0.1", auth)
+
+
+SLOW = """
+import contextlib, sys
+from gradio import networking
+from studio.workspace import open_workspace
+from ui.web import app
+
+networking.url_ok = lambda url: False  # Gradio's look at its own page, of three seconds
+app.workers = lambda space: contextlib.nullcontext()
+app.serve(open_workspace(sys.argv[1]), port=int(sys.argv[2]))
+"""
+
+
+def test_a_machine_too_busy_to_answer_at_once_serves_all_the_same(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-c", SLOW, str(tmp_path / "space"), str(port)]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr
+        said = next(line for line in server.stderr if "Studio is at" in line or "Error" in line)
+        assert f"Studio is at http://127.0.0.1:{port}" in said
+        server.send_signal(signal.SIGINT)
+        server.stderr.read()
+    assert server.returncode == 0

@@ -86,6 +86,7 @@ def serve(
             theme=theme(),
             css=CSS + TRAIN_CSS + MIX,
             ssr_mode=False,
+            _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
             app_kwargs={"middleware": [_guard(space, here=is_loopback(host))]},
         )
         remark(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
