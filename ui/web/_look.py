@@ -66,7 +66,9 @@ footer { opacity: .7; }
 .sheet {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .5rem;
 }
-.sheet img { width: 100%; border-radius: var(--radius-sm); }
+.sheet img {
+  width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: var(--radius-sm);
+}
 .manifest textarea { font-family: var(--font-mono); font-size: .85rem; }
 button.small {
   flex: none; padding: .2rem .7rem; border: 1px solid var(--border-color-primary);
