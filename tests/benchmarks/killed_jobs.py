@@ -66,7 +66,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             space = open_workspace(Path(folder) / "space")
             with serving(space) as servers:
-                whole = undisturbed(space)
+                whole = undisturbed(space, servers[-1])
                 for number in range(len(rows), asked.kills):
                     rows.append(torment(space, servers, number, seed=asked.seed, whole=whole))
                     write(asked.into, rows[-1])
@@ -76,10 +76,10 @@ def main() -> None:
     sys.exit(not all(row["whole"] for row in rows))
 
 
-def undisturbed(space: Workspace) -> dict[str, str]:
+def undisturbed(space: Workspace, server: subprocess.Popen) -> dict[str, str]:
     """What comes of the jobs where nobody is killed: what each thing is, and its bytes' SHA-256."""
     jobs = queue(space)
-    wait(space, jobs)
+    wait(space, jobs, server)
     whole = results(space, jobs)
     assert len(whole) == 1 + PICTURES, "the jobs fail where nobody is killed"
     forget(space)
@@ -107,7 +107,7 @@ def torment(
         servers[-1].wait()
         servers.append(start(space))
     again = next_step(space, jobs[0], step)
-    wait(space, jobs)
+    wait(space, jobs, servers[-1])
     found = row(space, jobs, victim, (step, again), whole)
     forget(space)
     return found
@@ -177,13 +177,15 @@ def integrity(space: Workspace) -> str:
         return str(db.execute("PRAGMA integrity_check").fetchone()[0])
 
 
-def wait(space: Workspace, jobs: Sequence[int]) -> list[Job]:
-    """The jobs, once all of them have ended."""
+def wait(space: Workspace, jobs: Sequence[int], server: subprocess.Popen) -> list[Job]:
+    """The jobs, once all of them have ended; the server must not end before them."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         found = [get_job(space, job) for job in jobs]
         if all(job.state not in ("queued", "running") for job in found):
             return found
+        if server.poll() is not None:
+            raise SystemExit(f"the server of {space.root} ended by itself")
         time.sleep(0.1)
     raise SystemExit(f"the jobs of {space.root} do not end")
 
