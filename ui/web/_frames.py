@@ -18,6 +18,7 @@ __all__ = [
     "cards",
     "cell_grid",
     "empty",
+    "examples",
     "failed",
     "frame",
     "history",
@@ -66,14 +67,14 @@ def failed(error: str, advice: str = "") -> str:
     return f'<figure class="mix-frame none" role="alert"><div>{said}</div></figure>'
 
 
-def cell_grid(space: Workspace, job: Job, live: Path | None) -> str:
-    """A comparison as a labelled table, as far as it is drawn."""
+def cell_grid(space: Workspace, job: Job, forming: str) -> str:
+    """A comparison as a labelled table, as far as it is drawn. forming: the next one's frame."""
     shots = job.arguments["shots"]
     assert isinstance(shots, list)
     labels = table(shots)  # pyright: ignore[reportArgumentType]
     cells = [_cell(space, id) for id in job.results]
-    if len(cells) < len(shots) and live:
-        cells.append(frame(live, alt="forming", forming=True))
+    if len(cells) < len(shots) and forming:
+        cells.append(forming)
     cells += ['<div class="cell none"></div>'] * (len(shots) - len(cells))
     several = len(labels.rows) > 1
     return (_labelled if several else _side_by_side)(labels, cells)
@@ -103,6 +104,14 @@ def cards(library: Sequence[tuple[AdapterFile, str]]) -> str:
     fits = [_card(*one) for one in library if not one[1]]
     others = [_card(*one) for one in library if one[1]]
     return f'<div class="mix-cards">{"".join(fits + others)}</div>'
+
+
+def examples(prompts: Sequence[str]) -> str:
+    """Prompts to try."""
+    chips = "".join(
+        f'<button type="button" data-name="{escape(one)}">{escape(one)}</button>' for one in prompts
+    )
+    return f'<div class="mix-examples"><span>Try</span>{chips}</div>'
 
 
 def row(adapter: AdapterFile | None, picked: Picked, place: int) -> str:

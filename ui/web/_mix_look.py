@@ -6,6 +6,12 @@ MIX = """
 #mix-main { align-items: flex-start; gap: 1.25rem; }
 #mix-side { position: sticky; top: .5rem; }
 #mix-settings, #mix-side { gap: .7rem; }
+.mix-examples { display: flex; flex-wrap: wrap; gap: .35rem; align-items: center;
+  font-size: .8rem; color: var(--body-text-color-subdued); }
+.mix-examples button { border: 1px solid var(--border-color-primary); border-radius: 99px;
+  padding: .15rem .65rem; background: none; color: var(--body-text-color); cursor: pointer; }
+.mix-examples button:hover { border-color: var(--color-accent); }
+.mix-examples button:focus-visible { outline: 2px solid var(--color-accent); }
 .mix-head { font-weight: 600; font-size: .95rem; padding: .2rem .1rem 0; }
 .mix-frame { margin: 0; border-radius: 10px; overflow: hidden; aspect-ratio: 1;
   max-height: min(72vh, 720px); display: flex; align-items: center; justify-content: center;
@@ -71,7 +77,8 @@ MIX = """
 .mix-slot .block { border: 0 !important; padding: 0 !important; background: none !important; }
 .mix-slot fieldset label { padding: .15rem .5rem !important; font-size: .8rem; }
 #mix-frame .html-container, #mix-note .html-container, #mix-score .html-container,
-#mix-history .html-container, #mix-notice .html-container { padding: 0; }
+#mix-history .html-container, #mix-examples .html-container,
+#mix-notice .html-container { padding: 0; }
 .mix-remove { max-width: 5rem !important; min-width: 5rem !important; flex: none !important; }
 .mix-history { display: grid; gap: .5rem;
   grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); }

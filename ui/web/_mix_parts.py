@@ -13,7 +13,7 @@ from ui._form import Form
 from ui._loading import Loading
 from ui.web._fields import filled, values
 from ui.web._frames import cards, row
-from ui.web._settings import WHOLE, Picked, Settings, misfit
+from ui.web._settings import OURS, WHOLE, Picked, Settings, misfit
 
 __all__ = [
     "SIZE",
@@ -74,6 +74,7 @@ class Parts:
     timer: gr.Timer
     watch: gr.HTML
     prompt: gr.Textbox
+    examples: gr.HTML
     negative: gr.Textbox
     slots: tuple[Slot, ...]
     cards: gr.HTML
@@ -128,16 +129,33 @@ class Parts:
         slots = {part for slot in self.slots for part in (slot.strength, slot.half)}
         return fixed | slots | set(self._options()) | set(self.loading.values())
 
+    def forming(self) -> set[Any]:
+        """What changes when a picture is asked for."""
+        return {
+            self.job, self.seen, self.asked, self.frame, self.note, self.notice, self.stop,
+            self.timer,
+        }  # fmt: skip
+
+    def formed(self) -> set[Any]:
+        """What changes while one forms, and when it is there."""
+        more = {self.opened, self.delete, self.history, self.score}
+        return {self.seen, self.frame, self.note, self.stop, self.timer} | more
+
+    def depending(self) -> set[Any]:
+        """What is shown by the settings alone."""
+        return {self.score, self.column, self.row, *self.groups.values()}
+
+    def mix(self) -> set[Any]:
+        """The adapters, those in the mix and those to choose from."""
+        slots = {
+            part for slot in self.slots for part in (slot.row, slot.head, slot.strength, slot.half)
+        }
+        return {self.picked, self.cards, self.examples} | slots
+
     def told(self) -> set[Any]:
         """All that handlers may change."""
-        shown = {
-            self.timer, self.cards, self.frame, self.note, self.notice, self.stop, self.delete,
-            self.undo, self.score, self.history,
-        }  # fmt: skip
-        slots = {part for slot in self.slots for part in (slot.row, slot.head)}
-        return (
-            {*self.given()} - set(self.loading.values()) | shown | slots | set(self.groups.values())
-        )
+        shown = self.forming() | self.formed() | self.depending() | self.mix() | {self.undo}
+        return {*self.given()} - set(self.loading.values()) | shown
 
     def _options(self) -> list[Component]:
         return [widget for form in self.options.values() for widget in form.values()]
@@ -208,6 +226,7 @@ def mix_of(parts: Parts, space: Workspace, picked: tuple[Picked, ...], base: str
     family = next((one.family for one in list_bases(space) if one.source == base), "")
     found: Update = {
         parts.picked: tuple(picked),
+        parts.examples: gr.HTML(visible=base in OURS and not picked),
         parts.cards: cards([(one, misfit(one, base=base, family=family)) for one in adapters]),
     }
     for place, slot in enumerate(parts.slots, start=1):

@@ -1,10 +1,10 @@
 """Which component of the tab Mix calls which of its handlers."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import gradio as gr
+from gradio.events import Dependency
 
 from ui.web._mixing import Mixing
 from ui.web._page import told
@@ -15,46 +15,62 @@ __all__ = ["wire"]
 def wire(mix: Mixing) -> None:
     """Let the components call the handlers."""
     parts, page = mix.parts, mix.page
-    on = partial(
-        gr.on,
-        inputs=parts.given() | {page.adapters, page.recipe, parts.dropped},
-        outputs=[*parts.told(), parts.dropped, page.adapters, page.recipe, page.shot, page.tabs],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    given, told_all = parts.given(), parts.told()
+    drawn = parts.forming()
+    settled = drawn | parts.depending()
     changed = [parts.watch.input, parts.start.input, parts.start.clear]
     changed += [choice.input for choice in parts.choices()]  # pyright: ignore
-    on(changed, told(mix.change), trigger_mode="always_last")
-    on([parts.base.input], told(mix.change_base))
-    on([parts.draw.click], told(mix.draw), trigger_mode="always_last")
-    on([parts.stop.click], told(mix.stop))
-    on([parts.methods.click], told(mix.compare_methods))
-    on([parts.grid.click], told(mix.compare_grid))
-    on([parts.column.input], told(mix.suggest))
-    on([parts.row.input], told(mix.suggest_rows))
-    on([parts.timer.tick], told(mix.look))
-    on([parts.cards.select], told(mix.add))
+    _on(changed, mix.change, given, settled, "always_last")
+    _on([parts.base.input], mix.change_base, given, settled | parts.mix() | {parts.auto})
+    _on([parts.draw.click], mix.draw, given, drawn | {parts.seed}, "always_last")
+    _on([parts.examples.select], mix.example, given, drawn | {parts.prompt})
+    _on([parts.stop.click], mix.stop, {parts.job}, {parts.note, parts.timer})
+    _on([parts.methods.click], mix.compare_methods, given, drawn)
+    _on([parts.grid.click], mix.compare_grid, given, drawn)
+    _on([parts.column.input], mix.suggest, given, {parts.columns})
+    _on([parts.row.input], mix.suggest_rows, given, {parts.rows})
+    watched = {parts.job, parts.seen, parts.many}
+    _on([parts.timer.tick], mix.look, watched, parts.formed())
+    mixed = settled | parts.mix() | {parts.prompt}
+    _on([parts.cards.select], mix.add, given, mixed)
     for place, slot in enumerate(parts.slots):
-        on([slot.remove.click], told(_at(mix.remove, place)))
-    on([parts.history.select, parts.frame.select], told(mix.reopen))
-    on([parts.dropped.upload], told(mix.open_file))
-    on([parts.batch.click], told(mix.send))
-    on([parts.delete.click], told(mix.delete))
-    on([parts.undo.click], told(mix.undo))
-    on([page.adapters.change], told(mix.add_sent))
-    on([page.recipe.change], told(mix.open_sent))
-    on([page.tabs.select], told(mix.enter))
-    loaded = gr.on(
-        None,
-        told(mix.load),
-        outputs=[*parts.told()],
+        _on([slot.remove.click], _at(mix.remove, place), given, mixed)
+    _on([parts.history.select, parts.frame.select], mix.reopen, given, told_all)
+    dropped = given | {parts.dropped}
+    _on([parts.dropped.upload], mix.open_file, dropped, told_all | {parts.dropped})
+    _on([parts.batch.click], mix.send, given, {page.shot, page.tabs})
+    shelf = {parts.opened, parts.deleted, parts.many}
+    shown = parts.formed() | {parts.deleted, parts.undo}
+    _on([parts.delete.click], mix.delete, shelf, shown)
+    _on([parts.undo.click], mix.undo, shelf, shown)
+    _on([page.adapters.change], mix.add_sent, given | {page.adapters}, mixed | {page.adapters})
+    _on([page.recipe.change], mix.open_sent, given | {page.recipe}, told_all | {page.recipe})
+    entered = drawn | parts.mix() | {parts.open, parts.history}
+    _on([page.tabs.select], mix.enter, given, entered)
+    loaded = _on(None, mix.load, set(), told_all)
+    loaded.then(
+        told(mix.begin),
+        inputs=given,
+        outputs=[*entered],
         show_progress="hidden",
         api_visibility="private",
     )
-    loaded.then(
-        told(mix.begin),
-        inputs=parts.given(),
-        outputs=[*parts.told()],
+
+
+def _on(
+    triggers: Sequence[Any] | None,
+    handler: Callable[..., Any],
+    given: set[Any],
+    shown: set[Any],
+    mode: Literal["once", "always_last"] = "once",
+) -> Dependency:
+    """given, shown: no more than needed, since each event carries all of them to and fro."""
+    return gr.on(
+        triggers,
+        told(handler),
+        inputs=given,
+        outputs=[*shown],
+        trigger_mode=mode,
         show_progress="hidden",
         api_visibility="private",
     )

@@ -12,7 +12,7 @@ import gradio as gr
 import compose
 from studio.errors import BadInput
 from studio.jobs import Job, get_job, list_jobs, live_picture, stop_job
-from studio.shot import picture_sha256, read_recipe
+from studio.shot import Shot, picture_sha256, read_recipe
 from studio.workspace import (
     Workspace,
     add_upload,
@@ -24,7 +24,7 @@ from studio.workspace import (
     new_set,
     undelete,
 )
-from ui._queue import queue_pictures
+from ui._queue import Drawing, queue_pictures
 from ui._roll import kept_roll, roll_of
 from ui.web._compare import axes, every_method, grid, suggested
 from ui.web._frames import caption, cell_grid, empty, failed, frame, history, made, note, notice
@@ -42,9 +42,10 @@ from ui.web._settings import (
     shot_of,
 )
 
-__all__ = ["Mixing"]
+__all__ = ["FAST", "Mixing"]
 
 STARTS = "start pictures"  # the set of uploads that keeps what pictures were started from
+FAST = 0.15  # seconds between two looks at a job that is being done
 PAGE = 24  # pictures of the history at first, and more each time
 EMPTY = "Press Draw to make a picture."
 NO_WEIGHTS = "This method goes by the adapters' weights: who gets which layer is shown once a "
@@ -79,12 +80,18 @@ class Mixing:
         update |= {self.parts.auto: quick} | self._depending(settings, given)
         return update | self._auto({**given, self.parts.auto: quick}, settings)
 
+    def example(self, given: Given, event: gr.EventData) -> Update:
+        """A prompt to try."""
+        settings = replace(self._settings(given), prompt=str(event.name))
+        return {self.parts.prompt: settings.prompt} | self._auto(given, settings)
+
     def stop(self, given: Given) -> Update:
         """End what this page has asked for."""
-        if given[self.parts.job] is not None:
-            with suppress(BadInput):  # it is done by now
-                stop_job(self.space, given[self.parts.job])
-        return {self.parts.timer: gr.Timer(active=True)}
+        if given[self.parts.job] is None:
+            return gr.skip()
+        self._let_go(given)
+        job = get_job(self.space, given[self.parts.job])
+        return {self.parts.note: caption(job), self.parts.timer: gr.Timer(FAST, active=True)}
 
     def compare_methods(self, given: Given) -> Update:
         """The picture under every method."""
@@ -109,41 +116,49 @@ class Mixing:
     # What is shown of it
 
     def look(self, given: Given) -> Update:
-        """How the page's job stands; nothing where that is what is shown already."""
+        """How the page's job stands; nothing where that is what is shown already.
+
+        Once a second at least while there is a job: an answer about a job that was replaced in the
+        same moment may come last, and is made good by the next.
+        """
         parts = self.parts
-        if given[parts.job] is None:
+        try:
+            job = get_job(self.space, given[parts.job] or 0)
+        except BadInput:
             return {parts.timer: gr.Timer(active=False)}
-        job = get_job(self.space, given[parts.job])
         live = live_picture(self.space, job.id) if job.state == "running" else None
         seen = f"{job.id} {job.state} {job.phase} {job.step} {len(job.results)} {job.stopping}"
         seen += f" {_changed(live)}"
         if seen == given[parts.seen]:
-            return _nothing(parts)
-        over = job.state not in ("queued", "running")
-        return (
-            self._shown(job, live) | (self._ended(job, given) if over else {}) | {parts.seen: seen}
-        )
+            return {parts.timer: _pace(job)} if _over(job) else gr.skip()
+        update = self._shown(job, live) | {parts.seen: seen}
+        return update | (self._ended(job, given[parts.many]) if _over(job) else {})
 
     def _shown(self, job: Job, live: Path | None) -> Update:
         parts = self.parts
-        update: Update = {parts.note: caption(job)}
-        several = len(_shots(job)) > 1
+        update: Update = {
+            parts.note: caption(job),
+            parts.timer: _pace(job),
+            parts.stop: gr.Button(interactive=not _over(job)),
+        }
         if job.state == "failed":
             update[parts.frame] = failed(job.error, job.advice)
-        elif several:
-            update[parts.frame] = cell_grid(self.space, job, live)
+        elif len(_shots(job)) > 1:
+            update[parts.frame] = cell_grid(self.space, job, _forming(live))
         elif job.results:
             with suppress(BadInput):  # deleted, and shown as it was
                 update |= self._picture(job.results[0])
-        elif live and (picture := _forming(live)):
+        elif picture := _forming(live):
             update[parts.frame] = picture
         return update
 
-    def _ended(self, job: Job, given: Given) -> Update:
-        parts = self.parts
-        update: Update = {parts.timer: gr.Timer(active=False), parts.stop: _off()}
-        settings = self._settings(given)
-        return update | {parts.score: self._score(settings)} | self._history(given[parts.many])
+    def _ended(self, job: Job, many: int) -> Update:
+        """What is new when a job is over: the history, and a schedule that only weights tell."""
+        update = self._history(many)
+        if job.state == "done" and len(_shots(job)) == 1:
+            shot = Drawing(**job.arguments).shot(0)  # pyright: ignore[reportArgumentType]
+            update |= {self.parts.score: self._score(shot)}
+        return update
 
     def _picture(self, id: str) -> Update:
         """One finished picture."""
@@ -177,15 +192,13 @@ class Mixing:
         update |= {
             self.parts.job: job.id,
             self.parts.asked: (shot_of(self.space, settings), job.arguments["loading"]),
-            self.parts.timer: gr.Timer(active=True),
-            self.parts.stop: gr.Button(interactive=job.state in ("queued", "running")),
         }
         return update | self._shown(job, None)
 
     def enter(self, given: Given, event: gr.SelectData) -> Update:
         """The tab is opened: what others have made meanwhile, and a first picture."""
         if event.value != "Mix":
-            return _nothing(self.parts)
+            return gr.skip()
         if given[self.parts.seen] is None:
             return {self.parts.open: True}
         settings = self._settings(given)
@@ -195,11 +208,7 @@ class Mixing:
 
     def begin(self, given: Given) -> Update:
         """The page is loaded: a first picture, if the tab was opened before."""
-        return (
-            self._first(given, self._settings(given))
-            if given[self.parts.open]
-            else _nothing(self.parts)
-        )
+        return self._first(given, self._settings(given)) if given[self.parts.open] else gr.skip()
 
     def _first(self, given: Given, settings: Settings) -> Update:
         nothing_yet = given[self.parts.job] is None and given[self.parts.opened] is None
@@ -250,7 +259,7 @@ class Mixing:
         """A PNG from anywhere: its settings."""
         parts = self.parts
         if not (path := given[parts.dropped]):
-            return _nothing(parts)
+            return gr.skip()
         recipe, amiss = recipe_from_picture(path)
         return self._open(given, recipe, draw=True, amiss=amiss) | {parts.dropped: None}
 
@@ -292,7 +301,7 @@ class Mixing:
         """The picture shown goes to the trash."""
         parts = self.parts
         if not given[parts.opened]:
-            return _nothing(parts)
+            return gr.skip()
         deleted = delete_picture(self.space, given[parts.opened])
         return {
             parts.deleted: (deleted, given[parts.opened]),
@@ -307,7 +316,7 @@ class Mixing:
         """It comes back."""
         parts = self.parts
         if not given[parts.deleted]:
-            return _nothing(parts)
+            return gr.skip()
         path = undelete(self.space, given[parts.deleted][0])
         update = self._picture(f"{path.parent.name}/{path.name}")
         update |= {parts.deleted: None, parts.undo: gr.Button(visible=False)}
@@ -327,7 +336,7 @@ class Mixing:
         """What is shown by the settings alone."""
         parts, found = self.parts, axes(settings)
         names = {axis for _, axis in found}
-        update: Update = {parts.score: self._score(settings)}
+        update: Update = {parts.score: self._score(shot_of(self.space, settings))}
         for name, group in parts.groups.items():
             update[group] = gr.Group(visible=name == settings.method)
         for axis, usual in ((parts.column, "method"), (parts.row, "nothing")):
@@ -337,9 +346,8 @@ class Mixing:
             update[parts.columns] = suggested(settings, "method")
         return update
 
-    def _score(self, settings: Settings) -> str:
-        """The schedule of what stands there, or why there is none."""
-        shot = shot_of(self.space, settings)
+    def _score(self, shot: Shot) -> str:
+        """The schedule of a shot, or why there is none."""
         steps = shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
         try:
             return score(roll_of(compose.outline(shot)))
@@ -374,7 +382,7 @@ class Mixing:
             parts.note: caption(job),
             parts.notice: gr.HTML(visible=False),
             parts.stop: gr.Button(interactive=True),
-            parts.timer: gr.Timer(active=True),
+            parts.timer: _pace(job),
         }
 
     def _let_go(self, given: Given) -> None:
@@ -395,7 +403,7 @@ class Mixing:
         if given[self.parts.job] is None:
             return False
         job = get_job(self.space, given[self.parts.job])
-        return job.state in ("queued", "running") and len(_shots(job)) > 1
+        return not _over(job) and len(_shots(job)) > 1
 
 
 def _shots(job: Job) -> list[Mapping[str, Any]]:
@@ -412,17 +420,21 @@ def _changed(live: Path | None) -> int:
         return 0
 
 
-def _forming(live: Path) -> str:
-    """Its frame; "" where it is gone by now."""
+def _forming(live: Path | None) -> str:
+    """Its frame; "" where there is none, or none by now."""
     try:
-        return frame(live, alt="The picture, forming", forming=True)
+        return frame(live, alt="The picture, forming", forming=True) if live else ""
     except FileNotFoundError:
         return ""
 
 
-def _nothing(parts: Parts) -> Update:
-    """An update that changes nothing."""
-    return {parts.open: gr.skip()}
+def _over(job: Job) -> bool:
+    return job.state not in ("queued", "running")
+
+
+def _pace(job: Job) -> gr.Timer:
+    """How often to look at a job."""
+    return gr.Timer(1.0 if _over(job) else FAST, active=True)
 
 
 def _off() -> gr.Button:

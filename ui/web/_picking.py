@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from studio.errors import BadInput
 from studio.workspace import AdapterFile
-from ui.web._settings import FIRST, MOST, Picked
+from ui.web._settings import EXAMPLES, MOST, Picked
 
 __all__ = ["pick", "put_back"]
 
@@ -50,12 +50,12 @@ def put_back(picked: Sequence[Picked], prompt: str, place: int) -> tuple[tuple[P
 def with_trigger(prompt: str, trigger: str) -> str:
     """The prompt that says the trigger too.
 
-    It comes behind what is there, but takes the place of the page's own example, unless it is of a
-    style, which wants something to be drawn in it.
+    It comes behind what is there, but takes the place of an example of the page's own, unless it
+    is of a style, which wants something to be drawn in it.
     """
     if not trigger or trigger.lower() in prompt.lower():
         return prompt
-    own = prompt.strip() == FIRST and "style" not in trigger.lower()
+    own = prompt.strip() in EXAMPLES and "style" not in trigger.lower()
     if own or not prompt.strip():
         return trigger
     return f"{prompt.rstrip(' ,')}, {trigger}"

@@ -17,6 +17,7 @@ from studio.shot import SCHEDULERS, VERSION, Shot, method_name, picture_sha256
 from studio.workspace import AdapterFile, Workspace, adapter_place, list_adapters, list_bases
 
 __all__ = [
+    "EXAMPLES",
     "FIRST",
     "MOST",
     "WHOLE",
@@ -33,6 +34,14 @@ MOST = 6  # adapters on the page
 WHOLE = "whole"  # beside "content" and "style"
 OURS = ("sketch", "sketch-sd1")  # whose adapters fit no other base
 FIRST = "a red mushroom in a meadow"  # the prompt of a page that nobody has written on
+# What sketch draws well: a subject in a colour, somewhere, in a style.
+EXAMPLES = (
+    FIRST,
+    "a blue cat with a top hat in a city at night",
+    "cartoon of a purple airplane in the snowy mountains",
+    "a teal duck on the beach, pixel art",
+    "a brown owl in space, line drawing",
+)
 T = TypeVar("T")
 
 

@@ -12,12 +12,12 @@ from ui._form import Form
 from ui._loading import Loading
 from ui.web._compare import NOTHING
 from ui.web._fields import widgets
-from ui.web._frames import SELECT, empty
+from ui.web._frames import SELECT, empty, examples
 from ui.web._mix_parts import SIZE, Parts, Slot
 from ui.web._mix_wires import wire
-from ui.web._mixing import Mixing
+from ui.web._mixing import FAST, Mixing
 from ui.web._page import Page
-from ui.web._settings import MOST, WHOLE, Settings
+from ui.web._settings import EXAMPLES, MOST, WHOLE, Settings
 
 __all__ = ["mix_tab"]
 
@@ -52,7 +52,7 @@ def mix_tab(page: Page) -> None:
         "opened": gr.State(None),
         "deleted": gr.State(None),
         "many": gr.State(24),
-        "timer": gr.Timer(0.15, active=False),
+        "timer": gr.Timer(FAST, active=False),
         "watch": gr.HTML(js_on_load=WATCH, visible="hidden"),
     }
     with gr.Row(elem_id="mix-main"):
@@ -76,6 +76,7 @@ def _texts() -> dict[str, object]:
             max_lines=6,
             elem_id="mix-prompt",
         ),
+        "examples": gr.HTML(examples(EXAMPLES), js_on_load=SELECT, elem_id="mix-examples"),
         "negative": _negative(),
     }
 
