@@ -102,7 +102,8 @@ MIX = """
   display: flex; align-items: center; justify-content: center; font-size: .75rem;
   color: var(--body-text-color-subdued); }
 @media (max-width: 768px) {
-  #mix-main { flex-direction: column-reverse; align-items: stretch; }
+  #mix-main { flex-flow: column-reverse nowrap; align-items: stretch; }
+  #mix-main > .column { flex: none; width: 100%; min-width: 0 !important; }
   #mix-side { position: static; }
 }
 """

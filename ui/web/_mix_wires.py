@@ -68,7 +68,7 @@ def _on(
     return gr.on(
         triggers,
         told(handler),
-        inputs=given,
+        inputs=given or None,
         outputs=[*shown],
         trigger_mode=mode,
         show_progress="hidden",
