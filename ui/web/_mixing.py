@@ -235,6 +235,8 @@ class Mixing:
     def remove(self, given: Given, place: int) -> Update:
         """An adapter leaves the mix, and its trigger the prompt."""
         settings = self._settings(given)
+        if place >= len(settings.picked):  # pressed twice
+            return gr.skip()
         picked, prompt = put_back(settings.picked, settings.prompt, place)
         return self._mixed(given, replace(settings, picked=picked, prompt=prompt))
 
