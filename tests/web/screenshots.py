@@ -114,9 +114,9 @@ def _page(browser: Browser, device: str, scheme: str) -> Page:
 
 
 def _write_prompts(page: Page) -> None:
-    page.get_by_role("textbox", name="Prompts").press_sequentially(
-        "a sks robot on the moon\na red star"
-    )
+    prompts = "a sks robot on the moon\na red star"
+    page.get_by_role("textbox", name="Prompts").press_sequentially(prompts)
+    page.get_by_role("button", name="Make 4 pictures").wait_for()
 
 
 def _choose_adapter(page: Page) -> None:
