@@ -139,6 +139,8 @@ def _sliding(page: Page, space: Workspace, times: int) -> Rows:
 def _pressing(page: Page, times: int) -> Rows:
     """While a training runs: another tab, Draw and Stop."""
     tabs, drawn, stopped = [], [], []
+    page.get_by_label("Draw as you change").uncheck()
+    page.get_by_label("number input for Steps").fill("100")  # so that there is something to stop
     for _ in range(times):
         for name in ("Library", "Mix"):
             begun = time.perf_counter()

@@ -98,8 +98,8 @@ def cards(library: Sequence[tuple[AdapterFile, str]]) -> str:
     """The library to choose from. Beside each adapter why it does not fit, or ""."""
     if not library:
         return (
-            '<p class="quiet">The library is empty: train an adapter in Train, or import one in '
-            "Library. Until then the base draws alone.</p>"
+            '<p class="quiet">The library is empty: train an adapter in Train, where there are '
+            "pictures to begin with, or import one in Library.</p>"
         )
     fits = [_card(*one) for one in library if not one[1]]
     others = [_card(*one) for one in library if one[1]]

@@ -9,7 +9,8 @@ MIX = """
 .mix-examples { display: flex; flex-wrap: wrap; gap: .35rem; align-items: center;
   font-size: .8rem; color: var(--body-text-color-subdued); }
 .mix-examples button { border: 1px solid var(--border-color-primary); border-radius: 99px;
-  padding: .15rem .65rem; background: none; color: var(--body-text-color); cursor: pointer; }
+  padding: .15rem .65rem; background: none; color: var(--body-text-color); cursor: pointer;
+  font-size: .8rem; font-weight: 400; }
 .mix-examples button:hover { border-color: var(--color-accent); }
 .mix-examples button:focus-visible { outline: 2px solid var(--color-accent); }
 .mix-head { font-weight: 600; font-size: .95rem; padding: .2rem .1rem 0; }
@@ -59,8 +60,8 @@ MIX = """
 .mix-cards button:disabled { opacity: .6; cursor: not-allowed; }
 .mix-cards span { min-width: 0; display: flex; flex-direction: column; }
 .mix-cards b { font-size: .9rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.mix-cards small { font-size: .76rem; line-height: 1.25; color: var(--body-text-color-subdued);
-  overflow-wrap: anywhere; }
+.mix-cards small { font-size: .76rem; line-height: 1.25; font-weight: 400;
+  color: var(--body-text-color-subdued);  overflow-wrap: anywhere; }
 .mix-picked { display: flex; gap: .6rem; align-items: center; min-width: 0; font-size: .9rem; }
 .mix-picked > i { width: 4px; align-self: stretch; border-radius: 2px; }
 .mix-picked div { min-width: 0; display: flex; flex-direction: column; }

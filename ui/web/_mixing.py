@@ -45,7 +45,7 @@ from ui.web._settings import (
 __all__ = ["FAST", "Mixing"]
 
 STARTS = "start pictures"  # the set of uploads that keeps what pictures were started from
-FAST = 0.15  # seconds between two looks at a job that is being done
+FAST = 0.2  # seconds between two looks at a job that is being done
 PAGE = 24  # pictures of the history at first, and more each time
 EMPTY = "Press Draw to make a picture."
 NO_WEIGHTS = "This method goes by the adapters' weights: who gets which layer is shown once a "
