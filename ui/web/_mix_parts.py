@@ -21,6 +21,7 @@ __all__ = [
     "Parts",
     "Slot",
     "Update",
+    "base_choices",
     "fill",
     "loading_in",
     "mix_of",
@@ -217,6 +218,11 @@ def fill(parts: Parts, space: Workspace, settings: Settings) -> Update:
         shown = filled(form, settings.options if name == settings.method else {})
         found |= {widget: shown[field] for field, widget in widgets.items()}
     return found | mix_of(parts, space, settings.picked, settings.base)
+
+
+def base_choices(space: Workspace) -> list[tuple[str, str]]:
+    """The known bases, each as what it is called and what opens it."""
+    return [(one.name, one.source) for one in list_bases(space)]
 
 
 def mix_of(parts: Parts, space: Workspace, picked: tuple[Picked, ...], base: str) -> Update:

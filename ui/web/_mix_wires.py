@@ -45,7 +45,7 @@ def wire(mix: Mixing) -> None:
     _on([parts.undo.click], mix.undo, shelf, shown)
     _on([page.adapters.change], mix.add_sent, given | {page.adapters}, mixed | {page.adapters})
     _on([page.recipe.change], mix.open_sent, given | {page.recipe}, told_all | {page.recipe})
-    entered = drawn | parts.mix() | {parts.open, parts.history}
+    entered = drawn | parts.mix() | {parts.open, parts.history, parts.base}
     _on([page.tabs.select], mix.enter, given, entered)
     loaded = _on(None, mix.load, set(), told_all)
     loaded.then(

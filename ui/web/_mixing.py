@@ -28,7 +28,16 @@ from ui._queue import Drawing, queue_pictures
 from ui._roll import kept_roll, roll_of
 from ui.web._compare import axes, every_method, grid, suggested
 from ui.web._frames import caption, cell_grid, empty, failed, frame, history, made, note, notice
-from ui.web._mix_parts import Given, Parts, Update, fill, loading_in, mix_of, settings_in
+from ui.web._mix_parts import (
+    Given,
+    Parts,
+    Update,
+    base_choices,
+    fill,
+    loading_in,
+    mix_of,
+    settings_in,
+)
 from ui.web._page import Page
 from ui.web._parameters import recipe_from_picture
 from ui.web._picking import pick, put_back
@@ -204,6 +213,7 @@ class Mixing:
         settings = self._settings(given)
         update = mix_of(self.parts, self.space, settings.picked, settings.base)
         update |= self._history(given[self.parts.many])
+        update[self.parts.base] = gr.Dropdown(base_choices(self.space))
         return update | self._first(given, settings)
 
     def begin(self, given: Given) -> Update:

@@ -9,7 +9,7 @@ import gradio as gr
 
 import compose
 from studio.errors import BadInput
-from studio.workspace import Workspace, list_adapters, list_bases
+from studio.workspace import Workspace, list_adapters
 from ui._queue import queue_pictures
 from ui.web._batch_list import BatchList, lay_out_list, shower, wire_list
 from ui.web._batches import spoken
@@ -17,6 +17,7 @@ from ui.web._cards import lines
 from ui.web._cost import evaluations, seconds_for
 from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web._manifests import ENDINGS, shots_of
+from ui.web._mix_parts import base_choices
 from ui.web._page import QUIET, Page, told
 
 __all__ = ["batch_tab"]
@@ -111,7 +112,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
         guidance = gr.Number(
             value=plain.guidance, label="Guidance", info="To the prompt", min_width=120
         )
-    base = gr.Dropdown(_bases(space), value=plain.base, label="Base", filterable=False)
+    base = gr.Dropdown(base_choices(space), value=plain.base, label="Base", filterable=False)
     return _Form(
         prompts, seeds, adapters, strengths, mixes, methods, options, base, steps, guidance, more
     )
@@ -132,7 +133,7 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         return [getattr(values, one.name) for one in fields(_Form)]
 
     def offer() -> tuple:
-        return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=_bases(space))
+        return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
     gr.on(typed, told(write), form.all(), [text, ending], trigger_mode="always_last", **QUIET)
@@ -204,7 +205,3 @@ def _mixable(space: Workspace) -> list[str]:
     """What a mix can name: adapters and their halves."""
     found = [one for one in list_adapters(space) if not one.problem]
     return [name for one in found for name in (one.name, *(f"{one.name}:{h}" for h in one.halves))]
-
-
-def _bases(space: Workspace) -> list[tuple[str, str]]:
-    return [(one.name, one.source) for one in list_bases(space)]

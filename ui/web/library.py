@@ -291,7 +291,7 @@ def _adapter(space: Workspace, name: str) -> tuple:
 
 def _grid(space: Workspace, text: str, family: str, chosen: str) -> str:
     found = list_adapters(space)
-    fit = fitting(found, text=text, family=family)
+    fit = fitting(found, text=text or "", family=family)  # an empty box may say None
     return cards(fit, chosen=chosen) if fit else NOTHING_FITS if found else EMPTY
 
 

@@ -7,13 +7,12 @@ import gradio as gr
 
 import compose
 from studio.shot import SCHEDULERS
-from studio.workspace import list_bases
 from ui._form import Form
 from ui._loading import Loading
 from ui.web._compare import NOTHING
 from ui.web._fields import widgets
 from ui.web._frames import SELECT, empty, examples
-from ui.web._mix_parts import SIZE, Parts, Slot
+from ui.web._mix_parts import SIZE, Parts, Slot, base_choices
 from ui.web._mix_wires import wire
 from ui.web._mixing import FAST, Mixing
 from ui.web._page import Page
@@ -149,8 +148,7 @@ def _picture(page: Page) -> dict[str, object]:
             False, label="Keep the seed", info="Else Draw takes a new one", scale=2, min_width=120
         )
     with gr.Row():
-        known = [(one.name, one.source) for one in list_bases(page.space)]
-        base = gr.Dropdown(known, value=PLAIN.base, label="Base", min_width=140)
+        base = gr.Dropdown(base_choices(page.space), value=PLAIN.base, label="Base", min_width=140)
         scheduler = gr.Dropdown(
             [(OWN, ""), *SCHEDULERS], value="", label="Scheduler", min_width=140
         )
