@@ -61,7 +61,7 @@ from studio.workspace import (
     write_caption,
 )
 
-LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 CONTENT, STYLE = (
     f"unet.up_blocks.1.attentions.{n}.transformer_blocks.0.attn1.to_q" for n in (0, 2)
 )
