@@ -159,10 +159,12 @@ def test_what_cannot_be_drawn_says_why_at_the_picture(mix: Page, server: Server)
 
 def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server) -> None:
     mix.get_by_text("Compare", exact=True).click()
-    _choose(mix, "Columns", "Steps")
-    mix.get_by_label("Values").first.fill("2, 3")
-    _choose(mix, "Rows", "Guidance")
-    mix.get_by_label("Values").last.fill("1, 6")
+    for which, what, values in ((0, "Steps", "2, 3"), (1, "Guidance", "1, 6")):
+        field = mix.get_by_label("Values").nth(which)
+        before = field.input_value()
+        _choose(mix, ("Columns", "Rows")[which], what)
+        expect(field).not_to_have_value(before)  # values are suggested first
+        field.fill(values)
     job = _made(server, lambda: mix.get_by_role("button", name="Draw the grid").click())
     assert len(job.results) == 4
     table = mix.locator("#mix-frame table")
