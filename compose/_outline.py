@@ -14,7 +14,7 @@ from compose._schedule import Schedule, method_of, scheduled, steps_of
 from studio.describe import JSON, adapter_file
 from studio.errors import BadInput
 from studio.formats import read_facts, survey
-from studio.halves import file_and_half, starts_of, trained_blocks
+from studio.halves import file_and_half, layers_of, trained_blocks
 from studio.header import read_header
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def _header(text: str) -> _Header:
     path = adapter_file(Path(name))
     header = read_header(path)
     contents, facts = survey(header, path), read_facts(header.metadata, path)
-    layers = list(contents.layers)
+    layers = contents.layers
     if half:
-        blocks = trained_blocks(facts.base, facts.family or contents.family, facts.recipe)
-        layers = [layer for layer in layers if layer.startswith(starts_of(blocks[half]))]
+        trained = trained_blocks(facts.base, facts.family or contents.family, facts.recipe)
+        layers = layers_of(half, layers, trained)
         if not layers:
             raise BadInput(f"the adapter {path.stem} has no {half} half")
     called = f"{facts.name or path.stem} {half}".rstrip()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from studio.errors import BadInput
 
@@ -26,11 +26,13 @@ __all__ = [
     "file_and_half",
     "half_of",
     "halves_in",
+    "layers_of",
     "split_blocks",
     "starts_of",
     "trained_blocks",
 ]
 
+T = TypeVar("T")
 HALVES = ("content", "style")
 # Of each half, by the name of a base, or by its family.
 BLOCKS = {
@@ -68,6 +70,14 @@ def trained_blocks(
     return blocks_of(base, family) | own
 
 
+def layers_of(
+    half: str, layers: Mapping[str, T], trained: Mapping[str, tuple[str, ...]]
+) -> dict[str, T]:
+    """Those of the layers, by name, that make up one half. trained: as `trained_blocks` tells."""
+    starts = starts_of(trained[half])
+    return {layer: one for layer, one in layers.items() if layer.startswith(starts)}
+
+
 def starts_of(blocks: Iterable[str]) -> tuple[str, ...]:
     """What the names of these blocks' layers start with."""
     return tuple(f"unet.{block}." for block in blocks)
@@ -100,15 +110,14 @@ def half_of(adapter: "Adapter", half: str) -> "Adapter":
     """The adapter with the layers of one half only. Raises BadInput for what has no such half."""
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
     trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)
-    starts = {half: starts_of(blocks) for half, blocks in trained.items()}
-    known = tuple(chain(*starts.values()))
+    known = starts_of(chain(*trained.values()))
     strange = [layer for layer in adapter.deltas if not layer.startswith(known)]
     if strange:
         raise BadInput(
             f"the adapter {name} has no {half} half, as it is no B-LoRA: it also changes "
             f"{strange[0]}"
         )
-    deltas = {k: delta for k, delta in adapter.deltas.items() if k.startswith(starts[half])}
+    deltas = layers_of(half, adapter.deltas, trained)
     if not deltas:
         why = "it is the other half alone" if adapter.deltas else "it carries embeddings only"
         raise BadInput(f"the adapter {name} has no {half} half: {why}")

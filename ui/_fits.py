@@ -15,7 +15,7 @@ from studio._family import JSON, family_of, read_json
 from studio.describe import adapter_file
 from studio.errors import BadInput
 from studio.formats import FAMILIES, read_facts, survey
-from studio.halves import file_and_half, halves_in, trained_blocks
+from studio.halves import file_and_half, halves_in, layers_of, trained_blocks
 from studio.header import read_header
 from studio.shot import Shot
 from ui._manifest import Planned
@@ -146,6 +146,5 @@ def _adapter(text: str) -> _Adapter:
         trained = trained_blocks(facts.base, family, facts.recipe)
         if half not in halves_in(layers, trained):
             raise BadInput(f"the adapter {path.name} has no {half} half: it is no B-LoRA of both")
-        start = f"unet.{trained[half]}."
-        layers = {name: one for name, one in layers.items() if name.startswith(start)}
+        layers = layers_of(half, layers, trained)
     return _Adapter(family, layers, contents.embeddings)
