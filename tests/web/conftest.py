@@ -90,7 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     one.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer, as other modules start event loops of their own
 def chromium() -> Iterator[Browser]:
     """A browser of this machine; nothing is downloaded."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
