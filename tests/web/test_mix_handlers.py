@@ -38,10 +38,10 @@ class Tab:
             return SimpleNamespace(then=lambda *_, **__: None)
 
         monkeypatch.setattr(_mix_wires, "_on", on)
-        with gr.Blocks(), gr.Tabs() as tabs:
-            self.page = Page(space, tabs, gr.State([]), gr.State(None), gr.State(None))
-            with gr.Tab("Mix"):
-                mix_tab(self.page)
+        with gr.Blocks(), gr.Tabs() as tabs, gr.Tab("Mix") as mix:
+            states = gr.State([]), gr.State(None), gr.State(None)
+            self.page = Page(space, tabs, mix, *states)
+            mix_tab(self.page)
         extra = {self.page.adapters: [], self.page.recipe: None, self.parts.dropped: None}
         self.now = {one: one.value for one in self.parts.given()} | extra
 
@@ -99,7 +99,7 @@ def _draw(tab: Tab) -> str:
 
 
 def test_a_first_picture_and_every_change_but_the_same_twice(tab: Tab) -> None:
-    tab.act("enter", value="Mix")
+    tab.act("enter")
     assert len(list_jobs(tab.space)) == 1
     tab.act("change")
     assert len(list_jobs(tab.space)) == 1  # nothing changed

@@ -12,10 +12,10 @@ from ui.web._batches import ENDED, batch_rows, pictures, progress, zipped
 from ui.web._cards import PICK
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
+from ui.web._pulse import told_of
 
 __all__ = ["BatchList", "lay_out_list", "shower", "wire_list"]
 
-LOOK = 1.0  # seconds between two looks at a batch that is being made
 LISTED = 50  # batches
 NO_BATCH = '<div class="empty">No batch was made yet.</div>'
 
@@ -106,13 +106,8 @@ def wire_list(page: Page, made: BatchList) -> None:
     ]
     for change in changes:
         change.success(show, asked, made.all(), **QUIET)
-    timer = gr.Timer(LOOK, active=False)
-    timer.tick(look, [*asked, made.seen], made.all(), **QUIET)
-
-    def turn(event: gr.SelectData) -> gr.Timer:
-        return gr.Timer(active=event.value == "Batch")
-
-    page.tabs.select(turn, None, timer, **QUIET).then(show, asked, made.all(), **QUIET)
+    news = told_of("batch")
+    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **QUIET)
 
 
 def shower(space: Workspace) -> Callable[[int | None, int | None], list]:

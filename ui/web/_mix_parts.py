@@ -61,7 +61,8 @@ class Parts:
 
     open: whether the tab was opened. seen: what is shown of the job; None before the page is
     loaded. asked: the shot and the loading that the job shown was queued with. opened: the picture
-    shown, by its id. many: how many pictures of the history are shown. watch: tells of changes.
+    shown, by its id. many: how many pictures of the history are shown. watch: tells of
+    what a person changed, news of what a worker did.
     """
 
     picked: gr.State
@@ -72,7 +73,7 @@ class Parts:
     opened: gr.State
     deleted: gr.State
     many: gr.State
-    timer: gr.Timer
+    news: gr.HTML
     watch: gr.HTML
     prompt: gr.Textbox
     examples: gr.HTML
@@ -134,13 +135,12 @@ class Parts:
         """What changes when a picture is asked for."""
         return {
             self.job, self.seen, self.asked, self.frame, self.note, self.notice, self.stop,
-            self.timer,
         }  # fmt: skip
 
     def formed(self) -> set[Any]:
         """What changes while one forms, and when it is there."""
         more = {self.opened, self.delete, self.history, self.score}
-        return {self.seen, self.frame, self.note, self.stop, self.timer} | more
+        return {self.seen, self.frame, self.note, self.stop} | more
 
     def depending(self) -> set[Any]:
         """What is shown by the settings alone."""

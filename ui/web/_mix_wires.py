@@ -24,13 +24,13 @@ def wire(mix: Mixing) -> None:
     _on([parts.base.input], mix.change_base, given, settled | parts.mix() | {parts.auto})
     _on([parts.draw.click], mix.draw, given, drawn | {parts.seed}, "always_last")
     _on([parts.examples.select], mix.example, given, drawn | {parts.prompt})
-    _on([parts.stop.click], mix.stop, {parts.job}, {parts.note, parts.timer})
+    _on([parts.stop.click], mix.stop, {parts.job}, {parts.note})
     _on([parts.methods.click], mix.compare_methods, given, drawn)
     _on([parts.grid.click], mix.compare_grid, given, drawn)
     _on([parts.column.input], mix.suggest, given, {parts.columns})
     _on([parts.row.input], mix.suggest_rows, given, {parts.rows})
     watched = {parts.job, parts.seen, parts.many}
-    _on([parts.timer.tick], mix.look, watched, parts.formed())
+    _on([parts.news.input], mix.look, watched, parts.formed(), "always_last")
     mixed = settled | parts.mix() | {parts.prompt}
     _on([parts.cards.select], mix.add, given, mixed)
     for place, slot in enumerate(parts.slots):
@@ -46,7 +46,7 @@ def wire(mix: Mixing) -> None:
     _on([page.adapters.change], mix.add_sent, given | {page.adapters}, mixed | {page.adapters})
     _on([page.recipe.change], mix.open_sent, given | {page.recipe}, told_all | {page.recipe})
     entered = drawn | parts.mix() | {parts.open, parts.history, parts.base}
-    _on([page.tabs.select], mix.enter, given, entered)
+    _on([page.tab.select], mix.enter, given, entered)
     loaded = _on(None, mix.load, set(), told_all)
     loaded.then(
         told(mix.begin),

@@ -51,10 +51,9 @@ from ui.web._settings import (
     shot_of,
 )
 
-__all__ = ["FAST", "Mixing"]
+__all__ = ["Mixing"]
 
 STARTS = "start pictures"  # the set of uploads that keeps what pictures were started from
-FAST = 0.2  # seconds between two looks at a job that is being done
 PAGE = 24  # pictures of the history at first, and more each time
 EMPTY = "Press Draw to make a picture."
 NO_WEIGHTS = "This method goes by the adapters' weights: who gets which layer is shown once a "
@@ -100,7 +99,7 @@ class Mixing:
             return gr.skip()
         self._let_go(given)
         job = get_job(self.space, given[self.parts.job])
-        return {self.parts.note: caption(job), self.parts.timer: gr.Timer(FAST, active=True)}
+        return {self.parts.note: caption(job)}
 
     def compare_methods(self, given: Given) -> Update:
         """The picture under every method."""
@@ -127,19 +126,19 @@ class Mixing:
     def look(self, given: Given) -> Update:
         """How the page's job stands; nothing where that is what is shown already.
 
-        Once a second at least while there is a job: an answer about a job that was replaced in the
-        same moment may come last, and is made good by the next.
+        An answer about a job that was replaced in the same moment may come last, and is made good
+        by the next.
         """
         parts = self.parts
         try:
             job = get_job(self.space, given[parts.job] or 0)
         except BadInput:
-            return {parts.timer: gr.Timer(active=False)}
+            return gr.skip()
         live = live_picture(self.space, job.id) if job.state == "running" else None
         seen = f"{job.id} {job.state} {job.phase} {job.step} {len(job.results)} {job.stopping}"
         seen += f" {_changed(live)}"
         if seen == given[parts.seen]:
-            return {parts.timer: _pace(job)} if _over(job) else gr.skip()
+            return gr.skip()
         update = self._shown(job, live) | {parts.seen: seen}
         return update | (self._ended(job, given[parts.many]) if _over(job) else {})
 
@@ -147,7 +146,6 @@ class Mixing:
         parts = self.parts
         update: Update = {
             parts.note: caption(job),
-            parts.timer: _pace(job),
             parts.stop: gr.Button(interactive=not _over(job)),
         }
         if job.state == "failed":
@@ -204,10 +202,8 @@ class Mixing:
         }
         return update | self._shown(job, None)
 
-    def enter(self, given: Given, event: gr.SelectData) -> Update:
+    def enter(self, given: Given) -> Update:
         """The tab is opened: what others have made meanwhile, and a first picture."""
-        if event.value != "Mix":
-            return gr.skip()
         if given[self.parts.seen] is None:
             return {self.parts.open: True}
         settings = self._settings(given)
@@ -394,7 +390,6 @@ class Mixing:
             parts.note: caption(job),
             parts.notice: gr.HTML(visible=False),
             parts.stop: gr.Button(interactive=True),
-            parts.timer: _pace(job),
         }
 
     def _let_go(self, given: Given) -> None:
@@ -442,11 +437,6 @@ def _forming(live: Path | None) -> str:
 
 def _over(job: Job) -> bool:
     return job.state not in ("queued", "running")
-
-
-def _pace(job: Job) -> gr.Timer:
-    """How often to look at a job."""
-    return gr.Timer(1.0 if _over(job) else FAST, active=True)
 
 
 def _off() -> gr.Button:

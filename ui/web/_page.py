@@ -23,6 +23,8 @@ SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
 class Page:
     """The page under construction. Tabs have the ids train, mix, batch and library.
 
+    tab: the one that is laid out.
+
     What one tab wants of another it writes into a state here, whose `change` the other listens to:
     adapters: names in the library that Mix is to mix. recipe: of a picture, for Mix to open.
     shot: what Mix shows, as a recipe, for Batch to vary.
@@ -30,6 +32,7 @@ class Page:
 
     space: Workspace
     tabs: gr.Tabs
+    tab: gr.Tab
     adapters: gr.State
     recipe: gr.State
     shot: gr.State

@@ -164,7 +164,7 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
         "outputs": own.looked,
         **hidden,
     }
-    gr.on([runs.timer.tick, runs.jobs.change], **again)
+    gr.on([runs.told.input, runs.jobs.change], **again, trigger_mode="always_last")
     asked = [runs.jobs, own.steps, own.strengths, own.prompt, own.seed, own.seen]
     own.draw.click(draw, asked, own.seen, **hidden).success(**again)
     own.stop.click(stop, own.seen, **hidden).success(**again)

@@ -12,12 +12,12 @@ from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web import _run_view
 from ui.web._page import Page, told
 from ui.web._plot import plot
+from ui.web._pulse import told_of
 
 __all__ = ["Runs", "Seen", "look", "runs", "wire_runs"]
 
 LISTED = 30
 OPEN = ("running", "queued")
-OFTEN, SELDOM = 1.0, 4.0  # seconds between two looks, while something runs and while nothing does
 NOTHING = "No training yet. Choose pictures and a trigger, and press Train; it is watched here."
 
 
@@ -50,14 +50,14 @@ class Runs:
     gone: gr.Number
     plot: gr.HTML
     samples: gr.HTML
-    timer: gr.Timer
+    told: gr.HTML
     seen: gr.State
 
     @property
     def looked(self) -> list[Component]:
         """What `look` gives values for."""
         buttons = [self.stop, self.resume, self.mix, self.remove]
-        return [self.jobs, self.head, self.plot, self.samples, *buttons, self.timer, self.seen]
+        return [self.jobs, self.head, self.plot, self.samples, *buttons, self.seen]
 
 
 def runs(space: Workspace) -> Runs:
@@ -73,9 +73,9 @@ def runs(space: Workspace) -> Runs:
     samples = gr.HTML(padding=False)
     jobs = gr.Radio(_listed(space), label="Trainings", visible=False, elem_classes="studio-list")
     gone = gr.Number(visible=False)
-    timer = gr.Timer(OFTEN)
+    told = told_of("train")
     seen = gr.State(Seen())
-    return Runs(jobs, head, stop, resume, mix, remove, undo, gone, plot, samples, timer, seen)
+    return Runs(jobs, head, stop, resume, mix, remove, undo, gone, plot, samples, told, seen)
 
 
 def wire_runs(page: Page, own: Runs) -> None:
@@ -118,7 +118,7 @@ def wire_runs(page: Page, own: Runs) -> None:
         "outputs": own.looked,
         **hidden,
     }
-    own.timer.tick(**again)
+    own.told.input(**again, trigger_mode="always_last")
     gr.on(None, afresh, own.jobs, own.looked, **hidden)
     own.stop.click(stop, own.jobs, **hidden).success(**again)
     own.resume.click(resume, own.jobs, **hidden).success(**again)
@@ -138,7 +138,7 @@ def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:
         head = f'<p class="quiet">{NOTHING}</p>'
         hide = gr.Button(visible=False)
         nothing = gr.Radio([], value=None, visible=False)
-        return [nothing, head, "", "", *[hide] * 4, gr.Timer(SELDOM), Seen()]
+        return [nothing, head, "", "", *[hide] * 4, Seen()]
     if seen.job != job.id:
         seen = Seen(job.id)
     seen = _read(space, job, seen)
@@ -149,12 +149,10 @@ def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:
         gr.skip() if old == new else new
         for old, new in zip(seen.html or (None,) * len(html), html, strict=True)
     ]
-    state = (job.state, job.stopping, bool(job.results), _busy(space))
-    same = state == seen.state
-    buttons = [gr.skip()] * 4 if same else _buttons(job)
-    pace = gr.skip() if same else gr.Timer(OFTEN if state[-1] else SELDOM)
+    state = (job.state, job.stopping, bool(job.results))
+    buttons = [gr.skip()] * 4 if state == seen.state else _buttons(job)
     seen = replace(seen, html=html, listed=tuple(listed), state=state)
-    return [choices, *parts, *buttons, pace, seen]
+    return [choices, *parts, *buttons, seen]
 
 
 def _listed(space: Workspace) -> list[tuple[str, int]]:
@@ -210,7 +208,3 @@ def _buttons(job: Job) -> list[Any]:
         gr.Button(visible=bool(job.results)),
         gr.Button(visible=not at_work),
     ]
-
-
-def _busy(space: Workspace) -> bool:
-    return bool(list_jobs(space, states=OPEN, limit=1))

@@ -25,7 +25,7 @@ from ui.web._guard import Guard, is_loopback
 from ui.web._look import CSS, theme
 from ui.web._mix_look import MIX
 from ui.web._page import Page
-from ui.web._status import status
+from ui.web._pulse import heart
 from ui.web._train_look import CSS as TRAIN_CSS
 from ui.web.api import offer
 from ui.web.batch import batch_tab
@@ -43,16 +43,12 @@ def build(space: Workspace) -> gr.Blocks:
     """The page for a workspace."""
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         offer(space)  # first, so that no handler of a tab has taken its names
-        head = gr.HTML(status(space), padding=False)
-        gr.Timer(1.0).tick(
-            lambda: status(space), outputs=head, show_progress="hidden", api_visibility="private"
-        )
+        heart(space)
         states = gr.State([]), gr.State(None), gr.State(None)
         with gr.Tabs() as tabs:
-            shared = Page(space, tabs, *states)
-            for name, tab in TABS.items():
-                with gr.Tab(name.capitalize(), id=name):
-                    tab(shared)
+            for name, lay_out in TABS.items():
+                with gr.Tab(name.capitalize(), id=name) as tab:
+                    lay_out(Page(space, tabs, tab, *states))
     return page
 
 

@@ -138,7 +138,7 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
     gr.on(typed, told(write), form.all(), [text, ending], trigger_mode="always_last", **QUIET)
     page.shot.change(told(open_shot), page.shot, form.all(), **QUIET)
-    page.tabs.select(offer, None, [form.adapters, form.base], **QUIET)
+    page.tab.select(offer, None, [form.adapters, form.base], **QUIET)
 
 
 def _wire_manifest(

@@ -24,6 +24,7 @@ from studio.workspace import (
 from ui.web._cards import PICK, base_rows, cards, details, fitting, lines, trash_rows
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
+from ui.web._pulse import told_of
 from ui.web._shelve import bring_back, give, take_in
 
 __all__ = ["library_tab"]
@@ -50,7 +51,6 @@ element.addEventListener("click", () => {
     if (innerWidth < 768) setTimeout(() => about.scrollIntoView({behavior: "smooth"}), 400);
 });
 """
-LOOK = 2.0  # seconds between two looks at what trainings have added
 P = ParamSpec("P")
 # What writes the list does so in the order in which it was asked for.
 IN_TURN: Any = QUIET | {"concurrency_id": "library", "concurrency_limit": 1}
@@ -139,13 +139,8 @@ def _wire_list(page: Page, look: _Look) -> None:
     filtered = [look.text.change, look.family.change]
     gr.on(filtered, fill, asked, filled, trigger_mode="always_last", **IN_TURN)
     look.grid.click(told(choose), None, [look.chosen, *one], **QUIET)
-    timer = gr.Timer(LOOK, active=False)
-    timer.tick(freshen, [*asked, look.seen], filled, **IN_TURN)
-
-    def turn(event: gr.SelectData) -> gr.Timer:
-        return gr.Timer(active=event.value == "Library")
-
-    page.tabs.select(turn, None, timer, **QUIET).then(fill, asked, filled, **IN_TURN)
+    news = told_of("library")
+    news.input(freshen, [*asked, look.seen], filled, trigger_mode="always_last", **IN_TURN)
 
 
 def _wire_changes(
@@ -261,7 +256,7 @@ def _bases(page: Page) -> None:
 
     gr.on([add.click, source.submit], take, source, [rows, source, said], **QUIET)
     rows.click(told(drop), None, rows, **QUIET)
-    page.tabs.select(lambda: _known(space), None, rows, **QUIET)
+    page.tab.select(lambda: _known(space), None, rows, **QUIET)
 
 
 def _reported(change: Callable[P, tuple]) -> Callable[P, tuple]:

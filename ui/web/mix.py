@@ -14,8 +14,9 @@ from ui.web._fields import widgets
 from ui.web._frames import SELECT, empty, examples
 from ui.web._mix_parts import SIZE, Parts, Slot, base_choices
 from ui.web._mix_wires import wire
-from ui.web._mixing import FAST, Mixing
+from ui.web._mixing import Mixing
 from ui.web._page import Page
+from ui.web._pulse import told_of
 from ui.web._settings import EXAMPLES, MOST, WHOLE, Settings
 
 __all__ = ["mix_tab"]
@@ -51,7 +52,7 @@ def mix_tab(page: Page) -> None:
         "opened": gr.State(None),
         "deleted": gr.State(None),
         "many": gr.State(24),
-        "timer": gr.Timer(FAST, active=False),
+        "news": told_of("mix"),
         "watch": gr.HTML(js_on_load=WATCH, visible="hidden"),
     }
     with gr.Row(elem_id="mix-main"):
