@@ -4,8 +4,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -52,15 +55,52 @@ app.serve(open_workspace(sys.argv[1]), port=int(sys.argv[2]))
 """
 
 
-def test_a_machine_too_busy_to_answer_at_once_serves_all_the_same(tmp_path: Path) -> None:
+SERVED = """
+import contextlib, sys
+from studio.workspace import open_workspace
+from ui.web import app
+
+app.workers = lambda space: contextlib.nullcontext()
+app.serve(open_workspace(sys.argv[1]), port=int(sys.argv[2]), auth="ann:secret")
+"""
+
+
+@contextmanager
+def _server(program: str, folder: Path) -> Iterator[tuple[int, str]]:
+    """A program that serves on a port; the port, and what it says of where it is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-c", SLOW, str(tmp_path / "space"), str(port)]
+    words = [sys.executable, "-c", program, str(folder / "space"), str(port)]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
-        said = next(line for line in server.stderr if "Studio is at" in line or "Error" in line)
-        assert f"Studio is at http://127.0.0.1:{port}" in said
+        yield port, next(one for one in server.stderr if "Studio is at" in one or "Error" in one)
         server.send_signal(signal.SIGINT)
         server.stderr.read()
     assert server.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["config", "gradio_api/info", "gradio_api/queue/data", "gradio_api/component_server"]
+)
+def test_with_a_password_nothing_is_told_without_it(path: str, locked: int) -> None:
+    address = f"http://127.0.0.1:{locked}"
+    ask = httpx.post if path.endswith("server") else httpx.get
+    assert ask(f"{address}/{path}").status_code == 401
+    with httpx.Client(base_url=address) as known:
+        wrong = {"username": "ann", "password": "guessed"}
+        assert known.post("/login", data=wrong).status_code == 400
+        assert known.get("/config").status_code == 401
+        known.post("/login", data=wrong | {"password": "secret"}).raise_for_status()
+        assert known.get("/config").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with _server(SERVED, tmp_path_factory.mktemp("locked")) as (port, _):
+        yield port
+
+
+def test_a_machine_too_busy_to_answer_at_once_serves_all_the_same(tmp_path: Path) -> None:
+    with _server(SLOW, tmp_path) as (port, said):
+        assert f"Studio is at http://127.0.0.1:{port}" in said

@@ -141,6 +141,21 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     expect(prompt).to_have_value("a blue boat at the beach, mixink style")
 
 
+def test_a_picture_is_stopped_while_it_forms(mix: Page, server: Server) -> None:
+    mix.get_by_label("Draw as you change").uncheck()
+    _type(mix, "number input for Steps", "100")
+    before = list_jobs(server.space, limit=1)[0].id
+    mix.get_by_role("button", name="Draw", exact=True).click()
+    expect(mix.locator("#mix-frame .forming img")).to_be_visible()
+    mix.locator("#mix-stop").click()
+    expect(mix.locator("#mix-note")).to_contain_text("Stopped")
+    expect(mix.locator("#mix-stop")).to_be_disabled()
+    (job,) = (one for one in list_jobs(server.space, limit=3) if one.id > before)
+    assert job.state == "stopped" and 0 < job.step < 100
+    mix.get_by_label("Draw as you change").check()
+    _made(server, lambda: _type(mix, "number input for Steps", "4"))
+
+
 def test_a_reload_shows_the_same(mix: Page, server: Server) -> None:
     _made(server, lambda: _type(mix, "Prompt", "a green fish underwater"))
     mix.reload()

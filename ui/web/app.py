@@ -21,6 +21,7 @@ from ui._screen import remark
 from ui._train import stopping
 from ui._workers import workers
 from ui.web._download import web_folder
+from ui.web._frontend import faster
 from ui.web._guard import Guard, is_loopback
 from ui.web._look import CSS, theme
 from ui.web._mix_look import MIX
@@ -83,7 +84,10 @@ def serve(
             css=CSS + TRAIN_CSS + MIX,
             ssr_mode=False,
             _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
-            app_kwargs={"middleware": [_guard(space, here=is_loopback(host))]},
+            app_kwargs={
+                "middleware": [_guard(space, here=is_loopback(host))],
+                "routes": faster(),
+            },
         )
         remark(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
         while not told():
