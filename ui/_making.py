@@ -18,11 +18,12 @@ import compose
 from studio.errors import BadInput
 from studio.files import replacing
 from studio.shot import Shot, open_picture, save_picture
+from ui._cluster import connected
 from ui._contact import write_sheets
 from ui._loading import open_base
 from ui._manifest import Planned, all_of
 from ui._plan import Plan
-from ui._ray import Errand, run_errands
+from ui._ray import Errand, Reply, run_errands
 from ui._record import Record
 from ui._share import ALONE, Share
 from ui._tables import Problem
@@ -128,28 +129,35 @@ class _Making:
 
     def events_from(self, address: str) -> Iterator[Event]:
         """Have it made on a Ray cluster."""
+        with connected(address, device=self.loading.get("device")) as cluster:
+            errands = list(self.errands())
+            for reply in run_errands(errands, self.loading, cluster):
+                yield from self._received(reply)
+
+    def errands(self) -> Iterator[Errand]:
+        """All that is missing, group by group."""
         bases = self.checked()
         missing = set(self.plan.missing())
         spreads = self.spreads(bases, keep=True)
-        errands = []
         for source in self.plan.sources:
             base = bases.get(source) or open_base(source, self.loading)
-            shots = self.shots(base, source)
-            groups = self.groups(source, shots, spreads[source], missing)
-            errands += [Errand(source, shots, group) for group in groups]
-        for reply in run_errands(errands, self.loading, address):
-            places = self.plan.of_base(reply.errand.source)
-            if reply.rows < reply.errand.group.rows:
-                self.record.narrow(self._first(places, reply.errand.group), reply.rows)
-            for number, reason in reply.reasons.items():
-                if places[number] in missing:
-                    yield NotMade(places[number], reason)
-            for number, content in reply.pictures.items():
-                if (at := places[number]) in missing:
-                    path = self.plan.out / self.plan.names[at]
-                    with replacing(path) as file:
-                        file.write(content)
-                    yield Written(at, path)
+            places, shots = self.plan.of_base(source), self.shots(base, source)
+            for group in self.groups(source, shots, spreads[source], missing):
+                wanted = [number for number in group.numbers if places[number] in missing]
+                yield Errand(source, shots, group, wanted)
+
+    def _received(self, reply: Reply) -> Iterator[Event]:
+        errand, places = reply.errand, self.plan.of_base(reply.errand.source)
+        if reply.rows < errand.group.rows:
+            self.record.narrow(self._first(places, errand.group), reply.rows)
+        for number in errand.wanted:
+            if number in reply.reasons:
+                yield NotMade(places[number], reply.reasons[number])
+            elif number in reply.pictures:
+                path = self.plan.out / self.plan.names[places[number]]
+                with replacing(path) as file:
+                    file.write(reply.pictures[number])
+                yield Written(places[number], path)
 
     def checked(self) -> "dict[str, Base]":
         """Look at every shot on its base. A base that is the only one stays open."""

@@ -2,19 +2,20 @@
 
 A task makes one group and gives its pictures back as files' bytes; who asked writes them. So the
 machines share no folder for the pictures, but bases, adapters and pictures to start from are to lie
-in the same places on all of them. A task whose worker is lost is done by another.
+in the same places on all of them. A group whose worker is lost is made by another; one under which
+every worker dies is made shot by shot, so that the shot that does it is known and stops no other.
 """
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import compose
-from studio.errors import BadInput
 from studio.shot import Shot, save_picture
+from ui._cluster import Cluster, Undone
 from ui._loading import open_base
 
 if TYPE_CHECKING:
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Errand", "Reply", "run_errands"]
 
-LOST = 3  # times that a group is begun again when its worker is lost
-
 
 @dataclass(frozen=True)
 class Errand:
-    """A group to be made. shots: of its base, with their sizes; its numbers are places in them."""
+    """A group to be made. shots: of its base, with their sizes; its numbers are places in them.
+
+    wanted: the numbers of which the pictures are missing.
+    """
 
     source: str
     shots: Sequence[Shot]
     group: compose.Group
+    wanted: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -48,40 +51,25 @@ class Reply:
 
 
 def run_errands(
-    errands: Sequence[Errand], loading: Mapping[str, object], address: str
+    errands: Sequence[Errand], loading: Mapping[str, object], cluster: Cluster
 ) -> Iterator[Reply]:
-    """Have groups made on the cluster at this address, told in the order in which they are done.
+    """Have groups made on the cluster, told in the order in which they are done."""
+    kept = {id(one.shots): cluster.keep(list(one.shots)) for one in errands}
 
-    address: HOST:PORT, "auto" for the cluster of this machine, "local" for one of its own.
-    Raises BadInput where Ray is not installed or there is no such cluster.
-    """
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise BadInput("--ray needs Ray: pip install 'studio[ray]'") from None
-    try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"there is no Ray cluster at {address}: {error}") from None
-    try:
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=LOST)(_make)
-        kept = {id(one.shots): ray.put(list(one.shots)) for one in errands}
-        pending = {
-            task.remote(one.source, kept[id(one.shots)], one.group, dict(loading)): one
-            for one in errands
-        }
-        while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            errand = pending.pop(done)
-            try:
-                yield Reply(errand, *ray.get(done))
-            except ray.exceptions.RayError as error:
-                reason = f"no worker could make it: {str(error).splitlines()[0]}"
-                reasons = dict.fromkeys(errand.group.numbers, reason)
-                yield Reply(errand, {}, reasons, errand.group.rows)
-    finally:
-        ray.shutdown()  # what is left of the tasks ends with it
+    def send(one: Errand) -> None:
+        cluster.add(one, _make, one.source, kept[id(one.shots)], one.group, dict(loading))
+
+    for errand in errands:
+        send(errand)
+    for errand, found in cluster.outcomes():
+        group = errand.group
+        if not isinstance(found, Undone):
+            yield Reply(errand, *found)
+        elif found.lost and len(group.numbers) > 1:
+            for number in errand.wanted:
+                send(replace(errand, group=replace(group, numbers=(number,)), wanted=(number,)))
+        else:
+            yield Reply(errand, {}, dict.fromkeys(errand.wanted, found.reason), group.rows)
 
 
 def _make(

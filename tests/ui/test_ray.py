@@ -1,13 +1,79 @@
-"""A batch made by a Ray cluster is the batch that one process makes."""
+"""Batches made by a Ray cluster of two machines, which are this one, and what they survive."""
 
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
+from compose import Group
+from studio.shot import Shot
 from tests.benchmarks.kills import files, write_manifest
 from ui import cli
+from ui._making import NotMade, Written, run_batch
+from ui._plan import plan_batch
+from ui._ray import _make as make
 
-pytest.importorskip("ray", reason="Ray is an extra")
+ray = pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
+from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+ROOT = Path(__file__).resolve().parents[2]
+# Ray puts this machine's address in the place of 127.0.0.1, but where its clusters are of one
+# machine only; so nobody else can reach this one.
+HERE = "ray._private.ray_constants.ENABLE_RAY_CLUSTER"
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "node_ip_address": "127.0.0.1"}
+# How soon a machine that is gone is known to be gone.
+SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
+SOON |= {"health_check_timeout_ms": 1000, "health_check_failure_threshold": 2}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of two machines with one processor each, begun in another folder than this."""
+    asked = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HERE, False)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        head = NODE | {"include_dashboard": False, "_system_config": SOON}
+        both = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            both.add_node(**NODE)
+            yield both
+        finally:
+            ray.shutdown()
+            both.shutdown()
+            for number, handler in asked.items():
+                signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a manifest of eight groups of two shots, and in `one` what one process made."""
+    folder = tmp_path_factory.mktemp("faces")
+    write_manifest(folder, steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("compose._evaluate.MOST_ON_CPU", 4 * 64)
+        assert ended("batch", "faces.toml", "--out", "one", "--device", "cpu") == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the manifest's folder, with groups of two shots."""
+    monkeypatch.chdir(whole)
+    monkeypatch.setattr("compose._evaluate.MOST_ON_CPU", 4 * 64)
 
 
 def ended(*words: object) -> int:
@@ -16,17 +82,78 @@ def ended(*words: object) -> int:
     return int(error.value.code or 0)
 
 
-@pytest.mark.filterwarnings("ignore")  # Ray's own
+def at_work(function: str = "_called") -> list[psutil.Process]:
+    """The processes of this machine's cluster that do a task just now."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if one.info["cmdline"][:1] == [f"ray::{function}"]]
+
+
+def batch_of(cluster: Cluster, out: Path) -> Iterator[Written | NotMade]:
+    """What a batch on the cluster tells, as it is made."""
+    plan = plan_batch(Path("faces.toml"), out, resume=True)
+    for event in run_batch(plan, {"device": "cpu"}, ray=cluster.address):
+        assert isinstance(event, Written | NotMade), event
+        yield event
+
+
+def made_by(cluster: Cluster, out: Path, capsys: pytest.CaptureFixture[str]) -> int:
+    """How many pictures `studio batch` makes on the cluster."""
+    capsys.readouterr()
+    words = ("faces.toml", "--out", out, "--device", "cpu", "--resume", "--json")
+    assert ended("batch", *words, "--ray", cluster.address) == 0
+    return json.loads(capsys.readouterr().out)["made"]
+
+
 def test_a_cluster_makes_the_files_of_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("compose._evaluate.MOST_ON_CPU", 4 * 64)  # eight groups of two shots
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    manifest = write_manifest(tmp_path, steps=1)
-    assert ended("batch", manifest, "--out", tmp_path / "one", "--device", "cpu") == 0
-    words = ("batch", manifest, "--out", tmp_path / "ray", "--device", "cpu", "--resume")
-    assert ended(*words, "--ray", "local") == 0
-    assert files(tmp_path / "ray") == files(tmp_path / "one")
-    next((tmp_path / "ray").glob("*.png")).unlink()
-    assert ended(*words, "--ray", "local") == 0
-    assert files(tmp_path / "ray") == files(tmp_path / "one")
+    assert made_by(cluster, tmp_path, capsys) == 16
+    assert files(tmp_path) == files(Path("one"))
+
+
+def test_what_a_killed_worker_had_is_made_by_another(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = batch_of(cluster, tmp_path)
+    next(events)
+    killed = at_work()
+    for one in killed:
+        one.kill()
+    assert killed and len(list(events)) == 15
+    assert files(tmp_path) == files(Path("one"))
+    assert made_by(cluster, tmp_path, capsys) == 0
+
+
+def no_dog(
+    source: str, shots: Sequence[Shot], group: Group, loading: Mapping[str, object]
+) -> object:
+    """What a worker does that one shot kills."""
+    for number in group.numbers:
+        if shots[number].prompt == "a dog" and not shots[number].adapters:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return make(source, shots, group, loading)
+
+
+def test_a_shot_that_kills_every_worker_is_named_and_the_others_are_made(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui._ray._make", no_dog)
+    monkeypatch.setattr("ui._cluster.TRIES", 2)
+    events = list(batch_of(cluster, tmp_path))
+    failed = {event.at: event.reason for event in events if isinstance(event, NotMade)}
+    assert set(failed.values()) == {"all 2 workers that began it died"}
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    lost = [line for line in lines if not line["made"]]
+    assert [(line["prompt"], line["adapters"]) for line in lost] == [("a dog", [])] * len(failed)
+    assert len(events) == 16
+
+
+def test_what_a_machine_had_that_is_gone_is_made_by_the_other(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    events = batch_of(cluster, tmp_path)
+    next(events)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    assert len(list(events)) == 15
+    assert files(tmp_path) == files(Path("one"))
+    cluster.add_node(**NODE)
