@@ -49,7 +49,8 @@ def folders_in(tables: Mapping) -> tuple[Folder, ...]:
     paths = tables["pictures"]
     if isinstance(paths, str):
         return folders_of(paths)
-    return folders_of(list(zip(paths, tables["weights"], strict=True)))
+    weights = tables.get("weights", [1.0] * len(paths))
+    return folders_of(list(zip(paths, weights, strict=True)))
 
 
 def contents(examples: Sequence[Example], digests: Sequence[str]) -> str:

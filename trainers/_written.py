@@ -33,7 +33,7 @@ from trainers._recipe import Recipe, recipe_for, with_options
 if TYPE_CHECKING:
     from studio.base import Base
 
-__all__ = ["Written", "kind_of", "read_recipe", "type_of"]
+__all__ = ["Written", "check_fields", "kind_of", "read_recipe", "type_of"]
 
 NEEDED = ("kind", "trigger", "pictures")
 TABLES = ("options", "recipe")
@@ -107,8 +107,8 @@ def read_recipe(file: str | Path, **changes: object) -> Written:
     head = {name: value for name, value in tables.items() if name not in TABLES}
     made = type_of(tables["kind"], path)
     options, training = tables.get("options", {}), tables.get("recipe", {})
-    _check_fields(made, options, f"{path}, [options]")
-    _check_fields(Recipe, training, f"{path}, [recipe]")
+    check_fields(made, options, f"{path}, [options]")
+    check_fields(Recipe, training, f"{path}, [recipe]")
     own = {entry.name for entry in fields(made)}  # pyright: ignore[reportArgumentType]
     known = own | {entry.name for entry in fields(Recipe)}
     for name in changes:
@@ -157,7 +157,7 @@ def _tables(path: Path) -> dict:
     return tables
 
 
-def _check_fields(of: type, table: dict, where: str) -> None:
+def check_fields(of: type, table: dict, where: str) -> None:
     """Make lists tuples; BadInput for an unknown field and for a value of another type."""
     hints = get_type_hints(of)
     for name, value in table.items():

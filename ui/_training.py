@@ -1,9 +1,11 @@
 """A queued training, done by a worker: from its start or from its last checkpoint."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import trainers
 from studio.jobs import Job, State
@@ -14,7 +16,10 @@ from ui._queue import Training
 from ui._shift import Account, Shift
 from ui._train import SMOOTHED, draw_with
 
-__all__ = ["train"]
+if TYPE_CHECKING:
+    from studio.base import Base
+
+__all__ = ["begun", "train"]
 
 
 def train(shift: Shift, job: Job) -> State:
@@ -40,7 +45,8 @@ def _steps(shift: Shift, job: Job, training: Training) -> State:
         return ended
     losses: deque[float] = deque(maxlen=SMOOTHED)
     # Closing it writes the checkpoint.
-    with closing(_begun(shift, job, training)) as progress, shift.turn.for_training():
+    progress = begun(training, shift.space.runs / job.run, shift.desk.base)
+    with closing(progress), shift.turn.for_training():
         for event in progress:
             _take_down(account, job, event, losses)
             minor = isinstance(event, Drawn | Encoded | Step)
@@ -51,17 +57,22 @@ def _steps(shift: Shift, job: Job, training: Training) -> State:
     return "done"
 
 
-def _begun(shift: Shift, job: Job, training: Training) -> Generator[Progress, None, None]:
-    run = shift.space.runs / job.run
+def begun(
+    training: Training, run: Path, opened: "Callable[[str, Mapping[str, object]], Base]"
+) -> Generator[Progress, None, None]:
+    """The training in this folder, from its start or from its last checkpoint.
+
+    opened: gives a base by its source and fields of ui._loading.Loading.
+    """
     if (run / "recipe.toml").exists():
         then = trainers.base_of(run)
-        base = shift.desk.base(then.pop("source"), then | training.loading)
+        base = opened(then.pop("source"), then | training.loading)
         return trainers.resume(run, base, kind=training.kind, draw=draw_with(base))
     trigger, recipe, prior = training.trigger, training.recipe, training.prior_pictures
     # Before the base is opened.
     given = {"prior_pictures": prior, "init": training.init, **recipe}
     trainers.check(training.folders(), trigger=trigger, **given)
-    base = shift.desk.base(training.base, training.loading)
+    base = opened(training.base, training.loading)
     return trainers.train(
         training.made_kind(),
         base,

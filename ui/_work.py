@@ -28,7 +28,7 @@ from ui._screen import remark
 from ui._shift import Shift
 from ui._turn import Turn
 
-__all__ = ["work"]
+__all__ = ["is_memory", "work"]
 
 POLL = 0.05  # seconds between two looks at the queue
 BEAT = 2.0  # seconds between two signs of life without a job
@@ -97,7 +97,7 @@ def _attempt(shift: Shift, job: Job) -> tuple[State, str, str]:
     except BadInput as wrong:
         return "failed", str(wrong), ""
     except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+        if not is_memory(error):
             raise
         said = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
     shift.desk.clear()  # here the error is gone, and no longer holds what it was about
@@ -138,7 +138,8 @@ def _warm(shift: Shift) -> None:
             shift.desk.base("sketch", {})
 
 
-def _is_memory(error: Exception) -> bool:
+def is_memory(error: Exception) -> bool:
+    """Whether it says that there is not so much memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 

@@ -30,7 +30,17 @@ class _Ordered(TyperGroup):
     """Commands in the order in which they are used."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        order = ("train", "grid", "generate", "batch", "schedule", "inspect", "convert", "profile")
+        order = (
+            "train",
+            "sweep",
+            "grid",
+            "generate",
+            "batch",
+            "schedule",
+            "inspect",
+            "convert",
+            "profile",
+        )
         order += ("ui", "jobs", "worker", "demo")
         return sorted(super().list_commands(ctx), key=order.index)
 
@@ -97,6 +107,10 @@ InWorkspace = Annotated[Path, typer.Option("--workspace", help="Folder of all th
 JobNumber = Annotated[int, typer.Argument(help="Its number, as `studio jobs list` shows it.")]
 MethodName = Annotated[
     str | None, typer.Option(help=f"How adapters are mixed: {', '.join(compose.methods())}.")
+]
+OnRay = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Have it done by a Ray cluster: HOST:PORT, or auto."),
 ]
 # The system's word for a place that can't be written, or that is full.
 PLACES = (
@@ -221,6 +235,35 @@ for _name, _kind in trainers.kinds().items():
     )(train_command(_name, _kind))
 
 
+@app.command(epilog="Example: studio sweep rates.toml --out runs/rates")
+@with_options({"loading": LOADING})
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A recipe.toml in which lists multiply.")],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the runs' folders; runs/NAME OF THE FILE if not given."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep in that folder.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check it all and tell the cost; nothing is trained.")
+    ] = False,
+    ray: OnRay = None,
+    as_json: AsJson = False,
+    loading: Mapping[str, object],
+) -> None:
+    """Do the trainings of a file: 0 all are finished, 1 some failed, 2 it has mistakes."""
+    from ui._sweep import make_sweep, plan_sweep, tell_sweep
+
+    plan = plan_sweep(file, out, loading, resume=resume or dry_run)
+    if dry_run:
+        tell_sweep(plan, as_json=as_json)
+    elif code := make_sweep(plan, ray=ray, as_json=as_json):
+        raise typer.Exit(code)
+
+
 @app.command(epilog="Example: studio grid runs/lora-1 --strength 0.6 --strength 1 --seed 7")
 @with_options({"loading": LOADING})
 def grid(
@@ -318,10 +361,7 @@ def batch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check it all and tell the cost; no picture is made.")
     ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Have it made by a Ray cluster: HOST:PORT, or auto."),
-    ] = None,
+    ray: OnRay = None,
     as_json: AsJson = False,
     loading: Mapping[str, object],
 ) -> None:

@@ -2,25 +2,23 @@
 
 import json
 import os
-import re
 import signal
-import socket
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
-from compose import Group
-from studio.shot import Shot
+from studio.errors import BadInput
 from tests.benchmarks.kills import files, write_manifest
+from tests.ui import deadly
 from ui import cli
+from ui._cluster import connected
 from ui._making import NotMade, Written, run_batch
 from ui._plan import plan_batch
-from ui._ray import _make as make
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -124,20 +122,10 @@ def test_what_a_killed_worker_had_is_made_by_another(
     assert made_by(cluster, tmp_path, capsys) == 0
 
 
-def no_dog(
-    source: str, shots: Sequence[Shot], group: Group, loading: Mapping[str, object]
-) -> object:
-    """What a worker does that one shot kills."""
-    for number in group.numbers:
-        if shots[number].prompt == "a dog" and not shots[number].adapters:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return make(source, shots, group, loading)
-
-
 def test_a_shot_that_kills_every_worker_is_named_and_the_others_are_made(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui._ray._make", no_dog)
+    monkeypatch.setattr("ui._ray._make", deadly.no_dog)
     monkeypatch.setattr("ui._cluster.TRIES", 2)
     events = list(batch_of(cluster, tmp_path))
     failed = {event.at: event.reason for event in events if isinstance(event, NotMade)}
@@ -157,3 +145,56 @@ def test_what_a_machine_had_that_is_gone_is_made_by_the_other(
     assert len(list(events)) == 15
     assert files(tmp_path) == files(Path("one"))
     cluster.add_node(**NODE)
+
+
+def test_a_stop_interrupts_what_the_workers_do(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui._ray._make", deadly.sleep)
+    here = Path()
+
+    def stop() -> None:
+        until = time.monotonic() + 60
+        while len(list(here.glob("asleep-*"))) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop).start()
+    words = ("faces.toml", "--out", tmp_path, "--device", "cpu", "--ray", cluster.address)
+    assert ended("batch", *words) == 130
+    asleep = {path.name.replace("asleep", "interrupted") for path in here.glob("asleep-*")}
+    assert asleep == {path.name for path in here.glob("interrupted-*")}
+    assert len(asleep) == 2 and not list(tmp_path.glob("*.png"))
+
+
+def test_another_version_of_ray_is_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "__version__", "2.0.0")
+    with (
+        pytest.raises(BadInput, match=r"another version of Ray.*2\.0\.0"),
+        connected(cluster.address, device="cpu"),
+    ):
+        pass
+    assert not ray.is_initialized()
+
+
+def test_a_sweep_goes_on_where_a_lost_worker_was(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.radial_gradient("L").convert("RGB").save(tmp_path / "photos" / "one.png")
+    (tmp_path / "rates.toml").write_text(
+        f'kind = "lora"\ntrigger = "sks robot"\npictures = "photos"\nbase = "{Path("model").resolve()}"\n'
+        "[recipe]\nsteps = 3\nbatch = 1\nsave_every = 2\nlr = [1e-3, 2e-3]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert ended("sweep", "rates.toml", "--out", "one", "--device", "cpu") == 0
+    monkeypatch.setattr("ui._sweep._train", deadly.die_once)
+    words = ("sweep", "rates.toml", "--out", "ray", "--device", "cpu")
+    assert ended(*words, "--ray", cluster.address) == 0
+    made = {path.parent.name: path.read_bytes() for path in Path("ray").glob("*/*.safetensors")}
+    assert len(made) == 2
+    for name, content in made.items():
+        assert (Path("one") / name / "adapter.safetensors").read_bytes() == content
+    assert Path("ray/results.jsonl").read_bytes() == Path("one/results.jsonl").read_bytes()
