@@ -29,7 +29,8 @@ def sleep(*arguments: object) -> None:
     """Sleep, and leave word in this folder when it was interrupted."""
     Path(f"asleep-{os.getpid()}").touch()
     try:
-        time.sleep(100)
+        while True:
+            time.sleep(0.05)
     except KeyboardInterrupt:
         Path(f"interrupted-{os.getpid()}").touch()
         raise

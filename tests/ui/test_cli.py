@@ -99,6 +99,7 @@ def test_help_loads_nothing_that_takes_its_time() -> None:
         "train sara",
         "train diffusekrona",
         "train blora",
+        "sweep",
         "grid",
         "generate",
         "schedule",

@@ -180,12 +180,12 @@ def test_another_version_of_ray_is_refused(
 
 
 def test_a_sweep_goes_on_where_a_lost_worker_was(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photos").mkdir()
     Image.radial_gradient("L").convert("RGB").save(tmp_path / "photos" / "one.png")
     (tmp_path / "rates.toml").write_text(
-        f'kind = "lora"\ntrigger = "sks robot"\npictures = "photos"\nbase = "{Path("model").resolve()}"\n'
+        f'kind = "lora"\ntrigger = "sks robot"\npictures = "photos"\nbase = "{whole}/model"\n'
         "[recipe]\nsteps = 3\nbatch = 1\nsave_every = 2\nlr = [1e-3, 2e-3]\n"
     )
     monkeypatch.chdir(tmp_path)
