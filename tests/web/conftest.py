@@ -41,12 +41,10 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers."""
         words = ["ui", "--port", str(self.port), "--workspace", str(self.space.root)]
-        # One thread each: two that wait for each other crawl on a machine with more to do.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ui.cli", *words],
             cwd=ROOT,
-            env=os.environ
-            | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
