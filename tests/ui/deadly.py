@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def no_dog(
     source: str, shots: "Sequence[Shot]", group: "Group", loading: Mapping[str, object]
 ) -> object:
-    """A group of a batch, unless a plain dog is to be in it."""
-    for number in group.numbers:
-        if shots[number].prompt == "a dog" and not shots[number].adapters:
+    """A group of a batch, unless the second plain dog is to be in it."""
+    for shot in (shots[number] for number in group.numbers):
+        if (shot.prompt, shot.seed, shot.adapters) == ("a dog", 2, ()):
             os.kill(os.getpid(), signal.SIGKILL)
     from ui._ray import _make
 
