@@ -123,6 +123,9 @@ def _progress(
 
 def settle(lents: "Sequence[Lent]") -> None:
     """Before the first of these shots' steps: let go of what only other shots needed."""
+    kept_on(lents[0].base).steady = all(
+        step == lent.asked[0] for lent in lents for step in lent.asked
+    )
     calls = [(lent, call) for lent in lents for step in lent.asked for call in step]
     kept_on(lents[0].base).release(
         {lent.blends(call.mix, unet=True) for lent, call in calls},

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compose._deep import keeping, reusing
 from compose._fold import Blend, Blends, Kept, carries_deltas, changed_weight, factors, kept_on
@@ -27,6 +27,7 @@ __all__ = ["Answer", "Asked", "evaluate"]
 # Latent pixels of all rows of a batch on a CPU. Small pictures gain from company, as most of their
 # time is the calls themselves; larger ones gain nothing that would be worth the memory.
 MOST_ON_CPU = 8192
+MOST_FOLDED = 2**30  # bytes of the weights of a batch's rows, beside the base's own
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +129,18 @@ def _fitting(base: "Base", asked: Sequence[Asked]) -> Fitting:
     """What the rows of a batch wear, made ready once for all steps and pictures that want it."""
     kept = kept_on(base)
     runs = groupby(asked, key=lambda one: one.blends)
-    key = tuple((_rows(run), blends) for blends, run in runs)
+    stretches = tuple((_rows(run), blends) for blends, run in runs)
+    # A GPU has the narrow products beside for nearly nothing, and less room.
+    room = MOST_FOLDED if kept.steady and base.device.type == "cpu" else 0
+    key = room, _side(asked[0]), stretches
     if key not in kept.fittings:
-        kept.fittings[key] = _fit(base, kept, key)
+        kept.fittings[key] = _fit(base, kept, stretches, room)
     return kept.fittings[key]
 
 
-def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]]) -> Fitting:
+def _fit(
+    base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]], room: int
+) -> Fitting:
     layers = base.layers()
     wanted = [dict(blends) for _, blends in stretches]
     alike = {
@@ -142,10 +148,7 @@ def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]]) -> F
     }
 
     def wear(name: str, blend: Blend) -> Tensor | Factors:
-        # A convolution of all rows and their narrow ones beside it is the faster way on a GPU only.
-        if name not in alike and (
-            isinstance(layers.get(name), nn.Linear) or base.device.type == "cuda"
-        ):
+        if name not in alike:
             found = factors(name, blend, layers, dtype=base.dtype)
             if found is not None:
                 return found
@@ -159,6 +162,7 @@ def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]]) -> F
             Stretch(rows, {name: wear(name, blend) for name, blend in worn.items()})
             for (rows, _), worn in zip(stretches, wanted, strict=True)
         ],
+        room=room,
     )
 
 

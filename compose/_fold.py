@@ -52,6 +52,10 @@ class Blend(NamedTuple):
 # What the UNet or the text encoders carry, as a whole.
 Blends = frozenset[tuple[str, Blend]]
 
+# A batch: bytes that its rows' own weights may take, height and width of its latents, and its
+# stretches, their rows and what they wear.
+Batch = tuple[int, tuple[int, int], tuple[tuple[int, Blends], ...]]
+
 # By layer and k: the sums that Change.size tells.
 Sizes = dict[tuple[str, int], tuple[float, float]]
 
@@ -120,8 +124,8 @@ class Kept:
     """What outlives a picture, for the next one on the same base."""
 
     weights: dict[tuple[str, Blend], Tensor] = field(default_factory=dict)
-    # By the stretches of a batch: their rows and what they wear.
-    fittings: dict[tuple[tuple[int, Blends], ...], Fitting] = field(default_factory=dict)
+    fittings: dict[Batch, Fitting] = field(default_factory=dict)
+    steady: bool = False  # whether each of the shots at work wears the same at every step
     texts: dict[tuple[str, Blends], "Text"] = field(default_factory=dict)
     written: Written = field(default_factory=Written)
     palette: Tensor | None = None
@@ -160,7 +164,9 @@ class Kept:
         self.written.release({(adapter, version) for adapter, version, _ in shares})
         self.weights = {key: kept for key, kept in self.weights.items() if key in weights}
         self.fittings = {
-            key: kept for key, kept in self.fittings.items() if all(worn in unet for _, worn in key)
+            key: kept
+            for key, kept in self.fittings.items()
+            if all(worn in unet for _, worn in key[2])
         }
         inside = [(key, kept) for key, kept in self.texts.items() if key[1] in texts]
         self.texts = dict(inside[-self._most_texts :])
@@ -257,10 +263,14 @@ def factors(
     for delta, (_, _, strength) in zip(deltas, blend.shares, strict=True):
         if not isinstance(delta, LowRank) or delta.magnitude is not None:
             return None
+        scale = strength * delta.scale
         down, up = delta.down.detach(), delta.up.detach()
-        downs.append(down.to(weight.device, torch.float32).view(-1, *weight.shape[1:]))
-        ups.append(up.to(weight.device, torch.float32).flatten(1) * (strength * delta.scale))
-    found = Factors(torch.cat(downs), torch.cat(ups, dim=1))
+        down, up = (one.to(weight.device, torch.float32) for one in (down, up))
+        downs.append(down.view(-1, *weight.shape[1:]))
+        ups.append(up.flatten(1) if scale == 1 else up.flatten(1) * scale)
+    # Of one alone nothing is copied: of many adapters this is done for each of many layers.
+    one = len(deltas) == 1
+    found = Factors(*(downs + ups if one else (torch.cat(downs), torch.cat(ups, dim=1))))
     if blend.combine is not None:
         found = blend.combine.of_factors(found)
     return Factors(found.down.to(dtype), found.up.to(dtype))

@@ -6,6 +6,7 @@ otherwise, so a picture differs from `render`'s in its last bits, as the same sh
 does; a group of one is `render` bit for bit.
 """
 
+import gc
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -95,6 +96,9 @@ def render_groups(
     shots: with their sizes; groups hold their places.
     """
     base.fingerprint()  # is computed while nothing is folded
+    # What is there already, half a million objects, is not searched for garbage until the end: many
+    # adapters bring so many new ones that Python would search everything again and again.
+    gc.freeze()
     texts = {text for shot in shots for text in (shot.prompt, shot.negative)}
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     with pool, kept_on(base).for_many(len(texts)):
@@ -107,6 +111,7 @@ def render_groups(
                     yield from decoding.done()
             yield from decoding.done(wait=True)
         finally:
+            gc.unfreeze()
             pool.shutdown(cancel_futures=True)
 
 

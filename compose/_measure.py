@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Expected", "expect", "latent_side", "lent_to", "said", "spread_for"]
 
 MOST_ON_GPU = 32  # rows; what more would gain is little beside the memory that it takes
-WORTH_MEASURING = 4  # groups of a kind; fewer take less time than measuring them
+# Denoising steps that groups of a kind make in all: measuring a kind takes the time of a few.
+WORTH_MEASURING = 100
+# Mixes are made one after another where that takes less than this much of the time that one batch
+# takes: on a machine with other work to do, what was measured may be so far off.
+CLEARLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,13 @@ def spread_for(base: "Base", shots: Sequence[Shot], shelf: Shelf) -> Spread:
         first = {side_of(shot): shot for shot in reversed(shots)}
         sizes = {side: _size(base, shelf, shot) for side, shot in first.items()}
         groups = group_shots(shots, Spread(sizes))
-        count = Counter(group.kind for group in groups)
+        steps: Counter[str] = Counter()
+        for group in groups:
+            steps[group.kind] += shots[group.numbers[0]].steps
         apart = {
             group.kind
             for group in {group.kind: group for group in groups}.values()
-            if count[group.kind] >= WORTH_MEASURING
+            if steps[group.kind] >= WORTH_MEASURING
             and _slower(base, shelf, [shots[at] for at in group.numbers])
         }
     return Spread(sizes, frozenset(apart))
@@ -118,7 +124,10 @@ def _size(base: "Base", shelf: Shelf, shot: Shot) -> int:
 
 
 def _slower(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> bool:
-    """Whether shots of several mixes take longer in one batch than one mix after another."""
+    """Whether shots of several mixes take clearly longer in one batch than mix after mix.
+
+    Mix after mix is folded into the weights, so those of as many shots all take the same time.
+    """
     if len({mix_of(shot) for shot in shots}) == 1:
         return False
     lents = [lent_to(base, shelf, shot) for shot in shots]
@@ -127,7 +136,10 @@ def _slower(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> bool:
     for lent, shot in zip(lents, shots, strict=True):
         mixes.setdefault(mix_of(shot), []).append(lent)
     together = _seconds(base, lents)
-    return together > sum(_seconds(base, alike) for alike in mixes.values())
+    sizes = Counter(len(alike) for alike in mixes.values())
+    one = {len(alike): alike for alike in mixes.values()}
+    apart = sum(count * _seconds(base, one[size]) for size, count in sizes.items())
+    return apart < CLEARLY * together
 
 
 def _seconds(base: "Base", lents: Sequence[Lent]) -> float:

@@ -1,13 +1,15 @@
 """Rows of one batch that wear different changes, so that several mixes are one call of the UNet.
 
 What no row changes, most of a UNet, runs over the whole batch at once. A layer that rows change
-differently runs once with the base's own weight too, and the low-rank changes of all rows are added
-in one product more, so that neither time nor memory grows with the number of different adapters.
-Changes of other forms are folded into weights, and each stretch of rows goes through its own.
+differently by low-rank changes goes one of two ways, whichever is less to do for the input that
+comes: once with the base's own weight and the narrow products of all rows beside it, or with all
+rows' own weights, folded once for all steps. Changes of other forms are whole weights, and each
+stretch of rows goes through its own.
 
 Made ready once, put on and taken off at every step: both swap pointers only.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from studio.delta import Layer
 
 __all__ = ["Factors", "Fitting", "Stretch", "Worn", "fit"]
 
+# Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
+# the faster way: between 15 and 40 by layer, measured on a CPU.
+FOLDING = 25
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -73,11 +78,29 @@ class Fitting:
                 vars(layer).pop("forward", None)
 
 
-def fit(layers: Mapping[str, nn.Module], stretches: Sequence[Stretch]) -> Fitting:
+@dataclass(eq=False)
+class Room:
+    """Bytes that weights of the rows' own may still take."""
+
+    left: int
+
+    def take(self, wanted: int) -> bool:
+        """Whether there is so much."""
+        enough = wanted <= self.left
+        self.left -= wanted if enough else 0
+        return enough
+
+
+def fit(
+    layers: Mapping[str, nn.Module], stretches: Sequence[Stretch], *, room: int = 0
+) -> Fitting:
     """Make ready what the rows of a batch wear, stretch by stretch in their order.
 
     Every layer is to be without a `forward` of its own (studio.delta.attach gives it one).
+    room: bytes for low-rank changes folded into weights; without it all of them go beside. With
+    it, inputs are to be of the first one's size always.
     """
+    left = Room(room)
     swaps: list[tuple[Tensor, Tensor]] = []
     forwards: list[tuple[nn.Module, Forward]] = []
     for name in _names(layers, stretches):
@@ -91,7 +114,7 @@ def fit(layers: Mapping[str, nn.Module], stretches: Sequence[Stretch]) -> Fittin
                 swaps.append((cast(Tensor, layer.bias), biases[0]))
             if not isinstance(weights[0], Factors):
                 continue
-        forwards.append((layer, _forward(layer, stretches, weights, biases)))
+        forwards.append((layer, _forward(layer, stretches, weights, biases, left)))
     return Fitting(swaps, forwards)
 
 
@@ -106,6 +129,7 @@ def _forward(
     stretches: Sequence[Stretch],
     weights: Sequence[Tensor | Factors | None],
     biases: Sequence[Tensor | None],
+    room: Room,
 ) -> Forward:
     rows = [stretch.rows for stretch in stretches]
     whole = [weight if isinstance(weight, Tensor) else layer.weight for weight in weights]
@@ -114,8 +138,22 @@ def _forward(
     factors = [weight if isinstance(weight, Factors) else None for weight in weights]
     if not any(factors):
         return plain
-    low_rank = _beside(layer, rows, factors)
-    return lambda x: low_rank(x, plain(x))
+    thin = _stacked(layer, factors)
+    low_rank = _beside(layer, rows, *thin)
+    if any(isinstance(weight, Tensor) for weight in weights):
+        return lambda x: low_rank(x, plain(x))
+    chosen: Forward | None = None
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal chosen
+        if chosen is None:
+            if _worth_folding(layer, thin, x) and room.take(len(rows) * layer.weight.nbytes):
+                chosen = _whole(layer, rows, thin, own_bias)
+            else:
+                chosen = lambda x: low_rank(x, plain(x))  # noqa: E731
+        return chosen(x)
+
+    return forward
 
 
 def _apart(
@@ -147,24 +185,58 @@ def _through(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
 
 
+def _worth_folding(layer: Layer, thin: tuple[Tensor, Tensor], x: Tensor) -> bool:
+    """Whether reading a weight for each stretch is less than multiplying by narrow factors."""
+    down, up = thin
+    if isinstance(layer, nn.Linear):
+        places = x[..., 0].numel()
+    else:
+        places = x[:, 0].numel() / math.prod(layer.stride)
+    beside = places / len(down) * (down[0].numel() + up[0].numel())
+    return beside > FOLDING * layer.weight.numel()
+
+
+def _whole(
+    layer: Layer,
+    rows: Sequence[int],
+    thin: tuple[Tensor, Tensor],
+    biases: Sequence[Tensor | None],
+) -> Forward:
+    """Every stretch through a weight of its own."""
+    down, up = thin
+    own = layer.weight.detach().flatten(1).expand(len(rows), -1, -1)
+    weights = torch.baddbmm(own, up, down.flatten(2))  # -> [S, out, in (kh kw)]
+    bias = biases[0]
+    if isinstance(layer, nn.Linear) and len(set(rows)) == 1 and all(b is bias for b in biases):
+        wide = weights.transpose(1, 2)
+
+        def linear(x: Tensor) -> Tensor:
+            apart = x.reshape(len(rows), -1, x.shape[-1])
+            given = torch.bmm(apart, wide) if bias is None else torch.baddbmm(bias, apart, wide)
+            return given.view(*x.shape[:-1], -1)
+
+        return linear
+    return _apart(layer, rows, [one.view(layer.weight.shape) for one in weights], biases)
+
+
 def _beside(
-    layer: Layer, rows: Sequence[int], factors: Sequence[Factors | None]
+    layer: Layer, rows: Sequence[int], down: Tensor, up: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Adds every row's own low-rank change to what the layer gave: (x, its output) -> the sum.
 
-    Lower ranks, and stretches without a change, are filled up with zeros.
+    down: [S, rank, in(, kh, kw)], up: [S, out, rank], of each stretch.
     """
-    down, up = _stacked(layer, factors)  # -> [S, rank, in(, kh, kw)], [S, out, rank]
     if len(set(rows)) > 1:  # products of equal sizes are one product: one stretch for each row
         each = torch.tensor(rows, device=down.device)
         down, up = down.repeat_interleave(each, 0), up.repeat_interleave(each, 0)
     count, ranks = down.shape[:2]
     if isinstance(layer, nn.Linear):
-        narrow, wide = down.transpose(1, 2).contiguous(), up.transpose(1, 2).contiguous()
+        narrow, wide = down.transpose(1, 2), up.transpose(1, 2)
 
         def linear(x: Tensor, given: Tensor) -> Tensor:
             low = torch.bmm(x.reshape(count, -1, x.shape[-1]), narrow)
-            return torch.baddbmm(given.view(count, -1, given.shape[-1]), low, wide).view_as(given)
+            given.view(count, -1, given.shape[-1]).baddbmm_(low, wide)
+            return given
 
         return linear
     kernels, stride, padding = down.flatten(0, 1), layer.stride, layer.padding
@@ -181,8 +253,15 @@ def _beside(
 
 
 def _stacked(layer: Layer, factors: Sequence[Factors | None]) -> tuple[Tensor, Tensor]:
-    weight = layer.weight
-    rank = max(len(one.down) for one in factors if one is not None)
+    """[S, rank, in(, kh, kw)] and [S, out, rank].
+
+    Lower ranks, and stretches without a change, are filled up with zeros.
+    """
+    weight, ranks = layer.weight, {0 if one is None else len(one.down) for one in factors}
+    if len(ranks) == 1:
+        given = [one for one in factors if one is not None]
+        return torch.stack([one.down for one in given]), torch.stack([one.up for one in given])
+    rank = max(ranks)
     down = weight.new_zeros(len(factors), rank, *weight.shape[1:])
     up = weight.new_zeros(len(factors), len(weight), rank)
     for at, one in enumerate(factors):

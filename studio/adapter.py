@@ -124,8 +124,9 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     file, half = file_and_half(str(path))
     path = adapter_file(Path(file))
     # The header first: a file that lies in it is refused before its tensors are believed.
-    contents = survey(read_header(path), path)
-    header, tensors, sha256 = read_tensors(path)
+    header = read_header(path)
+    contents = survey(header, path)
+    tensors, sha256 = read_tensors(path)
     facts = read_facts(header.metadata, path)
     adapter = Adapter(
         deltas=read_deltas(contents, tensors, path),

@@ -292,8 +292,8 @@ def test_mixes_share_a_batch_unless_that_was_measured_to_be_slower(
 ) -> None:
     monkeypatch.setattr("compose._evaluate.MOST_ON_CPU", 2 * 2 * 64)
     pairs = [((forms[at % 3], 0.5 + at),) for at in range(8)]
-    shots = [Shot("a cat", steps=1, adapters=pair).sized(sdxl) for pair in pairs]
-    times = iter([1.0, 0.6, 0.3, 1.0, 0.6, 0.6])  # together, then each of two alone
+    shots = [Shot("a cat", steps=25, adapters=pair).sized(sdxl) for pair in pairs]
+    times = iter([1.0, 0.4, 1.0, 0.48])  # two together, then one of them: as long as the other
     monkeypatch.setattr("compose._measure._seconds", lambda base, lents: next(times))
     assert spread_for(sdxl, shots, Shelf(sdxl)) == Spread(
         {"64x64": 2}, frozenset({"64x64, 2 shots of 2 mixes"})
