@@ -138,9 +138,7 @@ def _fitting(base: "Base", asked: Sequence[Asked]) -> Fitting:
     return kept.fittings[key]
 
 
-def _fit(
-    base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]], room: int
-) -> Fitting:
+def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]], room: int) -> Fitting:
     layers = base.layers()
     wanted = [dict(blends) for _, blends in stretches]
     alike = {

@@ -6,7 +6,6 @@ otherwise, so a picture differs from `render`'s in its last bits, as the same sh
 does; a group of one is `render` bit for bit.
 """
 
-import gc
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from torch import Tensor
 from compose._denoise import Lent, denoised, settle, timesteps_of
 from compose._fold import kept_on
 from compose._groups import Group, group_shots
+from compose._heap import kept_heap
 from compose._measure import latent_side, lent_to, said, spread_for
 from compose._render import develop
 from compose._shelf import Shelf
@@ -96,12 +96,9 @@ def render_groups(
     shots: with their sizes; groups hold their places.
     """
     base.fingerprint()  # is computed while nothing is folded
-    # What is there already, half a million objects, is not searched for garbage until the end: many
-    # adapters bring so many new ones that Python would search everything again and again.
-    gc.freeze()
     texts = {text for shot in shots for text in (shot.prompt, shot.negative)}
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
-    with pool, kept_on(base).for_many(len(texts)):
+    with kept_heap(), pool, kept_on(base).for_many(len(texts)):
         decoding = _Decoding(base, None if base.offload else pool)
         making = _Making(base, shots, shelf, decoding)
         try:
@@ -111,7 +108,6 @@ def render_groups(
                     yield from decoding.done()
             yield from decoding.done(wait=True)
         finally:
-            gc.unfreeze()
             pool.shutdown(cancel_futures=True)
 
 

@@ -91,9 +91,7 @@ class Room:
         return enough
 
 
-def fit(
-    layers: Mapping[str, nn.Module], stretches: Sequence[Stretch], *, room: int = 0
-) -> Fitting:
+def fit(layers: Mapping[str, nn.Module], stretches: Sequence[Stretch], *, room: int = 0) -> Fitting:
     """Make ready what the rows of a batch wear, stretch by stretch in their order.
 
     Every layer is to be without a `forward` of its own (studio.delta.attach gives it one).

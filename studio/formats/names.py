@@ -7,7 +7,6 @@ of three levels with two resnets each, which is SDXL's and the sketch base's.
 """
 
 import re
-from functools import lru_cache
 
 __all__ = ["component_and_path", "dotted", "kohya_name", "layer_name"]
 
@@ -55,7 +54,6 @@ OUR_BLOCK = re.compile(
 )
 
 
-@lru_cache(maxsize=2**14)  # files of one base have the same names
 def layer_name(module: str) -> str | None:
     """Our name of a layer, from its name in any dialect's file; None where it is none we know.
 

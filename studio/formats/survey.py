@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from studio.errors import BadInput
@@ -112,9 +113,7 @@ def survey(header: Header, path: Path) -> Contents:
     rows = bundled(header, path) or inversion(header, path)
     spoken = {key for encoders in rows.values() for key in encoders.values()}
     for key in sorted(header.shapes.keys() - spoken):
-        ending = ENDING.search(key)
-        layer = layer_name(key[: ending.start()]) if ending else None
-        leaf = LEAVES[ending[0]] if ending else ""
+        layer, leaf = _placed(key)
         if layer is None or leaf in layers.get(layer, {}):
             strange.append(key)
         else:
@@ -131,7 +130,7 @@ def survey(header: Header, path: Path) -> Contents:
     forms = {}
     for layer, leaves in layers.items():
         shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
-        forms[layer] = "krona" if authors else _form(shapes)
+        forms[layer] = "krona" if authors else _form(tuple(shapes.items()))
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
@@ -157,12 +156,21 @@ def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
     return 0
 
 
-def _form(shapes: Mapping[str, Shape]) -> str:
+# A base's layers have few names and shapes, which all the adapters' files for it repeat.
+@lru_cache(maxsize=2**14)
+def _placed(key: str) -> tuple[str | None, str]:
+    """The layer and the leaf that a tensor belongs to; of what is no layer's, None."""
+    ending = ENDING.search(key)
+    return (layer_name(key[: ending.start()]), LEAVES[ending[0]]) if ending else (None, "")
+
+
+@lru_cache(maxsize=2**10)
+def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
     """The form whose tensors these are; "" if they are too few, too many or do not fit."""
-    own = {leaf: shape for leaf, shape in shapes.items() if leaf not in EXTRAS}
+    own = {leaf: shape for leaf, shape in shapes if leaf not in EXTRAS}
     for form, pattern in FORMS:
         if own.keys() == pattern.keys():
-            alpha = shapes.get("alpha", ())
+            alpha = dict(shapes).get("alpha", ())
             return form if _fit(own, pattern) and math.prod(alpha) == 1 else ""
     return ""
 
