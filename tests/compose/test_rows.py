@@ -12,7 +12,7 @@ from compose._denoise import Lent
 from compose._evaluate import evaluate
 from compose._fold import kept_on
 from compose._method import Call
-from compose._rows import Factors, Stretch, Worn, fit
+from compose._rows import FOLDING, Factors, Stretch, Worn, fit
 from studio.adapter import Adapter
 from studio.base import Base
 from studio.delta import LowRank, attach
@@ -54,9 +54,13 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("room", [0, 2**20])
 @pytest.mark.parametrize("rows", [(2, 2, 2, 2), (1, 3, 2, 1)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_each_stretch_wears_its_own(name: str, rows: tuple[int, ...]) -> None:
+def test_each_stretch_wears_its_own(
+    name: str, rows: tuple[int, ...], room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose._rows.FOLDING", 0)  # so that all are that find room
     layer, shape = LAYERS[name]
     weight, bias = layer.weight.detach(), layer.bias.detach()
     shared = drawn(*weight.shape)
@@ -71,13 +75,32 @@ def test_each_stretch_wears_its_own(name: str, rows: tuple[int, ...]) -> None:
     x = drawn(sum(rows), *shape)
     for outfit in outfits:
         stretches = [Stretch(count, worn) for count, worn in zip(rows, outfit, strict=True)]
-        fitting = fit({"a": layer}, stretches)
+        fitting = fit({"a": layer}, stretches, room=room)
         expected = torch.cat(
             [by_hand(layer, part, worn) for part, worn in zip(x.split(rows), outfit, strict=True)]
         )
         with fitting.worn():
             torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(layer(x), by_hand(layer, x, {}), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("room", "tokens", "folded"), [(2, 64, 2), (1, 64, 1), (2, 2, 0)])
+def test_changes_are_folded_where_there_is_room_and_much_to_multiply(
+    room: int, tokens: int, folded: int
+) -> None:
+    """room: of how many layers."""
+    layers = {name: nn.Linear(8, 8) for name in "ab"}
+    worn = [{name: low_rank(layer, 4) for name, layer in layers.items()} for _ in range(3)]
+    fitting = fit(layers, [Stretch(1, one) for one in worn], room=room * 3 * 8 * 8 * 4)
+    x = drawn(3, tokens, 8)
+    with fitting.worn():
+        expected = [layer(x) for layer in layers.values()]
+    # Of a folded layer the weight has been read; the others read it every time.
+    for layer in layers.values():
+        layer.weight.data = torch.zeros(8, 8)
+    with fitting.worn():
+        again = [layer(x) for layer in layers.values()]
+    assert sum(torch.equal(*both) for both in zip(expected, again, strict=True)) == folded
 
 
 def test_what_all_wear_is_only_swapped_in() -> None:
@@ -120,12 +143,19 @@ def one_by_one(base: Base, shot: Shot) -> tuple[Tensor, list[int]]:
         kept.most_rows.clear()
 
 
+@pytest.mark.parametrize("folding", [0, FOLDING])
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 @pytest.mark.parametrize("method", [Composite(), CMLoRA(interval=2)])
 def test_a_steps_passes_as_one_batch_are_those_one_by_one(
-    sdxl: Base, forms: list[Adapter], method: object, guidance: float
+    sdxl: Base,
+    forms: list[Adapter],
+    method: object,
+    guidance: float,
+    folding: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All forms side by side: factors, whole weights and layers that only some change."""
+    monkeypatch.setattr("compose._rows.FOLDING", folding)
     before = bits(sdxl)
     pairs = tuple(zip((*forms, forms[0]), (0.8, 1.0, 0.5, -0.4, 0.3), strict=True))
     shot = Shot("a cat", seed=3, steps=2, adapters=pairs, guidance=guidance, method=method)
