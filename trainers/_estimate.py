@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from studio.duration import duration
 from studio.shot import Shot
 from trainers._kind import fitted, new_deltas
 from trainers._optimizer import state_bytes
@@ -65,7 +66,8 @@ class Estimate:
     def __str__(self) -> str:
         perhaps = "as an earlier run" if self.known else "perhaps half or twice that"
         enough = "" if self.fits else f", which is more than the {_size(self.free or 0)} free"
-        return f"about {_time(self.seconds)} ({perhaps}) and {_size(self.bytes)} of memory{enough}"
+        time, memory = duration(self.seconds), _size(self.bytes)
+        return f"about {time} ({perhaps}) and {memory} of memory{enough}"
 
 
 def estimate(
@@ -167,14 +169,6 @@ def _free(place: torch.device) -> int | None:
     lines = said.read_text().splitlines() if said.exists() else []
     free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return None if free is None else int(free) * 1024
-
-
-def _time(seconds: float) -> str:
-    """A time as one says it, in one unit."""
-    for unit, name, most in ((1, "s", 99), (60, "min", 99), (3600, "h", 48)):
-        if seconds / unit < most:
-            return f"{max(1, round(seconds / unit))} {name}"
-    return f"{seconds / 86400:.0f} days"
 
 
 def _size(size: int) -> str:

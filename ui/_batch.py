@@ -1,11 +1,10 @@
 """A batch on the terminal: a manifest becomes a folder of pictures, and can be gone on with."""
 
-import math
 from collections.abc import Mapping
-from datetime import timedelta
 from time import perf_counter
 
 import compose
+from studio.duration import duration
 from studio.errors import Stopped
 from ui._making import NotMade, Written, expect_batch, run_batch
 from ui._plan import Plan
@@ -74,7 +73,7 @@ def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> No
     if as_json:
         print_json(facts | {"seconds": round(found.seconds, 1)})
         return
-    about = f"about {timedelta(seconds=math.ceil(found.seconds))}, by a step measured just now"
+    about = f"about {duration(found.seconds)}, by a step measured just now"
     print_facts("Batch", facts | {"time": about})
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 from zipfile import ZipFile
 
+from studio.duration import duration
 from studio.errors import BadInput
 from studio.jobs import Job
 from studio.shot import Shot
@@ -43,7 +44,7 @@ def progress(job: Job) -> str:
     if job.state == "running" and job.phase:
         said += f" · {job.phase}"
     if job.left is not None:
-        said += f" · about {spoken(job.left)} left"
+        said += f" · about {duration(job.left)} left"
     why = f'<p class="problem">{escape(job.error)}</p>' if job.error else ""
     why += f"<p>{escape(job.advice)}</p>" if job.advice else ""
     return (
@@ -77,14 +78,6 @@ def zipped(space: Workspace, job: Job) -> Path:
     if not job.results:
         raise BadInput("this batch has made no picture yet")
     return hand_out(space, f"batch-{job.id}.zip", lambda place: _zip(space, job, place))
-
-
-def spoken(seconds: float) -> str:
-    """Such as "40 s", "3 min" or "2 h 10 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _zip(space: Workspace, job: Job, place: Path) -> None:

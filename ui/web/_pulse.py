@@ -14,9 +14,9 @@ from typing import Any
 
 import gradio as gr
 
+from studio.duration import duration
 from studio.jobs import Job, list_jobs, list_workers, live_picture
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
-from ui.web._run_view import time_said
 
 __all__ = ["heart", "told_of"]
 
@@ -114,7 +114,7 @@ def _said(job: Job) -> str:
     if job.total:
         said += f", {job.step} of {job.total}"
     if job.left is not None:
-        said += f", {time_said(job.left)} left"
+        said += f", {duration(job.left)} left"
     return said
 
 

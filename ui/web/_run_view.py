@@ -5,11 +5,12 @@ from html import escape
 from itertools import groupby
 from typing import Any, cast
 
+from studio.duration import duration
 from studio.jobs import Job
 from studio.workspace import Sample
 from ui.web._download import address
 
-__all__ = ["head", "label", "prompts", "samples", "spread", "time_said"]
+__all__ = ["head", "label", "prompts", "samples", "spread"]
 
 SHOWN = 10  # samples of one seed
 
@@ -72,15 +73,6 @@ def spread(items: list, most: int) -> list:
     return [items[round(n * (len(items) - 1) / (most - 1))] for n in range(most)]
 
 
-def time_said(seconds: float) -> str:
-    """A length of time in the coarsest words that will do."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def _number(sample: Sample) -> int:
     return sample.number
 
@@ -111,9 +103,9 @@ def _facts(job: Job) -> list[str]:
     if job.step and job.seconds:
         speed = job.step / job.seconds
         said.append(f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s a step")
-        said.append(f"{time_said(job.seconds)} so far")
+        said.append(f"{duration(job.seconds)} so far")
     if job.left is not None:
-        said.append(f"{time_said(job.left)} left")
+        said.append(f"{duration(job.left)} left")
     return said
 
 

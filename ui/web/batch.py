@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 import compose
+from studio.duration import duration
 from studio.errors import BadInput
 from studio.workspace import Workspace, list_adapters
 from ui._queue import queue_pictures
 from ui.web._batch_list import BatchList, lay_out_list, shower, wire_list
-from ui.web._batches import spoken
 from ui.web._cards import lines
 from ui.web._cost import evaluations, seconds_for
 from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
@@ -197,7 +197,8 @@ def _grid(given: Sequence[Any]) -> Grid:
 
 def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     work, seconds = evaluations(shots), seconds_for(space, shots)
-    time = "time unknown before a first picture" if seconds is None else f"about {spoken(seconds)}"
+    unknown = "time unknown before a first picture"
+    time = unknown if seconds is None else f"about {duration(seconds)}"
     return lines([f"{many}, {work:,.0f} evaluations of the UNet, {time}."])
 
 

@@ -238,7 +238,7 @@ def _history() -> dict[str, object]:
             dropped = gr.File(
                 label="Open a picture's settings",
                 file_types=[".png"],
-                height=120,
+                height=150,
                 elem_id="mix-drop",
             )
     return {"history": history, "dropped": dropped}
