@@ -1,6 +1,7 @@
 """Many shots as batches: the pictures are those of one shot after another."""
 
 import dataclasses
+import gc
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -273,6 +274,14 @@ def test_a_picture_without_memory_to_decode_is_decoded_again(
     (event,) = render_many(sdxl, [shot])
     assert isinstance(event, Made) and len(tried) == 2
     assert event.picture.tobytes() == expected.tobytes()
+
+
+def test_the_collector_passes_over_what_was_there_only_while_a_batch_is_made(
+    sdxl: Base, forms: list[Adapter], undecoded: None
+) -> None:
+    shots = [Shot("a cat", steps=1, adapters=((one, 1.0),)) for one in forms]
+    frozen = [gc.get_freeze_count() > 0 for _ in render_many(sdxl, shots)]
+    assert frozen == [True] * len(forms) and gc.get_freeze_count() == 0
 
 
 def test_one_may_stop_at_any_step(sdxl: Base, forms: list[Adapter]) -> None:
