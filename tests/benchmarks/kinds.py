@@ -8,6 +8,7 @@ with the adapter at full strength (the mean of subject, colour, background and s
 
 With ``--into FILE`` every training is added to the file when it is done and is not done again by
 the same command, so that a run of an hour can be cut; time is the processor's, for that reason.
+``--recipe JSON``, given several times, trains with each of these options of the loop, a row each.
 """
 
 import argparse
@@ -59,54 +60,64 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=30, help="judged of each concept")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
-    parser.add_argument("--recipe", type=json.loads, default={}, help="options of the loop")
+    parser.add_argument("--recipe", type=json.loads, action="append", help="options of the loop")
     parser.add_argument("--base", default="sketch")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--into", type=Path, help="keep every training's numbers here, JSON lines")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    asked.recipe = asked.recipe or [{}]
     if asked.alone:
         print(json.dumps(asdict(learn(asked.kinds[0], asked.concepts[0], asked))))
         return
-    found = [_learned(kind, concept, asked) for concept in asked.concepts for kind in asked.kinds]
+    rows = {
+        " ".join((kind, *(f"{name} {value}" for name, value in recipe.items()))): [
+            _learned(kind, concept, recipe, asked) for concept in asked.concepts
+        ]
+        for kind in asked.kinds
+        for recipe in asked.recipe
+    }
     if asked.json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print(json.dumps([asdict(one) for row in rows.values() for one in row], indent=1))
     else:
-        Console().print(_table(found, f"{asked.base}, {asked.steps} steps"))
+        Console().print(_table(rows, f"{asked.base}, {asked.steps} steps"))
 
 
-def _learned(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
+def _learned(
+    kind: str, concept: str, recipe: Mapping[str, object], asked: argparse.Namespace
+) -> Learned:
     """What the file holds of this training, or what it comes to, kept in the file."""
-    names = ("base", "steps", "pictures", "options", "recipe")
-    settings = {name: getattr(asked, name) for name in names}
+    names = ("base", "steps", "pictures", "options")
+    settings = {name: getattr(asked, name) for name in names} | {"recipe": recipe}
     known = asked.into.read_text().splitlines() if asked.into and asked.into.exists() else ()
     for entry in map(json.loads, known):
         learned = Learned(**entry["learned"])
         if (learned.kind, learned.concept, entry["settings"]) == (kind, concept, settings):
             return learned
-    learned = _in_fresh_process(kind, concept)
+    learned = _in_fresh_process(kind, concept, recipe)
     if asked.into:
         with asked.into.open("a") as file:
             file.write(json.dumps({"settings": settings, "learned": asdict(learned)}) + "\n")
     return learned
 
 
-def _in_fresh_process(kind: str, concept: str) -> Learned:
-    """The same command for one kind and one concept, so that its peak memory is its own."""
+def _in_fresh_process(kind: str, concept: str, recipe: Mapping[str, object]) -> Learned:
+    """The same command for one training alone, so that its peak memory is its own."""
     options = [arg for arg in sys.argv[1:] if arg != "--json"]
     command = [sys.executable, "-m", "tests.benchmarks.kinds", kind, "--alone"]
-    command += [*_without(options, "--concepts"), "--concepts", concept]
+    command += [*_without(options, "--concepts", "--recipe"), "--concepts", concept]
+    command += ["--recipe", json.dumps(recipe)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Learned(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _without(options: Sequence[str], name: str) -> list[str]:
-    """The options without positional kinds and without the one named and its values."""
+def _without(options: Sequence[str], *names: str) -> list[str]:
+    """The options without positional kinds and without those named and their values."""
     kept: list[str] = []
     taking = ""
     for option in options:
         taking = option if option.startswith("--") else taking
-        if taking not in ("", name):
+        if taking not in ("", *names):
             kept.append(option)
     return kept
 
@@ -129,7 +140,7 @@ def learn(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
             trigger=trigger,
             out=out,
             run=Path(folder) / "run",
-            **{"steps": asked.steps, "save_every": 0} | asked.recipe,
+            **{"steps": asked.steps, "save_every": 0} | asked.recipe[0],
         ):
             if isinstance(event, trainers.Started):
                 parameters = event.parameters
@@ -194,14 +205,13 @@ def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[st
     return shares
 
 
-def _table(found: Sequence[Learned], title: str) -> Table:
+def _table(rows: Mapping[str, Sequence[Learned]], title: str) -> Table:
     columns = ("kind", "parameters", "file", "peak memory", "a step")
     judged = ("subject right", "style right", "prompt followed", "base kept")
     table = Table(*columns, *judged, title=title)
-    for kind in dict.fromkeys(one.kind for one in found):
-        own = [one for one in found if one.kind == kind]
+    for what, own in rows.items():
         table.add_row(
-            kind,
+            what,
             f"{own[0].parameters:,}",
             f"{own[0].bytes / 1e6:.2f} MB",
             f"{max(one.peak_mb for one in own):.0f} MB",
