@@ -2,7 +2,8 @@
 
 A run writes cost.json beside its recipe: what decides how long a step takes, and how long it took.
 Where no run of the same settings lies beside, the speed of convolutions of the base's own widths is
-measured, and what PyTorch takes for a call whatever is in it; both together in a fifth of a second.
+measured, that of an activation between them, and what PyTorch takes for a call whatever is in it;
+all together in a quarter of a second.
 """
 
 import json
@@ -43,15 +44,20 @@ DECIDING = (
     "new_tokens",
 )
 OPERATIONS = {"cpu": 5e8, "cuda": 5e10}  # of one convolution that is timed
+LARGEST = {"cpu": 2**24, "cuda": 2**28}  # bytes of an activation that is timed
 CALLS = 200
 LONG = 0.05  # seconds of one measurement
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Floating point operations a second, and seconds that a call takes beside them."""
+    """What is done in a second, and seconds that a call takes besides.
+
+    flops: floating point operations. moved: bytes that an activation makes.
+    """
 
     flops: float
+    moved: float
     call: float
 
 
@@ -106,20 +112,38 @@ def noted(runs: Path, settings: Mapping[str, object]) -> float | None:
 def measured(base: "Base", *, side: int, batch: int, half: bool) -> Speed:
     """The speed of this base's kind of work, here and now. side: of the latents."""
     place = place_of(base)
+    dtype = base.dtype if half and base.dtype != torch.float32 else torch.float32
+    dtype = torch.bfloat16 if half and dtype == torch.float32 else dtype
+    small = torch.ones(8, device=place)
+    return Speed(
+        flops=_multiplied(base, dtype, side=side, batch=batch),
+        moved=_moved(base, dtype, side=side, batch=batch),
+        call=_seconds(partial(_calls, small), place) / CALLS,
+    )
+
+
+def _multiplied(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
+    """Floating point operations a second, of convolutions of each of the UNet's widths."""
+    place = place_of(base)
     done = spent = 0.0
     for level, channels in enumerate(base.unet.config["block_out_channels"]):
         operations = 18.0 * channels**2  # of a pixel, in a kernel of three by three
         own = batch * (side >> level) ** 2
         pixels = max(1, int(min(own, OPERATIONS[place.type] / operations)))
-        dtype = base.dtype if half and base.dtype != torch.float32 else torch.float32
-        dtype = torch.bfloat16 if half and dtype == torch.float32 else dtype
         high = max(1, int(pixels**0.5))
         x = torch.randn(1, channels, high, pixels // high, device=place, dtype=dtype)
         weight = torch.randn(channels, channels, 3, 3, device=place, dtype=dtype)
         spent += _seconds(partial(F.conv2d, x, weight, padding=1), place)
         done += operations * high * (pixels // high)
-    small = torch.ones(8, device=place)
-    return Speed(done / spent, _seconds(partial(_calls, small), place) / CALLS)
+    return done / spent
+
+
+def _moved(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
+    """Bytes a second that an activation makes, of one as wide as the UNet's first block."""
+    place = place_of(base)
+    numbers = batch * base.unet.config["block_out_channels"][0] * side**2
+    x = torch.randn(min(numbers, LARGEST[place.type] // dtype.itemsize), device=place, dtype=dtype)
+    return x.numel() * x.itemsize / _seconds(partial(F.silu, x), place)
 
 
 def _calls(small: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ gradient.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,13 +41,14 @@ class Pass:
     """What goes on in one pass.
 
     there, back: floating point operations on either way. plain: those there that are the base's
-    own. calls: operations on tensors on the way there. kept: bytes that autograd keeps for the
-    way back.
+    own. calls: operations on tensors on the way there. moved: bytes of the tensors that they make.
+    kept: bytes that autograd keeps for the way back.
     """
 
     there: float
     plain: float
     calls: int
+    moved: int
     back: float = 0.0
     kept: int = 0
 
@@ -74,11 +75,12 @@ def trained(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -> Pass
     with attach(outline.layers(), copied), fake, autocast, kept.noted(), work:
         text = _read(outline, recipe.batch) if reads else None
         _predict(outline, recipe.size or base.size, recipe.batch, text)
-    found = Pass(work.there, work.plain(), work.calls, work.back(), kept.bytes())
+    found = Pass(work.there, work.plain(), work.calls, work.moved, work.back(), kept.bytes())
     if not recipe.checkpointing:
         return found
     # Made once more, to which a call's way back and the optimiser do not belong.
-    return replace(found, back=found.back + found.there, calls=found.calls * 4 // 3)
+    calls, moved = found.calls * 4 // 3, found.moved * 4 // 3
+    return replace(found, back=found.back + found.there, calls=calls, moved=moved)
 
 
 def encoded(base: Base, *, side: int) -> Pass:
@@ -97,7 +99,7 @@ def _coded(base: Base, way: str, shape: tuple[int, ...]) -> Pass:
     vae, work = _faked(_built(base.vae), fake), _Work({}, {})
     with torch.no_grad(), fake, work:
         getattr(vae, way)(torch.randn(1, *shape, dtype=base.vae.dtype))
-    return Pass(work.there, work.there, work.calls)
+    return Pass(work.there, work.there, work.calls, work.moved)
 
 
 class _Work(TorchDispatchMode):
@@ -105,7 +107,7 @@ class _Work(TorchDispatchMode):
 
     def __init__(self, layers: Mapping[str, nn.Module], deltas: "Mapping[str, Delta]") -> None:
         super().__init__()
-        self.calls, self.there = 0, 0.0
+        self.calls, self.moved, self.there = 0, 0, 0.0
         self._attended, self._layers, self._plain_back = 0.0, 0.0, 0.0
         for name, layer in layers.items():
             # A sparse change takes the gradient of the whole weight.
@@ -118,6 +120,7 @@ class _Work(TorchDispatchMode):
         if called.namespace != "aten":
             return made
         self.calls += 1
+        self.moved += _fresh(args, made)
         if "scaled_dot_product" in called.__name__:
             flops = 4 * args[0].numel() * args[1].shape[-2]
             self._attended += flops
@@ -181,6 +184,14 @@ class _Kept:
             return one
 
         return saved_tensors_hooks(note, lambda one: one)
+
+
+def _fresh(given: Sequence[object], made: object) -> int:
+    """Bytes of the tensors made, but for views of those given."""
+    there = {_storage(one) for one in given if isinstance(one, Tensor)}
+    several = made if isinstance(made, tuple | list) else (made,)
+    tensors = [one for one in several if isinstance(one, Tensor)]
+    return sum(one.numel() * one.itemsize for one in tensors if _storage(one) not in there)
 
 
 def _places(base: Base) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import trainers
@@ -80,6 +81,18 @@ def test_what_a_real_pass_keeps_and_multiplies(kind: Kind, sdxl: Base) -> None:
     assert said.back == pytest.approx(back.get_total_flops(), rel=0.07)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_what_a_real_pass_makes(kind: Kind, sdxl: Base) -> None:
+    deltas = started(kind, sdxl)
+    sdxl.unet.requires_grad_(False).train()
+    said = trained(sdxl, deltas, Recipe(batch=2))
+    seen = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with attach(sdxl.layers(), deltas), seen:
+        really(sdxl, batch=2)
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in seen.events() or ())
+    assert said.moved == pytest.approx(allocated, rel=0.02)
+
+
 def test_half_precision_keeps_less_as_it_really_does(sdxl: Base) -> None:
     deltas = started(LoRA(rank=4), sdxl)
     sdxl.unet.requires_grad_(False).train()
@@ -96,6 +109,7 @@ def test_checkpoints_keep_less_and_multiply_more(sd1: Base) -> None:
     plain, again = (trained(sd1, deltas, Recipe(checkpointing=c)) for c in (False, True))
     assert again.kept < 0.5 * plain.kept
     assert again.back == plain.back + plain.there
+    assert again.moved > plain.moved
 
 
 def test_text_encoders_and_new_words_are_read_at_every_step(sd1: Base) -> None:
