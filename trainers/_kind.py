@@ -30,6 +30,8 @@ __all__ = [
     "Penalising",
     "Published",
     "Telling",
+    "Turn",
+    "Turning",
     "count",
     "fitted",
     "is_sketch",
@@ -94,6 +96,29 @@ class Adjusting(Protocol):
         The parameters of the deltas stay the same objects, perhaps of another size; the optimiser
         then starts afresh. A resumed run may ask twice for one step, and gets the same.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one step trains, and of what: everything, of whole pictures, if nothing is said."""
+
+    resting: frozenset[str] = frozenset()
+    """layers whose deltas are taken off for the step"""
+    still: frozenset[str] = frozenset()
+    """layers whose deltas are on and learn nothing from it"""
+    noise: float = 1.0
+    """share of the timesteps that it may draw, from the cleanest"""
+    part: float = 1.0
+    """side of the part that is cut from every picture, of the picture's own"""
+
+
+@runtime_checkable
+class Turning(Protocol):
+    """A kind whose steps are not all alike."""
+
+    def turn(self, deltas: "Mapping[str, Delta]", *, generator: "torch.Generator") -> Turn:
+        """What the coming step is to be. generator: the step's own."""
         ...
 
 

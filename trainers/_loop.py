@@ -21,7 +21,7 @@ from torch import Tensor
 
 from studio.adapter import Adapter
 from studio.base import Base, Text
-from studio.delta import attach
+from studio.delta import attach, resting
 from studio.embeddings import spoken
 from studio.errors import BadInput
 from trainers._average import Average
@@ -29,8 +29,8 @@ from trainers._board import shown
 from trainers._cache import Cache
 from trainers._data import Batch, planned
 from trainers._job import Job
-from trainers._kind import Adjusting, Penalising
-from trainers._objective import Objective, generator_for, toss
+from trainers._kind import Adjusting, Penalising, Turn, Turning
+from trainers._objective import Objective, Window, generator_for, toss, window
 from trainers._optimizer import new_optimizer, parameter_groups, start_afresh
 from trainers._prior import with_class
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
@@ -133,7 +133,9 @@ class Training:
         begun = perf_counter()
         self._adjust()
         rate = self.recipe.rate(self.done)
-        loss = self._backward(batches)
+        turn = self._turn()
+        with self._turned(turn):
+            loss = self._backward(batches, turn)
         length = self._clip()
         if not (isfinite(loss) and isfinite(length)):
             self.sound = False
@@ -161,7 +163,26 @@ class Training:
             if self.average:
                 self.average.realign()
 
-    def _backward(self, batches: Sequence[Batch]) -> float:
+    def _turn(self) -> Turn:
+        if not isinstance(self.job.kind, Turning):
+            return Turn()
+        chance = generator_for(self.recipe.seed, "turn", self.done)
+        return self.job.kind.turn(self.job.deltas, generator=chance)
+
+    @contextmanager
+    def _turned(self, turn: Turn) -> Iterator[None]:
+        """The deltas as the step has them, afterwards as they were."""
+        still = [p for name in turn.still for p in self.job.deltas[name].parameters()]
+        with resting(self.base.layers(), turn.resting):
+            for parameter in still:
+                parameter.requires_grad_(False)
+            try:
+                yield
+            finally:
+                for parameter in still:
+                    parameter.requires_grad_(True)
+
+    def _backward(self, batches: Sequence[Batch], turn: Turn) -> float:
         chance = generator_for(self.recipe.seed, "step", self.done)
         passes = [(batch.pictures, chance, 1.0) for batch in batches]
         if self.job.prior:
@@ -179,7 +200,8 @@ class Training:
                 start += len(numbers)
                 if own:
                     share = len(own) / len(numbers)
-                    loss = weight * share * self._loss(numbers, generator, own) / len(batches)
+                    loss = weight * share * self._loss(numbers, generator, own, turn)
+                    loss = loss / len(batches)
                     self.accelerator.backward(loss)
                     total += loss.detach()
         self.group.sum(total, self.parameters)
@@ -195,7 +217,9 @@ class Training:
             if penalty is not None:
                 self.accelerator.backward(penalty)
 
-    def _loss(self, numbers: Sequence[int], generator: torch.Generator, own: range) -> Tensor:
+    def _loss(
+        self, numbers: Sequence[int], generator: torch.Generator, own: range, turn: Turn
+    ) -> Tensor:
         """The mean loss of the pictures at these places of a batch, of which all draw."""
         latents, noise, seen, timesteps = [], [], [], []
         captions, time_ids, masks = [], [], []
@@ -207,20 +231,24 @@ class Training:
                 shape=(4, height, width),
                 variants=self.cache.variants,
                 caption_dropout=self.recipe.caption_dropout,
-                timesteps=len(self.objective.signal),
+                timesteps=max(1, round(turn.noise * len(self.objective.signal))),
                 noise_offset=self.recipe.noise_offset,
                 input_perturbation=self.recipe.input_perturbation,
             )
+            cut = Window(0, 0, height, width)
+            if turn.part < 1:
+                step = self.base.step // self.base.latent_factor
+                cut = window(generator, height=height, width=width, part=turn.part, step=step)
             if place not in own:
                 continue
             picture = self.cache.picture(number, chance.variant)
-            latents.append(picture.mean + picture.std * chance.posterior)
-            noise.append(chance.noise)
-            seen.append(chance.seen)
+            latents.append(cut.of(picture.mean + picture.std * chance.posterior))
+            noise.append(cut.of(chance.noise))
+            seen.append(cut.of(chance.seen))
             timesteps.append(chance.timestep)
             captions.append("" if chance.dropped else example.caption)
-            time_ids.append(picture.time_ids)
-            masks.append(picture.mask)
+            time_ids.append(_of_part(picture.time_ids, cut, self.base.latent_factor))
+            masks.append(None if picture.mask is None else cut.of(picture.mask))
         device = self.base.device
         clean, eps = torch.stack(latents).to(device), torch.stack(noise).to(device)
         at = torch.tensor(timesteps, device=device)
@@ -304,6 +332,15 @@ class Training:
         if self.job.out:
             path = adapter.save(self.job.out)
         return Finished(path, adapter, self.done, self.seconds)
+
+
+def _of_part(time_ids: Tensor | None, cut: Window, factor: int) -> Tensor | None:
+    """SDXL's sizes of a picture [6], with corner and sides of a part of it; factor: in pixels."""
+    if time_ids is None:
+        return None
+    corner, sides = (cut.top, cut.left), (cut.height, cut.width)
+    own = time_ids.new_tensor([factor * number for number in (*corner, *sides)])
+    return torch.cat([time_ids[:2], time_ids[2:4] + own[:2], own[2:]])
 
 
 def _stacked(texts: Sequence[Text], device: torch.device) -> Text:

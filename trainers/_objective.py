@@ -15,6 +15,9 @@ turn, with nothing drawn for an option that is off:
     noise      randn(shape)
     offset     randn(channels, 1, 1)        noise + noise_offset * offset
     shift      randn(shape)                 seen, not predicted: noise + input_perturbation * shift
+    corner     randint(rows, ()), randint(columns, ())      of the part that a step cuts out
+
+A kind may give a step fewer timesteps, the cleanest, and parts of pictures (trainers/_kind.py).
 
 An offset lets a base learn pictures darker or brighter than the middle (Guttenberg 2023, "Diffusion
 with offset noise"). A perturbed input looks like those that the base meets in sampling, where its
@@ -34,7 +37,7 @@ from math import floor
 import torch
 from torch import Tensor
 
-__all__ = ["Chance", "Objective", "batches", "generator_for", "toss"]
+__all__ = ["Chance", "Objective", "Window", "batches", "generator_for", "toss", "window"]
 
 
 def generator_for(*about: Hashable) -> torch.Generator:
@@ -87,6 +90,31 @@ def toss(
         noise=noise,
         seen=seen,
     )
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the latents: its upper left corner and its sides, in latents."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, latents: Tensor) -> Tensor:
+        """[..., H, W] to [..., height, width]."""
+        rows = slice(self.top, self.top + self.height)
+        return latents[..., rows, self.left : self.left + self.width]
+
+
+def window(
+    generator: torch.Generator, *, height: int, width: int, part: float, step: int
+) -> Window:
+    """Where to cut; height, width: of the whole. Sides are multiples of step, at least one."""
+    tall, wide = (max(step, int(side * part) // step * step) for side in (height, width))
+    top = int(torch.randint(height - tall + 1, (), generator=generator))
+    left = int(torch.randint(width - wide + 1, (), generator=generator))
+    return Window(top, left, tall, wide)
 
 
 def batches(
@@ -185,7 +213,8 @@ class Objective:
         if counting is None:
             error = squared.mean(dim=(1, 2, 3))  # -> [B]
         else:
-            error = (squared.mean(dim=1) * counting).sum(dim=(1, 2)) / counting.sum(dim=(1, 2))
+            error = (squared.mean(dim=1) * counting).sum(dim=(1, 2))
+            error = error / counting.sum(dim=(1, 2)).clamp(min=1e-6)  # a part may be all outside
         return (error * self.weight[timesteps]).mean()
 
 

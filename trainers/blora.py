@@ -6,18 +6,24 @@ at a time they do not separate). One file, which `FILE:content` and `FILE:style`
 The authors train on one picture whose caption names no class, "A [v]", so that the class does not
 stand in for the content: rank 64, 1000 steps, lr 5e-5.
 
+Of one picture the style half sees the style on that content only. With `style_alone` it learns in
+steps of its own, ours: from parts of the picture, without the content half, at little noise, where
+what is in the picture can still be seen and need not be learned; the other steps then leave it as
+it is, so that the content half learns what is left beside it.
+
 Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
 change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts. The
 text encoders stay as they are: what they learned would be of neither half.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
 from studio.halves import blocks_of, split_blocks, starts_of
-from trainers._kind import is_sketch
+from trainers._kind import Turn, is_sketch
 from trainers.lora import LoRA
 
 if TYPE_CHECKING:
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from studio.base import Base
-    from studio.delta import LowRank
+    from studio.delta import Delta, LowRank
     from studio.outline import Outline
 
 __all__ = ["BLoRA"]
@@ -51,6 +57,16 @@ class BLoRA:
         default=None,
         metadata={"help": "of the blocks: attention, or all layers; all on sketch only"},
     )
+    style_alone: float = field(
+        default=0.0,
+        metadata={"help": "share of the steps in which the style half learns alone, such as 0.4"},
+    )
+    style_noise: float = field(
+        default=0.35, metadata={"help": "with style_alone: the timesteps of those steps, a share"}
+    )
+    style_part: float = field(
+        default=0.75, metadata={"help": "with style_alone: side of the parts cut from pictures"}
+    )
     anyway: bool = field(
         default=False,
         metadata={"help": "train up_blocks.1 of SD 1.x or 2.x, which nobody showed to separate"},
@@ -59,6 +75,11 @@ class BLoRA:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise BadInput(f"rank is at least 1; it was given as {self.rank}")
+        if not 0 <= self.style_alone < 1:
+            raise BadInput(f"style_alone lies between 0 and 1; it was given as {self.style_alone}")
+        for name in ("style_noise", "style_part"):
+            if not 0 < getattr(self, name) <= 1:
+                raise BadInput(f"{name} is above 0 and at most 1; it is {getattr(self, name)}")
 
     def fitted(self, base: "Base") -> "BLoRA":
         """With the blocks of this base; those of other families than SDXL only if asked for."""
@@ -90,6 +111,19 @@ class BLoRA:
             return None
         lora = LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
         return lora.delta(name, layer, generator=generator)
+
+    def turn(self, deltas: "Mapping[str, Delta]", *, generator: "torch.Generator") -> Turn:
+        """The style half alone, or all; where it has steps of its own, then the content half."""
+        import torch
+
+        if not self.style_alone:
+            return Turn()
+        starts = starts_of(split_blocks(self.style or ""))
+        style = frozenset(name for name in deltas if name.startswith(starts))
+        if float(torch.rand((), generator=generator)) >= self.style_alone:
+            return Turn(still=style)
+        rest = frozenset(deltas) - style
+        return Turn(resting=rest, noise=self.style_noise, part=self.style_part)
 
     def published(self, base: "Base | Outline") -> dict[str, object]:
         """As the authors train it, on one picture."""

@@ -9,13 +9,13 @@ is the rendering path: weights computed beforehand stand in for the layer's own.
 inverses on exit: the base is lent, never changed.
 """
 
-from studio.delta._attach import attach, folded
+from studio.delta._attach import attach, folded, resting
 from studio.delta._dense import Dense
 from studio.delta._kron import Kron
 from studio.delta._layer import Layer
 from studio.delta._low_rank import LowRank
 from studio.delta._sparse import Sparse
 
-__all__ = ["Delta", "Dense", "Kron", "Layer", "LowRank", "Sparse", "attach", "folded"]
+__all__ = ["Delta", "Dense", "Kron", "Layer", "LowRank", "Sparse", "attach", "folded", "resting"]
 
 Delta = LowRank | Kron | Sparse | Dense

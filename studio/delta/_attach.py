@@ -1,6 +1,6 @@
 """The two ways to put deltas on a base, and to take them off again exactly."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.delta import Delta
 
-__all__ = ["attach", "folded"]
+__all__ = ["attach", "folded", "resting"]
 
 
 @contextmanager
@@ -33,6 +33,17 @@ def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> It
     finally:
         for layer, _ in chosen:
             vars(layer).pop("forward", None)
+
+
+@contextmanager
+def resting(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterator[None]:
+    """Take the deltas of these layers off inside `attach`, until the block is left."""
+    worn = {name: vars(layers[name]).pop("forward") for name in names}
+    try:
+        yield
+    finally:
+        for name, forward in worn.items():
+            vars(layers[name])["forward"] = forward
 
 
 @contextmanager
