@@ -25,8 +25,7 @@ from studio.sketch import captions, judge, world
 
 TRIGGER = "sks"
 PAIRS = ("ghost,neon", "robot,ink")
-RECIPE = {"steps": 540, "batch": 6, "flip": True, "save_every": 0}
-OPTIONS = {"style_alone": 0.4}
+RECIPE = {"steps": 320, "batch": 6, "flip": True, "save_every": 0}
 FACTORS = ("subject", "style", "background")
 
 
@@ -35,9 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.halves", description=__doc__)
     parser.add_argument("--pairs", nargs="*", default=PAIRS, help="SUBJECT,STYLE, both held out")
     parser.add_argument("--pictures", type=int, default=24, help="judged of each half")
-    parser.add_argument("--content-strength", type=float, default=1.0)
-    parser.add_argument("--style-strength", type=float, default=0.8)
-    parser.add_argument("--guidance", type=float, default=7.0)
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
     parser.add_argument("--recipe", type=json.loads, default={}, help="options of the loop")
     parser.add_argument("--sheet", type=Path, help="keep pictures of both halves on one PNG")
@@ -75,7 +73,7 @@ def learn(
     (folder / "pictures" / "one.txt").write_text(caption, encoding="utf-8")
     out = folder / "adapter.safetensors"
     for _ in trainers.train(
-        trainers.BLoRA(**OPTIONS | asked.options),
+        trainers.BLoRA(**asked.options),
         base,
         folder / "pictures",
         trigger=TRIGGER,
@@ -101,12 +99,11 @@ def draw(
     half: str,
     asked: argparse.Namespace,
 ) -> list[Image.Image]:
-    strength = asked.content_strength if half == "content" else asked.style_strength
     words = {"subject": TRIGGER} if half == "content" else {"style": f"{TRIGGER} style"}
     shots = [
         studio.Shot(
             captions.plain(scene, **words),
-            adapters=((adapter, strength),),
+            adapters=((adapter, asked.strength),),
             seed=number,
             steps=25,
             guidance=asked.guidance,
