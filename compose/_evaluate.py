@@ -18,6 +18,7 @@ from compose._deep import keeping, reusing
 from compose._fold import Blend, Blends, Kept, carries_deltas, changed_weight, factors, kept_on
 from compose._rows import Factors, Fitting, Stretch, fit
 from studio.base import Text
+from studio.memory import is_memory
 
 if TYPE_CHECKING:
     from studio.base import Base
@@ -71,7 +72,7 @@ def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
     """An answer to each, in their order; latents are all of one size.
 
     Runs without gradients. Which of them share a batch follows from their number and size alone,
-    so that a picture made again is the same bit for bit; only a batch that the GPU has no memory
+    so that a picture made again is the same bit for bit; only a batch that there is no memory
     for is halved, and batches of that size are not tried again on this base.
     """
     once = {one.key: one for one in asked}
@@ -86,8 +87,8 @@ def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
             count = _fitting_count(base, alike)
             try:
                 found = _together(base, alike[:count])
-            except torch.OutOfMemoryError:
-                if count == 1:
+            except (MemoryError, RuntimeError) as error:
+                if count == 1 or not is_memory(error):
                     raise
                 kept_on(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
                 continue

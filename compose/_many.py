@@ -9,10 +9,9 @@ does; a group of one is `render` bit for bit.
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -20,10 +19,11 @@ from compose._denoise import Lent, denoised, settle, timesteps_of
 from compose._fold import kept_on
 from compose._groups import Group, group_shots
 from compose._heap import kept_heap
-from compose._measure import latent_side, lent_to, said, spread_for
+from compose._measure import REASONS, latent_side, lent_to, said, spread_for
 from compose._render import develop
 from compose._shelf import Shelf
 from studio.errors import BadInput
+from studio.memory import is_memory
 from studio.shot import Shot
 
 if TYPE_CHECKING:
@@ -78,14 +78,21 @@ def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
 
     Shots of one size, scheduler and number of steps run as one batch, whatever their adapters; a
     file that several of them name is read once. A shot that can't be made is a Failed among the
-    Made. Raises BadInput where the size of one is impossible.
+    Made.
     """
-    sized = [shot.sized(base) for shot in shots]
+    numbers: list[int] = []
+    sized: list[Shot] = []
+    for number, shot in enumerate(shots):
+        try:
+            sized.append(shot.sized(base))
+            numbers.append(number)
+        except BadInput as error:
+            yield Failed(number, shot, str(error))
     shelf = Shelf(base)
     groups = group_shots(sized, spread_for(base, sized, shelf))
     for event in render_groups(base, sized, groups, shelf):
         if isinstance(event, Made | Failed):
-            yield event
+            yield replace(event, number=numbers[event.number])
 
 
 def render_groups(
@@ -127,19 +134,19 @@ class _Making:
         for number in group.numbers:
             try:
                 lents[number] = lent_to(self.base, self.shelf, self.shots[number])
-            except BadInput as error:
-                yield Failed(number, self.shots[number], str(error))
-        latents = None
-        while lents and latents is None:
+            except REASONS as error:
+                yield Failed(number, self.shots[number], said(error))
+        latents, reason = None, ""
+        while lents and latents is None and not reason:
             try:
                 latents = yield from self._denoised(group, list(lents.values()))
-            except (BadInput, torch.OutOfMemoryError) as error:
-                for number, lent in lents.items():
-                    yield Failed(number, lent.shot, said(error))
-                return
+            except REASONS as error:
+                reason = said(error)
         for at, (number, lent) in enumerate(lents.items()):
-            assert latents is not None
-            self.decoding.give(number, lent.shot, latents[at : at + 1])
+            if latents is None:
+                yield Failed(number, lent.shot, reason)
+            else:
+                self.decoding.give(number, lent.shot, latents[at : at + 1])
 
     def _denoised(
         self, group: Group, lents: Sequence[Lent]
@@ -182,7 +189,7 @@ class _Decoding:
             self.waiting.popleft()
             try:
                 yield Made(number, shot, self._picture(shot, latents, found))
-            except (BadInput, torch.OutOfMemoryError) as error:
+            except REASONS as error:
                 yield Failed(number, shot, said(error))
 
     def _picture(
@@ -190,7 +197,7 @@ class _Decoding:
     ) -> Image.Image:
         try:
             return develop(self.base, shot, latents) if found is None else found.result()
-        except torch.OutOfMemoryError:
-            if found is None:
+        except (MemoryError, RuntimeError) as error:
+            if found is None or not is_memory(error):
                 raise
         return develop(self.base, shot, latents)  # now that the UNet rests there may be room

@@ -4,8 +4,10 @@ Measured on the first step of the shots themselves, with their own texts and ada
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -18,12 +20,13 @@ from compose._groups import ROWS, Group, Spread, group_shots, mix_of, side_of
 from compose._render import develop
 from compose._shelf import Shelf
 from studio.errors import BadInput
+from studio.memory import is_memory
 from studio.shot import Shot
 
 if TYPE_CHECKING:
     from studio.base import Base
 
-__all__ = ["Expected", "expect", "latent_side", "lent_to", "said", "spread_for"]
+__all__ = ["REASONS", "Expected", "expect", "latent_side", "lent_to", "said", "spread_for"]
 
 MOST_ON_GPU = 32  # rows; what more would gain is little beside the memory that it takes
 # Denoising steps that groups of a kind make in all: measuring a kind takes the time of a few.
@@ -31,6 +34,7 @@ WORTH_MEASURING = 100
 # Mixes are made one after another where that takes less than this much of the time that one batch
 # takes: on a machine with other work to do, what was measured may be so far off.
 CLEARLY = 0.9
+REASONS = (BadInput, MemoryError, RuntimeError)  # why a shot is not made, where `said` has a word
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class Expected:
 def spread_for(base: "Base", shots: Sequence[Shot], shelf: Shelf) -> Spread:
     """How these shots are best spent on this machine, measured where there are enough of them.
 
-    shots: with their sizes. Raises BadInput for one to be measured that can't be made.
+    shots: with their sizes; one that can't be made is passed over.
     """
     with kept_on(base).for_many(0):
-        first = {side_of(shot): shot for shot in reversed(shots)}
-        sizes = {side: _size(base, shelf, shot) for side, shot in first.items()}
+        sizes = {
+            side: _size(base, shelf, [shot for shot in shots if side_of(shot) == side])
+            for side in dict.fromkeys(map(side_of, shots))
+        }
         groups = group_shots(shots, Spread(sizes))
         steps: Counter[str] = Counter()
         for group in groups:
@@ -79,10 +85,13 @@ def expect(base: "Base", shots: Sequence[Shot], groups: Sequence[Group], shelf: 
             )
             lents = [lent_to(base, shelf, shots[at]) for at in max(alike, key=_length).numbers]
             settle(lents)
-            each = _seconds(base, lents) / sum(len(lent.asked[0]) for lent in lents)
-            pictures = sum(map(_length, alike))
+            try:
+                each = _seconds(base, lents) / sum(len(lent.asked[0]) for lent in lents)
+                decoding = _decoding(base, lents[0])
+            except (MemoryError, RuntimeError) as error:
+                raise BadInput(f"{side}: {said(error)}") from error
             total += asked
-            seconds += asked * each + pictures * _decoding(base, lents[0])
+            seconds += asked * each + sum(map(_length, alike)) * decoding
     return Expected(total, seconds)
 
 
@@ -109,17 +118,21 @@ def _decoding(base: "Base", lent: Lent) -> float:
     return perf_counter() - begun
 
 
-def _size(base: "Base", shelf: Shelf, shot: Shot) -> int:
-    """How many shots of this size are a group: as many as the memory holds rows for."""
-    side = latent_side(base, shot)
+def _size(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> int:
+    """How many of these shots of one size are a group: as many as the memory holds rows for."""
+    side = latent_side(base, shots[0])
     rows = most_rows(base, side)
     if rows is None:
-        kept_on(base).most_rows[side] = MOST_ON_GPU
+        limits, lents = kept_on(base).most_rows, _lendable(base, shelf, shots)
+        limits[side] = MOST_ON_GPU
         try:
-            _evaluate(base, [lent_to(base, shelf, shot) for _ in range(MOST_ON_GPU // ROWS)])
-        except torch.OutOfMemoryError as error:
-            raise BadInput(f"{side_of(shot)}: {said(error)}") from error
-        rows = kept_on(base).most_rows[side]
+            for _, lent in islice(lents, 1):
+                _evaluate(base, [lent] * (MOST_ON_GPU // ROWS))
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory(error):
+                raise
+            limits[side] = ROWS
+        rows = limits[side]
     return max(1, rows // ROWS)
 
 
@@ -130,16 +143,30 @@ def _slower(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> bool:
     """
     if len({mix_of(shot) for shot in shots}) == 1:
         return False
-    lents = [lent_to(base, shelf, shot) for shot in shots]
-    settle(lents)
     mixes: dict[Hashable, list[Lent]] = {}
-    for lent, shot in zip(lents, shots, strict=True):
+    for shot, lent in _lendable(base, shelf, shots):
         mixes.setdefault(mix_of(shot), []).append(lent)
-    together = _seconds(base, lents)
+    if len(mixes) < 2:
+        return False
+    lents = [lent for alike in mixes.values() for lent in alike]
+    settle(lents)
     sizes = Counter(len(alike) for alike in mixes.values())
     one = {len(alike): alike for alike in mixes.values()}
-    apart = sum(count * _seconds(base, one[size]) for size, count in sizes.items())
+    try:
+        together = _seconds(base, lents)
+        apart = sum(count * _seconds(base, one[size]) for size, count in sizes.items())
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        return False
     return apart < CLEARLY * together
+
+
+def _lendable(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> Iterator[tuple[Shot, Lent]]:
+    """The shots that can be made, and the base lent to them."""
+    for shot in shots:
+        with suppress(BadInput):
+            yield shot, lent_to(base, shelf, shot)
 
 
 def _seconds(base: "Base", lents: Sequence[Lent]) -> float:
@@ -174,6 +201,9 @@ def latent_side(base: "Base", shot: Shot) -> tuple[int, int]:
 
 
 def said(error: Exception) -> str:
+    """Why a shot can't be made. Raises an error that is no such reason again."""
     if isinstance(error, BadInput):
         return str(error)
+    if not is_memory(error):
+        raise error
     return "there is no memory for even one: make it smaller, or give --offload or --vae-tiling."

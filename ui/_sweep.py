@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trainers
 from studio.errors import BadInput, Stopped
 from studio.files import replacing
+from studio.memory import is_memory
 from ui._cluster import Undone, connected
 from ui._loading import open_base
 from ui._manifest import all_of
@@ -25,7 +26,6 @@ from ui._sweep_file import ANY, Planned, read_sweep
 from ui._tables import Problem
 from ui._train import SMOOTHED, follow
 from ui._training import begun
-from ui._work import is_memory
 
 if TYPE_CHECKING:
     from studio.base import Base

@@ -20,6 +20,7 @@ from functools import partial
 from studio.errors import BadInput
 from studio.jobs import LANES, Job, State, list_jobs
 from studio.lanes import claim_job, finish_job, recover_jobs, report_job, requeue_job, waiting
+from studio.memory import is_memory
 from studio.workspace import Workspace
 from ui import _drawing, _training
 from ui._desk import Desk
@@ -28,15 +29,12 @@ from ui._screen import remark
 from ui._shift import Shift
 from ui._turn import Turn
 
-__all__ = ["is_memory", "work"]
+__all__ = ["work"]
 
 POLL = 0.05  # seconds between two looks at the queue
 BEAT = 2.0  # seconds between two signs of life without a job
 IDLE = 60.0  # seconds without a picture, after which a training gets a large base's memory
 LARGE = 2 * 10**9  # bytes
-# How memory that is not there is said where it is not said by a MemoryError.
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-NO_MEMORY += ("could not create a primitive",)  # oneDNN, on a CPU
 
 
 def work(
@@ -136,11 +134,6 @@ def _warm(shift: Shift) -> None:
             shift.desk.base(drawing.shots[0]["base"], drawing.loading)
         else:
             shift.desk.base("sketch", {})
-
-
-def is_memory(error: Exception) -> bool:
-    """Whether it says that there is not so much memory."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def _advice(job: Job) -> str:

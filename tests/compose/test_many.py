@@ -204,15 +204,53 @@ def test_what_cannot_be_made_is_told_and_stops_nothing(
     assert "there is no adapter 2" in said[4]
 
 
+def test_a_shot_whose_files_are_not_there_stops_no_other_where_groups_are_measured(
+    sdxl: Base, forms: list[Adapter], tmp_path: Path
+) -> None:
+    hurt = tmp_path / "hurt.png"
+    hurt.write_bytes(b"no picture")
+    common = {"prompt": "a cat", "steps": 50}
+    shots = [
+        Shot(**common, adapters=((tmp_path / "none.safetensors", 1.0),)),
+        Shot(**common, adapters=((forms[0], 1.0),)),
+        Shot(**common, init_image=tmp_path / "none.png"),
+        Shot(**common, adapters=((forms[1], 1.0),)),
+        Shot(**common, init_image=hurt),
+    ]
+    found = {event.number: event for event in render_many(sdxl, shots)}
+    assert {number for number, event in found.items() if isinstance(event, Made)} == {1, 3}
+    said = {number: event.reason for number, event in found.items() if isinstance(event, Failed)}
+    assert "none.safetensors" in said[0]
+    assert "no picture at" in said[2] and "can't be read as a picture" in said[4]
+
+
+def on_a_cpu() -> Exception:
+    """What PyTorch says where a CPU's memory does not do."""
+    try:
+        torch.empty(2**60, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("there is that much")
+
+
+NO_MEMORY = [torch.OutOfMemoryError("no"), on_a_cpu(), MemoryError()]
+NO_MEMORY += [RuntimeError("could not create a primitive")]  # of oneDNN
+
+
+@pytest.fixture(params=NO_MEMORY, ids=["CUDA", "CPU", "Python", "oneDNN"])
+def no_memory(request: pytest.FixtureRequest) -> Exception:
+    return request.param
+
+
 @pytest.fixture
-def little_memory(sdxl: Base, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def little_memory(sdxl: Base, no_memory: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Room for six rows of the UNet; the rows that were tried."""
     predict, tried = sdxl.predict, []
 
     def few(latents: Tensor, *given: object, **named: object) -> Tensor:
         tried.append(len(latents))
         if len(latents) > 6:
-            raise torch.OutOfMemoryError("no")
+            raise no_memory
         return predict(latents, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sdxl, "predict", few)
@@ -241,13 +279,13 @@ def test_without_memory_for_a_batch_it_begins_again_in_smaller_ones(
 
 
 def test_without_memory_for_one_the_others_go_on(
-    sdxl: Base, forms: list[Adapter], monkeypatch: pytest.MonkeyPatch
+    sdxl: Base, no_memory: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict = sdxl.predict
 
     def none_for_large(latents: Tensor, *given: object, **named: object) -> Tensor:
         if latents.shape[-1] > 8:
-            raise torch.OutOfMemoryError("no")
+            raise no_memory
         return predict(latents, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sdxl, "predict", none_for_large)
@@ -257,8 +295,17 @@ def test_without_memory_for_one_the_others_go_on(
     assert isinstance(found[0], Made) and isinstance(found[2], Made)
 
 
+def test_another_error_is_no_want_of_memory(sdxl: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object, **named: object) -> Tensor:
+        raise RuntimeError("of another kind")
+
+    monkeypatch.setattr(sdxl, "predict", broken)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        list(render_many(sdxl, [Shot("a cat", steps=1)]))
+
+
 def test_a_picture_without_memory_to_decode_is_decoded_again(
-    sdxl: Base, monkeypatch: pytest.MonkeyPatch
+    sdxl: Base, no_memory: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shot = Shot("a cat", steps=1)
     expected = render(sdxl, shot)
@@ -267,7 +314,7 @@ def test_a_picture_without_memory_to_decode_is_decoded_again(
     def once_not(latents: Tensor) -> Tensor:
         tried.append(1)
         if len(tried) == 1:
-            raise torch.OutOfMemoryError("no")
+            raise no_memory
         return decode(latents)
 
     monkeypatch.setattr(sdxl, "decode", once_not)
