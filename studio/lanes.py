@@ -113,9 +113,17 @@ def finish_job(
 
 
 def requeue_job(space: Workspace, id: int) -> None:
-    """Put a job back into its place in the queue, for a worker that is told to end."""
+    """Put a job back into its place in the queue, for a worker that is told to end.
+
+    One that was asked to stop at the same time has stopped.
+    """
     with writing(space) as db:
-        db.execute("UPDATE jobs SET state = 'queued', phase = '' WHERE id = ?", (id,))
+        db.execute(
+            "UPDATE jobs SET state = CASE WHEN stop THEN 'stopped' ELSE 'queued' END, "
+            "finished = CASE WHEN stop THEN ? END, stop = 0, phase = '' "
+            "WHERE id = ? AND state = 'running'",
+            (time.time(), id),
+        )
 
 
 def recover_jobs(space: Workspace, lane: str) -> list[Job]:

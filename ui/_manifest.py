@@ -44,7 +44,7 @@ FIELDS = (
 PLURALS = {"prompts": "prompt", "seeds": "seed", "mixes": "adapters", "methods": "method"}
 IN_GRIDS = (*FIELDS, *PLURALS, "prompt_file")
 SETTINGS = ("expand", "wildcards", "shots")
-MOST_SHOTS = 100_000
+MOST_SHOTS = 100_000  # of a manifest, where nothing else is said
 MOST_SAID = 20  # problems that are told of one manifest
 Where = Callable[[], Place]  # a line of TOML is looked for only when it is to be told
 
@@ -76,13 +76,16 @@ class Manifest:
         return tuple(one.shot for one in self.planned)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a .toml, .jsonl or .csv file of shots; BadInput names every line and field amiss."""
+def read_manifest(path: Path, *, most: int = MOST_SHOTS) -> Manifest:
+    """Read a .toml, .jsonl or .csv file of shots; BadInput names every line and field amiss.
+
+    most: shots that there may be.
+    """
     readers = {".toml": _toml, ".jsonl": _jsonl, ".csv": _csv}
     read = readers.get(path.suffix.lower())
     if read is None:
         raise BadInput(f"{path}: a manifest's name ends in {', '.join(readers)}.")
-    reading = _Reading(path)
+    reading = _Reading(path, most)
     planned = tuple(read(reading, read_text(path)))
     if not planned and not reading.problems:
         said = "the manifest has no shot: give it a prompt"
@@ -167,8 +170,8 @@ class _Cell:
 class _Reading:
     """One manifest being read, and what was found wrong with it so far."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.folder = path, path.parent
+    def __init__(self, path: Path, most: int) -> None:
+        self.path, self.folder, self.most = path, path.parent, most
         self.problems: list[Problem] = []
         self.wildcards = Wildcards(self.folder / "wildcards", {})
         self.every_text = False
@@ -212,8 +215,8 @@ class _Reading:
             return
         many = math.prod(map(len, columns.values()))
         self.shots += many
-        if self.shots > MOST_SHOTS:
-            said = f"with this there are {self.shots:,} shots, and {MOST_SHOTS:,} are the most"
+        if self.shots > self.most:
+            said = f"with this there are {self.shots:,} shots, and {self.most:,} are the most"
             self.wrong(entry, "prompt", said)
             return
         begins = {"": partial(self.place, entry, "")}
@@ -249,7 +252,7 @@ class _Reading:
         if key == "prompt_file":
             return self._prompts(entry, raw)
         try:
-            values = [(None, raw)] if alone else members(key, raw, most=MOST_SHOTS)
+            values = [(None, raw)] if alone else members(key, raw, most=self.most)
         except BadInput as error:
             self.wrong(entry, key, str(error))
             return []
@@ -286,8 +289,8 @@ class _Reading:
             choice = self.wildcards.read(str(value))
             if not self.every_text:
                 return [_Cell(choice, where)]
-            if (many := count(choice)) > MOST_SHOTS:
-                raise BadInput(f"it can become {many:,} texts, and {MOST_SHOTS:,} are the most")
+            if (many := count(choice)) > self.most:
+                raise BadInput(f"it can become {many:,} texts, and {self.most:,} are the most")
             return [_Cell(Choice((text,)), where) for text in every(choice)]
         except BadInput as error:
             self.problems.append(Problem(where(), str(error)))

@@ -152,8 +152,11 @@ def keep_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
 
 
 def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
-    """Call an adapter otherwise; BadInput where the new name is taken or cannot be one."""
-    path = _path(space, name)
+    """Call an adapter otherwise; BadInput where the new name is taken or cannot be one.
+
+    new: with or without the ending of the file.
+    """
+    path, new = _path(space, name), new.removesuffix(SUFFIX)
     if inside(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
         raise BadInput(f"there is an adapter {new} already: choose another name")
     return get_adapter(space, settle(path, space.adapters, f"{new}{SUFFIX}").stem)

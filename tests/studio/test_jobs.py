@@ -155,6 +155,19 @@ def test_a_worker_that_ends_puts_its_job_back_in_its_place(space: Workspace) -> 
     assert taken and taken.id == first
 
 
+def test_a_job_to_be_stopped_is_not_begun_again_where_its_worker_ends_first(
+    space: Workspace,
+) -> None:
+    job = add_job(space, "train", {}, title="a").id
+    with lane_lock(space, "train"):
+        claim_job(space, ("train",))
+        assert stop_job(space, job).stopping
+        requeue_job(space, job)
+    stopped = get_job(space, job)
+    assert stopped.state == "stopped" and not stopped.stopping
+    assert claim_job(space, ("train",)) is None
+
+
 def test_a_removed_job_comes_back_with_its_folder(space: Workspace) -> None:
     job = add_job(space, "train", {}, title="robot")
     with pytest.raises(BadInput, match="stop it first"):

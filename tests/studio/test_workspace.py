@@ -407,7 +407,8 @@ def test_an_adapter_is_renamed_over_nothing(space: Workspace) -> None:
     kept(space, "ink", an_adapter(1))
     with pytest.raises(BadInput, match="there is an adapter ink already"):
         rename_adapter(space, "robot", "ink")
-    assert rename_adapter(space, "robot", "Röbot 2").path.read_bytes() == data
+    assert rename_adapter(space, "robot", "Röbot 1.safetensors").name == "Röbot 1"
+    assert rename_adapter(space, "Röbot 1", "Röbot 2").path.read_bytes() == data
     assert {one.name for one in list_adapters(space)} == {"Röbot 2", "ink"}
 
 

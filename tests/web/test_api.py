@@ -1,6 +1,7 @@
 """What programs do with gradio_client."""
 
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from studio.errors import BadInput
 from studio.workspace import Workspace, adapter_place, keep_adapter, open_workspace
 from tests.web.conftest import ROOT, Server
 from tests.web.test_library import an_adapter, kohya_file
-from ui.web._manifests import shots_of
+from ui.web._manifests import MOST_QUEUED, shots_of
 
 ROBOT = ROOT / "assets" / "examples" / "robot"
 
@@ -132,6 +133,26 @@ def test_a_manifest_calls_adapters_as_the_library_does(space: Workspace) -> None
     assert len(shots) == 8
     places = [adapter_place(space, name) for name in ("robot", "ink style")]
     assert shots[-1].adapters == ((places[0], 0.5), (places[1], 1.0))
+
+
+def test_an_adapter_called_as_a_manifest_or_as_another_file_stays_what_it_is(
+    space: Workspace, tmp_path: Path
+) -> None:
+    file = an_adapter().save(tmp_path / "one.safetensors")
+    for name in ("manifest.toml", "robot.safetensors"):
+        copyfile(file, space.adapters / f"{name}.safetensors")
+    before = {place: place.read_bytes() for place in space.adapters.iterdir()}
+    shots = shots_of(space, 'prompt = "a"\nadapters = ["robot", "manifest.toml.safetensors:0.5"]')
+    places = [adapter_place(space, name) for name in ("robot", "manifest.toml")]
+    assert shots[0].adapters == ((places[0], 1.0), (places[1], 0.5))
+    assert before == {place: place.read_bytes() for place in space.adapters.iterdir()}
+
+
+def test_more_shots_than_are_queued_at_once_are_refused_before_they_are_made(
+    space: Workspace,
+) -> None:
+    with pytest.raises(BadInput, match="5,000 are the most"):
+        shots_of(space, f'prompts = ["a", "b"]\nseeds = "1..{MOST_QUEUED}"')
 
 
 @pytest.mark.parametrize(

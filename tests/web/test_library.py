@@ -140,6 +140,7 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
 
     page.get_by_role("button", name="Mix with it").click()
     expect(page.get_by_role("tab", name="Mix", selected=True)).to_be_visible()
+    expect(page.locator(".mix-picked:visible").last).to_contain_text("amphora")
 
 
 def test_bases_are_added_and_forgotten(page: Page, server: Server, tmp_path: Path) -> None:

@@ -141,6 +141,19 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     expect(prompt).to_have_value("a blue boat at the beach, mixink style")
 
 
+def test_a_mix_is_sent_to_batch(mix: Page, server: Server) -> None:
+    _clear(mix, server)
+    _choose(mix, "Method", "merge")
+    mix.locator('#mix-library [data-name="mixbot"]').click()
+    expect(mix.locator(".mix-picked:visible")).to_contain_text("mixbot")
+    mix.get_by_role("button", name="Send to Batch").click()
+    expect(mix.get_by_role("tab", name="Batch", selected=True)).to_be_visible()
+    manifest = mix.get_by_label("Manifest")
+    expect(manifest).to_have_value(re.compile('mixes = .*"mixbot'))
+    expect(mix.get_by_role("button", name="Make 1 picture")).to_be_enabled()
+    expect(mix.get_by_label("all together")).to_be_checked()
+
+
 def test_a_picture_is_stopped_while_it_forms(mix: Page, server: Server) -> None:
     mix.get_by_label("Draw as you change").uncheck()
     _type(mix, "number input for Steps", "100")

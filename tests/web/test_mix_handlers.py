@@ -39,10 +39,10 @@ class Tab:
 
         monkeypatch.setattr(_mix_wires, "_on", on)
         with gr.Blocks(), gr.Tabs() as tabs, gr.Tab("Mix") as mix:
-            states = gr.State([]), gr.State(None), gr.State(None)
+            states = gr.State([]), gr.State(None)
             self.page = Page(space, tabs, mix, *states)
             mix_tab(self.page)
-        extra = {self.page.adapters: [], self.page.recipe: None, self.parts.dropped: None}
+        extra = {self.page.adapters: [], self.parts.dropped: None}
         self.now = {one: one.value for one in self.parts.given()} | extra
 
     def act(self, called: str, **event: object) -> dict:
@@ -137,6 +137,37 @@ def test_a_picture_forms_is_opened_deleted_and_brought_back(tab: Tab) -> None:
     tab.act("reopen", name="more")
 
 
+def test_what_another_tab_sends_is_in_the_first_picture(tab: Tab) -> None:
+    tab.now[tab.page.adapters] = ["bolt"]
+    tab.act("enter")
+    assert list_jobs(tab.space) == [] and not tab.now[tab.parts.picked]
+    tab.act("add_sent")
+    entered = tab.act("enter")  # in whichever order the two come
+    assert tab.parts.picked not in entered
+    (job,) = list_jobs(tab.space)
+    assert [Path(file).stem for file, _ in _shots(tab)[0]["adapters"]] == ["bolt"]
+    assert job.state == "queued"
+
+
+def test_the_picture_of_another_page_is_left_alone(tab: Tab) -> None:
+    tab.act("draw")
+    theirs = list_jobs(tab.space)[0].id
+    tab.now[tab.parts.own] = None  # as after a load, which shows the latest of the workspace
+    tab.now[tab.parts.steps] = 3
+    tab.act("change")
+    assert [job.state for job in list_jobs(tab.space) if job.id == theirs] == ["queued"]
+
+
+def test_only_the_picture_that_is_seen_is_deleted(tab: Tab) -> None:
+    tab.act("draw")
+    id = _draw(tab)
+    tab.act("look")
+    assert tab.now[tab.parts.opened] == id
+    tab.now[tab.parts.column], tab.now[tab.parts.columns] = "seed", "1, 2"
+    tab.act("compare_grid")
+    assert tab.now[tab.parts.opened] is None and not tab.act("delete")
+
+
 def test_adapters_come_and_go_from_here_and_from_other_tabs(tab: Tab) -> None:
     parts = tab.parts
     tab.act("add", name="bolt")
@@ -166,7 +197,7 @@ def test_adapters_come_and_go_from_here_and_from_other_tabs(tab: Tab) -> None:
     tab.act("run")  # the last row's button: there is no such adapter
 
 
-def test_settings_from_a_file_and_from_another_tab(tab: Tab, tmp_path: Path) -> None:
+def test_settings_from_a_file(tab: Tab, tmp_path: Path) -> None:
     place, texts = tmp_path / "made.png", PngImagePlugin.PngInfo()
     texts.add_text("parameters", "a cat <lora:lost:1>\nSteps: 7, Sampler: DDIM, Seed: 3")
     Image.new("RGB", (8, 8)).save(place, pnginfo=texts)
@@ -175,9 +206,6 @@ def test_settings_from_a_file_and_from_another_tab(tab: Tab, tmp_path: Path) -> 
     assert tab.now[tab.parts.steps] == 7 and tab.now[tab.parts.scheduler] == "ddim"
     assert "adapter lost is not in the library" in answer[tab.parts.notice].value
     assert list_jobs(tab.space) == []
-    tab.now[tab.page.recipe] = {"prompt": "an owl", "steps": 5}
-    tab.act("open_sent")
-    assert _shots(tab)[0]["prompt"] == "an owl" and tab.now[tab.page.recipe] is None
 
 
 def test_what_no_picture_can_be_made_of_is_said_without_a_job(tab: Tab) -> None:

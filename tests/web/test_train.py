@@ -87,8 +87,10 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
     expect(head).to_contain_text("Running")
 
     server.kill()
+    line = page.locator(".studio-head")
+    expect(line).to_contain_text("Does not answer")
     server.start()
-    page.goto(server.address)
+    expect(line).not_to_contain_text("Does not answer")  # the page has loaded itself again
     expect(head).to_contain_text("lasting robot")
     expect(head).to_contain_text("Running")
     expect(panel.get_by_role("img", name="Loss")).to_be_visible()
@@ -127,6 +129,7 @@ def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Serv
 
     panel.get_by_role("button", name="Mix with it").first.click()
     expect(page.get_by_role("tab", name="Mix", selected=True)).to_be_visible()
+    expect(page.locator(".mix-picked:visible")).to_contain_text(["compared robot"])
     kept = {one.name for one in list_adapters(server.space)}
     assert {"compared robot", "compared robot step 3 at 0.5"} <= kept
 

@@ -1,5 +1,6 @@
 """Manifests that come from a page: files in them are called as in the library and the history."""
 
+import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -32,19 +33,17 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
     _refuse_reading(text, ending)
     with TemporaryDirectory() as name:  # a short one, since sentences quote what lies there
         folder = Path(name)
-        _offer(space, folder)
         path = folder / f"manifest.{ending}"
+        path.touch()  # before any adapter of this name, which is another's file
+        _offer(space, folder)
         path.write_text(text, encoding="utf-8")
         try:
-            planned = read_manifest(path).planned
-            if problems := [*_outside(space, planned), *unfit(planned)]:
+            planned = read_manifest(path, most=MOST_QUEUED).planned
+            if problems := [*_outside(space, planned)] or [*unfit(planned)]:
                 raise all_of(problems)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{folder}/", "")) from None
-        found = tuple(dict.fromkeys(_settled(one.shot) for one in planned))
-    if len(found) > MOST_QUEUED:
-        raise BadInput(f"these are {len(found):,} pictures: queue at most {MOST_QUEUED:,} at once")
-    return found
+        return tuple(dict.fromkeys(_settled(one.shot) for one in planned))
 
 
 def _refuse_reading(text: str, ending: str) -> None:
@@ -63,12 +62,13 @@ def _refuse_reading(text: str, ending: str) -> None:
 
 def _offer(space: Workspace, folder: Path) -> None:
     """Let the names of the library and the history be found beside the manifest."""
-    for adapter in list_adapters(space):
-        for name in (adapter.name, adapter.path.name):
-            (folder / name).symlink_to(adapter.path)
-    for day in space.pictures.iterdir():
-        if day.is_dir() and not (folder / day.name).exists():
-            (folder / day.name).symlink_to(day)
+    adapters = list_adapters(space)
+    places = [(one.name, one.path) for one in adapters]
+    places += [(one.path.name, one.path) for one in adapters]
+    places += [(day.name, day) for day in space.pictures.iterdir() if day.is_dir()]
+    for name, place in places:
+        if not os.path.lexists(folder / name):  # the first of a name has it
+            (folder / name).symlink_to(place)
 
 
 def _outside(space: Workspace, planned: Sequence[Planned]) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ __all__ = [
     "Update",
     "base_choices",
     "fill",
+    "library",
     "loading_in",
     "mix_of",
     "settings_in",
@@ -57,16 +58,18 @@ class Slot:
 
 @dataclass(frozen=True)
 class Parts:
-    """The tab's components. The first eight are the page's memory: names and numbers only.
+    """The tab's components. The first nine are the page's memory: names and numbers only.
 
-    open: whether the tab was opened. seen: what is shown of the job; None before the page is
-    loaded. asked: the shot and the loading that the job shown was queued with. opened: the picture
-    shown, by its id. many: how many pictures of the history are shown. watch: tells of
-    what a person changed, news of what a worker did.
+    job: the one that is shown. own: the last that this page has asked for. open: whether the tab
+    was opened. seen: what is shown of the job; None before the page is loaded. asked: the shot and
+    the loading that the job shown was queued with. opened: the picture shown, by its id. many: how
+    many pictures of the history are shown. watch: tells of what a person changed, news of what a
+    worker did.
     """
 
     picked: gr.State
     job: gr.State
+    own: gr.State
     open: gr.State
     seen: gr.State
     asked: gr.State
@@ -122,9 +125,9 @@ class Parts:
     def given(self) -> set[Any]:
         """All that handlers are given: the settings, and what the page remembers."""
         fixed = {
-            self.picked, self.job, self.open, self.seen, self.asked, self.opened, self.deleted,
-            self.many, self.prompt, self.negative, self.method, self.steps, self.guidance,
-            self.seed,
+            self.picked, self.job, self.own, self.open, self.seen, self.asked, self.opened,
+            self.deleted, self.many, self.prompt, self.negative, self.method, self.steps,
+            self.guidance, self.seed,
             self.lock, self.base, self.scheduler, self.width, self.height, self.start,
             self.denoise, self.auto, self.column, self.columns, self.row, self.rows,
         }  # fmt: skip
@@ -134,7 +137,8 @@ class Parts:
     def forming(self) -> set[Any]:
         """What changes when a picture is asked for."""
         return {
-            self.job, self.seen, self.asked, self.frame, self.note, self.notice, self.stop,
+            self.job, self.own, self.seen, self.asked, self.opened, self.frame, self.note,
+            self.notice, self.stop, self.delete,
         }  # fmt: skip
 
     def formed(self) -> set[Any]:
@@ -227,18 +231,23 @@ def base_choices(space: Workspace) -> list[tuple[str, str]]:
 
 def mix_of(parts: Parts, space: Workspace, picked: tuple[Picked, ...], base: str) -> Update:
     """What shows these adapters in the mix, and the library beside them."""
-    adapters = list_adapters(space)
-    library = {one.name: one for one in adapters}
-    family = next((one.family for one in list_bases(space) if one.source == base), "")
+    adapters = {one.name: one for one in list_adapters(space)}
     found: Update = {
         parts.picked: tuple(picked),
         parts.examples: gr.HTML(visible=base in OURS and not picked),
-        parts.cards: cards([(one, misfit(one, base=base, family=family)) for one in adapters]),
+        parts.cards: library(space, base),
     }
     for place, slot in enumerate(parts.slots, start=1):
         one = picked[place - 1] if place <= len(picked) else None
-        found |= _slot(slot, library.get(one.name) if one else None, one, place)
+        found |= _slot(slot, adapters.get(one.name) if one else None, one, place)
     return found
+
+
+def library(space: Workspace, base: str) -> str:
+    """The adapters there are, those that do not fit the base told so."""
+    family = next((one.family for one in list_bases(space) if one.source == base), "")
+    adapters = list_adapters(space)
+    return cards([(one, misfit(one, base=base, family=family)) for one in adapters])
 
 
 def _slot(slot: Slot, adapter: AdapterFile | None, one: Picked | None, place: int) -> Update:

@@ -44,14 +44,13 @@ def wire(mix: Mixing) -> None:
     _on([parts.delete.click], mix.delete, shelf, shown)
     _on([parts.undo.click], mix.undo, shelf, shown)
     _on([page.adapters.change], mix.add_sent, given | {page.adapters}, mixed | {page.adapters})
-    _on([page.recipe.change], mix.open_sent, given | {page.recipe}, told_all | {page.recipe})
-    entered = drawn | parts.mix() | {parts.open, parts.history, parts.base}
-    _on([page.tab.select], mix.enter, given, entered)
+    entered = drawn | {parts.cards, parts.open, parts.history, parts.base}
+    _on([page.tab.select], mix.enter, given | {page.adapters}, entered)
     loaded = _on(None, mix.load, set(), told_all)
     loaded.then(
         told(mix.begin),
-        inputs=given,
-        outputs=[*entered],
+        inputs=given | {page.adapters},
+        outputs=_in_order(entered),
         show_progress="hidden",
         api_visibility="private",
     )
@@ -69,11 +68,16 @@ def _on(
         triggers,
         told(handler),
         inputs=given or None,
-        outputs=[*shown],
+        outputs=_in_order(shown),
         trigger_mode=mode,
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _in_order(shown: set[Any]) -> list[Any]:
+    """The same in every process, so that a page which outlives its server is not answered amiss."""
+    return sorted(shown, key=lambda one: one._id)
 
 
 def _at(handler: Callable[[Any, int], Any], place: int) -> Callable[[Any], Any]:

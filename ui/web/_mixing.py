@@ -34,6 +34,7 @@ from ui.web._mix_parts import (
     Update,
     base_choices,
     fill,
+    library,
     loading_in,
     mix_of,
     settings_in,
@@ -97,9 +98,9 @@ class Mixing:
         """End what this page has asked for."""
         if given[self.parts.job] is None:
             return gr.skip()
-        self._let_go(given)
-        job = get_job(self.space, given[self.parts.job])
-        return {self.parts.note: caption(job)}
+        with suppress(BadInput):  # it has ended
+            stop_job(self.space, given[self.parts.job])
+        return {self.parts.note: caption(get_job(self.space, given[self.parts.job]))}
 
     def compare_methods(self, given: Given) -> Update:
         """The picture under every method."""
@@ -203,11 +204,14 @@ class Mixing:
         return update | self._shown(job, None)
 
     def enter(self, given: Given) -> Update:
-        """The tab is opened: what others have made meanwhile, and a first picture."""
+        """The tab is opened: what others have made meanwhile, and a first picture.
+
+        The mix stays as it is: adapters that the other tab has sent may come at the same time.
+        """
         if given[self.parts.seen] is None:
             return {self.parts.open: True}
         settings = self._settings(given)
-        update = mix_of(self.parts, self.space, settings.picked, settings.base)
+        update: Update = {self.parts.cards: library(self.space, settings.base)}
         update |= self._history(given[self.parts.many])
         update[self.parts.base] = gr.Dropdown(base_choices(self.space))
         return update | self._first(given, settings)
@@ -218,6 +222,7 @@ class Mixing:
 
     def _first(self, given: Given, settings: Settings) -> Update:
         nothing_yet = given[self.parts.job] is None and given[self.parts.opened] is None
+        nothing_yet = nothing_yet and not given[self.page.adapters]
         return {self.parts.open: True} | (self._auto(given, settings) if nothing_yet else {})
 
     def add(self, given: Given, event: gr.EventData) -> Update:
@@ -270,12 +275,6 @@ class Mixing:
             return gr.skip()
         recipe, amiss = recipe_from_picture(path)
         return self._open(given, recipe, draw=True, amiss=amiss) | {parts.dropped: None}
-
-    def open_sent(self, given: Given) -> Update:
-        """Settings that another tab sends."""
-        recipe = given[self.page.recipe]
-        update = self._open(given, recipe, draw=True) if recipe else {}
-        return update | {self.page.recipe: None}
 
     def _open(
         self,
@@ -385,6 +384,9 @@ class Mixing:
         job = queue_pictures(self.space, shots, loading=loading)
         return {
             parts.job: job.id,
+            parts.own: job.id,
+            parts.opened: None,
+            parts.delete: _off(),
             parts.seen: "",
             parts.asked: (shots[0], loading) if len(shots) == 1 else None,
             parts.note: caption(job),
@@ -393,9 +395,10 @@ class Mixing:
         }
 
     def _let_go(self, given: Given) -> None:
-        if given[self.parts.job] is not None:
+        """Stop what this page has asked for; what it found when it was loaded is another's."""
+        if given[self.parts.own] is not None:
             with suppress(BadInput):  # it has ended
-                stop_job(self.space, given[self.parts.job])
+                stop_job(self.space, given[self.parts.own])
 
     def _refused(self, wanted: Sequence[Settings]) -> str:
         """Why the first of these that cannot be drawn cannot be, as far as headers tell."""

@@ -26,15 +26,14 @@ class Page:
     tab: the one that is laid out.
 
     What one tab wants of another it writes into a state here, whose `change` the other listens to:
-    adapters: names in the library that Mix is to mix. recipe: of a picture, for Mix to open.
-    shot: what Mix shows, as a recipe, for Batch to vary.
+    adapters: names in the library that Mix is to mix. shot: what Mix shows, as a recipe, for Batch
+    to vary.
     """
 
     space: Workspace
     tabs: gr.Tabs
     tab: gr.Tab
     adapters: gr.State
-    recipe: gr.State
     shot: gr.State
 
 

@@ -8,6 +8,7 @@ spent on asking: that is one small request, and only the tab that is seen is tol
 """
 
 import json
+import secrets
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -26,7 +27,7 @@ AWAY = '<div class="studio-head"><b>Studio</b><span role="status">Does not answe
 # Once a second; five times while a picture forms, and for a while after whatever a person does.
 HEART = """
 const USUAL = 1000, OFTEN = 200, AWAKE = 3000;
-let awake = 0, due = null, next = 0, looking = false;
+let awake = 0, due = null, next = 0, looking = false, server_then = null;
 const tab = () =>
   document.querySelector('[role=tab][aria-selected=true]')?.textContent.trim().toLowerCase() ?? '';
 const plan = (wait) => {
@@ -42,6 +43,8 @@ const look = async () => {
     if (!document.hidden) {
       const seen = tab();
       const found = await server.news(seen);
+      server_then ??= found.server;
+      if (found.server !== server_then) { location.reload(); return; }
       if (found.head !== props.value) props.value = found.head;
       const detail = { tab: seen, mark: found.mark };
       document.dispatchEvent(new CustomEvent('studio-news', { detail }));
@@ -76,10 +79,13 @@ document.dispatchEvent(new CustomEvent('studio-here'));
 def heart(space: Workspace) -> gr.HTML:
     """The line above the tabs: what runs, what waits, and whether anybody works."""
 
+    began = secrets.token_hex(8)  # what a page remembers of itself is gone with its server
+
     def news(tab: str) -> dict[str, Any]:
         return {
+            "server": began,
             "head": status(space),
-            "mark": MARKS[tab](space) if tab in MARKS else "",
+            "mark": MARKS[tab](space) if isinstance(tab, str) and tab in MARKS else "",
             "forming": bool(list_jobs(space, states=("running", "queued"), kinds=("render",))),
         }
 

@@ -45,7 +45,7 @@ def build(space: Workspace) -> gr.Blocks:
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         offer(space)  # first, so that no handler of a tab has taken its names
         heart(space)
-        states = gr.State([]), gr.State(None), gr.State(None)
+        states = gr.State([]), gr.State(None)
         with gr.Tabs() as tabs:
             for name, lay_out in TABS.items():
                 with gr.Tab(name.capitalize(), id=name) as tab:

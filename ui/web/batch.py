@@ -129,7 +129,8 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         if not recipe:
             return [gr.skip()] * len(fields(_Form))
         found = grid_of(recipe)
-        values = replace(found, methods=list(found.methods), adapters=list(found.adapters))
+        lists = {name: list(getattr(found, name)) for name in ("methods", "adapters", "mixes")}
+        values = replace(found, **lists)
         return [getattr(values, one.name) for one in fields(_Form)]
 
     def offer() -> tuple:

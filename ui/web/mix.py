@@ -46,6 +46,7 @@ def mix_tab(page: Page) -> None:
     made: dict[str, object] = {
         "picked": gr.State(()),
         "job": gr.State(None),
+        "own": gr.State(None),
         "open": gr.State(False),
         "seen": gr.State(None),
         "asked": gr.State(None),

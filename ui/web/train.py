@@ -1,6 +1,6 @@
 """The tab Train: pictures, what is to be learned of them and how, and the trainings at work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -10,7 +10,7 @@ import trainers
 from studio.errors import BadInput
 from studio.outline import Outline, outline
 from studio.workspace import Workspace, add_base, list_bases
-from ui.web._page import Page, told
+from ui.web._page import QUIET, Page, told
 from ui.web._train_asked import Data, Form, cost, queue, sample_prompts
 from ui.web._train_compare import comparison, wire_comparison
 from ui.web._train_options import (
@@ -26,6 +26,9 @@ from ui.web._train_pictures import pictures, wire_pictures
 from ui.web._train_runs import Seen, look, runs, wire_runs
 
 __all__ = ["train_tab"]
+
+# Of a recipe, what the line above the button tells.
+PLANNED = ("steps", "batch", "accumulation", "lr", "size")
 
 
 def train_tab(page: Page) -> None:
@@ -77,9 +80,8 @@ def train_tab(page: Page) -> None:
     def begin(data: Data) -> list[Any]:
         return look(space, queue(space, form, data), Seen())
 
-    gr.on([start.click], begin, form.all(), seen.looked, api_visibility="private").success(
-        None, js="() => document.getElementById('studio-runs').scrollIntoView()"
-    )
+    begun = gr.on([start.click], begin, form.all(), seen.looked, **QUIET)
+    begun.success(None, js="() => document.getElementById('studio-runs').scrollIntoView()")
     _wire_cost(space, form, taking)
     trigger.change(
         lambda words: gr.Textbox(placeholder=sample_prompts(words or "the trigger")),
@@ -100,15 +102,16 @@ def _wire_kind(
 ) -> None:
     """Show the options of the kind, and what holds on this base where nothing is asked for."""
 
-    def choose(kind: str, source: str | None, steps: str | None) -> list[Any]:
+    def choose(kind: str, source: str | None, *texts: str | None) -> list[Any]:
         made = trainers.kinds()[kind]()
-        number = int(steps) if steps and steps.strip().isdecimal() else None
+        given = dict(zip(PLANNED, map(_number, texts), strict=True))
+        number = int(given["steps"]) if given["steps"] else None
         try:
             known = outline(source or "")
         except BadInput as error:
             known, said = None, str(error)
         else:
-            said = _plan(made, known, number)
+            said = _plan(made, known, given)
         told = shown(made, known, number)
         start = preset(made, known)
         return [
@@ -131,7 +134,7 @@ def _wire_kind(
     gr.on(
         None,
         choose,
-        [kind, base, steps],
+        [kind, base, steps, *(more.recipe[name] for name in PLANNED[1:])],
         [kind, steps, plan, *more.groups.values(), *(more.recipe[name] for name in SHOWN)],
         **hidden,
     )
@@ -167,14 +170,25 @@ def _wire_cost(space: Workspace, form: Form, told: gr.HTML) -> None:
     )
 
 
-def _plan(kind: trainers.Kind, base: Outline | None, steps: int | None) -> str:
-    start = preset(kind, base, steps)
+def _plan(kind: trainers.Kind, base: Outline | None, given: Mapping[Any, float | None]) -> str:
+    """What the training comes to. given: what was asked for, by field; None for what was not."""
     if base is None:
         return "The base is downloaded when it is first used; what suits it is known then."
+    start = preset(kind, base)
+    steps, batch, parts, lr = (given[name] or getattr(start, name) for name in PLANNED[:-1])
     return (
-        f"{start.steps} steps of {start.batch * start.accumulation} pictures at "
-        f"{base.size} pixels, learning rate {start.lr:g}"
+        f"{steps:g} steps of {batch * parts:g} pictures at {given['size'] or base.size:g} pixels, "
+        f"learning rate {lr:g}"
     )
+
+
+def _number(text: str | None) -> float | None:
+    """A positive number that was typed; None for anything else, which is told when it is used."""
+    try:
+        found = float(text or "")
+    except ValueError:
+        return None
+    return found if 0 < found < float("inf") else None
 
 
 def _bases(space: Workspace) -> list[tuple[str, str]]:
