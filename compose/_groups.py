@@ -33,6 +33,10 @@ class Spread:
     size: dict[str, int] = field(default_factory=dict)
     apart: frozenset[str] = frozenset()
 
+    def lacking(self, shots: "Sequence[Shot]") -> "list[Shot]":
+        """Those of a size that it says nothing of."""
+        return [shot for shot in shots if side_of(shot) not in self.size]
+
 
 @dataclass(frozen=True)
 class Group:

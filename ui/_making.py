@@ -99,8 +99,7 @@ def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.Expected:
     found = []
     for source in plan.sources:
         base = bases.pop(source, None) or open_base(source, loading)
-        shots = making.shots(base, source)
-        groups = making.groups(source, shots, spreads[source], missing)
+        shots, groups = making.shots[source], making.groups(source, spreads[source], missing)
         found.append(compose.expect(base, shots, groups, compose.Shelf(base)))
     return compose.Expected(
         sum(one.evaluations for one in found), sum(one.seconds for one in found)
@@ -113,6 +112,9 @@ class _Making:
     def __init__(self, plan: Plan, loading: Mapping[str, object]) -> None:
         self.plan, self.loading = plan, loading
         self.record = Record(plan.out)
+        # By base, once it was looked at: what it is, and its shots with their sizes.
+        self.facts: dict[str, dict[str, str]] = {}
+        self.shots: dict[str, list[Shot]] = {}
 
     def events(self, share: Share) -> Iterator[Event]:
         """Make this process's share."""
@@ -140,11 +142,10 @@ class _Making:
         missing = set(self.plan.missing())
         spreads = self.spreads(bases, keep=True)
         for source in self.plan.sources:
-            base = bases.get(source) or open_base(source, self.loading)
-            places, shots = self.plan.of_base(source), self.shots(base, source)
-            for group in self.groups(source, shots, spreads[source], missing):
+            places = self.plan.of_base(source)
+            for group in self.groups(source, spreads[source], missing):
                 wanted = [number for number in group.numbers if places[number] in missing]
-                yield Errand(source, shots, group, wanted)
+                yield Errand(source, self.shots[source], group, wanted)
 
     def _received(self, reply: Reply) -> Iterator[Event]:
         errand, places = reply.errand, self.plan.of_base(reply.errand.source)
@@ -160,12 +161,15 @@ class _Making:
                 yield Written(places[number], path)
 
     def checked(self) -> "dict[str, Base]":
-        """Look at every shot on its base. A base that is the only one stays open."""
+        """Look at every base and every shot on it. A base that is the only one stays open."""
         problems: list[Problem] = []
         kept: dict[str, Base] = {}
         for source in self.plan.sources:
             base = open_base(source, self.loading)
-            problems += _problems(base, [self.plan.planned[at] for at in self.plan.of_base(source)])
+            planned = [self.plan.planned[at] for at in self.plan.of_base(source)]
+            problems += _problems(base, planned)
+            self.facts[source] = _facts(base)
+            self.shots[source] = [] if problems else [one.shot.sized(base) for one in planned]
             if len(self.plan.sources) == 1:
                 kept[source] = base
         if problems:
@@ -173,42 +177,37 @@ class _Making:
         return kept
 
     def spreads(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, compose.Spread]:
-        """How each base's shots are spent: as the record has it, or as measured now.
+        """How each base's shots are spent: as the record has it, and as measured now for sizes
+        that it does not have.
 
         keep: put down in the record what was measured.
         """
-        if self.record.there:
-            known = self.record.read()
-            for source, (facts, _) in known.items():
-                if source in bases and _facts(bases[source]) != facts:
-                    raise BadInput(
-                        f"{self.plan.out} was begun on another {source}, or in another precision "
-                        f"({facts['dtype']}): give another --out."
-                    )
-        else:
-            known = {}
+        known = self.record.read() if self.record.there else {}
+        for source, (facts, _) in known.items():
+            if self.facts.get(source, facts) != facts:
+                raise BadInput(
+                    f"{self.plan.out} was begun on another {source}, or in another precision "
+                    f"({facts['dtype']}): give another --out."
+                )
         found = dict(known)
         for source in self.plan.sources:
-            if source not in found:
+            _, spread = known.get(source, ({}, compose.Spread()))
+            if new := spread.lacking(self.shots[source]):
                 base = bases.get(source) or open_base(source, self.loading)
-                shots = self.shots(base, source)
-                found[source] = _facts(base), compose.spread_for(base, shots, compose.Shelf(base))
+                more = compose.spread_for(base, new, compose.Shelf(base))
+                # Kinds name their size, so none of those that the record has is decided anew.
+                both = compose.Spread(spread.size | more.size, spread.apart | more.apart)
+                found[source] = self.facts[source], both
         if keep and found != known:
             self.record.write(found)
         return {source: spread for source, (_, spread) in found.items()}
 
-    def shots(self, base: "Base", source: str) -> list[Shot]:
-        places = self.plan.of_base(source)
-        return [self.plan.planned[at].shot.sized(base) for at in places]
-
-    def groups(
-        self, source: str, shots: Sequence[Shot], spread: compose.Spread, missing: set[int]
-    ) -> list[compose.Group]:
+    def groups(self, source: str, spread: compose.Spread, missing: set[int]) -> list[compose.Group]:
         """The groups of a base's shots of which something is missing, as narrow as they were."""
         places, narrowed = self.plan.of_base(source), self.record.narrowed()
         return [
             dataclasses.replace(group, rows=narrowed.get(self._first(places, group), group.rows))
-            for group in compose.group_shots(shots, spread)
+            for group in compose.group_shots(self.shots[source], spread)
             if any(places[at] in missing for at in group.numbers)
         ]
 
@@ -221,8 +220,8 @@ class _Making:
         share: Share,
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
-        places, shots = self.plan.of_base(source), self.shots(base, source)
-        groups = share.of(self.groups(source, shots, spread, missing))
+        places, shots = self.plan.of_base(source), self.shots[source]
+        groups = share.of(self.groups(source, spread, missing))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
             writing: list[tuple[int, Future[Path]]] = []
             for event in compose.render_groups(base, shots, groups, compose.Shelf(base)):

@@ -85,6 +85,41 @@ def test_what_is_missing_is_made_again_bit_for_bit(
     assert files(tmp_path) == whole
 
 
+def test_what_is_added_to_a_batch_is_grouped_as_well_and_what_was_there_as_before(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose._evaluate.MOST_ON_CPU", 4 * 64)  # four rows: two shots
+    manifest = faces.with_name("growing.toml")
+    manifest.write_text(faces.read_text() + "width = 64\n")
+    assert ended("batch", manifest, "--out", tmp_path) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("a-*.png")}
+    next(tmp_path.glob("a-dog-*.png")).unlink()
+    manifest.write_text(faces.read_text() + "width = [64, 32]\n")
+    # Another machine would make other groups; those that were there count.
+    monkeypatch.setattr("compose._evaluate.MOST_ON_CPU", 8 * 32)
+    assert ended("batch", manifest, "--out", tmp_path, "--resume") == 0
+    record = json.loads((tmp_path / "batch.json").read_text())
+    assert [one["size"] for one in record["bases"].values()] == [{"64x64": 2, "32x64": 4}]
+    assert len(list(tmp_path.glob("a-*.png"))) == 24
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_no_base_of_a_batch_may_change_before_it_goes_on(
+    faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = faces.with_name("two.toml")
+    bases = faces.read_text().splitlines()[0].partition(" = ")[2], f'"{sd1_folder}"'
+    shots = (f"[[shots]]\nbase = {base}\n" for base in bases)
+    manifest.write_text('steps = 1\nprompt = "a cat"\n' + "".join(shots))
+    words = ("batch", manifest, "--out", tmp_path, "--device", "cpu")
+    assert ended(*words) == 0
+    for path in tmp_path.glob("a-*.png"):
+        path.unlink()
+    assert ended(*words, "--resume", "--dtype", "bf16") == 2
+    assert "in another precision" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a-*.png"))
+
+
 def test_two_processes_killed_in_the_middle_end_with_the_files_of_one() -> None:
     words = ("--kills", "1", "--processes", "2", "--seed", "3", "--steps", "2")
     command = [sys.executable, "-m", "tests.benchmarks.kills", *words]
