@@ -23,7 +23,7 @@ from studio.halves import file_and_half
 from studio.shot import Shot, method_name, picture_sha256
 from ui._names import slug
 
-__all__ = ["Record", "file_name"]
+__all__ = ["Record", "file_name", "options"]
 
 VERSION = 1  # of batch.json
 PREFIX = 40  # letters of the prompt in a file's name
@@ -103,7 +103,7 @@ def file_name(shot: Shot, folder: Path) -> str:
         "scheduler": shot.scheduler,
         "base": os.path.relpath(shot.base, folder) if os.path.isabs(shot.base) else shot.base,
         "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
-        "method": [method_name(shot.method), _options(shot.method)],
+        "method": [method_name(shot.method), options(shot.method)],
     }
     if shot.init_image is not None:
         start = str(shot.init_image)
@@ -126,7 +126,8 @@ def _sha256(file: str, changed: int) -> str:
     return picture_sha256(file)
 
 
-def _options(method: object) -> dict[str, object]:
+def options(method: object) -> dict[str, object]:
+    """A method's, by name."""
     if method is None or not is_dataclass(method) or isinstance(method, type):
         return {}
     return cast(dict[str, object], asdict(method))
