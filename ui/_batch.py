@@ -9,7 +9,7 @@ from studio.errors import Stopped
 from ui._making import NotMade, Written, expect_batch, run_batch
 from ui._plan import Plan
 from ui._screen import bars, print_facts, print_json, print_table, remark
-from ui._share import Share, sharing
+from ui._share import Share, refuse_many, sharing
 
 __all__ = ["make_batch", "tell_cost"]
 
@@ -20,6 +20,7 @@ def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as
     ray: address of a cluster that is to make it. Raises BadInput before the first picture for
     whatever can't be made on its base.
     """
+    refuse_many(ray)
     with sharing(loading.get("device", "auto")) as share:
         return _make_share(plan, share, loading=loading, ray=ray, as_json=as_json)
 
@@ -73,7 +74,7 @@ def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> No
     if as_json:
         print_json(facts | {"seconds": round(found.seconds, 1)})
         return
-    about = f"about {duration(found.seconds)}, by a step measured just now"
+    about = f"about {duration(found.seconds)}, by a step measured just now on this machine"
     print_facts("Batch", facts | {"time": about})
 
 

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from studio.errors import BadInput
 from ui._screen import hush
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["ALONE", "Share", "sharing"]
+__all__ = ["ALONE", "Share", "refuse_many", "sharing"]
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ def sharing(device: object) -> Iterator[Share]:
     device: that the base is to be on, such as "auto" or "cpu". A process takes the GPU of its own
     number for it. Only the first speaks.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if _launched() < 2:
         yield ALONE
         return
     import torch
@@ -74,3 +75,14 @@ def sharing(device: object) -> Iterator[Share]:
         yield Share(state.process_index, state.num_processes, state)
     finally:
         state.destroy_process_group()
+
+
+def refuse_many(ray: str | None) -> None:
+    """Raises BadInput where several processes were launched and each would have a cluster work."""
+    if ray is not None and _launched() > 1:
+        raise BadInput("--ray is for one process: leave out accelerate launch, or leave out --ray.")
+
+
+def _launched() -> int:
+    """How many processes were launched together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -22,6 +22,7 @@ from ui._loading import open_base
 from ui._manifest import all_of
 from ui._queue import Training
 from ui._screen import bars, print_facts, print_json, print_table, remark
+from ui._share import refuse_many
 from ui._sweep_file import ANY, Planned, read_sweep
 from ui._tables import Problem
 from ui._train import SMOOTHED, follow
@@ -94,6 +95,7 @@ def make_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
     ray: address of a cluster that is to do it. Raises BadInput before the first step for whatever
     can't be trained.
     """
+    refuse_many(ray)
     left = sweep.missing()
     there = len(sweep.planned) - len(left)
     failed: dict[str, str] = {}

@@ -52,7 +52,19 @@ def test_a_manifest_becomes_a_folder_of_pictures(
     assert len(lines) == 12 and all(line["made"] for line in lines)
     for line in lines:
         made = read_recipe(tmp_path / "out" / line["file"])
-        assert (made["prompt"], made["seed"]) == (line["prompt"], line["seed"])
+        alike = (
+            "prompt",
+            "negative",
+            "seed",
+            "steps",
+            "guidance",
+            "scheduler",
+            "method",
+            "denoise",
+        )
+        assert {name: made[name] for name in alike} == {name: line[name] for name in alike}
+        assert (made["base"]["source"], line["init_image"]) == (line["base"], None)
+    assert {(line["width"], line["height"]) for line in lines} == {(None, None)}  # the base's own
     page = (tmp_path / "out/sheet.html").read_text()
     assert all(f'src="{line["file"]}"' in page for line in lines)
     with Image.open(tmp_path / "out/sheet.png") as sheet:
@@ -168,6 +180,14 @@ def test_a_dry_run_tells_the_cost_and_makes_nothing(
     )
     assert ended("batch", costly, "--dry-run", "--json") == 0
     assert json.loads(capsys.readouterr().out)["evaluations of the UNet"] == 3 * 2
+
+
+def test_a_cluster_is_given_work_by_one_process(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ended("batch", faces, "--out", tmp_path / "out", "--ray", "local") == 2
+    assert "--ray is for one process" in capsys.readouterr().err
 
 
 def test_mistakes_are_told_without_pytorch(faces: Path, sd1_folder: Path, tmp_path: Path) -> None:
