@@ -9,10 +9,15 @@ new objects; what was there before is left out.
 
 import ctypes
 import gc
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from studio.base import Base
 
 __all__ = ["kept_heap"]
 
@@ -20,27 +25,43 @@ __all__ = ["kept_heap"]
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 SEPARATE = 32 * 2**20  # bytes from which on a tensor is mapped by itself, and unmapped
 MOST_FREE = 2**30  # bytes
+USUAL = 128 * 2**10  # bytes, of both where nobody set them
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @contextmanager
-def kept_heap() -> Iterator[None]:
-    """Until the block is left, keep up to a gigabyte of what was freed; then give it back."""
-    libc = _glibc()
-    gc.freeze()
+def kept_heap(base: "Base") -> Iterator[None]:
+    """Until the block is left, keep up to a gigabyte of what was freed; then give it back.
+
+    Only for a base on a CPU. It holds for the whole process, also while a generator that is inside
+    the block waits. The allocator is left alone where the user's environment says how it is to be,
+    the collector where somebody has frozen objects, and those are not unfrozen either if it was
+    done meanwhile. Of two such blocks at a time the first to end ends it for both. What stays:
+    glibc no longer raises its thresholds by itself, as it does until they are set once.
+    """
+    if base.device.type != "cpu":
+        yield
+        return
+    libc = None if any(name in os.environ for name in CHOSEN) else _glibc()
+    frozen = 0
+    if libc:
+        libc.mallopt(TRIM_THRESHOLD, MOST_FREE)
+        libc.mallopt(MMAP_THRESHOLD, SEPARATE)
+    if gc.get_freeze_count() == 0:
+        gc.freeze()
+        frozen = gc.get_freeze_count()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if gc.get_freeze_count() <= frozen:  # it grows by another freeze only
+            gc.unfreeze()
         if libc:
+            libc.mallopt(TRIM_THRESHOLD, USUAL)
+            libc.mallopt(MMAP_THRESHOLD, USUAL)
             libc.malloc_trim(0)
 
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    """glibc, told to keep what is freed; None on other systems."""
-    if platform.libc_ver()[0] != "glibc":
-        return None
-    libc = ctypes.CDLL(None)
-    libc.mallopt(TRIM_THRESHOLD, MOST_FREE)
-    libc.mallopt(MMAP_THRESHOLD, SEPARATE)
-    return libc
+    """None on other systems."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

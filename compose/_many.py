@@ -105,7 +105,7 @@ def render_groups(
     base.fingerprint()  # is computed while nothing is folded
     texts = {text for shot in shots for text in (shot.prompt, shot.negative)}
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
-    with kept_heap(), pool, kept_on(base).for_many(len(texts)):
+    with kept_heap(base), pool, kept_on(base).for_many(len(texts)):
         decoding = _Decoding(base, None if base.offload else pool)
         making = _Making(base, shots, shelf, decoding)
         try:

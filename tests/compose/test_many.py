@@ -331,6 +331,46 @@ def test_the_collector_passes_over_what_was_there_only_while_a_batch_is_made(
     assert frozen == [True] * len(forms) and gc.get_freeze_count() == 0
 
 
+class Libc:
+    """What glibc is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, ...]] = []
+
+    def mallopt(self, name: int, value: int) -> None:
+        self.told.append((name, value))
+
+    def malloc_trim(self, pad: int) -> None:
+        self.told.append((pad,))
+
+
+def test_a_batch_leaves_the_process_as_it_was(
+    sdxl: Base, undecoded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libc, usual = Libc(), 128 * 1024
+    monkeypatch.setattr("compose._heap._glibc", lambda: libc)
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    gc.freeze()
+    try:
+        list(render_many(sdxl, [Shot("a cat", steps=1)]))
+        assert gc.get_freeze_count() > 0  # the caller's
+    finally:
+        gc.unfreeze()
+    assert libc.told[2:] == [(-1, usual), (-3, usual), (0,)]
+    events = render_many(sdxl, [Shot("a cat", steps=1)])
+    next(events)
+    gc.freeze()  # while the batch is being made
+    try:
+        assert not list(events) and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    libc.told.clear()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    list(render_many(sdxl, [Shot("a cat", steps=1)]))
+    assert not libc.told
+
+
 def test_one_may_stop_at_any_step(sdxl: Base, forms: list[Adapter]) -> None:
     before = bits(sdxl)
     shots = [Shot("a cat", steps=3, adapters=((one, 1.0),)).sized(sdxl) for one in forms]
