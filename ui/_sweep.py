@@ -63,15 +63,11 @@ def plan_sweep(
 
     Raises BadInput for a file with mistakes, and for a folder that holds some of it already.
     """
-    planned = tuple(
-        replace(one, training=replace(one.training, loading=one.training.loading | dict(loading)))
-        for one in read_sweep(file)
-    )
-    sweep = Sweep(out or Path("runs") / file.stem, planned)
+    sweep = Sweep(out or Path("runs") / file.stem, read_sweep(file, loading))
     for place in (sweep.out, *sweep.out.parents):
         if place.exists() and not place.is_dir():
             raise BadInput(f"{place} is a file; --out is a folder.")
-    if not resume and any(sweep.folder(one).exists() for one in planned):
+    if not resume and any(sweep.folder(one).exists() for one in sweep.planned):
         said = "holds trainings of this sweep: go on with them by --resume, or give another --out."
         raise BadInput(f"{sweep.out} {said}")
     return sweep

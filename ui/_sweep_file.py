@@ -26,12 +26,14 @@ from functools import partial
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import trainers
 from studio.errors import BadInput
 from studio.halves import file_and_half
 from studio.shot import picture_sha256
+from trainers._data import contents
 from trainers._written import HEAD, NEEDED, check_fields
 from ui._manifest import all_of
 from ui._names import slug
@@ -46,6 +48,7 @@ MOST_RUNS = 10_000
 NOT_ASKED = ("fingerprint", "examples", "init_sha256", "out", "torch")
 TOP = tuple(name for name in HEAD if name not in NOT_ASKED)
 TABLES = ("options", "recipe")
+PRECISION = ("dtype", "prediction")  # of how a base is opened, what a training hangs on
 TEXTS = ("kind", "trigger", "prior_pictures", "init", "dtype", "prediction")
 OURS = ("sketch", "sketch-sd1")
 LISTS = ("pictures", "weights")  # of themselves
@@ -69,15 +72,18 @@ class Planned:
         return _problem(self.where, said)
 
 
-def read_sweep(path: Path) -> tuple[Planned, ...]:
+def read_sweep(
+    path: Path, loading: Mapping[str, object] = MappingProxyType({})
+) -> tuple[Planned, ...]:
     """The trainings of a file, each once, those on one base together.
 
-    Raises BadInput that names every line and field amiss.
+    loading: how bases are opened, over what the file says. Raises BadInput that names every line
+    and field amiss.
     """
     if path.suffix.lower() != ".toml":
         raise BadInput(f"{path}: a sweep's name ends in .toml.")
     found, line_of = read_toml(path, read_text(path))
-    reading = _Reading(path, line_of)
+    reading = _Reading(path, line_of, loading)
     planned = {one.training.name: one for one in reading.all(found)}
     if reading.problems:
         raise all_of(reading.problems)
@@ -94,11 +100,16 @@ class _Cell:
 class _Reading:
     """One file being read, and what was found wrong with it so far."""
 
-    def __init__(self, path: Path, line_of: Callable[[tuple[str | int, ...]], int]) -> None:
-        self.path, self.line_of = path, line_of
+    def __init__(
+        self,
+        path: Path,
+        line_of: Callable[[tuple[str | int, ...]], int],
+        loading: Mapping[str, object],
+    ) -> None:
+        self.path, self.line_of, self.loading = path, line_of, loading
         self.problems: list[Problem] = []
         self.runs = 0
-        self.looked: set[str] = set()
+        self.looked: dict[str, str] = {}  # what the pictures hold, by all that says which they are
 
     def all(self, found: Mapping[str, Any]) -> Iterator[Planned]:
         """The trainings of the whole file."""
@@ -216,26 +227,29 @@ class _Reading:
             name="",
             base=_base(head.get("base", "sketch"), folder),
             recipe=recipe,
-            loading={key: head[key] for key in ("dtype", "prediction") if key in head},
+            loading={key: head[key] for key in PRECISION if key in head} | dict(self.loading),
         )
-        self.look_at(training)
-        return replace(training, name=_name(training, folder))
+        return replace(training, name=_name(training, folder, self.look_at(training)))
 
-    def look_at(self, training: Training) -> None:
-        """What `trainers.check` refuses; it reads the pictures once for trainings like this."""
+    def look_at(self, training: Training) -> str:
+        """A SHA-256 of the pictures; they are read once for trainings like this.
+
+        Raises BadInput for what `trainers.check` refuses.
+        """
         trainers.with_options(trainers.Recipe(steps=10**9), training.recipe)
         recipe = {key: value for key, value in training.recipe.items() if key not in ANY}
         given = {"prior_pictures": training.prior_pictures, "init": training.init, **recipe}
         alike = repr((training.pictures, training.trigger, given))
         if alike in self.looked:
-            return
+            return self.looked[alike]
         try:
-            trainers.check(training.folders(), trigger=training.trigger, **given)
+            found = trainers.check(training.folders(), trigger=training.trigger, **given).examples
         except BadInput as error:
             named = str(error).partition(" ")[0]
             known = named in FIELDS or str(training.init) in str(error)
             raise BadInput(str(error) if known else f"pictures: {error}") from None
-        self.looked.add(alike)
+        self.looked[alike] = contents(found, [picture_sha256(one.path) for one in found])
+        return self.looked[alike]
 
 
 def _problem(where: Mapping[str, Where], said: str) -> Problem:
@@ -282,12 +296,15 @@ def _many(hint: object) -> bool:
     return get_origin(hint) is tuple or any(get_origin(one) is tuple for one in get_args(hint))
 
 
-def _name(training: Training, folder: Path) -> str:
+def _name(training: Training, folder: Path, pictures: str) -> str:
     """The kind, the trigger, and a hash of all that the training is made of.
 
-    What lies beside the file counts by its path from there, so a name outlives a move.
+    What lies beside the file counts by its path from there, so a name outlives a move. pictures:
+    a hash of what they hold, so that it changes with them.
     """
     facts = asdict(training) | {
+        "contents": pictures,
+        "loading": {key: training.loading[key] for key in PRECISION if key in training.loading},
         "pictures": [[os.path.relpath(path, folder), by] for path, by in training.pictures],
         "base": os.path.relpath(training.base, folder)
         if os.path.isabs(training.base)

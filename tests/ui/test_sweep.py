@@ -155,6 +155,25 @@ def test_a_name_follows_from_the_settings_and_from_nothing_else(rates: Path) -> 
     assert set(names) < set(again) and len(again) == 6
 
 
+def test_a_name_follows_from_the_pictures_and_the_precision_too(rates: Path) -> None:
+    def names(**loading: object) -> set[str]:
+        return {one.training.name for one in read_sweep(rates, loading)}
+
+    before, photo = names(), rates.parent / "photos" / "1.png"
+    assert names(device="cpu") == before  # where it is done makes it no other
+    assert not names(dtype="bf16") & before
+    rates.write_text(f'dtype = "bf16"\n{rates.read_text()}')
+    assert names() == names(dtype="bf16") and names(dtype="fp32") != names()
+    rates.write_text(rates.read_text().partition("\n")[2])
+    there = photo.read_bytes()
+    photo.write_bytes((rates.parent / "photos" / "2.png").read_bytes())
+    assert not names() & before
+    photo.write_bytes(there)
+    assert names() == before
+    photo.with_suffix(".txt").write_text("sks robot on a meadow")
+    assert not names() & before
+
+
 def test_tables_of_their_own_take_the_place_of_what_stands_at_the_top(rates: Path) -> None:
     (rates.parent / "more").symlink_to("photos")
     rates.write_text(
