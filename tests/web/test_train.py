@@ -123,7 +123,7 @@ def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Serv
     shown = ["step 3, 0.5", "step 3, 1", "step 6, 0.5", "step 6, 1"]
     assert [text.strip() for text in grid.all_inner_texts()] == shown
     grid.nth(0).click()
-    expect(panel.get_by_role("img", name="step 3, 0.5")).to_be_visible()
+    expect(panel.locator(".studio-large img")).to_have_attribute("alt", "step 3, 0.5")
     panel.get_by_role("button", name="Keep it in the library").click()
     expect(page.get_by_text("compared robot step 3 at 0.5 is in the library")).to_be_visible()
 
