@@ -42,6 +42,7 @@ from ui.web._mix_parts import (
 from ui.web._page import Page
 from ui.web._parameters import recipe_from_picture
 from ui.web._picking import pick, put_back
+from ui.web._pulse import standing
 from ui.web._score import score, untold
 from ui.web._settings import (
     OURS,
@@ -136,8 +137,7 @@ class Mixing:
         except BadInput:
             return gr.skip()
         live = live_picture(self.space, job.id) if job.state == "running" else None
-        seen = f"{job.id} {job.state} {job.phase} {job.step} {len(job.results)} {job.stopping}"
-        seen += f" {_changed(live)}"
+        seen = standing(self.space, job)
         if seen == given[parts.seen]:
             return gr.skip()
         update = self._shown(job, live) | {parts.seen: seen}
@@ -420,14 +420,6 @@ def _shots(job: Job) -> list[Mapping[str, Any]]:
     shots = job.arguments["shots"]
     assert isinstance(shots, list)
     return [shot for shot in shots if isinstance(shot, dict)]
-
-
-def _changed(live: Path | None) -> int:
-    """When a forming picture was written; it may be gone by now."""
-    try:
-        return live.stat().st_mtime_ns if live else 0
-    except FileNotFoundError:
-        return 0
 
 
 def _forming(live: Path | None) -> str:

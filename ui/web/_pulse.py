@@ -19,7 +19,7 @@ from studio.duration import duration
 from studio.jobs import Job, list_jobs, list_workers, live_picture
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 
-__all__ = ["heart", "told_of"]
+__all__ = ["heart", "standing", "told_of"]
 
 KEPT_IN_MIND = 50  # jobs, the latest
 DOING = {"train": "Training", "render": "Drawing", "batch": "Batch"}
@@ -126,11 +126,13 @@ def _said(job: Job) -> str:
 
 def _jobs(space: Workspace) -> str:
     """Another text whenever one of the latest jobs stands otherwise, or its picture does."""
-    return "|".join(
-        f"{job.id} {job.state} {job.stopping} {job.phase} {job.step} {len(job.results)} "
-        f"{_drawn(space, job)}"
-        for job in list_jobs(space, limit=KEPT_IN_MIND)
-    )
+    return "|".join(standing(space, job) for job in list_jobs(space, limit=KEPT_IN_MIND))
+
+
+def standing(space: Workspace, job: Job) -> str:
+    """How a job stands: another text whenever it stands otherwise, or its forming picture does."""
+    facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.results)
+    return " ".join(map(str, (*facts, _drawn(space, job))))
 
 
 def _drawn(space: Workspace, job: Job) -> int:
