@@ -108,6 +108,8 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
     keep_adapter(server.space, an_adapter().save(tmp_path / "vase.safetensors"), name="vase")
+    other = an_adapter(triggers=("sks stool",)).save(tmp_path / "stool.safetensors")
+    keep_adapter(server.space, other, name="stool")  # a filter that nothing fits hides something
     open_tab(page, "Library")
     find(page, "vase sks")
     listed = page.locator("#library .card")

@@ -9,9 +9,9 @@ from studio.errors import BadInput
 from studio.jobs import Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.workspace import Workspace
 from ui.web._batches import ENDED, batch_rows, pictures, progress, zipped
-from ui.web._cards import PICK
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
+from ui.web._pick import PICK
 from ui.web._pulse import told_of
 
 __all__ = ["BatchList", "lay_out_list", "shower", "wire_list"]
@@ -98,14 +98,14 @@ def wire_list(page: Page, made: BatchList) -> None:
     taken = made.take.click(told(take), made.chosen, link, **SLOW)
     taken.success(None, link, None, js=TAKE, **QUIET)
     changes = [
-        made.rows.click(told(choose), None, made.chosen, **QUIET),
+        made.rows.click(told(choose), None, made.chosen, trigger_mode="multiple", **QUIET),
         made.stop.click(told(stop), made.chosen, None, **QUIET),
         made.resume.click(told(resume), made.chosen, None, **QUIET),
         made.remove.click(told(remove), made.chosen, asked, **QUIET),
         made.undo.click(told(undo), made.removed, asked, **QUIET),
     ]
     for change in changes:
-        change.success(show, asked, made.all(), **QUIET)
+        change.success(show, asked, made.all(), trigger_mode="always_last", **QUIET)
     news = told_of("batch")
     news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **QUIET)
 

@@ -13,7 +13,6 @@ from studio.workspace import AdapterFile, Deleted, KnownBase
 from ui.web._download import address
 
 __all__ = [
-    "PICK",
     "base_rows",
     "cards",
     "details",
@@ -24,16 +23,6 @@ __all__ = [
     "trash_rows",
 ]
 
-# What a list does when something in it is clicked: it says which.
-PICK = """
-element.addEventListener("click", (event) => {
-    const asked = event.target.closest("[data-name]");
-    if (!asked) return;
-    for (const one of element.querySelectorAll("[aria-pressed]"))
-        one.setAttribute("aria-pressed", one === asked);
-    trigger("click", {name: asked.dataset.name});
-});
-"""
 OURS = ("sketch", "sketch-sd1")
 WHAT = {
     "adapters": "adapter",

@@ -13,7 +13,6 @@ from ui.web._download import address
 from ui.web._settings import Picked
 
 __all__ = [
-    "SELECT",
     "caption",
     "cards",
     "cell_grid",
@@ -29,13 +28,6 @@ __all__ = [
 ]
 
 INLINE = 300_000  # bytes of a picture that is put into the page itself, which shows it sooner
-# A click on anything that names a thing tells which; `trigger` is gradio's.
-SELECT = """
-element.addEventListener('click', (event) => {
-  const chosen = event.target.closest('[data-name]');
-  if (chosen && !chosen.disabled) trigger('select', { name: chosen.dataset.name });
-});
-"""
 
 
 def url(path: Path) -> str:

@@ -23,7 +23,7 @@ def wire(mix: Mixing) -> None:
     _on(changed, mix.change, given, settled, "always_last")
     _on([parts.base.input], mix.change_base, given, settled | parts.mix() | {parts.auto})
     _on([parts.draw.click], mix.draw, given, drawn | {parts.seed}, "always_last")
-    _on([parts.examples.select], mix.example, given, drawn | {parts.prompt})
+    _on([parts.examples.click], mix.example, given, drawn | {parts.prompt})
     _on([parts.stop.click], mix.stop, {parts.job}, {parts.note})
     _on([parts.methods.click], mix.compare_methods, given, drawn)
     _on([parts.grid.click], mix.compare_grid, given, drawn)
@@ -32,10 +32,10 @@ def wire(mix: Mixing) -> None:
     watched = {parts.job, parts.seen, parts.many}
     _on([parts.news.input], mix.look, watched, parts.formed(), "always_last")
     mixed = settled | parts.mix() | {parts.prompt}
-    _on([parts.cards.select], mix.add, given, mixed)
+    _on([parts.cards.click], mix.add, given, mixed)
     for place, slot in enumerate(parts.slots):
         _on([slot.remove.click], _at(mix.remove, place), given, mixed)
-    _on([parts.history.select, parts.frame.select], mix.reopen, given, told_all)
+    _on([parts.history.click, parts.frame.click], mix.reopen, given, told_all)
     dropped = given | {parts.dropped}
     _on([parts.dropped.upload], mix.open_file, dropped, told_all | {parts.dropped})
     _on([parts.batch.click], mix.send, given, {page.shot, page.tabs})

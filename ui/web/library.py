@@ -21,9 +21,10 @@ from studio.workspace import (
     list_trash,
     rename_adapter,
 )
-from ui.web._cards import PICK, base_rows, cards, details, fitting, lines, trash_rows
+from ui.web._cards import base_rows, cards, details, fitting, lines, trash_rows
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
+from ui.web._pick import PICK
 from ui.web._pulse import told_of
 from ui.web._shelve import bring_back, give, take_in
 
@@ -136,9 +137,10 @@ def _wire_list(page: Page, look: _Look) -> None:
 
     filled = [look.grid, look.seen, look.trash]
     one = [look.about, look.actions, look.mix, look.part, look.name]
-    filtered = [look.text.change, look.family.change]
+    # Also once one is chosen: a list that was asked for before does not show it as chosen.
+    filtered = [look.text.change, look.family.change, look.chosen.change]
     gr.on(filtered, fill, asked, filled, trigger_mode="always_last", **IN_TURN)
-    look.grid.click(told(choose), None, [look.chosen, *one], **QUIET)
+    look.grid.click(told(choose), None, [look.chosen, *one], trigger_mode="multiple", **QUIET)
     news = told_of("library")
     news.input(freshen, [*asked, look.seen], filled, trigger_mode="always_last", **IN_TURN)
 
@@ -206,7 +208,7 @@ def _wire_changes(
     one = [look.about, look.actions, look.mix, look.part, look.name]
     shown = [look.grid, look.seen, look.trash, look.report, look.undo, *one]
     for event in done:
-        event.success(show, asked, shown, **IN_TURN)
+        event.success(show, asked, shown, trigger_mode="always_last", **IN_TURN)
 
 
 def _wire_giving(page: Page, look: _Look, tool: gr.Dropdown, export: gr.Button) -> None:

@@ -11,11 +11,12 @@ from ui._form import Form
 from ui._loading import Loading
 from ui.web._compare import NOTHING
 from ui.web._fields import widgets
-from ui.web._frames import SELECT, empty, examples
+from ui.web._frames import empty, examples
 from ui.web._mix_parts import SIZE, Parts, Slot, base_choices
 from ui.web._mix_wires import wire
 from ui.web._mixing import Mixing
 from ui.web._page import Page
+from ui.web._pick import PICK
 from ui.web._pulse import told_of
 from ui.web._settings import EXAMPLES, MOST, WHOLE, Settings
 
@@ -77,7 +78,7 @@ def _texts() -> dict[str, object]:
             max_lines=6,
             elem_id="mix-prompt",
         ),
-        "examples": gr.HTML(examples(EXAMPLES), js_on_load=SELECT, elem_id="mix-examples"),
+        "examples": gr.HTML(examples(EXAMPLES), js_on_load=PICK, elem_id="mix-examples"),
         "negative": _negative(),
     }
 
@@ -97,7 +98,7 @@ def _adapters() -> dict[str, object]:
     gr.HTML('<div class="mix-head">Adapters</div>')
     slots = tuple(_slot(place) for place in range(1, MOST + 1))
     with gr.Accordion("Add an adapter", open=True):
-        cards = gr.HTML(js_on_load=SELECT, elem_id="mix-library")
+        cards = gr.HTML(js_on_load=PICK, elem_id="mix-library")
     return {"slots": slots, "cards": cards}
 
 
@@ -182,7 +183,7 @@ def _folded() -> dict[str, object]:
 
 
 def _result() -> dict[str, object]:
-    frame = gr.HTML(empty("Press Draw to make a picture."), js_on_load=SELECT, elem_id="mix-frame")
+    frame = gr.HTML(empty("Press Draw to make a picture."), js_on_load=PICK, elem_id="mix-frame")
     note = gr.HTML('<div class="mix-note"></div>', elem_id="mix-note")
     notice = gr.HTML(visible=False, elem_id="mix-notice")
     with gr.Row(equal_height=True):
@@ -234,7 +235,7 @@ def _history() -> dict[str, object]:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             gr.HTML('<div class="mix-head">History</div>')
-            history = gr.HTML(js_on_load=SELECT, elem_id="mix-history")
+            history = gr.HTML(js_on_load=PICK, elem_id="mix-history")
         with gr.Column(scale=1, min_width=220):
             dropped = gr.File(
                 label="Open a picture's settings",
