@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import trainers
@@ -19,6 +18,7 @@ from studio.errors import BadInput
 from studio.files import replacing
 from studio.outline import Outline
 from studio.workspace import Workspace
+from ui._process import environment, module_words
 
 __all__ = ["Asked", "estimated"]
 
@@ -83,17 +83,15 @@ def estimated(space: Workspace, asked: Asked) -> str:
     kept = space.cache / "estimates" / f"{sha256(text.encode()).hexdigest()[:24]}.json"
     if kept.is_file() and kept.stat().st_mtime > time.time() - KEPT:
         return _told(kept.read_text())
-    ours = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "ui._estimating"],
+            module_words("ui._estimating"),
             input=text,
             capture_output=True,
             text=True,
             timeout=LONGEST,
             cwd=space.cache,
-            env=os.environ | {"PYTHONPATH": path},
+            env=environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:

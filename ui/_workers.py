@@ -9,7 +9,6 @@ does what is queued and ends; until then the next server's worker waits behind i
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from studio.errors import Stopped
 from studio.jobs import LANES
 from studio.lanes import lane_lock
 from studio.workspace import Workspace
+from ui._process import environment, module_words
 from ui._screen import remark
 from ui._train import stopping
 
@@ -110,8 +110,6 @@ class _Watched:
     def start(self) -> None:
         words = ["worker", "--lane", self.lane, "--workspace", str(self.space.root)]
         words += ["--until-empty"] if self.until_empty else ["--parent", str(os.getpid())]
-        ours = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
         # A core is left to the page: PyTorch's threads wait for each other at every layer, and
         # where one has to wait for a core, all do. With two threads on two cores, one of them busy
         # otherwise, a picture of sketch took ten times as long as with one thread.
@@ -119,8 +117,8 @@ class _Watched:
         with _log(self.space, self.lane).open("ab") as log:
             # A session of its own: Ctrl-C on the terminal is for who watches, who then tells it.
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ui.cli", *words],
-                env=threads | os.environ | {"PYTHONPATH": path},
+                module_words("ui.cli", *words),
+                env=threads | environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
