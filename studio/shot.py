@@ -12,7 +12,7 @@ import math
 import os
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,11 +30,13 @@ __all__ = [
     "SCHEDULERS",
     "Shot",
     "method_name",
+    "method_options",
     "open_picture",
     "parameters_text",
     "picture_sha256",
     "read_recipe",
     "recipe",
+    "recipe_with",
     "save_picture",
 ]
 
@@ -134,6 +136,13 @@ def method_name(method: object | None) -> str:
     return "merge" if method is None else type(method).__module__.rpartition(".")[2]
 
 
+def method_options(method: object | None) -> dict[str, object]:
+    """A method's options by name."""
+    if method is None or not dataclasses.is_dataclass(method) or isinstance(method, type):
+        return {}
+    return dataclasses.asdict(method)
+
+
 def open_picture(path: str | Path) -> Image.Image:
     """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
     from studio.pictures import as_rgb  # PyTorch takes seconds
@@ -173,6 +182,23 @@ def picture_sha256(picture: Image.Image | str | Path) -> str:
 def recipe(shot: Shot, base: "Base") -> dict[str, object]:
     """All that is needed to make the shot's picture again on this base, as JSON values."""
     shot = shot.settled(base)
+    about_base = {
+        "source": str(base.source),
+        "name": base.name,
+        "family": base.family,
+        "fingerprint": base.fingerprint(),
+        "dtype": base.precision,
+        "device": base.device.type,
+        "prediction": base.prediction_type,
+    }
+    told = recipe_with(shot, base=about_base, adapters=_adapter_entries(shot))
+    return told | {"versions": _versions()}
+
+
+def recipe_with(
+    shot: Shot, *, base: Mapping[str, object], adapters: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
+    """What a shot itself says of its recipe. base, adapters: what the recipe is to say of them."""
     start = shot.init_image
     return {
         "version": VERSION,
@@ -184,17 +210,9 @@ def recipe(shot: Shot, base: "Base") -> dict[str, object]:
         "steps": shot.steps,
         "guidance": shot.guidance,
         "scheduler": shot.scheduler,
-        "base": {
-            "source": str(base.source),
-            "name": base.name,
-            "family": base.family,
-            "fingerprint": base.fingerprint(),
-            "dtype": base.precision,
-            "device": base.device.type,
-            "prediction": base.prediction_type,
-        },
-        "adapters": _adapter_entries(shot),
-        "method": {"name": method_name(shot.method), "options": _options(shot.method)},
+        "base": dict(base),
+        "adapters": list(adapters),
+        "method": {"name": method_name(shot.method), "options": method_options(shot.method)},
         "init_image": None
         if start is None
         else {
@@ -202,7 +220,6 @@ def recipe(shot: Shot, base: "Base") -> dict[str, object]:
             "sha256": picture_sha256(start),
         },
         "denoise": shot.denoise,
-        "versions": _versions(),
     }
 
 
@@ -318,12 +335,6 @@ def _size(shot: Shot, base: "Base") -> tuple[int, int]:
         if side % base.latent_factor:
             raise BadInput(f"{field}: {side} is not a multiple of {base.latent_factor}.")
     return width, height
-
-
-def _options(method: object | None) -> Mapping[str, object]:
-    if method is None or not dataclasses.is_dataclass(method) or isinstance(method, type):
-        return {}
-    return dataclasses.asdict(method)
 
 
 def _versions() -> dict[str, str]:

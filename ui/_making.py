@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, cast
 import compose
 from studio.errors import BadInput
 from studio.files import replacing
-from studio.shot import Shot, method_name, open_picture, save_picture
+from studio.shot import Shot, method_name, method_options, open_picture, save_picture
 from ui._cluster import connected
 from ui._contact import write_sheets
 from ui._loading import open_base
 from ui._manifest import Planned, all_of
 from ui._plan import Plan
 from ui._ray import Errand, Reply, run_errands
-from ui._record import Record, options
+from ui._record import Record
 from ui._share import ALONE, Share
 from ui._tables import Problem
 
@@ -311,7 +311,10 @@ def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
                 "steps": shot.steps,
                 "guidance": shot.guidance,
                 "scheduler": shot.scheduler,
-                "method": {"name": method_name(shot.method), "options": options(shot.method)},
+                "method": {
+                    "name": method_name(shot.method),
+                    "options": method_options(shot.method),
+                },
                 "init_image": None if shot.init_image is None else str(shot.init_image),
                 "denoise": shot.denoise,
             }

@@ -20,7 +20,7 @@ import trainers
 from studio.errors import BadInput
 from studio.folders import Folder, Sources, folders_of
 from studio.jobs import Job, add_job
-from studio.shot import Shot, method_name
+from studio.shot import Shot, method_name, method_options
 from studio.workspace import Workspace, check_name, clean_name
 
 __all__ = ["Drawing", "Training", "queue_pictures", "queue_training"]
@@ -138,7 +138,7 @@ def _plain(shot: Shot) -> dict[str, Any]:
         "adapters": [[_place(file), strength] for file, strength in shot.adapters],
         "method": None
         if method is None
-        else {"name": method_name(method), "options": asdict(method)},  # pyright: ignore
+        else {"name": method_name(method), "options": method_options(method)},
         "init_image": None if shot.init_image is None else _place(shot.init_image),
     }
 

@@ -10,20 +10,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 from compose import Spread
 from studio.describe import adapter_file
 from studio.errors import BadInput
 from studio.files import replacing
 from studio.halves import file_and_half
-from studio.shot import Shot, method_name, picture_sha256
+from studio.shot import Shot, method_name, method_options, picture_sha256
 from ui._names import slug
 
-__all__ = ["Record", "file_name", "options"]
+__all__ = ["Record", "file_name"]
 
 VERSION = 1  # of batch.json
 PREFIX = 40  # letters of the prompt in a file's name
@@ -103,7 +101,7 @@ def file_name(shot: Shot, folder: Path) -> str:
         "scheduler": shot.scheduler,
         "base": os.path.relpath(shot.base, folder) if os.path.isabs(shot.base) else shot.base,
         "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
-        "method": [method_name(shot.method), options(shot.method)],
+        "method": [method_name(shot.method), method_options(shot.method)],
     }
     if shot.init_image is not None:
         start = str(shot.init_image)
@@ -124,10 +122,3 @@ def _content(adapter: str) -> tuple[str, str]:
 @lru_cache(maxsize=4096)
 def _sha256(file: str, changed: int) -> str:
     return picture_sha256(file)
-
-
-def options(method: object) -> dict[str, object]:
-    """A method's, by name."""
-    if method is None or not is_dataclass(method) or isinstance(method, type):
-        return {}
-    return cast(dict[str, object], asdict(method))

@@ -13,7 +13,7 @@ from pathlib import Path
 from compose import Pass, Schedule
 from studio.files import replacing
 from studio.halves import file_and_half
-from studio.shot import Shot, method_name
+from studio.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
 
 __all__ = ["Bar", "Roll", "keep_roll", "kept_roll", "roll_of"]
@@ -89,8 +89,7 @@ def _block(layer: str) -> str:
 def _place(space: Workspace, shot: Shot) -> Path:
     start = [int(shot.steps * shot.denoise)] if shot.init_image is not None else [shot.steps]
     told = [[*_state(str(file)), strength] for file, strength in shot.adapters]
-    options = {} if shot.method is None else asdict(shot.method)  # pyright: ignore
-    key = json.dumps([told, start, method_name(shot.method), options])
+    key = json.dumps([told, start, method_name(shot.method), method_options(shot.method)])
     return space.cache / "rolls" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

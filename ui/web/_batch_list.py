@@ -1,6 +1,6 @@
 """The batches of the tab Batch: those made before, and the one that is being made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -12,7 +12,7 @@ from ui.web._batches import ENDED, batch_rows, pictures, progress, zipped
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
 from ui.web._pick import PICK
-from ui.web._pulse import told_of
+from ui.web._pulse import progress_mark, told_of
 
 __all__ = ["BatchList", "lay_out_list", "shower", "wire_list"]
 
@@ -74,7 +74,7 @@ def wire_list(page: Page, made: BatchList) -> None:
         return int(str(event.name))
 
     def look(chosen: int | None, removed: int | None, seen: object) -> list:
-        if _state(space, chosen, removed) == seen:
+        if _state(_batches(space), chosen, removed) == seen:
             return [gr.skip()] * len(made.all())
         return show(chosen, removed)
 
@@ -114,9 +114,9 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
     """What fills the widgets of a BatchList, given what is chosen and what was removed last."""
 
     def show(chosen: int | None, removed: int | None) -> list:
-        jobs = list_jobs(space, kinds=("batch",), limit=LISTED)
+        jobs = _batches(space)
         job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
-        state = _state(space, chosen, removed)
+        state = _state(jobs, chosen, removed)
         undo = gr.Button(visible=removed is not None)
         if job is None:
             return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
@@ -137,13 +137,13 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
     return show
 
 
-def _state(space: Workspace, chosen: int | None, removed: int | None) -> tuple:
+def _state(jobs: Sequence[Job], chosen: int | None, removed: int | None) -> tuple:
     """What the widgets show depends on this alone."""
-    jobs = list_jobs(space, kinds=("batch",), limit=LISTED)
-    told = [
-        (one.id, one.state, one.stopping, one.step, one.phase, len(one.results)) for one in jobs
-    ]
-    return chosen, removed, tuple(told)
+    return chosen, removed, *map(progress_mark, jobs)
+
+
+def _batches(space: Workspace) -> list[Job]:
+    return list_jobs(space, kinds=("batch",), limit=LISTED)
 
 
 def _one(space: Workspace, chosen: int | None) -> Job:

@@ -19,7 +19,7 @@ from studio.duration import duration
 from studio.jobs import Job, list_jobs, list_workers, live_picture
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 
-__all__ = ["heart", "standing", "told_of"]
+__all__ = ["heart", "library_mark", "progress_mark", "standing", "told_of"]
 
 KEPT_IN_MIND = 50  # jobs, the latest
 DOING = {"train": "Training", "render": "Drawing", "batch": "Batch"}
@@ -131,8 +131,13 @@ def _jobs(space: Workspace) -> str:
 
 def standing(space: Workspace, job: Job) -> str:
     """How a job stands: another text whenever it stands otherwise, or its forming picture does."""
+    return f"{progress_mark(job)} {_drawn(space, job)}"
+
+
+def progress_mark(job: Job) -> str:
+    """The same without its forming picture, for pages that do not show that."""
     facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.results)
-    return " ".join(map(str, (*facts, _drawn(space, job))))
+    return " ".join(map(str, facts))
 
 
 def _drawn(space: Workspace, job: Job) -> int:
@@ -144,7 +149,7 @@ def _drawn(space: Workspace, job: Job) -> int:
         return 0
 
 
-def _library(space: Workspace) -> str:
+def library_mark(space: Workspace) -> str:
     """Another text whenever an adapter, a base or the trash does."""
     words = [f"{one.name} {one.modified}" for one in list_adapters(space)]
     words += [one.id for one in list_trash(space)]
@@ -155,5 +160,5 @@ MARKS: dict[str, Callable[[Workspace], str]] = {
     "train": _jobs,
     "mix": _jobs,
     "batch": _jobs,
-    "library": _library,
+    "library": library_mark,
 }

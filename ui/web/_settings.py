@@ -6,14 +6,14 @@ becomes settings again, with a sentence for each thing of it that is not here.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import compose
 from studio.errors import BadInput
 from studio.halves import HALVES, file_and_half
-from studio.shot import SCHEDULERS, VERSION, Shot, method_name, picture_sha256
+from studio.shot import SCHEDULERS, Shot, picture_sha256, recipe_with
 from studio.workspace import AdapterFile, Workspace, adapter_place, list_adapters, list_bases
 
 __all__ = [
@@ -120,24 +120,7 @@ def recipe_of(space: Workspace, settings: Settings) -> dict[str, object]:
         }
         for one in settings.picked
     ]
-    method = {} if shot.method is None else asdict(shot.method)  # pyright: ignore
-    start = settings.start
-    return {
-        "version": VERSION,
-        "prompt": shot.prompt,
-        "negative": shot.negative,
-        "seed": shot.seed,
-        "width": shot.width,
-        "height": shot.height,
-        "steps": shot.steps,
-        "guidance": shot.guidance,
-        "scheduler": shot.scheduler,
-        "base": {"source": shot.base},
-        "adapters": adapters,
-        "method": {"name": method_name(shot.method), "options": method},
-        "init_image": None if start is None else {"path": start, "sha256": picture_sha256(start)},
-        "denoise": shot.denoise,
-    }
+    return recipe_with(shot, base={"source": shot.base}, adapters=adapters)
 
 
 def recipe_of_queued(shot: Mapping[str, Any]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The tab Library: adapters to look at, take in and give away; the bases; what was deleted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -25,7 +25,7 @@ from ui.web._cards import base_rows, cards, details, fitting, lines, trash_rows
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
 from ui.web._pick import PICK
-from ui.web._pulse import told_of
+from ui.web._pulse import library_mark, told_of
 from ui.web._shelve import bring_back, give, take_in
 
 __all__ = ["library_tab"]
@@ -78,13 +78,13 @@ class _Look:
     deleted: gr.State
     """the id in the trash of what was deleted last here, or "\""""
     seen: gr.State
-    """the library as the list shows it"""
+    """the library as the list shows it, told by its mark"""
 
 
 def library_tab(page: Page) -> None:
     """Lay it out and wire it."""
     space = page.space
-    states = gr.State(""), gr.State(""), gr.State(())
+    states = gr.State(""), gr.State(""), gr.State("")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             with gr.Row(elem_classes="tools"):
@@ -126,14 +126,15 @@ def _wire_list(page: Page, look: _Look) -> None:
     asked = [look.text, look.family, look.chosen]
 
     def fill(text: str, family: str, chosen: str) -> tuple:
-        return _grid(space, text, family, chosen), _state(space), _trash(space)
+        seen = library_mark(space)  # before it is shown: what comes meanwhile is then news
+        return _grid(space, text, family, chosen), seen, _trash(space)
 
     def choose(event: gr.EventData) -> tuple:
         name = str(event.name)
         return name, *_adapter(space, name)
 
-    def freshen(text: str, family: str, chosen: str, seen: Sequence) -> tuple:
-        return fill(text, family, chosen) if _state(space) != seen else (gr.skip(),) * 3
+    def freshen(text: str, family: str, chosen: str, seen: str) -> tuple:
+        return fill(text, family, chosen) if library_mark(space) != seen else (gr.skip(),) * 3
 
     filled = [look.grid, look.seen, look.trash]
     one = [look.about, look.actions, look.mix, look.part, look.name]
@@ -195,9 +196,10 @@ def _wire_changes(
     ]
 
     def show(text: str, family: str, chosen: str, deleted: str) -> tuple:
+        seen = library_mark(space)
         return (
             _grid(space, text, family, chosen),
-            _state(space),
+            seen,
             _trash(space),
             gr.Row(visible=True),
             gr.Button(visible=bool(deleted)),
@@ -290,12 +292,6 @@ def _grid(space: Workspace, text: str, family: str, chosen: str) -> str:
     found = list_adapters(space)
     fit = fitting(found, text=text or "", family=family)  # an empty box may say None
     return cards(fit, chosen=chosen) if fit else NOTHING_FITS if found else EMPTY
-
-
-def _state(space: Workspace) -> tuple:
-    """What the list and the trash are told by; it is the same while nothing changes."""
-    kept = tuple((one.name, one.modified) for one in list_adapters(space))
-    return *kept, *(one.id for one in list_trash(space))
 
 
 def _trash(space: Workspace) -> str:
