@@ -1,7 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
-import threading
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from studio.errors import BadInput
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "write_whole"]
 
 
 @contextmanager
@@ -17,14 +17,15 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends well.
 
     It is written beside it, so that a reader never sees half a file and a full disk leaves the
-    old one. lasting: wait until it is on the disk, so that a power cut leaves one of the two.
+    old one; its folder is made. lasting: wait until it is on the disk, so that a power cut leaves
+    one of the two.
     Raises BadInput where it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with beside.open("wb") as file:
+            with beside.open("xb") as file:
                 yield file
                 if lasting:
                     file.flush()
@@ -34,3 +35,9 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write a file as `replacing` does."""
+    with replacing(path, lasting=lasting) as file:
+        file.write(data)

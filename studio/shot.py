@@ -9,8 +9,6 @@ import difflib
 import hashlib
 import json
 import math
-import os
-import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from PIL import Image, ImageOps, PngImagePlugin
 
 from studio.errors import DAMAGED, BadInput
+from studio.files import replacing
 
 if TYPE_CHECKING:
     from studio.adapter import Adapter
@@ -257,7 +256,7 @@ def parameters_text(shot: Shot, base: "Base") -> str:
 def save_picture(image: Image.Image, path: str | Path, shot: Shot, base: "Base") -> Path:
     """Write a PNG with its recipe: whole or not at all, folders made as needed.
 
-    Raises BadInput when `path` doesn't end in .png.
+    Raises BadInput when `path` doesn't end in .png or can't be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -265,15 +264,8 @@ def save_picture(image: Image.Image, path: str | Path, shot: Shot, base: "Base")
     texts = PngImagePlugin.PngInfo()
     texts.add_text("parameters", parameters_text(shot, base))
     texts.add_text("studio", json.dumps(recipe(shot, base), allow_nan=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
-    try:
-        with open(part, "xb") as file:
-            image.save(file, "PNG", pnginfo=texts)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        image.save(file, "PNG", pnginfo=texts)
     return path
 
 

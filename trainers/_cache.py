@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from studio.errors import BadInput
+from studio.files import write_whole
 from studio.masks import coverage
 from studio.pictures import Example, pixels
 from trainers._objective import generator_for
-from trainers._run import write_whole
 
 if TYPE_CHECKING:
     from studio.base import Base, Text
@@ -192,7 +192,7 @@ class _Disk:
             raise BadInput(f"the cached file {path} is damaged: delete it") from error
 
     def __setitem__(self, key: str, tensors: Tensors, /) -> None:
-        write_whole(self._path(key), save(tensors))
+        write_whole(self._path(key), save(tensors), lasting=False)
 
 
 def digest(path: Path) -> str:

@@ -21,13 +21,14 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 
 from studio.errors import BadInput
+from studio.files import write_whole
 from studio.folders import entries, parts_of
 from studio.pictures import SUFFIXES, Pictures, read_pictures
 from trainers._cache import digest
 from trainers._data import contents
 from trainers._progress import Drawn
 from trainers._recipe import PRIOR_WEIGHT, Recipe
-from trainers._run import require_place, write_whole
+from trainers._run import require_place
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from studio.errors import BadInput
+from studio.files import write_whole
 from trainers._recipe import Table, to_toml
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ __all__ = [
     "require_adapter",
     "require_place",
     "require_space",
-    "write_whole",
 ]
 
 VERSION = 1
@@ -239,20 +239,6 @@ class Log:
         self._file.close()
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def require_place(file: Path) -> None:
     """BadInput unless a file can be written there, its folders made where they are missing."""
     if file.is_dir():
@@ -287,8 +273,9 @@ def full_disk(run: Run) -> Iterator[None]:
     """Turns the system's word for a full disk, as files are written, into a sentence."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    except (BadInput, OSError, SafetensorError) as error:
+        cause = error.__cause__ if isinstance(error, BadInput) else error
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
         if not full and "os error 28" not in str(error):  # as safetensors says it
             raise
         raise BadInput(

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from studio.files import write_whole
 from trainers._kind import kind_name, kind_options
-from trainers._run import write_whole
 from trainers._together import processes
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def note(run: Path, settings: Mapping[str, object], seconds: Sequence[float]) ->
     """Leave word in a run's folder. seconds: of each step that was taken."""
     if len(seconds) >= FEWEST:
         said = {"settings": settings, "step": median(seconds)}
-        write_whole(run / NOTE, json.dumps(said, indent=1).encode())
+        write_whole(run / NOTE, json.dumps(said, indent=1).encode(), lasting=False)
 
 
 def noted(runs: Path, settings: Mapping[str, object]) -> float | None:

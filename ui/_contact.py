@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from studio.files import replacing
+from studio.files import replacing, write_whole
 from studio.shot import Shot, method_name
 from ui._manifest import Planned
 from ui._sheet import CELL, Row, draw_sheet
@@ -44,8 +44,7 @@ def write_sheets(
     shots = [one.shot for one in planned]
     cells = [("", failed[at]) if at in failed else (name, "") for at, name in enumerate(names)]
     columns, rows = _layout(shots, cells)
-    with replacing(out / "sheet.html") as file:
-        file.write(_page(title, columns, rows).encode())
+    write_whole(out / "sheet.html", _page(title, columns, rows).encode())
     _draw(out, title, columns, rows)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import trainers
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import write_whole
 from studio.outline import Outline
 from studio.workspace import Workspace
 from ui._process import environment, module_words
@@ -99,8 +99,7 @@ def estimated(space: Workspace, asked: Asked) -> str:
     if done.returncode:
         raise BadInput("how long it will take cannot be told; the training may run all the same")
     told = done.stdout.splitlines()[-1]
-    with replacing(kept, lasting=False) as file:
-        file.write(told.encode())
+    write_whole(kept, told.encode(), lasting=False)
     return _told(told)
 
 

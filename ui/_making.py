@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import compose
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import replacing, write_whole
 from studio.shot import Shot, method_name, method_options, open_picture, save_picture
 from ui._cluster import connected
 from ui._contact import write_sheets
@@ -156,8 +156,7 @@ class _Making:
                 yield NotMade(places[number], reply.reasons[number])
             elif number in reply.pictures:
                 path = self.plan.out / self.plan.names[places[number]]
-                with replacing(path) as file:
-                    file.write(reply.pictures[number])
+                write_whole(path, reply.pictures[number])
                 yield Written(places[number], path)
 
     def checked(self) -> "dict[str, Base]":

@@ -16,7 +16,7 @@ from pathlib import Path
 from compose import Spread
 from studio.describe import adapter_file
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import write_whole
 from studio.halves import file_and_half
 from studio.shot import Shot, method_name, method_options, picture_sha256
 from ui._names import slug
@@ -44,8 +44,7 @@ class Record:
             source: {**facts, "size": spread.size, "apart": sorted(spread.apart)}
             for source, (facts, spread) in spreads.items()
         }
-        with replacing(self.path) as file:
-            file.write(json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
+        write_whole(self.path, json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
 
     def read(self) -> dict[str, tuple[dict[str, str], Spread]]:
         """The inverse. Raises BadInput for a damaged record."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from compose import Pass, Schedule
-from studio.files import replacing
+from studio.files import write_whole
 from studio.halves import file_and_half
 from studio.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
@@ -55,8 +55,7 @@ def roll_of(schedule: Schedule) -> Roll:
 
 def keep_roll(space: Workspace, shot: Shot, roll: Roll) -> None:
     """Leave a roll for pages. shot: with its adapters as files."""
-    with replacing(_place(space, shot), lasting=False) as file:
-        file.write(json.dumps(asdict(roll)).encode())
+    write_whole(_place(space, shot), json.dumps(asdict(roll)).encode(), lasting=False)
 
 
 def kept_roll(space: Workspace, shot: Shot) -> Roll | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trainers
 from studio.errors import BadInput, Stopped
-from studio.files import replacing
+from studio.files import write_whole
 from studio.memory import is_memory
 from ui._cluster import Undone, connected
 from ui._loading import open_base
@@ -235,8 +235,10 @@ def _tell(
     """Write results.jsonl and print it."""
     rows = list(_results(sweep, failed))
     sweep.out.mkdir(parents=True, exist_ok=True)
-    with replacing(sweep.out / "results.jsonl") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    write_whole(
+        sweep.out / "results.jsonl",
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(),
+    )
     facts: dict[str, object] = {"out": str(sweep.out), **counts, "failed": len(failed)}
     if as_json:
         print_json(facts | {"runs": rows})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from studio.files import replacing
 from studio.sketch import world
 
 __all__ = ["Corpus", "everything", "pictures_for_autoencoder", "pictures_for_denoiser"]
@@ -86,8 +87,8 @@ def _draw_all(folder: Path, count: int, draw: Draw) -> None:
     out = np.lib.format.open_memmap(
         folder / "pictures.npy", mode="w+", dtype=np.uint8, shape=(count, 64, 64, 3)
     )
-    partial = folder / "scenes.jsonl.part"
-    with ProcessPoolExecutor(os.cpu_count()) as pool, partial.open("w") as lines:
+    scenes_file = replacing(folder / "scenes.jsonl", lasting=False)
+    with ProcessPoolExecutor(os.cpu_count()) as pool, scenes_file as lines:
         starts = range(0, count, CHUNK)
         chunks: Iterator = pool.map(
             _draw_chunk, [draw] * len(starts), starts, [min(s + CHUNK, count) for s in starts]
@@ -95,9 +96,9 @@ def _draw_all(folder: Path, count: int, draw: Draw) -> None:
         for start, (pictures, scenes) in zip(starts, chunks, strict=True):
             out[start : start + len(pictures)] = pictures
             for scene in scenes:
-                lines.write(json.dumps(dataclasses.asdict(scene) if scene else None) + "\n")
-    out.flush()
-    os.replace(partial, folder / "scenes.jsonl")
+                told = json.dumps(dataclasses.asdict(scene) if scene else None)
+                lines.write(f"{told}\n".encode())
+        out.flush()  # before there are scenes that tell of them
 
 
 def _draw_chunk(draw: Draw, start: int, stop: int) -> tuple[np.ndarray, list[world.Scene | None]]:

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from studio.files import replacing
+from studio.files import write_whole
 from studio.sketch import autoencoder, captions, judge, world
 from studio.sketch.corpus import everything
 
@@ -59,8 +59,7 @@ def main(*, pictures: int = 300) -> None:
         table.add_row(*one.row())
     Console().print(table)
     figures = {one.what: round(one.value, 4) for one in measured}
-    with replacing(ASSETS / "sketch" / "report.json") as file:
-        file.write((json.dumps(figures, indent=1) + "\n").encode())
+    write_whole(ASSETS / "sketch" / "report.json", (json.dumps(figures, indent=1) + "\n").encode())
 
 
 def _unseen(count: int, seed: int, *, known: bool) -> list[world.Scene]:

@@ -1,13 +1,14 @@
 """What the sketch models' trainings share: schedule, averaged weights, checkpoints."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+
+from studio.files import replacing
 
 __all__ = ["Average", "Checkpoints", "Muon", "Report", "learning_rate", "to_tensor"]
 
@@ -158,13 +159,11 @@ class Checkpoints:
         """Write the state when `step` is due."""
         if step % self.every and step != steps:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".part")
         state = {
             "step": step,
             "module": module.state_dict(),
             "optimiser": optimiser.state_dict(),
             "average": average.state_dict(),
         }
-        torch.save(state, partial)
-        os.replace(partial, self.path)
+        with replacing(self.path, lasting=False) as file:
+            torch.save(state, file)

@@ -8,7 +8,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import write_whole
 from studio.workspace._place import Workspace, entries, inside, settle, within
 
 __all__ = ["Deleted", "delete", "empty_trash", "list_trash", "undelete"]
@@ -41,8 +41,7 @@ def delete(space: Workspace, place: str) -> str:
         raise BadInput(f"there is no {place} to delete")
     when = time.time()
     folder = space.trash / f"{int(when * 1000)}-{token_hex(3)}"
-    with replacing(folder / NOTE) as file:
-        file.write(json.dumps({"place": place, "when": when}).encode())
+    write_whole(folder / NOTE, json.dumps({"place": place, "when": when}).encode())
     settle(path, folder, path.name)
     return folder.name
 

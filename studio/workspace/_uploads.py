@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from studio.errors import DAMAGED, BadInput
-from studio.files import replacing
+from studio.files import replacing, write_whole
 from studio.shot import LARGEST_PICTURE
 from studio.workspace._place import Workspace, clean_name, entries, inside, numbered, settle
 from studio.workspace._small import keep_small
@@ -97,8 +97,7 @@ def write_caption(space: Workspace, set_name: str, picture: str, text: str) -> N
     """Give a picture its caption; an empty one takes it away."""
     path = _picture(space, set_name, picture).with_suffix(".txt")
     if text.strip():
-        with replacing(path) as file:
-            file.write(" ".join(text.split()).encode())
+        write_whole(path, " ".join(text.split()).encode())
     else:
         path.unlink(missing_ok=True)
 

@@ -22,7 +22,6 @@ from studio.base import Base, load_base
 from studio.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.describe import describe
 from studio.errors import BadInput
-from studio.files import replacing
 from studio.tensorfile import write_tensors
 
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
@@ -165,13 +164,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
         adapter_of(every_form()).save(path)
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.safetensors") as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:

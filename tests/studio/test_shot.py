@@ -142,7 +142,7 @@ def test_failed_save_leaves_the_old_picture(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BadInput, match=r"picture\.png cannot be written: No space left"):
         save_picture(Image.new("RGB", (64, 64)), path, Shot("a dog"), stand_in())
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]

@@ -8,22 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from studio.errors import BadInput
-from trainers._run import Log, Run, full_disk, require_space, write_whole
-
-
-def test_a_file_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_whole(tmp_path / "deep" / "file", b"before")
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(tmp_path / "deep" / "file", b"after")
-    assert (tmp_path / "deep" / "file").read_bytes() == b"before"
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
+from trainers._run import Log, Run, full_disk, require_space
 
 
 @pytest.mark.parametrize(
@@ -37,6 +22,18 @@ def test_a_file_is_written_whole_or_not_at_all(
 def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(BadInput, match="no space is left"), full_disk(Run(tmp_path)):
         raise error
+
+
+def test_a_file_that_the_disk_has_no_room_for_says_which_run_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    said = pytest.raises(BadInput, match="free some, then resume this run")
+    with said, full_disk(Run(tmp_path)):
+        Run(tmp_path).create({})
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
