@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -11,10 +12,13 @@ from playwright.sync_api import Page, expect
 
 import compose
 from studio.errors import BadInput
-from studio.jobs import list_jobs
+from studio.jobs import Job, list_jobs, stop_job
+from studio.shot import Shot
 from studio.workspace import Workspace, keep_adapter, open_workspace
 from tests.web.conftest import Server, open_tab
 from tests.web.test_library import an_adapter
+from ui._queue import queue_pictures
+from ui.web import _batch_list
 from ui.web._cost import evaluations
 from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web._manifests import shots_of
@@ -105,6 +109,24 @@ def test_the_cost_is_that_of_the_schedules(space: Workspace) -> None:
     for method, cost in both.items():
         shots = shots_of(space, manifest_of(Grid(**{**vars(grid), "methods": [method]})))
         assert evaluations(shots) == plain + cost
+
+
+def test_what_happens_while_batches_are_read_is_shown_next(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = queue_pictures(space, [Shot("a robot")], kind="batch")
+
+    def ending_then(*asked: Workspace, **how: Any) -> list[Job]:
+        found = list_jobs(*asked, **how)
+        if found[0].state == "queued":
+            stop_job(space, job.id)
+        return found
+
+    monkeypatch.setattr(_batch_list, "list_jobs", ending_then)
+    show = _batch_list.shower(space)
+    first, second = show(job.id, None), show(job.id, None)
+    assert "waits" in first[0] and "stopped" in second[0]
+    assert first[-1] != second[-1]  # by which the page knows that there is news
 
 
 def test_a_batch_is_checked_made_looked_at_and_taken_away(
