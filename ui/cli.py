@@ -18,7 +18,7 @@ import compose
 import trainers
 from studio.errors import BadInput, Stopped
 from studio.shot import Shot
-from studio.workspace import DEFAULT, open_workspace
+from studio.workspace import DEFAULT, open_workspace, title_of
 from ui._form import Form, with_options
 from ui._loading import Loading
 from ui._names import adapter_and_strength, folder_and_weight
@@ -443,7 +443,8 @@ def convert(
     from ui._convert import write_as, write_halves
 
     write = write_halves if halves else write_as
-    write(file, to=to, family=family, out=out or file.with_name(f"{file.stem}-{to}.safetensors"))
+    name = title_of(file)
+    write(file, to=to, family=family, out=out or file.with_name(f"{name}-{to}.safetensors"))
 
 
 @app.command(epilog="Example: studio profile robot.safetensors ink.safetensors")

@@ -43,6 +43,7 @@ from studio.workspace._place import (
     clean_name,
     inside,
     open_workspace,
+    title_of,
     within,
 )
 from studio.workspace._runs import (
@@ -117,6 +118,7 @@ __all__ = [
     "rename_adapter",
     "small_upload",
     "thumbnail",
+    "title_of",
     "undelete",
     "within",
     "write_caption",

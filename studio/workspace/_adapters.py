@@ -122,7 +122,8 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
     from studio.adapter import load_adapter  # PyTorch takes seconds
 
     source = Path(file)
-    wanted = check_name(name) if name else clean_name(_stem(source), otherwise="adapter")
+    said = _without_ending(name or (source.name if source.is_dir() else source.stem))
+    wanted = check_name(said) if name else clean_name(said, otherwise="adapter")
     # What is checked is what is kept, whatever happens to the original meanwhile.
     with _scratch(space) as folder:
         copy = _copied(adapter_file(source), folder)
@@ -140,6 +141,7 @@ def keep_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
 
     Where the name is taken it becomes `name-2` and so on, unless what has it is this very file.
     """
+    name = _without_ending(name)
     for stem in numbered(check_name(name)):
         place = space.adapters / f"{stem}{SUFFIX}"
         if not place.exists():
@@ -156,7 +158,7 @@ def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
 
     new: with or without the ending of the file.
     """
-    path, new = _path(space, name), new.removesuffix(SUFFIX)
+    path, new = _path(space, name), _without_ending(new)
     if inside(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
         raise BadInput(f"there is an adapter {new} already: choose another name")
     return get_adapter(space, settle(path, space.adapters, f"{new}{SUFFIX}").stem)
@@ -197,8 +199,9 @@ def _path(space: Workspace, name: str) -> Path:
     return path
 
 
-def _stem(source: Path) -> str:
-    return source.name if source.is_dir() else source.stem
+def _without_ending(name: str) -> str:
+    """What a person may give with the ending of its file; the dot of `robot.v2` begins none."""
+    return name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
 
 
 @contextmanager

@@ -190,18 +190,23 @@ def entries(folder: Path) -> Iterator[Path]:
 def settle(thing: Path, folder: Path, name: str) -> Path:
     """Move a file or folder into a folder, never over anything.
 
-    Where the name is taken it becomes `name-2`, `name-3` and so on, before its ending. Returns
-    where it lies now.
+    Where the name is taken it becomes `name-2`, `name-3` and so on, a file's before its ending.
+    Returns where it lies now.
     """
-    wanted = Path(name)
-    for stem in numbered(wanted.stem):
-        place = folder / f"{stem}{wanted.suffix}"
+    ending = "" if thing.is_dir() else Path(name).suffix
+    for stem in numbered(name.removesuffix(ending)):
+        place = folder / f"{stem}{ending}"
         try:
             _move(thing, place)
         except FileExistsError:
             continue
         return place
     raise AssertionError("numbers do not end")
+
+
+def title_of(path: Path) -> str:
+    """What a person calls a thing: a folder by its name, a file by its name without the ending."""
+    return path.name if path.is_dir() else path.stem
 
 
 def numbered(name: str) -> Iterator[str]:

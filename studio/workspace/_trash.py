@@ -9,7 +9,7 @@ from secrets import token_hex
 
 from studio.errors import BadInput
 from studio.files import write_whole
-from studio.workspace._place import Workspace, entries, inside, settle, within
+from studio.workspace._place import Workspace, entries, inside, settle, title_of, within
 
 __all__ = ["Deleted", "delete", "empty_trash", "list_trash", "undelete"]
 
@@ -18,12 +18,16 @@ NOTE = "what.json"
 
 @dataclass(frozen=True)
 class Deleted:
-    """Something in the trash. place: where it lay in the workspace. when: seconds since 1970."""
+    """Something in the trash. place: where it lay in the workspace. when: seconds since 1970.
+
+    title: what a person calls it.
+    """
 
     id: str
     place: str
     when: float
     bytes: int
+    title: str
 
     @property
     def name(self) -> str:
@@ -86,7 +90,7 @@ def _read(folder: Path) -> Deleted | None:
         case {"place": str(place), "when": float(when)}:
             thing = folder / place.rpartition("/")[2]
             if thing.exists():
-                return Deleted(folder.name, place, when, _size(thing))
+                return Deleted(folder.name, place, when, _size(thing), title_of(thing))
     return None
 
 

@@ -422,6 +422,31 @@ def test_an_exported_adapter_says_the_same(space: Workspace, to: str) -> None:
     assert torch.allclose(written, original, atol=1e-6)
 
 
+def test_a_dot_in_a_name_begins_no_ending(space: Workspace, tmp_path: Path) -> None:
+    an_adapter().save(tmp_path / "robot.v2.safetensors")
+    one = import_adapter(space, tmp_path / "robot.v2.safetensors")
+    assert (one.name, one.path.name) == ("robot.v2", "robot.v2.safetensors")
+    other = tmp_path / "one.safetensors"
+    an_adapter(1).save(other)
+    # With the ending of a file it is the same name, and never one with two.
+    assert import_adapter(space, other, name="ink.v2.safetensors").path.name == "ink.v2.safetensors"
+    assert keep_adapter(space, one.path, name="ink.v2.safetensors").name == "ink.v2-2"
+    assert get_adapter(space, "ink.v2").name == "ink.v2"
+    assert rename_adapter(space, "robot.v2", "robot.v2.1").name == "robot.v2.1"
+    for to in ("kohya", "diffusers", "lycoris"):
+        assert export_adapter(space, "robot.v2.1", to=to).name == f"robot.v2.1-{to}.safetensors"
+    assert export_adapter(space, "robot.v2.1", to="studio").name == "robot.v2.1.safetensors"
+    id = delete_adapter(space, "robot.v2.1")
+    assert list_trash(space)[0].title == "robot.v2.1"
+    assert undelete(space, id).name == "robot.v2.1.safetensors"
+
+
+def test_a_folder_has_no_ending(space: Workspace) -> None:
+    assert [new_set(space, "mug v1.5").name for _ in "ab"] == ["mug v1.5", "mug v1.5-2"]
+    delete_set(space, "mug v1.5")
+    assert list_trash(space)[0].title == "mug v1.5"
+
+
 @pytest.mark.parametrize("to", ["studio", "kohya"])
 def test_a_half_is_exported_alone(space: Workspace, to: str) -> None:
     kept(space, "halves", an_adapter(1, layers=(CONTENT, STYLE)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,6 +383,16 @@ def test_converted_adapters_are_read_back(run: Run, adapter: Path, tool: str, ke
         weight = torch.zeros(delta.shape)
         assert torch.allclose(delta.dense(weight), after.deltas[name].dense(weight), atol=1e-7)
     assert run("convert", adapter, "--to", tool, "--out", out).code == 2  # never over a file
+
+
+def test_what_is_converted_keeps_the_dots_of_its_name(run: Run, adapter: Path) -> None:
+    Path("robot.v2").mkdir()
+    shutil.copy(adapter, "robot.v2.safetensors")
+    shutil.copy(adapter, "robot.v2/pytorch_lora_weights.safetensors")
+    assert run("convert", "robot.v2.safetensors", "--to", "kohya").code == 0
+    assert Path("robot.v2-kohya.safetensors").is_file()
+    assert run("convert", "robot.v2", "--to", "lycoris").code == 0  # a folder as diffusers has it
+    assert Path("robot.v2-lycoris.safetensors").is_file()
 
 
 WRONG = {

@@ -11,7 +11,7 @@ from studio.adapter import Adapter
 from studio.errors import BadInput
 from studio.jobs import get_job
 from studio.shot import Shot
-from studio.workspace import AdapterFile, Workspace, get_adapter, open_workspace
+from studio.workspace import AdapterFile, Workspace, get_adapter, keep_adapter, open_workspace
 from tests.compose.conftest import small
 from ui._queue import queue_pictures
 from ui._roll import keep_roll, kept_roll, roll_of
@@ -84,6 +84,15 @@ def test_settings_become_a_shot_of_files_and_come_back(space: Workspace) -> None
     assert isinstance(queued, list) and isinstance(queued[0], dict)
     again, amiss = settings_of(space, recipe_of_queued(queued[0]))
     assert amiss == [] and shot_of(space, again) == shot
+
+
+def test_a_recipes_adapter_is_the_one_of_its_whole_name(space: Workspace) -> None:
+    bolt = get_adapter(space, "bolt")
+    keep_adapter(space, bolt.path, name="wash.v2")  # beside one that is called wash
+    told = {"name": "wash.v2", "strength": 1.0}
+    for entry in (told, told | {"path": "/elsewhere/wash.v2.safetensors"}):
+        settings, amiss = settings_of(space, recipe_of(space, Settings()) | {"adapters": [entry]})
+        assert (settings.picked, amiss) == ((Picked("wash.v2"),), [])
 
 
 def test_a_recipe_says_what_of_it_is_not_here(space: Workspace, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Whatever a file or a person said is text here, never markup.
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from time import localtime, strftime
 
 from studio.describe import JSON
@@ -77,11 +76,11 @@ def facts_table(facts: Mapping[str, object]) -> str:
 def trash_rows(trash: Sequence[Deleted]) -> str:
     """What can be brought back, each with a button that says its id."""
     return "".join(
-        f'<div class="entry"><span><b>{escape(Path(one.name).stem)}</b> '
+        f'<div class="entry"><span><b>{escape(one.title)}</b> '
         f"<small>{WHAT.get(one.place.partition('/')[0], 'file')}, {size(one.bytes)}, deleted "
         f"{_when(one.when)}</small></span>"
         f'<button type="button" class="small" data-name="{escape(one.id)}" '
-        f'aria-label="Restore {escape(one.name)}">Restore</button></div>'
+        f'aria-label="Restore {escape(one.title)}">Restore</button></div>'
         for one in trash
     )
 

@@ -16,6 +16,7 @@ from studio.workspace import (
     list_adapters,
     list_bases,
     rename_adapter,
+    title_of,
 )
 from ui.web._calls import Facts, sent, unlinked, uploaded
 from ui.web._shelve import bring_back, give, take_in
@@ -87,7 +88,7 @@ def library_calls(space: Workspace) -> list[Callable]:
         Parameters:
             id: what deleting it answered
         """
-        return bring_back(space, id).stem
+        return title_of(bring_back(space, id))
 
     def list_bases_() -> list[Facts]:
         """The bases to choose from, by source."""

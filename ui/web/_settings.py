@@ -23,6 +23,7 @@ __all__ = [
     "WHOLE",
     "Picked",
     "Settings",
+    "library_name",
     "misfit",
     "recipe_of",
     "recipe_of_queued",
@@ -218,13 +219,14 @@ def _picked(space: Workspace, entries: list[object], amiss: list[str]) -> tuple[
         if not isinstance(entry, dict):
             continue
         told = _value(entry, "name", str, "")
-        path = Path(_value(entry, "path", str, "") or told)
+        path = _value(entry, "path", str, "")
         half = _value(entry, "half", str, WHOLE)
         # A half is named after itself.
         told = told.removesuffix(f" {half}")
-        name = next((n for n in (path.stem, told) if n in library), None)
+        called = library_name(path) if path else told
+        name = next((n for n in (called, told) if n in library), None)
         if name is None:
-            amiss.append(f"Its adapter {told or path.stem} is not in the library: import it there.")
+            amiss.append(f"Its adapter {told or called} is not in the library: import it there.")
             continue
         sha256 = entry.get("sha256")
         if isinstance(sha256, str) and sha256 and picture_sha256(library[name].path) != sha256:
@@ -234,6 +236,11 @@ def _picked(space: Workspace, entries: list[object], amiss: list[str]) -> tuple[
     if len(found) > MOST:
         amiss.append(f"It mixes {len(found)} adapters, and here are places for {MOST}.")
     return tuple(found[:MOST])
+
+
+def library_name(path: str) -> str:
+    """What an adapter's file is called in the library; the dot of `robot.v2` begins no ending."""
+    return Path(path).name.removesuffix(".safetensors")
 
 
 def _start(space: Workspace, entry: Mapping[str, object], amiss: list[str]) -> str | None:

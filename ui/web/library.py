@@ -20,6 +20,7 @@ from studio.workspace import (
     list_bases,
     list_trash,
     rename_adapter,
+    title_of,
 )
 from ui.web._cards import base_rows, cards, details, fitting, lines, trash_rows
 from ui.web._download import TAKE, address
@@ -171,8 +172,8 @@ def _wire_changes(
 
     def fetch(deleted: str, chosen: str) -> tuple:
         found = bring_back(space, deleted)
-        back = found.stem if found.parent == space.adapters else chosen
-        return back, "", lines([f"{found.stem} is back"])
+        title = title_of(found)
+        return title if found.parent == space.adapters else chosen, "", lines([f"{title} is back"])
 
     def fetch_one(chosen: str, event: gr.EventData) -> tuple:
         return fetch(str(event.name), chosen)
