@@ -93,6 +93,12 @@ def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
 def test_what_is_no_number_is_named() -> None:
     with pytest.raises(BadInput, match="seeds: 'many' is not"):
         manifest_of(Grid("a", seeds="many"))
+
+
+def test_every_digit_of_a_seed_is_kept(space: Workspace) -> None:
+    seeds = (2**53 + 1, 2**63 - 1)
+    shots = shots_of(space, manifest_of(Grid("a", seeds=f"{seeds[0]}, {seeds[1]}")))
+    assert tuple(shot.seed for shot in shots) == seeds
     with pytest.raises(BadInput, match="strengths: '1, many' is not"):
         manifest_of(Grid("a", adapters=["robot"], strengths="1, many"))
     assert manifest_of(Grid(" \n ")) == ""

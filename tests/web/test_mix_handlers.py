@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 from PIL import Image, PngImagePlugin
 
+from studio.errors import BadInput
 from studio.jobs import list_jobs
 from studio.lanes import claim_job, finish_job, report_job
 from studio.workspace import Workspace, next_picture, open_workspace
@@ -115,10 +116,30 @@ def test_a_first_picture_and_every_change_but_the_same_twice(tab: Tab) -> None:
 def test_draw_takes_a_new_seed_unless_it_is_kept(tab: Tab) -> None:
     tab.act("draw")
     seed = _shots(tab)[0]["seed"]
-    assert seed == tab.now[tab.parts.seed] != 0
+    assert str(seed) == tab.now[tab.parts.seed] != "0"
     tab.now[tab.parts.lock] = True
     tab.act("draw")
     assert _shots(tab)[0]["seed"] == seed and len(list_jobs(tab.space)) == 2
+
+
+def test_every_digit_of_a_seed_is_kept(tab: Tab, tmp_path: Path) -> None:
+    largest = 2**63 - 1  # a browser's own numbers are exact up to 2^53
+    sent = PngImagePlugin.PngInfo()
+    sent.add_text("studio", RECIPE.replace("5", str(largest), 1))
+    Image.new("RGB", (8, 8)).save(tmp_path / "sent.png", pnginfo=sent)
+    tab.now[tab.parts.dropped] = str(tmp_path / "sent.png")
+    tab.act("open_file")
+    tab.now[tab.parts.lock] = True
+    tab.act("draw")
+    assert _shots(tab)[0]["seed"] == largest
+    assert tab.now[tab.parts.seed] == str(largest)
+    tab.now[tab.parts.seed] = ""
+    tab.act("change")
+    assert _shots(tab)[0]["seed"] == 0
+    for typed, said in (("two", "seed: 'two' is not a whole number"), ("-1", "from 0")):
+        tab.now[tab.parts.seed] = typed
+        with pytest.raises(BadInput, match=said):
+            tab.act("draw")
 
 
 def test_a_picture_forms_is_opened_deleted_and_brought_back(tab: Tab) -> None:

@@ -233,7 +233,7 @@ def test_methods_beside_each_other_are_called_by_their_names(space: Workspace) -
         (("nothing", ""), ("nothing", ""), "varies something"),
         (("steps", "1"), ("steps", "2"), "the same thing"),
         (("steps", ""), ("nothing", ""), "give its values"),
-        (("steps", "many"), ("nothing", ""), "no number"),
+        (("steps", "many"), ("nothing", ""), "not a whole number"),
         (("method", "blend"), ("nothing", ""), "no method 'blend'"),
         (("strength 5", "1"), ("nothing", ""), "no such adapter"),
         (("prompt words", "cat, dog"), ("nothing", ""), "does not say it"),

@@ -13,7 +13,7 @@ import compose
 from studio.errors import BadInput
 from studio.shot import SCHEDULERS
 from ui._form import Form, fields_of
-from ui.web._fields import values
+from ui.web._fields import values, whole_number
 from ui.web._settings import Picked, Settings
 
 __all__ = ["MOST_CELLS", "NOTHING", "Table", "axes", "every_method", "grid", "suggested", "table"]
@@ -162,7 +162,7 @@ def _put(axis: str, word: str, first: str) -> Callable[[Settings], Settings]:
     if axis.startswith(OPTION):
         return lambda settings: _with_option(settings, axis.removeprefix(OPTION), word)
     if axis in ("steps", "seed"):
-        whole = int(_number(axis, word))
+        whole = whole_number(axis, word)
         return lambda settings: replace(settings, **{axis: whole})
     number = _number(axis, word)
     return lambda settings: replace(settings, **{axis: number})

@@ -13,7 +13,7 @@ from gradio.components import Component
 from studio.errors import BadInput
 from ui._form import Field, Form, fields_of
 
-__all__ = ["filled", "values", "widgets"]
+__all__ = ["filled", "values", "whole_number", "widgets"]
 
 
 def widgets(form: Form) -> dict[str, Component]:
@@ -38,6 +38,14 @@ def values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
 def filled(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the widgets show for these values of the fields; empty where a default holds."""
     return {field.name: _shown(field, form, given) for field in fields_of(form)}
+
+
+def whole_number(name: str, typed: str) -> int:
+    """What was typed, of however many digits; BadInput naming it for what is no whole number."""
+    try:
+        return int(typed)
+    except ValueError:
+        raise BadInput(f"{name}: {typed.strip()!r} is not a whole number") from None
 
 
 def _widget(field: Field, form: Form) -> Component:

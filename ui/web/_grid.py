@@ -15,6 +15,7 @@ from studio.errors import BadInput
 from studio.halves import HALVES
 from studio.shot import Shot
 from ui._names import file_and_strength
+from ui.web._fields import whole_number
 from ui.web._settings import library_name
 
 __all__ = ["ALONE", "NONE", "TOGETHER", "Grid", "grid_of", "manifest_of"]
@@ -96,7 +97,7 @@ def _called(entry: Mapping[str, object]) -> str:
 def _seeds(typed: str) -> object:
     if ".." in typed:
         return typed.strip()
-    return [int(number) for number in _numbers("seeds", typed)] or [0]
+    return [whole_number("seeds", word) for word in typed.replace(",", " ").split()] or [0]
 
 
 def _mixes(grid: Grid) -> list[list[str]]:

@@ -11,7 +11,7 @@ import compose
 from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui._form import Form
 from ui._loading import Loading
-from ui.web._fields import filled, values
+from ui.web._fields import filled, values, whole_number
 from ui.web._frames import cards, row
 from ui.web._settings import OURS, WHOLE, Picked, Settings, misfit
 
@@ -88,7 +88,7 @@ class Parts:
     options: dict[str, dict[str, Component]]
     steps: gr.Slider
     guidance: gr.Slider
-    seed: gr.Number
+    seed: gr.Textbox
     lock: gr.Checkbox
     base: gr.Dropdown
     scheduler: gr.Dropdown
@@ -179,7 +179,7 @@ def settings_in(parts: Parts, given: Given) -> Settings:
         prompt=given[parts.prompt] or "",
         negative=given[parts.negative] or "",
         base=given[parts.base],
-        seed=int(given[parts.seed] or 0),
+        seed=whole_number("seed", given[parts.seed] or "0"),
         steps=int(given[parts.steps]),
         guidance=float(given[parts.guidance]),
         width=size.get("width"),
@@ -205,7 +205,7 @@ def fill(parts: Parts, space: Workspace, settings: Settings) -> Update:
         parts.prompt: settings.prompt,
         parts.negative: settings.negative,
         parts.base: settings.base,
-        parts.seed: settings.seed,
+        parts.seed: str(settings.seed),
         parts.steps: gr.update(value=steps, maximum=max(100, steps)),
         parts.guidance: gr.update(
             value=guidance, minimum=min(1, guidance), maximum=max(15, guidance)

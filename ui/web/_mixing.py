@@ -75,7 +75,7 @@ class Mixing:
         settings = self._settings(given)
         if not given[self.parts.lock]:
             settings = replace(settings, seed=secrets.randbelow(2**31))
-        return self._queue(given, [settings]) | {self.parts.seed: settings.seed}
+        return self._queue(given, [settings]) | {self.parts.seed: str(settings.seed)}
 
     def change(self, given: Given) -> Update:
         """After any change: what depends on it, and a picture if one is drawn of every change."""

@@ -12,6 +12,7 @@ from studio.jobs import Job, get_job, stop_job
 from studio.workspace import Workspace, get_picture
 from ui.web import _checkpoints, _run_view
 from ui.web._download import address
+from ui.web._fields import whole_number
 from ui.web._page import Page, told
 from ui.web._train_runs import Runs
 
@@ -118,15 +119,13 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
     def draw(
         chosen: int, steps: list[int], strengths: str, prompt: str, seed: str, seen: Drawn
     ) -> Drawn:
-        if not seed.strip().isdecimal():
-            raise BadInput(f"a seed is a whole number, not {seed!r}")
         _checkpoints.draw_grid(
             space,
             get_job(space, chosen),
             steps=steps,
             strengths=_checkpoints.strengths_of(strengths),
             prompt=prompt,
-            seed=int(seed),
+            seed=whole_number("seed", seed),
         )
         return replace(seen, grid=None)
 

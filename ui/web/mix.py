@@ -143,9 +143,10 @@ def _picture(page: Page) -> dict[str, object]:
             info="How strictly the prompt is followed",
         )  # fmt: skip
     with gr.Row(equal_height=True):
-        seed = gr.Number(
-            PLAIN.seed, label="Seed", info="Of the noise that it begins as", precision=0,
-            minimum=0, scale=2, min_width=120,
+        # No gr.Number: a browser's numbers have 53 bits, a seed has up to 63.
+        seed = gr.Textbox(
+            str(PLAIN.seed), label="Seed", info="Of the noise that it begins as", max_lines=1,
+            scale=2, min_width=120,
         )  # fmt: skip
         lock = gr.Checkbox(
             False, label="Keep the seed", info="Else Draw takes a new one", scale=2, min_width=120
