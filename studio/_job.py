@@ -23,7 +23,8 @@ class Job:
     title: what to call it on a page. run: the folder of a training, by its name in runs/.
     stopping: it was asked to stop and has not yet. phase: what is being done, in a few words.
     step, total: of a training's or a picture's steps, or of the pictures where there are several.
-    loss: smoothed. seconds: what the steps took. results: adapters by name, pictures by id.
+    loss: smoothed. seconds: what the steps took. results: adapters by name, pictures by id, in the
+    order of a batch's shots, with "" in the place of one that could not be drawn.
     error, advice: why it failed, and what may help, as sentences.
     """
 
@@ -46,6 +47,11 @@ class Job:
     queued: float
     started: float | None
     finished: float | None
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The results that there are."""
+        return tuple(filter(None, self.results))
 
     @property
     def left(self) -> float | None:

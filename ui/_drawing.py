@@ -1,19 +1,23 @@
 """Queued pictures, drawn by a worker; one that is forming can be looked at."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL.Image import Image
 from torch import Tensor
 
 import compose
+from studio.base import Base
 from studio.errors import BadInput
 from studio.files import replacing
 from studio.jobs import Job, State
 from studio.lanes import report_job
-from studio.shot import save_picture
+from studio.memory import is_memory
+from studio.shot import Shot, save_picture
 from studio.workspace import next_picture
+from ui._lack import advice, lack
 from ui._queue import Drawing
 from ui._roll import keep_roll, roll_of
 from ui._shift import Account, Shift
@@ -22,54 +26,105 @@ __all__ = ["draw"]
 
 LIVE = 512  # pixels of the longer side, of a picture that is forming
 LIVE_EVERY = 0.15  # seconds
+NAMED = 20  # shots of a batch that could not be drawn
+LONGEST = 60  # letters of a prompt
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """A shot of a batch that cannot be drawn, and why. lacked: it wanted more memory."""
+
+    reason: str
+    lacked: bool = False
 
 
 def draw(shift: Shift, job: Job, *, between: Callable[[float], None] | None = None) -> State:
     """Draw the pictures that are not drawn yet; how it ended.
 
+    Of a batch, what cannot be drawn is left out, and named in a BadInput once the others are.
     between: called after each picture, if there are more, with the seconds that it took.
     """
     drawing = Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
-    made, wanted = list(job.results), len(drawing.shots)
-    account = Account(shift, job, step=len(made), total=wanted, seconds=job.seconds)
-    while len(made) < wanted:
+    results, wanted = list(job.results), len(drawing.shots)
+    missing = [n for n in range(wanted) if n >= len(results) or not results[n]]
+    account = Account(shift, job, step=wanted - len(missing), total=wanted, seconds=job.seconds)
+    left_out: dict[int, str] = {}
+    for tried, number in enumerate(missing, start=account.step + 1):
         begun = time.monotonic()
-        picture = _draw_one(account, drawing, len(made))
-        if not isinstance(picture, Path):
+        picture = _draw_one(account, drawing, number)
+        if isinstance(picture, str):
             return picture
-        made.append(f"{picture.parent.name}/{picture.name}")
-        report_job(shift.space, job.id, results=made)
+        if isinstance(picture, _LeftOut):
+            left_out[number] = picture.reason
+            if picture.lacked:
+                shift.desk.clear()
+        results[number : number + 1] = [_id(picture)]
+        report_job(shift.space, job.id, results=results)
         spent = time.monotonic() - begun
         if wanted > 1:
-            account.step, account.seconds = len(made), account.seconds + spent
-        if between and len(made) < wanted:
+            account.step, account.seconds = tried, account.seconds + spent
+        if between and tried < wanted:
             between(spent)
     if job.kind == "render" and wanted == 1:
         _keep_roll(shift, drawing)
     account.write(at_once=True)
+    if left_out:
+        raise BadInput(_told(drawing, left_out))
     return "done"
 
 
-def _draw_one(account: Account, drawing: Drawing, number: int) -> Path | State:
-    """Draw one of the shots into the history; where it lies, or how the job is to end instead."""
-    shift, several = account.shift, len(drawing.shots) > 1
+def _draw_one(account: Account, drawing: Drawing, number: int) -> Path | State | _LeftOut:
+    """Draw one of the shots into the history; where it lies, or how the job is to end instead.
+
+    A base that cannot be opened, or a history that cannot be written, is no affair of one shot.
+    """
     account.phase = "opening the base"
     if ended := account.write(at_once=True):
         return ended
+    several = len(drawing.shots) > 1
+    may_be_left_out = several and account.job.kind == "batch"
     shot = drawing.shot(number)
+    base = account.shift.desk.base(shot.base, drawing.loading)
     try:
-        base = shift.desk.base(shot.base, drawing.loading)
-        shot = shift.desk.settled(shot, base)
-        account.phase = "waiting for its turn"
-        account.write(at_once=True)
-        with shift.turn.for_picture():
-            latents = _denoise(account, compose.denoise(base, shot), number if several else None)
-            if isinstance(latents, str):
-                return latents
-            picture = compose.develop(base, shot, latents)
+        shot = account.shift.desk.settled(shot, base)
+        picture = _develop(account, shot, base, number if several else None)
     except BadInput as error:
+        if may_be_left_out:
+            return _LeftOut(str(error))
         raise BadInput(f"picture {number + 1}: {error}" if several else str(error)) from error
-    return save_picture(picture, next_picture(shift.space, shot.prompt), shot, base)
+    except (MemoryError, RuntimeError) as error:
+        if may_be_left_out and is_memory(error):
+            return _LeftOut(f"{lack(error)}; {advice(account.job)}", lacked=True)
+        raise
+    if isinstance(picture, str):
+        return picture
+    return save_picture(picture, next_picture(account.shift.space, shot.prompt), shot, base)
+
+
+def _develop(account: Account, shot: Shot, base: Base, number: int | None) -> Image | State:
+    """The picture of a settled shot. number: of the shot, where there are several."""
+    account.phase = "waiting for its turn"
+    account.write(at_once=True)
+    with account.shift.turn.for_picture():
+        latents = _denoise(account, compose.denoise(base, shot), number)
+        return latents if isinstance(latents, str) else compose.develop(base, shot, latents)
+
+
+def _id(picture: Path | _LeftOut) -> str:
+    """What the history calls it; "" keeps the place of a shot that was left out."""
+    return "" if isinstance(picture, _LeftOut) else f"{picture.parent.name}/{picture.name}"
+
+
+def _told(drawing: Drawing, left_out: Mapping[int, str]) -> str:
+    """Which shots were left out and why, a line each, of many the first."""
+    lines = [f"{len(left_out)} of {len(drawing.shots)} pictures could not be drawn:"]
+    for number, reason in list(left_out.items())[:NAMED]:
+        shot = drawing.shots[number]
+        called = f"picture {number + 1} ({shot['prompt'][:LONGEST]}, seed {shot['seed']})"
+        lines.append(f"{called}: {reason}")
+    if len(left_out) > NAMED:
+        lines.append(f"and {len(left_out) - NAMED} more")
+    return "\n".join(lines)
 
 
 def _keep_roll(shift: Shift, drawing: Drawing) -> None:

@@ -75,7 +75,7 @@ def show_job(space: Workspace, id: int, *, as_json: bool) -> None:
         return
     arguments = facts.pop("arguments")
     assert isinstance(arguments, dict)
-    facts["results"] = ", ".join(job.results)
+    facts["results"] = ", ".join(job.made)
     for when in ("created", "queued", "started", "finished"):
         moment = getattr(job, when)
         facts[when] = moment and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
@@ -116,7 +116,7 @@ def _said(job: Job) -> str:
 
 def _progress(job: Job) -> str:
     if job.state == "done":
-        return ", ".join(job.results[:3]) + (", ..." if len(job.results) > 3 else "")
+        return ", ".join(job.made[:3]) + (", ..." if len(job.made) > 3 else "")
     if not job.total:
         return ""
     loss = f", loss {job.loss:.4f}" if job.loss is not None else ""

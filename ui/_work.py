@@ -7,7 +7,8 @@ between two pictures of a batch that has begun; and while a training runs, a bat
 of the time.
 
 A job that cannot be done has failed, with a sentence, and the worker goes on to the next; so it is
-with one that wants more memory than there is. After any other error the job has failed too, and
+with one that wants more memory than there is. Of a batch the shots that can be drawn are drawn
+before it has failed by those that cannot. After any other error the job has failed too, and
 the worker ends with it: who started it (ui/_workers.py) starts another, since nobody knows what
 state such an error leaves a process in.
 """
@@ -24,6 +25,7 @@ from studio.memory import is_memory
 from studio.workspace import Workspace
 from ui import _drawing, _training
 from ui._desk import Desk
+from ui._lack import advice, lack
 from ui._queue import Drawing
 from ui._screen import remark
 from ui._shift import Shift
@@ -73,7 +75,7 @@ def _do(shift: Shift, job: Job) -> None:
     remark(f"Job {job.id}: {job.kind}, {job.title}")
     begun = time.monotonic()
     try:
-        state, error, advice = _attempt(shift, job)
+        state, error, helpful = _attempt(shift, job)
     except KeyboardInterrupt:
         raise  # told to end at once: the next worker finds the job
     except BaseException as fault:
@@ -84,7 +86,7 @@ def _do(shift: Shift, job: Job) -> None:
     if state == "queued":
         requeue_job(shift.space, job.id)
     else:
-        finish_job(shift.space, job.id, state, error=error, advice=advice)
+        finish_job(shift.space, job.id, state, error=error, advice=helpful)
     remark(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
 
 
@@ -97,9 +99,9 @@ def _attempt(shift: Shift, job: Job) -> tuple[State, str, str]:
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
             raise
-        said = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
+        said = lack(error)
     shift.desk.clear()  # here the error is gone, and no longer holds what it was about
-    return "failed", said.rstrip(": "), _advice(job)
+    return "failed", said, advice(job)
 
 
 def _state(shift: Shift, job: Job) -> State:
@@ -134,19 +136,3 @@ def _warm(shift: Shift) -> None:
             shift.desk.base(drawing.shots[0]["base"], drawing.loading)
         else:
             shift.desk.base("sketch", {})
-
-
-def _advice(job: Job) -> str:
-    """What would take less memory, of what this job did not do already."""
-    loading = job.arguments["loading"]
-    assert isinstance(loading, dict)
-    if job.kind != "train":
-        ways = ["a smaller width and height"]
-        ways += [option for option in ("vae_tiling", "offload") if not loading.get(option)]
-        return f"draw it again with {', '.join(ways)}"
-    recipe = job.arguments["recipe"]
-    assert isinstance(recipe, dict)
-    ways = ["a smaller batch with more accumulation", "a smaller size", "a lower rank"]
-    ways += [] if recipe.get("checkpointing") else ["checkpointing"]
-    ways += [] if recipe.get("precision") == "bf16" else ["the precision bf16"]
-    return f"train with {', '.join(ways)}"

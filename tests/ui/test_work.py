@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -364,19 +365,48 @@ def test_a_batch_gives_way_to_a_picture_that_somebody_waits_for(
     assert {get_job(space, job.id).state for job in (batch, *asked)} == {"done"}
 
 
-def test_a_wrong_picture_of_a_batch_is_named(space: Workspace, sd1_folder: Path) -> None:
-    shots = [a_shot(sd1_folder), a_shot(sd1_folder, width=63)]
+def test_what_a_batch_cannot_draw_is_named_and_the_others_are_drawn(
+    space: Workspace, training: Job, sd1_folder: Path
+) -> None:
+    later = space.adapters / "later.safetensors"
+    wrong = a_shot(sd1_folder, seed=1, adapters=((str(later), 1.0),))
+    shots = [a_shot(sd1_folder), wrong, a_shot(sd1_folder, seed=2), a_shot(sd1_folder, width=63)]
     job = queue_pictures(space, shots, kind="batch")
     work_off(space, "render")
     failed = get_job(space, job.id)
-    assert failed.state == "failed" and failed.error.startswith("picture 2: width: 63")
-    assert len(failed.results) == 1
+    assert (failed.state, failed.step, failed.total) == ("failed", 4, 4)
+    first, second, third = failed.error.splitlines()
+    assert first == "2 of 4 pictures could not be drawn:"
+    assert second.startswith("picture 2 (a red robot, seed 1): there is no adapter")
+    assert third.startswith("picture 4 (a red robot, seed 0): width: 63")
+    assert [bool(id) for id in failed.results] == [True, False, True, False]
+    assert len(list_pictures(space)) == 2
+
+    # It goes on with what is missing, once that can be drawn.
+    work_off(space, "train")
+    shutil.copy(adapter_place(space, "sks robot"), later)
+    resume_job(space, job.id)
+    work_off(space, "render")
+    failed = get_job(space, job.id)
+    assert failed.error.splitlines()[0] == "1 of 4 pictures could not be drawn:"
+    seeds = [read_recipe(get_picture(space, id).path)["seed"] for id in failed.made]
+    assert seeds == [0, 1, 2] and len(list_pictures(space)) == 3
+
+
+def test_a_base_that_is_not_there_fails_the_whole_batch(space: Workspace, tmp_path: Path) -> None:
+    shots = [a_shot(tmp_path / "nothing", seed=seed) for seed in range(2)]
+    job = queue_pictures(space, shots, kind="batch")
+    work_off(space, "render")
+    failed = get_job(space, job.id)
+    assert (failed.state, failed.results) == ("failed", ()) and "nothing" in failed.error
 
 
 def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_folder: Path) -> None:
     """In a process that is allowed little more memory than it has, so that the error is real."""
     large = queue_pictures(space, [a_shot(sd1_folder, width=1024, height=1024, steps=1)])
     small = queue_pictures(space, [a_shot(sd1_folder)])
+    mixed = [a_shot(sd1_folder, width=1024, height=1024, steps=1), a_shot(sd1_folder, seed=1)]
+    batch = queue_pictures(space, mixed, kind="batch")
 
     def poor() -> None:
         with open("/proc/self/statm") as file:
@@ -393,6 +423,9 @@ def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_fold
     assert failed.state == "failed" and failed.error.startswith("there was not enough memory")
     assert "smaller width and height" in failed.advice
     assert get_job(space, small.id).state == "done"
+    of_two = get_job(space, batch.id)
+    assert "picture 1 (a red robot, seed 0): there was not enough memory" in of_two.error
+    assert "smaller width and height" in of_two.error and [*map(bool, of_two.results)] == [0, 1]
 
 
 def test_the_desk_keeps_what_is_asked_for_again(

@@ -8,17 +8,20 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 import compose
 from studio.errors import BadInput
-from studio.jobs import Job, list_jobs, stop_job
+from studio.jobs import Job, get_job, list_jobs, stop_job
+from studio.lanes import claim_job, finish_job, report_job
 from studio.shot import Shot
-from studio.workspace import Workspace, keep_adapter, open_workspace
+from studio.workspace import Workspace, keep_adapter, next_picture, open_workspace
 from tests.web.conftest import Server, open_tab
 from tests.web.test_library import an_adapter
 from ui._queue import queue_pictures
 from ui.web import _batch_list
+from ui.web._batches import batch_rows, pictures, progress, zipped
 from ui.web._cost import evaluations
 from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web._manifests import shots_of
@@ -133,6 +136,29 @@ def test_what_happens_while_batches_are_read_is_shown_next(
     first, second = show(job.id, None), show(job.id, None)
     assert "waits" in first[0] and "stopped" in second[0]
     assert first[-1] != second[-1]  # by which the page knows that there is news
+
+
+def test_shots_that_could_not_be_drawn_are_told_of(space: Workspace) -> None:
+    shots = [Shot("a robot", seed=seed) for seed in range(3)]
+    job = queue_pictures(space, shots, kind="batch")
+    claim_job(space, ("batch",))
+    place = next_picture(space, "a robot")
+    Image.new("RGB", (8, 8)).save(place)
+    made = f"{place.parent.name}/{place.name}"
+    report_job(space, job.id, results=[made, "", made], step=3, total=3)
+    said = "1 of 3 pictures could not be drawn:\npicture 2 (a <robot>, seed 1): too large"
+    finish_job(space, job.id, "failed", error=said)
+    job = get_job(space, job.id)
+    assert "failed, 2 of 3, 1 could not be drawn" in batch_rows([job], chosen=None)
+    told = progress(job)
+    assert told.count('class="problem"') == 2 and "(a &lt;robot&gt;, seed 1): too large" in told
+    assert re.findall('alt=.([^"]*)', pictures(space, job)) == [
+        "a robot, seed 0",
+        "a robot, seed 2",
+    ]
+    with ZipFile(zipped(space, job)) as archive:
+        lines = archive.read("results.jsonl").decode().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [0, 2]
 
 
 def test_a_batch_is_checked_made_looked_at_and_taken_away(

@@ -128,7 +128,7 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
             gr.Row(visible=True),
             gr.Button(visible=not ended, interactive=not job.stopping),
             gr.Button(visible=job.state in ("failed", "stopped")),
-            gr.Button(visible=bool(job.results)),
+            gr.Button(visible=bool(job.made)),
             gr.Button(visible=ended),
             undo,
             state,

@@ -45,7 +45,7 @@ def progress(job: Job) -> str:
         said += f" · {job.phase}"
     if job.left is not None:
         said += f" · about {duration(job.left)} left"
-    why = f'<p class="problem">{escape(job.error)}</p>' if job.error else ""
+    why = "".join(f'<p class="problem">{escape(line)}</p>' for line in job.error.splitlines())
     why += f"<p>{escape(job.advice)}</p>" if job.advice else ""
     return (
         f'<div class="batch"><b>{escape(job.title)}</b>'
@@ -59,7 +59,7 @@ def pictures(space: Workspace, job: Job) -> str:
     """The latest pictures of a batch, in their order, each a link to the whole one."""
     cells = [
         cell
-        for number, id in list(enumerate(job.results))[-SHOWN:]
+        for number, id in [one for one in enumerate(job.results) if one[1]][-SHOWN:]
         if (cell := _cell(space, id, shot=_told(job, number)))
     ]
     if not cells:
@@ -75,7 +75,7 @@ def shots_in(job: Job) -> list[Shot]:
 
 def zipped(space: Workspace, job: Job) -> Path:
     """What a batch has made, as a zip to take away: pictures, results.jsonl and contact sheets."""
-    if not job.results:
+    if not job.made:
         raise BadInput("this batch has made no picture yet")
     return hand_out(space, f"batch-{job.id}.zip", lambda place: _zip(space, job, place))
 
@@ -86,6 +86,8 @@ def _zip(space: Workspace, job: Job, place: Path) -> None:
     with TemporaryDirectory(dir=space.cache) as scratch, ZipFile(place, "w") as archive:
         folder = Path(scratch)
         for number, (shot, id) in enumerate(zip(shots, job.results, strict=False), start=1):
+            if not id:
+                continue
             try:
                 file = get_picture(space, id).path
             except BadInput:
@@ -129,7 +131,9 @@ def _cell(space: Workspace, id: str, *, shot: str) -> str:
 
 
 def _state(job: Job) -> str:
-    made = f"{len(job.results)} of {job.total or len(cast(list, job.arguments['shots']))}"
+    made = f"{len(job.made)} of {job.total or len(cast(list, job.arguments['shots']))}"
+    if left_out := len(job.results) - len(job.made):
+        made += f", {left_out} could not be drawn"
     if job.state == "queued":
         return f"waits, {made}"
     if job.state == "running":

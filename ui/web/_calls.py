@@ -40,7 +40,7 @@ def pictures_in(space: Workspace, job: Job) -> list[FileData]:
     """The pictures of a job that has made some."""
     if job.kind == "train":
         return []
-    return [sent(get_picture(space, id).path) for id in job.results]
+    return [sent(get_picture(space, id).path) for id in job.made]
 
 
 def waited(space: Workspace, id: int, *, seconds: float = 3600.0, failing: bool = True) -> Job:

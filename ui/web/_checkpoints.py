@@ -168,7 +168,7 @@ def _step(grid: Job, number: int) -> int:
 
 
 def _result(grid: Job, number: int) -> str | None:
-    return grid.results[number] if number < len(grid.results) else None
+    return (grid.results[number] or None) if number < len(grid.results) else None
 
 
 def _is_there(space: Workspace, picture: str) -> bool:

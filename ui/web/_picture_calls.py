@@ -154,6 +154,9 @@ def picture_calls(space: Workspace) -> list[Callable]:
     def batch(manifest: str, form: str = "toml") -> Facts:
         """Queue the pictures of a manifest; answers with the job.
 
+        Its results are in the manifest's order, "" standing for a picture that could not be drawn:
+        the job has failed then, its error naming each, and the others are made.
+
         Parameters:
             manifest: its text; adapters are called as in the library
             form: toml, jsonl or csv

@@ -136,7 +136,7 @@ def standing(space: Workspace, job: Job) -> str:
 
 def progress_mark(job: Job) -> str:
     """The same without its forming picture, for pages that do not show that."""
-    facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.results)
+    facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.made)
     return " ".join(map(str, facts))
 
 

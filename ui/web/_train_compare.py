@@ -188,7 +188,7 @@ def _look(space: Workspace, chosen: int | None, ticked: list[int], seen: Drawn) 
         job.id,
         tuple(sorted(there)),
         grid.id if grid else None,
-        len(grid.results) if grid else 0,
+        len(grid.made) if grid else 0,
         grid.state if grid else "",
     )
     if now == seen:
@@ -232,7 +232,7 @@ def _said(grid: Job) -> str:
     if grid.state == "failed":
         return f'<p class="problem" role="alert">{escape(grid.error)}. {escape(grid.advice)}</p>'
     if grid.state in OPEN:
-        return f'<p class="quiet">{len(grid.results)} of {len(_checkpoints.cells(grid))} drawn</p>'
+        return f'<p class="quiet">{len(grid.made)} of {len(_checkpoints.cells(grid))} drawn</p>'
     return '<p class="quiet">Choose one to see it large, keep it or mix with it.</p>'
 
 
