@@ -25,8 +25,11 @@ from studio.delta import Layer
 __all__ = ["Factors", "Fitting", "Stretch", "Worn", "fit"]
 
 # Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
-# the faster way: between 15 and 40 by layer, measured on a CPU.
-FOLDING = 25
+# the faster way, of a linear layer and of a convolution; measured on a CPU.
+FOLDING_LINEAR, FOLDING_CONV = 7, 25
+# Rows of a stretch, up to which a convolution with weights of their own is one with a group of
+# channels for each row; with more the stretches are gone through one by one.
+FEW = 4
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -145,7 +148,8 @@ def _forward(
     def forward(x: Tensor) -> Tensor:
         nonlocal chosen
         if chosen is None:
-            if _worth_folding(layer, thin, x) and room.take(len(rows) * layer.weight.nbytes):
+            wanted = _copies(layer, rows) * layer.weight.nbytes
+            if _worth_folding(layer, thin, x) and room.take(wanted):
                 chosen = _whole(layer, rows, thin, own_bias)
             else:
                 chosen = lambda x: low_rank(x, plain(x))  # noqa: E731
@@ -187,11 +191,17 @@ def _worth_folding(layer: Layer, thin: tuple[Tensor, Tensor], x: Tensor) -> bool
     """Whether reading a weight for each stretch is less than multiplying by narrow factors."""
     down, up = thin
     if isinstance(layer, nn.Linear):
-        places = x[..., 0].numel()
+        places, worth = x[..., 0].numel(), FOLDING_LINEAR
     else:
-        places = x[:, 0].numel() / math.prod(layer.stride)
+        places, worth = x[:, 0].numel() / math.prod(layer.stride), FOLDING_CONV
     beside = places / len(down) * (down[0].numel() + up[0].numel())
-    return beside > FOLDING * layer.weight.numel()
+    return beside > worth * layer.weight.numel()
+
+
+def _copies(layer: Layer, rows: Sequence[int]) -> int:
+    """How many weights of the rows' own `_whole` keeps of a layer."""
+    by_row = isinstance(layer, nn.Conv2d) and max(rows) <= FEW
+    return sum(rows) if by_row else len(rows)
 
 
 def _whole(
@@ -205,16 +215,42 @@ def _whole(
     own = layer.weight.detach().flatten(1).expand(len(rows), -1, -1)
     weights = torch.baddbmm(own, up, down.flatten(2))  # -> [S, out, in (kh kw)]
     bias = biases[0]
-    if isinstance(layer, nn.Linear) and len(set(rows)) == 1 and all(b is bias for b in biases):
-        wide = weights.transpose(1, 2)
-
-        def linear(x: Tensor) -> Tensor:
-            apart = x.reshape(len(rows), -1, x.shape[-1])
-            given = torch.bmm(apart, wide) if bias is None else torch.baddbmm(bias, apart, wide)
-            return given.view(*x.shape[:-1], -1)
-
-        return linear
+    if all(one is bias for one in biases):
+        if isinstance(layer, nn.Linear) and len(set(rows)) == 1:
+            return _linears(weights, bias)
+        if isinstance(layer, nn.Conv2d) and max(rows) <= FEW:
+            return _convs(layer, _of_rows(weights, rows), bias)
     return _apart(layer, rows, [one.view(layer.weight.shape) for one in weights], biases)
+
+
+def _linears(weights: Tensor, bias: Tensor | None) -> Forward:
+    """weights: [S, out, in], of stretches of equal rows."""
+    wide = weights.transpose(1, 2)
+
+    def linear(x: Tensor) -> Tensor:
+        apart = x.reshape(len(wide), -1, x.shape[-1])
+        given = torch.bmm(apart, wide) if bias is None else torch.baddbmm(bias, apart, wide)
+        return given.view(*x.shape[:-1], -1)
+
+    return linear
+
+
+def _convs(layer: nn.Conv2d, weights: Tensor, bias: Tensor | None) -> Forward:
+    """All rows at once, side by side as groups of channels. weights: [rows, out, in (kh kw)]."""
+    count, outputs = weights.shape[:2]
+    if _is_point(layer):
+        shift = weights.new_zeros(1) if bias is None else bias.detach()[:, None]
+        return lambda x: torch.baddbmm(shift, weights, x.flatten(2)).unflatten(2, x.shape[2:])
+    kernels = weights.view(count * outputs, *layer.weight.shape[1:])
+    biases = None if bias is None else bias.detach().repeat(count)
+    stride, padding = layer.stride, layer.padding
+
+    def conv(x: Tensor) -> Tensor:
+        aside = x.reshape(1, -1, *x.shape[2:])
+        given = F.conv2d(aside, kernels, biases, stride, padding, layer.dilation, groups=count)
+        return given.view(count, outputs, *given.shape[2:])
+
+    return conv
 
 
 def _beside(
@@ -225,8 +261,7 @@ def _beside(
     down: [S, rank, in(, kh, kw)], up: [S, out, rank], of each stretch.
     """
     if len(set(rows)) > 1:  # products of equal sizes are one product: one stretch for each row
-        each = torch.tensor(rows, device=down.device)
-        down, up = down.repeat_interleave(each, 0), up.repeat_interleave(each, 0)
+        down, up, rows = _of_rows(down, rows), _of_rows(up, rows), [1] * sum(rows)
     count, ranks = down.shape[:2]
     if isinstance(layer, nn.Linear):
         narrow, wide = down.transpose(1, 2), up.transpose(1, 2)
@@ -237,17 +272,36 @@ def _beside(
             return given
 
         return linear
+    wide = _of_rows(up, rows)
+    if _is_point(layer):
+        points = _of_rows(down.flatten(2), rows)
+
+        def point(x: Tensor, given: Tensor) -> Tensor:
+            given.view(*given.shape[:2], -1).baddbmm_(wide, torch.bmm(points, x.flatten(2)))
+            return given
+
+        return point
     kernels, stride, padding = down.flatten(0, 1), layer.stride, layer.padding
 
     def conv(x: Tensor, given: Tensor) -> Tensor:
-        # The stretches side by side as groups of channels: [rows, S in, h, w].
+        # The stretches side by side as groups of channels: [rows of each, S in, h, w].
         aside = x.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
         low = F.conv2d(aside, kernels, None, stride, padding, layer.dilation, groups=count)
-        low = low.view(len(aside), count, ranks, -1).transpose(0, 1)  # -> [S, rows, rank, h w]
-        high = torch.matmul(up[:, None], low)
-        return given + high.reshape(given.shape)
+        low = low.view(len(aside), count, ranks, -1).transpose(0, 1).flatten(0, 1)
+        given.view(*given.shape[:2], -1).baddbmm_(wide, low)  # [rows, out, h w]
+        return given
 
     return conv
+
+
+def _is_point(layer: nn.Conv2d) -> bool:
+    """Whether it is a product with the channels of each place by itself."""
+    return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
+
+
+def _of_rows(stretches: Tensor, rows: Sequence[int]) -> Tensor:
+    """[S, ...] -> [rows, ...]: of every row what its stretch has."""
+    return stretches.repeat_interleave(torch.tensor(rows, device=stretches.device), 0)
 
 
 def _stacked(layer: Layer, factors: Sequence[Factors | None]) -> tuple[Tensor, Tensor]:

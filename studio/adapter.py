@@ -126,7 +126,7 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     # The header first: a file that lies in it is refused before its tensors are believed.
     header = read_header(path)
     contents = survey(header, path)
-    tensors, sha256 = read_tensors(path)
+    tensors, sha256 = read_tensors(path, header)
     facts = read_facts(header.metadata, path)
     adapter = Adapter(
         deltas=read_deltas(contents, tensors, path),

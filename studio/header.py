@@ -28,10 +28,17 @@ PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. bytes: of the whole file."""
+    """What a file says of itself.
+
+    dtypes: as safetensors calls them, such as "F16". spans: where a tensor's bytes begin and end
+    in the file. text: the header as it stands there. bytes: of the whole file.
+    """
 
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    spans: dict[str, tuple[int, int]]
     metadata: dict[str, str]
+    text: bytes
     bytes: int
 
 
@@ -77,8 +84,9 @@ def _header(file: BinaryIO, path: Path) -> Header:
         raise BadInput(f"{path} is not a safetensors file, or only part of one")
     if length > LARGEST_HEADER:
         raise BadInput(f"{path} has a header of {length} bytes, more than any adapter needs")
+    text = start + file.read(length - 1)
     try:
-        entries = json.loads(b"{" + file.read(length - 1), object_pairs_hook=_unique)
+        entries = json.loads(text[8:], object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} is damaged: its header is not JSON as safetensors has it"
@@ -98,7 +106,10 @@ def _header(file: BinaryIO, path: Path) -> Header:
         raise BadInput(f"{path} is damaged: {size} bytes are not what its header promises")
     return Header(
         shapes={key: tuple(entry["shape"]) for key, entry in entries.items()},
+        dtypes={key: entry["dtype"] for key, entry in entries.items()},
+        spans={key: (len(text) + first, len(text) + last) for key, (first, last) in spans.items()},
         metadata=metadata,
+        text=text,
         bytes=size,
     )
 

@@ -1,21 +1,22 @@
 """The tensors of safetensors files, checked when read and written with the same bytes every time.
 
-The library's own writer orders metadata by a hash that differs between processes; hence this file.
+The library's own writer orders metadata by a hash that differs between processes, and its reader
+copies every tensor, which for hundreds of adapters counts; hence this file.
 What a file says it holds is studio/header.py's affair.
 """
 
 import hashlib
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 
-import safetensors.torch
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from studio.errors import BadInput
 from studio.files import replacing
-from studio.header import header_bytes
+from studio.header import Header, header_bytes
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -36,27 +37,54 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The file's tensors, on the CPU, and the SHA-256 of its bytes.
+def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
+    """The tensors that a file's header tells of, on the CPU, and the SHA-256 of its bytes.
 
-    Raises BadInput where it is no safetensors file, or a tensor holds NaN or infinity.
+    Raises BadInput where the file is no longer the one whose header that is, or a tensor holds NaN
+    or infinity.
     """
     try:
-        data = path.read_bytes()
-        tensors = safetensors.torch.load(data)
+        data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise BadInput(f"{path} is damaged: {error}") from error
-    numbers = {key: one for key, one in tensors.items() if one.is_floating_point() and one.numel()}
-    # Eight-bit floats have neither norms nor isfinite.
-    wide = [one.float() if one.element_size() == 1 else one for one in numbers.values()]
-    # One call tells of many hundred tensors that they are; large numbers may overflow in it.
-    if wide and not torch.nn.utils.get_total_norm(wide).isfinite():
-        for key, one in zip(numbers, wide, strict=True):
-            if not one.isfinite().all():
+    if len(data) != header.bytes or data[: len(header.text)].tobytes() != header.text:
+        raise BadInput(f"{path} was changed while it was read: try again")
+    tensors = {
+        key: _tensor(data, span, DTYPES[header.dtypes[key]]).view(header.shapes[key])
+        for key, span in header.spans.items()
+    }
+    if not _all_finite(data, header):
+        for key, tensor in tensors.items():
+            wide = tensor.float() if tensor.element_size() == 1 else tensor
+            if not wide.isfinite().all():
                 raise BadInput(f"{path} is damaged: {key} holds numbers that are not finite")
-    return tensors, hashlib.sha256(data).hexdigest()
+    return tensors, hashlib.sha256(data.data).hexdigest()
+
+
+def _tensor(data: np.ndarray, span: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """The bytes of a span as a flat tensor, which shares them where that can be."""
+    first, last = span
+    if first == last:
+        return torch.empty(0, dtype=dtype)
+    if first % dtype.itemsize:  # of the memory itself: it begins at a multiple of 16
+        data, first, last = data[first:last].copy(), 0, last - first
+    return torch.frombuffer(data, dtype=dtype, count=(last - first) // dtype.itemsize, offset=first)
+
+
+def _all_finite(data: np.ndarray, header: Header) -> bool:
+    """Whether all certainly are: one sum of the many tensors of a kind that lie side by side tells.
+
+    Large numbers may overflow in it.
+    """
+    order = sorted(header.spans, key=lambda key: header.spans[key])
+    for name, keys in groupby(order, key=lambda key: header.dtypes[key]):
+        spans = [header.spans[key] for key in keys]
+        run = _tensor(data, (spans[0][0], spans[-1][1]), DTYPES[name])
+        if run.is_floating_point():
+            wide = run.float() if run.element_size() < 4 else run
+            if not wide.sum().isfinite():
+                return False
+    return True
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from compose._denoise import Lent
 from compose._evaluate import evaluate
 from compose._fold import kept_on
 from compose._method import Call
-from compose._rows import FOLDING, Factors, Stretch, Worn, fit
+from compose._rows import Factors, Stretch, Worn, fit
 from studio.adapter import Adapter
 from studio.base import Base
 from studio.delta import LowRank, attach
@@ -51,16 +51,22 @@ LAYERS = {
     "tokens": (nn.Linear(12, 10), (7, 12)),
     "conv": (nn.Conv2d(6, 10, 3, stride=2, padding=1), (6, 8, 8)),
     "point": (nn.Conv2d(6, 10, 1), (6, 5, 4)),
+    "strided point": (nn.Conv2d(6, 10, 1, stride=2), (6, 8, 8)),
 }
 
 
+@pytest.fixture
+def fold_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that find room are folded."""
+    monkeypatch.setattr("compose._rows.FOLDING_LINEAR", 0)
+    monkeypatch.setattr("compose._rows.FOLDING_CONV", 0)
+
+
+@pytest.mark.usefixtures("fold_all")
 @pytest.mark.parametrize("room", [0, 2**20])
-@pytest.mark.parametrize("rows", [(2, 2, 2, 2), (1, 3, 2, 1)])
+@pytest.mark.parametrize("rows", [(2, 2, 2, 2), (1, 3, 2, 1), (6, 1, 1, 1)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_each_stretch_wears_its_own(
-    name: str, rows: tuple[int, ...], room: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("compose._rows.FOLDING", 0)  # so that all are that find room
+def test_each_stretch_wears_its_own(name: str, rows: tuple[int, ...], room: int) -> None:
     layer, shape = LAYERS[name]
     weight, bias = layer.weight.detach(), layer.bias.detach()
     shared = drawn(*weight.shape)
@@ -143,7 +149,7 @@ def one_by_one(base: Base, shot: Shot) -> tuple[Tensor, list[int]]:
         kept.most_rows.clear()
 
 
-@pytest.mark.parametrize("folding", [0, FOLDING])
+@pytest.mark.parametrize("folding", ["all", "where it is faster"])
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 @pytest.mark.parametrize("method", [Composite(), CMLoRA(interval=2)])
 def test_a_steps_passes_as_one_batch_are_those_one_by_one(
@@ -151,11 +157,12 @@ def test_a_steps_passes_as_one_batch_are_those_one_by_one(
     forms: list[Adapter],
     method: object,
     guidance: float,
-    folding: int,
-    monkeypatch: pytest.MonkeyPatch,
+    folding: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     """All forms side by side: factors, whole weights and layers that only some change."""
-    monkeypatch.setattr("compose._rows.FOLDING", folding)
+    if folding == "all":
+        request.getfixturevalue("fold_all")
     before = bits(sdxl)
     pairs = tuple(zip((*forms, forms[0]), (0.8, 1.0, 0.5, -0.4, 0.3), strict=True))
     shot = Shot("a cat", seed=3, steps=2, adapters=pairs, guidance=guidance, method=method)
