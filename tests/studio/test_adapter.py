@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load as safetensors_load
 from safetensors.torch import load_file
 
 from studio.adapter import Adapter, check_fits, load_adapter
@@ -22,7 +24,8 @@ from studio.base import Base, load_base
 from studio.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.describe import describe
 from studio.errors import BadInput
-from studio.tensorfile import write_tensors
+from studio.header import read_header
+from studio.tensorfile import NAMES, read_tensors, write_tensors
 
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
 CONV = "unet.mid_block.resnets.0.conv1"
@@ -140,6 +143,59 @@ def test_precision_is_kept_and_indices_stay_whole(tmp_path: Path, dtype: torch.d
     sparse = loaded.deltas[f"{BLOCK}.attn2.to_q"]
     assert isinstance(sparse, Sparse) and sparse.index.dtype == torch.int32
     assert all(p.dtype == torch.float32 for d in saved.deltas.values() for p in d.parameters())
+
+
+@pytest.mark.parametrize("dtype", NAMES)
+def test_tensors_are_those_that_the_library_reads_wherever_they_lie(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """After a header of any length, so at places that are no multiple of their width."""
+    own = torch.tensor([[1, 0, 3], [4, 5, 6]], dtype=torch.uint8).to(dtype)
+    data = own.view(torch.uint8).numpy().tobytes()
+    header: dict[str, object] = {
+        "byte": entry("U8", (1,), (0, 1)),
+        "own": entry(NAMES[dtype], (2, 3), (1, 1 + len(data))),
+        "none": entry("F32", (0, 4), (1 + len(data),) * 2),
+    }
+    for filling in range(8):
+        header["__metadata__"] = {"a": "x" * filling}
+        path = file_of(tmp_path / "x.safetensors", header, b"7" + data)
+        found, sha256 = read_tensors(path, read_header(path))
+        theirs = safetensors_load(path.read_bytes())
+        assert found.keys() == theirs.keys() == {"byte", "own", "none"}
+        for key, tensor in found.items():
+            assert (tensor.dtype, tensor.shape) == (theirs[key].dtype, theirs[key].shape)
+            assert torch.equal(tensor.view(torch.uint8), theirs[key].view(torch.uint8))
+        assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        found["own"].zero_()  # is a tensor of its own right
+        assert found["byte"].item() == ord("7")
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.float8_e5m2])
+def test_a_number_that_is_none_is_found_among_large_ones(
+    tmp_path: Path, dtype: torch.dtype, damage: float
+) -> None:
+    large = torch.full((4, 3), torch.finfo(dtype).max, dtype=torch.float64).to(dtype)
+    hurt = torch.tensor([1.0, damage]).to(dtype)
+    path, key = tmp_path / "x.safetensors", f"{CONV}.diff"
+    write_tensors(path, {key: large}, {})
+    assert len(load_adapter(path).deltas) == 1  # its sum is not finite, and it is
+    write_tensors(path, {key: large, f"{TEXT}.diff": hurt[:, None]}, {})
+    with pytest.raises(BadInput, match=f"{TEXT}.diff holds numbers that are not finite"):
+        load_adapter(path)
+
+
+def test_a_file_changed_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "x.safetensors", {"a": entry()}, EIGHT)
+    before = read_header(path)
+    for header, data in (
+        ({"b": entry()}, EIGHT),
+        ({"a": entry(offsets=(0, 12), shape=(3,))}, b"12"),
+    ):
+        file_of(path, header, data)
+        with pytest.raises(BadInput, match="changed while it was read"):
+            read_tensors(path, before)
 
 
 def test_an_adapter_is_equal_only_to_itself() -> None:
