@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from studio.base import Base
 
-__all__ = ["kept_heap"]
+__all__ = ["kept_heap", "uncollected"]
 
 # Of glibc's malloc.h, and the most that it takes for the second.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -59,6 +59,18 @@ def kept_heap(base: "Base") -> Iterator[None]:
             libc.mallopt(TRIM_THRESHOLD, USUAL)
             libc.mallopt(MMAP_THRESHOLD, USUAL)
             libc.malloc_trim(0)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Python's collector rests until the block is left, which makes many objects that all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @cache

@@ -25,8 +25,9 @@ from studio.delta import Layer
 __all__ = ["Factors", "Fitting", "Stretch", "Worn", "fit"]
 
 # Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
-# the faster way, of a linear layer and of a convolution; measured on a CPU.
-FOLDING_LINEAR, FOLDING_CONV = 7, 25
+# the faster way, of a linear layer and of a convolution; measured on a CPU. Where it is a little
+# less it would be faster too, but not by so much that a few steps make up for the folding.
+FOLDING_LINEAR, FOLDING_CONV = 12, 25
 # Rows of a stretch, up to which a convolution with weights of their own is one with a group of
 # channels for each row; with more the stretches are gone through one by one.
 FEW = 4

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compose._heap import uncollected
 from studio.adapter import Adapter, check_fits, load_adapter
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Shelf:
             return adapter
         key = str(adapter)
         if key not in self._loaded:
-            found = load_adapter(adapter, base=self.base)
+            with uncollected():
+                found = load_adapter(adapter, base=self.base)
             self._loaded[key] = found, _bytes(found)
         self._loaded.move_to_end(key)
         while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self.most:
