@@ -7,7 +7,7 @@ does; a group of one is `render` bit for bit.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -96,17 +96,24 @@ def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
 
 
 def render_groups(
-    base: "Base", shots: Sequence[Shot], groups: Iterable[Group], shelf: Shelf
+    base: "Base",
+    shots: Sequence[Shot],
+    groups: Iterable[Group],
+    shelf: Shelf,
+    *,
+    at_once: Callable[[Made], None] | None = None,
 ) -> Iterator[Event]:
     """Make the pictures of groups one after another, decoding one while the next denoises.
 
-    shots: with their sizes; groups hold their places.
+    shots: with their sizes; groups hold their places. at_once: is given every picture as soon as
+    it is decoded, mostly in another thread and during a step of the next group, after which the
+    same Made is yielded.
     """
     base.fingerprint()  # is computed while nothing is folded
     texts = {text for shot in shots for text in (shot.prompt, shot.negative)}
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     with kept_heap(base), pool, kept_on(base).for_many(len(texts)):
-        decoding = _Decoding(base, None if base.offload else pool)
+        decoding = _Decoding(base, None if base.offload else pool, at_once)
         making = _Making(base, shots, shelf, decoding)
         try:
             for group in groups:
@@ -171,13 +178,18 @@ class _Making:
 class _Decoding:
     """Pictures on their way from latents; in a thread, or where there is none when asked for."""
 
-    def __init__(self, base: "Base", thread: ThreadPoolExecutor | None) -> None:
-        self.base, self.thread = base, thread
-        self.waiting: deque[tuple[int, Shot, Tensor, Future[Image.Image] | None]] = deque()
+    def __init__(
+        self,
+        base: "Base",
+        thread: ThreadPoolExecutor | None,
+        at_once: Callable[[Made], None] | None,
+    ) -> None:
+        self.base, self.thread, self.at_once = base, thread, at_once
+        self.waiting: deque[tuple[int, Shot, Tensor, Future[Made] | None]] = deque()
 
     def give(self, number: int, shot: Shot, latents: Tensor) -> None:
         """Latents [1, 4, h, w] to be decoded."""
-        own = self.thread.submit(develop, self.base, shot, latents) if self.thread else None
+        own = self.thread.submit(self._made, number, shot, latents) if self.thread else None
         self.waiting.append((number, shot, latents, own))
 
     def done(self, *, wait: bool = False) -> Iterator[Made | Failed]:
@@ -188,16 +200,22 @@ class _Decoding:
                 return
             self.waiting.popleft()
             try:
-                yield Made(number, shot, self._picture(shot, latents, found))
+                yield self._found(number, shot, latents, found)
             except REASONS as error:
                 yield Failed(number, shot, said(error))
 
-    def _picture(
-        self, shot: Shot, latents: Tensor, found: Future[Image.Image] | None
-    ) -> Image.Image:
+    def _found(self, number: int, shot: Shot, latents: Tensor, found: Future[Made] | None) -> Made:
+        if found is None:
+            return self._made(number, shot, latents)
         try:
-            return develop(self.base, shot, latents) if found is None else found.result()
+            return found.result()
         except (MemoryError, RuntimeError) as error:
-            if found is None or not is_memory(error):
+            if not is_memory(error):
                 raise
-        return develop(self.base, shot, latents)  # now that the UNet rests there may be room
+        return self._made(number, shot, latents)  # now that the UNet rests there may be room
+
+    def _made(self, number: int, shot: Shot, latents: Tensor) -> Made:
+        made = Made(number, shot, develop(self.base, shot, latents))
+        if self.at_once:
+            self.at_once(made)
+        return made

@@ -222,8 +222,16 @@ class _Making:
         places, shots = self.plan.of_base(source), self.shots[source]
         groups = share.of(self.groups(source, spread, missing))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
+            saves: dict[int, Future[Path]] = {}
+
+            def save(made: compose.Made) -> None:
+                if (at := places[made.number]) in missing:
+                    path = self.plan.out / self.plan.names[at]
+                    saves[at] = thread.submit(save_picture, made.picture, path, made.shot, base)
+
             writing: list[tuple[int, Future[Path]]] = []
-            for event in compose.render_groups(base, shots, groups, compose.Shelf(base)):
+            shelf = compose.Shelf(base)
+            for event in compose.render_groups(base, shots, groups, shelf, at_once=save):
                 if isinstance(event, compose.Advanced):
                     yield event
                 elif isinstance(event, compose.Narrowed):
@@ -234,9 +242,7 @@ class _Making:
                 elif isinstance(event, compose.Failed):
                     yield NotMade(at, event.reason)
                 else:
-                    path = self.plan.out / self.plan.names[at]
-                    saved = thread.submit(save_picture, event.picture, path, event.shot, base)
-                    writing.append((at, saved))
+                    writing.append((at, saves.pop(at)))
                 while writing and writing[0][1].done():
                     yield _written(*writing.pop(0))
             for at, saved in writing:

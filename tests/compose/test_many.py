@@ -5,6 +5,7 @@ import gc
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -369,6 +370,31 @@ def test_a_batch_leaves_the_process_as_it_was(
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
     list(render_many(sdxl, [Shot("a cat", steps=1)]))
     assert not libc.told
+
+
+def test_pictures_are_given_while_the_next_group_is_at_work(
+    sdxl: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, given, there = sdxl.predict, [], Event()
+
+    def at_once(made: Made) -> None:
+        given.append(made)
+        if len(given) == 2:
+            there.set()
+
+    def second_waits(latents: Tensor, *rest: object, **named: object) -> Tensor:
+        if steps:
+            assert there.wait(60)
+        steps.append(1)
+        return predict(latents, *rest, **named)  # type: ignore[arg-type]
+
+    steps: list[int] = []
+    monkeypatch.setattr(sdxl, "predict", second_waits)
+    shots = [Shot("a cat", seed=seed, steps=1).sized(sdxl) for seed in range(4)]
+    groups = group_shots(shots, Spread({"64x64": 2}))
+    events = list(render_groups(sdxl, shots, groups, Shelf(sdxl), at_once=at_once))
+    assert len(steps) == 2
+    assert [event for event in events if isinstance(event, Made)] == given and len(given) == 4
 
 
 def test_one_may_stop_at_any_step(sdxl: Base, forms: list[Adapter]) -> None:
