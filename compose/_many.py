@@ -22,6 +22,7 @@ from compose._heap import kept_heap
 from compose._measure import REASONS, latent_side, lent_to, said, spread_for
 from compose._render import develop
 from compose._shelf import Shelf
+from studio.adapter import Adapter
 from studio.errors import BadInput
 from studio.memory import is_memory
 from studio.shot import Shot
@@ -115,14 +116,30 @@ def render_groups(
     with kept_heap(base), pool, kept_on(base).for_many(len(texts)):
         decoding = _Decoding(base, None if base.offload else pool, at_once)
         making = _Making(base, shots, shelf, decoding)
+        groups = list(groups)
+        last = _last_named(shots, groups)
         try:
-            for group in groups:
+            for at, group in enumerate(groups):
                 for event in making.events(group):
                     yield event
                     yield from decoding.done()
+                # What the last one wore stays: another call may begin with it.
+                if at + 1 < len(groups):
+                    shelf.let_go({file for file, then in last.items() if then == at})
             yield from decoding.done(wait=True)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _last_named(shots: Sequence[Shot], groups: Sequence[Group]) -> dict[str, int]:
+    """Of each adapter's file, as shots name it, the place of the last group that wants it."""
+    return {
+        str(adapter): at
+        for at, group in enumerate(groups)
+        for number in group.numbers
+        for adapter, _ in shots[number].adapters
+        if not isinstance(adapter, Adapter)
+    }
 
 
 class _Making:

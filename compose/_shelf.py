@@ -1,6 +1,7 @@
 """Adapters' files, each read once for many shots and kept while there is room."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,11 @@ class Shelf:
         shot.check()
         pairs = tuple((self._take(adapter), strength) for adapter, strength in shot.adapters)
         return replace(shot.sized(self.base), adapters=pairs)
+
+    def let_go(self, files: Iterable[str]) -> None:
+        """Of what is not wanted again: memory that was used is there sooner than fresh memory."""
+        for file in files:
+            self._loaded.pop(file, None)
 
     def _take(self, adapter: Adapter | str | Path) -> Adapter:
         if isinstance(adapter, Adapter):

@@ -161,6 +161,19 @@ def test_files_are_read_and_texts_encoded_once(
     assert sorted(said) == sorted(2 * ["a sks robot", "an ink star", "a dog"])
 
 
+def test_adapters_that_no_later_group_wants_are_let_go_of(
+    sdxl: Base, lora_files: dict[str, tuple[Path, Path]]
+) -> None:
+    one, two = lora_files["sdxl"]
+    shots = [Shot("a cat", steps=1, adapters=((file, 1.0),)).sized(sdxl) for file in (one, two)]
+    shelf, there = Shelf(sdxl), []
+    for groups in (group_shots(shots, Spread({"64x64": 1})), group_shots(shots[:1], Spread())):
+        list(render_groups(sdxl, shots, groups, shelf))
+        there.append(list(shelf._loaded))
+    # The last group's stay, as another call may go on with them.
+    assert there == [[str(two)], [str(two), str(one)]]
+
+
 def test_more_texts_are_kept_than_for_a_picture(
     sdxl: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
