@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from studio.errors import BadInput
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 __all__ = ["ALONE", "Share", "refuse_many", "sharing"]
+
+# Who has made its share waits for the slowest, however long that takes. One that died leaves nobody
+# waiting: its connections close, and the launcher ends the others.
+PATIENCE = timedelta(days=30)
 
 T = TypeVar("T")
 
@@ -68,7 +73,8 @@ def sharing(device: object) -> Iterator[Share]:
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
     if state.process_index:
         hush()
     try:
