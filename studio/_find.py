@@ -19,11 +19,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from studio.errors import BadInput
+from studio.sources import HUB_ID, OURS
 
-__all__ = ["OURS", "find_source", "hub_reachable", "wanted_files", "weight_variant"]
+__all__ = ["find_source", "hub_reachable", "wanted_files", "weight_variant"]
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-OURS = ("sketch", "sketch-sd1")
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEM = r"(model|diffusion_pytorch_model)"
@@ -31,7 +31,6 @@ PLAIN = re.compile(rf"{STEM}(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.ind
 SMALL = re.compile(
     rf"{STEM}\.fp16(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.fp16\.json"
 )
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 CONVERT = (
     'python -c "import sys, torch, safetensors.torch as s; '

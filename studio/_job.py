@@ -7,10 +7,12 @@ from typing import Literal
 
 from studio.describe import JSON
 
-__all__ = ["LANES", "Job", "Kind", "State", "job_of"]
+__all__ = ["ENDED", "LANES", "OPEN", "Job", "Kind", "State", "job_of"]
 
 Kind = Literal["train", "render", "batch"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
+OPEN: tuple[State, ...] = ("queued", "running")
+ENDED: tuple[State, ...] = ("done", "failed", "stopped")
 # Which kinds one worker does, one after the other; a picture somebody waits for goes before a
 # batch. A lane has one worker, so there is one training at a time.
 LANES: dict[str, tuple[Kind, ...]] = {"train": ("train",), "render": ("render", "batch")}
@@ -47,6 +49,10 @@ class Job:
     queued: float
     started: float | None
     finished: float | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
 
     @property
     def made(self) -> tuple[str, ...]:

@@ -32,11 +32,12 @@ from transformers import (
 )
 
 from studio._family import JSON, check_unet, read_json
-from studio._find import OURS, find_source
+from studio._find import find_source
 from studio._folder import open_folder
 from studio._single_file import CONFIGS, open_single_file
 from studio.embeddings import TEXT_ENCODERS, Embeddings, looked_up, table_of, token_numbers
 from studio.errors import BadInput
+from studio.sources import OURS
 
 __all__ = ["REAL_CONFIGS", "SCHEDULERS", "Base", "Scheduler", "Text", "load_base", "real_config"]
 

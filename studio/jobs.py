@@ -29,13 +29,15 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from studio._job import LANES, Job, Kind, State, job_of
+from studio._job import ENDED, LANES, OPEN, Job, Kind, State, job_of
 from studio.errors import BadInput
 from studio.lanes import is_taken, lane_lock, recover_jobs
 from studio.workspace import Workspace, clean_name, delete, list_trash, reading, undelete, writing
 
 __all__ = [
+    "ENDED",
     "LANES",
+    "OPEN",
     "Job",
     "Kind",
     "State",
@@ -136,7 +138,7 @@ def stop_job(space: Workspace, id: int) -> Job:
             (time.time(), id),
         )
         db.execute("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", (id,))
-    if job.state not in ("queued", "running"):
+    if job.ended:
         raise BadInput(f"job {id} is {job.state} already")
     lane = next(lane for lane, kinds in LANES.items() if job.kind in kinds)
     with suppress(Timeout), lane_lock(space, lane).acquire(timeout=0):

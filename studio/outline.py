@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from studio._family import family_of, read_json
 from studio.errors import BadInput
+from studio.sources import HUB_ID, OURS
 
 __all__ = ["Outline", "outline"]
 
@@ -49,7 +50,7 @@ def outline(source: str) -> Outline | None:
 
 
 def _place(source: str) -> Path | None:
-    from studio._find import HUB_ID, OURS, find_source  # the hub's client takes half a second
+    from studio._find import find_source  # the hub's client takes half a second
 
     if source in OURS or not HUB_ID.fullmatch(source) or Path(source).expanduser().exists():
         return find_source(source, half=False)

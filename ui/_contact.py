@@ -14,6 +14,7 @@ from PIL import Image
 from studio.files import replacing, write_whole
 from studio.shot import Shot, method_name
 from ui._manifest import Planned
+from ui._names import adapter_name
 from ui._sheet import CELL, Row, draw_sheet
 
 __all__ = ["write_sheets"]
@@ -88,10 +89,7 @@ def _mix(shot: Shot, *, named: bool) -> str:
     """Such as "robot 0.8 + ink", and on a line below the method, where there are several."""
     if not shot.adapters:
         return "no adapter"
-    words = [
-        Path(str(one)).name.replace(".safetensors", "") + ("" if by == 1 else f" {by:g}")
-        for one, by in shot.adapters
-    ]
+    words = [adapter_name(str(one)) + ("" if by == 1 else f" {by:g}") for one, by in shot.adapters]
     method = f"\n{method_name(shot.method)}" if named else ""
     return " + ".join(words) + method
 

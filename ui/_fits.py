@@ -18,6 +18,7 @@ from studio.formats import FAMILIES, read_facts, survey
 from studio.halves import file_and_half, halves_in, layers_of, trained_blocks
 from studio.header import read_header
 from studio.shot import Shot
+from studio.sources import OURS
 from ui._manifest import Planned
 from ui._tables import Problem
 
@@ -114,7 +115,7 @@ _CHECKS = {
 @lru_cache(maxsize=256)
 def _base(source: str) -> _Base | None:
     """A base that is on this machine; None for a hub id, which is known when it is opened."""
-    from studio._find import ASSETS, OURS  # and the hub's client, which takes half a second
+    from studio._find import ASSETS  # and the hub's client, which takes half a second
 
     path = ASSETS / source if source in OURS else Path(source)
     if not path.exists():

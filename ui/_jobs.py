@@ -6,6 +6,8 @@ from typing import Literal
 
 from studio.errors import BadInput
 from studio.jobs import (
+    ENDED,
+    OPEN,
     Job,
     get_job,
     list_jobs,
@@ -50,11 +52,9 @@ def enqueue_run(space: Workspace, asked: Asked, *, as_json: bool) -> None:
 
 def show_jobs(space: Workspace, *, everything: bool, as_json: bool) -> None:
     """Print the queue: what runs first, then what waits in its order, then the latest ended."""
-    open_jobs = list_jobs(space, states=("running", "queued"), limit=10_000)
+    open_jobs = list_jobs(space, states=OPEN, limit=10_000)
     open_jobs.sort(key=lambda job: (job.state == "queued", job.queued))
-    ended = list_jobs(
-        space, states=("done", "failed", "stopped"), limit=10_000 if everything else FEW
-    )
+    ended = list_jobs(space, states=ENDED, limit=10_000 if everything else FEW)
     jobs = [*open_jobs, *ended]
     if as_json:
         print_json([_facts(job) for job in jobs])

@@ -10,7 +10,7 @@ from studio.errors import BadInput
 from studio.folders import Folder
 from studio.halves import file_and_half
 
-__all__ = ["adapter_and_strength", "file_and_strength", "folder_and_weight", "slug"]
+__all__ = ["adapter_and_strength", "adapter_name", "file_and_strength", "folder_and_weight", "slug"]
 
 
 def adapter_and_strength(text: str) -> tuple[str, float]:
@@ -25,6 +25,13 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
     if not there or not os.path.exists(there):
         raise BadInput(f"--adapter {text}: there is no {there}.")
     return file, strength
+
+
+def adapter_name(file: str) -> str:
+    """What `photos/robot.v2.safetensors:style` is called, here `robot.v2:style`."""
+    path, half = file_and_half(file)
+    name = path.replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
+    return f"{name}:{half}" if half else name
 
 
 def file_and_strength(text: str) -> tuple[str, float]:

@@ -21,6 +21,7 @@ from studio.errors import BadInput
 from studio.folders import Folder, Sources, folders_of
 from studio.jobs import Job, add_job
 from studio.shot import Shot, method_name, method_options
+from studio.sources import OURS
 from studio.workspace import Workspace, check_name, clean_name
 
 __all__ = ["Drawing", "Training", "queue_pictures", "queue_training"]
@@ -152,5 +153,5 @@ def _place(file: object) -> str:
 def _source(base: str) -> str:
     """What opens the same base from another folder."""
     here = Path(base).expanduser()
-    ours = base in ("sketch", "sketch-sd1")  # whatever folder of that name is here
+    ours = base in OURS  # whatever folder of that name is here
     return str(here.resolve()) if here.exists() and not ours else base

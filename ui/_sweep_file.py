@@ -33,6 +33,7 @@ import trainers
 from studio.errors import BadInput
 from studio.halves import file_and_half
 from studio.shot import picture_sha256
+from studio.sources import OURS
 from trainers._data import contents
 from trainers._written import HEAD, NEEDED, check_fields
 from ui._manifest import all_of
@@ -50,7 +51,6 @@ TOP = tuple(name for name in HEAD if name not in NOT_ASKED)
 TABLES = ("options", "recipe")
 PRECISION = ("dtype", "prediction")  # of how a base is opened, what a training hangs on
 TEXTS = ("kind", "trigger", "prior_pictures", "init", "dtype", "prediction")
-OURS = ("sketch", "sketch-sd1")
 LISTS = ("pictures", "weights")  # of themselves
 # Which pictures and words are refused does not hang on these.
 ANY = ("seed", "lr", "text_lr", "token_lr", "steps", "batch", "accumulation", "warmup", "schedule")

@@ -18,6 +18,7 @@ from studio.describe import describe
 from studio.errors import BadInput
 from studio.halves import file_and_half
 from studio.shot import Shot
+from studio.sources import HUB_ID, OURS
 from ui._form import Form, fields_of
 from ui._names import file_and_strength
 
@@ -28,8 +29,6 @@ WHOLE, FRACTIONS = ("seed", "width", "height", "steps"), ("guidance", "denoise")
 LARGEST = 2**64  # of a number that may be quoted; Python refuses to print the very long ones
 BETWEEN_ADAPTERS = " + "
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-OURS = ("sketch", "sketch-sd1")
 Mix = tuple[tuple[str, float], ...]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from studio._family import family_of
 from studio.errors import BadInput
+from studio.sources import HUB_ID, OURS
 from studio.workspace._database import reading, writing
 from studio.workspace._place import Workspace
 
@@ -23,7 +24,7 @@ class KnownBase:
 
 def list_bases(space: Workspace) -> list[KnownBase]:
     """Those of the repository, then the others, the last used first."""
-    from studio._find import ASSETS, OURS  # and the hub's client, which takes half a second
+    from studio._find import ASSETS  # and the hub's client, which takes half a second
 
     ours = [
         KnownBase(name, name, family_of(ASSETS / name))
@@ -41,7 +42,7 @@ def add_base(space: Workspace, source: str) -> KnownBase:
     Raises BadInput for a folder or file that is no base of the families known. An id is only
     looked at; it is downloaded by the first job that uses it.
     """
-    from studio._find import HUB_ID, OURS, find_source
+    from studio._find import find_source
 
     if source in OURS:
         raise BadInput(f"{source} is among the bases already")
@@ -55,8 +56,6 @@ def add_base(space: Workspace, source: str) -> KnownBase:
 
 def note_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:
     """Remember that a base was used; says of which family it turned out to be."""
-    from studio._find import OURS
-
     if source not in OURS:
         with writing(space) as db:
             row = (source, name, family, time.time())

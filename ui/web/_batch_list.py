@@ -8,7 +8,7 @@ import gradio as gr
 from studio.errors import BadInput
 from studio.jobs import Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.workspace import Workspace
-from ui.web._batches import ENDED, batch_rows, pictures, progress, zipped
+from ui.web._batches import batch_rows, pictures, progress, zipped
 from ui.web._download import TAKE, address
 from ui.web._page import QUIET, SLOW, Page, told
 from ui.web._pick import PICK
@@ -120,16 +120,15 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
         undo = gr.Button(visible=removed is not None)
         if job is None:
             return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
-        ended = job.state in ENDED
         return [
             batch_rows(jobs, chosen=job.id),
             progress(job),
             pictures(space, job),
             gr.Row(visible=True),
-            gr.Button(visible=not ended, interactive=not job.stopping),
+            gr.Button(visible=not job.ended, interactive=not job.stopping),
             gr.Button(visible=job.state in ("failed", "stopped")),
             gr.Button(visible=bool(job.made)),
-            gr.Button(visible=ended),
+            gr.Button(visible=job.ended),
             undo,
             state,
         ]

@@ -20,9 +20,8 @@ from ui._manifest import Planned
 from ui._queue import Drawing
 from ui.web._download import address, hand_out
 
-__all__ = ["ENDED", "batch_rows", "pictures", "progress", "shots_in", "zipped"]
+__all__ = ["batch_rows", "pictures", "progress", "shots_in", "zipped"]
 
-ENDED = ("done", "failed", "stopped")
 SHOWN = 240  # pictures of a batch on the page, the latest
 NO_PICTURES = '<div class="empty">The first picture will appear here.</div>'
 
@@ -63,7 +62,7 @@ def pictures(space: Workspace, job: Job) -> str:
         if (cell := _cell(space, id, shot=_told(job, number)))
     ]
     if not cells:
-        return NO_PICTURES if job.state not in ENDED else ""
+        return NO_PICTURES if not job.ended else ""
     return f'<div class="sheet">{"".join(cells)}</div>'
 
 

@@ -26,7 +26,6 @@ __all__ = [
 
 Facts = dict[str, Any]
 POLL = 0.1  # seconds between two looks at a job that is waited for
-ENDED = ("done", "failed", "stopped")
 
 
 def job_facts(job: Job) -> Facts:
@@ -46,7 +45,7 @@ def pictures_in(space: Workspace, job: Job) -> list[FileData]:
 def waited(space: Workspace, id: int, *, seconds: float = 3600.0, failing: bool = True) -> Job:
     """A job that has ended. failing: raise BadInput with the reason where it failed."""
     until = time.monotonic() + seconds
-    while (job := get_job(space, id)).state not in ENDED and time.monotonic() < until:
+    while not (job := get_job(space, id)).ended and time.monotonic() < until:
         time.sleep(POLL)
     if failing and job.state == "failed":
         raise BadInput(f"{job.error}{': ' if job.advice else ''}{job.advice}")

@@ -8,6 +8,7 @@ from html import escape
 from time import localtime, strftime
 
 from studio.describe import JSON
+from studio.sources import OURS
 from studio.workspace import AdapterFile, Deleted, KnownBase
 from ui.web._download import address
 
@@ -22,7 +23,6 @@ __all__ = [
     "trash_rows",
 ]
 
-OURS = ("sketch", "sketch-sd1")
 WHAT = {
     "adapters": "adapter",
     "pictures": "picture",

@@ -13,6 +13,7 @@ import compose
 from studio.errors import BadInput
 from studio.shot import SCHEDULERS
 from ui._form import Form, fields_of
+from ui._names import adapter_name
 from ui.web._fields import values, whole_number
 from ui.web._settings import Picked, Settings
 
@@ -245,7 +246,7 @@ def _labels(key: str, found: Sequence[str], flat: Sequence[Any]) -> tuple[str, .
 
 def _label(key: str, value: str, flat: Sequence[Any]) -> str:
     if key.startswith("adapter "):
-        return _cut(value.replace("\\", "/").rpartition("/")[2].replace(".safetensors", ""))
+        return _cut(adapter_name(value))
     if key in ("method", "prompt", "base"):
         return _cut(value)
     if key.startswith(STRENGTH):

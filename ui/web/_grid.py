@@ -14,9 +14,8 @@ from itertools import product
 from studio.errors import BadInput
 from studio.halves import HALVES
 from studio.shot import Shot
-from ui._names import file_and_strength
+from ui._names import adapter_name, file_and_strength
 from ui.web._fields import whole_number
-from ui.web._settings import library_name
 
 __all__ = ["ALONE", "NONE", "TOGETHER", "Grid", "grid_of", "manifest_of"]
 
@@ -89,7 +88,7 @@ def grid_of(recipe: Mapping[str, object]) -> Grid:
 def _called(entry: Mapping[str, object]) -> str:
     """An adapter of a recipe as a mix names it; "" where it tells no file."""
     name, half, strength = (entry.get(key) for key in ("path", "half", "strength"))
-    words = [library_name(name) if isinstance(name, str) else "", half if half in HALVES else ""]
+    words = [adapter_name(name) if isinstance(name, str) else "", half if half in HALVES else ""]
     words.append(f"{strength:g}" if isinstance(strength, int | float) else "1")
     return ":".join(word for word in words if word) if words[0] else ""
 

@@ -8,12 +8,13 @@ import gradio as gr
 from gradio.components import Component
 
 import compose
+from studio.sources import OURS
 from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui._form import Form
 from ui._loading import Loading
 from ui.web._fields import filled, values, whole_number
 from ui.web._frames import cards, row
-from ui.web._settings import OURS, WHOLE, Picked, Settings, misfit
+from ui.web._settings import WHOLE, Picked, Settings, misfit
 
 __all__ = [
     "SIZE",

@@ -141,13 +141,13 @@ class Mixing:
         if seen == given[parts.seen]:
             return gr.skip()
         update = self._shown(job, live) | {parts.seen: seen}
-        return update | (self._ended(job, given[parts.many]) if _over(job) else {})
+        return update | (self._ended(job, given[parts.many]) if job.ended else {})
 
     def _shown(self, job: Job, live: Path | None) -> Update:
         parts = self.parts
         update: Update = {
             parts.note: caption(job),
-            parts.stop: gr.Button(interactive=not _over(job)),
+            parts.stop: gr.Button(interactive=not job.ended),
         }
         if job.state == "failed":
             update[parts.frame] = failed(job.error, job.advice)
@@ -413,7 +413,7 @@ class Mixing:
         if given[self.parts.job] is None:
             return False
         job = get_job(self.space, given[self.parts.job])
-        return not _over(job) and len(_shots(job)) > 1
+        return not job.ended and len(_shots(job)) > 1
 
 
 def _shots(job: Job) -> list[Mapping[str, Any]]:
@@ -428,10 +428,6 @@ def _forming(live: Path | None) -> str:
         return frame(live, alt="The picture, forming", forming=True) if live else ""
     except FileNotFoundError:
         return ""
-
-
-def _over(job: Job) -> bool:
-    return job.state not in ("queued", "running")
 
 
 def _off() -> gr.Button:

@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 
 from studio.duration import duration
-from studio.jobs import Job, list_jobs, list_workers, live_picture
+from studio.jobs import OPEN, Job, list_jobs, list_workers, live_picture
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 
 __all__ = ["heart", "library_mark", "progress_mark", "standing", "told_of"]
@@ -86,7 +86,7 @@ def heart(space: Workspace) -> gr.HTML:
             "server": began,
             "head": status(space),
             "mark": MARKS[tab](space) if isinstance(tab, str) and tab in MARKS else "",
-            "forming": bool(list_jobs(space, states=("running", "queued"), kinds=("render",))),
+            "forming": bool(list_jobs(space, states=OPEN, kinds=("render",))),
         }
 
     return gr.HTML(
@@ -104,7 +104,7 @@ def told_of(tab: str) -> gr.HTML:
 
 def status(space: Workspace) -> str:
     """The line above the tabs, as HTML."""
-    jobs = list_jobs(space, states=("running", "queued"), limit=1000)
+    jobs = list_jobs(space, states=OPEN, limit=1000)
     running = [job for job in jobs if job.state == "running"]
     waiting = len(jobs) - len(running)
     words = [_said(job) for job in running]

@@ -14,7 +14,9 @@ import compose
 from studio.errors import BadInput
 from studio.halves import HALVES, file_and_half
 from studio.shot import SCHEDULERS, Shot, picture_sha256, recipe_with
+from studio.sources import OURS
 from studio.workspace import AdapterFile, Workspace, adapter_place, list_adapters, list_bases
+from ui._names import adapter_name
 
 __all__ = [
     "EXAMPLES",
@@ -23,7 +25,6 @@ __all__ = [
     "WHOLE",
     "Picked",
     "Settings",
-    "library_name",
     "misfit",
     "recipe_of",
     "recipe_of_queued",
@@ -33,7 +34,6 @@ __all__ = [
 
 MOST = 6  # adapters on the page
 WHOLE = "whole"  # beside "content" and "style"
-OURS = ("sketch", "sketch-sd1")  # whose adapters fit no other base
 FIRST = "a red mushroom in a meadow"  # the prompt of a page that nobody has written on
 # What sketch draws well: a subject in a colour, somewhere, in a style.
 EXAMPLES = (
@@ -223,7 +223,7 @@ def _picked(space: Workspace, entries: list[object], amiss: list[str]) -> tuple[
         half = _value(entry, "half", str, WHOLE)
         # A half is named after itself.
         told = told.removesuffix(f" {half}")
-        called = library_name(path) if path else told
+        called = adapter_name(path) if path else told
         name = next((n for n in (called, told) if n in library), None)
         if name is None:
             amiss.append(f"Its adapter {told or called} is not in the library: import it there.")
@@ -236,11 +236,6 @@ def _picked(space: Workspace, entries: list[object], amiss: list[str]) -> tuple[
     if len(found) > MOST:
         amiss.append(f"It mixes {len(found)} adapters, and here are places for {MOST}.")
     return tuple(found[:MOST])
-
-
-def library_name(path: str) -> str:
-    """What an adapter's file is called in the library; the dot of `robot.v2` begins no ending."""
-    return Path(path).name.removesuffix(".safetensors")
 
 
 def _start(space: Workspace, entry: Mapping[str, object], amiss: list[str]) -> str | None:

@@ -20,7 +20,6 @@ __all__ = ["Comparison", "Drawn", "comparison", "wire_comparison"]
 
 FEW = 4  # checkpoints that are chosen at first
 STRENGTHS = "0.6, 0.8, 1"
-OPEN = ("running", "queued")
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def _look(space: Workspace, chosen: int | None, ticked: list[int], seen: Drawn) 
         gr.Accordion(visible=True),
         steps,
         prompt,
-        gr.Button(visible=bool(grid) and grid.state in OPEN),
+        gr.Button(visible=bool(grid) and not grid.ended),
         _said(grid) if grid else "",
         _gallery(space, job, grid),
         gr.Column(visible=False) if now.grid != seen.grid else gr.skip(),
@@ -231,7 +230,7 @@ def _gallery(space: Workspace, job: Job, grid: Job | None) -> Any:
 def _said(grid: Job) -> str:
     if grid.state == "failed":
         return f'<p class="problem" role="alert">{escape(grid.error)}. {escape(grid.advice)}</p>'
-    if grid.state in OPEN:
+    if not grid.ended:
         return f'<p class="quiet">{len(grid.made)} of {len(_checkpoints.cells(grid))} drawn</p>'
     return '<p class="quiet">Choose one to see it large, keep it or mix with it.</p>'
 

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.errors import BadInput
-from studio.jobs import Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
+from studio.jobs import OPEN, Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web import _run_view
 from ui.web._page import Page, told
@@ -17,7 +17,6 @@ from ui.web._pulse import told_of
 __all__ = ["Runs", "Seen", "look", "runs", "wire_runs"]
 
 LISTED = 30
-OPEN = ("running", "queued")
 NOTHING = "No training yet. Choose pictures and a trigger, and press Train; it is watched here."
 
 
@@ -201,7 +200,7 @@ def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
 
 def _buttons(job: Job) -> list[Any]:
     """Those of stop, resume, mix and remove that would do something."""
-    at_work = job.state in OPEN
+    at_work = not job.ended
     return [
         gr.Button(visible=at_work, interactive=not job.stopping),
         gr.Button(visible=job.state in ("stopped", "failed")),

@@ -1,0 +1,8 @@
+"""What a base may be called: one of ours, or an id of the hub. No library is imported for it."""
+
+import re
+
+__all__ = ["HUB_ID", "OURS"]
+
+OURS = ("sketch", "sketch-sd1")  # come with the repository, and adapters of theirs fit no other
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, unless such a folder is there
