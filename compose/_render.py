@@ -13,6 +13,7 @@ from compose._denoise import Done, denoise
 from compose._method import method_named
 from studio.adapter import Adapter, load_adapter
 from studio.errors import BadInput
+from studio.files import file_sha256
 from studio.shot import Shot, open_picture, parameters_text, picture_sha256, recipe
 
 if TYPE_CHECKING:
@@ -130,10 +131,11 @@ def _adapter(entry: object, base: "Base") -> tuple[Adapter, float]:
             f"The picture was made with {path} (sha256 {sha256[:12]}), which isn't there: "
             "put that file back."
         )
-    if picture_sha256(path) != sha256:
+    now = file_sha256(path)
+    if now != sha256:
         raise BadInput(
             f"{path} has changed since the picture was made with it: sha256 {sha256[:12]} then, "
-            f"{picture_sha256(path)[:12]} now."
+            f"{now[:12]} now."
         )
     whole_or_half = f"{path}:{_value(entry, 'half', str)}" if "half" in entry else path
     return load_adapter(whole_or_half, base=base), _value(entry, "strength", float)

@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what tells one from another."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 from studio.errors import BadInput
 
-__all__ = ["replacing", "write_whole"]
+__all__ = ["file_sha256", "replacing", "write_whole"]
 
 
 @contextmanager
@@ -41,3 +42,12 @@ def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write a file as `replacing` does."""
     with replacing(path, lasting=lasting) as file:
         file.write(data)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; BadInput where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from PIL import Image, ImageOps, PngImagePlugin
 
 from studio.errors import DAMAGED, BadInput
-from studio.files import replacing
+from studio.files import file_sha256, replacing
 
 if TYPE_CHECKING:
     from studio.adapter import Adapter
@@ -171,11 +171,7 @@ def picture_sha256(picture: Image.Image | str | Path) -> str:
     if isinstance(picture, Image.Image):
         rgb = picture.convert("RGB")
         return hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()
-    try:
-        with open(picture, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"{picture} can't be read: {error.strerror}.") from None
+    return file_sha256(picture)
 
 
 def recipe(shot: Shot, base: "Base") -> dict[str, object]:

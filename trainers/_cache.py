@@ -9,7 +9,7 @@ the numbers do not depend on which neighbours were in the cache already.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from studio.errors import BadInput
-from studio.files import write_whole
+from studio.files import file_sha256, write_whole
 from studio.masks import coverage
 from studio.pictures import Example, pixels
 from trainers._objective import generator_for
@@ -27,7 +27,7 @@ from trainers._objective import generator_for
 if TYPE_CHECKING:
     from studio.base import Base, Text
 
-__all__ = ["Cache", "Picture", "digest"]
+__all__ = ["Cache", "Picture"]
 
 Tensors = dict[str, Tensor]
 
@@ -61,7 +61,7 @@ class Cache:
     ) -> None:
         self.base, self.examples, self.digests = base, examples, digests
         self.crops, self.flip = crops, flip
-        self._masks = [digest(one.mask) if one.mask else "" for one in examples]
+        self._masks = [file_sha256(one.mask) if one.mask else "" for one in examples]
         self._shelf: _Shelf = {} if folder is None else _Disk(folder)
         # In memory there is one base only, and its weights need no name.
         self._vae = fingerprint(base.vae) if folder else ""
@@ -193,12 +193,6 @@ class _Disk:
 
     def __setitem__(self, key: str, tensors: Tensors, /) -> None:
         write_whole(self._path(key), save(tensors), lasting=False)
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(*modules: nn.Module) -> str:

@@ -6,10 +6,10 @@ from hashlib import sha256
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from studio.files import file_sha256
 from studio.folders import Folder, Sources, folders_of
 from studio.masks import with_masks
 from studio.pictures import Example, Pictures, read_pictures
-from trainers._cache import digest
 from trainers._objective import batches
 from trainers._recipe import Recipe, Table
 
@@ -62,7 +62,7 @@ def contents(examples: Sequence[Example], digests: Sequence[str]) -> str:
     for example, sum_ in zip(examples, digests, strict=True):
         line = f"{example.path.name} {sum_} {example.bucket} {example.caption}"
         line += f" x {example.weight}" if example.weight != 1 else ""
-        lines.append(line + (f" mask {digest(example.mask)}" if example.mask else ""))
+        lines.append(line + (f" mask {file_sha256(example.mask)}" if example.mask else ""))
     return sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -13,10 +13,11 @@ from studio.adapter import JSON, Adapter
 from studio.base import Base
 from studio.delta import Delta
 from studio.errors import BadInput
+from studio.files import file_sha256
 from studio.folders import Folder
 from studio.pictures import Example, Pictures
 from trainers._board import require_board
-from trainers._cache import Cache, digest
+from trainers._cache import Cache
 from trainers._data import contents, folders_table, read
 from trainers._initial import Initial, start_from
 from trainers._kind import Kind, fitted, kind_name, kind_options, new_deltas
@@ -256,7 +257,7 @@ def new_job(
         out=out,
         draw=draw,
         pictures=pictures,
-        digests=tuple(digest(example.path) for example in pictures.examples),
+        digests=tuple(file_sha256(example.path) for example in pictures.examples),
         deltas=deltas,
         prior=prior,
         classes=prior.check(drawing=draw is not None) if prior else Pictures((), ()),

@@ -21,10 +21,9 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 
 from studio.errors import BadInput
-from studio.files import write_whole
+from studio.files import file_sha256, write_whole
 from studio.folders import entries, parts_of
 from studio.pictures import SUFFIXES, Pictures, read_pictures
-from trainers._cache import digest
 from trainers._data import contents
 from trainers._progress import Drawn
 from trainers._recipe import PRIOR_WEIGHT, Recipe
@@ -143,7 +142,7 @@ def with_class(job: "Job") -> Generator[Drawn, None, "Job"]:
         assert job.draw and job.prior.words  # or the job had been refused
         yield from _draw(job.prior, missing, job.draw, job.prior.words)
         found = job.prior.read()
-    digests = tuple(digest(example.path) for example in found.examples)
+    digests = tuple(file_sha256(example.path) for example in found.examples)
     write_whole(_kept(job), contents(found.examples, digests).encode())
     return replace(job, classes=found, class_digests=digests)
 
@@ -173,7 +172,7 @@ def require_unchanged(job: "Job") -> None:
     if job.prior is None or not _kept(job).exists():
         return
     examples = job.classes.examples
-    now = contents(examples, [digest(example.path) for example in examples])
+    now = contents(examples, [file_sha256(example.path) for example in examples])
     if now != _kept(job).read_text():
         raise BadInput(
             f"the class pictures in {job.prior.folder} are no longer those that {job.run.folder} "

@@ -16,9 +16,9 @@ from pathlib import Path
 from compose import Spread
 from studio.describe import adapter_file
 from studio.errors import BadInput
-from studio.files import write_whole
+from studio.files import file_sha256, write_whole
 from studio.halves import file_and_half
-from studio.shot import Shot, method_name, method_options, picture_sha256
+from studio.shot import Shot, method_name, method_options
 from ui._names import slug
 
 __all__ = ["Record", "file_name"]
@@ -120,4 +120,4 @@ def _content(adapter: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=4096)
 def _sha256(file: str, changed: int) -> str:
-    return picture_sha256(file)
+    return file_sha256(file)

@@ -31,8 +31,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import trainers
 from studio.errors import BadInput
+from studio.files import file_sha256
 from studio.halves import file_and_half
-from studio.shot import picture_sha256
 from studio.sources import OURS
 from trainers._data import contents
 from trainers._written import HEAD, NEEDED, check_fields
@@ -248,7 +248,7 @@ class _Reading:
             named = str(error).partition(" ")[0]
             known = named in FIELDS or str(training.init) in str(error)
             raise BadInput(str(error) if known else f"pictures: {error}") from None
-        self.looked[alike] = contents(found, [picture_sha256(one.path) for one in found])
+        self.looked[alike] = contents(found, [file_sha256(one.path) for one in found])
         return self.looked[alike]
 
 
@@ -311,7 +311,7 @@ def _name(training: Training, folder: Path, pictures: str) -> str:
         else training.base,
         "prior_pictures": training.prior_pictures
         and os.path.relpath(training.prior_pictures, folder),
-        "init": training.init and picture_sha256(file_and_half(training.init)[0]),
+        "init": training.init and file_sha256(file_and_half(training.init)[0]),
         "half": training.init and file_and_half(training.init)[1],
     }
     text = json.dumps(facts, sort_keys=True)

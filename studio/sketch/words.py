@@ -9,7 +9,6 @@ made-up trigger such as "sks" has an encoding of its own.
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -70,9 +69,3 @@ def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"
     )
     return encoded.input_ids.astype(np.int16)
-
-
-def save_tokenizers(tokenizer: CLIPTokenizer, *folders: Path) -> None:
-    """Write the same tokenizer into each folder, as diffusers' layout wants it."""
-    for folder in folders:
-        tokenizer.save_pretrained(folder)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from studio.base import Base
 from studio.errors import BadInput
+from studio.files import file_sha256
 from studio.masks import with_masks
 from studio.pictures import pixels, read_pictures
 from tests.trainers.conftest import make_pictures
-from trainers._cache import Cache, digest
+from trainers._cache import Cache
 
 TRIGGER = "a sks robot"
 
@@ -23,7 +24,7 @@ def filled(
     base: Base, folder: Path, *, crops: int = 1, flip: bool = False, disk: Path | None = None
 ) -> Cache:
     examples = read_pictures(folder, trigger=TRIGGER, size=base.size, step=base.step).examples
-    digests = [digest(example.path) for example in examples]
+    digests = [file_sha256(example.path) for example in examples]
     cache = Cache(base, examples, digests, crops=crops, flip=flip, folder=disk)
     for _ in cache.fill([example.caption for example in examples]):
         pass

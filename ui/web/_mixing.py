@@ -11,8 +11,9 @@ import gradio as gr
 
 import compose
 from studio.errors import BadInput
+from studio.files import file_sha256
 from studio.jobs import Job, get_job, list_jobs, live_picture, stop_job
-from studio.shot import Shot, picture_sha256, read_recipe
+from studio.shot import Shot, read_recipe
 from studio.workspace import (
     Workspace,
     add_upload,
@@ -438,7 +439,7 @@ def _kept_start(space: Workspace, path: str | None) -> str | None:
     """A picture to start from, where it stays: what was dropped in is gone by tomorrow."""
     if not path or Path(path).resolve().is_relative_to(space.uploads):
         return path or None
-    stem = picture_sha256(path)[:16]
+    stem = file_sha256(path)[:16]
     try:
         kept = get_set(space, STARTS)
     except BadInput:

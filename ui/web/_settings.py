@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import compose
 from studio.errors import BadInput
+from studio.files import file_sha256
 from studio.halves import HALVES, file_and_half
-from studio.shot import SCHEDULERS, Shot, picture_sha256, recipe_with
+from studio.shot import SCHEDULERS, Shot, recipe_with
 from studio.sources import OURS
 from studio.workspace import AdapterFile, Workspace, adapter_place, list_adapters, list_bases
 from ui._names import adapter_name
@@ -229,7 +230,7 @@ def _picked(space: Workspace, entries: list[object], amiss: list[str]) -> tuple[
             amiss.append(f"Its adapter {told or called} is not in the library: import it there.")
             continue
         sha256 = entry.get("sha256")
-        if isinstance(sha256, str) and sha256 and picture_sha256(library[name].path) != sha256:
+        if isinstance(sha256, str) and sha256 and file_sha256(library[name].path) != sha256:
             amiss.append(f"The adapter {name} is not the file it was made with.")
         half = half if half in HALVES else WHOLE
         found.append(Picked(name, _number(entry, "strength", 1.0), half))

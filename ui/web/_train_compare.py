@@ -13,7 +13,7 @@ from studio.workspace import Workspace, get_picture
 from ui.web import _checkpoints, _run_view
 from ui.web._download import address
 from ui.web._fields import whole_number
-from ui.web._page import Page, told
+from ui.web._page import QUIET, Page, told
 from ui.web._train_runs import Runs
 
 __all__ = ["Comparison", "Drawn", "comparison", "wire_comparison"]
@@ -155,19 +155,18 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
     def mix(chosen: int, seen: Drawn, picked: str) -> tuple[list[str], gr.Tabs]:
         return [kept(chosen, seen, picked)], gr.Tabs(selected="mix")
 
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     again: dict[str, Any] = {
         "fn": looking,
         "inputs": [runs.jobs, own.steps, own.seen],
         "outputs": own.looked,
-        **hidden,
+        **QUIET,
     }
     gr.on([runs.told.input, runs.jobs.change], **again, trigger_mode="always_last")
     asked = [runs.jobs, own.steps, own.strengths, own.prompt, own.seed, own.seen]
-    own.draw.click(draw, asked, own.seen, **hidden).success(**again)
-    own.stop.click(stop, own.seen, **hidden).success(**again)
+    own.draw.click(draw, asked, own.seen, **QUIET).success(**again)
+    own.stop.click(stop, own.seen, **QUIET).success(**again)
     chosen: list[Component] = [runs.jobs, own.seen, own.picked]
-    own.gallery.select(pick, chosen[:2], [own.one, own.large, own.picked], **hidden)
+    own.gallery.select(pick, chosen[:2], [own.one, own.large, own.picked], **QUIET)
     own.keep.click(keep, chosen, api_visibility="private")
     own.mix.click(mix, chosen, [page.adapters, page.tabs], api_visibility="private")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from studio.errors import BadInput
 from studio.outline import outline
@@ -22,7 +23,7 @@ from studio.workspace import (
     write_caption,
 )
 from ui.web._cuts import cuts, cuts_of
-from ui.web._page import told
+from ui.web._page import QUIET, told
 from ui.web._picture_sets import EXAMPLES, choices, take, take_examples
 
 __all__ = ["EXAMPLES", "Pictures", "choices", "pictures", "take", "take_examples", "wire_pictures"]
@@ -137,6 +138,26 @@ def wire_pictures(
     def show(name: str, base: str | None, size: str | None, buckets: bool) -> list[Any]:
         return _shown(space, name, (base, size, buckets))
 
+    @told
+    def put_back(name: str, gone: str) -> tuple[Any, Any]:
+        place = undelete(space, gone)
+        back = place.name if place.is_dir() else name
+        return gr.Dropdown(choices(space), value=back), gr.Button(visible=False)
+
+    again = {"fn": show, "inputs": [own.sets, *how], "outputs": own.shown, **QUIET}
+    gr.on(
+        [own.sets.input, base.change, cutting["size"].blur, cutting["buckets"].input],  # pyright: ignore
+        **again,
+    )
+    gr.on(None, lambda: gr.Dropdown(choices(space)), None, own.sets, **QUIET)
+    undone = own.undo.click(put_back, [own.sets, own.gone], [own.sets, own.undo], **QUIET)
+    for changed in (undone, *_wire_sets(space, own, trigger), _wire_picture(space, own)):
+        changed.success(**again)
+
+
+def _wire_sets(space: Workspace, own: Pictures, trigger: gr.Textbox) -> list[Dependency]:
+    """Filling sets and removing them; after each of these events all is shown again."""
+
     def choose(name: str) -> Any:
         return gr.Dropdown(choices(space), value=name)
 
@@ -153,15 +174,20 @@ def wire_pictures(
     def remove_set(name: str) -> tuple[str, str, Any]:
         return "", delete_set(space, name), gr.Button(f"Undo: put {name} back", visible=True)
 
-    @told
-    def remove(name: str, chosen: str) -> tuple[str, Any]:
-        gone = delete_upload(space, name, chosen)
-        return gone, gr.Button(f"Undo: put {chosen} back", visible=True)
+    given, filled = [own.sets, own.drop, trigger], [own.sets, own.note, own.drop]
+    begun = [own.sets, trigger, own.note]
+    return [
+        own.drop.upload(dropped, given, filled, api_visibility="private"),
+        own.remove_set.click(remove_set, own.sets, [own.sets, own.gone, own.undo], **QUIET),
+        *(
+            button.click(partial(example, name), None, begun, **QUIET)
+            for name, button in own.examples.items()
+        ),
+    ]
 
-    @told
-    def put_back(name: str, gone: str) -> tuple[Any, Any]:
-        place = undelete(space, gone)
-        return choose(place.name if place.is_dir() else name), gr.Button(visible=False)
+
+def _wire_picture(space: Workspace, own: Pictures) -> Dependency:
+    """Choosing a picture and its caption; returns its removal, after which all is shown again."""
 
     @told
     def edit(name: str, picked: gr.SelectData) -> tuple[Any, str, Any]:
@@ -182,38 +208,15 @@ def wire_pictures(
         write_caption(space, name, chosen, text)
         return gr.Gallery(_gallery(space, get_set(space, name)))
 
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    again = {"fn": show, "inputs": [own.sets, *how], "outputs": own.shown, **hidden}
-    gr.on(
-        [own.sets.input, base.change, cutting["size"].blur, cutting["buckets"].input],  # pyright: ignore
-        **again,
-    )
-    gr.on(None, lambda: gr.Dropdown(choices(space)), None, own.sets, **hidden)
-    own.drop.upload(
-        dropped,
-        [own.sets, own.drop, trigger],
-        [own.sets, own.note, own.drop],
-        api_visibility="private",
-    ).success(**again)
-    for name, button in own.examples.items():
-        button.click(partial(example, name), None, [own.sets, trigger, own.note], **hidden).success(
-            **again
-        )
-    own.remove_set.click(remove_set, own.sets, [own.sets, own.gone, own.undo], **hidden).success(
-        **again
-    )
-    own.remove.click(remove, [own.sets, own.chosen], [own.gone, own.undo], **hidden).success(
-        **again
-    )
-    own.undo.click(put_back, [own.sets, own.gone], [own.sets, own.undo], **hidden).success(**again)
-    own.gallery.select(edit, own.sets, [own.editor, own.chosen, own.caption], **hidden)
-    gr.on(
-        [own.caption.blur, own.caption.submit],
-        write,
-        [own.sets, own.chosen, own.caption],
-        own.gallery,
-        **hidden,
-    )
+    @told
+    def remove(name: str, chosen: str) -> tuple[str, Any]:
+        gone = delete_upload(space, name, chosen)
+        return gone, gr.Button(f"Undo: put {chosen} back", visible=True)
+
+    own.gallery.select(edit, own.sets, [own.editor, own.chosen, own.caption], **QUIET)
+    written = [own.caption.blur, own.caption.submit]
+    gr.on(written, write, [own.sets, own.chosen, own.caption], own.gallery, **QUIET)
+    return own.remove.click(remove, [own.sets, own.chosen], [own.gone, own.undo], **QUIET)
 
 
 def _shown(space: Workspace, name: str, how: How) -> list[Any]:

@@ -10,7 +10,7 @@ from studio.errors import BadInput
 from studio.jobs import OPEN, Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web import _run_view
-from ui.web._page import Page, told
+from ui.web._page import QUIET, Page, told
 from ui.web._plot import plot
 from ui.web._pulse import told_of
 
@@ -110,20 +110,19 @@ def wire_runs(page: Page, own: Runs) -> None:
     def mix(chosen: int) -> tuple[list[str], gr.Tabs]:
         return list(get_job(space, chosen).results), gr.Tabs(selected="mix")
 
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     again: dict[str, Any] = {
         "fn": looking,
         "inputs": [own.jobs, own.seen],
         "outputs": own.looked,
-        **hidden,
+        **QUIET,
     }
     own.told.input(**again, trigger_mode="always_last")
-    gr.on(None, afresh, own.jobs, own.looked, **hidden)
-    own.stop.click(stop, own.jobs, **hidden).success(**again)
-    own.resume.click(resume, own.jobs, **hidden).success(**again)
-    own.remove.click(remove, own.jobs, [own.gone, own.undo], **hidden).success(**again)
-    own.undo.click(undo, own.gone, [own.jobs, own.undo], **hidden).success(**again)
-    own.mix.click(mix, own.jobs, [page.adapters, page.tabs], **hidden)
+    gr.on(None, afresh, own.jobs, own.looked, **QUIET)
+    own.stop.click(stop, own.jobs, **QUIET).success(**again)
+    own.resume.click(resume, own.jobs, **QUIET).success(**again)
+    own.remove.click(remove, own.jobs, [own.gone, own.undo], **QUIET).success(**again)
+    own.undo.click(undo, own.gone, [own.jobs, own.undo], **QUIET).success(**again)
+    own.mix.click(mix, own.jobs, [page.adapters, page.tabs], **QUIET)
 
 
 def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:

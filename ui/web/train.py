@@ -129,14 +129,13 @@ def _wire_kind(
         known = add_base(space, source.strip())
         return gr.Dropdown(_bases(space), value=known.source)
 
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    base.input(settle, base, base, **hidden)
+    base.input(settle, base, base, **QUIET)
     gr.on(
         None,
         choose,
         [kind, base, steps, *(more.recipe[name] for name in PLANNED[1:])],
         [kind, steps, plan, *more.groups.values(), *(more.recipe[name] for name in SHOWN)],
-        **hidden,
+        **QUIET,
     )
 
 
