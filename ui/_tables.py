@@ -12,6 +12,7 @@ import tomllib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from studio.errors import BadInput
@@ -94,7 +95,7 @@ def read_toml(path: Path, text: str) -> tuple[dict[str, object], Callable[[Steps
         last = len(text.rstrip().split("\n"))
         line = _line_said(error, last) or _first_unread(lines)
         raise Problem(Place(path, line, _key_at(lines, line)), f"this is no TOML: {error}")
-    return found, lambda where: _line_of(lines, where)
+    return found, _finder(found, lines)
 
 
 def read_jsonl(path: Path, text: str) -> Iterator[Entry | Problem]:
@@ -147,7 +148,10 @@ def read_csv(path: Path, text: str, *, amiss: Callable[[str], str]) -> Iterator[
                 return
             continue
         if len(cells) > len(names):
-            said = f"there are {len(cells)} cells in this row, more than columns ({len(names)})"
+            said = (
+                f"there are {len(cells)} cells in this row, more than columns ({len(names)}): put "
+                'double quotes around a text with commas in it, "a cat, a dog"'
+            )
             yield Problem(Place(path, line, names[-1]), said)
             continue
         cut = {name: cell.strip() for name, cell in zip(names, cells, strict=False)}
@@ -207,6 +211,35 @@ def _first_unread(lines: list[str]) -> int:
         return found is None and _line_said(error, 1) is None
 
     return bisect_left(range(1, len(lines)), True, key=unread) + 1
+
+
+def _finder(found: Mapping[str, object], lines: list[str]) -> Callable[[Steps], int]:
+    """What tells the line of a place, quickly where tables of an array stand one after another."""
+    heads = {
+        name: _heads(lines, name, len(inside))
+        for name, inside in found.items()
+        if isinstance(inside, list) and all(isinstance(one, dict) for one in inside)
+    }
+
+    @cache
+    def line(where: Steps) -> int:
+        name, number = (*where, None, None)[:2]
+        own = heads.get(str(name), [])
+        if not own or not isinstance(number, int):
+            return _line_of(lines, where)
+        # The table by itself, so that one of many thousands takes no longer than one of two.
+        begins, ends = own[number], (*own, len(lines))[number + 1]
+        return begins + _line_of(lines[begins:ends], (str(name), 0, *where[2:]))
+
+    return line
+
+
+def _heads(lines: list[str], name: str, tables: int) -> list[int]:
+    """Where each table of an array begins, from 0; nothing where that is not certain."""
+    sign = re.compile(rf"""\s*\[\[\s*(["']?){re.escape(name)}\1\s*\]\]""")
+    found = [at for at, line in enumerate(lines) if sign.match(line)]
+    # A text of several lines may hold such a line too.
+    return found if len(found) == tables else []
 
 
 def _line_of(lines: list[str], where: Steps) -> int:

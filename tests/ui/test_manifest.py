@@ -4,6 +4,7 @@ import json
 import os
 import re
 import string
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,6 +216,25 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
         f"  m.toml, line {number}, {field}"
         for number, field in ((2, "steps"), (3, "seed"), (4, "base"), (5, "witdh"))
     ]
+
+
+def test_the_lines_of_many_tables_are_found_without_reading_all_for_each(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = ["[[shots]]", 'prompt = """a', 'cat"""', "", "[[ shots ]] # more", "prompt = 'b'"]
+    path = write("steps = 2", *tables * 100)
+    read, loads = [], tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: read.append(len(text)) or loads(text))
+    lines = [one.places[""]().line for one in read_manifest(path).planned]
+    assert lines == [line for number in range(100) for line in (6 * number + 2, 6 * number + 6)]
+    assert sum(read) < 20 * path.stat().st_size
+
+
+def test_a_text_that_looks_like_a_table_is_none(write: Write) -> None:
+    path = write(
+        'prompt = """', "[[shots]]", '"""', "[[shots]]", "seed = 1", "[[shots]]", "sed = 2"
+    )
+    assert refused(path).startswith("m.toml, line 7, sed: ")
 
 
 # From here on: manifests spoiled by a generator, a field or a sign at a time.
