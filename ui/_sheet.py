@@ -11,6 +11,7 @@ CELL, THUMB = 168, 76  # pixels, square
 GAP, MARGIN = 12, 36
 LABEL = 170  # width of a row's label
 PAPER, INK, PALE = (250, 249, 246), (32, 31, 36), (124, 121, 130)
+HEADING = 19  # height of a heading's line
 THUMBS_ACROSS = 3
 
 
@@ -36,12 +37,13 @@ def draw_sheet(
 ) -> Image.Image:
     """The sheet as an RGB picture, as large as it needs to be.
 
-    columns: headings over the rows' pictures; a line break is kept.
+    columns: headings over the rows' pictures, each in as many lines as it needs.
     """
     side = THUMBS_ACROSS * THUMB + (THUMBS_ACROSS - 1) * GAP // 2
     left = MARGIN + side + 2 * MARGIN if groups else MARGIN
     top = MARGIN + 92
-    head = 44
+    heads = [_heading(column) for column in columns]
+    head = max(44, 6 + HEADING * max((text.count("\n") + 1 for text in heads), default=1))
     across = left + LABEL + len(columns) * (CELL + GAP) - GAP + MARGIN
     down = max(top + head + len(rows) * (CELL + GAP), top + sum(_height(group) for group in groups))
     sheet = Image.new("RGB", (across, down - GAP + MARGIN), PAPER)
@@ -52,7 +54,7 @@ def draw_sheet(
         rule = left - MARGIN
         pen.line((rule, top, rule, sheet.height - MARGIN), (224, 221, 214), 1)
     _draw_groups(sheet, groups, top=top)
-    for number, column in enumerate(columns):
+    for number, column in enumerate(heads):
         x = left + LABEL + number * (CELL + GAP)
         pen.text(
             (x + CELL / 2, top + head - 12),
@@ -95,13 +97,28 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def _heading(column: str) -> str:
+    """As wide as a picture; a line break is kept."""
+    return "\n".join(_wrapped(line, CELL, _font(15)) for line in column.split("\n"))
+
+
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text in lines of at most this many pixels."""
+    """The text in lines of at most this many pixels; a word that is longer goes on below."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
+            lines += _cut(word, width, font)
         else:
-            lines[-1] = longer
+            lines[-1:] = _cut(longer, width, font)
     return "\n".join(lines)
+
+
+def _cut(word: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A word in pieces of at most this many pixels."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
