@@ -2,15 +2,18 @@
 
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from studio.errors import BadInput
 
-__all__ = ["file_sha256", "replacing", "write_whole"]
+__all__ = ["file_sha256", "remove_parts", "replacing", "write_whole"]
+
+PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 
 @contextmanager
@@ -42,6 +45,16 @@ def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write a file as `replacing` does."""
     with replacing(path, lasting=lasting) as file:
         file.write(data)
+
+
+def remove_parts(folder: Path, ours: Callable[[str], bool]) -> None:
+    """Remove what processes that were killed left of files that they wrote by `replacing`.
+
+    ours: whether a file of this name is one that nobody is writing now.
+    """
+    for name in os.listdir(folder):
+        if (part := PART.fullmatch(name)) and ours(part[1]):
+            (folder / name).unlink(missing_ok=True)
 
 
 def file_sha256(path: str | Path) -> str:

@@ -8,6 +8,7 @@ wherever it was interrupted.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import compose
 from studio.errors import BadInput
-from studio.files import replacing, write_whole
+from studio.files import remove_parts, replacing, write_whole
 from studio.shot import Shot, method_name, method_options, open_picture, save_picture
 from ui._cluster import connected
 from ui._contact import write_sheets
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from studio.base import Base
 
 __all__ = ["NotMade", "Written", "expect_batch", "run_batch"]
+
+# Files of a batch that are no pictures of it.
+OWN = re.compile(r"batch\.json|results\.jsonl|sheet\.html|sheet(-\d+)?\.png")
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ def run_batch(
     failed: dict[int, str] = {}
     plan.out.mkdir(parents=True, exist_ok=True)
     if share.first:
-        for part in plan.out.glob(".*.part"):
-            part.unlink(missing_ok=True)  # half a file of a process that was killed
+        names = set(plan.names)
+        remove_parts(plan.out, lambda name: name in names or bool(OWN.fullmatch(name)))
     if plan.missing():
         making = _Making(plan, loading)
         for event in making.events(share) if ray is None else making.events_from(ray):
