@@ -13,6 +13,8 @@ from ui._share import Share, refuse_many, sharing
 
 __all__ = ["make_batch", "tell_cost"]
 
+OFTEN = 0.5  # seconds between two looks at what other processes have written
+
 
 def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as_json: bool) -> int:
     """Make what is missing of a plan; the exit code: 0 when all is there, 1 when some failed.
@@ -32,6 +34,7 @@ def _make_share(
     begun = perf_counter()
     there = len(plan.names) - len(plan.missing())
     failed: dict[int, str] = {}
+    looked = 0.0
     try:
         with bars() as shown:
             left = len(plan.missing())
@@ -39,7 +42,9 @@ def _make_share(
             for event in run_batch(plan, loading, share, ray=ray):
                 match event:
                     case Written() if share.count > 1:  # of all processes
-                        shown.update(task, completed=left - len(plan.missing()))
+                        if share.first and perf_counter() > looked + OFTEN:
+                            shown.update(task, completed=left - len(plan.missing()))
+                            looked = perf_counter()
                     case Written():
                         shown.advance(task)
                     case NotMade(at, reason):
@@ -47,6 +52,7 @@ def _make_share(
                         shown.advance(task)
                     case compose.Narrowed(_, rows):
                         remark(f"less memory than thought: {rows} rows at a time")
+            shown.update(task, completed=left - len(plan.missing()) + len(failed))
     except KeyboardInterrupt:
         there = len(plan.names) - len(plan.missing())
         raise Stopped(

@@ -3,6 +3,7 @@
 No PyTorch here: what can be wrong before a base is opened is said at once.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,9 @@ class Plan:
 
     def missing(self) -> list[int]:
         """The places of the shots whose pictures are not there."""
-        return [at for at, name in enumerate(self.names) if not (self.out / name).is_file()]
+        # Listed once: on a disk of the network every question takes its time.
+        there = set(os.listdir(self.out)) if self.out.is_dir() else set()
+        return [at for at, name in enumerate(self.names) if name not in there]
 
 
 def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
