@@ -59,7 +59,7 @@ class Record:
                 )
                 for source, one in found["bases"].items()
             }
-        except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{self.path} is damaged ({error}): give another --out.") from None
 
     def narrow(self, first: str, rows: int) -> None:

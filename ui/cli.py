@@ -616,7 +616,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave(sentence: str, *, code: int) -> None:
-    print(f"studio: {sentence.rstrip('.')}.", file=sys.stderr)
+    ended = sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}."
+    print(f"studio: {ended}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -75,10 +75,12 @@ def test_a_folder_that_holds_a_batch_is_not_begun_again(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ended("batch", faces, "--out", tmp_path / "out") == 0
+    (tmp_path / "out" / ".film.mkv.0123abcd.part").write_bytes(b"of another program")
     before = files(tmp_path / "out")
     assert ended("batch", faces, "--out", tmp_path / "out") == 2
     assert "go on with it by --resume" in capsys.readouterr().err
-    (tmp_path / "out" / ".sheet.png.1.part").write_bytes(b"half")  # of one that was killed last
+    for name in ("sheet.png", "results.jsonl", next((tmp_path / "out").glob("a-*.png")).name):
+        (tmp_path / "out" / f".{name}.0123abcd.part").write_bytes(b"half")  # of one that was killed
     assert ended("batch", faces, "--out", tmp_path / "out", "--resume", "--json") == 0
     assert json.loads(capsys.readouterr().out)["made"] == 0
     assert files(tmp_path / "out") == before
@@ -221,3 +223,24 @@ def test_what_the_base_cannot_make_is_told_before_the_first_picture(
     assert "wrong.toml, line 4, width: 100 is not a multiple of 8" in said
     assert "wrong.toml, line 6, mixes: the adapter" in said and "Stable Diffusion XL" in said
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_a_question_at_the_end_of_a_mistake_stays_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.toml").write_text('prompt = "a"\nsteqs = 3\n')
+    assert ended("batch", tmp_path / "m.toml") == 2
+    assert capsys.readouterr().err.endswith("did you mean steps?\n")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff", b'{"version": 1, "bases": {"a": {"size": {"8x8": ""}}}}']
+)
+def test_a_damaged_record_is_named(
+    content: bytes, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "batch.json").write_bytes(
+        content.replace(b'"size"', b'"fingerprint": "", "dtype": "", "apart": [], "size"')
+    )
+    assert ended("batch", faces, "--out", tmp_path, "--resume") == 2
+    assert "batch.json is damaged" in capsys.readouterr().err
