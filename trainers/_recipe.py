@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from math import cos, isfinite, pi
+from math import cos, inf, isfinite, pi
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from studio.errors import BadInput
@@ -130,6 +130,8 @@ class Recipe:
             whole = type(entry.default) is int
             if whole and type(value) is not int:
                 raise BadInput(f"{entry.name} is a whole number; it was given as {value!r}")
+            if isinstance(value, float) and value == inf:
+                raise BadInput(f"{entry.name} is a finite number; it was given as {value!r}")
         for name in ("steps", "batch", "accumulation", "crops"):
             _require(getattr(self, name) >= 1, name, self, "is at least 1")
         for name in ("token", "token_init"):

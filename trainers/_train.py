@@ -43,7 +43,8 @@ def check(
     Reading the pictures costs less than opening a base, so they are read here too; they are
     returned, but their buckets are no base's.
     """
-    recipe = with_options(Recipe(), options)
+    # Where steps is not given the base and the kind decide, and warmup has no limit here.
+    recipe = with_options(Recipe(steps=10**9), options)
     require_optimizer(recipe.optimizer)
     require_board(recipe)
     _require_words(trigger)

@@ -2,9 +2,11 @@
 
 import tomllib
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
+import trainers
 from studio import Base
 from studio.base import real_config
 from studio.errors import BadInput
@@ -37,6 +39,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ({"caption_dropout": 2}, "caption_dropout lies between 0 and 1"),
         ({"schedule": "sine"}, "schedule is one of constant, cosine, linear"),
         ({"steps": 10, "warmup": 11}, "warmup is at most steps"),
+        ({"noise_offset": float("inf")}, "noise_offset is a finite number"),
         ({"steps": "many"}, "steps is a number"),
         ({"batch": 1.5}, "batch is a whole number"),
         ({"steps": True}, "steps is a whole number"),
@@ -45,6 +48,12 @@ def test_an_unknown_option_names_the_nearest() -> None:
 def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         with_options(Recipe(), options)
+
+
+def test_a_long_warmup_waits_for_the_steps_that_a_kind_is_trained_for(folder: Path) -> None:
+    trainers.check(folder, trigger="sks", warmup=600)  # SaRA takes 5000 steps, on a real base
+    with pytest.raises(BadInput, match="warmup is at most steps"):
+        trainers.check(folder, trigger="sks", warmup=600, steps=500)
 
 
 @pytest.mark.parametrize(
