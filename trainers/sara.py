@@ -18,7 +18,7 @@ threshold where that is asked for; a budget is met in the UNet.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import exp
+from math import exp, inf
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
@@ -68,12 +68,13 @@ class SaRA:
     )
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and self.threshold <= 0:
+        if self.threshold is not None and not 0 < self.threshold < inf:
             raise BadInput(f"threshold is above zero; it was given as {self.threshold:g}")
         if self.budget is not None and self.budget < 1:
             raise BadInput(f"budget is at least 1; it was given as {self.budget}")
-        if self.rank_weight < 0:
-            raise BadInput(f"rank_weight is not negative; it was given as {self.rank_weight:g}")
+        if not 0 <= self.rank_weight < inf:
+            given = f"it was given as {self.rank_weight:g}"
+            raise BadInput(f"rank_weight is finite and not negative; {given}")
         if self.rank_of not in ("weights", "change"):
             raise BadInput(f"rank_of is weights or change; it was given as {self.rank_of!r}")
         if not 0 <= self.adjust_at < 1:
@@ -195,6 +196,8 @@ class SaRA:
         if self.budget is not None:
             threshold = _threshold([layer.weight for layer in layers.values()], self.budget)
         chosen = {name: _below(layer.weight, threshold) for name, layer in layers.items()}
+        if not any(map(len, chosen.values())):
+            raise BadInput(f"none of the model's weights is below {threshold:g}: raise threshold")
         unet.requires_grad_(False)
         rate = _rate(threshold) if lr is None else lr
         return ChosenAdamW(layers, chosen, lr=rate, weight_decay=weight_decay)
@@ -255,4 +258,10 @@ def _threshold(weights: "Iterable[Tensor]", budget: int) -> float:
         torch.bincount(own[own >> 16 == half] & 0xFFFF, minlength=1 << 16).cpu() for own in within
     )
     rest = int(torch.searchsorted(torch.as_tensor(lower).cumsum(0), left, right=True))
+    if not half and not rest:
+        zeros = int(torch.as_tensor(lower)[0])
+        raise BadInput(
+            f"budget is {budget:,}, and {zeros:,} of the base's weights are zero, of which none is "
+            "smaller than another: take more"
+        )
     return float(torch.tensor(half << 16 | rest, dtype=torch.int32).view(torch.float32))

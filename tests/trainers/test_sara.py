@@ -2,6 +2,7 @@
 
 import copy
 import json
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,22 @@ def test_a_budget_beyond_the_base_is_refused(sdxl: Base) -> None:
     total = sum(w.numel() for w in unet_weights(sdxl).values())
     with pytest.raises(BadInput, match=f"{total:,} weights are no more"):
         fitted(SaRA(budget=total), sdxl)
+
+
+def test_a_budget_that_zeros_alone_would_fill_is_refused(sdxl: Base) -> None:
+    weight = sdxl.unet.conv_in.weight  # pyright: ignore
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.view(-1)[:7] = 0
+    try:
+        with pytest.raises(BadInput, match=r"budget is 6, and 7 .* are zero.*take more"):
+            fitted(SaRA(budget=6), sdxl)
+        kind = fitted(SaRA(budget=7), sdxl)  # all seven, and no other
+        assert isinstance(kind, SaRA)
+        assert sum(len(delta.index) for delta in started(kind, sdxl).values()) == 7
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
 
 
 def test_the_histogram_counts_the_magnitudes(sdxl: Base) -> None:
@@ -387,6 +404,8 @@ def test_what_it_trained_can_be_saved_as_an_adapter(sd1: Base, tmp_path: Path) -
     ("options", "said"),
     [
         ({"threshold": 0.0}, "threshold"),
+        ({"threshold": nan}, "threshold is above zero"),
+        ({"rank_weight": nan}, "rank_weight"),
         ({"budget": 0}, "budget"),
         ({"rank_weight": -1.0}, "rank_weight"),
         ({"rank_of": "all"}, "rank_of"),
@@ -403,6 +422,11 @@ def test_a_threshold_below_every_weight_finds_nothing(
 ) -> None:
     with pytest.raises(BadInput, match="sara found no layer"):
         learned(SaRA(threshold=1e-30), sdxl, folder, tmp_path / "run")
+
+
+def test_an_optimizer_of_no_weight_is_refused(sdxl: Base) -> None:
+    with pytest.raises(BadInput, match="none of the model's weights is below 1e-30"):
+        SaRA(threshold=1e-30).optimizer(copy.deepcopy(sdxl.unet))
 
 
 def test_the_folder_lists_it() -> None:
