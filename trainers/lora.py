@@ -7,6 +7,7 @@ as peft does.
 
 import re
 from dataclasses import dataclass, field, replace
+from math import inf, prod
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
@@ -58,14 +59,27 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise BadInput(f"rank is at least 1; it was given as {self.rank}")
+        if self.alpha is not None and not 0 < self.alpha < inf:
+            raise BadInput(f"alpha is above zero; it was given as {self.alpha:g}")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout lies between 0 and 1; it was given as {self.dropout}")
         if self.targets not in (None, *TARGETS):
             raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
 
     def fitted(self, base: "Base") -> "LoRA":
-        """With the targets that suit this base, where none are given."""
+        """With the targets that suit this base, where none are given.
+
+        Raises BadInput for a rank that none of its layers can have.
+        """
         chosen = self.targets or ("all" if is_sketch(base) else "attention")
+        layers = base.layers().items()
+        ranks = [_full_rank(layer) for name, layer in layers if TARGETS[chosen].fullmatch(name)]
+        widest = max(ranks, default=self.rank)
+        if self.rank > widest:
+            raise BadInput(
+                f"rank is {self.rank}, and no change of a layer of {base.name} has a rank above "
+                f"{widest}: give less"
+            )
         return replace(self, targets=chosen)
 
     def delta(
@@ -85,3 +99,9 @@ class LoRA:
             dropout=self.dropout,
             generator=generator,
         )
+
+
+def _full_rank(layer: "nn.Module") -> int:
+    """The highest rank that a change of this layer can have."""
+    shape: tuple[int, ...] = layer.weight.shape  # pyright: ignore[reportAssignmentType]
+    return min(shape[0], prod(shape[1:]))

@@ -1,5 +1,7 @@
 """Which layers LoRA changes, counted on the real models, and how it starts."""
 
+from math import nan
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from studio.base import Base, real_config
 from studio.delta import LowRank
 from studio.errors import BadInput
 from trainers import LoRA
-from trainers._kind import kinds, new_deltas
+from trainers._kind import fitted, kinds, new_deltas
 
 
 @pytest.mark.parametrize(
@@ -52,11 +54,28 @@ def test_alpha_is_the_rank_unless_given(sdxl: Base) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"rank": 0}, "rank"), ({"dropout": 1.0}, "dropout"), ({"targets": "text"}, "targets")],
+    [
+        ({"rank": 0}, "rank"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": nan}, "alpha"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"targets": "text"}, "targets"),
+    ],
 )
 def test_a_field_out_of_range_is_named(options: dict, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         LoRA(**options)
+
+
+def test_a_rank_that_no_layer_has_is_refused(sdxl: Base) -> None:
+    widest = max(
+        min(layer.weight.flatten(1).shape)  # pyright: ignore
+        for name, layer in sdxl.layers().items()
+        if name.startswith("unet.") and ".attn" in name
+    )
+    fitted(LoRA(rank=widest), sdxl)
+    with pytest.raises(BadInput, match=f"rank above {widest}: give less"):
+        fitted(LoRA(rank=widest + 1), sdxl)
 
 
 def test_the_folder_is_the_list_of_kinds() -> None:
