@@ -330,7 +330,10 @@ class Training:
             return Finished(self.job.run.adapter, adapter, self.done, self.seconds)
         path = adapter.save(self.job.run.adapter)
         if self.job.out:
-            path = adapter.save(self.job.out)
+            try:
+                path = adapter.save(self.job.out)
+            except BadInput as error:  # its folder has gone or is full by now; all the same done
+                raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)
 
 

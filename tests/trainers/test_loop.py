@@ -344,6 +344,20 @@ def test_old_checkpoints_go_when_the_new_one_is_whole(
     assert kept == ["1", "2"]
 
 
+def test_an_adapter_that_finds_no_place_is_said_to_be_in_its_run(
+    sdxl: Base, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "there" / "robot.safetensors"
+    run = trainers.train(
+        LoRA(rank=2), sdxl, folder, trigger=TRIGGER, run=tmp_path / "run", out=out, steps=2
+    )
+    with pytest.raises(BadInput, match=r"robot.safetensors cannot be .*it is .*run/adapter"):
+        for event in run:
+            if isinstance(event, Step) and event.step == 2:
+                out.parent.write_text("a file by now")
+    assert (tmp_path / "run" / "adapter.safetensors").is_file()
+
+
 def test_a_full_disk_ends_in_a_sentence(
     sdxl: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
