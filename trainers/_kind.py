@@ -105,20 +105,20 @@ class Turn:
 
     resting: frozenset[str] = frozenset()
     """layers whose deltas are taken off for the step"""
-    still: frozenset[str] = frozenset()
-    """layers whose deltas are on and learn nothing from it"""
     noise: float = 1.0
     """share of the timesteps that it may draw, from the cleanest"""
     part: float = 1.0
     """side of the part that is cut from every picture, of the picture's own"""
+    course: range | None = None
+    """steps, this one among them, over which the learning rate takes its course; all if None"""
 
 
 @runtime_checkable
 class Turning(Protocol):
     """A kind whose steps are not all alike."""
 
-    def turn(self, deltas: "Mapping[str, Delta]", *, generator: "torch.Generator") -> Turn:
-        """What the coming step is to be. generator: the step's own."""
+    def turn(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> Turn:
+        """What the step after so many of all steps is to be."""
         ...
 
 

@@ -132,9 +132,9 @@ class Training:
         """
         begun = perf_counter()
         self._adjust()
-        rate = self.recipe.rate(self.done)
         turn = self._turn()
-        with self._turned(turn):
+        rate = self.recipe.rate(self.done, course=turn.course)
+        with resting(self.base.layers(), turn.resting):
             loss = self._backward(batches, turn)
         length = self._clip()
         if not (isfinite(loss) and isfinite(length)):
@@ -166,21 +166,7 @@ class Training:
     def _turn(self) -> Turn:
         if not isinstance(self.job.kind, Turning):
             return Turn()
-        chance = generator_for(self.recipe.seed, "turn", self.done)
-        return self.job.kind.turn(self.job.deltas, generator=chance)
-
-    @contextmanager
-    def _turned(self, turn: Turn) -> Iterator[None]:
-        """The deltas as the step has them, afterwards as they were."""
-        still = [p for name in turn.still for p in self.job.deltas[name].parameters()]
-        with resting(self.base.layers(), turn.resting):
-            for parameter in still:
-                parameter.requires_grad_(False)
-            try:
-                yield
-            finally:
-                for parameter in still:
-                    parameter.requires_grad_(True)
+        return self.job.kind.turn(self.job.deltas, done=self.done, steps=self.recipe.steps)
 
     def _backward(self, batches: Sequence[Batch], turn: Turn) -> float:
         chance = generator_for(self.recipe.seed, "step", self.done)

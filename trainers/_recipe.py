@@ -174,11 +174,16 @@ class Recipe:
             )
         return ()
 
-    def rate(self, step: int) -> float:
-        """The learning rate of the step that has `step` steps before it."""
+    def rate(self, step: int, *, course: range | None = None) -> float:
+        """The learning rate of the step that has `step` steps before it.
+
+        course: the steps from warmup to end, where these are not all steps of the training.
+        """
+        course = course or range(self.steps)
+        step -= course.start
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        done = (step - self.warmup) / max(1, len(course) - self.warmup)
         return self.lr * _COURSES[self.schedule](done)
 
 

@@ -6,10 +6,12 @@ at a time they do not separate). One file, which `FILE:content` and `FILE:style`
 The authors train on one picture whose caption names no class, "A [v]", so that the class does not
 stand in for the content: rank 64, 1000 steps, lr 5e-5.
 
-Of one picture the style half sees the style on that content only. With `style_alone` it learns in
-steps of its own, ours: from parts of the picture, without the content half, at little noise, where
-what is in the picture can still be seen and need not be learned; the other steps then leave it as
-it is, so that the content half learns what is left beside it.
+Of one picture the style half sees the style on that content only, and the two together can draw the
+picture each in its own share. `style_alone` takes them apart further, in a way of ours: every other
+step of the first part teaches the content half without the style half, so that it can do without;
+in the last part the style half begins anew and learns alone, from parts of the picture too small to
+hold the content, at little noise, where what is in the picture is seen and need not be learned. The
+learning rate takes its course in each part.
 
 Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
 change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts. The
@@ -22,7 +24,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from studio.halves import blocks_of, split_blocks, starts_of
+from studio.halves import blocks_of, layers_of, split_blocks, starts_of
 from trainers._kind import Turn, is_sketch
 from trainers.lora import LoRA
 
@@ -59,13 +61,13 @@ class BLoRA:
     )
     style_alone: float = field(
         default=0.0,
-        metadata={"help": "share of the steps in which the style half learns alone, such as 0.4"},
+        metadata={"help": "share of the steps, the last, in which the style half learns alone"},
     )
     style_noise: float = field(
         default=0.35, metadata={"help": "with style_alone: the timesteps of those steps, a share"}
     )
     style_part: float = field(
-        default=0.75, metadata={"help": "with style_alone: side of the parts cut from pictures"}
+        default=0.5, metadata={"help": "with style_alone: side of the parts cut from pictures"}
     )
     anyway: bool = field(
         default=False,
@@ -112,18 +114,38 @@ class BLoRA:
         lora = LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
         return lora.delta(name, layer, generator=generator)
 
-    def turn(self, deltas: "Mapping[str, Delta]", *, generator: "torch.Generator") -> Turn:
-        """The style half alone, or all; where it has steps of its own, then the content half."""
-        import torch
+    def adjust(
+        self,
+        layers: "Mapping[str, nn.Module]",
+        deltas: "Mapping[str, Delta]",
+        *,
+        done: int,
+        steps: int,
+    ) -> bool:
+        """Before the first step alone the style half forgets what it learned beside the other."""
+        if not self.style_alone or done != self._together(steps):
+            return False
+        for name in self._style(deltas):
+            change: LowRank = deltas[name]  # pyright: ignore[reportAssignmentType]
+            change.up.data.zero_()
+        return True
 
+    def turn(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> Turn:
+        """Both halves, every other step the content half alone; in the end the style half alone."""
         if not self.style_alone:
             return Turn()
-        starts = starts_of(split_blocks(self.style or ""))
-        style = frozenset(name for name in deltas if name.startswith(starts))
-        if float(torch.rand((), generator=generator)) >= self.style_alone:
-            return Turn(still=style)
+        style, together = self._style(deltas), self._together(steps)
+        if done < together:
+            return Turn(resting=style if done % 2 else frozenset(), course=range(together))
         rest = frozenset(deltas) - style
-        return Turn(resting=rest, noise=self.style_noise, part=self.style_part)
+        alone = range(together, steps)
+        return Turn(resting=rest, noise=self.style_noise, part=self.style_part, course=alone)
+
+    def _together(self, steps: int) -> int:
+        return round((1 - self.style_alone) * steps)
+
+    def _style(self, deltas: "Mapping[str, Delta]") -> frozenset[str]:
+        return frozenset(layers_of("style", deltas, {"style": split_blocks(self.style or "")}))
 
     def published(self, base: "Base | Outline") -> dict[str, object]:
         """As the authors train it, on one picture."""

@@ -8,38 +8,73 @@ import pytest
 import torch
 from PIL import Image
 
+import trainers
+from studio import Adapter
 from studio.base import Base
 from studio.delta import LowRank, attach, resting
 from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
-from tests.trainers.learning import TRIGGER, assert_lent, assert_resumes, learned
+from tests.trainers.learning import SHORT, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA
 from trainers._kind import fitted, new_deltas
 
 CONTENT = "unet.up_blocks.0.attentions.0."
 STYLE = "unet.up_blocks.0.attentions.1."
-ALONE, BESIDE = 1 - 1e-9, 1e-9  # as good as always, as good as never
+ALONE = 1 - 1e-9  # as good as always
+EVEN = {"schedule": "constant", "weight_decay": 0.0}
 
 
-@pytest.mark.parametrize(("share", "taught"), [(ALONE, STYLE), (BESIDE, CONTENT)])
-def test_a_step_teaches_one_half_only(
-    sdxl: Base, folder: Path, tmp_path: Path, share: float, taught: str
-) -> None:
+def test_steps_alone_teach_the_style_half_only(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     with assert_lent(sdxl):
-        adapter, _ = learned(BLoRA(rank=2, style_alone=share), sdxl, folder, tmp_path / "run")
+        adapter, _ = learned(BLoRA(rank=2, style_alone=ALONE), sdxl, folder, tmp_path / "run")
     for name, delta in adapter.deltas.items():
         assert isinstance(delta, LowRank)
-        assert bool(delta.up.any()) == name.startswith(taught), name
+        assert bool(delta.up.any()) == name.startswith(STYLE), name
 
 
-def test_both_halves_learn_and_a_resume_goes_on_with_the_same_turns(
+def test_every_other_step_before_teaches_the_content_half_only(
     sdxl: Base, folder: Path, tmp_path: Path
 ) -> None:
-    kind = BLoRA(rank=2, style_alone=0.5)
-    adapter, _ = learned(kind, sdxl, folder, tmp_path / "both")
-    ups = [delta.up for delta in adapter.deltas.values() if isinstance(delta, LowRank)]
-    assert len(ups) == len(adapter.deltas) and all(up.any() for up in ups)
-    assert_resumes(kind, sdxl, folder, tmp_path)
+    kind = BLoRA(rank=2, style_alone=1 - ALONE)
+    first, _ = learned(kind, sdxl, folder, tmp_path / "one", steps=1, **EVEN)
+    second, _ = learned(kind, sdxl, folder, tmp_path / "two", steps=2, **EVEN)
+    for name in first.deltas:
+        assert torch.equal(_up(first, name), _up(second, name)) == name.startswith(STYLE), name
+
+
+def test_in_the_end_the_content_half_stays_and_the_style_half_begins_anew(
+    sdxl: Base, folder: Path, tmp_path: Path
+) -> None:
+    """Adam's first step moves each number by the learning rate: so far the style half has come."""
+    whole = BLoRA(rank=2, style_alone=0.25)
+    adapter, _ = learned(whole, sdxl, folder, tmp_path / "whole", steps=4, **EVEN)
+    begun = BLoRA(rank=2, style_alone=1 - ALONE)
+    before, _ = learned(begun, sdxl, folder, tmp_path / "begun", steps=3, **EVEN)
+    content = [name for name in adapter.deltas if name.startswith(CONTENT)]
+    style = adapter.deltas.keys() - content
+    assert all(torch.equal(_up(adapter, name), _up(before, name)) for name in content)
+    assert max(_up(before, name).abs().max() for name in style) > 1.5 * SHORT["lr"]
+    furthest = max(float(_up(adapter, name).abs().max()) for name in style)
+    assert furthest == pytest.approx(SHORT["lr"], rel=1e-2)
+
+
+def test_the_learning_rate_takes_its_course_twice(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    given = {"steps": 8, "schedule": "linear", "warmup": 1, "batch": 1}
+    events = trainers.train(
+        BLoRA(rank=2, style_alone=0.5),
+        sdxl,
+        folder,
+        trigger=TRIGGER,
+        run=tmp_path / "run",
+        **{**SHORT, **given},
+    )
+    rates = [event.lr / SHORT["lr"] for event in events if isinstance(event, trainers.Step)]
+    assert rates == pytest.approx([1, 1, 2 / 3, 1 / 3] * 2)
+
+
+def test_a_resume_goes_on_with_the_same_turns(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    assert_resumes(BLoRA(rank=2, style_alone=0.5), sdxl, folder, tmp_path, after=4)
+    assert_resumes(BLoRA(rank=2, style_alone=0.5), sdxl, folder, tmp_path / "at", after=3)
 
 
 def test_the_loss_of_a_step_alone_is_that_of_a_part_at_little_noise(
@@ -109,3 +144,9 @@ def test_resting_deltas_are_off_until_the_block_is_left(sdxl: Base) -> None:
 def test_shares_out_of_range_are_refused(given: dict[str, float], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         BLoRA(**given)  # pyright: ignore[reportArgumentType]
+
+
+def _up(adapter: Adapter, name: str) -> torch.Tensor:
+    delta = adapter.deltas[name]
+    assert isinstance(delta, LowRank)
+    return delta.up.detach()
