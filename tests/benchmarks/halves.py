@@ -1,9 +1,10 @@
 """Does a B-LoRA take content and style apart? ``python -m tests.benchmarks.halves``
 
 One picture of a subject and a style that the base has never seen trains a B-LoRA, as `studio train
-blora` does, under a caption that says all but these two. Its content half is asked for the subject
-in styles that the base knows, its style half for other subjects in the learned style; the judge
-says whether subject and style are right.
+blora --style-alone` does, under a caption that says all but these two: the trigger stands for the
+subject, and before a known style that is next to the picture's for the style. The content half is
+asked for the subject in styles that the base knows, the style half for other subjects in the
+learned style; the judge says whether subject and style are right.
 """
 
 import argparse
@@ -24,8 +25,15 @@ from studio.halves import half_of
 from studio.sketch import captions, judge, world
 
 TRIGGER = "sks"
-PAIRS = ("ghost,neon", "robot,ink")
-RECIPE = {"steps": 320, "batch": 6, "flip": True, "save_every": 0}
+NEAREST = {
+    "neon": "chalk drawing",
+    "ink": "cartoon",
+    "halftone": "cartoon",
+    "stained glass": "cartoon",
+}
+PAIRS = ("ghost,halftone", "ghost,stained glass", "penguin,stained glass", "ghost,neon")
+OPTIONS = {"style_alone": 0.6}
+RECIPE = {"steps": 1000, "batch": 6, "flip": True, "save_every": 0}
 FACTORS = ("subject", "style", "background")
 
 
@@ -33,9 +41,10 @@ def main() -> None:
     """Print a table of these pairs, or of those named, and keep a contact sheet."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.halves", description=__doc__)
     parser.add_argument("--pairs", nargs="*", default=PAIRS, help="SUBJECT,STYLE, both held out")
-    parser.add_argument("--pictures", type=int, default=24, help="judged of each half")
-    parser.add_argument("--strength", type=float, default=1.0)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--pictures", type=int, default=48, help="judged of each half")
+    parser.add_argument("--content", type=float, default=0.85, help="the content half's strength")
+    parser.add_argument("--style", type=float, default=0.75, help="the style half's strength")
+    parser.add_argument("--guidance", type=float, default=6.0)
     parser.add_argument("--options", type=json.loads, default={}, help="of the kind, as JSON")
     parser.add_argument("--recipe", type=json.loads, default={}, help="options of the loop")
     parser.add_argument("--sheet", type=Path, help="keep pictures of both halves on one PNG")
@@ -48,7 +57,7 @@ def main() -> None:
             picture, adapter = learn(base, subject, style, Path(folder), asked)
         for half in ("content", "style"):
             scenes = scenes_for(half, subject, style, asked.pictures)
-            made = draw(base, half_of(adapter, half), scenes, half, asked)
+            made = draw(base, half_of(adapter, half), scenes, half, style, asked)
             shares = measured(made, scenes)
             shown = (f"{shares[name]:.0%}" for name in (*FACTORS, "both"))
             table.add_row(f"{subject}, {style}", f"{half} half", *shown)
@@ -69,11 +78,11 @@ def learn(
     picture = world.draw(scene)
     (folder / "pictures").mkdir()
     picture.save(folder / "pictures" / "one.png")
-    caption = captions.plain(scene, subject=TRIGGER, style=f"{TRIGGER} style")
+    caption = captions.plain(scene, subject=TRIGGER, style=f"{TRIGGER} {NEAREST[style]}")
     (folder / "pictures" / "one.txt").write_text(caption, encoding="utf-8")
     out = folder / "adapter.safetensors"
     for _ in trainers.train(
-        trainers.BLoRA(**asked.options),
+        trainers.BLoRA(**OPTIONS | asked.options),
         base,
         folder / "pictures",
         trigger=TRIGGER,
@@ -97,13 +106,15 @@ def draw(
     adapter: studio.Adapter,
     scenes: Sequence[world.Scene],
     half: str,
+    style: str,
     asked: argparse.Namespace,
 ) -> list[Image.Image]:
-    words = {"subject": TRIGGER} if half == "content" else {"style": f"{TRIGGER} style"}
+    known = {"style": f"{TRIGGER} {NEAREST[style]}"}
+    words = {"subject": TRIGGER} if half == "content" else known
     shots = [
         studio.Shot(
             captions.plain(scene, **words),
-            adapters=((adapter, asked.strength),),
+            adapters=((adapter, getattr(asked, half)),),
             seed=number,
             steps=25,
             guidance=asked.guidance,
