@@ -12,7 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from studio.files import replacing, write_whole
-from studio.shot import Shot, method_name
+from studio.shot import Shot, method_name, method_options
 from ui._manifest import Planned
 from ui._names import adapter_name
 from ui._sheet import CELL, Row, draw_sheet
@@ -30,8 +30,10 @@ th{font-weight:500;text-align:left;max-width:14rem;vertical-align:middle}
 thead th{vertical-align:bottom;position:sticky;top:0;background:#faf9f6}
 img{display:block;width:12rem;height:auto;border-radius:3px}
 .none{width:12rem;color:#a33}
+td{vertical-align:top}
+p{width:12rem;margin:.3rem 0 0;font-size:12px;overflow-wrap:anywhere;white-space:pre-line}
 """
-Cell = tuple[str, str]  # the file, or "" and why there is none
+Cell = tuple[str, str, str]  # the file, or "" and why there is none; what is said below it
 
 
 def write_sheets(
@@ -43,7 +45,9 @@ def write_sheets(
 ) -> None:
     """Write sheet.html and sheet.png (sheet-2.png and on, where one is not enough)."""
     shots = [one.shot for one in planned]
-    cells = [("", failed[at]) if at in failed else (name, "") for at, name in enumerate(names)]
+    cells = [
+        ("", failed[at], "") if at in failed else (name, "", "") for at, name in enumerate(names)
+    ]
     columns, rows = _layout(shots, cells)
     write_whole(out / "sheet.html", _page(title, columns, rows).encode())
     _draw(out, title, columns, rows)
@@ -66,8 +70,13 @@ def _layout(
     places = dict(zip(zip(labels, heads, strict=True), cells, strict=True))
     # Shots that differ in a method's options alone would have one place.
     if len(places) < len(shots) or len(columns) * len(rows) > 2 * len(shots):
-        parts = range(0, len(cells), IN_A_ROW)
-        each = [list[Cell | None](cells[at : at + IN_A_ROW]) for at in parts]
+        said = (
+            "\n".join(filter(None, (label, head, _options(shot))))
+            for label, head, shot in zip(labels, heads, shots, strict=True)
+        )
+        told = [(name, why, words) for (name, why, _), words in zip(cells, said, strict=True)]
+        parts = range(0, len(told), IN_A_ROW)
+        each = [list[Cell | None](told[at : at + IN_A_ROW]) for at in parts]
         return [""] * IN_A_ROW, [(f"{at + 1}", row) for at, row in zip(parts, each, strict=True)]
     return columns, [(row, [places.get((row, column)) for column in columns]) for row in rows]
 
@@ -94,6 +103,15 @@ def _mix(shot: Shot, *, named: bool) -> str:
     return " + ".join(words) + method
 
 
+def _options(shot: Shot) -> str:
+    """What was asked of its method and is not what it does anyway: "combination ties"."""
+    if shot.method is None:
+        return ""
+    usual = method_options(type(shot.method)())
+    asked = method_options(shot.method).items()
+    return ", ".join(f"{name} {value}" for name, value in asked if value != usual[name])
+
+
 def _page(
     title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell | None]]]
 ) -> str:
@@ -111,11 +129,13 @@ def _page(
 def _place(cell: Cell | None) -> str:
     if cell is None:
         return "<td></td>"
-    name, why = cell
+    name, why, said = cell
+    below = f"<p>{escape(said)}</p>" if said else ""
     if not name:
-        return f'<td class="none">{escape(why)}</td>'
+        return f'<td class="none">{escape(why)}{below}</td>'
     link = escape(quote(name))
-    return f'<td><a href="{link}"><img loading="lazy" src="{link}" alt="{escape(name)}"></a></td>'
+    picture = f'<a href="{link}"><img loading="lazy" src="{link}" alt="{escape(name)}"></a>'
+    return f"<td>{picture}{below}</td>"
 
 
 def _draw(

@@ -244,3 +244,23 @@ def test_a_damaged_record_is_named(
     )
     assert ended("batch", faces, "--out", tmp_path, "--resume") == 2
     assert "batch.json is damaged" in capsys.readouterr().err
+
+
+def test_pictures_that_follow_one_another_say_what_they_show(faces: Path, tmp_path: Path) -> None:
+    rows = (
+        "a cat,1,one.safetensors:0.5,",
+        "a <dog>,2,,",
+        "a cow,3,one.safetensors + two.safetensors,merge combination=ties",
+    )
+    manifest = faces.with_name("apart.csv")
+    base = faces.read_text().split('"')[1]
+    head = "prompt,seed,adapters,method,base,steps\n"
+    manifest.write_text(head + "".join(f"{row},{base},1\n" for row in rows))
+    assert ended("batch", manifest, "--out", tmp_path) == 0
+    page = (tmp_path / "sheet.html").read_text()
+    said = [part.partition("</p>")[0] for part in page.split("<p>")[1:]]
+    assert said == [
+        "a cat, seed 1\none 0.5",
+        "a &lt;dog&gt;, seed 2\nno adapter",
+        "a cow, seed 3\none + two\ncombination ties",
+    ]
