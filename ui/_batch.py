@@ -1,11 +1,18 @@
 """A batch on the terminal: a manifest becomes a folder of pictures, and can be gone on with."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter
+
+from filelock import FileLock, Timeout
 
 import compose
 from studio.duration import duration
-from studio.errors import Stopped
+from studio.errors import BadInput, Stopped
 from ui._making import NotMade, Written, expect_batch, run_batch
 from ui._plan import Plan
 from ui._screen import bars, print_facts, print_json, print_table, remark
@@ -23,8 +30,32 @@ def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as
     whatever can't be made on its base.
     """
     refuse_many(ray)
-    with sharing(loading.get("device", "auto")) as share:
+    with sharing(loading.get("device", "auto")) as share, _only_one(plan.out, share):
         return _make_share(plan, share, loading=loading, ray=ray, as_json=as_json)
+
+
+@contextmanager
+def _only_one(out: Path, share: Share) -> Iterator[None]:
+    """A folder kept from a second batch of this user on this machine; a killed one lets it go.
+
+    Raises BadInput where another is at it.
+    """
+    if not share.first:
+        yield
+        return
+    # Not in the folder itself, which is to hold nothing but the batch.
+    user = getattr(os, "getuid", str)()  # on Windows everybody has a folder for such files
+    name = sha256(f"{user} {out.resolve()}".encode()).hexdigest()[:16]
+    lock = FileLock(Path(gettempdir()) / f"studio-batch-{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        said = f"{out} is being made by another process: wait until it has ended, or give another"
+        raise BadInput(f"{said} --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make_share(

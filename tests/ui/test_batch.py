@@ -264,3 +264,16 @@ def test_pictures_that_follow_one_another_say_what_they_show(faces: Path, tmp_pa
         "a &lt;dog&gt;, seed 2\nno adapter",
         "a cow, seed 3\none + two\ncombination ties",
     ]
+
+
+def test_a_folder_is_one_batch_at_a_time(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ui._batch import _only_one
+    from ui._share import ALONE
+
+    with _only_one(tmp_path / "out", ALONE):
+        assert ended("batch", faces, "--out", tmp_path / "out") == 2
+        assert "is being made by another process" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert ended("batch", faces, "--out", tmp_path / "out") == 0
