@@ -34,6 +34,7 @@ __all__ = [
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
+THINNEST = 32  # longer over shorter side: scaled to cover a bucket, a strip is many gigabytes
 CAPTIONS = (".txt", ".caption")
 MASKS = (".mask", "-masklabel")  # behind a picture's name, before the suffix: its mask
 
@@ -210,6 +211,8 @@ def _measure(path: Path) -> tuple[int, int] | Skipped:
         return Skipped(path, "is named in metadata.jsonl but is not there")
     except DAMAGED as error:
         return Skipped(path, f"is damaged or no picture ({error})")
+    if max(width, height) > THINNEST * min(width, height):
+        return Skipped(path, f"is a strip of {width} x {height} pixels: cut it")
     return (height, width) if turned else (width, height)
 
 

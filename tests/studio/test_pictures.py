@@ -129,6 +129,14 @@ def test_a_decompression_bomb_is_skipped_before_it_is_decoded(tmp_path: Path, si
     assert "too large to open safely" in skipped.reason
 
 
+def test_a_strip_is_skipped_before_it_is_scaled_to_gigabytes(tmp_path: Path):
+    Image.new("RGB", (2, 64)).save(tmp_path / "good.png")
+    Image.new("RGB", (2, 65)).save(tmp_path / "strip.png")
+    found = read(tmp_path)
+    assert [example.path.name for example in found.examples] == ["good.png"]
+    assert found.skipped[0].reason == "is a strip of 2 x 65 pixels: cut it"
+
+
 def test_a_picture_that_metadata_names_but_is_not_there_is_skipped(tmp_path: Path):
     paint(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "lost.png", "text": "x"}')
