@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
 from studio.halves import blocks_of, layers_of, split_blocks, starts_of
-from trainers._kind import Turn, is_sketch
+from trainers._kind import Turn
 from trainers.lora import LoRA
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class BLoRA:
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
             if not any(name.startswith(starts_of([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
-        targets = self.targets or ("all" if is_sketch(base) else "attention")
+        targets = LoRA(self.rank, self.alpha, targets=self.targets).fitted(base).targets
         content, style = (", ".join(blocks[half]) for half in ("content", "style"))
         fitted = replace(self, content=content, style=style, targets=targets)
         if base.family == "sdxl":

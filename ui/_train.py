@@ -147,7 +147,7 @@ def _introduce(started: Started) -> None:
     for said in started.remarks:
         remark(said)
     after = f", going on after step {started.done}" if started.done else ""
-    pictures = f"{started.examples} pictures"
+    pictures = "1 picture" if started.examples == 1 else f"{started.examples} pictures"
     if started.round != started.examples:
         pictures += f", {started.round:g} a round with repeats and weights"
     remark(

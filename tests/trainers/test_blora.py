@@ -58,6 +58,16 @@ def test_counts_on_the_real_sdxl() -> None:
     assert len(deltas) == 160
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [({"rank": 100_000}, "rank is 100000"), ({"alpha": 0.0}, "alpha is above")]
+)
+def test_a_rank_or_alpha_that_cannot_be_is_refused_before_any_work(
+    sdxl: Base, given: dict[str, float], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        fitted(BLoRA(**given), sdxl)  # pyright: ignore[reportArgumentType]
+
+
 def test_it_is_lora_on_two_blocks(sdxl: Base) -> None:
     everywhere = new_deltas(LoRA(rank=4), sdxl, generator=torch.Generator())
     deltas = new_deltas(BLoRA(rank=4, alpha=2), sdxl, generator=torch.Generator())
