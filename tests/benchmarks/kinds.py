@@ -27,7 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-CONCEPTS = ("robot", "ink")
+CONCEPTS = ("robot", "octopus", "ink", "neon")
 STYLES = ("ink", "neon", "halftone", "stained glass")
 FACTORS = ("subject", "colour", "background", "style")
 KINDS = ("lora", "sara", "diffusekrona", "blora")
