@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from studio.errors import BadInput
 from studio.formats import Contents, Facts, read_facts, survey
-from studio.halves import halves_in, trained_blocks
+from studio.halves import HALVES, halves_in, trained_blocks
 from studio.header import Header, read_header
 
 __all__ = ["JSON", "adapter_file", "describe", "words_of"]
@@ -63,6 +63,10 @@ def adapter_file(path: Path) -> Path:
                 return path / name
         raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
     if not path.is_file():
+        file, _, half = str(path).rpartition(":")
+        if Path(file).is_file():
+            halves = " and ".join(f":{name}" for name in HALVES)
+            raise BadInput(f"there is no half :{half} of {file}: a B-LoRA has {halves}")
         raise BadInput(f"there is no adapter {path}")
     return path
 

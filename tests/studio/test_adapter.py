@@ -367,6 +367,13 @@ def test_a_path_without_an_adapter_is_named(tmp_path: Path, path: str) -> None:
         load_adapter(tmp_path / path)
 
 
+def test_a_half_that_is_none_is_told_from_a_file_that_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    write_tensors(file, {f"{CONV}.diff": torch.ones(2, 2)}, {})
+    with pytest.raises(BadInput, match=r"no half :look .* has :content and :style"):
+        load_adapter(f"{file}:look")
+
+
 # Whether it fits.
 
 
