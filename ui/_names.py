@@ -23,7 +23,11 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
         raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
     there = file_and_half(file)[0]
     if not there or not os.path.exists(there):
-        raise BadInput(f"--adapter {text}: there is no {there}.")
+        nearest, _, behind = there.rpartition(":")
+        hint = ""
+        if nearest and os.path.exists(file_and_half(nearest)[0]):
+            hint = f"; behind a file stand a half and a strength, as in :style:0.8, not :{behind}"
+        raise BadInput(f"--adapter {text}: there is no {there}{hint}")
     return file, strength
 
 

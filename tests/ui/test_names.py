@@ -77,3 +77,10 @@ def test_texts_become_file_names(text: str, name: str) -> None:
 
 def test_long_texts_become_short_names() -> None:
     assert len(slug("word " * 100)) <= 60
+
+
+@pytest.mark.parametrize("behind", ["look", "style=0.8", "style:0.8x"])
+@pytest.mark.usefixtures("files")
+def test_what_may_stand_behind_a_file_is_said_where_something_else_does(behind: str) -> None:
+    with pytest.raises(BadInput, match=r"a half and a strength, as in :style:0\.8"):
+        adapter_and_strength(f"a.safetensors:{behind}")
