@@ -27,7 +27,7 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
         hint = ""
         if nearest and os.path.exists(file_and_half(nearest)[0]):
             hint = f"; behind a file stand a half and a strength, as in :style:0.8, not :{behind}"
-        raise BadInput(f"--adapter {text}: there is no {there}{hint}")
+        raise BadInput(f"--adapter {text}: there is no {there}{hint}.")
     return file, strength
 
 
