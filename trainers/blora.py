@@ -90,7 +90,7 @@ class BLoRA:
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
             if not any(name.startswith(starts_of([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
-        targets = LoRA(self.rank, self.alpha, targets=self.targets).fitted(base).targets
+        targets = self._lora().fitted(base).targets
         content, style = (", ".join(blocks[half]) for half in ("content", "style"))
         fitted = replace(self, content=content, style=style, targets=targets)
         if base.family == "sdxl":
@@ -111,8 +111,7 @@ class BLoRA:
         blocks |= {half: split_blocks(own) for half in blocks if (own := getattr(self, half))}
         if not name.startswith(starts_of(chain(*blocks.values()))):
             return None
-        lora = LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
-        return lora.delta(name, layer, generator=generator)
+        return self._lora().delta(name, layer, generator=generator)
 
     def adjust(
         self,
@@ -140,6 +139,9 @@ class BLoRA:
         rest = frozenset(deltas) - style
         alone = range(together, steps)
         return Turn(resting=rest, noise=self.style_noise, part=self.style_part, course=alone)
+
+    def _lora(self) -> LoRA:
+        return LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
 
     def _together(self, steps: int) -> int:
         return round((1 - self.style_alone) * steps)
