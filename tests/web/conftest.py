@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from studio.workspace import Workspace, open_workspace
 
@@ -74,6 +74,16 @@ class Server:
 def open_tab(page: Page, name: str) -> None:
     """Go to a tab by what it is called."""
     page.get_by_role("tab", name=name).click()
+
+
+def fill(field: Locator, text: str) -> None:
+    """Put a text into a field as a person does, who points at it first.
+
+    A field that has just come into sight is given its value a moment later, in place of what was
+    put there at once; a click waits until nothing moves any more.
+    """
+    field.click()
+    field.fill(text)
 
 
 @pytest.fixture(scope="session")

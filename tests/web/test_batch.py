@@ -17,7 +17,7 @@ from studio.jobs import Job, get_job, list_jobs, stop_job
 from studio.lanes import claim_job, finish_job, report_job
 from studio.shot import Shot
 from studio.workspace import Workspace, keep_adapter, next_picture, open_workspace
-from tests.web.conftest import Server, open_tab
+from tests.web.conftest import Server, fill, open_tab
 from tests.web.test_library import an_adapter
 from ui._queue import queue_pictures
 from ui.web import _batch_list
@@ -167,7 +167,7 @@ def test_a_batch_is_checked_made_looked_at_and_taken_away(
     keep_adapter(server.space, an_adapter().save(tmp_path / "jug.safetensors"), name="jug")
     open_tab(page, "Batch")
     manifest = page.get_by_role("textbox", name="Manifest")
-    page.get_by_role("textbox", name="Prompts").press_sequentially("a red star")
+    fill(page.get_by_role("textbox", name="Prompts"), "a red star")
     verdict = page.locator("#verdict")
     expect(verdict).to_contain_text("2 pictures, 50 evaluations of the UNet")
     written = tmp_path / "faces.toml"
@@ -179,7 +179,7 @@ def test_a_batch_is_checked_made_looked_at_and_taken_away(
     expect(verdict).to_contain_text("line 2, adapters: there is no adapter 'nobody'")
     expect(page.get_by_role("button", name="Start")).to_be_disabled()
 
-    manifest.fill('prompt = "a red star"\nadapters = ["jug:0.5"]\nseeds = "1..3"\nsteps = 3\n')
+    fill(manifest, 'prompt = "a red star"\nadapters = ["jug:0.5"]\nseeds = "1..3"\nsteps = 3\n')
     manifest.press("Enter")
     page.get_by_role("button", name="Make 3 pictures").click()
     sheet = page.locator("#batch-pictures img")
@@ -205,10 +205,48 @@ def test_a_batch_is_checked_made_looked_at_and_taken_away(
     expect(row).to_be_visible()
 
 
+def test_what_is_written_at_once_is_not_replaced_by_an_empty_grid(page: Page) -> None:
+    page.route("**/queue/join*", lambda held: None)
+    with page.expect_request("**/queue/join*"):
+        open_tab(page, "Batch")
+    manifest = page.get_by_role("textbox", name="Manifest")
+    fill(manifest, 'prompt = "a blue star"\nseeds = "1..9"\n')
+    page.unroute("**/queue/join*")  # which lets go of what was held
+    expect(page.get_by_role("button", name="Make 9 pictures")).to_be_enabled()
+    expect(manifest).to_have_value('prompt = "a blue star"\nseeds = "1..9"\n')
+
+
+def test_every_widget_of_the_grid_writes_the_manifest(page: Page, server: Server) -> None:
+    keep_adapter(server.space, an_adapter().save(server.space.root / "cup.safetensors"), name="cup")
+    open_tab(page, "Batch")
+    manifest = page.get_by_role("textbox", name="Manifest")
+
+    def put(name: str, value: str, said: str) -> None:
+        fill(page.locator("[role=tabpanel]:visible").get_by_label(name).last, value)
+        expect(manifest).to_have_value(re.compile(re.escape(said)))
+
+    def choose(name: str, value: str, said: str) -> None:
+        page.locator("[role=tabpanel]:visible").get_by_label(name).first.click()
+        page.get_by_role("option", name=value, exact=True).click()
+        expect(manifest).to_have_value(re.compile(re.escape(said)))
+
+    put("Prompts", "a red star", 'prompts = ["a red star"]')
+    put("Seeds", "7", "seeds = [7]")
+    put("Steps", "3", "steps = 3")
+    put("Guidance", "2.5", "guidance = 2.5")
+    choose("Adapters", "cup", 'mixes = [["cup:1"]]')
+    put("Strengths", "0.5, 1", '[["cup:0.5"], ["cup:1"]]')
+    page.get_by_label(NONE).check()
+    expect(manifest).to_have_value(re.compile(r"mixes = \[\[\], "))
+    page.get_by_label("switch").check()
+    expect(manifest).to_have_value(re.compile(r'methods = \["merge", "switch"\]'))
+    choose("Base", "sketch-sd1", 'base = "sketch-sd1"')
+
+
 def test_a_batch_is_stopped_and_goes_on(page: Page, server: Server) -> None:
     open_tab(page, "Batch")
     manifest = page.get_by_role("textbox", name="Manifest")
-    manifest.fill('prompt = "a blue star"\nseeds = "1..9"\nsteps = 20\n')
+    fill(manifest, 'prompt = "a blue star"\nseeds = "1..9"\nsteps = 20\n')
     manifest.press("Enter")
     page.get_by_role("button", name="Make 9 pictures").click()
     batch = page.locator("#batch")

@@ -12,7 +12,7 @@ from studio.delta import LowRank
 from studio.formats import to_kohya
 from studio.tensorfile import write_tensors
 from studio.workspace import AdapterFile, get_adapter, keep_adapter, list_trash
-from tests.web.conftest import Server, open_tab
+from tests.web.conftest import Server, fill, open_tab
 from ui.web._cards import cards, details, fitting, size
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -42,9 +42,11 @@ def listed(name: str, *, kind: str = "lora", family: str = "sdxl", word: str = "
 
 def find(page: Page, text: str) -> None:
     """Type into the filter, as a person does."""
-    page.get_by_role("textbox", name="Find").press("ControlOrMeta+a")
-    page.get_by_role("textbox", name="Find").press("Delete")
-    page.get_by_role("textbox", name="Find").press_sequentially(text)
+    field = page.get_by_role("textbox", name="Find")
+    field.click()
+    field.press("ControlOrMeta+a")
+    field.press("Delete")
+    field.press_sequentially(text)
 
 
 def test_the_filter_finds_every_word_and_what_fits_a_family() -> None:
@@ -117,10 +119,10 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     listed.click()
     name = page.get_by_role("textbox", name="Name", exact=True)
     expect(name).to_have_value("vase")
-    name.fill("../vase")
+    fill(name, "../vase")
     page.get_by_role("button", name="Rename").click()
     expect(page.get_by_text("cannot be a name")).to_be_visible()
-    name.fill("amphora")
+    fill(name, "amphora")
     page.get_by_role("button", name="Rename").click()
     expect(page.get_by_text("vase is now amphora")).to_be_visible()
     find(page, "amphora")
@@ -151,10 +153,10 @@ def test_bases_are_added_and_forgotten(page: Page, server: Server, tmp_path: Pat
     bases = page.locator("#bases")
     expect(bases).to_contain_text("sketch-sd1")
     source = page.get_by_role("textbox", name="Another base")
-    source.fill(str(tmp_path / "nothing"))
+    fill(source, str(tmp_path / "nothing"))
     page.get_by_role("button", name="Add", exact=True).click()
     expect(page.get_by_text("There is no base")).to_be_visible()
-    source.fill("somebody/some-base")
+    fill(source, "somebody/some-base")
     page.get_by_role("button", name="Add", exact=True).click()
     expect(bases).to_contain_text("somebody/some-base")
     page.get_by_role("button", name="Forget somebody/some-base").click()

@@ -18,7 +18,7 @@ from studio.delta import LowRank
 from studio.jobs import Job, list_jobs
 from studio.shot import read_recipe
 from studio.workspace import get_picture, list_pictures
-from tests.web.conftest import ROOT, Server, open_tab
+from tests.web.conftest import ROOT, Server, fill, open_tab
 
 UNET = ROOT / "assets" / "sketch" / "unet" / "diffusion_pytorch_model.safetensors"
 
@@ -66,7 +66,7 @@ def _type(page: Page, label: str, text: str) -> None:
     """Put a value into a field and leave it."""
     prompt = page.locator("#mix-prompt textarea")
     field = prompt if label == "Prompt" else page.get_by_label(label).first
-    field.fill(text)
+    fill(field, text)
     field.blur()
 
 
@@ -192,7 +192,7 @@ def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server
         before = field.input_value()
         _choose(mix, ("Columns", "Rows")[which], what)
         expect(field).not_to_have_value(before)  # values are suggested first
-        field.fill(values)
+        fill(field, values)
     job = _made(server, lambda: mix.get_by_role("button", name="Draw the grid").click())
     assert len(job.results) == 4
     table = mix.locator("#mix-frame table")

@@ -7,7 +7,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.jobs import get_job, list_jobs
 from studio.workspace import Workspace, get_set, list_adapters, list_checkpoints
-from tests.web.conftest import Server, open_tab
+from tests.web.conftest import Server, fill, open_tab
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples" / "robot"
 
@@ -19,15 +19,15 @@ def field(page: Page, label: str) -> Locator:
 
 def begin(page: Page, trigger: str, *, steps: int, every: int) -> None:
     """Press Train on the pictures that are chosen; a sample and a checkpoint every so many."""
-    field(page, "Trigger").fill(trigger)
-    field(page, "Steps").fill(str(steps))
-    field(page, "Sample prompts").fill(trigger)
+    fill(field(page, "Trigger"), trigger)
+    fill(field(page, "Steps"), str(steps))
+    fill(field(page, "Sample prompts"), trigger)
     page.get_by_role("button", name="More options").click()
     page.get_by_role("button", name="Learning").click()
-    field(page, "Batch").fill("2")
+    fill(field(page, "Batch"), "2")
     page.get_by_role("button", name="Samples and checkpoints").click()
-    field(page, "Sample every").fill(str(every))
-    field(page, "Save every").fill(str(every))
+    fill(field(page, "Sample every"), str(every))
+    fill(field(page, "Save every"), str(every))
     page.get_by_role("button", name="Train", exact=True).click()
 
 
@@ -40,7 +40,7 @@ def test_pictures_are_dropped_captioned_and_taken_out(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes((EXAMPLES / "robot-1.png").read_bytes()[:200])
-    field(page, "Trigger").fill("dropped robot")
+    fill(field(page, "Trigger"), "dropped robot")
     files = [*EXAMPLES.glob("robot-[12].png"), EXAMPLES / "robot-1.txt", broken]
     page.locator(".studio-drop input[type=file]").set_input_files(files)
     expect(page.get_by_role("alert")).to_contain_text("broken.png is damaged or no picture")
@@ -50,7 +50,7 @@ def test_pictures_are_dropped_captioned_and_taken_out(
     thumbs.nth(1).click()
     caption = field(page, "Caption of robot-2.png")
     expect(caption).to_have_value("")
-    caption.fill("a <b>dropped</b> robot")
+    fill(caption, "a <b>dropped</b> robot")
     caption.blur()
     expect(thumbs.nth(1)).to_contain_text("a <b>dropped</b> robot")
     words = (EXAMPLES / "robot-1.txt").read_text().strip()
@@ -116,7 +116,7 @@ def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Serv
 
     panel.get_by_role("button", name="Compare checkpoints").click()
     expect(panel.get_by_role("checkbox", name="6 (the end)")).to_be_checked()
-    field(page, "Strengths").fill("0.5, 1")
+    fill(field(page, "Strengths"), "0.5, 1")
     panel.get_by_role("button", name="Draw the grid").click()
     grid = panel.locator(".studio-grid button.thumbnail-item")
     expect(grid).to_have_count(4)

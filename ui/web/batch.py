@@ -121,24 +121,31 @@ def _lay_out_grid(space: Workspace) -> _Form:
 def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -> None:
     """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid."""
     space = page.space
+    said = gr.State("")
+    shown = [*form.all(), text, ending, said]
 
-    def write(*given: Any) -> tuple:
-        return manifest_of(_grid(given)), "toml"
+    def write(said: str, *given: Any) -> tuple:
+        says = manifest_of(_grid(given))
+        # Widgets tell of a change when they are first shown too, and again when their choices
+        # are renewed; by then the manifest may hold what a person wrote.
+        return (gr.skip(), gr.skip(), said) if says == said else (says, "toml", says)
 
     def open_shot(recipe: dict | None) -> list:
         if not recipe:
-            return [gr.skip()] * len(fields(_Form))
+            return [gr.skip()] * len(shown)
         found = grid_of(recipe)
+        says = manifest_of(found)
         lists = {name: list(getattr(found, name)) for name in ("methods", "adapters", "mixes")}
         values = replace(found, **lists)
-        return [getattr(values, one.name) for one in fields(_Form)]
+        return [*(getattr(values, one.name) for one in fields(_Form)), says, "toml", says]
 
     def offer() -> tuple:
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
-    gr.on(typed, told(write), form.all(), [text, ending], trigger_mode="always_last", **QUIET)
-    page.shot.change(told(open_shot), page.shot, form.all(), **QUIET)
+    written = [text, ending, said]
+    gr.on(typed, told(write), [said, *form.all()], written, trigger_mode="always_last", **QUIET)
+    page.shot.change(told(open_shot), page.shot, shown, **QUIET)
     page.tab.select(offer, None, [form.adapters, form.base], **QUIET)
 
 
