@@ -5,13 +5,15 @@ base's weights alone. Here they change in place, as a loop that knows nothing of
 it evaluates and saves is the trained model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from studio.delta import Layer, Sparse
+from studio.errors import BadInput
 
 __all__ = ["ChosenAdamW", "adaptable_layers"]
 
@@ -31,6 +33,9 @@ class ChosenAdamW(torch.optim.AdamW):
     Its parameters are the changes to those entries, one float32 vector for each layer: clip those
     (`optimizer.param_groups[0]["params"]`), the weights themselves never hold a gradient. As soon
     as a layer's gradient is complete its chosen entries are kept and the rest is let go.
+
+    To go on later, open the model as it was before the training, make the same optimiser and load
+    its `state_dict`: that holds the changes too, which are written into the weights again.
 
     layers: by path. chosen: entries of the flattened weights, each once: int [n].
     """
@@ -60,22 +65,47 @@ class ChosenAdamW(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
         """AdamW's step, and the changed entries written into the weights."""
         loss = super().step(closure)
-        changes = self.param_groups[0]["params"]
-        for (weight, index, before), change in zip(self._entries.values(), changes, strict=True):
-            flat = weight.flatten()
-            flat[index.long()] = (before.float() + change).to(weight.dtype)
-            weight.copy_(flat.view_as(weight))
+        self._write()
         return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """AdamW's, and under "changes" those of each layer, by its path: float32 [n]."""
+        changes = {path: change.detach() for path, change in self._changes()}
+        return {**super().state_dict(), "changes": changes}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from such a state; raises BadInput for that of other layers or entries."""
+        told = state_dict.get("changes", {})
+        sizes = {path: len(change) for path, change in told.items()}
+        if sizes != {path: len(change) for path, change in self._changes()}:
+            raise BadInput(
+                "this is the state of an optimiser over other weights: open the model as it was "
+                "before the training, and make the optimiser with the same threshold or budget"
+            )
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "changes"})
+        for path, change in self._changes():
+            change.copy_(told[path])
+        self._write()
 
     def deltas(self) -> dict[str, Sparse]:
         """The changes so far as an adapter's deltas, by "unet." and the layer's path."""
-        changes = self.param_groups[0]["params"]
-        return {
-            f"unet.{path}": Sparse(index, change.detach().clone(), tuple(weight.shape))
-            for (path, (weight, index, _)), change in zip(
-                self._entries.items(), changes, strict=True
-            )
-        }
+        found = {}
+        for path, change in self._changes():
+            weight, index, _ = self._entries[path]
+            found[f"unet.{path}"] = Sparse(index, change.detach().clone(), tuple(weight.shape))
+        return found
+
+    def _changes(self) -> Iterator[tuple[str, Tensor]]:
+        return zip(self._entries, self.param_groups[0]["params"], strict=True)
+
+    def _write(self) -> None:
+        """Write the changed entries into the weights."""
+        for path, change in self._changes():
+            weight, index, before = self._entries[path]
+            flat = weight.flatten()
+            flat[index.long()] = (before.float() + change).to(weight.dtype)
+            weight.copy_(flat.view_as(weight))
 
 
 def _keep(change: nn.Parameter, index: Tensor, weight: Tensor) -> None:

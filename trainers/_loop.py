@@ -8,7 +8,7 @@ resumed gives the very numbers of one that was not.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf, isfinite
 from time import perf_counter
@@ -30,7 +30,7 @@ from trainers._cache import Cache
 from trainers._data import Batch, planned
 from trainers._job import Job
 from trainers._kind import Adjusting, Penalising, Turn, Turning
-from trainers._objective import Objective, Window, generator_for, toss, window
+from trainers._objective import Chance, Objective, Window, generator_for, toss, window
 from trainers._optimizer import new_optimizer, parameter_groups, start_afresh
 from trainers._prior import with_class
 from trainers._progress import Encoded, Finished, Progress, Sampled, Saved, Step
@@ -207,48 +207,55 @@ class Training:
         self, numbers: Sequence[int], generator: torch.Generator, own: range, turn: Turn
     ) -> Tensor:
         """The mean loss of the pictures at these places of a batch, of which all draw."""
-        latents, noise, seen, timesteps = [], [], [], []
-        captions, time_ids, masks = [], [], []
-        for place, number in enumerate(numbers):
-            example = self.job.examples[number]
-            width, height = (side // self.base.latent_factor for side in example.bucket)
-            chance = toss(
-                generator,
-                shape=(4, height, width),
-                variants=self.cache.variants,
-                caption_dropout=self.recipe.caption_dropout,
-                timesteps=max(1, round(turn.noise * len(self.objective.signal))),
-                noise_offset=self.recipe.noise_offset,
-                input_perturbation=self.recipe.input_perturbation,
-            )
-            cut = Window(0, 0, height, width)
-            if turn.part < 1:
-                step = self.base.step // self.base.latent_factor
-                cut = window(generator, height=height, width=width, part=turn.part, step=step)
-            if place not in own:
-                continue
-            picture = self.cache.picture(number, chance.variant)
-            latents.append(cut.of(picture.mean + picture.std * chance.posterior))
-            noise.append(cut.of(chance.noise))
-            seen.append(cut.of(chance.seen))
-            timesteps.append(chance.timestep)
-            captions.append("" if chance.dropped else example.caption)
-            time_ids.append(_of_part(picture.time_ids, cut, self.base.latent_factor))
-            masks.append(None if picture.mask is None else cut.of(picture.mask))
-        device = self.base.device
-        clean, eps = torch.stack(latents).to(device), torch.stack(noise).to(device)
-        at = torch.tensor(timesteps, device=device)
+        drawn = [self._draw(number, generator, turn) for number in numbers]
+        rows = [self._row(numbers[place], *drawn[place]) for place in own]
+
+        def stacked(name: str) -> Tensor:
+            return torch.stack([getattr(row, name) for row in rows]).to(self.base.device)
+
+        clean, noise = stacked("latents"), stacked("noise")
+        at = torch.tensor([row.timestep for row in rows], device=self.base.device)
         with self.accelerator.autocast():
             predicted = self.base.predict(
-                self.objective.noised(clean, torch.stack(seen).to(device), at),
+                self.objective.noised(clean, stacked("seen"), at),
                 at,
-                self._text(captions),
-                time_ids=None if time_ids[0] is None else torch.stack(time_ids).to(device),
+                self._text([row.caption for row in rows]),
+                time_ids=None if rows[0].time_ids is None else stacked("time_ids"),
             )
         counting = None
-        if masks[0] is not None:
-            counting = torch.stack(masks).clamp(min=self.recipe.unmasked_weight).to(device)
-        return self.objective.loss(predicted, clean, eps, at, counting=counting)
+        if rows[0].mask is not None:
+            counting = stacked("mask").clamp(min=self.recipe.unmasked_weight)
+        return self.objective.loss(predicted, clean, noise, at, counting=counting)
+
+    def _draw(self, number: int, generator: torch.Generator, turn: Turn) -> tuple[Chance, Window]:
+        """What chance decides for a picture, and the part of it that the step sees."""
+        factor = self.base.latent_factor
+        width, height = (side // factor for side in self.job.examples[number].bucket)
+        chance = toss(
+            generator,
+            shape=(4, height, width),
+            variants=self.cache.variants,
+            caption_dropout=self.recipe.caption_dropout,
+            timesteps=max(1, round(turn.noise * len(self.objective.signal))),
+            noise_offset=self.recipe.noise_offset,
+            input_perturbation=self.recipe.input_perturbation,
+        )
+        if turn.part == 1:
+            return chance, Window(0, 0, height, width)
+        step = self.base.step // factor
+        return chance, window(generator, height=height, width=width, part=turn.part, step=step)
+
+    def _row(self, number: int, chance: Chance, cut: Window) -> "_Row":
+        picture = self.cache.picture(number, chance.variant)
+        return _Row(
+            latents=cut.of(picture.mean + picture.std * chance.posterior),
+            noise=cut.of(chance.noise),
+            seen=cut.of(chance.seen),
+            timestep=chance.timestep,
+            caption="" if chance.dropped else self.job.examples[number].caption,
+            time_ids=_of_part(picture.time_ids, cut, self.base.latent_factor),
+            mask=None if picture.mask is None else cut.of(picture.mask),
+        )
 
     def _text(self, captions: Sequence[str]) -> Text:
         if self.job.reads:
@@ -321,6 +328,19 @@ class Training:
             except BadInput as error:  # its folder has gone or is full by now; all the same done
                 raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One picture of a batch as the step sees it, on the CPU in float32."""
+
+    latents: Tensor  # [4, h, w]
+    noise: Tensor  # [4, h, w], what is to be predicted
+    seen: Tensor  # [4, h, w], what the latents are mixed with
+    timestep: int
+    caption: str
+    time_ids: Tensor | None  # [6]
+    mask: Tensor | None  # [h, w] in 0 .. 1
 
 
 def _of_part(time_ids: Tensor | None, cut: Window, factor: int) -> Tensor | None:

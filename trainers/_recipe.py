@@ -253,8 +253,11 @@ def _rates(recipe: Recipe, optimizer: str, given: Mapping[str, object]) -> dict[
         one = given.get("lr", PRODIGY)
         return {"lr": one, "text_lr": one, "token_lr": one}
     if recipe.optimizer == "prodigy":
-        if "lr" not in given:
-            raise BadInput(f"the recipe's lr is prodigy's, {recipe.lr:g}: give lr for {optimizer}")
+        encoders = given.get("text_encoders", recipe.text_encoders)
+        for name in ("lr", "text_lr") if encoders else ("lr",):
+            if name not in given:
+                one = f"{name} is prodigy's, {recipe.lr:g}"
+                raise BadInput(f"the recipe's {one}: give {name} for {optimizer}")
         ratio = RATES[optimizer]
         return {"text_lr": Recipe.text_lr * ratio, "token_lr": Recipe.token_lr * ratio}
     ratio = RATES[optimizer] / RATES[recipe.optimizer]

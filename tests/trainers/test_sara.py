@@ -381,6 +381,27 @@ def test_one_line_trains_the_chosen_entries_of_anybodys_unet(sd1: Base) -> None:
     assert state == 8 * entries + 4 * len(optimizer.param_groups[0]["params"])
 
 
+def test_such_a_training_goes_on_from_its_state_exactly(sd1: Base, tmp_path: Path) -> None:
+    def learn(unet: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        for _ in range(steps):
+            noisy_batch(unet).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    whole, before, after = (copy.deepcopy(sd1.unet) for _ in range(3))
+    learn(whole, SaRA(budget=500).optimizer(whole, lr=1e-2), 4)
+    first = SaRA(budget=500).optimizer(before, lr=1e-2)
+    learn(before, first, 2)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = SaRA(budget=500).optimizer(after, lr=1e-2)
+    second.load_state_dict(torch.load(tmp_path / "state.pt"))
+    learn(after, second, 2)
+    for name, p in whole.named_parameters():
+        assert torch.equal(p, after.get_parameter(name)), name
+    with pytest.raises(BadInput, match="an optimiser over other weights"):
+        SaRA(budget=400).optimizer(copy.deepcopy(sd1.unet)).load_state_dict(first.state_dict())
+
+
 def test_what_it_trained_can_be_saved_as_an_adapter(sd1: Base, tmp_path: Path) -> None:
     unet = copy.deepcopy(sd1.unet)
     optimizer = SaRA(budget=500).optimizer(unet)

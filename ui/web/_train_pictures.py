@@ -148,6 +148,7 @@ def wire_pictures(
     gr.on(
         [own.sets.input, base.change, cutting["size"].blur, cutting["buckets"].input],  # pyright: ignore
         **again,
+        trigger_mode="always_last",
     )
     gr.on(None, lambda: gr.Dropdown(choices(space)), None, own.sets, **QUIET)
     undone = own.undo.click(put_back, [own.sets, own.gone], [own.sets, own.undo], **QUIET)
