@@ -20,9 +20,10 @@ from studio.workspace import Workspace, open_workspace
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHOTS = Path(os.environ.get("STUDIO_SCREENSHOTS", ROOT / "build" / "screenshots"))
-# Milliseconds for a thing to appear: it is there in one or two on a quiet machine, but a worker
-# takes a minute to start on one with four times as many processes as cores.
-PATIENCE = 180_000
+# Milliseconds for a thing to appear: it is there in a second or two on a quiet machine, but on one
+# with four times as many processes as cores a worker, which lets all others go first, takes a
+# minute to start and three to train six steps and draw their samples.
+PATIENCE = 360_000
 expect.set_options(timeout=PATIENCE)
 
 
@@ -48,7 +49,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE / 1000
         while time.monotonic() < until:
             assert self.process.poll() is None, "studio ui ended by itself"
             try:

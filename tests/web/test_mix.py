@@ -18,7 +18,7 @@ from studio.delta import LowRank
 from studio.jobs import Job, list_jobs
 from studio.shot import read_recipe
 from studio.workspace import get_picture, list_pictures
-from tests.web.conftest import ROOT, Server, fill, open_tab
+from tests.web.conftest import PATIENCE, ROOT, Server, fill, open_tab
 
 UNET = ROOT / "assets" / "sketch" / "unet" / "diffusion_pytorch_model.safetensors"
 
@@ -74,7 +74,7 @@ def _made(server: Server, act: Callable[[], object]) -> Job:
     """The job that an action leads to, once it has ended."""
     before = list_jobs(server.space, limit=1)
     act()
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < until:
         now = list_jobs(server.space, limit=1)
         fresh = now and [job.id for job in now] != [job.id for job in before]
