@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainers._kind import Count, Kind, count, kinds
 from trainers._progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
-from trainers._recipe import Recipe, recipe_for, with_options
+from trainers._recipe import Recipe, draft, recipe_for, with_options
 
 if TYPE_CHECKING:
     from trainers._estimate import Estimate, estimate
@@ -44,6 +44,7 @@ __all__ = [
     "check",
     "checkpoints",
     "count",
+    "draft",
     "estimate",
     "kind_of",
     "kinds",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from studio.outline import Outline
     from trainers._kind import Kind
 
-__all__ = ["Recipe", "recipe_for", "to_toml", "with_options"]
+__all__ = ["Recipe", "draft", "recipe_for", "to_toml", "with_options"]
 
 UNMASKED_WEIGHT = 0.1  # OneTrainer's
 PRIOR_COUNT, PRIOR_WEIGHT = 100, 1.0  # those of diffusers' DreamBooth script
@@ -228,6 +228,14 @@ def recipe_for(base: "Base | Outline", kind: "Kind | None" = None) -> Recipe:
     if base.size <= SMALL:
         return Recipe(steps=500, batch=8, lr=2e-3, text_lr=2e-3, schedule="cosine")
     return with_options(Recipe(), kind.published(base) if isinstance(kind, Published) else {})
+
+
+def draft(options: Mapping[str, object]) -> Recipe:
+    """A recipe of these options while no base is known; BadInput as from `with_options`.
+
+    Where steps is not among them the base and the kind decide on it: a warmup has no limit yet.
+    """
+    return with_options(Recipe(steps=10**9), options)
 
 
 def with_options(recipe: Recipe, options: Mapping[str, object]) -> Recipe:

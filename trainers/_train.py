@@ -20,7 +20,7 @@ from trainers._loop import run_job
 from trainers._optimizer import require_optimizer
 from trainers._prior import prior_of, require_unchanged
 from trainers._progress import Progress
-from trainers._recipe import Recipe, recipe_for, with_options
+from trainers._recipe import Recipe, draft, recipe_for, with_options
 from trainers._run import Run, require_adapter, require_place
 from trainers._text import new_tokens
 from trainers._written import Written, read_recipe
@@ -43,8 +43,7 @@ def check(
     Reading the pictures costs less than opening a base, so they are read here too; they are
     returned, but their buckets are no base's.
     """
-    # Where steps is not given the base and the kind decide, and warmup has no limit here.
-    recipe = with_options(Recipe(steps=10**9), options)
+    recipe = draft(options)
     require_optimizer(recipe.optimizer)
     require_board(recipe)
     _require_words(trigger)

@@ -93,8 +93,7 @@ def queue_training(
             raise BadInput(f"There is no folder {folder.path}: give a folder of pictures.")
     if not trigger.strip():
         raise BadInput("trigger is empty: name the words that are to stand for what is learned")
-    # Where steps is not given the base and the kind decide, and warmup has no limit here.
-    trainers.with_options(trainers.Recipe(steps=10**9), recipe)
+    trainers.draft(recipe)  # its options are checked
     training = Training(
         kind=type(kind).__name__.lower(),
         options=asdict(kind),  # pyright: ignore[reportArgumentType]

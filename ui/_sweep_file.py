@@ -236,7 +236,7 @@ class _Reading:
 
         Raises BadInput for what `trainers.check` refuses.
         """
-        trainers.with_options(trainers.Recipe(steps=10**9), training.recipe)
+        trainers.draft(training.recipe)  # its options are checked
         recipe = {key: value for key, value in training.recipe.items() if key not in ANY}
         given = {"prior_pictures": training.prior_pictures, "init": training.init, **recipe}
         alike = repr((training.pictures, training.trigger, given))

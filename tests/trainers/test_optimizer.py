@@ -151,7 +151,7 @@ def test_learning_rates_suit_their_optimizer_unless_given() -> None:
     assert with_options(lion, {"optimizer": "lion"}).lr == lion.lr
     with pytest.raises(BadInput, match="is prodigy's, 1: give lr for adamw"):
         with_options(with_options(base, {"optimizer": "prodigy"}), {"optimizer": "adamw"})
-    with pytest.raises(BadInput, match="text_lr is prodigy's, 0.5: give text_lr for adamw"):
+    with pytest.raises(BadInput, match=r"text_lr is prodigy's, 0\.5: give text_lr for adamw"):
         with_options(text, {"optimizer": "adamw", "lr": 1e-4})
     assert with_options(text, {"optimizer": "adamw", "lr": 1e-4, "text_lr": 1e-5}).text_lr == 1e-5
 
