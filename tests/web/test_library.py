@@ -122,6 +122,7 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     fill(name, "../vase")
     page.get_by_role("button", name="Rename").click()
     expect(page.get_by_text("cannot be a name")).to_be_visible()
+    expect(name).to_have_value("../vase")  # to be mended
     fill(name, "amphora")
     page.get_by_role("button", name="Rename").click()
     expect(page.get_by_text("vase is now amphora")).to_be_visible()

@@ -52,8 +52,7 @@ def mix(page: Page, server: Server) -> Page:
     open_tab(page, "Mix")
     _drawn(page)
     if page.get_by_label("number input for Steps").input_value() != "4":
-        _made(server, lambda: _type(page, "number input for Steps", "4"))
-        _drawn(page)
+        _made(page, server, lambda: _type(page, "number input for Steps", "4"))
     return page
 
 
@@ -70,8 +69,8 @@ def _type(page: Page, label: str, text: str) -> None:
     field.blur()
 
 
-def _made(server: Server, act: Callable[[], object]) -> Job:
-    """The job that an action leads to, once it has ended."""
+def _made(page: Page, server: Server, act: Callable[[], object]) -> Job:
+    """The job that an action leads to, once it has ended and the page shows what came of it."""
     before = list_jobs(server.space, limit=1)
     act()
     until = time.monotonic() + PATIENCE / 1000
@@ -79,6 +78,8 @@ def _made(server: Server, act: Callable[[], object]) -> Job:
         now = list_jobs(server.space, limit=1)
         fresh = now and [job.id for job in now] != [job.id for job in before]
         if fresh and now[0].state not in ("queued", "running"):
+            for id in now[0].made:
+                expect(page.locator(f'#mix-history [data-name="{id}"]')).to_be_visible()
             return now[0]
         time.sleep(0.05)
     raise AssertionError("nothing was drawn")
@@ -108,7 +109,7 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     _type(mix, "Prompt", "a blue boat at the beach")
     mix.get_by_role("button", name="mixbot").click()
     expect(prompt).to_have_value("a blue boat at the beach, mixbot")
-    job = _made(server, lambda: mix.get_by_role("button", name="mixink").click())
+    job = _made(mix, server, lambda: mix.get_by_role("button", name="mixink").click())
     expect(prompt).to_have_value("a blue boat at the beach, mixbot, mixink style")
     shot = _shot(job)
     assert [Path(file).stem for file, _ in shot["adapters"]] == ["mixbot", "mixink"]
@@ -118,24 +119,22 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     # A slider by the keyboard; the seed stays.
     slider = mix.get_by_label("range slider for Strength of adapter 2")
     slider.focus()
-    softer = _shot(_made(server, lambda: slider.press("ArrowLeft")))
+    softer = _shot(_made(mix, server, lambda: slider.press("ArrowLeft")))
     assert softer["adapters"][1][1] == pytest.approx(0.95) and softer["seed"] == shot["seed"]
 
-    _made(server, lambda: _choose(mix, "Method", "composite"))
+    _made(mix, server, lambda: _choose(mix, "Method", "composite"))
     expect(mix.locator("#mix-score")).to_contain_text("8 evaluations of the UNet in 4 steps")
     expect(mix.locator("#mix-frame img")).to_be_visible()
 
     # Draw takes a new seed, unless it is kept.
-    _drawn(mix)
-    fresh = _shot(_made(server, lambda: prompt.press("Control+Enter")))
+    fresh = _shot(_made(mix, server, lambda: prompt.press("Control+Enter")))
     assert fresh["seed"] != shot["seed"] and fresh["method"]["name"] == "composite"
     mix.get_by_label("Keep the seed").check()
-    _drawn(mix)
-    again = _made(server, lambda: mix.get_by_role("button", name="Draw", exact=True).click())
+    again = _made(mix, server, lambda: mix.get_by_role("button", name="Draw", exact=True).click())
     assert _shot(again)["seed"] == fresh["seed"]
 
     # K-LoRA's choice is known with the picture.
-    _made(server, lambda: _choose(mix, "Method", "klora"))
+    _made(mix, server, lambda: _choose(mix, "Method", "klora"))
     expect(mix.locator("#mix-score svg")).to_be_visible()
     mix.get_by_role("button", name="Remove", exact=True).first.click()
     expect(prompt).to_have_value("a blue boat at the beach, mixink style")
@@ -166,11 +165,11 @@ def test_a_picture_is_stopped_while_it_forms(mix: Page, server: Server) -> None:
     (job,) = (one for one in list_jobs(server.space, limit=3) if one.id > before)
     assert job.state == "stopped" and 0 < job.step < 100
     mix.get_by_label("Draw as you change").check()
-    _made(server, lambda: _type(mix, "number input for Steps", "4"))
+    _made(mix, server, lambda: _type(mix, "number input for Steps", "4"))
 
 
 def test_a_reload_shows_the_same(mix: Page, server: Server) -> None:
-    _made(server, lambda: _type(mix, "Prompt", "a green fish underwater"))
+    _made(mix, server, lambda: _type(mix, "Prompt", "a green fish underwater"))
     mix.reload()
     open_tab(mix, "Mix")
     expect(mix.locator("#mix-prompt textarea")).to_have_value("a green fish underwater")
@@ -179,9 +178,9 @@ def test_a_reload_shows_the_same(mix: Page, server: Server) -> None:
 
 def test_what_cannot_be_drawn_says_why_at_the_picture(mix: Page, server: Server) -> None:
     mix.get_by_text("Size", exact=True).click()
-    _made(server, lambda: _type(mix, "Width", "66"))
+    _made(mix, server, lambda: _type(mix, "Width", "66"))
     expect(mix.locator("#mix-frame")).to_contain_text("66 is not a multiple of")
-    _made(server, lambda: _type(mix, "Width", ""))
+    _made(mix, server, lambda: _type(mix, "Width", ""))
     expect(mix.locator("#mix-frame img")).to_be_visible()
 
 
@@ -193,7 +192,7 @@ def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server
         _choose(mix, ("Columns", "Rows")[which], what)
         expect(field).not_to_have_value(before)  # values are suggested first
         fill(field, values)
-    job = _made(server, lambda: mix.get_by_role("button", name="Draw the grid").click())
+    job = _made(mix, server, lambda: mix.get_by_role("button", name="Draw the grid").click())
     assert len(job.results) == 4
     table = mix.locator("#mix-frame table")
     expect(table.locator("img")).to_have_count(4)
@@ -205,9 +204,8 @@ def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server
 
 
 def test_the_history_reopens_deletes_and_brings_back(mix: Page, server: Server) -> None:
-    first = _made(server, lambda: _type(mix, "Prompt", "a yellow duck in the desert"))
-    _made(server, lambda: _type(mix, "Prompt", "a pink owl in a forest"))
-    _drawn(mix)
+    first = _made(mix, server, lambda: _type(mix, "Prompt", "a yellow duck in the desert"))
+    _made(mix, server, lambda: _type(mix, "Prompt", "a pink owl in a forest"))
     mix.locator(f'#mix-history [data-name="{first.results[0]}"]').click()
     expect(mix.locator("#mix-prompt textarea")).to_have_value("a yellow duck in the desert")
     expect(mix.locator("#mix-note a")).to_have_text("Save the file")
@@ -223,7 +221,7 @@ def test_the_history_reopens_deletes_and_brings_back(mix: Page, server: Server) 
 def test_a_png_brings_its_settings_and_says_what_is_not_here(
     mix: Page, server: Server, tmp_path: Path
 ) -> None:
-    made = _made(server, lambda: _type(mix, "Prompt", "a red crab at the beach"))
+    made = _made(mix, server, lambda: _type(mix, "Prompt", "a red crab at the beach"))
     picture = get_picture(server.space, made.results[0]).path
     recipe = read_recipe(picture) | {"prompt": "a teal snail", "seed": 99}
     recipe["adapters"] = [{"name": "lost", "path": "/x/lost.safetensors", "strength": 1.0}]
@@ -236,5 +234,7 @@ def test_a_png_brings_its_settings_and_says_what_is_not_here(
     expect(mix.locator("#mix-prompt textarea")).to_have_value("a teal snail")
     expect(mix.get_by_label("Seed").first).to_have_value("99")
     expect(mix.locator("#mix-notice")).to_contain_text("adapter lost is not in the library")
-    job = _made(server, lambda: mix.locator("#mix-drop input[type=file]").set_input_files(picture))
+    job = _made(
+        mix, server, lambda: mix.locator("#mix-drop input[type=file]").set_input_files(picture)
+    )
     assert _shot(job)["prompt"] == "a red crab at the beach"

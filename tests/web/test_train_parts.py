@@ -260,3 +260,14 @@ def test_a_log_is_read_on_and_a_resumed_one_afresh(space: Workspace, job: Job) -
     (folder / "new").write_text(lines[0] + "\n")
     (folder / "new").replace(folder / "log.jsonl")
     assert [step for step, _ in look(space, job.id, seen)[-1].points] == [1]
+
+
+def test_a_late_look_at_a_training_does_not_choose_it_again(space: Workspace, job: Job) -> None:
+    from ui.web._train_runs import Seen, look, look_at
+
+    def chosen(looked: list) -> object:
+        return looked[0].constructor_args.get("value", "as it was")
+
+    assert chosen(look(space, job.id, Seen())) == "as it was"
+    assert chosen(look_at(space, job.id)) == job.id
+    assert chosen(look(space, None, Seen())) == job.id

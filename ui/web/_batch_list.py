@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -14,9 +15,11 @@ from ui.web._page import QUIET, SLOW, Page, told
 from ui.web._pick import PICK
 from ui.web._pulse import progress_mark, told_of
 
-__all__ = ["BatchList", "lay_out_list", "shower", "wire_list"]
+__all__ = ["IN_TURN", "BatchList", "lay_out_list", "shower", "wire_list"]
 
 LISTED = 50  # batches
+# Answers come in the order in which they were asked for, the latest choice's last.
+IN_TURN: Any = QUIET | {"concurrency_id": "batches", "concurrency_limit": 1}
 NO_BATCH = '<div class="empty">No batch was made yet.</div>'
 
 
@@ -105,9 +108,9 @@ def wire_list(page: Page, made: BatchList) -> None:
         made.undo.click(told(undo), made.removed, asked, **QUIET),
     ]
     for change in changes:
-        change.success(show, asked, made.all(), trigger_mode="always_last", **QUIET)
+        change.success(show, asked, made.all(), trigger_mode="always_last", **IN_TURN)
     news = told_of("batch")
-    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **QUIET)
+    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **IN_TURN)
 
 
 def shower(space: Workspace) -> Callable[[int | None, int | None], list]:

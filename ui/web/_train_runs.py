@@ -14,9 +14,11 @@ from ui.web._page import QUIET, Page, told
 from ui.web._plot import plot
 from ui.web._pulse import told_of
 
-__all__ = ["Runs", "Seen", "look", "runs", "wire_runs"]
+__all__ = ["Runs", "look", "look_at", "runs", "wire_runs"]
 
 LISTED = 30
+# Answers come in the order in which they were asked for, the latest choice's last.
+IN_TURN: Any = QUIET | {"concurrency_id": "trainings", "concurrency_limit": 1}
 NOTHING = "No training yet. Choose pictures and a trigger, and press Train; it is watched here."
 
 
@@ -114,10 +116,10 @@ def wire_runs(page: Page, own: Runs) -> None:
         "fn": looking,
         "inputs": [own.jobs, own.seen],
         "outputs": own.looked,
-        **QUIET,
+        **IN_TURN,
     }
     own.told.input(**again, trigger_mode="always_last")
-    gr.on(None, afresh, own.jobs, own.looked, **QUIET)
+    gr.on(None, afresh, own.jobs, own.looked, **IN_TURN)
     own.stop.click(stop, own.jobs, **QUIET).success(**again)
     own.resume.click(resume, own.jobs, **QUIET).success(**again)
     own.remove.click(remove, own.jobs, [own.gone, own.undo], **QUIET).success(**again)
@@ -128,7 +130,8 @@ def wire_runs(page: Page, own: Runs) -> None:
 def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:
     """What is new of the list and of the chosen training, in the order of `Runs.looked`.
 
-    Where the chosen one is gone, or none was, it is the one that runs, else the latest.
+    Where the chosen one is gone, or none was, it is the one that runs, else the latest. Otherwise
+    the choice is left alone: another may have been made since this was asked for.
     """
     listed = _listed(space)
     job = _chosen(space, chosen, [id for _, id in listed])
@@ -141,8 +144,11 @@ def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:
         seen = Seen(job.id)
     seen = _read(space, job, seen)
     html = _html(space, job, seen)
-    known = tuple(listed) == seen.listed and job.id == chosen
-    choices = gr.skip() if known else gr.Radio(listed, value=job.id, visible=True)
+    if job.id != chosen:
+        choices = gr.Radio(listed, value=job.id, visible=True)
+    else:
+        known = tuple(listed) == seen.listed
+        choices = gr.skip() if known else gr.Radio(listed, visible=True)
     parts = [
         gr.skip() if old == new else new
         for old, new in zip(seen.html or (None,) * len(html), html, strict=True)
@@ -151,6 +157,11 @@ def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:
     buttons = [gr.skip()] * 4 if state == seen.state else _buttons(job)
     seen = replace(seen, html=html, listed=tuple(listed), state=state)
     return [choices, *parts, *buttons, seen]
+
+
+def look_at(space: Workspace, job: int) -> list[Any]:
+    """What `look` gives, for a training that is to be chosen."""
+    return [gr.Radio(_listed(space), value=job, visible=True), *look(space, job, Seen())[1:]]
 
 
 def _listed(space: Workspace) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from studio.duration import duration
 from studio.errors import BadInput
 from studio.workspace import Workspace, list_adapters
 from ui._queue import queue_pictures
-from ui.web._batch_list import BatchList, lay_out_list, shower, wire_list
+from ui.web._batch_list import IN_TURN, BatchList, lay_out_list, shower, wire_list
 from ui.web._cards import lines
 from ui.web._cost import evaluations, seconds_for
 from ui.web._grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
@@ -190,7 +190,7 @@ def _wire_manifest(
     file.upload(told(read), file, [text, ending], **QUIET)
     begun = start.click(told(begin), [text, ending], made.chosen, **QUIET)
     show = shower(space)
-    begun.success(show, [made.chosen, made.removed], made.all(), **QUIET)
+    begun.success(show, [made.chosen, made.removed], made.all(), **IN_TURN)
 
 
 def _grid(given: Sequence[Any]) -> Grid:

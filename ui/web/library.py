@@ -1,10 +1,8 @@
 """The tab Library: adapters to look at, take in and give away; the bases; what was deleted."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import gradio as gr
 
@@ -53,7 +51,6 @@ element.addEventListener("click", () => {
     if (innerWidth < 768) setTimeout(() => about.scrollIntoView({behavior: "smooth"}), 400);
 });
 """
-P = ParamSpec("P")
 # What writes the list does so in the order in which it was asked for.
 IN_TURN: Any = QUIET | {"concurrency_id": "library", "concurrency_limit": 1}
 
@@ -182,18 +179,18 @@ def _wire_changes(
         return chosen, "", lines([f"{empty_trash(space)} deleted for good"])
 
     done = [
-        upload.upload(_reported(bring_in), [upload, look.chosen], outcome, **SLOW),
+        upload.upload(told(bring_in), [upload, look.chosen], outcome, **SLOW),
         gr.on(
             [rename.click, look.name.submit],
-            _reported(call),
+            told(call),
             [look.chosen, look.name],
             outcome,
             **QUIET,
         ),
-        delete.click(_reported(throw), look.chosen, outcome, **QUIET),
-        look.undo.click(_reported(fetch), [look.deleted, look.chosen], outcome, **QUIET),
-        look.trash.click(_reported(fetch_one), look.chosen, outcome, **QUIET),
-        emptied.click(_reported(clear), look.chosen, outcome, **QUIET),
+        delete.click(told(throw), look.chosen, outcome, **QUIET),
+        look.undo.click(told(fetch), [look.deleted, look.chosen], outcome, **QUIET),
+        look.trash.click(told(fetch_one), look.chosen, outcome, **QUIET),
+        emptied.click(told(clear), look.chosen, outcome, **QUIET),
     ]
 
     def show(text: str, family: str, chosen: str, deleted: str) -> tuple:
@@ -262,19 +259,6 @@ def _bases(page: Page) -> None:
     gr.on([add.click, source.submit], take, source, [rows, source, said], **QUIET)
     rows.click(told(drop), None, rows, **QUIET)
     page.tab.select(lambda: _known(space), None, rows, **QUIET)
-
-
-def _reported(change: Callable[P, tuple]) -> Callable[P, tuple]:
-    """A change whose BadInput is said where its outcome would be."""
-
-    @wraps(change)
-    def run(*args: P.args, **given: P.kwargs) -> tuple:
-        try:
-            return change(*args, **given)
-        except BadInput as error:
-            return gr.skip(), gr.skip(), lines([], [str(error)])
-
-    return run
 
 
 def _adapter(space: Workspace, name: str) -> tuple:

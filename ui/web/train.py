@@ -23,7 +23,7 @@ from ui.web._train_options import (
     shown,
 )
 from ui.web._train_pictures import pictures, wire_pictures
-from ui.web._train_runs import Seen, look, runs, wire_runs
+from ui.web._train_runs import look_at, runs, wire_runs
 
 __all__ = ["train_tab"]
 
@@ -78,7 +78,7 @@ def train_tab(page: Page) -> None:
 
     @told
     def begin(data: Data) -> list[Any]:
-        return look(space, queue(space, form, data), Seen())
+        return look_at(space, queue(space, form, data))
 
     begun = gr.on([start.click], begin, form.all(), seen.looked, **QUIET)
     begun.success(None, js="() => document.getElementById('studio-runs').scrollIntoView()")
