@@ -216,8 +216,10 @@ def test_what_is_written_at_once_is_not_replaced_by_an_empty_grid(page: Page) ->
     expect(manifest).to_have_value('prompt = "a blue star"\nseeds = "1..9"\n')
 
 
-def test_every_widget_of_the_grid_writes_the_manifest(page: Page, server: Server) -> None:
-    keep_adapter(server.space, an_adapter().save(server.space.root / "cup.safetensors"), name="cup")
+def test_every_widget_of_the_grid_writes_the_manifest(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    keep_adapter(server.space, an_adapter().save(tmp_path / "cup.safetensors"), name="cup")
     open_tab(page, "Batch")
     manifest = page.get_by_role("textbox", name="Manifest")
 

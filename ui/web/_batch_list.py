@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
@@ -11,15 +10,14 @@ from studio.jobs import Job, get_job, list_jobs, remove_job, restore_job, resume
 from studio.workspace import Workspace
 from ui.web._batches import batch_rows, pictures, progress, zipped
 from ui.web._download import TAKE, address
-from ui.web._page import QUIET, SLOW, Page, told
+from ui.web._page import QUIET, SLOW, Page, in_turn, told
 from ui.web._pick import PICK
 from ui.web._pulse import progress_mark, told_of
 
 __all__ = ["IN_TURN", "BatchList", "lay_out_list", "shower", "wire_list"]
 
 LISTED = 50  # batches
-# Answers come in the order in which they were asked for, the latest choice's last.
-IN_TURN: Any = QUIET | {"concurrency_id": "batches", "concurrency_limit": 1}
+IN_TURN = in_turn("batches")
 NO_BATCH = '<div class="empty">No batch was made yet.</div>'
 
 

@@ -10,13 +10,21 @@ import gradio as gr
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["QUIET", "SLOW", "Page", "told"]
+__all__ = ["QUIET", "SLOW", "Page", "in_turn", "told"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 # How a page's events are wired: those that answer at once, and those that take seconds.
 QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
+
+
+def in_turn(what: str) -> Any:
+    """QUIET, and all events of this name are answered in the order in which they were asked for.
+
+    For what shows a choice: an answer about an earlier choice might come last otherwise.
+    """
+    return QUIET | {"concurrency_id": what, "concurrency_limit": 1}
 
 
 @dataclass(frozen=True)

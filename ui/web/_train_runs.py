@@ -10,15 +10,14 @@ from studio.errors import BadInput
 from studio.jobs import OPEN, Job, get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web import _run_view
-from ui.web._page import QUIET, Page, told
+from ui.web._page import QUIET, Page, in_turn, told
 from ui.web._plot import plot
 from ui.web._pulse import told_of
 
 __all__ = ["Runs", "look", "look_at", "runs", "wire_runs"]
 
 LISTED = 30
-# Answers come in the order in which they were asked for, the latest choice's last.
-IN_TURN: Any = QUIET | {"concurrency_id": "trainings", "concurrency_limit": 1}
+IN_TURN = in_turn("trainings")
 NOTHING = "No training yet. Choose pictures and a trigger, and press Train; it is watched here."
 
 

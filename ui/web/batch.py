@@ -122,13 +122,14 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
     """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid."""
     space = page.space
     said = gr.State("")
-    shown = [*form.all(), text, ending, said]
+    written = [text, ending, said]
+    shown = [*form.all(), *written]
 
-    def write(said: str, *given: Any) -> tuple:
+    def write(said: str, *given: Any) -> Any:
         says = manifest_of(_grid(given))
         # Widgets tell of a change when they are first shown too, and again when their choices
         # are renewed; by then the manifest may hold what a person wrote.
-        return (gr.skip(), gr.skip(), said) if says == said else (says, "toml", says)
+        return gr.skip() if says == said else (says, "toml", says)
 
     def open_shot(recipe: dict | None) -> list:
         if not recipe:
@@ -143,7 +144,6 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
-    written = [text, ending, said]
     gr.on(typed, told(write), [said, *form.all()], written, trigger_mode="always_last", **QUIET)
     page.shot.change(told(open_shot), page.shot, shown, **QUIET)
     page.tab.select(offer, None, [form.adapters, form.base], **QUIET)

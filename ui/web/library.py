@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -22,7 +21,7 @@ from studio.workspace import (
 )
 from ui.web._cards import base_rows, cards, details, fitting, lines, trash_rows
 from ui.web._download import TAKE, address
-from ui.web._page import QUIET, SLOW, Page, told
+from ui.web._page import QUIET, SLOW, Page, in_turn, told
 from ui.web._pick import PICK
 from ui.web._pulse import library_mark, told_of
 from ui.web._shelve import bring_back, give, take_in
@@ -51,8 +50,7 @@ element.addEventListener("click", () => {
     if (innerWidth < 768) setTimeout(() => about.scrollIntoView({behavior: "smooth"}), 400);
 });
 """
-# What writes the list does so in the order in which it was asked for.
-IN_TURN: Any = QUIET | {"concurrency_id": "library", "concurrency_limit": 1}
+IN_TURN = in_turn("library")
 
 
 @dataclass(frozen=True)
