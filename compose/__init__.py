@@ -3,17 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from compose._method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
 from compose.cmlora import CMLoRA
 from compose.composite import Composite
+from compose.engine.method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
 from compose.klora import KLoRA
 from compose.merge import Merge
 from compose.switch import Switch
 
 if TYPE_CHECKING:
-    from compose._denoise import Done, Step, denoise
-    from compose._groups import Group, Spread, group_shots
-    from compose._many import (
+    from compose.engine.batch.adapter_cache import Shelf
+    from compose.engine.batch.groups import Group, Spread, group_shots
+    from compose.engine.batch.rendering import (
         Advanced,
         Failed,
         Made,
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
         render_groups,
         render_many,
     )
-    from compose._measure import Expected, expect, spread_for
-    from compose._outline import NeedsWeights, outline
-    from compose._profile import profiled
-    from compose._render import develop, like, render
-    from compose._schedule import Pass, Schedule, schedule
-    from compose._shelf import Shelf
+    from compose.engine.batch.timing import Expected, expect, spread_for
+    from compose.engine.denoise import Done, Step, denoise
+    from compose.engine.detail_profile import profiled
+    from compose.engine.header_schedule import NeedsWeights, outline
+    from compose.engine.render import develop, like, render
+    from compose.engine.schedule import Pass, Schedule, schedule
 
 __all__ = [
     "Advanced",
@@ -72,31 +72,31 @@ __all__ = [
 
 # These need PyTorch, which takes seconds to import; a method's options can be read without.
 _HOMES = {
-    "group_shots": "compose._groups",
-    "Spread": "compose._groups",
-    "Group": "compose._groups",
-    "Shelf": "compose._shelf",
-    "spread_for": "compose._measure",
-    "expect": "compose._measure",
-    "Expected": "compose._measure",
-    "render_many": "compose._many",
-    "render_groups": "compose._many",
-    "Narrowed": "compose._many",
-    "Made": "compose._many",
-    "Failed": "compose._many",
-    "Advanced": "compose._many",
-    "Done": "compose._denoise",
-    "Pass": "compose._schedule",
-    "Schedule": "compose._schedule",
-    "Step": "compose._denoise",
-    "denoise": "compose._denoise",
-    "develop": "compose._render",
-    "outline": "compose._outline",
-    "NeedsWeights": "compose._outline",
-    "like": "compose._render",
-    "profiled": "compose._profile",
-    "render": "compose._render",
-    "schedule": "compose._schedule",
+    "group_shots": "compose.engine.batch.groups",
+    "Spread": "compose.engine.batch.groups",
+    "Group": "compose.engine.batch.groups",
+    "Shelf": "compose.engine.batch.adapter_cache",
+    "spread_for": "compose.engine.batch.timing",
+    "expect": "compose.engine.batch.timing",
+    "Expected": "compose.engine.batch.timing",
+    "render_many": "compose.engine.batch.rendering",
+    "render_groups": "compose.engine.batch.rendering",
+    "Narrowed": "compose.engine.batch.rendering",
+    "Made": "compose.engine.batch.rendering",
+    "Failed": "compose.engine.batch.rendering",
+    "Advanced": "compose.engine.batch.rendering",
+    "Done": "compose.engine.denoise",
+    "Pass": "compose.engine.schedule",
+    "Schedule": "compose.engine.schedule",
+    "Step": "compose.engine.denoise",
+    "denoise": "compose.engine.denoise",
+    "develop": "compose.engine.render",
+    "outline": "compose.engine.header_schedule",
+    "NeedsWeights": "compose.engine.header_schedule",
+    "like": "compose.engine.render",
+    "profiled": "compose.engine.detail_profile",
+    "render": "compose.engine.render",
+    "schedule": "compose.engine.schedule",
 }
 
 

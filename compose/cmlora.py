@@ -6,7 +6,8 @@ much as another, and the weights sum to N. Adapters of high frequency lead in th
 of the steps, those of low frequency afterwards. At refresh steps, every 2nd at the start and the
 end and every 3rd from 0.375 to 0.875 of the steps, the turn passes to the next adapter, which is
 evaluated in full; all others reuse the deep features of their own last full evaluation (DeepCache,
-compose/_deep.py). About 0.35 N + 0.3 evaluations a step, see compose/_schedule.py.
+compose/engine/deep_features.py). About 0.35 N + 0.3 evaluations a step, see
+compose/engine/schedule.py.
 
 The authors' code never reuses anything at its default interval, and where it does, the adapters of
 low frequency keep the features of the first step; its split is step 120 whatever the number of
@@ -16,20 +17,20 @@ one whose turn came last does; the split is a share of the steps; decay counts; 
 own text-encoder change encodes the prompt for its pass.
 
 Ours, for what the paper leaves open: an adapter is of low frequency if its profile
-(compose/_profile.py) says that it smooths pictures; without profiles all lead in turn.
+(compose/engine/detail_profile.py) says that it smooths pictures; without profiles all lead in turn.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compose._method import Eps, Ingredient, Mix, Part, check_places
+from compose.engine.method import Eps, Ingredient, Mix, Part, check_places
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from studio.adapter import Adapter
+    from studio.adapters.adapter import Adapter
 
 __all__ = ["CMLoRA"]
 

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compose._method import Eps, Ingredient, Mix, Part
+from compose.engine.method import Eps, Ingredient, Mix, Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from studio.adapter import Adapter
+    from studio.adapters.adapter import Adapter
 
 __all__ = ["Composite"]
 

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from compose._method import Eps, Ingredient, Mix, Part, check_places
+from compose.engine.method import Eps, Ingredient, Mix, Part, check_places
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from studio.adapter import Adapter
+    from studio.adapters.adapter import Adapter
 
 __all__ = ["KLoRA"]
 
@@ -190,7 +190,7 @@ def _size(layer: str, role: Iterable[Ingredient], k: int) -> tuple[float, float]
         top, whole = members[0].size(layer, k)
         strength = abs(members[0].strength)
         return strength * top, strength * whole
-    from compose._fold import entry_sums  # PyTorch with it
+    from compose.engine.weight_cache import entry_sums  # PyTorch with it
 
     first, *others = (one.strength * one.change(layer).flatten(1) for one in members)
     return entry_sums(sum(others, first), k)
@@ -198,7 +198,7 @@ def _size(layer: str, role: Iterable[Ingredient], k: int) -> tuple[float, float]
 
 def _entries(layer: str, *roles: Iterable[Ingredient]) -> int:
     """K = r_c r_s, the rank of a role being that of its sum."""
-    from studio.delta import LowRank  # PyTorch with it
+    from studio.adapters.delta import LowRank  # PyTorch with it
 
     product = 1
     for role in roles:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
-    from studio.adapter import Adapter, load_adapter
-    from studio.base import Base, load_base
-    from studio.shot import Shot
+    from studio.adapters.adapter import Adapter, load_adapter
+    from studio.bases.base import Base, load_base
+    from studio.requests.shot import Shot
 
 __all__ = ["Adapter", "BadInput", "Base", "Shot", "load_adapter", "load_base"]
 
 # Where each name lives. They are imported when first used: PyTorch takes seconds to import, and
 # `studio --help` shall not wait for it.
 _HOMES = {
-    "Adapter": "studio.adapter",
-    "load_adapter": "studio.adapter",
-    "Base": "studio.base",
-    "load_base": "studio.base",
-    "Shot": "studio.shot",
+    "Adapter": "studio.adapters.adapter",
+    "load_adapter": "studio.adapters.adapter",
+    "Base": "studio.bases.base",
+    "load_base": "studio.bases.base",
+    "Shot": "studio.requests.shot",
 }
 
 

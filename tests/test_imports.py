@@ -61,7 +61,8 @@ def test_the_reader_of_imports_sees_every_way_of_importing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["studio", "studio.describe", "studio.shot", "trainers", "compose", "ui.cli"]
+    "module",
+    ["studio", "studio.adapters.describe", "studio.requests.shot", "trainers", "compose", "ui.cli"],
 )
 def test_importing_a_package_does_not_import_pytorch(module: str) -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'accelerate', 'gradio', 'numpy'}"

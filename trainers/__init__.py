@@ -9,16 +9,25 @@ Every kind is trained by the one loop. Importing this package imports no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from trainers._kind import Count, Kind, count, kinds
-from trainers._progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
-from trainers._recipe import Recipe, draft, recipe_for, with_options
+from trainers.engine.kind import Count, Kind, count, kinds
+from trainers.engine.progress import (
+    Drawn,
+    Encoded,
+    Finished,
+    Progress,
+    Sampled,
+    Saved,
+    Started,
+    Step,
+)
+from trainers.engine.recipe.options import Recipe, draft, recipe_for, with_options
 
 if TYPE_CHECKING:
-    from trainers._estimate import Estimate, estimate
-    from trainers._train import base_of, check, checkpoints, repeat, resume, train
-    from trainers._written import Written, kind_of, read_recipe
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
+    from trainers.engine.estimate.estimate import Estimate, estimate
+    from trainers.engine.recipe.recipe_file import Written, kind_of, read_recipe
+    from trainers.engine.train import base_of, check, checkpoints, repeat, resume, train
     from trainers.lora import LoRA
     from trainers.sara import SaRA
 
@@ -61,9 +70,9 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
     if name in ("base_of", "check", "checkpoints", "repeat", "resume", "train"):
-        return getattr(import_module("trainers._train"), name)
+        return getattr(import_module("trainers.engine.train"), name)
     if name in ("Estimate", "estimate"):
-        return getattr(import_module("trainers._estimate"), name)
+        return getattr(import_module("trainers.engine.estimate.estimate"), name)
     if name in ("Written", "kind_of", "read_recipe"):
-        return getattr(import_module("trainers._written"), name)
+        return getattr(import_module("trainers.engine.recipe.recipe_file"), name)
     return kinds()[name.lower()]

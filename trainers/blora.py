@@ -23,18 +23,18 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
+from studio.adapters.blora_blocks import blocks_of, layers_of, split_blocks, starts_of
 from studio.errors import BadInput
-from studio.halves import blocks_of, layers_of, split_blocks, starts_of
-from trainers._kind import Turn
+from trainers.engine.kind import Turn
 from trainers.lora import LoRA
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.base import Base
-    from studio.delta import Delta, LowRank
-    from studio.outline import Outline
+    from studio.adapters.delta import Delta, LowRank
+    from studio.bases.base import Base
+    from studio.bases.info import Outline
 
 __all__ = ["BLoRA"]
 

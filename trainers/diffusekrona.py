@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from trainers._kind import is_sketch
+from trainers.engine.kind import is_sketch
 from trainers.lora import TARGETS
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.base import Base
-    from studio.delta import Kron
-    from studio.outline import Outline
+    from studio.adapters.delta import Kron
+    from studio.bases.base import Base
+    from studio.bases.info import Outline
 
 __all__ = ["DiffuseKronA"]
 
@@ -80,8 +80,10 @@ class DiffuseKronA:
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Kron | None":
         """A change that is nothing yet, for the layers that the targets name."""
-        from studio.delta import Kron  # torch is slow to import; forms need the fields only
-        from studio.delta._layer import adaptable
+        from studio.adapters.delta import (
+            Kron,  # torch is slow to import; forms need the fields only
+        )
+        from studio.adapters.delta.layer import adaptable
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None

@@ -11,15 +11,15 @@ from math import inf, prod
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from trainers._kind import is_sketch
-from trainers._text import TEXT_ALL, TEXT_ATTENTION
+from trainers.engine.kind import is_sketch
+from trainers.engine.text_encoders import TEXT_ALL, TEXT_ATTENTION
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.base import Base
-    from studio.delta import LowRank
+    from studio.adapters.delta import LowRank
+    from studio.bases.base import Base
 
 __all__ = ["LoRA"]
 
@@ -86,7 +86,9 @@ class LoRA:
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
         """A change that is nothing yet, for the layers that the targets name."""
-        from studio.delta import LowRank  # torch is slow to import; forms need the fields only
+        from studio.adapters.delta import (
+            LowRank,  # torch is slow to import; forms need the fields only
+        )
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None

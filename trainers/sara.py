@@ -4,8 +4,8 @@ The mask M = |W0| < theta of section 3.1 chooses the entries; dW is zero elsewhe
 lambda |P . M|_*, the nuclear norm of the trained entries, of one matrix drawn at each step, keeps
 what is learned of low rank. Section 3.3: after the first part of the training those entries that
 are still below theta go on, with a fresh optimiser. Section 3.4, gradients and optimiser state for
-the chosen entries alone, is `studio.delta.Sparse`. Published: theta 2e-3 (50 M entries of SD 1.5),
-lambda 5e-4, 5000 steps, batch 4, lr 1e-3 exp(-350 theta) falling as a cosine.
+the chosen entries alone, is `studio.adapters.delta.Sparse`. Published: theta 2e-3 (50 M entries of
+SD 1.5), lambda 5e-4, 5000 steps, batch 4, lr 1e-3 exp(-350 theta) falling as a cosine.
 
 Deviations from the authors' code (optim/adamw.py): entries keep their signs (it starts from their
 absolute values), the norm's gradient reaches what is trained (there it reaches nothing), files
@@ -22,17 +22,17 @@ from math import exp, inf
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from trainers._kind import is_sketch
-from trainers._text import TEXT_ALL
+from trainers.engine.kind import is_sketch
+from trainers.engine.text_encoders import TEXT_ALL
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from studio.base import Base
-    from studio.delta import Delta, Sparse
-    from studio.outline import Outline
-    from trainers._chosen import ChosenAdamW
+    from studio.adapters.delta import Delta, Sparse
+    from studio.bases.base import Base
+    from studio.bases.info import Outline
+    from trainers.engine.sparse_optimizer import ChosenAdamW
 
 __all__ = ["SaRA"]
 
@@ -110,7 +110,9 @@ class SaRA:
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Sparse | None":
         """A change that is nothing yet, at the entries of a layer below the threshold."""
-        from studio.delta import Sparse  # torch is slow to import; forms need the fields only
+        from studio.adapters.delta import (
+            Sparse,  # torch is slow to import; forms need the fields only
+        )
 
         if not CHANGED.fullmatch(name):
             return None
@@ -189,7 +191,7 @@ class SaRA:
 
         All its other parameters are frozen. lr: the paper's for the threshold, when not given.
         """
-        from trainers._chosen import ChosenAdamW, adaptable_layers
+        from trainers.engine.sparse_optimizer import ChosenAdamW, adaptable_layers
 
         layers = adaptable_layers(unet)
         threshold = self._theta

@@ -25,10 +25,11 @@ from diffusers import (
 )
 from transformers import CLIPTokenizer
 
-from studio.sketch import autoencoder, denoiser, judge, world
+from studio.sketch import autoencoder, denoiser, judge
 from studio.sketch.corpus import Corpus, pictures_for_autoencoder, pictures_for_denoiser
+from studio.sketch.tokenizer import learn_tokenizer, tokenise
 from studio.sketch.training import Checkpoints, Report
-from studio.sketch.words import learn_tokenizer, tokenise
+from studio.sketch.world import scenes as world
 
 WORK = Path("build/sketch")
 ASSETS = Path("assets")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.files import replacing
-from studio.sketch import world
+from studio.sketch.world import scenes as world
 
 __all__ = ["Corpus", "everything", "pictures_for_autoencoder", "pictures_for_denoiser"]
 

@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.models.clip.modeling_clip import CLIPMLP
 
+from studio.sketch.tokenizer import MAX_TOKENS
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate
-from studio.sketch.words import MAX_TOKENS
 
 __all__ = [
     "Denoiser",

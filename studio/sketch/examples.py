@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from studio.sketch import captions, world
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
 
 __all__ = ["draw_style", "draw_subject", "main"]
 

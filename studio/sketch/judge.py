@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from studio.adapters.tensor_file import write_tensors
 from studio.errors import BadInput
-from studio.sketch import world
 from studio.sketch.corpus import Corpus
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate, to_tensor
-from studio.tensorfile import write_tensors
+from studio.sketch.world import scenes as world
 
 __all__ = ["FACTORS", "Judge", "Reading", "accuracy", "load_judge", "read", "right", "train"]
 

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from studio.files import write_whole
-from studio.sketch import autoencoder, captions, judge, world
+from studio.sketch import autoencoder, judge
 from studio.sketch.corpus import everything
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
 
 __all__ = ["Measured", "generate", "main", "measure_base"]
 

@@ -11,10 +11,10 @@
 Everything goes by names, never by paths: what a page sends can reach nothing outside the folder.
 Whatever cannot be done raises `studio.BadInput` with a sentence to show. No function here imports
 PyTorch but `import_adapter` and `export_adapter`, and none keeps a lock or an open file, so all of
-them may be called from any thread. Jobs are in `studio.jobs`.
+them may be called from any thread. Jobs are in `studio.queue.client`.
 """
 
-from studio.workspace._adapters import (
+from studio.workspace.adapters import (
     AdapterFile,
     Tool,
     adapter_place,
@@ -26,17 +26,9 @@ from studio.workspace._adapters import (
     list_adapters,
     rename_adapter,
 )
-from studio.workspace._bases import KnownBase, add_base, forget_base, list_bases, note_base
-from studio.workspace._database import reading, writing
-from studio.workspace._pictures import (
-    PictureFile,
-    delete_picture,
-    get_picture,
-    list_pictures,
-    next_picture,
-    thumbnail,
-)
-from studio.workspace._place import (
+from studio.workspace.bases import KnownBase, add_base, forget_base, list_bases, note_base
+from studio.workspace.database import reading, writing
+from studio.workspace.folder import (
     DEFAULT,
     Workspace,
     check_name,
@@ -46,7 +38,15 @@ from studio.workspace._place import (
     title_of,
     within,
 )
-from studio.workspace._runs import (
+from studio.workspace.pictures import (
+    PictureFile,
+    delete_picture,
+    get_picture,
+    list_pictures,
+    next_picture,
+    thumbnail,
+)
+from studio.workspace.runs import (
     Checkpoint,
     Log,
     Sample,
@@ -55,8 +55,8 @@ from studio.workspace._runs import (
     list_samples,
     read_log,
 )
-from studio.workspace._trash import Deleted, delete, empty_trash, list_trash, undelete
-from studio.workspace._uploads import (
+from studio.workspace.trash import Deleted, delete, empty_trash, list_trash, undelete
+from studio.workspace.uploads import (
     Upload,
     UploadSet,
     add_upload,

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 import compose
 import studio
-from studio.sketch import captions, judge, world
+from studio.sketch import judge
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
 
 FACTORS = ("subject", "colour", "style", "background")
 

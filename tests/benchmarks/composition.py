@@ -36,8 +36,8 @@ from rich.table import Table
 
 import compose
 import studio
-from studio.adapter import Adapter
-from studio.delta import Delta, LowRank
+from studio.adapters.adapter import Adapter
+from studio.adapters.delta import Delta, LowRank
 from tests.benchmarks.wide import SKETCH, wide_sdxl
 
 RANK = 16

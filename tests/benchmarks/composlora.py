@@ -29,10 +29,11 @@ from rich.table import Table
 
 import compose
 import studio
-from compose._fold import ingredients
-from compose._schedule import COLOURS, SHALLOW
-from studio.adapter import Adapter
-from studio.sketch import judge, world
+from compose.engine.schedule import COLOURS, SHALLOW
+from compose.engine.weight_cache import ingredients
+from studio.adapters.adapter import Adapter
+from studio.sketch import judge
+from studio.sketch.world import scenes as world
 from tests.benchmarks.elements import (
     CATEGORIES,
     ELEMENTS,

@@ -21,9 +21,10 @@ from PIL import Image, ImageChops, ImageFilter
 import compose
 import studio
 import trainers
-from studio.adapter import Adapter
+from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
-from studio.sketch import captions, world
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
 
 __all__ = ["CATEGORIES", "ELEMENTS", "Element", "adapter_of", "draw", "prompt", "sheet_of"]
 

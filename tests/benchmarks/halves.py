@@ -21,8 +21,10 @@ from rich.table import Table
 import compose
 import studio
 import trainers
-from studio.halves import half_of
-from studio.sketch import captions, judge, world
+from studio.adapters.blora_blocks import half_of
+from studio.sketch import judge
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
 
 TRIGGER = "sks"
 NEAREST = {

@@ -26,8 +26,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import trainers
-from studio.jobs import Job, get_job, list_jobs, list_workers
-from studio.shot import Shot
+from studio.queue.client import Job, get_job, list_jobs, list_workers
+from studio.requests.shot import Shot
 from studio.workspace import (
     Workspace,
     delete_adapter,
@@ -39,7 +39,7 @@ from studio.workspace import (
     read_log,
 )
 from tests.benchmarks.kills import free_port
-from ui._queue import queue_pictures, queue_training
+from ui.shared.queue_requests import queue_pictures, queue_training
 
 __all__ = ["main"]
 

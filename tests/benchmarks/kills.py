@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-import compose._evaluate
+import compose.engine.evaluate
 from tests.compose.conftest import write_lora
 from tests.tiny import tiny_sdxl
 from ui import cli
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    compose._evaluate.MOST_ON_CPU = 4 * 64  # four rows of 8 x 8 latents: two shots
+    compose.engine.evaluate.MOST_ON_CPU = 4 * 64  # four rows of 8 x 8 latents: two shots
     with tempfile.TemporaryDirectory() as folder:
         same = torment(Path(folder), asked)
     kills = f"{asked.kills} kill{'s' * (asked.kills > 1)}"

@@ -179,7 +179,9 @@ def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[st
     """Shares right by factor, for prompts with the trigger and for prompts without."""
     import compose
     import studio
-    from studio.sketch import captions, judge, world
+    from studio.sketch import judge
+    from studio.sketch.world import captions
+    from studio.sketch.world import scenes as world
 
     is_style = concept in STYLES
     named = {"styles" if is_style else "subjects": (concept,)}

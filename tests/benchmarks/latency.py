@@ -22,10 +22,10 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import trainers
-from studio.jobs import Job, get_job, list_jobs, list_workers, stop_job
+from studio.queue.client import Job, get_job, list_jobs, list_workers, stop_job
 from studio.workspace import Workspace, get_picture, open_workspace
-from tests.web.conftest import BROWSERS, PATIENCE, ROOT, Server, open_tab
-from ui._queue import queue_training
+from tests.ui.web.conftest import BROWSERS, PATIENCE, ROOT, Server, open_tab
+from ui.shared.queue_requests import queue_training
 
 Rows = list[tuple[str, Sequence[float], float | None]]
 

@@ -20,8 +20,8 @@ from rich.table import Table
 
 import studio
 import trainers
-from studio.base import real_config
-from studio.delta import attach
+from studio.adapters.delta import attach
+from studio.bases.base import real_config
 
 # SaRA's authors give 50 million entries for a threshold of 2e-3; random weights have no such tail.
 ROWS = {
@@ -124,7 +124,7 @@ def _random(base: studio.Base, device: torch.device) -> studio.Base:
 
 
 def _deltas(kind: trainers.Kind | None, base: studio.Base, device: torch.device) -> dict:
-    from trainers._kind import fitted, new_deltas
+    from trainers.engine.kind import fitted, new_deltas
 
     if kind is None:
         return {}

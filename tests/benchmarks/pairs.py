@@ -20,8 +20,9 @@ from rich.table import Table
 import compose
 import studio
 import trainers
-from studio.halves import half_of
-from studio.sketch import judge, world
+from studio.adapters.blora_blocks import half_of
+from studio.sketch import judge
+from studio.sketch.world import scenes as world
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
 
 STRENGTH, STEPS, GUIDANCE = 0.8, 20, 5.0

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from studio.sketch import judge, world
+from studio.adapters.tensor_file import write_tensors
+from studio.sketch import judge
 from studio.sketch.training import to_tensor
-from studio.tensorfile import write_tensors
+from studio.sketch.world import scenes as world
 
 __all__ = ["Sight", "kept_sight", "learned_sight", "scene_of_two"]
 

@@ -20,7 +20,9 @@ from rich.table import Table
 import compose
 import studio
 import trainers
-from studio.sketch import captions, examples, judge, world
+from studio.sketch import examples, judge
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
 
 FACTORS = ("subject", "background", "style", "colour")
 

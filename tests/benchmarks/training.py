@@ -91,7 +91,7 @@ def _base(folder: Path) -> Path:
 
 def _pictures(folder: Path, side: int) -> Path:
     """Five captioned drawings of side x side pixels."""
-    from studio.sketch import world
+    from studio.sketch.world import scenes as world
 
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -13,13 +13,13 @@ from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from compose import Eps, Mix
-from compose._denoise import Scheduler
-from compose._fold import Change
-from compose._method import Ingredient
-from studio.adapter import Adapter, load_adapter
-from studio.base import Base, Text, load_base
-from studio.delta import Delta, Dense, Kron, LowRank, Sparse
-from studio.shot import Shot
+from compose.engine.denoise import Scheduler
+from compose.engine.method import Ingredient
+from compose.engine.weight_cache import Change
+from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.bases.base import Base, Text, load_base
+from studio.requests.shot import Shot
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]

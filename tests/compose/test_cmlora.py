@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from compose import Call, CMLoRA, Composite, Mix, Part, profiled, record, render
-from compose._profile import sharpness
-from studio.adapter import Adapter
-from studio.base import Base
+from compose.engine.detail_profile import sharpness
+from studio.adapters.adapter import Adapter
+from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.shot import Shot
+from studio.requests.shot import Shot
 from tests.benchmarks.composition import drift
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 

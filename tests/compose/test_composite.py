@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from compose import Composite, Mix, Part, record, render
-from studio.adapter import Adapter
-from studio.base import Base
-from studio.shot import Shot
+from studio.adapters.adapter import Adapter
+from studio.bases.base import Base
+from studio.requests.shot import Shot
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
 LAYER = {"unet.a": (4, 6)}

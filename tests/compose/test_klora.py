@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import compose._fold
+import compose.engine.weight_cache
 from compose import KLoRA, Mix, record, render
-from studio.adapter import Adapter
-from studio.base import Base
-from studio.delta import Dense, Kron, LowRank, Sparse
+from studio.adapters.adapter import Adapter
+from studio.adapters.delta import Dense, Kron, LowRank, Sparse
+from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.shot import Shot
+from studio.requests.shot import Shot
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
 STEPS = 20
@@ -310,7 +310,7 @@ def test_entries_are_sorted_once_for_all_strengths_and_steps(
     render(sdxl, shot, output="latents")
     slid = dataclasses.replace(shot, steps=3, adapters=((one, 0.3), (two, -1.7)))
     with monkeypatch.context() as still:
-        still.setattr(compose._fold, "entry_sums", None)
+        still.setattr(compose.engine.weight_cache, "entry_sums", None)
         found = render(sdxl, slid, output="latents")
         with pytest.raises(TypeError):
             render(sdxl, dataclasses.replace(slid, method=KLoRA(k=7)), output="latents")

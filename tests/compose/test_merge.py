@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from compose import Merge, Mix, Part, method_named, methods, record, render
-from compose._combine import Dare, Ties
-from compose._fold import Written, blends, changed_weight
-from compose._method import Ingredient
-from studio.adapter import Adapter
-from studio.base import Base
-from studio.delta import Dense
+from compose.engine.combine import Dare, Ties
+from compose.engine.method import Ingredient
+from compose.engine.weight_cache import Written, blends, changed_weight
+from studio.adapters.adapter import Adapter
+from studio.adapters.delta import Dense
+from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.shot import Shot
+from studio.requests.shot import Shot
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
 

@@ -11,9 +11,9 @@ from diffusers import HeunDiscreteScheduler
 from torch import Tensor
 
 from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, render
-from studio.adapter import load_adapter
-from studio.base import Base
-from studio.shot import Shot
+from studio.adapters.adapter import load_adapter
+from studio.bases.base import Base
+from studio.requests.shot import Shot
 from tests.compose.conftest import open_pipeline
 from tests.compose.plainly import Plainly
 from tests.compose.test_parity import SCHEDULERS

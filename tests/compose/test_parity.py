@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from compose import render
-from studio.adapter import load_adapter
-from studio.base import Base, load_base
-from studio.shot import Shot
+from studio.adapters.adapter import load_adapter
+from studio.bases.base import Base, load_base
+from studio.requests.shot import Shot
 from tests.compose.conftest import Pipeline, noise, open_pipeline
 
 FromPicture = StableDiffusionImg2ImgPipeline | StableDiffusionXLImg2ImgPipeline

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from compose import Mix, Part, Switch, method_named, record, render
-from studio.adapter import Adapter
-from studio.base import Base
+from studio.adapters.adapter import Adapter
+from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.shot import Shot
+from studio.requests.shot import Shot
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
 STRENGTHS = (0.8, 1.0, -0.5)

@@ -8,7 +8,7 @@ import torch
 
 import trainers
 from studio import Adapter, Base
-from studio.folders import Sources
+from studio.dataset.folders import Sources
 from trainers import Finished, Kind, Step
 
 TRIGGER = "a sks robot"

@@ -1,7 +1,7 @@
 """The usual training loop of the example scripts, on peft's layers: what ours is compared with.
 
 It shares nothing with ours but the order in which a step draws, which the head of
-trainers/_objective.py documents, and the order of the pictures.
+trainers/engine/objective.py documents, and the order of the pictures.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from tests.trainers.learning import TRIGGER
 from trainers import LoRA
-from trainers._objective import batches
+from trainers.engine.objective import batches
 
 __all__ = ["adamw", "peft_training", "trained"]
 

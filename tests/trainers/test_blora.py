@@ -9,18 +9,18 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 import studio
-from compose._render import like
-from studio.adapter import Adapter, load_adapter
-from studio.base import Base, real_config
-from studio.delta import LowRank, attach, folded
-from studio.describe import describe
+from compose.engine.render import like
+from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.delta import LowRank, attach, folded
+from studio.adapters.describe import describe
+from studio.bases.base import Base, real_config
 from studio.errors import BadInput
-from studio.shot import recipe
+from studio.requests.shot import recipe
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import BLoRA, LoRA
-from trainers._kind import fitted, kinds, new_deltas
-from ui._names import adapter_and_strength
+from trainers.engine.kind import fitted, kinds, new_deltas
 from ui.cli import main
+from ui.shared.names import adapter_and_strength
 
 CONTENT = "unet.up_blocks.0.attentions.0."
 STYLE = "unet.up_blocks.0.attentions.1."

@@ -9,15 +9,15 @@ from diffusers import UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
-from studio.adapter import load_adapter
-from studio.base import Base, real_config
-from studio.delta import Kron, attach, folded
+from studio.adapters.adapter import load_adapter
+from studio.adapters.delta import Kron, attach, folded
+from studio.adapters.formats import to_lycoris
+from studio.adapters.tensor_file import write_tensors
+from studio.bases.base import Base, real_config
 from studio.errors import BadInput
-from studio.formats import to_lycoris
-from studio.tensorfile import write_tensors
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import DiffuseKronA
-from trainers._kind import kinds, new_deltas
+from trainers.engine.kind import kinds, new_deltas
 
 QUERY = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]

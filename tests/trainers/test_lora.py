@@ -5,11 +5,11 @@ from math import nan
 import pytest
 import torch
 
-from studio.base import Base, real_config
-from studio.delta import LowRank
+from studio.adapters.delta import LowRank
+from studio.bases.base import Base, real_config
 from studio.errors import BadInput
 from trainers import LoRA
-from trainers._kind import fitted, kinds, new_deltas
+from trainers.engine.kind import fitted, kinds, new_deltas
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import torch
 
 import studio
 from studio import Base
-from studio.base import real_config
-from studio.delta import Delta
+from studio.adapters.delta import Delta
+from studio.bases.base import real_config
 from trainers import DiffuseKronA, Kind, LoRA, SaRA
-from trainers._kind import fitted, new_deltas
+from trainers.engine.kind import fitted, new_deltas
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import trainers
-from studio.adapter import Adapter, check_fits, load_adapter
-from studio.base import Base, load_base, real_config
-from studio.delta import Delta, Sparse, attach
-from studio.describe import describe
+from studio.adapters.adapter import Adapter, check_fits, load_adapter
+from studio.adapters.delta import Delta, Sparse, attach
+from studio.adapters.describe import describe
+from studio.bases.base import Base, load_base, real_config
 from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import SaRA
-from trainers._kind import fitted, kinds, new_deltas
+from trainers.engine.kind import fitted, kinds, new_deltas
 
 THETA = 0.01
 

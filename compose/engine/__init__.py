@@ -1,0 +1,1 @@
+"""What all methods of mixing share: the denoising loop, caches, schedules."""

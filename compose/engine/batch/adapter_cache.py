@@ -1,0 +1,59 @@
+"""Adapters' files, each read once for many shots and kept while there is room."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compose.engine.batch.allocator import uncollected
+from studio.adapters.adapter import Adapter, check_fits, load_adapter
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+    from studio.requests.shot import Shot
+
+__all__ = ["Shelf"]
+
+MOST = 4 * 2**30  # bytes of tensors; the adapters used last stay
+
+
+class Shelf:
+    """The adapters of many shots on one base."""
+
+    def __init__(self, base: "Base", *, most: int = MOST) -> None:
+        self.base, self.most = base, most
+        self._loaded: OrderedDict[str, tuple[Adapter, int]] = OrderedDict()
+
+    def settled(self, shot: "Shot") -> "Shot":
+        """`Shot.settled`, the same file being the same adapter in every shot.
+
+        Raises BadInput as that does.
+        """
+        shot.check()
+        pairs = tuple((self._take(adapter), strength) for adapter, strength in shot.adapters)
+        return replace(shot.sized(self.base), adapters=pairs)
+
+    def let_go(self, files: Iterable[str]) -> None:
+        """Of what is not wanted again: memory that was used is there sooner than fresh memory."""
+        for file in files:
+            self._loaded.pop(file, None)
+
+    def _take(self, adapter: Adapter | str | Path) -> Adapter:
+        if isinstance(adapter, Adapter):
+            check_fits(adapter, self.base)
+            return adapter
+        key = str(adapter)
+        if key not in self._loaded:
+            with uncollected():
+                found = load_adapter(adapter, base=self.base)
+            self._loaded[key] = found, _bytes(found)
+        self._loaded.move_to_end(key)
+        while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self.most:
+            self._loaded.popitem(last=False)
+        return self._loaded[key][0]
+
+
+def _bytes(adapter: Adapter) -> int:
+    tensors = (one for delta in adapter.deltas.values() for one in delta.parameters())
+    return sum(tensor.nbytes for tensor in tensors)

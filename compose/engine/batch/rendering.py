@@ -1,0 +1,238 @@
+"""Many shots on one base: groups of them denoise as one batch, and are decoded meanwhile.
+
+In a batch every row is denoised by itself: its noise is its seed's, its text and its mix are its
+own, and what the scheduler does is done element by element. Matrix products of other sizes round
+otherwise, so a picture differs from `render`'s in its last bits, as the same shot in another group
+does; a group of one is `render` bit for bit.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from torch import Tensor
+
+from compose.engine.batch.adapter_cache import Shelf
+from compose.engine.batch.allocator import kept_heap
+from compose.engine.batch.groups import Group, group_shots
+from compose.engine.batch.timing import REASONS, latent_side, lent_to, said, spread_for
+from compose.engine.denoise import Lent, denoised, settle, timesteps_of
+from compose.engine.render import develop
+from compose.engine.weight_cache import kept_on
+from studio.adapters.adapter import Adapter
+from studio.errors import BadInput
+from studio.out_of_memory import is_memory
+from studio.requests.shot import Shot
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["Advanced", "Failed", "Made", "Narrowed", "render_groups", "render_many"]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A picture is there. number: its shot's place among all."""
+
+    number: int
+    shot: Shot
+    picture: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """A shot can't be made; the others go on. reason: one sentence."""
+
+    number: int
+    shot: Shot
+    reason: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A group has made a denoising step."""
+
+    group: Group
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """There is no memory for as many rows as a group was to have: it is made in batches of these.
+
+    Told before the group begins, or begins again, as its pictures' last bits depend on it.
+    """
+
+    group: Group
+    rows: int
+
+
+Event = Advanced | Made | Failed | Narrowed
+
+
+def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
+    """Make the pictures of many shots, in the order in which that is fastest.
+
+    Shots of one size, scheduler and number of steps run as one batch, whatever their adapters; a
+    file that several of them name is read once. A shot that can't be made is a Failed among the
+    Made.
+    """
+    numbers: list[int] = []
+    sized: list[Shot] = []
+    for number, shot in enumerate(shots):
+        try:
+            sized.append(shot.sized(base))
+            numbers.append(number)
+        except BadInput as error:
+            yield Failed(number, shot, str(error))
+    shelf = Shelf(base)
+    groups = group_shots(sized, spread_for(base, sized, shelf))
+    for event in render_groups(base, sized, groups, shelf):
+        if isinstance(event, Made | Failed):
+            yield replace(event, number=numbers[event.number])
+
+
+def render_groups(
+    base: "Base",
+    shots: Sequence[Shot],
+    groups: Iterable[Group],
+    shelf: Shelf,
+    *,
+    at_once: Callable[[Made], None] | None = None,
+) -> Iterator[Event]:
+    """Make the pictures of groups one after another, decoding one while the next denoises.
+
+    shots: with their sizes; groups hold their places. at_once: is given every picture as soon as
+    it is decoded, mostly in another thread and during a step of the next group, after which the
+    same Made is yielded.
+    """
+    base.fingerprint()  # is computed while nothing is folded
+    texts = {text for shot in shots for text in (shot.prompt, shot.negative)}
+    pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+    with kept_heap(base), pool, kept_on(base).for_many(len(texts)):
+        decoding = _Decoding(base, None if base.offload else pool, at_once)
+        making = _Making(base, shots, shelf, decoding)
+        groups = list(groups)
+        last = _last_named(shots, groups)
+        try:
+            for at, group in enumerate(groups):
+                for event in making.events(group):
+                    yield event
+                    yield from decoding.done()
+                # What the last one wore stays: another call may begin with it.
+                if at + 1 < len(groups):
+                    shelf.let_go({file for file, then in last.items() if then == at})
+            yield from decoding.done(wait=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _last_named(shots: Sequence[Shot], groups: Sequence[Group]) -> dict[str, int]:
+    """Of each adapter's file, as shots name it, the place of the last group that wants it."""
+    return {
+        str(adapter): at
+        for at, group in enumerate(groups)
+        for number in group.numbers
+        for adapter, _ in shots[number].adapters
+        if not isinstance(adapter, Adapter)
+    }
+
+
+class _Making:
+    """Groups on their way to latents."""
+
+    def __init__(
+        self, base: "Base", shots: Sequence[Shot], shelf: Shelf, decoding: "_Decoding"
+    ) -> None:
+        self.base, self.shots, self.shelf, self.decoding = base, shots, shelf, decoding
+        # Of a batch of latents of a size, where the memory was found to hold no more.
+        self.most: dict[tuple[int, int], int] = {}
+
+    def events(self, group: Group) -> Iterator[Event]:
+        """Denoise a group, from its first step again where there was no memory for its rows."""
+        lents: dict[int, Lent] = {}
+        for number in group.numbers:
+            try:
+                lents[number] = lent_to(self.base, self.shelf, self.shots[number])
+            except REASONS as error:
+                yield Failed(number, self.shots[number], said(error))
+        latents, reason = None, ""
+        while lents and latents is None and not reason:
+            try:
+                latents = yield from self._denoised(group, list(lents.values()))
+            except REASONS as error:
+                reason = said(error)
+        for at, (number, lent) in enumerate(lents.items()):
+            if latents is None:
+                yield Failed(number, lent.shot, reason)
+            else:
+                self.decoding.give(number, lent.shot, latents[at : at + 1])
+
+    def _denoised(
+        self, group: Group, lents: Sequence[Lent]
+    ) -> Generator[Event, None, Tensor | None]:
+        """A group's latents [N, 4, h, w]; None where the memory did not hold its rows."""
+        side, limits = latent_side(self.base, lents[0].shot), kept_on(self.base).most_rows
+        rows = limits[side] = min(group.rows, self.most.get(side, group.rows))
+        if rows < group.rows:
+            yield Narrowed(group, rows)
+        settle(lents)
+        scheduler, timesteps = timesteps_of(self.base, lents[0].shot)
+        latents, step = None, 0
+        for now, _ in denoised(lents, scheduler, timesteps):
+            if limits[side] < rows:
+                self.most[side] = limits[side]
+                return None
+            latents, step = now, step + 1
+            yield Advanced(group, step, len(lents[0].asked))
+        return latents
+
+
+class _Decoding:
+    """Pictures on their way from latents; in a thread, or where there is none when asked for."""
+
+    def __init__(
+        self,
+        base: "Base",
+        thread: ThreadPoolExecutor | None,
+        at_once: Callable[[Made], None] | None,
+    ) -> None:
+        self.base, self.thread, self.at_once = base, thread, at_once
+        self.waiting: deque[tuple[int, Shot, Tensor, Future[Made] | None]] = deque()
+
+    def give(self, number: int, shot: Shot, latents: Tensor) -> None:
+        """Latents [1, 4, h, w] to be decoded."""
+        own = self.thread.submit(self._made, number, shot, latents) if self.thread else None
+        self.waiting.append((number, shot, latents, own))
+
+    def done(self, *, wait: bool = False) -> Iterator[Made | Failed]:
+        """What is ready, in the order in which it was given; all there is with `wait`."""
+        while self.waiting:
+            number, shot, latents, found = self.waiting[0]
+            if not (wait or found is None or found.done()):
+                return
+            self.waiting.popleft()
+            try:
+                yield self._found(number, shot, latents, found)
+            except REASONS as error:
+                yield Failed(number, shot, said(error))
+
+    def _found(self, number: int, shot: Shot, latents: Tensor, found: Future[Made] | None) -> Made:
+        if found is None:
+            return self._made(number, shot, latents)
+        try:
+            return found.result()
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory(error):
+                raise
+        return self._made(number, shot, latents)  # now that the UNet rests there may be room
+
+    def _made(self, number: int, shot: Shot, latents: Tensor) -> Made:
+        made = Made(number, shot, develop(self.base, shot, latents))
+        if self.at_once:
+            self.at_once(made)
+        return made

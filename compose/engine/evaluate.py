@@ -1,0 +1,200 @@
+"""The one place that runs the UNet: what is asked for together runs as rows of one batch.
+
+Evaluations of one picture under several mixes, or of several pictures under theirs, are rows that
+wear different changes (compose/engine/batched_layers.py). Those that reuse deep features run a
+shallower UNet, so they are batches of their own. What is asked for twice is evaluated once.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from compose.engine.batched_layers import Factors, Fitting, Stretch, fit
+from compose.engine.deep_features import keeping, reusing
+from compose.engine.weight_cache import (
+    Blend,
+    Blends,
+    Kept,
+    carries_deltas,
+    changed_weight,
+    factors,
+    kept_on,
+)
+from studio.bases.base import Text
+from studio.out_of_memory import is_memory
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["Answer", "Asked", "evaluate"]
+
+# Latent pixels of all rows of a batch on a CPU. Small pictures gain from company, as most of their
+# time is the calls themselves; larger ones gain nothing that would be worth the memory.
+MOST_ON_CPU = 8192
+MOST_FOLDED = 2**30  # bytes of the weights of a batch's rows, beside the base's own
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One evaluation of the UNet.
+
+    latents: [1, 4, h, w], scaled for the timestep.  text: of the negative prompt and the prompt,
+    or of the prompt alone.  blends: what the layers wear.  time_ids: [6], SDXL only.
+    deep: [rows of text, C, h', w'], deep features to be reused.  keeps: wants those it computes.
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    text: Text
+    blends: Blends
+    time_ids: Tensor | None = None
+    deep: Tensor | None = None
+    keeps: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Of the batch."""
+        return self.text.hidden.shape[0]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for what gives equal answers."""
+        parts = (self.latents, self.timestep, self.text, self.deep)
+        return self.blends, *map(id, parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """noise: what the UNet predicts, [rows, 4, h, w].  deep: its deep features, if kept."""
+
+    noise: Tensor
+    deep: Tensor | None
+
+
+def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
+    """An answer to each, in their order; latents are all of one size.
+
+    Runs without gradients. Which of them share a batch follows from their number and size alone,
+    so that a picture made again is the same bit for bit; only a batch that there is no memory
+    for is halved, and batches of that size are not tried again on this base.
+    """
+    once = {one.key: one for one in asked}
+    # Neighbours that wear the same are one stretch, and go through one weight.
+    worn = {blends: number for number, (blends, *_) in enumerate(once)}
+    answers: dict[tuple[object, ...], Answer] = {}
+    base.bring(base.unet)
+    for shallow in (False, True):
+        alike = [one for one in once.values() if (one.deep is not None) == shallow]
+        alike.sort(key=lambda one: worn[one.blends])
+        while alike:
+            count = _fitting_count(base, alike)
+            try:
+                found = _together(base, alike[:count])
+            except (MemoryError, RuntimeError) as error:
+                if count == 1 or not is_memory(error):
+                    raise
+                kept_on(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
+                continue
+            answers |= {one.key: answer for one, answer in zip(alike, found, strict=False)}
+            alike = alike[count:]
+    return [answers[one.key] for one in asked]
+
+
+def _together(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
+    """The answers to what runs as one batch."""
+    first, counts = asked[0], [one.rows for one in asked]
+    latents = torch.cat([one.latents.expand(one.rows, -1, -1, -1) for one in asked])
+    timestep = first.timestep
+    if any(one.timestep is not timestep for one in asked):
+        timestep = torch.stack([one.timestep for one in asked for _ in range(one.rows)])
+    ids = [one.time_ids for one in asked for _ in range(one.rows) if one.time_ids is not None]
+    text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
+    deep = [one.deep for one in asked if one.deep is not None]
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(_fitting(base, asked).worn())
+        if deep:
+            stack.enter_context(reusing(base.unet, torch.cat(deep)))
+        keeps = any(one.keeps for one in asked)
+        kept = stack.enter_context(keeping(base.unet)) if keeps and not deep else []
+        time_ids = torch.stack(ids) if ids else None
+        noise = base.predict(latents, timestep, text, time_ids=time_ids)
+    features = kept[0].split(counts) if kept else [None] * len(asked)
+    return [Answer(*pair) for pair in zip(noise.split(counts), features, strict=True)]
+
+
+def _joined(texts: Iterable[Text]) -> Text:
+    texts = list(texts)
+    pooled = [text.pooled for text in texts if text.pooled is not None]
+    hidden = torch.cat([text.hidden for text in texts])
+    return Text(hidden, torch.cat(pooled) if pooled else None)
+
+
+def _fitting(base: "Base", asked: Sequence[Asked]) -> Fitting:
+    """What the rows of a batch wear, made ready once for all steps and pictures that want it."""
+    kept = kept_on(base)
+    runs = groupby(asked, key=lambda one: one.blends)
+    stretches = tuple((_rows(run), blends) for blends, run in runs)
+    # A GPU has the narrow products beside for nearly nothing, and less room.
+    room = MOST_FOLDED if kept.steady and base.device.type == "cpu" else 0
+    key = room, _side(asked[0]), stretches
+    if key not in kept.fittings:
+        kept.fittings[key] = _fit(base, kept, stretches, room)
+    return kept.fittings[key]
+
+
+def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]], room: int) -> Fitting:
+    layers = base.layers()
+    wanted = [dict(blends) for _, blends in stretches]
+    alike = {
+        name for name, blend in wanted[0].items() if all(one.get(name) == blend for one in wanted)
+    }
+
+    def wear(name: str, blend: Blend) -> Tensor | Factors:
+        if name not in alike:
+            found = factors(name, blend, layers, dtype=base.dtype)
+            if found is not None:
+                return found
+        if (name, blend) not in kept.weights:
+            kept.weights[name, blend] = changed_weight(name, blend, layers, written=kept.written)
+        return kept.weights[name, blend]
+
+    return fit(
+        layers,
+        [
+            Stretch(rows, {name: wear(name, blend) for name, blend in worn.items()})
+            for (rows, _), worn in zip(stretches, wanted, strict=True)
+        ],
+        room=room,
+    )
+
+
+def _fitting_count(base: "Base", asked: Sequence[Asked]) -> int:
+    """How many of them, from the first on, make up a batch; at least one."""
+    if len(asked) > 1 and carries_deltas(base.layers()):
+        return 1  # a training has its deltas on the layers, and they have but one place
+    most = most_rows(base, _side(asked[0]))
+    if most is None:
+        return len(asked)
+    fits = [count for count in range(1, len(asked) + 1) if _rows(asked[:count]) <= most]
+    return fits[-1] if fits else 1
+
+
+def most_rows(base: "Base", side: tuple[int, int]) -> int | None:
+    """Of a batch of latents of this height and width; None where no batch was too large yet."""
+    height, width = side
+    most = MOST_ON_CPU // (height * width) if base.device.type == "cpu" else None
+    return kept_on(base).most_rows.get(side, most)
+
+
+def _rows(asked: Iterable[Asked]) -> int:
+    return sum(one.rows for one in asked)
+
+
+def _side(asked: Asked) -> tuple[int, int]:
+    height, width = asked.latents.shape[-2:]
+    return height, width

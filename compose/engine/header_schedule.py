@@ -1,0 +1,139 @@
+"""A schedule told by the headers of the adapters' files: no tensor is read, no PyTorch imported.
+
+So a page can draw it in milliseconds, whatever the size of the base. K-LoRA's choice depends on
+the weights themselves; it and whatever else needs them raises `NeedsWeights` here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from compose.engine.method import Call, Mix, Plan
+from compose.engine.schedule import Schedule, method_of, scheduled, steps_of
+from studio.adapters.blora_blocks import file_and_half, layers_of, trained_blocks
+from studio.adapters.describe import JSON, adapter_file
+from studio.adapters.formats import read_facts, survey
+from studio.adapters.safetensors_header import read_header
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.adapters.adapter import Adapter
+    from studio.requests.shot import Shot
+
+__all__ = ["NeedsWeights", "outline"]
+
+
+class NeedsWeights(Exception):
+    """What a method does with these adapters depends on their weights."""
+
+
+def outline(shot: "Shot") -> Schedule:
+    """What `compose.schedule` tells of a shot whose adapters are files, from their headers.
+
+    Raises BadInput as that does, and NeedsWeights where headers do not tell it.
+    """
+    shot.check()
+    told = [_Told(_header(str(file)), float(strength)) for file, strength in shot.adapters]
+    mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
+    method, steps = method_of(shot), steps_of(shot)
+    method.check([one.adapter for one in mixed])
+    calls, weights = _recorded(method.prepare(mixed, steps), steps)
+    return scheduled([one.header.name for one in mixed], mixed, calls, weights)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Of an Adapter what its file's header tells: its layers without their deltas."""
+
+    name: str
+    kind: str
+    deltas: Mapping[str, None]
+    embeddings: Mapping[str, object]
+    recipe: Mapping[str, JSON]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """See _method.Ingredient."""
+
+    header: _Header
+    strength: float
+
+    @property
+    def adapter(self) -> "Adapter":
+        return cast("Adapter", self.header)
+
+    def changed(self) -> Sequence[str]:
+        return list(self.header.deltas)
+
+    def change(self, layer: str) -> "Tensor":
+        raise NeedsWeights
+
+    def size(self, layer: str, k: int) -> tuple[float, float]:
+        raise NeedsWeights
+
+
+def _header(text: str) -> _Header:
+    name, half = file_and_half(text)
+    path = adapter_file(Path(name))
+    header = read_header(path)
+    contents, facts = survey(header, path), read_facts(header.metadata, path)
+    layers = contents.layers
+    if half:
+        trained = trained_blocks(facts.base, facts.family or contents.family, facts.recipe)
+        layers = layers_of(half, layers, trained)
+        if not layers:
+            raise BadInput(f"the adapter {path.stem} has no {half} half")
+    called = f"{facts.name or path.stem} {half}".rstrip()
+    return _Header(
+        called, facts.kind, dict.fromkeys(layers), contents.embeddings, dict(facts.recipe)
+    )
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """Stands for a prediction: of how many evaluations how much, by their numbers in the step."""
+
+    parts: Mapping[int, float] = field(default_factory=dict)
+
+    def __add__(self, other: object) -> "_Sum":
+        if isinstance(other, _Sum):
+            keys = [*self.parts, *(key for key in other.parts if key not in self.parts)]
+            mine, theirs = self.parts, other.parts
+            return _Sum({key: mine.get(key, 0.0) + theirs.get(key, 0.0) for key in keys})
+        return NotImplemented
+
+    def __mul__(self, factor: object) -> "_Sum":
+        if isinstance(factor, int | float):
+            return _Sum({key: factor * part for key, part in self.parts.items()})
+        return NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: object) -> "_Sum":
+        if isinstance(divisor, int | float):
+            return _Sum({key: part / divisor for key, part in self.parts.items()})
+        return NotImplemented
+
+
+def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float]]]:
+    """What the plan asks for at every step, and what each answer counts in the prediction."""
+    calls: list[list[Call]] = []
+    weights: list[list[float]] = []
+
+    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
+        calls[-1].append(Call(mix, reuse))
+        return cast("Tensor", _Sum({len(calls[-1]) - 1: 1.0}))
+
+    for step in range(steps):
+        calls.append([])
+        try:
+            predicted: object = plan.predict(step, eps)
+        except (AttributeError, TypeError) as error:  # more than a weighted sum
+            raise NeedsWeights from error
+        assert isinstance(predicted, _Sum)
+        weights.append([predicted.parts.get(at, 0.0) for at in range(len(calls[-1]))])
+    return calls, weights

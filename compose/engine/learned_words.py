@@ -1,0 +1,87 @@
+"""What the adapters of a mix let prompts say: their learned embeddings, without any strength.
+
+An embedding is there in a mix of its adapter and in no other. It stands among what the text
+encoders wear, under a name that no layer has, so that texts are encoded and kept by it as well.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from compose.engine.method import Mix
+from compose.engine.weight_cache import Blend, Blends, Change
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.adapters.token_embeddings import Embeddings
+
+__all__ = ["embeddings", "is_word", "taking_turns", "words"]
+
+WORD = "word:"
+
+
+def taking_turns(
+    pairs: "Sequence[tuple[Adapter, float]]",
+) -> "tuple[list[tuple[Adapter, float]], list[tuple[Adapter, float]]]":
+    """The adapters that a method mixes, and those that only carry embeddings.
+
+    The latter change no weight, so that there is nothing to mix: they are in every mix.
+    """
+    changing = [pair for pair in pairs if pair[0].deltas or not pair[0].embeddings]
+    return changing, [pair for pair in pairs if pair not in changing]
+
+
+def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> Blends:
+    """The tokens that prompts may say under a mix, each with the adapter it comes from.
+
+    Raises BadInput where two adapters mean different things by one token.
+    """
+    parts = mix.parts if mix.text is None else mix.text
+    here = [changes[part.adapter] for part in parts if part.strength]
+    found: dict[str, Change] = {}
+    for one in [*here, *(one for one in always if one.strength)]:
+        for token in one.adapter.embeddings:
+            other = found.setdefault(token.lower(), one)
+            _check_same(token, other.adapter, one.adapter)
+    return frozenset(
+        (f"{WORD}{token}", Blend(((one.adapter, one.version, 1.0),), None))
+        for one in found.values()
+        for token in one.adapter.embeddings
+        if found[token.lower()] is one
+    )
+
+
+def is_word(name: str) -> bool:
+    """Whether a name among what text encoders wear is that of a token, not of a layer."""
+    return name.startswith(WORD)
+
+
+def embeddings(worn: Blends) -> "Embeddings":
+    """The embeddings among what text encoders wear."""
+    return dict(_embeddings(worn))
+
+
+def _embeddings(worn: Blends) -> "Iterator[tuple[str, dict[str, torch.Tensor]]]":
+    for name, blend in sorted(worn, key=lambda one: one[0]):
+        if is_word(name):
+            token = name.removeprefix(WORD)
+            yield token, blend.shares[0][0].embeddings[token]
+
+
+def _check_same(token: str, one: "Adapter", other: "Adapter") -> None:
+    if one is other:
+        return
+    first, second = (
+        {name.lower(): rows for name, rows in adapter.embeddings.items()}[token.lower()]
+        for adapter in (one, other)
+    )
+    if first.keys() != second.keys() or not all(
+        torch.equal(first[name], second[name]) for name in first
+    ):
+        names = " and ".join(str(a.path or a.name or a.kind) for a in (one, other))
+        raise BadInput(
+            f"{names} both have an embedding for {token!r}, and not the same: take one of them out "
+            "of the mix, or train one again with another token"
+        )

@@ -1,0 +1,224 @@
+"""What a method of composition is, and how methods are found: one file of this folder each.
+
+A method decides, at every denoising step, under which mixes the UNet is evaluated and what
+becomes of the predictions. It never sees the UNet: `Eps` evaluates it, so a method runs as well
+with a fake that records what it was asked.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Literal,
+    Protocol,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.adapters.adapter import Adapter
+
+__all__ = [
+    "Call",
+    "Combine",
+    "Eps",
+    "Ingredient",
+    "Method",
+    "Mix",
+    "Part",
+    "Plan",
+    "check_places",
+    "method_named",
+    "methods",
+    "record",
+]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One adapter's share of a mix.
+
+    adapter: its place among the shot's adapters. strength: what its change is multiplied by.
+    layers: the layers of the base it is for, or None for all that it changes.
+    """
+
+    adapter: int
+    strength: float
+    layers: frozenset[str] | None = None
+
+
+class Combine(Protocol):
+    """Makes one change to a weight of several; hashable, and equal where it does the same."""
+
+    def __call__(self, layer: str, changes: Sequence["Tensor"]) -> "Tensor":
+        """changes: strength x dW, float32, each shaped as the weight, as is what is returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the base wears in one evaluation: the sum of its parts' changes.
+
+    parts: for the UNet, and for the text encoders too unless `text` gives those their own.
+    combine: what takes the sum's place; biases are summed always.
+    """
+
+    parts: tuple[Part, ...]
+    text: tuple[Part, ...] | None = None
+    combine: Combine | None = None
+
+
+class Ingredient(Protocol):
+    """An adapter of the shot, as a method sees it."""
+
+    @property
+    def adapter(self) -> "Adapter": ...
+
+    @property
+    def strength(self) -> float: ...
+
+    def changed(self) -> Sequence[str]:
+        """The layers of the base that it changes."""
+        ...
+
+    def change(self, layer: str) -> "Tensor":
+        """Its change to a layer's weight at strength 1: float32, shaped as the weight."""
+        ...
+
+    def size(self, layer: str, k: int) -> tuple[float, float]:
+        """At strength 1 the sum of its k largest |entries| in a layer, and of all; remembered."""
+        ...
+
+
+class Eps(Protocol):
+    """Evaluates the UNet at this step's latents under a mix."""
+
+    def __call__(self, mix: Mix, reuse: Mix | None = None) -> "Tensor":
+        """The guided noise prediction [1, 4, h, w].
+
+        reuse: a mix evaluated in full at an earlier step, whose deep features take the place of
+        computing them; None computes everything.
+        """
+        ...
+
+
+class Plan(Protocol):
+    """A method made ready for pictures of a number of steps.
+
+    It remembers nothing from step to step, so that one plan serves any number of pictures.
+    """
+
+    def predict(self, step: int, eps: Eps) -> "Tensor":
+        """The noise prediction [1, 4, h, w] of a denoising step, counted from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """One evaluation of the UNet that a plan asks for; see Eps."""
+
+    mix: Mix
+    reuse: Mix | None = None
+
+
+def record(plan: Plan, steps: int) -> list[list[Call]]:
+    """What a plan asks for at each of the denoising steps, without any model."""
+    import torch  # takes seconds, and methods are read for their options without it
+
+    calls: list[list[Call]] = []
+
+    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
+        calls[-1].append(Call(mix, reuse))
+        return torch.zeros(1, 4, 1, 1)
+
+    for step in range(steps):
+        calls.append([])
+        plan.predict(step, eps)
+    return calls
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A frozen dataclass whose fields are the method's options."""
+
+    def check(self, adapters: "Sequence[Adapter]") -> None:
+        """Raise BadInput, in a sentence, for options or adapters that this method can't use."""
+        ...
+
+    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> Plan:
+        """Compute what depends on the weights and the steps only; see Plan."""
+        ...
+
+
+def check_places(option: str, places: Sequence[int], count: int) -> None:
+    """BadInput unless these are places among so many adapters, counted from 1."""
+    for place in places:
+        if not 1 <= place <= count:
+            raise BadInput(
+                f"{option}: there is no adapter {place}; they are counted from 1 to {count}."
+            )
+
+
+def methods() -> dict[str, type[Method]]:
+    """Every method by name: the files of this folder without a leading underscore."""
+    names = sorted(path.stem for path in Path(__file__).parent.parent.glob("[!_]*.py"))
+    return {name: _method_in(importlib.import_module(f"compose.{name}")) for name in names}
+
+
+def method_named(name: str, options: Mapping[str, object]) -> Method:
+    """The method of this name with these options; BadInput names what is unknown."""
+    known = methods()
+    if name not in known:
+        raise BadInput(f"There is no method {name!r}; there are {', '.join(known)}.")
+    fields = {field.name: field.type for field in dataclasses.fields(cast(type, known[name]))}
+    for option in options:
+        if option not in fields:
+            close = difflib.get_close_matches(option, fields, 1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise BadInput(f"The method {name} has no option {option!r}{hint}")
+    # JSON and TOML have lists where a frozen dataclass has tuples.
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+    for key, value in values.items():
+        if not _holds(fields[key], value):
+            raise BadInput(f"The method {name} can't have {value!r} as its {key}.")
+    return known[name](**values)
+
+
+def _holds(annotation: object, value: object) -> bool:
+    """Whether a field of this type can have the value."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return value in inside
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_holds(inside[0], one) for one in value)
+    if origin in (Union, UnionType):
+        return any(_holds(one, value) for one in inside)
+    if annotation is float:
+        return type(value) in (int, float)
+    return type(value) is annotation
+
+
+def _method_in(module: object) -> type[Method]:
+    found = [
+        kind
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and dataclasses.is_dataclass(kind)
+        and kind.__module__ == getattr(module, "__name__", None)
+        and hasattr(kind, "prepare")
+    ]
+    (method,) = found  # a method's file holds one
+    return cast(type[Method], method)

@@ -1,0 +1,252 @@
+"""What a method will do, before any picture is made: steps x layers x adapters, and its cost.
+
+A method is run with an `eps` that only takes notes, so no model runs, and none is needed unless
+an adapter is DoRA, whose change depends on the weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageColor, ImageDraw
+
+from compose.engine.method import Call, Eps, Ingredient, Method, Mix, Plan, record
+from compose.merge import Merge
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+    from studio.requests.shot import Shot
+
+__all__ = ["Pass", "Schedule", "method_of", "schedule", "scheduled", "steps_of"]
+
+# What a pass that reuses deep features costs of a full one, estimated for SD 1.5 at 512 pixels.
+SHALLOW = 0.35
+COLOURS = ("#3b6fb6", "#d9822b", "#4a9a5b", "#b8474d", "#7d5ba6", "#8c6d4f", "#c56ca8", "#5f9ea0")
+PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
+BACKGROUND, NOTHING, LINE, TEXT = "#ffffff", "#d5d5d5", "#a0a0a0", "#202020"
+LEFT, TOP = 100, 30  # pixels of the margins
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One evaluation of the UNet, with and without the prompt.
+
+    layers: how strongly each adapter changes each layer of the UNet, by the adapter's place from 0
+    and the layer's name. weight: of its prediction in that of the step. shallow: whether it reuses
+    deep features.
+    """
+
+    layers: dict[int, dict[str, float]]
+    weight: float
+    shallow: bool
+
+    @property
+    def cost(self) -> float:
+        """In full evaluations."""
+        return SHALLOW if self.shallow else 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The passes of every step.
+
+    adapters: their numbers and names. layers: of the UNet, those that any of them changes, from its
+    input to its output.
+    """
+
+    adapters: tuple[str, ...]
+    layers: tuple[str, ...]
+    steps: tuple[tuple[Pass, ...], ...]
+
+    @property
+    def cost(self) -> float:
+        """In full evaluations of the UNet."""
+        return sum(one.cost for step in self.steps for one in step)
+
+    def picture(self, *, side: int = 720) -> Image.Image:
+        """Steps from left to right, layers from top to bottom, a colour for each adapter.
+
+        A step is as wide as its passes; a pass that reuses deep features is pale. side: of the
+        drawing in pixels, about.
+        """
+        columns = sum(map(len, self.steps))
+        wide = max(3, side // max(columns, 1))
+        high = max(1, side // 2 // max(len(self.layers), 1))
+        size = (LEFT + wide * columns + 8, 2 * TOP + high * len(self.layers))
+        picture = Image.new("RGB", (max(size[0], 320), size[1]), BACKGROUND)
+        draw = ImageDraw.Draw(picture)
+        x = LEFT
+        for number, step in enumerate(self.steps, start=1):
+            draw.line((x, TOP - 4, x, size[1] - TOP), LINE)
+            if number == 1 or number % 5 == 0:
+                draw.text((x + 1, TOP - 14), str(number), TEXT)
+            for one in step:
+                for row, layer in enumerate(self.layers):
+                    y = TOP + row * high
+                    draw.rectangle((x + 1, y, x + wide - 1, y + high - 1), _colour(one, layer))
+                x += wide
+        self._blocks(draw, high)
+        self._legend(draw, size[1] - TOP + 8)
+        return picture
+
+    def _blocks(self, draw: ImageDraw.ImageDraw, high: int) -> None:
+        """The names of the UNet's parts beside their first layers, where there is room."""
+        free = 0
+        before = ""
+        for row, layer in enumerate(self.layers):
+            block = ".".join(
+                word for word in layer.split(".")[1:3] if word in PARTS or word.isdigit()
+            )
+            y = TOP + row * high
+            if block != before and y >= free:
+                draw.text((8, y - 1), block, TEXT)
+                before, free = block, y + 11
+
+    def _legend(self, draw: ImageDraw.ImageDraw, y: int) -> None:
+        x = 8
+        for at, name in enumerate(self.adapters):
+            draw.rectangle((x, y, x + 10, y + 10), COLOURS[at % len(COLOURS)])
+            draw.text((x + 14, y), name, TEXT)
+            x += 26 + int(draw.textlength(name))
+        said = f"{self.cost:g} evaluations of the UNet in {len(self.steps)} steps"
+        draw.text((8, 2), said, TEXT)
+
+
+def schedule(shot: "Shot", base: "Base | None" = None) -> Schedule:
+    """What the shot's method asks for at each of its steps.
+
+    A second-order scheduler has all of it done twice. base: leaves out the layers that it lacks;
+    DoRA needs it. Raises BadInput as rendering does.
+    """
+    from compose.engine.learned_words import taking_turns
+    from compose.engine.weight_cache import ingredients  # PyTorch with all of them
+    from studio.adapters.adapter import Adapter, load_adapter
+
+    shot.check()
+    if base is not None:
+        shot = shot.settled(base)
+    pairs, _ = taking_turns(
+        [
+            (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
+            for one, strength in shot.adapters
+        ]
+    )
+    method, steps = method_of(shot), steps_of(shot)
+    method.check([adapter for adapter, _ in pairs])
+    mixed: Sequence[Ingredient] = (
+        [_OnNothing(*pair) for pair in pairs] if base is None else ingredients(base, pairs)
+    )
+    plan = method.prepare(mixed, steps)
+    calls = record(plan, steps)
+    names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
+    return scheduled(names, mixed, calls, _weights(plan, calls))
+
+
+def method_of(shot: "Shot") -> Method:
+    """The shot's method; BadInput where it is none."""
+    method = Merge() if shot.method is None else shot.method
+    if not isinstance(method, Method):
+        raise BadInput(f"method: {method!r} is not a method of compose.")
+    return method
+
+
+def steps_of(shot: "Shot") -> int:
+    """The steps that are made: with a picture to start from the last part of the schedule."""
+    return shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
+
+
+def scheduled(
+    names: Sequence[str],
+    mixed: Sequence[Ingredient],
+    calls: list[list[Call]],
+    weights: list[list[float]],
+) -> Schedule:
+    """What was asked for at each step, and what each answer counted, as a schedule."""
+    passes = tuple(
+        tuple(_pass(call, weight, mixed) for call, weight in zip(*step, strict=True))
+        for step in zip(calls, weights, strict=True)
+    )
+    layers = {layer for one in mixed for layer in one.changed() if layer.startswith("unet.")}
+    # The numbers are those that methods' options call adapters by.
+    named = tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
+    return Schedule(named, tuple(sorted(layers, key=_depth)), passes)
+
+
+@dataclass(frozen=True)
+class _OnNothing:
+    """An adapter without a base; see _method.Ingredient."""
+
+    adapter: "Adapter"
+    strength: float
+
+    def changed(self) -> list[str]:
+        return list(self.adapter.deltas)
+
+    def change(self, layer: str) -> "Tensor":
+        import torch
+
+        delta = self.adapter.deltas[layer]
+        if getattr(delta, "magnitude", None) is not None:
+            raise BadInput("An adapter is DoRA, whose change depends on the weights: give a base.")
+        with torch.no_grad():
+            return delta.dense(torch.zeros(delta.shape)).detach()
+
+    def size(self, layer: str, k: int) -> tuple[float, float]:
+        from compose.engine.weight_cache import entry_sums
+
+        return entry_sums(self.change(layer), k)
+
+
+def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
+    """What each pass counts in its step: the k-th pass is answered with the k-th unit vector."""
+    import torch
+
+    most = max(map(len, calls), default=0)
+    units = torch.eye(most).view(most, 1, 1, 1, most)
+    return [
+        plan.predict(step, _answering(units)).flatten()[: len(asked)].tolist()
+        for step, asked in enumerate(calls)
+    ]
+
+
+def _answering(units: "Tensor") -> Eps:
+    answers = iter(units)
+
+    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
+        return next(answers)
+
+    return eps
+
+
+def _pass(call: Call, weight: float, mixed: Sequence[Ingredient]) -> Pass:
+    layers: dict[int, dict[str, float]] = {}
+    for part in call.mix.parts:
+        for layer in mixed[part.adapter].changed():
+            inside = part.layers is None or layer in part.layers
+            if part.strength and inside and layer.startswith("unet."):
+                worn = layers.setdefault(part.adapter, {})
+                worn[layer] = worn.get(layer, 0.0) + part.strength
+    return Pass(layers, weight, call.reuse is not None)
+
+
+def _depth(layer: str) -> tuple[int, list[tuple[int, str]]]:
+    """Sorts the UNet's layers from its input to its output, block by block."""
+    words = layer.split(".")[1:]
+    part = PARTS.index(words[0]) if words[0] in PARTS else -1
+    return part, [(int(word), "") if word.isdigit() else (-1, word) for word in words]
+
+
+def _colour(one: Pass, layer: str) -> tuple[int, int, int]:
+    """The mean of the colours of the adapters in a layer, pale for reused features."""
+    worn = [COLOURS[at % len(COLOURS)] for at, layers in one.layers.items() if layer in layers]
+    if not worn:
+        return ImageColor.getrgb(NOTHING)[:3]
+    sums = zip(*(ImageColor.getrgb(colour) for colour in worn), strict=True)
+    red, green, blue = (sum(values) // len(worn) for values in sums)
+    if not one.shallow:
+        return red, green, blue
+    return (red + 510) // 3, (green + 510) // 3, (blue + 510) // 3

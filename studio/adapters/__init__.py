@@ -1,0 +1,1 @@
+"""Adapters: named weight changes (deltas) and the files that hold them."""

@@ -1,0 +1,84 @@
+"""The two ways to put deltas on a base, and to take them off again exactly."""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from studio.adapters.delta.layer import Layer, adaptable
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from studio.adapters.delta import Delta
+
+__all__ = ["attach", "folded", "resting"]
+
+
+@contextmanager
+def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> Iterator[None]:
+    """Let the output of every named layer go through its delta, until the block is left.
+
+    Raises BadInput for a name that is no layer of the base, before anything is changed.
+    """
+    chosen = [(_named(layers, name), delta) for name, delta in deltas.items()]
+    for layer, _ in chosen:
+        if "forward" in vars(layer):
+            raise RuntimeError("a layer carries one delta at a time: leave the first block first")
+    try:
+        for layer, delta in chosen:
+            vars(layer)["forward"] = partial(delta.forward, layer)
+        yield
+    finally:
+        for layer, _ in chosen:
+            vars(layer).pop("forward", None)
+
+
+@contextmanager
+def resting(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterator[None]:
+    """Take the deltas of these layers off inside `attach`, until the block is left."""
+    worn = {name: vars(layers[name]).pop("forward") for name in names}
+    try:
+        yield
+    finally:
+        for name, forward in worn.items():
+            vars(layers[name])["forward"] = forward
+
+
+@contextmanager
+def folded(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let other weights stand in for the named layers' own, until the block is left.
+
+    merged: by layer name; a name with ".bias" behind it is that layer's bias. Raises BadInput for
+    a name that is no layer of the base, ValueError for another shape, before anything is changed.
+    On exit the very same storage is back.
+    """
+    swaps: list[tuple[Tensor, Tensor, Tensor]] = []
+    for name, tensor in merged.items():
+        own = _own_tensor(layers, name)
+        if own.shape != tensor.shape:
+            raise ValueError(f"{name} is shaped {tuple(own.shape)}, not {tuple(tensor.shape)}")
+        swaps.append((own, own.data, tensor.detach().to(own.device, own.dtype)))
+    try:
+        for own, _, other in swaps:
+            own.data = other
+        yield
+    finally:
+        for own, kept, _ in swaps:
+            own.data = kept
+
+
+def _named(layers: Mapping[str, nn.Module], name: str) -> Layer:
+    if name not in layers:
+        raise BadInput(f"the base has no layer {name}: the adapter was made for another base")
+    return adaptable(layers[name])
+
+
+def _own_tensor(layers: Mapping[str, nn.Module], name: str) -> Tensor:
+    if name not in layers and name.endswith(".bias"):
+        bias = _named(layers, name.removesuffix(".bias")).bias
+        if bias is None:
+            raise BadInput(f"the base has no {name}: the adapter was made for another base")
+        return bias
+    return _named(layers, name).weight

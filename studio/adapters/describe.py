@@ -1,0 +1,98 @@
+"""What an adapter's file is, told from its header: no tensor is read, no PyTorch is imported."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TypeAlias
+
+from studio.adapters.blora_blocks import HALVES, halves_in, trained_blocks
+from studio.adapters.formats import Contents, Facts, read_facts, survey
+from studio.adapters.safetensors_header import Header, read_header
+from studio.errors import BadInput
+
+__all__ = ["JSON", "adapter_file", "describe", "words_of"]
+
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
+
+
+def describe(path: str | Path) -> dict[str, JSON]:
+    """What an adapter's file is.
+
+    layers: of each component. forms: layers of each. ranks: layers of each low rank.
+    halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
+    Raises BadInput as `load_adapter`.
+    """
+    path = adapter_file(Path(path))
+    header = read_header(path)
+    contents = survey(header, path)
+    facts = read_facts(header.metadata, path)
+    family = facts.family or contents.family
+    blocks = trained_blocks(facts.base, family, facts.recipe)
+    return {
+        "name": facts.name,
+        "kind": facts.kind,
+        "family": family,
+        "base": facts.base,
+        "fingerprint": facts.fingerprint,
+        "triggers": list(words_of(facts, contents)),
+        "tokens": _tokens(header, contents),
+        "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
+        "forms": dict(Counter(contents.forms.values())),
+        "halves": list(halves_in(contents.layers, blocks)),
+        "ranks": _ranks(header, contents),
+        "parameters": _parameters(header, contents),
+        "bytes": header.bytes,
+        "preview": facts.preview is not None,
+        "recipe": facts.recipe,
+    }
+
+
+def words_of(facts: Facts, contents: Contents) -> tuple[str, ...]:
+    """The trigger words; for a file that tells none, those that it has embeddings for."""
+    told = facts.triggers or facts.kind != "unknown"
+    return facts.triggers if told else tuple(contents.embeddings)
+
+
+def adapter_file(path: Path) -> Path:
+    """The adapter's file, also when its folder is given; BadInput where there is none."""
+    if path.is_dir():
+        for name in FILES:
+            if (path / name).is_file():
+                return path / name
+        raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
+    if not path.is_file():
+        file, _, half = str(path).rpartition(":")
+        if Path(file).is_file():
+            halves = " and ".join(f":{name}" for name in HALVES)
+            raise BadInput(f"there is no half :{half} of {file}: a B-LoRA has {halves}")
+        raise BadInput(f"there is no adapter {path}")
+    return path
+
+
+def _ranks(header: Header, contents: Contents) -> "dict[str, JSON]":
+    ranks = Counter(
+        header.shapes[leaves["lora_B.weight"]][1]
+        for layer, leaves in contents.layers.items()
+        if contents.forms[layer] == "lora"
+    )
+    return {str(rank): layers for rank, layers in sorted(ranks.items())}
+
+
+def _tokens(header: Header, contents: Contents) -> "dict[str, JSON]":
+    shapes = {
+        token: header.shapes[next(iter(keys.values()))]
+        for token, keys in contents.embeddings.items()
+    }
+    return {token: shape[0] if len(shape) > 1 else 1 for token, shape in shapes.items()}
+
+
+def _parameters(header: Header, contents: Contents) -> int:
+    tables = (*contents.layers.values(), *contents.embeddings.values())
+    return sum(
+        math.prod(header.shapes[key])
+        for leaves in tables
+        for leaf, key in leaves.items()
+        if leaf not in NOT_TRAINED
+    )

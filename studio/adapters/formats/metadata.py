@@ -1,0 +1,158 @@
+"""What an adapter's file says in words: Studio's own account, and those that other tools read.
+
+`studio` holds all of it as JSON; `modelspec.*` (Stability AI's ModelSpec 1.0.1) says the same to
+galleries; kohya's `ss_*` are read where there is nothing better.
+"""
+
+import base64
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import JSON, Adapter
+
+__all__ = ["FAMILIES", "Facts", "file_metadata", "read_facts"]
+
+FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
+# Family, ModelSpec's architecture (its beginning when read), and the beginning of kohya's version.
+KNOWN = (
+    ("sd1", "stable-diffusion-v1", "sd_v1"),
+    ("sd2", "stable-diffusion-v2-512", "sd_v2"),
+    ("sd2", "stable-diffusion-v2", "sd_v2"),
+    ("sdxl", "stable-diffusion-xl-v1-base", "sdxl"),
+    ("sdxl", "stable-diffusion-xl", "sdxl"),
+)
+VERSION = 1  # of the JSON under "studio"
+PREVIEW = 256  # pixels along the longer side
+LARGEST_PREVIEW = 1024  # pixels of a side, of a preview that is read
+LONGEST_RECIPE_ENTRY = 500  # characters; kohya's counts of tags and buckets are longer
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The fields of an `Adapter` that are words."""
+
+    kind: str = "unknown"
+    family: str = ""
+    base: str = ""
+    fingerprint: str = ""
+    triggers: tuple[str, ...] = ()
+    recipe: "dict[str, JSON]" = field(default_factory=dict)
+    preview: Image.Image | None = None
+    name: str = ""
+
+
+def file_metadata(adapter: "Adapter") -> dict[str, str]:
+    """The metadata of any file that holds this adapter; the same for the same adapter."""
+    told = {
+        "version": VERSION,
+        "kind": adapter.kind,
+        "family": adapter.family,
+        "base": adapter.base,
+        "fingerprint": adapter.fingerprint,
+        "name": adapter.name,
+        "triggers": list(adapter.triggers),
+        "recipe": adapter.recipe,
+    }
+    metadata = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": adapter.name or adapter.kind,
+        "studio": json.dumps(told, sort_keys=True, ensure_ascii=False),
+    }
+    for family, architecture, _ in KNOWN:
+        if family == adapter.family:
+            metadata.setdefault("modelspec.architecture", f"{architecture}/lora")
+    if adapter.triggers:
+        metadata["modelspec.trigger_phrase"] = ", ".join(adapter.triggers)
+    if adapter.preview is not None:
+        metadata["modelspec.thumbnail"] = _data_url(adapter.preview)
+    return metadata
+
+
+def read_facts(metadata: Mapping[str, str], path: Path) -> Facts:
+    """What a file says of itself. Raises BadInput for a `studio` entry that cannot be read."""
+    preview = _preview(metadata.get("modelspec.thumbnail", ""))
+    if "studio" not in metadata:
+        return _foreign_facts(metadata, preview, path)
+    try:
+        told = json.loads(metadata["studio"])
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is damaged: what it says of itself is not JSON") from error
+    match told:
+        case {"version": int(version)} if version > VERSION:
+            raise BadInput(f"{path} was written by a newer Studio: upgrade to open it")
+        case {
+            "version": int(),
+            "kind": str(kind),
+            "family": str(family),
+            "base": str(source),
+            "fingerprint": str(fingerprint),
+            "name": str(name),
+            "triggers": list(triggers),
+            "recipe": dict(recipe),
+        } if family in ("", *FAMILIES):
+            words = tuple(str(trigger) for trigger in triggers)
+            return Facts(kind, family, source, fingerprint, words, recipe, preview, name)
+    raise BadInput(f"{path} is damaged: what it says of itself is not complete")
+
+
+def _foreign_facts(metadata: Mapping[str, str], preview: Image.Image | None, path: Path) -> Facts:
+    architecture = metadata.get("modelspec.architecture", "")
+    version = metadata.get("ss_base_model_version", "")
+    families = [
+        family
+        for family, spec, kohya in KNOWN
+        if architecture.startswith(spec) or version.startswith(kohya)
+    ]
+    trigger = metadata.get("modelspec.trigger_phrase", "")
+    title = metadata.get("modelspec.title") or metadata.get("ss_output_name")
+    return Facts(
+        family=families[0] if families else "",
+        base=metadata.get("ss_sd_model_name", ""),
+        triggers=(trigger,) if trigger else (),
+        recipe={
+            key.removeprefix("ss_"): value
+            for key, value in sorted(metadata.items())
+            if key.startswith("ss_") and len(value) <= LONGEST_RECIPE_ENTRY
+        },
+        preview=preview,
+        name=title or path.stem,
+    )
+
+
+def _data_url(picture: Image.Image) -> str:
+    """A small copy as PNG, which comes out the same however often it is read and written."""
+    small = picture.convert("RGB")
+    small.thumbnail((PREVIEW, PREVIEW))
+    file = io.BytesIO()
+    small.save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _preview(url: str) -> Image.Image | None:
+    """The picture in a data URL; None where there is none that can be read: it is decoration."""
+    kind, _, data = url.partition(";base64,")
+    if not kind.startswith("data:image/"):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(
+                io.BytesIO(base64.b64decode(data, validate=True)), formats=("PNG", "JPEG", "WEBP")
+            )
+        if max(picture.size) > LARGEST_PREVIEW:
+            return None
+        return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None

@@ -1,0 +1,143 @@
+"""A file's tensors as deltas, whatever dialect they were written in.
+
+Sources: kohya's sd-scripts (networks/lora.py), peft (tuners/lora, lokr, loha), LyCORIS
+(functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. What they write
+in a form of their own is brought to one of the four here, exactly: LyCORIS's Tucker convolutions
+are low-rank products with the middle multiplied in, and its LoHa of rank r is one of rank r^2.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.formats.survey import Contents
+from studio.errors import BadInput
+
+__all__ = ["read_deltas", "read_embeddings"]
+
+Setting = Mapping[str, object]
+
+
+def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Delta]:
+    """The deltas of a surveyed file, by layer. Raises BadInput where numbers are out of range."""
+    deltas: dict[str, Delta] = {}
+    for layer, leaves in contents.layers.items():
+        own = {leaf: tensors[key] for leaf, key in leaves.items()}
+        component, _, name = layer.partition(".")
+        setting = contents.settings.get(component, contents.settings.get("", {}))
+        form = contents.forms[layer]
+        try:
+            delta = _delta(form, own, setting, name)
+            _check(delta)
+        except ValueError as error:
+            raise BadInput(f"{path} is damaged: {layer} {error}") from error
+        deltas[layer] = delta
+    return deltas
+
+
+def read_embeddings(
+    contents: Contents, tensors: Mapping[str, Tensor], path: Path
+) -> dict[str, dict[str, Tensor]]:
+    """The embeddings of a surveyed file: [n, width] by token and text encoder."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for token, keys in contents.embeddings.items():
+        found[token] = {name: torch.atleast_2d(tensors[key]) for name, key in keys.items()}
+        if not all(rows.is_floating_point() for rows in found[token].values()):
+            raise BadInput(f"{path} is damaged: its embedding of {token!r} is of whole numbers")
+    return found
+
+
+def _delta(form: str, own: dict[str, Tensor], setting: Setting, name: str) -> Delta:
+    told = _told(setting, ("lora_alpha", "alpha"), "alpha_pattern", name)
+    alpha = float(own["alpha"]) if "alpha" in own else told
+    match form:
+        case "lora":
+            return _lora(own, alpha, bool(setting.get("use_rslora", False)))
+        case "krona":
+            # Its `down` is A transposed, and its layer swaps the product's rows.
+            return Kron(
+                own["lora_A.weight"].T.contiguous(), own["lora_B.weight"], rows_swapped=True
+            )
+        case "loha":
+            return _loha(own, alpha)
+        case "lokr":
+            always = setting.get("peft_type") == "LOKR"
+            rank = _told(setting, ("r",), "rank_pattern", name) if always else None
+            return _lokr(own, alpha, rank)
+        case "sparse":
+            return Sparse.from_tensors(own)
+    return Dense.from_tensors(own)
+
+
+def _lora(own: dict[str, Tensor], alpha: float | None, rank_stabilised: bool) -> LowRank:
+    if "lora_mid.weight" in own:
+        down, mid = own["lora_A.weight"].float().flatten(1), own["lora_mid.weight"].float()
+        own = own | {"lora_A.weight": torch.einsum("rskl,si->rikl", mid, down)}
+    return LowRank.from_tensors(own, alpha=alpha, rank_stabilised=rank_stabilised)
+
+
+def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense:
+    """(A1 B1) * (A2 B2), entry by entry, is (A1 x A2)(B1 x B2) with ranks multiplied out."""
+    a1, b1, a2, b2 = (own[f"hada_w{n}_{side}"].float() for n in "12" for side in "ab")
+    rank = b1.shape[0]
+    scale = 1.0 if alpha is None else alpha / rank
+    beside = {leaf: own[leaf] for leaf in ("dora_scale", "lora_magnitude_vector") if leaf in own}
+    if "hada_t1" in own:
+        one, two = (
+            torch.einsum("rskl,ro,si->oikl", own[t].float(), a, b)
+            for t, a, b in (("hada_t1", a1, b1), ("hada_t2", a2, b2))
+        )
+        return Dense.from_tensors(beside | {"diff": scale * one * two})
+    outputs, inputs, product = a1.shape[0], b1.shape[1], rank * b2.shape[0]
+    if product * (outputs + inputs) >= outputs * inputs:
+        return Dense.from_tensors(beside | {"diff": scale * (a1 @ b1) * (a2 @ b2)})
+    up = (a1[:, :, None] * a2[:, None, :]).flatten(1)
+    down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
+    thin = beside | {"lora_A.weight": down, "lora_B.weight": up}
+    return LowRank.from_tensors(thin, alpha=scale * product)
+
+
+def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kron:
+    """LyCORIS scales by alpha / rank only where a factor is decomposed; peft tells its rank."""
+    ranks = [own[leaf].shape[0] for leaf in ("lokr_w2_b", "lokr_w1_b") if leaf in own]
+    rank = ranks[0] if ranks else rank
+    scale = alpha / rank if rank and alpha is not None else 1.0
+    if "lokr_t2" in own:
+        factors = (own[leaf].float() for leaf in ("lokr_t2", "lokr_w2_a", "lokr_w2_b"))
+        own = own | {"lokr_w2": torch.einsum("stkl,sb,td->bdkl", *factors)}
+    return Kron.from_tensors(own, scale=scale)
+
+
+def _told(setting: Setting, plain: tuple[str, ...], patterns: str, name: str) -> float | None:
+    """A number of peft's configuration: its own for this layer, or the one for all."""
+    own = setting.get(patterns)
+    found = next((setting[key] for key in plain if key in setting), None)
+    if isinstance(own, Mapping):
+        for pattern, value in own.items():
+            # peft matches these as regular expressions, but writes the ends of names.
+            end = str(pattern).removeprefix("^")
+            if name == end or name.endswith(f".{end}"):
+                found = value
+                break
+    if found is None:
+        return None
+    if not isinstance(found, int | float) or not math.isfinite(found):
+        raise ValueError(f"has the {plain[0]} {found!r}")
+    return float(found)
+
+
+def _check(delta: Delta) -> None:
+    """What only the numbers or all shapes together tell."""
+    if isinstance(delta, Sparse):
+        numel = math.prod(delta.shape)
+        if min(delta.shape) < 1 or (len(delta.index) and int(delta.index[-1]) >= numel):
+            raise ValueError(f"changes entries beyond its {numel}")
+    elif delta.magnitude is not None:
+        per_row = delta.magnitude.ndim == 1
+        sides, own = delta.shape, delta.magnitude.numel()
+        if own != sides[0] if per_row else sides[1] % own:
+            raise ValueError(f"of shape {list(sides)} has {own} magnitudes")

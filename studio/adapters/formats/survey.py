@@ -1,0 +1,265 @@
+"""What a file holds: which layers, in which form, for which family; told by its header alone.
+
+Every tensor of a file must be accounted for: a tensor that is passed over is a picture that
+comes out wrong without a word.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from studio.adapters.formats.names import layer_name
+from studio.adapters.formats.textual_inversion import Rows, bundled, inversion, seen_family
+from studio.adapters.safetensors_header import Header
+from studio.errors import BadInput
+
+__all__ = ["Contents", "Leaves", "inputs", "survey"]
+
+Shape = tuple[int, ...]
+# A layer's tensors: by the name they have in Studio's own files, the key in this file.
+Leaves = dict[str, str]
+
+# How each dialect ends its keys, by the name that the tensor has in Studio's own files.
+ENDINGS = {
+    "lora_A.weight": (
+        ".lora_A.weight",
+        ".lora_A.default.weight",
+        ".lora_down.weight",
+        ".lora.down.weight",
+        "_lora.down.weight",
+        ".lora_linear_layer.down.weight",
+    ),
+    "lora_B.weight": (
+        ".lora_B.weight",
+        ".lora_B.default.weight",
+        ".lora_up.weight",
+        ".lora.up.weight",
+        "_lora.up.weight",
+        ".lora_linear_layer.up.weight",
+    ),
+    "lora_mid.weight": (".lora_mid.weight",),
+    "lora_magnitude_vector": (
+        ".lora_magnitude_vector",
+        ".lora_magnitude_vector.weight",
+        ".lora_magnitude_vector.default",
+        ".lora_magnitude_vector.default.weight",
+    ),
+    "alpha": (".alpha", ".lora.alpha", "_lora.alpha", ".lora_linear_layer.alpha"),
+}
+PLAIN = """
+    dora_scale diff diff_b sparse_gaps sparse_value sparse_shape
+    hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2
+    lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2 lokr_rows_swapped
+"""
+LEAVES = {ending: leaf for leaf, endings in ENDINGS.items() for ending in endings}
+LEAVES |= {f".{leaf}": leaf for leaf in PLAIN.split()}
+ENDING = re.compile("|".join(re.escape(e) + "$" for e in sorted(LEAVES, key=len, reverse=True)))
+
+# The tensors of each form and how their shapes belong together: equal letters are equal sides,
+# "*" is two more sides or none, "1" any number of sides of one.
+LOKR_LEFT = ({"lokr_w1": "a c"}, {"lokr_w1_a": "a r", "lokr_w1_b": "r c"})
+LOKR_RIGHT = (
+    {"lokr_w2": "b d *"},
+    {"lokr_w2_a": "b s", "lokr_w2_b": "s d *"},
+    {"lokr_t2": "s t k l", "lokr_w2_a": "s b", "lokr_w2_b": "t d"},
+)
+FORMS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("lora", {"lora_A.weight": "r i *", "lora_B.weight": "o r 1"}),
+    ("lora", {"lora_A.weight": "s i 1", "lora_mid.weight": "r s k l", "lora_B.weight": "o r 1"}),
+    ("loha", {"hada_w1_a": "o r", "hada_w1_b": "r i", "hada_w2_a": "o s", "hada_w2_b": "s i"}),
+    (
+        "loha",
+        {"hada_t1": "r s k l", "hada_w1_a": "r o", "hada_w1_b": "s i"}
+        | {"hada_t2": "t u k l", "hada_w2_a": "t o", "hada_w2_b": "u i"},
+    ),
+    *(("lokr", left | right) for left in LOKR_LEFT for right in LOKR_RIGHT),
+    ("diff", {"diff": "o i *"}),
+    ("diff", {"diff": "o i *", "diff_b": "o"}),
+    ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
+)
+# What may stand beside the tensors of a form.
+EXTRAS = {"alpha", "dora_scale", "lora_magnitude_vector", "lokr_rows_swapped"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """forms: of each layer, one of FORMS or "krona".
+
+    family: what names and widths betray, "" where they leave it open.
+
+    embeddings: the keys of what prompts may say besides.
+
+    settings: peft's configuration of each component ("" for all), where the file has one.
+    """
+
+    layers: dict[str, Leaves]
+    forms: dict[str, str]
+    family: str
+    embeddings: Rows = field(default_factory=dict)
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
+def survey(header: Header, path: Path) -> Contents:
+    """Account for every tensor of a file, and check that their shapes belong together.
+
+    Raises BadInput that names the first tensors which are no adapter's, or of a kind not read.
+    """
+    layers: dict[str, Leaves] = {}
+    strange: list[str] = []
+    rows = bundled(header, path) or inversion(header, path)
+    spoken = {key for encoders in rows.values() for key in encoders.values()}
+    for key in sorted(header.shapes.keys() - spoken):
+        layer, leaf = _placed(key)
+        if layer is None or leaf in layers.get(layer, {}):
+            strange.append(key)
+        else:
+            layers.setdefault(layer, {})[leaf] = key
+    if strange or not (layers or rows):
+        names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+        raise BadInput(
+            f"{path} holds no adapter's tensors"
+            if not layers
+            else f"{path} holds {len(strange)} of {len(header.shapes)} tensors that Studio cannot "
+            f"place on a Stable Diffusion model: {names}"
+        )
+    authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
+    forms = {}
+    for layer, leaves in layers.items():
+        shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
+        forms[layer] = "krona" if authors else _form(tuple(shapes.items()))
+        if not forms[layer]:
+            known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
+            raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
+    family = _seen_family(layers, forms, header.shapes) or seen_family(rows, header)
+    return Contents(layers, forms, family, rows, _settings(header, path))
+
+
+def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
+    """The inputs of a layer with these tensors (times its kernel's size, where flattened)."""
+    match form:
+        case "lora":
+            return shapes["lora_A.weight"][1]
+        case "krona":
+            return shapes["lora_A.weight"][0] * shapes["lora_B.weight"][1]
+        case "loha":
+            return shapes["hada_w1_b"][1]
+        case "lokr":
+            one = shapes["lokr_w1"] if "lokr_w1" in shapes else shapes["lokr_w1_b"]
+            two = shapes["lokr_w2"] if "lokr_w2" in shapes else shapes["lokr_w2_b"]
+            return one[1] * two[1]
+        case "diff":
+            return math.prod(shapes["diff"][1:2])
+    return 0
+
+
+# A base's layers have few names and shapes, which all the adapters' files for it repeat.
+@lru_cache(maxsize=2**14)
+def _placed(key: str) -> tuple[str | None, str]:
+    """The layer and the leaf that a tensor belongs to; of what is no layer's, None."""
+    ending = ENDING.search(key)
+    return (layer_name(key[: ending.start()]), LEAVES[ending[0]]) if ending else (None, "")
+
+
+@lru_cache(maxsize=2**10)
+def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
+    """The form whose tensors these are; "" if they are too few, too many or do not fit."""
+    own = {leaf: shape for leaf, shape in shapes if leaf not in EXTRAS}
+    for form, pattern in FORMS:
+        if own.keys() == pattern.keys():
+            alpha = dict(shapes).get("alpha", ())
+            return form if _fit(own, pattern) and math.prod(alpha) == 1 else ""
+    return ""
+
+
+def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
+    """Whether sides of one letter are equal throughout."""
+    sides: dict[str, int] = {}
+    for leaf, shape in shapes.items():
+        letters = pattern[leaf].split()
+        last = letters.pop() if letters[-1] in "*1" else ""
+        rest = shape[len(letters) :]
+        if len(shape) < len(letters):
+            return False
+        if (last == "" and rest) or (last == "*" and len(rest) not in (0, 2)):
+            return False
+        if last == "1" and math.prod(rest) != 1:
+            return False
+        if any(sides.setdefault(x, side) != side for x, side in zip(letters, shape, strict=False)):
+            return False
+    return all(side > 0 for letter, side in sides.items() if letter not in "gn")  # may be none
+
+
+def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]) -> bool:
+    """Whether DiffuseKronA's authors' program wrote it: LoRA's old names, other shapes."""
+    pairs = []
+    for leaves in layers.values():
+        if leaves.keys() != {"lora_A.weight", "lora_B.weight"}:
+            return False
+        if not leaves["lora_A.weight"].endswith("_lora.down.weight"):
+            return False
+        pairs.append((shapes[leaves["lora_A.weight"]], shapes[leaves["lora_B.weight"]]))
+    matrices = all(len(down) == len(up) == 2 for down, up in pairs)
+    return matrices and any(down[0] != up[1] for down, up in pairs)
+
+
+def _seen_family(
+    layers: Mapping[str, Leaves], forms: Mapping[str, str], shapes: Mapping[str, Shape]
+) -> str:
+    """The family that names, widths and prefixes betray; "" where they leave it open."""
+    keys = [key for leaves in layers.values() for key in leaves.values()]
+    sdxl = re.compile(
+        r"text_encoder_2\.|unet\.add_embedding|unet\.up_blocks\.0\.attentions"
+        r"|.*\.transformer_blocks\.[1-9]"
+    )
+    if any(key.startswith(("lora_te1_", "lora_te2_")) for key in keys):
+        return "sdxl"
+    if any(re.match(r"lora_unet_(input|middle|output)_block", key) for key in keys):
+        return "sdxl"
+    if any(sdxl.match(layer) for layer in layers):
+        return "sdxl"
+    widths = {"unet": {768: "sd1", 1024: "sd2", 2048: "sdxl"}, "text_encoder": {1024: "sd2"}}
+    for layer, leaves in layers.items():
+        component = layer.partition(".")[0]
+        if layer.endswith(("attn2.to_k", "attn2.to_v", "self_attn.q_proj")):
+            own = {leaf: shapes[key] for leaf, key in leaves.items()}
+            found = widths[component].get(inputs(forms[layer], own))
+            if found:
+                return found
+    if any(key.startswith("lora_te_") for key in keys):
+        return "sd1"  # kohya's SD 2 files are those of a text encoder 1024 wide, seen above
+    return ""
+
+
+def _settings(header: Header, path: Path) -> dict[str, dict[str, object]]:
+    """peft's configuration, from diffusers' metadata or from the file that peft writes beside."""
+    if any(key.startswith("base_model.model.") for key in header.shapes):
+        beside = path.with_name("adapter_config.json")
+        try:
+            return {"": _object(beside.read_text(encoding="utf-8"))}
+        except FileNotFoundError:
+            raise BadInput(
+                f"{path} was written by peft, which puts its strength into {beside.name}: "
+                "keep the two in one folder"
+            ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadInput(f"{beside} cannot be read: it is not a JSON object") from error
+    try:
+        packed = _object(header.metadata.get("lora_adapter_metadata", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is damaged: its lora_adapter_metadata is not JSON") from error
+    settings: dict[str, dict[str, object]] = {}
+    for key, value in packed.items():
+        component, _, name = key.partition(".")
+        settings.setdefault(component, {})[name] = value
+    return settings
+
+
+def _object(text: str) -> dict[str, object]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found

@@ -1,0 +1,50 @@
+"""An adapter as strong, by itself, as it is at a strength of a mix."""
+
+import copy
+from dataclasses import replace
+from math import isfinite
+
+import torch
+
+from studio.adapters.adapter import Adapter
+from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.errors import BadInput
+
+__all__ = ["at_strength"]
+
+
+def at_strength(adapter: Adapter, strength: float) -> Adapter:
+    """The adapter that changes at strength 1 what this one changes at `strength`.
+
+    Learned words stay as they are, since no strength changes them. Raises BadInput for DoRA, whose
+    rows keep their length at strength 1 only.
+    """
+    if not isfinite(strength):
+        raise BadInput(f"a strength is a finite number, not {strength}")
+    if strength == 1:
+        return adapter
+    deltas = {layer: _scaled(delta, strength) for layer, delta in adapter.deltas.items()}
+    return replace(adapter, deltas=deltas, path=None, sha256="")
+
+
+def _scaled(delta: Delta, strength: float) -> Delta:
+    if getattr(delta, "magnitude", None) is not None:
+        raise BadInput(
+            "DoRA learns the length of each row, which a strength does not scale: keep it at "
+            "strength 1, and choose the strength where it is mixed"
+        )
+    scaled = copy.deepcopy(delta)
+    with torch.no_grad():
+        match scaled:
+            case LowRank():
+                scaled.alpha *= strength
+            case Kron():
+                scaled.scale *= strength
+            case Sparse():
+                scaled.value.mul_(strength)
+                scaled.settled_value.mul_(strength)
+            case Dense():
+                scaled.change.mul_(strength)
+                if scaled.bias is not None:
+                    scaled.bias.mul_(strength)
+    return scaled

@@ -1,0 +1,117 @@
+"""The tensors of safetensors files, checked when read and written with the same bytes every time.
+
+The library's own writer orders metadata by a hash that differs between processes, and its reader
+copies every tensor, which for hundreds of adapters counts; hence this file.
+What a file says it holds is studio/adapters/safetensors_header.py's affair.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studio.adapters.safetensors_header import Header, header_bytes
+from studio.errors import BadInput
+from studio.files import replacing
+
+__all__ = ["read_tensors", "write_tensors"]
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
+    """The tensors that a file's header tells of, on the CPU, and the SHA-256 of its bytes.
+
+    Raises BadInput where the file is no longer the one whose header that is, or a tensor holds NaN
+    or infinity.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(data) != header.bytes or data[: len(header.text)].tobytes() != header.text:
+        raise BadInput(f"{path} was changed while it was read: try again")
+    tensors = {
+        key: _tensor(data, span, DTYPES[header.dtypes[key]]).view(header.shapes[key])
+        for key, span in header.spans.items()
+    }
+    if not _all_finite(data, header):
+        for key, tensor in tensors.items():
+            wide = tensor.float() if tensor.element_size() == 1 else tensor
+            if not wide.isfinite().all():
+                raise BadInput(f"{path} is damaged: {key} holds numbers that are not finite")
+    return tensors, hashlib.sha256(data.data).hexdigest()
+
+
+def _tensor(data: np.ndarray, span: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """The bytes of a span as a flat tensor, which shares them where that can be."""
+    first, last = span
+    if first == last:
+        return torch.empty(0, dtype=dtype)
+    if first % dtype.itemsize:  # of the memory itself: it begins at a multiple of 16
+        data, first, last = data[first:last].copy(), 0, last - first
+    return torch.frombuffer(data, dtype=dtype, count=(last - first) // dtype.itemsize, offset=first)
+
+
+def _all_finite(data: np.ndarray, header: Header) -> bool:
+    """Whether all certainly are: one sum of the many tensors of a kind that lie side by side tells.
+
+    Large numbers may overflow in it.
+    """
+    order = sorted(header.spans, key=lambda key: header.spans[key])
+    for name, keys in groupby(order, key=lambda key: header.dtypes[key]):
+        spans = [header.spans[key] for key in keys]
+        run = _tensor(data, (spans[0][0], spans[-1][1]), DTYPES[name])
+        if run.is_floating_point():
+            wide = run.float() if run.element_size() < 4 else run
+            if not wide.sum().isfinite():
+                return False
+    return True
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file: whole or not at all, and equal contents give equal bytes.
+
+    Raises BadInput where the place cannot be written or is full.
+    """
+    # Wide numbers first, so that each tensor lies on a multiple of its own width.
+    order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    start = 0
+    for key in order:
+        tensor = tensors[key]
+        end = start + tensor.numel() * tensor.element_size()
+        entries[key] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    with replacing(path) as file:
+        file.write(header_bytes(entries))
+        for key in order:
+            file.write(tensor_bytes(tensors[key]))
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """A tensor's numbers as they stand in a file."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,195 @@
+"""Words that a base did not know: vectors beside its text encoders' tables of embeddings.
+
+Textual inversion (Gal et al. 2022, arXiv 2208.01618): in place of a word, its token, a prompt has
+one or several learned vectors. They are kept by token and by text encoder ("text_encoder",
+"text_encoder_2"), [n, width] each, the n vectors standing side by side in the prompt.
+
+Nothing of the base is changed for them, neither its tokenizers nor its tables: a prompt is cut at
+the tokens, the pieces between are tokenized as ever, and a learned vector is given a number below
+zero, which only the lookup here knows. So gradients reach the learned vectors alone, and since no
+number lies above that of the end of the text, CLIP's pooled output is read at that end. (diffusers
+reads it at the learned token for SDXL's encoders, whose configuration has the number of the end
+wrong; the other programs read it where it is here.)
+
+A token is found as tokenizers find an added one, whatever the case of its letters; one that starts
+or ends with a letter must be a word by itself, so that `sks` is not found in `masks`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:  # transformers takes seconds, and adapters are opened without it
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    from studio.bases.base import Base
+
+__all__ = [
+    "TEXT_ENCODERS",
+    "Embeddings",
+    "check_embeddings",
+    "looked_up",
+    "new_embedding",
+    "says",
+    "spoken",
+    "table_of",
+    "token_numbers",
+]
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+# By token and text encoder: [n, width].
+Embeddings = Mapping[str, Mapping[str, Tensor]]
+
+
+@contextmanager
+def spoken(base: "Base", embeddings: Embeddings) -> Iterator[None]:
+    """Let the tokens in prompts stand for these embeddings, until the block is left."""
+    before = base.words
+    base.words = {**before, **embeddings}
+    try:
+        yield
+    finally:
+        base.words = before
+
+
+def token_numbers(
+    tokenizer: "CLIPTokenizer", texts: Sequence[str], words: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What a text encoder reads, and where there is text: int64 [B, L] each, padded and cut.
+
+    words: rows by token; counted on from the first row of the first word, row k is number -1 - k.
+    """
+    length = tokenizer.model_max_length
+    tokens = tokenizer(
+        [""] * len(texts) if words else list(texts),
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    numbers, mask = tokens.input_ids, tokens.attention_mask
+    if not words:
+        return numbers, mask
+    begin, end = numbers[0, :2].tolist()
+    for row, text in enumerate(texts):
+        inside = _numbers(tokenizer, text, words)[: length - 2]
+        whole = torch.tensor([begin, *inside, end])
+        numbers[row, : len(whole)] = whole
+        mask[row, : len(whole)] = 1
+    return numbers, mask
+
+
+@contextmanager
+def looked_up(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the table answer numbers below zero with the rows of the words; see `token_numbers`."""
+    if not words:
+        yield
+        return
+    rows = torch.cat([own.to(table.weight.device) for own in words.values()])
+    vars(table)["forward"] = partial(_look_up, table, rows)
+    try:
+        yield
+    finally:
+        del vars(table)["forward"]
+
+
+def table_of(encoder: "CLIPTextModel | CLIPTextModelWithProjection") -> nn.Embedding:
+    """A text encoder's own embeddings."""
+    table = encoder.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
+    return table
+
+
+def says(text: str, token: str) -> bool:
+    """Whether the token occurs in the text."""
+    return _finding([token]).search(text) is not None
+
+
+def new_embedding(
+    base: "Base", vectors: int, *, like: str | None, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """What a token starts from, for each text encoder: [vectors, width], float32.
+
+    like: words whose own embeddings to start from, spread over the vectors as A1111 does. Without
+    it they are drawn, as wide as the table's (diffusers' advanced DreamBooth scripts).
+
+    Raises BadInput where there is no word in `like`.
+    """
+    made = {}
+    for name, tokenizer, encoder in zip(
+        TEXT_ENCODERS, base.tokenizers, base.text_encoders, strict=False
+    ):
+        table = table_of(encoder).weight.detach().float()
+        if like is None:
+            drawn = torch.randn(vectors, table.shape[1], generator=generator)
+            made[name] = drawn.to(table.device) * table.std()
+            continue
+        numbers = _known(tokenizer, like)
+        if not numbers:
+            raise BadInput(f"token_init is {like!r}, which holds no word to start from")
+        made[name] = table[[numbers[k * len(numbers) // vectors] for k in range(vectors)]].clone()
+    return made
+
+
+def check_embeddings(embeddings: Embeddings, base: "Base", who: str) -> None:
+    """Raise BadInput where the base's text encoders cannot read them."""
+    encoders = dict(zip(TEXT_ENCODERS, base.text_encoders, strict=False))
+    for token, own in embeddings.items():
+        for name, rows in own.items():
+            if name not in encoders:
+                raise BadInput(
+                    f"{who} has an embedding of {token!r} for a second text encoder, and the base "
+                    f"{base.name} has one only: it was made for SDXL"
+                )
+            width = table_of(encoders[name]).embedding_dim
+            if rows.shape[1] != width:
+                raise BadInput(
+                    f"{who} was made for a base of another size: its embedding of {token!r} is "
+                    f"{rows.shape[1]} wide, and {name} of {base.name} reads {width}"
+                )
+
+
+def _numbers(tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]) -> list[int]:
+    """A text's numbers, without the marks of its beginning and end."""
+    own, count = {}, 0
+    for token, rows in words.items():
+        own[token] = range(-1 - count, -1 - count - len(rows), -1)
+        count += len(rows)
+    tokens = sorted(words, key=len, reverse=True)
+    numbers: list[int] = []
+    end = 0
+    for found in _finding(tokens).finditer(text):
+        assert found.lastindex
+        numbers += _known(tokenizer, text[end : found.start()])
+        numbers += own[tokens[found.lastindex - 1]]
+        end = found.end()
+    return numbers + _known(tokenizer, text[end:])
+
+
+def _known(tokenizer: "CLIPTokenizer", text: str) -> list[int]:
+    numbers = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    assert isinstance(numbers, list)
+    return numbers
+
+
+def _finding(tokens: Sequence[str]) -> re.Pattern[str]:
+    """Finds the first of the tokens that fits, each as a group of its own."""
+    ways = []
+    for token in tokens:
+        before = r"(?<![^\W_])" if token[0].isalnum() else ""
+        behind = r"(?![^\W_])" if token[-1].isalnum() else ""
+        ways.append(f"({before}{re.escape(token)}{behind})")
+    return re.compile("|".join(ways), re.IGNORECASE)
+
+
+def _look_up(table: nn.Embedding, rows: Tensor, numbers: Tensor) -> Tensor:
+    known = nn.Embedding.forward(table, numbers.clamp(min=0))
+    learned = rows.to(known.dtype)[(-1 - numbers).clamp(min=0)]
+    return torch.where((numbers < 0)[..., None], learned, known)

@@ -1,0 +1,157 @@
+"""Opening a base in the diffusers layout: model_index.json and a folder for each part."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from studio.bases.architecture import JSON, check_unet, read_json
+from studio.bases.resolve import weight_variant
+from studio.errors import BadInput
+
+__all__ = [
+    "Parts",
+    "open_folder",
+    "quietly",
+    "settled",
+    "vae_dtype",
+]
+
+Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a base is made of, on the CPU; `noise` is the configuration of its scheduler.
+
+    zero_negative: an empty negative prompt stands for zeros, not for the encoded empty text.
+    """
+
+    family: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    tokenizers: tuple[CLIPTokenizer, ...]
+    text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
+    noise: JSON
+    zero_negative: bool
+
+
+def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
+    """Read a base of the SD 1.x, SD 2.x or SDXL family.
+
+    dtype: of the weights; see `vae_dtype` for the VAE.
+
+    Raises BadInput where a part is missing, damaged, pickled or of another family.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise BadInput(
+            f"{folder} is not a base in the diffusers layout: it has no model_index.json."
+        )
+    index = read_json(folder / "model_index.json")
+    config = read_json(folder / "unet" / "config.json")
+    family = check_unet(config, str(folder))
+    names = ("text_encoder", "text_encoder_2") if family == "sdxl" else ("text_encoder",)
+    noise = read_json(folder / "scheduler" / "scheduler_config.json")
+    vae_config = read_json(folder / "vae" / "config.json")
+    half = dtype != torch.float32
+    for part in ("unet", "vae", *names):
+        read_json(folder / part / "config.json")
+        weight_variant(folder, part, half=half)
+    try:
+        with quietly():
+            parts = Parts(
+                family=family,
+                unet=_diffusers(UNet2DConditionModel, folder / "unet", dtype),
+                vae=_diffusers(AutoencoderKL, folder / "vae", vae_dtype(vae_config, dtype)),
+                tokenizers=tuple(
+                    CLIPTokenizer.from_pretrained(
+                        folder / name.replace("text_encoder", "tokenizer"), local_files_only=True
+                    )
+                    for name in names
+                ),
+                text_encoders=tuple(_text_encoder(folder / name, dtype) for name in names),
+                noise=noise,
+                # SDXL's pipeline takes it as said where its index says nothing.
+                zero_negative=family == "sdxl"
+                and index.get("force_zeros_for_empty_prompt", True) is True,
+            )
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"The base in {folder} could not be opened: {reason}") from error
+    settled(parts, str(folder))
+    return parts
+
+
+def _diffusers(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
+    return kind.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        use_safetensors=True,
+        variant=weight_variant(folder.parent, folder.name, half=dtype != torch.float32),
+        local_files_only=True,
+    )
+
+
+def _text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel | CLIPTextModelWithProjection:
+    second = folder.name == "text_encoder_2"
+    kind = CLIPTextModelWithProjection if second else CLIPTextModel
+    return kind.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=weight_variant(folder.parent, folder.name, half=dtype != torch.float32),
+        local_files_only=True,
+    )
+
+
+def vae_dtype(config: JSON, dtype: torch.dtype) -> torch.dtype:
+    """The precision for a VAE: SDXL's overflows in float16, so that it stays in float32.
+
+    diffusers reads an absent `force_upcast` as true.
+    """
+    if dtype == torch.float16 and config.get("force_upcast", True):
+        return torch.float32
+    return dtype
+
+
+def settled(parts: Parts, where: str) -> None:
+    """Freeze every weight; raise BadInput where one was missing from the files."""
+    for module in (parts.unet, parts.vae, *parts.text_encoders):
+        module.requires_grad_(False).eval()
+        for name, weight in module.named_parameters():
+            if weight.is_meta:
+                raise BadInput(
+                    f"{where} lacks {name} of its {type(module).__name__}: the file is not whole."
+                )
+    for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
+        embedding = encoder.get_input_embeddings()
+        rows = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else 0
+        if len(tokenizer) > rows:
+            raise BadInput(
+                f"{where}: the tokenizer knows {len(tokenizer)} tokens but the text encoder "
+                f"{rows}: they do not belong together."
+            )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' progress bars, and diffusers' warning of a list that is empty."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    level = diffusers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,209 @@
+"""From what the user calls a base to a folder or a file on this machine."""
+
+import json
+import re
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from huggingface_hub import constants, hf_hub_download, list_repo_files, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from studio.bases.names import HUB_ID, OURS
+from studio.errors import BadInput
+
+__all__ = ["find_source", "hub_reachable", "wanted_files", "weight_variant"]
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+STEM = r"(model|diffusion_pytorch_model)"
+PLAIN = re.compile(rf"{STEM}(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.json")
+SMALL = re.compile(
+    rf"{STEM}\.fp16(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.fp16\.json"
+)
+
+CONVERT = (
+    'python -c "import sys, torch, safetensors.torch as s; '
+    "w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
+    "s.save_file({k: v.clone().contiguous() for k, v in w.get('state_dict', w).items() "
+    'if torch.is_tensor(v)}, sys.argv[2])" '
+)
+
+
+def find_source(source: str | Path, *, half: bool) -> Path:
+    """The diffusers folder or .safetensors file that `source` names, downloaded where needed.
+
+    source: "sketch", "sketch-sd1", a folder, a file, or a hub id "owner/name".
+    half: prefer the repository's fp16 files, where it has both.
+
+    Raises BadInput where there is no such thing, or where it is a pickle.
+    """
+    name = str(source)
+    if name in OURS:
+        return _our_folder(name)
+    path = Path(source).expanduser()
+    if path.suffix.lower() in PICKLES:
+        raise BadInput(
+            f"{path} is a pickle, which can run any code when it is opened; convert it once with "
+            f"{CONVERT}{path} {path.with_suffix('.safetensors')} and give the new file."
+        )
+    if path.exists():
+        return path
+    if path.suffix.lower() == ".safetensors" or not HUB_ID.fullmatch(name):
+        raise BadInput(
+            f"There is no base {name!r}: give {', '.join(OURS)}, a diffusers folder, "
+            "a .safetensors file or a Hugging Face id such as "
+            "stabilityai/stable-diffusion-xl-base-1.0."
+        )
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise BadInput(f"There is no folder {name!r}, and no base has that id: {error}") from error
+    return _hub_folder(name, half=half)
+
+
+def _our_folder(name: str) -> Path:
+    folder = ASSETS / name
+    if not (folder / "model_index.json").is_file():
+        raise BadInput(
+            f"The base {name!r} is not in {folder}: build it with "
+            f"`python -m studio.sketch.build vae {name}`, or clone the repository with its assets."
+        )
+    return folder
+
+
+def _hub_folder(repository: str, *, half: bool) -> Path:
+    """The snapshot of a hub repository: from the local cache if all of it is there."""
+    try:
+        kept = Path(snapshot_download(repository, local_files_only=True))
+    except LocalEntryNotFoundError:
+        kept = None
+    if kept is not None:
+        names = [path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()]
+        if _complete(kept, names, half=half):
+            return kept
+    if not hub_reachable():
+        raise BadInput(
+            f"The base {repository!r} is not on this machine and the Hugging Face Hub cannot be "
+            "reached: check the name and the connection, or give a folder or a file."
+        )
+    try:
+        hf_hub_download(repository, "model_index.json")
+        wanted = wanted_files(list_repo_files(repository), repository, half=half)
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except GatedRepoError as error:
+        raise BadInput(
+            f"The base {repository!r} is gated: accept its licence on huggingface.co and log in "
+            "with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise BadInput(
+            f"The Hugging Face Hub has no base {repository!r}: check the spelling, or log in with "
+            "`hf auth login` if it is private."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise BadInput(
+            f"The base {repository!r} could not be downloaded: check the connection and try again."
+        ) from error
+    except EntryNotFoundError as error:
+        raise BadInput(
+            f"{repository!r} is not a base in the diffusers layout (it has no model_index.json): "
+            "download its .safetensors checkpoint and give that file."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"The base {repository!r} could not be downloaded: {reason}") from error
+
+
+def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
+    """Whether a cached snapshot has every part; one with configurations alone does not."""
+    if "model_index.json" not in names:
+        return False
+    try:
+        wanted = wanted_files(names, str(folder), half=half)
+    except BadInput:
+        return False
+    indexes = [folder / name for name in wanted if ".index." in name]
+    return all(
+        (index.parent / shard).is_file()
+        for index in indexes
+        for shard in json.loads(index.read_text())["weight_map"].values()
+    )
+
+
+def hub_reachable() -> bool:
+    """Whether the hub answers at all; its client would retry for half a minute to find out."""
+    if constants.is_offline_mode():
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if address.scheme in getproxies():
+        return True  # the proxy reaches it, not this machine
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def wanted_files(names: list[str], repository: str, *, half: bool) -> list[str]:
+    """The files of a diffusers repository that make a base: one set of safetensors per part.
+
+    names: every file, as paths in the repository.  half: the fp16 set, where there are two.
+
+    Raises BadInput where a part has no safetensors.
+    """
+    wanted = [
+        name
+        for name in names
+        if name == "model_index.json"
+        or re.fullmatch(r"(scheduler|tokenizer(_2)?)/[^/]+\.(json|txt)", name)
+        or re.fullmatch(rf"({'|'.join(COMPONENTS)})/config\.json", name)
+    ]
+    for component in COMPONENTS:
+        if f"{component}/config.json" not in names and component == "text_encoder_2":
+            continue
+        wanted += _weight_files(names, component, repository, half=half)
+    return wanted
+
+
+def weight_variant(folder: Path, component: str, *, half: bool) -> str | None:
+    """Which weights of a part diffusers shall open: None for the plain ones, or "fp16".
+
+    Raises BadInput where the part has no safetensors.
+    """
+    names = [
+        f"{component}/{path.name}" for path in (folder / component).glob("*") if path.is_file()
+    ]
+    files = _weight_files(names, component, str(folder), half=half)
+    return "fp16" if ".fp16" in files[0] else None
+
+
+def _weight_files(names: list[str], component: str, where: str, *, half: bool) -> list[str]:
+    """One set of a part's weight files, whole or in shards: plain, or fp16."""
+    plain, small = (
+        [name for name in names if pattern.fullmatch(name.removeprefix(f"{component}/"))]
+        for pattern in (PLAIN, SMALL)
+    )
+    if found := (small or plain) if half else (plain or small):
+        return found
+    if any(name.startswith(f"{component}/") and Path(name).suffix in PICKLES for name in names):
+        raise BadInput(
+            f"{where} keeps its {component} as a pickle, which can run any code when it is "
+            "opened: use a repository or folder with .safetensors files, or convert it on "
+            "huggingface.co/spaces/safetensors/convert."
+        )
+    raise BadInput(
+        f"{where} has no {component} weights (.safetensors): it is not a whole base in the "
+        "diffusers layout."
+    )

@@ -1,0 +1,203 @@
+"""Opening a single .safetensors checkpoint in the original key layout, without a download.
+
+The keys are converted by diffusers' own single-file code; the configurations come from
+studio/configs, or from a folder of the checkpoint's name beside it (model.safetensors, model/).
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    create_diffusers_clip_model_from_ldm,
+)
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+from safetensors.torch import load_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from studio.bases.architecture import JSON, check_unet, checkpoint_header, detect_family, read_json
+from studio.bases.diffusers_folder import Parts, quietly, settled, vae_dtype
+from studio.bases.resolve import hub_reachable
+from studio.errors import BadInput
+
+__all__ = ["CONFIGS", "open_single_file"]
+
+CONFIGS = Path(__file__).parent / "configs"
+REAL = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
+# Every CLIP text encoder here shares one vocabulary; only the padding differs.
+PADDING = {"sd1": ("<|endoftext|>",), "sd2": ("!",), "sdxl": ("<|endoftext|>", "!")}
+VOCABULARIES = (
+    ("openai/clip-vit-large-patch14", ""),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
+    ("stabilityai/stable-diffusion-xl-base-1.0", "tokenizer/"),
+    ("stabilityai/stable-diffusion-2-1", "tokenizer/"),
+)
+
+
+def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto") -> Parts:
+    """Read a checkpoint of the SD 1.x, SD 2.x or SDXL family.
+
+    dtype: of the weights; see `vae_dtype` for the VAE.
+    prediction: "epsilon" or "v_prediction" where the file does not say, or says it wrongly.
+
+    Raises BadInput where the file is no such checkpoint, is damaged, or has no tokenizer at hand.
+    """
+    shapes, metadata = checkpoint_header(path)
+    family = detect_family(shapes, str(path))
+    beside = path.with_suffix("")
+    own = (beside / "unet" / "config.json").is_file()
+    configs = beside if own else CONFIGS / REAL[family]
+    check_unet(read_json(configs / "unet" / "config.json"), str(configs))
+    tokenizers = _tokenizers(path, family)
+    try:
+        weights = load_file(path)
+        noise = _noise(configs, family, weights, metadata, prediction)
+        with quietly():
+            parts = Parts(
+                family=family,
+                unet=_unet(weights, configs, dtype, family=family, noise=noise, own=own),
+                vae=_vae(weights, configs, dtype),
+                tokenizers=tokenizers,
+                text_encoders=_text_encoders(weights, configs, dtype, family=family),
+                noise=noise,
+                zero_negative=family == "sdxl",
+            )
+    except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"The checkpoint {path} could not be opened: {reason}") from error
+    settled(parts, str(path))
+    return parts
+
+
+def _noise(
+    configs: Path,
+    family: str,
+    weights: dict[str, torch.Tensor],
+    metadata: dict[str, str],
+    prediction: str,
+) -> JSON:
+    """The scheduler's configuration, with what the checkpoint says of its own prediction.
+
+    `v_pred` and `ztsnr` are the marker keys that SDXL fine-tunes carry and ComfyUI reads.
+    """
+    noise = read_json(configs / "scheduler" / "scheduler_config.json")
+    said = metadata.get("modelspec.prediction_type", "")
+    if prediction != "auto":
+        noise["prediction_type"] = prediction
+    elif "v_pred" in weights or said in ("v", "v_prediction"):
+        noise["prediction_type"] = "v_prediction"
+    elif said in ("epsilon", "eps"):
+        noise["prediction_type"] = "epsilon"
+    elif family == "sd2":
+        noise["prediction_type"] = _guess_sd2(weights, metadata, default=noise["prediction_type"])
+    if "ztsnr" in weights:
+        noise |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return noise
+
+
+def _guess_sd2(
+    weights: dict[str, torch.Tensor], metadata: dict[str, str], *, default: object
+) -> object:
+    """SD 2 came in both kinds. Unless named in the metadata, one norm's spread tells them apart.
+
+    The rule is ComfyUI's (supported_models.py, SD20.model_type): above 0.09 it is v-prediction.
+    """
+    architecture = metadata.get("modelspec.architecture", "")
+    if "v2-512" in architecture or "v2-768-v" in architecture:
+        return "epsilon" if "v2-512" in architecture else "v_prediction"
+    norm = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    if norm not in weights:
+        return default
+    return "v_prediction" if weights[norm].float().std(unbiased=False) > 0.09 else "epsilon"
+
+
+def _unet(
+    weights: dict[str, torch.Tensor],
+    configs: Path,
+    dtype: torch.dtype,
+    *,
+    family: str,
+    noise: JSON,
+    own: bool,
+) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel.from_single_file(
+        weights,  # pyright: ignore[reportArgumentType]  documented; the annotation forgets it
+        config=str(configs),
+        subfolder="unet",
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+    if family == "sd2" and noise["prediction_type"] == "epsilon" and not own:
+        unet.register_to_config(sample_size=64)  # the epsilon SD 2 is the one made for 512 x 512
+    return unet
+
+
+def _vae(weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype) -> AutoencoderKL:
+    return AutoencoderKL.from_single_file(
+        weights,  # pyright: ignore[reportArgumentType]  documented; the annotation forgets it
+        config=str(configs),
+        subfolder="vae",
+        torch_dtype=vae_dtype(read_json(configs / "vae" / "config.json"), dtype),
+        local_files_only=True,
+    )
+
+
+def _text_encoders(
+    weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype, *, family: str
+) -> tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]:
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    return tuple(
+        create_diffusers_clip_model_from_ldm(
+            kind,
+            weights,
+            subfolder=name,
+            config=str(configs),
+            torch_dtype=dtype,
+            local_files_only=True,
+        )
+        for name, kind in kinds.items()
+        if name == "text_encoder" or family == "sdxl"
+    )
+
+
+def _tokenizers(path: Path, family: str) -> tuple[CLIPTokenizer, ...]:
+    """From folders beside the checkpoint, else CLIP's vocabulary with the family's padding."""
+    names = ("tokenizer", "tokenizer_2")[: len(PADDING[family])]
+    found = [_beside(path, name) for name in names]
+    first = found[0] or _clip_vocabulary(path)
+    return tuple(
+        CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        if folder
+        else CLIPTokenizer.from_pretrained(
+            first, pad_token=pad, model_max_length=77, local_files_only=True
+        )
+        for folder, pad in zip(found, PADDING[family], strict=True)
+    )
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    """model/tokenizer or tokenizer, next to model.safetensors."""
+    for folder in (path.with_suffix("") / name, path.parent / name):
+        if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
+            return folder
+    return None
+
+
+def _clip_vocabulary(path: Path) -> Path:
+    """CLIP's vocabulary from the Hugging Face cache, else from the hub."""
+    for repository, folder in VOCABULARIES:
+        vocabulary = try_to_load_from_cache(repository, f"{folder}vocab.json")
+        merges = try_to_load_from_cache(repository, f"{folder}merges.txt")
+        if isinstance(vocabulary, str) and isinstance(merges, str):
+            return Path(vocabulary).parent
+    repository = VOCABULARIES[0][0]
+    if hub_reachable():
+        try:
+            return Path(snapshot_download(repository, allow_patterns=["vocab.json", "merges.txt"]))
+        except OSError as error:
+            raise BadInput(f"The tokenizer for {path} could not be downloaded: {error}") from error
+    raise BadInput(
+        f"{path} holds no tokenizer and there is none on this machine: put a folder `tokenizer` "
+        f"with vocab.json and merges.txt of {repository} beside it, or connect once to download it."
+    )

@@ -1,0 +1,1 @@
+"""Training data: folders, pictures, captions and masks."""

@@ -1,0 +1,111 @@
+"""Where pictures lie: a folder or several with weights, and sub-folders as kohya names them.
+
+A sub-folder named `10_sks robot` means in kohya's sd-scripts (library/config_util.py,
+`generate_dreambooth_subsets_config_by_subdirs`) that its pictures come ten times in each round,
+and that those without a caption of their own are called "sks robot". So it means here. Sub-folders
+of other names, and of no repeats (`0_sks robot`), are not looked into.
+
+A picture comes as often, beside one of weight 1 without repeats, as its folder's weight times its
+sub-folder's repeats says.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import BadInput
+
+__all__ = ["Folder", "Part", "Sources", "entries", "folders_of", "parts_of"]
+
+REPEATS = re.compile(r"(\d+)_(.*\S.*)")
+LIGHTEST, HEAVIEST = 0.001, 1000.0
+# Beside `10_sks robot`, where the masks of its pictures may lie: see studio/dataset/masks.py.
+MASK_FOLDERS = ("_mask", "_masks")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that the user named.
+
+    weight: how often each of its pictures comes, beside those of folders of weight 1. Raises
+    BadInput where it is out of range.
+    """
+
+    path: Path
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not LIGHTEST <= self.weight <= HEAVIEST:  # nor is what is no number
+            raise BadInput(
+                f"The weight of {self.path} lies between {LIGHTEST:g} and {HEAVIEST:g}; it was "
+                f"given as {self.weight:g}."
+            )
+
+
+Sources = str | Path | Sequence[str | Path | Folder | tuple[str | Path, float]]
+"""One folder, or several, each alone or with its weight."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pictures that lie directly in one folder.
+
+    repeats: how often each comes in a round.  words: what those without a caption are called; None
+    where the folder's name says nothing.
+    """
+
+    path: Path
+    repeats: int = 1
+    words: str | None = None
+
+
+def folders_of(pictures: Sources) -> tuple[Folder, ...]:
+    """The folders that the user named; nothing is looked for on the disk.
+
+    Raises BadInput for no folder at all, and for what is neither path nor pair.
+    """
+    given = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    if not given:
+        raise BadInput("No folder of pictures was given: name at least one.")
+    return tuple(_folder(one) for one in given)
+
+
+def _folder(given: object) -> Folder:
+    match given:
+        case str() | Path():
+            return Folder(Path(given).expanduser())
+        case Folder():
+            return given
+        case (str() | Path() as path, int() | float() as weight):
+            return Folder(Path(path).expanduser(), float(weight))
+    raise BadInput(
+        f"{given!r} is no folder of pictures: give a path, or a list of paths and of "
+        '(path, weight), such as ["photos", ("more", 2)].'
+    )
+
+
+def parts_of(folder: Path) -> list[Part]:
+    """The folder itself and then, by name, its sub-folders of kohya's form.
+
+    Raises BadInput where the folder is missing or cannot be read.
+    """
+    named = {}
+    for path in entries(folder):
+        form = REPEATS.fullmatch(path.name)
+        if form and int(form[1]) and path.is_dir():
+            named[path.name] = Part(path, int(form[1]), form[2].strip())
+    masks = {name + ending for name in named for ending in MASK_FOLDERS}
+    return [Part(folder), *(named[name] for name in sorted(named) if name not in masks)]
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds; BadInput where it is none or cannot be read."""
+    if not folder.exists():
+        raise BadInput(f"There is no folder {folder}: give a folder of pictures.")
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is a file: give the folder that the pictures are in.")
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"The folder {folder} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,146 @@
+"""Masks: which parts of a picture are learned, white all of them, black none, grey in between.
+
+A mask is the picture's own alpha channel, or a file of its own. Such a file is looked for, for a
+picture `photos/red.jpg`, in this order and with any picture's suffix:
+
+    photos/red.mask.png         beside it
+    photos/red-masklabel.png    beside it, as OneTrainer names it
+    photos/masks/red.png        in a folder below, `masks` or `mask`
+    photos_mask/red.png         in a folder beside its own, `photos_mask` or `photos_masks`; so do
+                                kohya's documents name a `conditioning_data_dir`
+    masks/red.png               in a folder `masks` or `mask` beside its own
+
+A file counts by its brightness (OneTrainer; kohya takes red, which is the same in grey), over black
+where it is transparent. Learned with, a mask is scaled and cut as its picture is and averaged over
+the pixels of each latent, as kohya does ("area").
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from glob import escape
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from studio.dataset.folders import MASK_FOLDERS
+from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, as_rgb, scaled_size
+from studio.errors import DAMAGED, BadInput
+
+__all__ = ["Masked", "coverage", "mask_file", "with_masks"]
+
+Masked = Literal["alpha", "files"]
+FOLDERS = ("masks", "mask")
+
+
+def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
+    """The pictures, each with its mask. masked: from the alpha channel, or from files.
+
+    Raises BadInput, naming the picture, where a mask is missing, cannot be read, is that of another
+    picture too, has other ratios of sides than its picture, or is black all over.
+    """
+    examples = []
+    taken: dict[Path, Path] = {}
+    for example in pictures.examples:
+        file = example.path if masked == "alpha" else mask_file(example.path)
+        if file is None:
+            raise BadInput(_missing(example.path))
+        if (other := taken.setdefault(file, example.path)) != example.path:
+            raise BadInput(
+                f"{other} and {example.path} have one mask between them, {file}: give each its own."
+            )
+        examples.append(replace(example, mask=file))
+        _check(examples[-1])
+    return replace(pictures, examples=tuple(examples))
+
+
+def mask_file(picture: Path) -> Path | None:
+    """The file with a picture's mask; None where there is none."""
+    return next(_candidates(picture), None)
+
+
+def _candidates(picture: Path) -> Iterator[Path]:
+    folder = picture.parent
+    stems = [(folder, picture.stem + ending) for ending in MASKS]
+    stems += [(folder / name, picture.stem) for name in FOLDERS]
+    stems += [(folder.with_name(folder.name + end), picture.stem) for end in MASK_FOLDERS]
+    stems += [(folder.with_name(name), picture.stem) for name in FOLDERS]
+    for place, stem in stems:
+        for path in sorted(place.glob(f"{escape(stem)}.*")):
+            if path.suffix.lower() in SUFFIXES and path.stem == stem and path.is_file():
+                yield path
+
+
+def _missing(picture: Path) -> str:
+    beside = picture.with_name(f"{picture.stem}{MASKS[0]}.png")
+    below = picture.parent / FOLDERS[0] / f"{picture.stem}.png"
+    return (
+        f"{picture} has no mask: put one at {beside.name} or {below.relative_to(picture.parent)} "
+        "beside it, white where the picture is to be learned, or train without masks."
+    )
+
+
+def _check(example: Example) -> None:
+    mask = _opened(example)
+    # Half a pixel may be lost in rounding where one was made from the other, at either's scale.
+    off = abs(mask.width * example.height - mask.height * example.width)
+    if off > max(mask.width, example.width):
+        raise BadInput(
+            f"The mask {example.mask} is {mask.width} x {mask.height}, but {example.path.name} is "
+            f"{example.width} x {example.height}: give it the same ratio of sides."
+        )
+    if mask.getextrema()[1] == 0:
+        of = "alpha channel" if example.mask == example.path else "mask"
+        raise BadInput(
+            f"The {of} {example.mask} is black all over, so that nothing of {example.path.name} "
+            "would be learned: make white what is to be, or leave the picture out."
+        )
+
+
+def _opened(example: Example) -> Image.Image:
+    """A picture's mask, one channel of eight bits, as large as its file has it."""
+    assert example.mask
+    try:
+        with Image.open(example.mask) as opened:
+            mask = ImageOps.exif_transpose(opened)
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        raise BadInput(f"The mask {example.mask} cannot be read: {error}.") from error
+    if example.mask == example.path:
+        if not mask.has_transparency_data:
+            raise BadInput(
+                f"{example.path} has no alpha channel, from which masks were asked for: save it "
+                "with transparency, or give masks as files."
+            )
+        return mask.convert("RGBA").getchannel("A")
+    if mask.has_transparency_data:
+        layer = mask.convert("RGBA")
+        mask = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+    return as_rgb(mask).convert("L")
+
+
+def coverage(example: Example, *, corner: tuple[int, int], flip: bool, cell: int) -> Tensor:
+    """How much of each latent's pixels is learned, for the cut of the picture that `pixels` made.
+
+    corner: (top, left) of that cut, as `pixels` returned it.  flip: whether it was mirrored.
+    cell: pixels a latent, along a side.
+
+    Returns [H / cell, W / cell] float32 in 0 .. 1. Raises BadInput where nothing in the cut is
+    learned, and where the file has gone or changed since it was read.
+    """
+    mask = _opened(example)
+    if flip:
+        mask = ImageOps.mirror(mask)
+    (width, height), (top, left) = example.bucket, corner
+    scaled = scaled_size((example.width, example.height), example.bucket)
+    mask = mask.resize(scaled, Image.Resampling.BOX)
+    cut = np.array(mask.crop((left, top, left + width, top + height)), dtype=np.float32) / 255
+    if not cut.any():
+        raise BadInput(
+            f"The mask {example.mask} is black where {example.path.name} is cut to {width} x "
+            f"{height}: take fewer crops, keep aspect ratios (buckets), or crop the picture."
+        )
+    cells = torch.from_numpy(cut).view(height // cell, cell, width // cell, cell)
+    return cells.mean(dim=(1, 3))

@@ -1,0 +1,295 @@
+"""Folders of pictures -> captioned examples, each with the shape it is trained at."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from studio.dataset.folders import Part, Sources, entries, folders_of, parts_of
+from studio.errors import DAMAGED, BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = [
+    "MASKS",
+    "SUFFIXES",
+    "Example",
+    "Pictures",
+    "Skipped",
+    "as_rgb",
+    "bucket_of",
+    "pixels",
+    "read_pictures",
+    "scaled_size",
+    "shapes",
+]
+
+SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
+THINNEST = 32  # longer over shorter side: scaled to cover a bucket, a strip is many gigabytes
+CAPTIONS = (".txt", ".caption")
+MASKS = (".mask", "-masklabel")  # behind a picture's name, before the suffix: its mask
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with its caption. Sizes in pixels.
+
+    width, height: of the source, after its EXIF orientation.  bucket: (width, height) trained at.
+    weight: how often it comes, beside pictures of weight 1.  mask: the file that says which parts
+    of it are learned, its own where that is its alpha channel; None where all of it is.
+    """
+
+    path: Path
+    caption: str
+    width: int
+    height: int
+    bucket: tuple[int, int]
+    weight: Fraction = Fraction(1)
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that is left out, and why, as the end of a sentence."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What folders hold, in the order in which they were given and of the file names."""
+
+    examples: tuple[Example, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def read_pictures(
+    pictures: Sources, *, trigger: str, size: int, step: int, buckets: bool = True
+) -> Pictures:
+    """Read folders: every picture is decoded once, so that a damaged one is known beforehand.
+
+    A caption is the text of the .txt or .caption file beside the picture, else the `text` of its
+    line in metadata.jsonl, else the words in its folder's name (see studio/dataset/folders.py),
+    else the trigger.
+
+    pictures: a folder, or several with weights.
+    size: side of a square example in pixels; buckets have about that area.
+    step: sides of buckets are multiples of it (`Base.step`).
+    buckets: False trains every picture as a square.
+
+    Damaged, oversized or absent pictures are skipped and named. Raises BadInput where a folder
+    is missing or holds no picture that can be read, where a caption cannot be, and where size is
+    no multiple of step.
+    """
+    if size < step or size % step:
+        raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
+    choices = shapes(size, step) if buckets else [(size, size)]
+    examples: list[Example] = []
+    skipped: list[Skipped] = []
+    for folder in folders_of(pictures):
+        parts = parts_of(folder.path)
+        for part, captions in zip(parts, _captions_of(parts), strict=True):
+            found, left_out = _read(part, captions, choices, trigger)
+            if not found and (part.words or len(parts) == 1):
+                raise BadInput(_nothing(part.path, left_out))
+            weight = Fraction(str(folder.weight)) * part.repeats
+            examples += [replace(example, weight=weight) for example in found]
+            skipped += left_out
+    return Pictures(tuple(examples), tuple(skipped))
+
+
+def _captions_of(parts: Sequence[Part]) -> list[dict[Path, str]]:
+    """For each part what a metadata.jsonl says of its pictures: its own, or that of the whole."""
+    whole = _metadata(parts[0].path)
+    found = [whole]
+    for part in parts[1:]:
+        said = {path: whole.pop(path) for path in list(whole) if part.path in path.parents}
+        found.append(said | _metadata(part.path))
+    return found
+
+
+def _read(
+    part: Part, captions: Mapping[Path, str], choices: Sequence[tuple[int, int]], trigger: str
+) -> tuple[list[Example], list[Skipped]]:
+    """The pictures of one part, of weight 1."""
+    found: list[Example] = []
+    skipped: list[Skipped] = []
+    for path in sorted({*_listed(part.path), *captions}):
+        measured = _measure(path)
+        if isinstance(measured, Skipped):
+            skipped.append(measured)
+            continue
+        caption = _caption(path) or captions.get(path) or part.words or trigger
+        found.append(Example(path, caption, *measured, bucket_of(choices, *measured)))
+    return found, skipped
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The picture files of a folder; no hidden ones (other programs' notes), no masks."""
+    found = [
+        path
+        for path in entries(folder)
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    masks = {path.stem + ending for path in found for ending in MASKS}
+    return [path for path in found if path.stem not in masks]
+
+
+def _nothing(folder: Path, skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
+        return f"There are no pictures in {folder}: put some there ({kinds})."
+    reasons = "; ".join(f"{one.path.name} {one.reason}" for one in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"None of the pictures in {folder} can be read: {reasons}{more}."
+
+
+def _metadata(folder: Path) -> dict[Path, str]:
+    """Captions of a Hugging Face `imagefolder`: metadata.jsonl with file_name and text."""
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return {}
+    captions: dict[Path, str] = {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}, is not JSON: {error}.") from error
+        name = row.get("file_name") if isinstance(row, dict) else None
+        text = row.get("text") if isinstance(row, dict) else None
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise BadInput(f"{path}, line {number}, lacks a file_name or a text.")
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{path}, line {number}, names {name!r}, which is not in the folder.")
+        captions[folder / name] = " ".join(text.split())
+    return captions
+
+
+def _caption(path: Path) -> str:
+    """The text of the file beside a picture, or nothing."""
+    for suffix in CAPTIONS:
+        beside = path.with_suffix(suffix)
+        if beside.is_file() and (text := " ".join(_text(beside).split())):
+            return text
+    return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _measure(path: Path) -> tuple[int, int] | Skipped:
+    """Width and height of a picture that decodes to its end, or why it is left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF: lies on its side
+                picture.draft("RGB", (64, 64))  # a JPEG decodes to its end at an eighth the size
+                picture.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Skipped(path, f"is too large to open safely (over {_limit()} megapixels)")
+    except FileNotFoundError:
+        return Skipped(path, "is named in metadata.jsonl but is not there")
+    except DAMAGED as error:
+        return Skipped(path, f"is damaged or no picture ({error})")
+    if max(width, height) > THINNEST * min(width, height):
+        return Skipped(path, f"is a strip of {width} x {height} pixels: cut it")
+    return (height, width) if turned else (width, height)
+
+
+def _limit() -> int:
+    return (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+
+
+def shapes(size: int, step: int) -> list[tuple[int, int]]:
+    """The buckets: (width, height) in multiples of `step`, as large as size x size allows.
+
+    From 1:LONGEST to LONGEST:1, narrow to wide; the square is always among them.
+    """
+    found = {(size, size)}
+    for width in range(step, size + 1, step):
+        height = size * size // width // step * step
+        if height <= LONGEST * width:
+            found |= {(width, height), (height, width)}
+    return sorted(found)
+
+
+def bucket_of(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
+    """The bucket whose ratio of sides is nearest, by factor."""
+    ratio = np.log(width / height)
+    return min(choices, key=lambda one: abs(np.log(one[0] / one[1]) - ratio))
+
+
+def pixels(
+    example: Example, *, flip: bool = False, generator: "torch.Generator | None" = None
+) -> "tuple[Tensor, tuple[int, int]]":
+    """The picture of an example, scaled to cover its bucket and cut to it.
+
+    flip: mirror it first, left to right.  generator: cut at random; None cuts the middle.
+
+    Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the cut in the scaled picture, which
+    SDXL is told. Raises BadInput where the file has gone or changed since it was read.
+    """
+    import torch  # which a page that shows the buckets does without
+
+    try:
+        with Image.open(example.path) as opened:
+            picture = as_rgb(ImageOps.exif_transpose(opened))
+    except DAMAGED as error:
+        raise BadInput(f"{example.path} can no longer be read: {error}.") from error
+    if flip:
+        picture = ImageOps.mirror(picture)
+    width, height = example.bucket
+    scaled = scaled_size(picture.size, example.bucket)
+    picture = picture.resize(scaled, Image.Resampling.LANCZOS)
+    top = _offset(scaled[1] - height, generator)
+    left = _offset(scaled[0] - width, generator)
+    cut = picture.crop((left, top, left + width, top + height))
+    values = torch.from_numpy(np.array(cut, dtype=np.float32))
+    return (values / 127.5 - 1).permute(2, 0, 1).contiguous(), (top, left)
+
+
+def scaled_size(source: tuple[int, int], bucket: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a source scaled to cover a bucket; its ratio is kept."""
+    scale = max(bucket[0] / source[0], bucket[1] / source[1])
+    width, height = (max(b, round(s * scale)) for s, b in zip(source, bucket, strict=True))
+    return width, height
+
+
+def _offset(slack: int, generator: "torch.Generator | None") -> int:
+    if generator is None:
+        return slack // 2
+    import torch
+
+    return int(torch.randint(slack + 1, (1,), generator=generator))
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Any mode to RGB: transparency over white, sixteen bits of grey to eight."""
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture, dtype=np.float32) / 257
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")

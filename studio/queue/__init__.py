@@ -1,0 +1,1 @@
+"""The job queue in the workspace's SQLite file."""

@@ -1,0 +1,223 @@
+"""Jobs: trainings and pictures to be made by a worker, one row each in the workspace's database.
+
+    space = open_workspace()
+    job = add_job(space, "train", arguments, title="sks robot")
+    get_job(space, job.id)                   # state, phase, step, total, loss, left, results, ...
+    list_jobs(space, states=("running", "queued"))
+    stop_job(space, job.id)                  # a training keeps its checkpoint
+    resume_job(space, job.id)                # goes on where it was stopped, or failed
+    remove_job(space, job.id)                # restore_job brings it back
+    read_log(space, job.run)                 # of studio.workspace: plot, samples, checkpoints
+    live_picture(space, job.id)              # what a picture looks like while it forms
+    list_workers(space)                      # who works, on what, when last heard of
+
+A page shows what stands here and keeps nothing itself, so that closing it, or killing the server,
+loses nothing. Whatever cannot be done raises BadInput with a sentence. Nothing here imports
+PyTorch or keeps anything open; call it from any thread. The workers' side is
+studio/queue/worker.py.
+
+Why not a queue library: huey (3.5) deletes a task when a worker takes it, so that one whose
+worker is killed is gone, and it keeps tasks as pickles, which run code when they are read. Beside
+the table that the pages need anyway, what is left of a queue is one UPDATE.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import Timeout
+
+from studio.errors import BadInput
+from studio.queue.job import ENDED, LANES, OPEN, Job, Kind, State, job_of
+from studio.queue.worker import is_taken, lane_lock, recover_jobs
+from studio.workspace import Workspace, clean_name, delete, list_trash, reading, undelete, writing
+
+__all__ = [
+    "ENDED",
+    "LANES",
+    "OPEN",
+    "Job",
+    "Kind",
+    "State",
+    "Worker",
+    "add_job",
+    "get_job",
+    "list_jobs",
+    "list_workers",
+    "live_picture",
+    "remove_job",
+    "restore_job",
+    "resume_job",
+    "stop_job",
+]
+
+LONGEST_TITLE = 200  # characters
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who does the jobs of a lane. started, seen: seconds since 1970; pid: None for nobody.
+
+    alive: its process is there. One that is alive and was not seen for minutes is in one long
+    step, or stuck.
+    """
+
+    lane: str
+    alive: bool
+    pid: int | None
+    started: float | None
+    seen: float | None
+    doing: str
+
+
+def add_job(space: Workspace, kind: Kind, arguments: Mapping[str, object], *, title: str) -> Job:
+    """Put a job at the end of the queue. arguments: as JSON has them, for the worker.
+
+    A training gets its folder's name here, so that a page can look there from the first moment.
+    """
+    now, title = time.time(), " ".join(title.split())[:LONGEST_TITLE]
+    told = json.dumps(arguments, allow_nan=False)
+    with writing(space) as db:
+        id = db.execute(
+            "INSERT INTO jobs (kind, title, arguments, created, queued) VALUES (?, ?, ?, ?, ?)",
+            (kind, title, told, now, now),
+        ).lastrowid
+        run = f"{clean_name(title, otherwise='run')}-{id}" if kind == "train" else ""
+        row = db.execute("UPDATE jobs SET run = ? WHERE id = ? RETURNING *", (run, id)).fetchone()
+    return job_of(row)
+
+
+def get_job(space: Workspace, id: int) -> Job:
+    """A job by its number; BadInput where there is none."""
+    with reading(space) as db:
+        row = db.execute("SELECT * FROM jobs WHERE id = ? AND removed IS NULL", (id,)).fetchone()
+    if row is None:
+        raise BadInput(f"there is no job {id}")
+    return job_of(row)
+
+
+def list_jobs(
+    space: Workspace,
+    *,
+    states: Sequence[State] = (),
+    kinds: Sequence[Kind] = (),
+    limit: int = 100,
+    before: int | None = None,
+) -> list[Job]:
+    """Jobs by number, the latest first. before: a number; the page that follows the one it ends.
+
+    states, kinds: only these; all where none is named.
+    """
+    asked, values = ["removed IS NULL"], []
+    for column, wanted in (("state", states), ("kind", kinds)):
+        if wanted:
+            asked.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+            values += wanted
+    if before is not None:
+        asked.append("id < ?")
+        values.append(before)
+    with reading(space) as db:
+        rows = db.execute(
+            f"SELECT * FROM jobs WHERE {' AND '.join(asked)} ORDER BY id DESC LIMIT ?",
+            (*values, limit),
+        ).fetchall()
+    return [job_of(row) for row in rows]
+
+
+def stop_job(space: Workspace, id: int) -> Job:
+    """Stop a job: at once while it waits, after the step at hand while it runs.
+
+    Raises BadInput for a job that has ended.
+    """
+    job = get_job(space, id)
+    with writing(space) as db:
+        db.execute(
+            "UPDATE jobs SET state = 'stopped', finished = ? WHERE id = ? AND state = 'queued'",
+            (time.time(), id),
+        )
+        db.execute("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", (id,))
+    if job.ended:
+        raise BadInput(f"job {id} is {job.state} already")
+    lane = next(lane for lane, kinds in LANES.items() if job.kind in kinds)
+    with suppress(Timeout), lane_lock(space, lane).acquire(timeout=0):
+        recover_jobs(space, lane)  # its worker is dead: nobody else might ever stop it
+    return get_job(space, id)
+
+
+def resume_job(space: Workspace, id: int) -> Job:
+    """Put a stopped or failed job at the end of the queue; it goes on from what it left.
+
+    Raises BadInput for a job that waits, runs or is done.
+    """
+    with writing(space) as db:
+        changed = db.execute(
+            "UPDATE jobs SET state = 'queued', stop = 0, deaths = 0, error = '', advice = '', "
+            "finished = NULL, queued = ? "
+            "WHERE id = ? AND removed IS NULL AND state IN ('stopped', 'failed')",
+            (time.time(), id),
+        ).rowcount
+    job = get_job(space, id)
+    if not changed:
+        raise BadInput(f"job {id} is {job.state}: only a stopped or failed one can be resumed")
+    return job
+
+
+def remove_job(space: Workspace, id: int) -> None:
+    """Strike a job from the list; a training's folder goes to the trash, adapters and pictures
+    that came of it stay. Raises BadInput for a job that waits or runs: stop it first.
+    """
+    with writing(space) as db:
+        changed = db.execute(
+            "UPDATE jobs SET removed = ? WHERE id = ? AND removed IS NULL "
+            "AND state NOT IN ('queued', 'running') RETURNING run",
+            (time.time(), id),
+        ).fetchone()
+    if changed is None:
+        raise BadInput(f"job {id} is {get_job(space, id).state}: stop it first")
+    if changed["run"] and (space.runs / changed["run"]).is_dir():
+        delete(space, f"runs/{changed['run']}")
+
+
+def restore_job(space: Workspace, id: int) -> Job:
+    """Bring a removed job back, with its folder where the trash still has it."""
+    with writing(space) as db:
+        changed = db.execute(
+            "UPDATE jobs SET removed = NULL WHERE id = ? AND removed IS NOT NULL", (id,)
+        ).rowcount
+    job = get_job(space, id)
+    if not changed:
+        raise BadInput(f"job {id} was not removed")
+    for deleted in list_trash(space):
+        if job.run and deleted.place == f"runs/{job.run}":
+            undelete(space, deleted.id)
+            break
+    return job
+
+
+def live_picture(space: Workspace, id: int) -> Path | None:
+    """A small picture of what a running job is drawing; None where there is none to see yet."""
+    place = space.cache / "live" / f"{int(id)}.png"
+    return place if place.is_file() else None
+
+
+def list_workers(space: Workspace) -> list[Worker]:
+    """The worker of each lane, whether or not there is one."""
+    with reading(space) as db:
+        rows = {row["lane"]: row for row in db.execute("SELECT * FROM workers")}
+    found = []
+    for lane in LANES:
+        row, alive = rows.get(lane), is_taken(space, lane)
+        found.append(
+            Worker(
+                lane=lane,
+                alive=alive,
+                pid=row["pid"] if row and alive else None,
+                started=row["started"] if row and alive else None,
+                seen=row["seen"] if row else None,
+                doing=row["doing"] if row and alive else "",
+            )
+        )
+    return found

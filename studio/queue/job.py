@@ -1,0 +1,92 @@
+"""What a job is: one row of the workspace's database."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Literal
+
+from studio.adapters.describe import JSON
+
+__all__ = ["ENDED", "LANES", "OPEN", "Job", "Kind", "State", "job_of"]
+
+Kind = Literal["train", "render", "batch"]
+State = Literal["queued", "running", "done", "failed", "stopped"]
+OPEN: tuple[State, ...] = ("queued", "running")
+ENDED: tuple[State, ...] = ("done", "failed", "stopped")
+# Which kinds one worker does, one after the other; a picture somebody waits for goes before a
+# batch. A lane has one worker, so there is one training at a time.
+LANES: dict[str, tuple[Kind, ...]] = {"train": ("train",), "render": ("render", "batch")}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stands. Times are in seconds since 1970, None for what has not come.
+
+    title: what to call it on a page. run: the folder of a training, by its name in runs/.
+    stopping: it was asked to stop and has not yet. phase: what is being done, in a few words.
+    step, total: of a training's or a picture's steps, or of the pictures where there are several.
+    loss: smoothed. seconds: what the steps took. results: adapters by name, pictures by id, in the
+    order of a batch's shots, with "" in the place of one that could not be drawn.
+    error, advice: why it failed, and what may help, as sentences.
+    """
+
+    id: int
+    kind: Kind
+    title: str
+    arguments: dict[str, JSON]
+    run: str
+    state: State
+    stopping: bool
+    phase: str
+    step: int
+    total: int
+    loss: float | None
+    seconds: float
+    results: tuple[str, ...]
+    error: str
+    advice: str
+    created: float
+    queued: float
+    started: float | None
+    finished: float | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The results that there are."""
+        return tuple(filter(None, self.results))
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is done, at the speed so far; None where that is not known."""
+        if self.state != "running" or not (self.step and self.seconds):
+            return None
+        return (self.total - self.step) * self.seconds / self.step
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """The job that a row of the table `jobs` tells of."""
+    return Job(
+        id=row["id"],
+        kind=row["kind"],
+        title=row["title"],
+        arguments=json.loads(row["arguments"]),
+        run=row["run"],
+        state=row["state"],
+        stopping=bool(row["stop"]) and row["state"] == "running",
+        phase=row["phase"],
+        step=row["step"],
+        total=row["total"],
+        loss=row["loss"],
+        seconds=row["seconds"],
+        results=tuple(json.loads(row["results"])),
+        error=row["error"],
+        advice=row["advice"],
+        created=row["created"],
+        queued=row["queued"],
+        started=row["started"],
+        finished=row["finished"],
+    )

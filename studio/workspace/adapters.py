@@ -1,0 +1,290 @@
+"""The library: a flat folder of adapter files, told by their headers alone.
+
+What a header said is kept in the database until the file changes, so that a library of hundreds
+is listed in milliseconds.
+"""
+
+import filecmp
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from studio.adapters.blora_blocks import HALVES
+from studio.adapters.describe import adapter_file, describe
+from studio.adapters.formats import read_facts
+from studio.adapters.safetensors_header import read_header
+from studio.errors import BadInput
+from studio.files import replacing
+from studio.workspace.database import reading, writing
+from studio.workspace.folder import (
+    Workspace,
+    check_name,
+    clean_name,
+    entries,
+    inside,
+    numbered,
+    settle,
+)
+from studio.workspace.trash import delete
+
+__all__ = [
+    "AdapterFile",
+    "Tool",
+    "adapter_place",
+    "delete_adapter",
+    "export_adapter",
+    "get_adapter",
+    "import_adapter",
+    "keep_adapter",
+    "list_adapters",
+    "rename_adapter",
+]
+
+SUFFIX = ".safetensors"
+PEFT = "base_model.model."  # how its keys begin; its strengths lie in a file of their own
+Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What the library shows of an adapter; its name is what everything else calls it by.
+
+    kind, family, base, triggers: as in studio.Adapter. halves: "content" and "style" of a B-LoRA,
+    which a mix takes as `NAME:content`. modified: seconds since 1970. preview: a small PNG.
+    problem: why it cannot be used, as a sentence; "" for what can.
+    """
+
+    name: str
+    path: Path
+    bytes: int
+    modified: float
+    kind: str = ""
+    family: str = ""
+    base: str = ""
+    triggers: tuple[str, ...] = ()
+    halves: tuple[str, ...] = ()
+    parameters: int = 0
+    steps: int | None = None
+    preview: Path | None = None
+    problem: str = ""
+
+
+def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
+    """The library, the latest first. family: only what fits bases of that family.
+
+    Files of other programs that do not tell their family fit all. Damaged files are listed with
+    their problem.
+    """
+    with reading(space) as db:
+        kept = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
+    files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
+    found = [_listed(space, path, kept.get(path.stem)) for path in files]
+    gone = set(kept) - {path.stem for path in files}
+    if gone:
+        with writing(space, lasting=False) as db:
+            db.executemany("DELETE FROM headers WHERE name = ?", [(name,) for name in gone])
+    fitting = [one for one in found if not family or one.family in ("", family)]
+    return sorted(fitting, key=lambda one: (-one.modified, one.name))
+
+
+def get_adapter(space: Workspace, name: str) -> AdapterFile:
+    """One adapter by its name; BadInput where there is none."""
+    path = _path(space, name)
+    with reading(space) as db:
+        kept = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
+    return _listed(space, path, kept)
+
+
+def adapter_place(space: Workspace, name: str) -> str:
+    """What `load_adapter` opens: the file of `NAME`, or of `NAME:content` and `NAME:style`."""
+    plain, colon, half = name.partition(":")
+    if colon and half not in HALVES:
+        raise BadInput(f"{name}: the halves of a B-LoRA are {' and '.join(HALVES)}")
+    return f"{_path(space, plain)}{colon}{half}"
+
+
+def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> AdapterFile:
+    """Take a file from elsewhere into the library, after opening all of it.
+
+    file: a .safetensors file of Studio, kohya, diffusers, peft or LyCORIS, or a folder that
+    diffusers or peft wrote. name: as the file is called where it is not given. The same file
+    imported twice is there once. Imports PyTorch.
+
+    Raises BadInput for whatever `studio.load_adapter` refuses; nothing is then kept.
+    """
+    from studio.adapters.adapter import load_adapter  # PyTorch takes seconds
+
+    source = Path(file)
+    said = _without_ending(name or (source.name if source.is_dir() else source.stem))
+    wanted = check_name(said) if name else clean_name(said, otherwise="adapter")
+    # What is checked is what is kept, whatever happens to the original meanwhile.
+    with _scratch(space) as folder:
+        copy = _copied(adapter_file(source), folder)
+        try:
+            adapter = load_adapter(copy)
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(copy), source.name)) from error
+        if any(key.startswith(PEFT) for key in read_header(copy).shapes):
+            copy = adapter.save(folder / f"whole{SUFFIX}")  # its strength lies in another file
+        return keep_adapter(space, copy, name=wanted)
+
+
+def keep_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
+    """Copy an adapter's file that is known to be sound into the library, over nothing.
+
+    Where the name is taken it becomes `name-2` and so on, unless what has it is this very file.
+    """
+    name = _without_ending(name)
+    for stem in numbered(check_name(name)):
+        place = space.adapters / f"{stem}{SUFFIX}"
+        if not place.exists():
+            break
+        if _same(place, file):
+            return get_adapter(space, stem)
+    with _scratch(space) as folder:
+        place = settle(_copied(file, folder), space.adapters, f"{name}{SUFFIX}")
+    return get_adapter(space, place.stem)
+
+
+def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
+    """Call an adapter otherwise; BadInput where the new name is taken or cannot be one.
+
+    new: with or without the ending of the file.
+    """
+    path, new = _path(space, name), _without_ending(new)
+    if inside(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
+        raise BadInput(f"there is an adapter {new} already: choose another name")
+    return get_adapter(space, settle(path, space.adapters, f"{new}{SUFFIX}").stem)
+
+
+def delete_adapter(space: Workspace, name: str) -> str:
+    """Move an adapter to the trash; returns the id to `undelete` it by."""
+    return delete(space, f"adapters/{_path(space, name).name}")
+
+
+def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> Path:
+    """An adapter's file as another program reads it, to be downloaded; "studio" is the file itself.
+
+    half: "content" or "style", for that part of a B-LoRA alone. Lies in the workspace's cache
+    until the next export of this name. Imports PyTorch. Raises BadInput for what that program's
+    files cannot hold.
+    """
+    path = _path(space, name)
+    if to == "studio" and not half:
+        return path
+    from studio.adapters.adapter import load_adapter  # PyTorch takes seconds
+    from studio.adapters.formats import to_diffusers, to_kohya, to_lycoris
+    from studio.adapters.tensor_file import write_tensors
+
+    adapter = load_adapter(adapter_place(space, f"{name}:{half}" if half else name))
+    place = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
+    if to == "studio":
+        return adapter.save(place)
+    write = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}[to]
+    write_tensors(place, *write(adapter))
+    return place
+
+
+def _path(space: Workspace, name: str) -> Path:
+    path = inside(space.adapters, f"{check_name(name)}{SUFFIX}")
+    if not path.is_file():
+        raise BadInput(f"there is no adapter {name} in the library")
+    return path
+
+
+def _without_ending(name: str) -> str:
+    """What a person may give with the ending of its file; the dot of `robot.v2` begins none."""
+    return name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
+
+
+@contextmanager
+def _scratch(space: Workspace) -> Iterator[Path]:
+    """A folder on the workspace's own disk for as long as the block lasts."""
+    with TemporaryDirectory(prefix="adapter-", dir=space.cache) as folder:
+        yield Path(folder)
+
+
+def _copied(file: Path, folder: Path) -> Path:
+    """A copy, with the settings that peft keeps beside its file."""
+    settings = file.with_name("adapter_config.json")
+    for one in (file, settings) if settings.is_file() else (file,):
+        try:
+            with one.open("rb") as source, replacing(folder / one.name) as copy:
+                shutil.copyfileobj(source, copy)
+        except OSError as error:
+            raise BadInput(f"{one} cannot be read: {error.strerror or error}") from error
+    return folder / file.name
+
+
+def _same(one: Path, other: Path) -> bool:
+    return filecmp.cmp(one, other, shallow=False)
+
+
+def _listed(space: Workspace, path: Path, kept: sqlite3.Row | None) -> AdapterFile:
+    """What the header says, as kept in the database or, for a new or changed file, read now."""
+    state = path.stat()
+    if kept:
+        before = _from_json(space, path, state, kept["told"])
+        there = before.preview is None or before.preview.exists()
+        if there and (kept["modified"], kept["bytes"]) == (state.st_mtime_ns, state.st_size):
+            return before
+        if before.preview:
+            before.preview.unlink(missing_ok=True)
+    found = _read(space, path, state)
+    row = (path.stem, state.st_mtime_ns, state.st_size, _to_json(found))
+    with writing(space, lasting=False) as db:
+        db.execute("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", row)
+    return found
+
+
+def _read(space: Workspace, path: Path, state: os.stat_result) -> AdapterFile:
+    """What the header says; its picture is written into the cache."""
+    found = AdapterFile(path.stem, path, state.st_size, state.st_mtime)
+    try:
+        check_name(path.stem)
+        header = read_header(path)
+        told: Any = describe(path)
+        picture = read_facts(header.metadata, path).preview
+    except BadInput as error:
+        return replace(found, problem=str(error))
+    preview = None
+    if picture:
+        preview = space.cache / "previews" / f"{path.stem}-{state.st_mtime_ns}.png"
+        with replacing(preview) as file:
+            picture.save(file, "PNG")
+    steps = told["recipe"].get("steps")
+    return replace(
+        found,
+        kind=told["kind"],
+        family=told["family"],
+        base=told["base"],
+        triggers=tuple(told["triggers"]),
+        halves=tuple(told["halves"]),
+        parameters=told["parameters"],
+        steps=steps if isinstance(steps, int) else None,
+        preview=preview,
+    )
+
+
+def _to_json(found: AdapterFile) -> str:
+    """The fields that the header told, the preview by its name in the cache."""
+    fields = asdict(found)
+    for known in ("name", "path", "bytes", "modified"):
+        del fields[known]
+    return json.dumps(fields | {"preview": found.preview and found.preview.name})
+
+
+def _from_json(space: Workspace, path: Path, state: os.stat_result, text: str) -> AdapterFile:
+    told = json.loads(text)
+    for several in ("triggers", "halves"):
+        told[several] = tuple(told[several])
+    if told["preview"]:
+        told["preview"] = space.cache / "previews" / told["preview"]
+    return AdapterFile(path.stem, path, state.st_size, state.st_mtime, **told)

@@ -1,0 +1,70 @@
+"""The bases that this workspace knows: those that came with the repository, and those used."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.bases.architecture import family_of
+from studio.bases.names import HUB_ID, OURS
+from studio.errors import BadInput
+from studio.workspace.database import reading, writing
+from studio.workspace.folder import Workspace
+
+__all__ = ["KnownBase", "add_base", "forget_base", "list_bases", "note_base"]
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A base to offer. source: what `load_base` takes. family: "" until it was first opened."""
+
+    source: str
+    name: str
+    family: str
+
+
+def list_bases(space: Workspace) -> list[KnownBase]:
+    """Those of the repository, then the others, the last used first."""
+    from studio.bases.resolve import ASSETS  # and the hub's client, which takes half a second
+
+    ours = [
+        KnownBase(name, name, family_of(ASSETS / name))
+        for name in OURS
+        if (ASSETS / name / "model_index.json").is_file()
+    ]
+    with reading(space) as db:
+        rows = db.execute("SELECT source, name, family FROM bases ORDER BY used DESC").fetchall()
+    return ours + [KnownBase(**row) for row in rows]
+
+
+def add_base(space: Workspace, source: str) -> KnownBase:
+    """Remember a base: a diffusers folder, a .safetensors checkpoint or a Hugging Face id.
+
+    Raises BadInput for a folder or file that is no base of the families known. An id is only
+    looked at; it is downloaded by the first job that uses it.
+    """
+    from studio.bases.resolve import find_source
+
+    if source in OURS:
+        raise BadInput(f"{source} is among the bases already")
+    path = Path(source).expanduser()
+    if HUB_ID.fullmatch(source) and not path.exists():
+        return note_base(space, source, name=source, family="")
+    path = find_source(source, half=False).resolve()
+    name = path.name if path.is_dir() else path.stem
+    return note_base(space, str(path), name=name, family=family_of(path))
+
+
+def note_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:
+    """Remember that a base was used; says of which family it turned out to be."""
+    if source not in OURS:
+        with writing(space) as db:
+            row = (source, name, family, time.time())
+            db.execute("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?)", row)
+    return KnownBase(source, name, family)
+
+
+def forget_base(space: Workspace, source: str) -> None:
+    """Strike a base from the list; its files stay where they are."""
+    with writing(space) as db:
+        if db.execute("DELETE FROM bases WHERE source = ?", (source,)).rowcount == 0:
+            raise BadInput(f"{source} is not among the bases")

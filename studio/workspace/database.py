@@ -1,0 +1,124 @@
+"""The workspace's SQLite file: jobs, workers, bases, and what adapters' headers said.
+
+Every transaction is whole or not at all, also when its process is killed: that is SQLite's
+write-ahead log. A connection is opened for each use, so any thread and any process may.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from studio.workspace.folder import Workspace
+
+__all__ = ["prepare", "reading", "writing"]
+
+VERSION = 1
+WAIT = 30.0  # seconds for another process to finish its transaction; each takes milliseconds
+SCHEMA = """
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        title TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        run TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL DEFAULT 'queued',
+        stop INTEGER NOT NULL DEFAULT 0,
+        phase TEXT NOT NULL DEFAULT '',
+        step INTEGER NOT NULL DEFAULT 0,
+        total INTEGER NOT NULL DEFAULT 0,
+        loss REAL,
+        seconds REAL NOT NULL DEFAULT 0,
+        results TEXT NOT NULL DEFAULT '[]',
+        error TEXT NOT NULL DEFAULT '',
+        advice TEXT NOT NULL DEFAULT '',
+        deaths INTEGER NOT NULL DEFAULT 0,
+        reached INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL,
+        queued REAL NOT NULL,
+        started REAL,
+        finished REAL,
+        removed REAL
+    );
+    CREATE INDEX jobs_by_state ON jobs (state, queued);
+    CREATE TABLE workers (
+        lane TEXT PRIMARY KEY,
+        pid INTEGER NOT NULL,
+        started REAL NOT NULL,
+        seen REAL NOT NULL,
+        doing TEXT NOT NULL
+    );
+    CREATE TABLE bases (
+        source TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        family TEXT NOT NULL,
+        used REAL NOT NULL
+    );
+    CREATE TABLE headers (
+        name TEXT PRIMARY KEY,
+        modified INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        told TEXT NOT NULL
+    );
+"""
+
+
+def prepare(path: Path) -> None:
+    """Make the database where there is none.
+
+    Raises BadInput for a file that is no database, and for one that a newer Studio wrote.
+    """
+    with _connected(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise BadInput(f"{path} was written by a newer Studio: upgrade to open it")
+        if version == 0:
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def reading(space: "Workspace") -> Iterator[sqlite3.Connection]:
+    """A connection to ask; rows answer by the names of their columns."""
+    with _connected(space.database) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(space: "Workspace", *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+    """A transaction, alone among all processes; it is undone when the block is left by an error.
+
+    lasting: wait until it is on the disk. Without, it survives the death of any process but
+    perhaps not a power cut, and takes a tenth of the time: for progress, said many times a second.
+    """
+    with _connected(space.database) as connection:
+        connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        # Closing what has an open transaction undoes it.
+        with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            yield connection
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            raise BadInput(
+                f"{path} is damaged ({error}): move it away; adapters, pictures and runs are files "
+                "beside it and stay, and only the list of jobs is lost"
+            ) from error
+        if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN"):
+            raise BadInput(f"{path} cannot be written: {error}") from error
+        raise

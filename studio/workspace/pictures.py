@@ -1,0 +1,101 @@
+"""What was rendered: PNGs with their recipes, a folder for each day, numbered in order."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from studio.errors import BadInput
+from studio.workspace.folder import Workspace, clean_name, entries, inside
+from studio.workspace.thumbnails import keep_small
+from studio.workspace.trash import delete
+
+__all__ = [
+    "PictureFile",
+    "delete_picture",
+    "get_picture",
+    "list_pictures",
+    "next_picture",
+    "thumbnail",
+]
+
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
+NUMBERED = re.compile(r"(\d{5,})[ -].*\.png|(\d{5,})\.png")
+WORDS = 40  # characters of the prompt in a file's name
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture in the history. id: such as "2026-11-21/00007-a red robot.png"."""
+
+    id: str
+    path: Path
+    made: float
+    """seconds since 1970"""
+
+
+def list_pictures(
+    space: Workspace, *, limit: int = 60, before: str | None = None
+) -> list[PictureFile]:
+    """The history, newest first. before: an id; the page that follows the one it ends."""
+    return [
+        PictureFile(id, path, path.stat().st_mtime)
+        for id, path in islice(_newest(space, before), limit)
+    ]
+
+
+def get_picture(space: Workspace, id: str) -> PictureFile:
+    """A picture by its id; BadInput where there is none. `read_recipe` tells how it was made."""
+    day, _, name = id.partition("/")
+    if DAY.fullmatch(day):
+        path = inside(inside(space.pictures, day), name)
+        if NUMBERED.fullmatch(name) and path.is_file():
+            return PictureFile(id, path, path.stat().st_mtime)
+    raise BadInput(f"there is no picture {id}")
+
+
+def next_picture(space: Workspace, prompt: str) -> Path:
+    """Where the next picture is to be written: in today's folder, after all that are there."""
+    folder = space.pictures / time.strftime("%Y-%m-%d")
+    folder.mkdir(exist_ok=True)
+    last = max((_number(path.name) for path in entries(folder)), default=0)
+    words = clean_name(prompt.replace(".", " ")[:WORDS], otherwise="picture")
+    return folder / f"{last + 1:05d}-{words}.png"
+
+
+def delete_picture(space: Workspace, id: str) -> str:
+    """Move a picture to the trash; returns the id to `undelete` it by."""
+    return delete(space, f"pictures/{get_picture(space, id).id}")
+
+
+def thumbnail(space: Workspace, id: str) -> Path:
+    """A small JPEG of a picture, kept in the cache. Raises BadInput for a damaged picture."""
+    picture = get_picture(space, id)
+    place = space.cache / "thumbnails" / f"{id.replace('/', ' ')}.jpg"
+    return keep_small(picture.path, place)
+
+
+def _newest(space: Workspace, before: str | None) -> Iterator[tuple[str, Path]]:
+    """All pictures from the newest on, or from the first that is older than `before`."""
+    last = _order(before) if before else None
+    days = sorted((d for d in entries(space.pictures) if DAY.fullmatch(d.name)), reverse=True)
+    for day in days:
+        if last and day.name > last[0]:
+            continue
+        found = {f"{day.name}/{path.name}": path for path in entries(day) if _number(path.name)}
+        for id in sorted(found, key=_order, reverse=True):
+            if not last or _order(id) < last:
+                yield id, found[id]
+
+
+def _order(id: str) -> tuple[str, int, str]:
+    day, _, name = id.partition("/")
+    return day, _number(name), name
+
+
+def _number(name: str) -> int:
+    """The number in a picture's name; 0 where it has none."""
+    matched = NUMBERED.fullmatch(name)
+    return int(matched[1] or matched[2]) if matched else 0

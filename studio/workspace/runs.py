@@ -1,0 +1,92 @@
+"""What a page shows of a training while it runs and after: read from the run's own folder."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import BadInput
+from studio.workspace.folder import Workspace, entries, inside
+
+__all__ = ["Checkpoint", "Log", "Sample", "get_run", "list_checkpoints", "list_samples", "read_log"]
+
+SAMPLE = re.compile(r"step-(\d{6,})-(\d{2,})\.png")
+CHECKPOINT = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Log:
+    """Lines of a run's log: for each step its step, loss, lr and seconds, and perhaps more.
+
+    mark: what `read_log` takes to go on after these lines. fresh: they are all there are, not
+    those that followed; so they are after a resume, which drops what came after its checkpoint.
+    """
+
+    lines: tuple[dict[str, float], ...]
+    mark: str
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample picture. number: of its prompt and seed, from 0."""
+
+    step: int
+    number: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's adapter, which any mix can take."""
+
+    step: int
+    adapter: Path
+
+
+def get_run(space: Workspace, run: str) -> Path:
+    """A training's folder by its name; BadInput where there is none."""
+    path = inside(space.runs, run)
+    if not path.is_dir():
+        raise BadInput(f"there is no run {run}")
+    return path
+
+
+def read_log(space: Workspace, run: str, *, after: str = "") -> Log:
+    """The log's lines that were not read yet. after: the mark of the part that was read last."""
+    try:
+        with (get_run(space, run) / "log.jsonl").open("rb") as file:
+            state = os.fstat(file.fileno())
+            # A resumed run replaces the file.
+            known = re.fullmatch(rf"{state.st_ino}:(\d{{1,15}})", after)
+            start = int(known[1]) if known and int(known[1]) <= state.st_size else 0
+            file.seek(start)
+            whole = file.read().rpartition(b"\n")[0]  # the last line may be half written
+    except FileNotFoundError:
+        return Log((), "", fresh=True)
+    lines = tuple(json.loads(line) for line in whole.splitlines())
+    end = start + len(whole) + bool(whole)
+    return Log(lines, f"{state.st_ino}:{end}", fresh=start == 0)
+
+
+def list_samples(space: Workspace, run: str) -> list[Sample]:
+    """The sample pictures so far, by step and number."""
+    return [
+        Sample(int(matched[1]), int(matched[2]), path)
+        for path in _listed(get_run(space, run) / "samples")
+        if (matched := SAMPLE.fullmatch(path.name))
+    ]
+
+
+def list_checkpoints(space: Workspace, run: str) -> list[Checkpoint]:
+    """The checkpoints so far, by step."""
+    return [
+        Checkpoint(int(matched[1]), path / "adapter.safetensors")
+        for path in _listed(get_run(space, run) / "checkpoints")
+        if (matched := CHECKPOINT.fullmatch(path.name))
+    ]
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(entries(folder)) if folder.is_dir() else []

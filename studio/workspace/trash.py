@@ -1,0 +1,99 @@
+"""What was deleted: in trash/, each thing in a folder with a note of where it came from."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from studio.errors import BadInput
+from studio.files import write_whole
+from studio.workspace.folder import Workspace, entries, inside, settle, title_of, within
+
+__all__ = ["Deleted", "delete", "empty_trash", "list_trash", "undelete"]
+
+NOTE = "what.json"
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Something in the trash. place: where it lay in the workspace. when: seconds since 1970.
+
+    title: what a person calls it.
+    """
+
+    id: str
+    place: str
+    when: float
+    bytes: int
+    title: str
+
+    @property
+    def name(self) -> str:
+        return self.place.rpartition("/")[2]
+
+
+def delete(space: Workspace, place: str) -> str:
+    """Move a file or folder of the workspace into its trash; returns the id to `undelete` it by.
+
+    place: relative to the workspace, such as "adapters/robot.safetensors". Raises BadInput where
+    nothing lies there, and for the workspace's own folders.
+    """
+    path = within(space, place)
+    if path.parent == space.root or not path.exists():
+        raise BadInput(f"there is no {place} to delete")
+    when = time.time()
+    folder = space.trash / f"{int(when * 1000)}-{token_hex(3)}"
+    write_whole(folder / NOTE, json.dumps({"place": place, "when": when}).encode())
+    settle(path, folder, path.name)
+    return folder.name
+
+
+def undelete(space: Workspace, id: str) -> Path:
+    """Put something back where it lay, under another name if that is taken meanwhile.
+
+    Raises BadInput where it is no longer in the trash.
+    """
+    folder = inside(space.trash, id)
+    found = _read(folder)
+    if found is None:
+        raise BadInput("it is no longer in the trash")
+    back = within(space, found.place)
+    back.parent.mkdir(parents=True, exist_ok=True)
+    place = settle(folder / back.name, back.parent, back.name)
+    shutil.rmtree(folder)
+    return place
+
+
+def list_trash(space: Workspace) -> list[Deleted]:
+    """What can be undeleted, the latest first."""
+    found = [deleted for folder in entries(space.trash) if (deleted := _read(folder))]
+    return sorted(found, key=lambda one: -one.when)
+
+
+def empty_trash(space: Workspace, *, older: float = 0.0) -> int:
+    """Delete for good what was deleted so many seconds ago or earlier; returns how many things."""
+    due = [one for one in list_trash(space) if one.when <= time.time() - older]
+    for one in due:
+        shutil.rmtree(inside(space.trash, one.id))
+    return len(due)
+
+
+def _read(folder: Path) -> Deleted | None:
+    """What lies in a folder of the trash; None where a kill came before it was moved there."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    match note:
+        case {"place": str(place), "when": float(when)}:
+            thing = folder / place.rpartition("/")[2]
+            if thing.exists():
+                return Deleted(folder.name, place, when, _size(thing), title_of(thing))
+    return None
+
+
+def _size(thing: Path) -> int:
+    files = [thing] if thing.is_file() else [path for path in thing.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)

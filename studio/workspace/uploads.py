@@ -1,0 +1,168 @@
+"""Pictures that came from outside: sets to train on, each a folder with captions beside."""
+
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from studio.errors import DAMAGED, BadInput
+from studio.files import replacing, write_whole
+from studio.requests.shot import LARGEST_PICTURE
+from studio.workspace.folder import Workspace, clean_name, entries, inside, numbered, settle
+from studio.workspace.thumbnails import keep_small
+from studio.workspace.trash import delete
+
+__all__ = [
+    "Upload",
+    "UploadSet",
+    "add_upload",
+    "delete_set",
+    "delete_upload",
+    "get_set",
+    "list_sets",
+    "new_set",
+    "small_upload",
+    "write_caption",
+]
+
+LARGEST_FILE = 200_000_000  # bytes
+# Formats as Pillow names them, and the ending that their files get.
+FORMATS = {"AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif", "JPEG": ".jpg", "PNG": ".png"}
+FORMATS |= {"TIFF": ".tif", "WEBP": ".webp"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture of a set. caption: "" where it has none of its own."""
+
+    name: str
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class UploadSet:
+    """A folder of uploads; `path` is what a training is given. modified: seconds since 1970."""
+
+    name: str
+    path: Path
+    modified: float
+    pictures: tuple[Upload, ...]
+
+
+def new_set(space: Workspace, name: str) -> UploadSet:
+    """Make an empty set, under another name where that one is taken."""
+    with TemporaryDirectory(dir=space.cache) as empty:
+        made = Path(empty) / "set"
+        made.mkdir()
+        return get_set(space, settle(made, space.uploads, clean_name(name, otherwise="set")).name)
+
+
+def list_sets(space: Workspace) -> list[UploadSet]:
+    """All sets, the latest first."""
+    found = [_read(path) for path in entries(space.uploads) if path.is_dir()]
+    return sorted(found, key=lambda one: -one.modified)
+
+
+def get_set(space: Workspace, name: str) -> UploadSet:
+    """A set by its name; BadInput where there is none."""
+    path = inside(space.uploads, name)
+    if not path.is_dir():
+        raise BadInput(f"there is no set of pictures {name}")
+    return _read(path)
+
+
+def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str = "") -> Upload:
+    """Copy a picture into a set, after it was decoded to its end.
+
+    name: what the file was called where it came from. Raises BadInput for what is no picture, is
+    damaged, or is larger than a picture needs to be.
+    """
+    folder, source = get_set(space, set_name).path, Path(file)
+    said = name or source.name
+    taken = {path.stem for path in folder.iterdir()}  # a caption goes by the stem alone
+    stems = numbered(clean_name(Path(said).stem, otherwise="picture"))
+    stem = next(stem for stem in stems if stem not in taken)
+    with TemporaryDirectory(dir=space.cache) as scratch:
+        copy = Path(scratch) / "upload"
+        _copy(source, copy, said)
+        place = settle(copy, folder, f"{stem}{_ending(copy, said)}")
+    return Upload(place.name, place, "")
+
+
+def write_caption(space: Workspace, set_name: str, picture: str, text: str) -> None:
+    """Give a picture its caption; an empty one takes it away."""
+    path = _picture(space, set_name, picture).with_suffix(".txt")
+    if text.strip():
+        write_whole(path, " ".join(text.split()).encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def delete_upload(space: Workspace, set_name: str, picture: str) -> str:
+    """Move a picture of a set to the trash; its caption stays, and is there when it comes back."""
+    return delete(space, f"uploads/{set_name}/{_picture(space, set_name, picture).name}")
+
+
+def delete_set(space: Workspace, set_name: str) -> str:
+    """Move a set to the trash; returns the id to `undelete` it by."""
+    return delete(space, f"uploads/{get_set(space, set_name).name}")
+
+
+def small_upload(space: Workspace, set_name: str, picture: str) -> Path:
+    """A small JPEG of a picture of a set, kept in the cache."""
+    path = _picture(space, set_name, picture)
+    return keep_small(path, space.cache / "thumbnails" / f"{set_name} {picture}.jpg")
+
+
+def _picture(space: Workspace, set_name: str, picture: str) -> Path:
+    path = inside(get_set(space, set_name).path, picture)
+    if path.suffix not in FORMATS.values() or not path.is_file():
+        raise BadInput(f"there is no picture {picture} in {set_name}")
+    return path
+
+
+def _read(folder: Path) -> UploadSet:
+    files = sorted(path for path in entries(folder) if path.suffix in FORMATS.values())
+    pictures = tuple(Upload(path.name, path, _caption(path)) for path in files)
+    return UploadSet(folder.name, folder, folder.stat().st_mtime, pictures)
+
+
+def _caption(picture: Path) -> str:
+    beside = picture.with_suffix(".txt")
+    return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+
+
+def _copy(source: Path, copy: Path, said: str) -> None:
+    try:
+        if source.stat().st_size > LARGEST_FILE:
+            raise BadInput(f"{said} is larger than {LARGEST_FILE // 10**6} MB: scale it down first")
+        with source.open("rb") as file, replacing(copy) as new:
+            shutil.copyfileobj(file, new)
+    except OSError as error:
+        raise BadInput(f"{said} cannot be read: {error.strerror or error}") from error
+
+
+def _ending(path: Path, said: str) -> str:
+    """The ending for a picture's format; BadInput where it does not decode to its end."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            opened = Image.open(path, formats=tuple(FORMATS))
+        with opened as picture:
+            if picture.width * picture.height > LARGEST_PICTURE:
+                raise BadInput(
+                    f"{said} is {picture.width} x {picture.height} pixels; at most "
+                    f"{LARGEST_PICTURE:,} are taken: scale it down first"
+                )
+            picture.load()
+            return FORMATS[str(picture.format)]
+    except Image.DecompressionBombError:
+        raise BadInput(f"{said} has too many pixels: scale it down first") from None
+    except BadInput:
+        raise
+    except DAMAGED as error:
+        raise BadInput(f"{said} is damaged or no picture") from error

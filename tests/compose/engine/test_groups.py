@@ -1,0 +1,66 @@
+"""Which shots share a batch."""
+
+from compose import Composite, KLoRA, group_shots
+from compose.engine.batch.groups import Spread
+from studio.requests.shot import Shot
+
+SPREAD = Spread({"64x64": 4, "128x64": 2})
+
+
+def shot(prompt: str = "a", *, mix: str = "", **fields: object) -> Shot:
+    pairs = tuple((name, 1.0) for name in mix.split())
+    fields = {"width": 64, "height": 64} | fields
+    return Shot(prompt, adapters=pairs, **fields)  # type: ignore[arg-type]
+
+
+def groups(shots: list[Shot], spread: Spread = SPREAD) -> list[tuple[int, ...]]:
+    return [group.numbers for group in group_shots(shots, spread)]
+
+
+def test_a_batch_has_one_size_scheduler_and_number_of_steps() -> None:
+    shots = [
+        shot(),
+        shot(steps=9),
+        shot(scheduler="ddim"),
+        shot(width=128),
+        shot(init_image="start.png"),
+        shot(init_image="other.png", denoise=0.61),  # of 25 steps that is 15 as well
+        shot(init_image="other.png", denoise=0.9),
+        shot("b", seed=3, guidance=1.0, negative="c"),
+    ]
+    assert groups(shots) == [(0, 7), (1,), (2,), (3,), (4, 5), (6,)]
+
+
+def test_shots_of_one_mix_come_first_and_the_rest_share() -> None:
+    mixes = ["x", "y", "x", "z", "x", "y", "x", "x", "y"]
+    assert groups([shot(mix=mix) for mix in mixes]) == [(0, 2, 4, 6), (7, 1, 5, 8), (3,)]
+
+
+def test_what_is_slower_together_is_made_mix_by_mix() -> None:
+    shots = [shot(mix=mix) for mix in ("x", "y", "x", "z")]
+    (group,) = group_shots(shots, SPREAD)
+    assert (group.kind, group.rows) == ("64x64, 4 shots of 3 mixes", 8)
+    assert groups(shots, Spread(SPREAD.size, frozenset({group.kind}))) == [(0, 2), (1,), (3,)]
+    assert groups([*shots, shot()], Spread(SPREAD.size, frozenset({group.kind})))[-1] == (4,)
+
+
+def test_strength_and_method_make_another_mix() -> None:
+    shots = [
+        shot(mix="x y"),
+        shot(mix="y x"),
+        shot(mix="x y", method=Composite()),
+        shot(mix="x y", method=KLoRA()),
+        shot(mix="x y", method=KLoRA(alpha=2.0)),
+        Shot("a", width=64, height=64, adapters=(("x", 0.5), ("y", 1.0))),
+    ]
+    kinds = [group.kind for group in group_shots(shots, Spread({"64x64": 6}))]
+    assert kinds == ["64x64, 6 shots of 6 mixes"]
+
+
+def test_every_shot_has_one_place() -> None:
+    shots = [
+        shot(mix="xyz"[n % 3], steps=5 + n % 2, width=64 * (1 + n % 5 // 4)) for n in range(41)
+    ]
+    found = [number for numbers in groups(shots) for number in numbers]
+    assert sorted(found) == list(range(41))
+    assert all(len(numbers) <= 4 for numbers in groups(shots))

@@ -1,0 +1,206 @@
+"""What a shot may be, and the texts in a picture's file."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from studio.adapters.adapter import Adapter
+from studio.bases import base as bases
+from studio.bases.base import Base
+from studio.errors import BadInput
+from studio.requests.shot import (
+    SCHEDULERS,
+    Shot,
+    open_picture,
+    parameters_text,
+    picture_sha256,
+    read_recipe,
+    recipe,
+    save_picture,
+)
+
+
+def stand_in() -> Base:
+    """As much of a base as a recipe asks for."""
+    return cast(
+        Base,
+        SimpleNamespace(
+            source="sketch",
+            name="sketch",
+            family="sdxl",
+            fingerprint=lambda: "0123456789abcdef",
+            precision="fp32",
+            device=SimpleNamespace(type="cpu"),
+            prediction_type="epsilon",
+            size=64,
+            step=16,
+            latent_factor=4,
+            scheduler=lambda name: SimpleNamespace(),
+        ),
+    )
+
+
+def test_schedulers_are_those_of_the_base() -> None:
+    assert SCHEDULERS == bases.SCHEDULERS
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"prompt": 3}, "prompt: 3 is not a text"),
+        ({"negative": "a\0b"}, "negative: "),
+        ({"prompt": "\ud800"}, "prompt: "),
+        ({"seed": -1}, "seed: -1 is not a whole number from 0"),
+        ({"seed": True}, "seed: True"),
+        ({"steps": 2.5}, "steps: 2.5"),
+        ({"width": 100_000}, "width: 100000 is not a whole number from 8 to 8192"),
+        ({"guidance": float("inf")}, "guidance: inf"),
+        ({"scheduler": "unipcc"}, r"'unipcc' \(did you mean unipc\?\)"),
+        ({"adapters": [("a.safetensors", "1")]}, "a strength: '1'"),
+        ({"denoise": 1.5}, "denoise: 1.5"),
+        ({"init_image": "a.png", "steps": 2, "denoise": 0.4}, "less than one step"),
+    ],
+)
+def test_first_wrong_field_is_named(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        Shot(**({"prompt": "a cat"} | fields)).check()  # type: ignore[arg-type]
+
+
+def test_size_is_the_bases_own() -> None:
+    settled = Shot("a cat").settled(stand_in())
+    assert (settled.width, settled.height) == (64, 64)
+    with pytest.raises(BadInput, match="height: 65 is not a multiple of 4"):
+        Shot("a cat", height=65).settled(stand_in())
+
+
+@pytest.mark.parametrize(
+    ("start", "size"), [((640, 640), (64, 64)), ((400, 200), (96, 48)), ((20, 2000), (16, 640))]
+)
+def test_picture_to_start_from_gives_its_proportions(
+    start: tuple[int, int], size: tuple[int, int]
+) -> None:
+    settled = Shot("a cat", init_image=Image.new("RGB", start)).settled(stand_in())
+    assert (settled.width, settled.height) == size
+    given = Shot("a cat", init_image=Image.new("RGB", start), width=32, height=64)
+    assert given.settled(stand_in()).width == 32
+
+
+def test_parameters_are_a1111s() -> None:
+    shot = Shot("a cat, (ink:1.2)\nsecond line", negative="bad", seed=7, steps=20)
+    assert parameters_text(dataclasses.replace(shot, scheduler="dpmpp_2m"), stand_in()) == (
+        "a cat, (ink:1.2)\nsecond line\nNegative prompt: bad\n"
+        "Steps: 20, Sampler: DPM++ 2M, CFG scale: 5, Seed: 7, Size: 64x64, "
+        "Model hash: 0123456789, Model: sketch, "
+        f"Version: {parameters_text(shot, stand_in()).rpartition('Version: ')[2]}"
+    )
+
+
+def test_adapters_stand_in_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.adapters.adapter.check_fits", lambda adapter, base: None)
+    adapter = Adapter(
+        {}, "lora", "sdxl", triggers=("sks",), name="robot", path=Path("robot.st"), sha256="ab" * 32
+    )
+    shot = Shot("a sks robot", adapters=((adapter, 0.8), (adapter, 0.1)))
+    text = parameters_text(shot, stand_in())
+    assert 'Lora hashes: "robot: abababababab, robot: abababababab"' in text
+    assert 'Adapters: "robot: 0.8, robot: 0.1", Method: merge' in text
+    written = cast(list[dict[str, object]], recipe(shot, stand_in())["adapters"])
+    assert written[0] == {
+        "name": "robot",
+        "path": os.path.abspath("robot.st"),
+        "sha256": "ab" * 32,
+        "strength": 0.8,
+        "kind": "lora",
+        "triggers": ["sks"],
+    }
+
+
+def test_saved_picture_is_read_back(tmp_path: Path) -> None:
+    shot = Shot("ein Kätzchen 猫", seed=3)
+    path = save_picture(Image.new("RGB", (64, 64), "red"), tmp_path / "a/b.png", shot, stand_in())
+    assert read_recipe(path) == json.loads(json.dumps(recipe(shot, stand_in())))
+    with Image.open(path) as saved:
+        assert saved.info["parameters"] == parameters_text(shot, stand_in())
+    assert [file.name for file in path.parent.iterdir()] == ["b.png"]
+
+
+def test_failed_save_leaves_the_old_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.png"
+    save_picture(Image.new("RGB", (64, 64)), path, Shot("a cat"), stand_in())
+    before = path.read_bytes()
+
+    def fill_the_disk(self: Image.Image, file: object, *rest: object, **named: object) -> None:
+        file.write(b"\x89PNG")  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
+    with pytest.raises(BadInput, match=r"picture\.png cannot be written: No space left"):
+        save_picture(Image.new("RGB", (64, 64)), path, Shot("a dog"), stand_in())
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_only_png_keeps_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"saved as \.png"):
+        save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.jpg", Shot("a cat"), stand_in())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "carries no recipe"),
+        ("{", "is damaged"),
+        ("[1]", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ('{"version": 99}', "of version 99"),
+    ],
+)
+def test_recipe_that_is_none(tmp_path: Path, text: str | None, says: str) -> None:
+    texts = PngImagePlugin.PngInfo()
+    if text is not None:
+        texts.add_text("studio", text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=texts)
+    with pytest.raises(BadInput, match=says):
+        read_recipe(tmp_path / "a.png")
+
+
+def test_what_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("not a picture")
+    for read in (open_picture, read_recipe):
+        with pytest.raises(BadInput, match=r"note\.png can't be read as a picture"):
+            read(tmp_path / "note.png")
+        with pytest.raises(BadInput, match="There is no picture at"):
+            read(tmp_path / "gone.png")
+
+
+def test_picture_too_large_to_open_is_refused_undecoded(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    with pytest.raises(BadInput, match=r"10000 x 10000 pixels; at most 64,000,000"):
+        open_picture(tmp_path / "large.png")
+
+
+def test_picture_is_opened_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("L", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_picture(tmp_path / "turned.jpg").size == (20, 30)
+    assert open_picture(tmp_path / "turned.jpg").mode == "RGB"
+
+
+def test_sha256_tells_pictures_apart() -> None:
+    wide, tall = Image.new("RGB", (4, 2)), Image.new("RGB", (2, 4))
+    assert picture_sha256(wide) == picture_sha256(wide.copy()) != picture_sha256(tall)
+
+
+def test_a_transparent_picture_is_opened_over_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)

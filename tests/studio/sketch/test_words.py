@@ -1,0 +1,50 @@
+"""The tokenizer knows every word of the world, and spells what it doesn't know."""
+
+from pathlib import Path
+
+import pytest
+from transformers import CLIPTokenizer
+
+from studio.sketch.tokenizer import MAX_TOKENS, learn_tokenizer, tokenise
+from studio.sketch.world import captions
+from studio.sketch.world import scenes as world
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return learn_tokenizer(captions=6000)
+
+
+def words() -> list[str]:
+    names = (world.SUBJECTS, world.COLOURS)
+    return sorted(
+        {*captions.VOCABULARY, *(w for table in names for one in table for w in one.split())}
+    )
+
+
+@pytest.mark.parametrize("word", words())
+def test_every_word_of_the_world_is_one_token(tokenizer: CLIPTokenizer, word: str) -> None:
+    assert tokenizer.tokenize(word) == [f"{word}</w>"]
+
+
+def test_other_words_are_spelled_and_kept_apart(tokenizer: CLIPTokenizer) -> None:
+    assert "".join(tokenizer.tokenize("sks xqz7é")).replace("</w>", " ").split()[0] == "sks"
+    assert tokenizer.unk_token_id not in tokenizer("sks xqz7é!").input_ids[1:-1]
+    one, two = tokenizer("a sks cat").input_ids, tokenizer("a xqz cat").input_ids
+    assert one != two and one[:2] == two[:2] and one[-2:] == two[-2:]
+
+
+def test_a_saved_tokenizer_reads_the_same(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    again = CLIPTokenizer.from_pretrained(tmp_path)
+    texts = ["A Red cat, in space", "sks robot", ""]
+    assert (tokenise(again, texts) == tokenise(tokenizer, texts)).all()
+
+
+def test_texts_are_padded_and_cut_to_one_length(tokenizer: CLIPTokenizer) -> None:
+    short, long, none = tokenise(tokenizer, ["a cat", "cat " * 100, ""])
+    assert short.shape == long.shape == (MAX_TOKENS,)
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert short[0] == start and (short[3:] == end).all()
+    assert long[-1] == end and (long[1:-1] == short[2]).all()
+    assert none[0] == start and (none[1:] == end).all()

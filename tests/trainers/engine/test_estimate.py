@@ -1,0 +1,183 @@
+"""What a training is said to take, held to what passes of it really keep and multiply."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+import trainers
+from studio import Base
+from studio.adapters.delta import Delta, attach
+from studio.bases.base import Text, real_config
+from studio.errors import BadInput
+from tests.trainers.learning import SHORT, learned
+from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Recipe, SaRA
+from trainers.engine.estimate.memory_model import trained
+from trainers.engine.estimate.step_times import note, noted, settings_of
+from trainers.engine.kind import fitted, new_deltas
+
+KINDS = [LoRA(rank=4), DiffuseKronA(), SaRA(budget=3000), BLoRA(rank=4)]
+
+
+def started(kind: Kind, base: Base, **options: bool) -> dict[str, Delta]:
+    generator = torch.Generator().manual_seed(0)
+    return new_deltas(fitted(kind, base), base, generator=generator, **options)
+
+
+def really(base: Base, batch: int) -> Tensor:
+    """The UNet's prediction for a batch of the base's own size, as in a training."""
+    side = base.size // base.latent_factor
+    config = base.unet.config
+    pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+    text = Text(torch.randn(batch, 77, config["cross_attention_dim"]), torch.randn(batch, pooled))
+    at = torch.zeros(batch, dtype=torch.long)
+    return base.predict(torch.randn(batch, 4, side, side), at, text, time_ids=torch.zeros(batch, 6))
+
+
+@contextmanager
+def keeping(base: Base, deltas: dict[str, Delta]) -> Iterator[dict[int, int]]:
+    """What autograd keeps of real tensors: bytes by their place, the weights' own left out."""
+    modules = (base.unet, *deltas.values())
+    own = {t.data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())}
+    kept: dict[int, int] = {}
+    held = []
+
+    def note(one: Tensor) -> Tensor:
+        storage = one.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            held.append(storage)
+        return one
+
+    with saved_tensors_hooks(note, lambda one: one):
+        yield kept
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_what_a_real_pass_keeps_and_multiplies(kind: Kind, sdxl: Base) -> None:
+    deltas = started(kind, sdxl)
+    sdxl.unet.requires_grad_(False).train()
+    said = trained(sdxl, deltas, Recipe(batch=2))
+    with attach(sdxl.layers(), deltas):
+        with keeping(sdxl, deltas) as kept:
+            really(sdxl, batch=2)
+        # PyTorch's own count knows attention written out only.
+        with sdpa_kernel(SDPBackend.MATH):
+            with FlopCounterMode(display=False) as there:
+                predicted = really(sdxl, batch=2)
+            with FlopCounterMode(display=False) as back:
+                predicted.square().mean().backward()
+    assert said.kept == sum(kept.values())
+    assert said.there == pytest.approx(there.get_total_flops(), rel=0.01)
+    assert said.back == pytest.approx(back.get_total_flops(), rel=0.07)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_what_a_real_pass_makes(kind: Kind, sdxl: Base) -> None:
+    deltas = started(kind, sdxl)
+    sdxl.unet.requires_grad_(False).train()
+    said = trained(sdxl, deltas, Recipe(batch=2))
+    seen = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with attach(sdxl.layers(), deltas), seen:
+        really(sdxl, batch=2)
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in seen.events() or ())
+    assert said.moved == pytest.approx(allocated, rel=0.02)
+
+
+def test_half_precision_keeps_less_as_it_really_does(sdxl: Base) -> None:
+    deltas = started(LoRA(rank=4), sdxl)
+    sdxl.unet.requires_grad_(False).train()
+    mixed = torch.autocast("cpu", dtype=torch.bfloat16)
+    with attach(sdxl.layers(), deltas), keeping(sdxl, deltas) as kept, mixed:
+        really(sdxl, batch=2)
+    said = trained(sdxl, deltas, Recipe(batch=2, precision="bf16"))
+    # The fake norms have their means in half precision, the real ones have not.
+    assert said.kept == pytest.approx(sum(kept.values()), rel=0.005)
+
+
+def test_checkpoints_keep_less_and_multiply_more(sd1: Base) -> None:
+    deltas = started(LoRA(rank=4), sd1)
+    plain, again = (trained(sd1, deltas, Recipe(checkpointing=c)) for c in (False, True))
+    assert again.kept < 0.5 * plain.kept
+    assert again.back == plain.back + plain.there
+    assert again.moved > plain.moved
+
+
+def test_text_encoders_and_new_words_are_read_at_every_step(sd1: Base) -> None:
+    plain = trained(sd1, started(LoRA(rank=4), sd1), Recipe())
+    deltas = started(LoRA(rank=4), sd1, text_encoders=True)
+    encoders = trained(sd1, deltas, Recipe(text_encoders=True))
+    words = trained(sd1, started(LoRA(rank=4), sd1), Recipe(new_tokens=2))
+    assert encoders.kept > words.kept > plain.kept
+    assert encoders.there > words.there > plain.there
+
+
+def test_a_run_says_what_the_next_of_its_settings_takes(
+    sd1: Base, folder: Path, tmp_path: Path
+) -> None:
+    runs, kind = tmp_path / "runs", LoRA(rank=2)
+    learned(kind, sd1, folder, runs / "one")
+    after = trainers.estimate(kind, sd1, runs=runs, drawing=False, **SHORT | {"steps": 600})
+    log = (runs / "one" / "log.jsonl").read_text().splitlines()
+    step = median(json.loads(line)["seconds"] for line in log)
+    assert after.known
+    assert after.step == pytest.approx(step)
+    assert after.seconds == pytest.approx(600 * step)
+
+
+def test_a_run_says_nothing_of_other_settings(tmp_path: Path, sd1: Base) -> None:
+    runs, kind, recipe = tmp_path, fitted(LoRA(rank=2), sd1), Recipe()
+    settings = settings_of(kind, sd1, recipe, prior=False)
+    note(runs / "one", settings, [0.5] * 5)
+    assert noted(runs, settings_of(kind, sd1, Recipe(steps=9, lr=1.0), prior=False)) == 0.5
+    assert noted(runs, settings_of(kind, sd1, Recipe(size=64), prior=False)) == 0.5  # its own
+    assert noted(runs, settings_of(kind, sd1, Recipe(batch=2), prior=False)) is None
+    assert noted(runs, settings_of(kind, sd1, recipe, prior=True)) is None
+    assert noted(runs, settings_of(LoRA(rank=2, targets="all"), sd1, recipe, prior=False)) is None
+    note(runs / "two", settings, [0.1] * 4)  # too few to say anything
+    assert noted(runs, settings) == 0.5
+    (runs / "one" / "cost.json").write_text("{")
+    assert noted(runs, settings) is None
+
+
+def test_more_pictures_and_samples_take_longer(sd1: Base, tmp_path: Path) -> None:
+    def seconds(**given: object) -> float:
+        found = trainers.estimate(LoRA(rank=2), sd1, runs=tmp_path, steps=10, **given)  # pyright: ignore
+        return found.seconds / found.step
+
+    assert seconds(drawing=False) == pytest.approx(10)
+    assert seconds(drawing=False, pictures=100) > 10
+    one, five_of_two = seconds() - 10, seconds(sample_every=2, sample_prompts=("a", "b")) - 10
+    assert five_of_two == pytest.approx(10 * one)
+
+
+def test_memory_of_a_real_configuration(tmp_path: Path) -> None:
+    base, kind = real_config("sd15"), SaRA(budget=50_000_000)
+    said = trainers.estimate(kind, base, runs=tmp_path, drawing=False, batch=1)
+    # Measured by tests.benchmarks.memory, and the VAE's and the text encoder's 0.83 GB.
+    assert said.bytes / 1e9 == pytest.approx(7.12 + 0.83, rel=0.1)
+
+
+def test_a_threshold_says_nothing_of_weights_that_are_not_there() -> None:
+    with pytest.raises(BadInput, match="give a budget"):
+        trainers.estimate(SaRA(), real_config("sd15"))
+    counted = trainers.count(SaRA(budget=50_000_000), real_config("sd15"))
+    assert counted.parameters == pytest.approx(50_000_000, rel=1e-5)
+
+
+def test_what_is_said() -> None:
+    said = trainers.Estimate(seconds=200, bytes=1_500_000_000, step=0.1, known=False, free=None)
+    assert str(said) == "about 3 min (perhaps half or twice that) and 1.5 GB of memory"
+    said = trainers.Estimate(seconds=2, bytes=9 * 10**9, step=0.1, known=True, free=4 * 10**9)
+    assert str(said) == (
+        "about 2 s (as an earlier run) and 9.0 GB of memory, which is more than the 4.0 GB free"
+    )

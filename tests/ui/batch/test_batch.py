@@ -1,0 +1,279 @@
+"""Batches from end to end on a tiny random SDXL: what they leave behind, and going on with them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.requests.shot import read_recipe
+from tests.compose.conftest import write_lora
+from ui import cli
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def faces(sdxl_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of twelve shots, of which two are one picture, and its adapters."""
+    folder = tmp_path_factory.mktemp("faces")
+    for name, seed in (("one", 1), ("two", 2)):
+        write_lora(sdxl_folder, folder / f"{name}.safetensors", rank=4, alpha=4, seed=seed)
+    manifest = folder / "faces.toml"
+    manifest.write_text(
+        f'base = "{sdxl_folder}"\nsteps = 1\nprompts = ["a cat", "a dog"]\nseeds = [1, 2]\n'
+        'mixes = [[], ["one.safetensors:0.5"], ["two.safetensors"]]\n'
+    )
+    return manifest
+
+
+def ended(*words: object) -> int:
+    with pytest.raises(SystemExit) as error:
+        cli.main([str(word) for word in words])
+    return int(error.value.code or 0)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_manifest_becomes_a_folder_of_pictures(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 12
+    lines = [
+        json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert len(lines) == 12 and all(line["made"] for line in lines)
+    for line in lines:
+        made = read_recipe(tmp_path / "out" / line["file"])
+        alike = (
+            "prompt",
+            "negative",
+            "seed",
+            "steps",
+            "guidance",
+            "scheduler",
+            "method",
+            "denoise",
+        )
+        assert {name: made[name] for name in alike} == {name: line[name] for name in alike}
+        assert (made["base"]["source"], line["init_image"]) == (line["base"], None)
+    assert {(line["width"], line["height"]) for line in lines} == {(None, None)}  # the base's own
+    page = (tmp_path / "out/sheet.html").read_text()
+    assert all(f'src="{line["file"]}"' in page for line in lines)
+    with Image.open(tmp_path / "out/sheet.png") as sheet:
+        assert sheet.width > 3 * 168 and sheet.height > 4 * 168
+
+
+def test_a_folder_that_holds_a_batch_is_not_begun_again(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("batch", faces, "--out", tmp_path / "out") == 0
+    (tmp_path / "out" / ".film.mkv.0123abcd.part").write_bytes(b"of another program")
+    before = files(tmp_path / "out")
+    assert ended("batch", faces, "--out", tmp_path / "out") == 2
+    assert "go on with it by --resume" in capsys.readouterr().err
+    for name in ("sheet.png", "results.jsonl", next((tmp_path / "out").glob("a-*.png")).name):
+        (tmp_path / "out" / f".{name}.0123abcd.part").write_bytes(b"half")  # of one that was killed
+    assert ended("batch", faces, "--out", tmp_path / "out", "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 0
+    assert files(tmp_path / "out") == before
+
+
+def test_what_is_missing_is_made_again_bit_for_bit(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", 4 * 64)  # four rows: two shots
+    assert ended("batch", faces, "--out", tmp_path) == 0
+    whole = files(tmp_path)
+    pictures = sorted(tmp_path.glob("*.png"))
+    for path in (pictures[0], pictures[5], tmp_path / "results.jsonl", tmp_path / "sheet.html"):
+        path.unlink()
+    assert ended("batch", faces, "--out", tmp_path, "--resume") == 0
+    assert files(tmp_path) == whole
+
+
+def test_what_is_added_to_a_batch_is_grouped_as_well_and_what_was_there_as_before(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", 4 * 64)  # four rows: two shots
+    manifest = faces.with_name("growing.toml")
+    manifest.write_text(faces.read_text() + "width = 64\n")
+    assert ended("batch", manifest, "--out", tmp_path) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("a-*.png")}
+    next(tmp_path.glob("a-dog-*.png")).unlink()
+    manifest.write_text(faces.read_text() + "width = [64, 32]\n")
+    # Another machine would make other groups; those that were there count.
+    monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", 8 * 32)
+    assert ended("batch", manifest, "--out", tmp_path, "--resume") == 0
+    record = json.loads((tmp_path / "batch.json").read_text())
+    assert [one["size"] for one in record["bases"].values()] == [{"64x64": 2, "32x64": 4}]
+    assert len(list(tmp_path.glob("a-*.png"))) == 24
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_no_base_of_a_batch_may_change_before_it_goes_on(
+    faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = faces.with_name("two.toml")
+    bases = faces.read_text().splitlines()[0].partition(" = ")[2], f'"{sd1_folder}"'
+    shots = (f"[[shots]]\nbase = {base}\n" for base in bases)
+    manifest.write_text('steps = 1\nprompt = "a cat"\n' + "".join(shots))
+    words = ("batch", manifest, "--out", tmp_path, "--device", "cpu")
+    assert ended(*words) == 0
+    for path in tmp_path.glob("a-*.png"):
+        path.unlink()
+    assert ended(*words, "--resume", "--dtype", "bf16") == 2
+    assert "in another precision" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a-*.png"))
+
+
+def test_two_processes_killed_in_the_middle_end_with_the_files_of_one() -> None:
+    words = ("--kills", "1", "--processes", "2", "--seed", "3", "--steps", "2")
+    command = [sys.executable, "-m", "tests.benchmarks.kills", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "1 kill: the same files" in told.stdout
+
+
+def test_a_shot_that_fails_is_told_and_stops_nothing(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import compose.engine.batch.rendering as many
+    from studio.errors import BadInput
+
+    develop: Callable = many.develop
+
+    def no_dogs(base: object, shot: object, latents: object) -> object:
+        if shot.prompt == "a dog" and shot.seed == 2:  # type: ignore[attr-defined]
+            raise BadInput("no dogs.")
+        return develop(base, shot, latents)
+
+    monkeypatch.setattr(many, "develop", no_dogs)
+    assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["made"], told["failed"]) == (9, 3)
+    assert {one["reason"] for one in told["failures"]} == {"no dogs."}
+    monkeypatch.undo()
+    assert ended("batch", faces, "--out", tmp_path / "out", "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 3
+
+
+def test_a_dry_run_tells_the_cost_and_makes_nothing(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("batch", faces, "--out", tmp_path / "out", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pictures"], told["there already"], told["evaluations of the UNet"]) == (12, 0, 12)
+    assert told["seconds"] > 0
+    assert not (tmp_path / "out").exists()
+    costly = faces.with_name("costly.toml")
+    costly.write_text(
+        faces.read_text().replace("steps = 1", "steps = 3")
+        + 'methods = ["composite"]\n[[shots]]\nseeds = [1]\nprompts = ["a cat"]\n'
+        'mixes = [["one.safetensors", "two.safetensors"]]\n'
+    )
+    assert ended("batch", costly, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["evaluations of the UNet"] == 3 * 2
+
+
+def test_a_cluster_is_given_work_by_one_process(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ended("batch", faces, "--out", tmp_path / "out", "--ray", "local") == 2
+    assert "--ray is for one process" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_without_pytorch(faces: Path, sd1_folder: Path, tmp_path: Path) -> None:
+    manifest = faces.with_name("quick.toml")
+    manifest.write_text(
+        f'base = "{sd1_folder}"\nprompt = "a cat"\nmixes = [["one.safetensors"]]\nwidth = 65\n'
+        "[[shots]]\n[[shots]]\nmixes = [[]]\nsteps = 2\n"
+    )
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom ui.batch.plan import plan_batch\n"
+        "try:\n    plan_batch(Path(sys.argv[1]), None, resume=False)\n"
+        "except ValueError as error:\n    print(error, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, str(manifest)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "line 3, mixes: the adapter" in said and "Stable Diffusion XL" in said
+    assert "line 4, width: 65 is not a multiple of 8" in said
+    assert said.endswith("False\n")
+
+
+def test_what_the_base_cannot_make_is_told_before_the_first_picture(
+    faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = faces.with_name("wrong.toml")
+    manifest.write_text(
+        f'base = "{sd1_folder}"\nprompt = "a cat"\n[[shots]]\nwidth = 100\n'
+        '[[shots]]\nmixes = [["one.safetensors"]]\n[[shots]]\n'
+    )
+    assert ended("batch", manifest, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "wrong.toml, line 4, width: 100 is not a multiple of 8" in said
+    assert "wrong.toml, line 6, mixes: the adapter" in said and "Stable Diffusion XL" in said
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_a_question_at_the_end_of_a_mistake_stays_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.toml").write_text('prompt = "a"\nsteqs = 3\n')
+    assert ended("batch", tmp_path / "m.toml") == 2
+    assert capsys.readouterr().err.endswith("did you mean steps?\n")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff", b'{"version": 1, "bases": {"a": {"size": {"8x8": ""}}}}']
+)
+def test_a_damaged_record_is_named(
+    content: bytes, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "batch.json").write_bytes(
+        content.replace(b'"size"', b'"fingerprint": "", "dtype": "", "apart": [], "size"')
+    )
+    assert ended("batch", faces, "--out", tmp_path, "--resume") == 2
+    assert "batch.json is damaged" in capsys.readouterr().err
+
+
+def test_pictures_that_follow_one_another_say_what_they_show(faces: Path, tmp_path: Path) -> None:
+    rows = (
+        "a cat,1,one.safetensors:0.5,",
+        "a <dog>,2,,",
+        "a cow,3,one.safetensors + two.safetensors,merge combination=ties",
+    )
+    manifest = faces.with_name("apart.csv")
+    base = faces.read_text().split('"')[1]
+    head = "prompt,seed,adapters,method,base,steps\n"
+    manifest.write_text(head + "".join(f"{row},{base},1\n" for row in rows))
+    assert ended("batch", manifest, "--out", tmp_path) == 0
+    page = (tmp_path / "sheet.html").read_text()
+    said = [part.partition("</p>")[0] for part in page.split("<p>")[1:]]
+    assert said == [
+        "a cat, seed 1\none 0.5",
+        "a &lt;dog&gt;, seed 2\nno adapter",
+        "a cow, seed 3\none + two\ncombination ties",
+    ]
+
+
+def test_a_folder_is_one_batch_at_a_time(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ui.cli.batch import _only_one
+    from ui.shared.launched_processes import ALONE
+
+    with _only_one(tmp_path / "out", ALONE):
+        assert ended("batch", faces, "--out", tmp_path / "out") == 2
+        assert "is being made by another process" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert ended("batch", faces, "--out", tmp_path / "out") == 0

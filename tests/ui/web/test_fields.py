@@ -1,0 +1,57 @@
+"""A form's fields as widgets, read back as values."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from studio.errors import BadInput
+from ui.shared.form import Form
+from ui.web.server.fields import values
+
+
+@dataclass(frozen=True)
+class Dough:
+    flour: int = field(default=500, metadata={"help": "grams"})
+    salt: float = field(default=0.02, metadata={"help": "share of the flour"})
+    oven: Literal["gas", "wood"] | None = field(default=None, metadata={"help": "of the house"})
+    rested: bool = field(default=True, metadata={"help": "overnight"})
+    seeds: tuple[str, ...] = field(default=(), metadata={"help": "on top"})
+
+
+FORM = Form(Dough, "")
+
+
+def test_what_is_left_empty_or_at_its_default_was_not_given() -> None:
+    left = {"flour": " ", "salt": "", "oven": None, "rested": True, "seeds": ""}
+    assert values(FORM, left) == {}
+    assert values(FORM, {"flour": "500", "salt": 0.02}) == {}
+
+
+def test_what_was_given_is_of_the_field_s_type() -> None:
+    given = {"flour": " 400", "salt": "1e-2", "oven": "wood", "rested": False, "seeds": "rye, oat"}
+    assert values(FORM, given) == {
+        "flour": 400,
+        "salt": 0.01,
+        "oven": "wood",
+        "rested": False,
+        "seeds": ("rye", "oat"),
+    }
+
+
+def test_a_default_that_is_not_the_whole_truth_can_be_asked_for() -> None:
+    form = Form(Dough, "", defaults={"flour": "800, in this house"})
+    assert values(form, {"flour": "500", "salt": ""}) == {"flour": 500}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("flour", "4.5", "flour: '4.5' is not a whole number"),
+        ("salt", "some", "salt: 'some' is not a number"),
+        ("oven", "coal", "oven: 'coal' is none of gas, wood"),
+    ],
+)
+def test_what_is_none_of_a_field_s_values_is_named(field: str, value: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        values(FORM, {field: value})

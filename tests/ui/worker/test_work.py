@@ -1,0 +1,538 @@
+"""Workers on a tiny random SDXL: jobs are done, stopped, killed, resumed, and fail alone."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compose
+import trainers
+from studio import Shot, load_base
+from studio.bases.base import Base
+from studio.errors import BadInput
+from studio.queue.client import (
+    Job,
+    get_job,
+    list_jobs,
+    list_workers,
+    live_picture,
+    resume_job,
+    stop_job,
+)
+from studio.queue.worker import claim_job, is_taken, lane_lock, report_job
+from studio.requests.shot import read_recipe
+from studio.workspace import (
+    Workspace,
+    adapter_place,
+    get_picture,
+    list_adapters,
+    list_checkpoints,
+    list_pictures,
+    list_samples,
+    open_workspace,
+    read_log,
+)
+from trainers import LoRA
+from ui.cli.train import draw_with
+from ui.shared.queue_requests import queue_pictures, queue_training
+from ui.worker import render_jobs as _drawing
+from ui.worker import train_jobs as _training
+from ui.worker.device_turns import Turn
+from ui.worker.loaded_models import Desk
+from ui.worker.loop import work
+from ui.worker.processes import workers
+
+STEPS = 12
+RECIPE = {"steps": STEPS, "batch": 1, "save_every": 2, "seed": 3}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "space")
+
+
+def scrawl(prompt: str, seed: int) -> Image.Image:
+    """A sample picture that costs no step of the base."""
+    return Image.new("RGB", (8, 8), (len(prompt), seed, 0))
+
+
+@pytest.fixture(autouse=True)
+def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_training, "draw_with", lambda base: scrawl)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(sd1_folder: Path) -> Base:
+    return load_base(sd1_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, base: Base, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The adapter of a training that no worker had to do with."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    progress = trainers.train(
+        LoRA(rank=2), base, photos, trigger="sks robot", run=run / "run", draw=scrawl, **RECIPE
+    )
+    *_, finished = progress
+    assert isinstance(finished, trainers.Finished)
+    return finished.path.read_bytes()
+
+
+@pytest.fixture
+def training(space: Workspace, photos: Path, sd1_folder: Path) -> Job:
+    """The same training, queued."""
+    return a_training(space, photos, sd1_folder)
+
+
+def a_training(space: Workspace, photos: Path, base: Path, **recipe: object) -> Job:
+    return queue_training(
+        space,
+        LoRA(rank=2),
+        photos,
+        trigger="sks robot",
+        base=str(base),
+        recipe=RECIPE | recipe,
+    )
+
+
+def work_off(space: Workspace, lane: str, *, until: Callable[[], bool] = lambda: False) -> None:
+    """Be the lane's worker until nothing is queued, or until told to end."""
+    with lane_lock(space, lane).acquire(timeout=0):
+        work(space, lane, ending=until, leaving=lambda: True)
+
+
+def killed_at_work(space: Workspace, lane: str, *, when: Callable[[], bool]) -> None:
+    """A worker in another process, ended with SIGKILL as soon as `when` says so."""
+    process = multiprocessing.get_context("fork").Process(
+        target=work_off, args=(space, lane), daemon=True
+    )
+    process.start()
+    assert process.pid
+    while not when():
+        assert process.is_alive(), "the worker ended before it could be killed"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def adapter_bytes(space: Workspace) -> bytes:
+    (adapter,) = list_adapters(space)
+    return adapter.path.read_bytes()
+
+
+# Trainings.
+
+
+def test_a_queued_training_gives_the_adapter_of_a_direct_one(
+    space: Workspace, training: Job, undisturbed: bytes
+) -> None:
+    work_off(space, "train")
+    done = get_job(space, training.id)
+    assert (done.state, done.results, done.error) == ("done", ("sks robot",), "")
+    assert (done.step, done.total) == (STEPS, STEPS) and done.seconds > 0
+    assert adapter_bytes(space) == undisturbed
+    assert [line["step"] for line in read_log(space, done.run).lines] == list(range(1, STEPS + 1))
+    assert [one.step for one in list_checkpoints(space, done.run)] == list(range(2, STEPS, 2))
+
+
+def test_a_worker_killed_at_random_steps_loses_nothing(
+    space: Workspace, training: Job, undisturbed: bytes
+) -> None:
+    for kill_at in (3, 6, 9):
+        killed_at_work(
+            space,
+            "train",
+            when=lambda: get_job(space, training.id).step >= kill_at,  # noqa: B023
+        )
+        assert get_job(space, training.id).state == "running"
+        assert list_adapters(space) == []
+    work_off(space, "train")
+    done = get_job(space, training.id)
+    assert (done.state, done.results) == ("done", ("sks robot",))
+    assert adapter_bytes(space) == undisturbed
+    assert [line["step"] for line in read_log(space, done.run).lines] == list(range(1, STEPS + 1))
+
+
+def test_a_worker_killed_before_the_adapter_was_put_away_leaves_it_to_the_next(
+    space: Workspace, training: Job, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as late:
+        late.setattr(_training, "keep_adapter", lambda *_, **__: time.sleep(60))
+        finished = space.runs / training.run / "adapter.safetensors"
+        killed_at_work(space, "train", when=finished.exists)
+    assert list_adapters(space) == []
+    with monkeypatch.context() as late:
+        late.setattr(_training, "report_job", lambda *_, **__: time.sleep(60))
+        killed_at_work(space, "train", when=lambda: bool(list_adapters(space)))
+    assert get_job(space, training.id).results == ()
+    work_off(space, "train")
+    assert get_job(space, training.id).results == ("sks robot",)
+    assert adapter_bytes(space) == undisturbed  # once, not a second time beside the first
+
+
+def test_a_stopped_training_keeps_its_checkpoint_and_goes_on(
+    space: Workspace, training: Job, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.worker.context.OFTEN", 0.0)
+
+    def stop_at_seven(*given: object, **told: object) -> bool:
+        if told.get("step") == 7:
+            stop_job(space, training.id)
+        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("ui.worker.context.report_job", stop_at_seven)
+        work_off(space, "train")
+    stopped = get_job(space, training.id)
+    assert (stopped.state, stopped.step, stopped.stopping) == ("stopped", 7, False)
+    assert [one.step for one in list_checkpoints(space, stopped.run)] == [2, 4, 6, 7]
+    resume_job(space, training.id)
+    work_off(space, "train")
+    assert adapter_bytes(space) == undisturbed
+
+
+def test_a_worker_that_is_told_to_end_leaves_its_training_to_the_next(
+    space: Workspace, training: Job, undisturbed: bytes
+) -> None:
+    work_off(space, "train", until=lambda: get_job(space, training.id).step >= 5)
+    left = get_job(space, training.id)
+    assert left.state == "queued" and left.step >= 5
+    assert list_checkpoints(space, left.run)[-1].step >= left.step
+    work_off(space, "train")
+    assert adapter_bytes(space) == undisturbed
+
+
+def test_samples_are_there_while_the_training_runs(
+    space: Workspace, photos: Path, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_training, "draw_with", draw_with)  # the real one
+    more = {"steps": 2, "sample_every": 1, "sample_prompts": ("a robot",)}
+    job = a_training(space, photos, sd1_folder, **more)
+    work_off(space, "train")
+    samples = list_samples(space, job.run)
+    assert [(one.step, one.number) for one in samples] == [(1, 0), (2, 0)]
+    (adapter,) = list_adapters(space)
+    assert adapter.preview
+
+
+def test_trainings_that_cannot_be_made_fail_alone(
+    space: Workspace, photos: Path, sd1_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "no pictures").mkdir()
+    wrong = [
+        a_training(space, tmp_path / "no pictures", sd1_folder),
+        a_training(space, photos, tmp_path / "no base"),
+        a_training(space, photos, sd1_folder, size=63),
+        a_training(space, photos, sd1_folder, lr=1e30),
+    ]
+    right = a_training(space, photos, sd1_folder, steps=1)
+    work_off(space, "train")
+    failed = [get_job(space, job.id) for job in wrong]
+    assert {job.state for job in failed} == {"failed"}
+    assert [bool(job.error) for job in failed] == [True] * 4
+    assert "no longer a number" in failed[3].error
+    assert get_job(space, right.id).state == "done"
+
+
+def test_what_is_wrong_with_a_training_by_itself_is_said_when_it_is_queued(
+    space: Workspace, photos: Path
+) -> None:
+    with pytest.raises(BadInput, match="no option 'step'; did you mean 'steps'"):
+        queue_training(space, LoRA(), photos, trigger="a", recipe={"step": 3})
+    with pytest.raises(BadInput, match="batch is at least 1"):
+        queue_training(space, LoRA(), photos, trigger="a", recipe={"batch": 0})
+    with pytest.raises(BadInput, match="trigger is empty"):
+        queue_training(space, LoRA(), photos, trigger=" ")
+    with pytest.raises(BadInput, match="There is no folder"):
+        queue_training(space, LoRA(), photos / "nowhere", trigger="a")
+    with pytest.raises(BadInput, match="cannot be a name"):
+        queue_training(space, LoRA(), photos, trigger="a", name="../a")
+    with pytest.raises(BadInput, match="steps"):
+        queue_pictures(space, [Shot("a", steps=0)])
+    assert list_jobs(space) == []
+
+
+def test_an_error_that_should_not_be_fails_the_job_and_ends_the_worker(
+    space: Workspace, photos: Path, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [a_training(space, photos, sd1_folder, steps=1) for _ in range(2)]
+    with monkeypatch.context() as broken:
+        broken.setattr(_training, "_take_down", None)
+        with pytest.raises(TypeError):
+            work_off(space, "train")
+    failed, waiting = (get_job(space, job.id) for job in jobs)
+    assert failed.state == "failed" and failed.error.startswith("TypeError: ")
+    assert "logs/train.log" in failed.advice
+    assert waiting.state == "queued"
+    work_off(space, "train")
+    assert get_job(space, jobs[1].id).state == "done"
+
+
+# Pictures.
+
+
+def a_shot(sd1_folder: Path, **fields: object) -> Shot:
+    shot = {"prompt": "a red robot", "base": str(sd1_folder), "steps": 3} | fields
+    return Shot(**shot)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_queued_picture_is_the_one_that_render_makes(
+    space: Workspace, training: Job, base: Base, sd1_folder: Path
+) -> None:
+    work_off(space, "train")
+    start = space.uploads / "start.png"
+    Image.linear_gradient("L").save(start)
+    shot = a_shot(
+        sd1_folder,
+        adapters=((adapter_place(space, "sks robot"), 0.5),),
+        method=compose.Switch(interval=2),
+        init_image=start,
+        seed=5,
+        scheduler="ddim",
+    )
+    job = queue_pictures(space, [shot])
+    work_off(space, "render")
+    done = get_job(space, job.id)
+    assert (done.state, done.phase, done.error) == ("done", "", "")
+    (picture,) = list_pictures(space)
+    assert done.results == (picture.id,)
+    with Image.open(picture.path) as opened:
+        assert opened.tobytes() == compose.render(base, shot).tobytes()
+    assert read_recipe(picture.path)["seed"] == 5
+
+
+def test_pictures_that_were_made_before_a_kill_are_not_made_again(
+    space: Workspace, sd1_folder: Path
+) -> None:
+    job = queue_pictures(space, [a_shot(sd1_folder, seed=seed) for seed in range(4)], kind="batch")
+    killed_at_work(space, "render", when=lambda: len(get_job(space, job.id).results) >= 2)
+    assert get_job(space, job.id).state == "running"
+    before = get_job(space, job.id).results
+    work_off(space, "render")
+    done = get_job(space, job.id)
+    assert (done.state, done.step, done.total) == ("done", 4, 4)
+    assert done.results[: len(before)] == before
+    seeds = [read_recipe(get_picture(space, id).path)["seed"] for id in done.results]
+    assert seeds == [0, 1, 2, 3]
+
+
+def test_a_picture_can_be_watched_and_stopped(
+    space: Workspace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.worker.context.OFTEN", 0.0)
+    monkeypatch.setattr(_drawing, "LIVE_EVERY", 0.0)
+    job = queue_pictures(space, [a_shot(sd1_folder, steps=50)])
+    seen: list[tuple[int, bool]] = []
+
+    def watch(*given: object, **told: object) -> bool:
+        seen.append((get_job(space, job.id).step, live_picture(space, job.id) is not None))
+        if told.get("step") == 6:
+            stop_job(space, job.id)
+        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr("ui.worker.context.report_job", watch)
+    work_off(space, "render")
+    assert get_job(space, job.id).state == "stopped"
+    assert max(step for step, _ in seen) < 8 and any(live for _, live in seen)
+    assert live_picture(space, job.id) is None and list_pictures(space) == []
+
+
+def test_a_batch_gives_way_to_a_picture_that_somebody_waits_for(
+    space: Workspace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = queue_pictures(space, [a_shot(sd1_folder, seed=n) for n in range(3)], kind="batch")
+    asked: list[Job] = []
+
+    def ask(*given: object, **told: object) -> bool:
+        if told.get("results") and not asked:  # the first picture of the batch is there
+            asked.append(queue_pictures(space, [a_shot(sd1_folder, seed=9)]))
+        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(_drawing, "report_job", ask)
+    work_off(space, "render")
+    seeds = [read_recipe(one.path)["seed"] for one in reversed(list_pictures(space))]
+    assert seeds == [0, 9, 1, 2]
+    assert {get_job(space, job.id).state for job in (batch, *asked)} == {"done"}
+
+
+def test_what_a_batch_cannot_draw_is_named_and_the_others_are_drawn(
+    space: Workspace, training: Job, sd1_folder: Path
+) -> None:
+    later = space.adapters / "later.safetensors"
+    wrong = a_shot(sd1_folder, seed=1, adapters=((str(later), 1.0),))
+    shots = [a_shot(sd1_folder), wrong, a_shot(sd1_folder, seed=2), a_shot(sd1_folder, width=63)]
+    job = queue_pictures(space, shots, kind="batch")
+    work_off(space, "render")
+    failed = get_job(space, job.id)
+    assert (failed.state, failed.step, failed.total) == ("failed", 4, 4)
+    first, second, third = failed.error.splitlines()
+    assert first == "2 of 4 pictures could not be drawn:"
+    assert second.startswith("picture 2 (a red robot, seed 1): there is no adapter")
+    assert third.startswith("picture 4 (a red robot, seed 0): width: 63")
+    assert [bool(id) for id in failed.results] == [True, False, True, False]
+    assert len(list_pictures(space)) == 2
+
+    # It goes on with what is missing, once that can be drawn.
+    work_off(space, "train")
+    shutil.copy(adapter_place(space, "sks robot"), later)
+    resume_job(space, job.id)
+    work_off(space, "render")
+    failed = get_job(space, job.id)
+    assert failed.error.splitlines()[0] == "1 of 4 pictures could not be drawn:"
+    seeds = [read_recipe(get_picture(space, id).path)["seed"] for id in failed.made]
+    assert seeds == [0, 1, 2] and len(list_pictures(space)) == 3
+
+
+def test_a_base_that_is_not_there_fails_the_whole_batch(space: Workspace, tmp_path: Path) -> None:
+    shots = [a_shot(tmp_path / "nothing", seed=seed) for seed in range(2)]
+    job = queue_pictures(space, shots, kind="batch")
+    work_off(space, "render")
+    failed = get_job(space, job.id)
+    assert (failed.state, failed.results) == ("failed", ()) and "nothing" in failed.error
+
+
+def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_folder: Path) -> None:
+    """In a process that is allowed little more memory than it has, so that the error is real."""
+    large = queue_pictures(space, [a_shot(sd1_folder, width=1024, height=1024, steps=1)])
+    small = queue_pictures(space, [a_shot(sd1_folder)])
+    mixed = [a_shot(sd1_folder, width=1024, height=1024, steps=1), a_shot(sd1_folder, seed=1)]
+    batch = queue_pictures(space, mixed, kind="batch")
+
+    def poor() -> None:
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[0])
+        most = pages * resource.getpagesize() + 50 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        work_off(space, "render")
+
+    process = multiprocessing.get_context("fork").Process(target=poor)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    failed = get_job(space, large.id)
+    assert failed.state == "failed" and failed.error.startswith("there was not enough memory")
+    assert "smaller width and height" in failed.advice
+    assert get_job(space, small.id).state == "done"
+    of_two = get_job(space, batch.id)
+    assert "picture 1 (a red robot, seed 0): there was not enough memory" in of_two.error
+    assert "smaller width and height" in of_two.error and [*map(bool, of_two.results)] == [0, 1]
+
+
+def test_the_desk_keeps_what_is_asked_for_again(
+    space: Workspace, training: Job, sd1_folder: Path
+) -> None:
+    work_off(space, "train")
+    desk = Desk(space)
+    base = desk.base(str(sd1_folder), {})
+    assert desk.base(str(sd1_folder), {}) is base
+    file = adapter_place(space, "sks robot")
+    shot = a_shot(sd1_folder, adapters=((file, 1.0),))
+    first, again = (desk.settled(shot, base).adapters[0][0] for _ in range(2))
+    assert first is again
+    os.utime(file, (1, 1))
+    assert desk.settled(shot, base).adapters[0][0] is not first
+    assert desk.base(str(sd1_folder), {"vae_tiling": True}) is not base
+
+
+# Turns, and workers as processes.
+
+
+def test_a_picture_goes_between_two_steps_of_a_training(space: Workspace) -> None:
+    """The training makes no step while a picture is drawn, and one at least between two."""
+    steps, pictures, over = [0], [], threading.Event()
+
+    def train() -> None:
+        turn = Turn(space)
+        with turn.for_training():
+            while not over.is_set():
+                time.sleep(0.002)
+                steps[0] += 1
+                turn.hand_over()
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    turn = Turn(space)
+    for _ in range(5):
+        time.sleep(0.05)  # as a worker does between two jobs
+        with turn.for_picture():
+            before = steps[0]
+            time.sleep(0.03)
+            pictures.append((before, steps[0]))
+    over.set()
+    trainer.join()
+    assert all(before == after for before, after in pictures)
+    assert all(one[1] < other[0] for one, other in pairwise(pictures))
+
+
+def test_a_training_goes_on_when_a_picture_is_killed(space: Workspace) -> None:
+    def draw() -> None:
+        with Turn(space).for_picture():
+            time.sleep(60)
+
+    process = multiprocessing.get_context("fork").Process(target=draw, daemon=True)
+    process.start()
+    while not is_taken(space, "turn"):
+        time.sleep(0.005)
+    turn = Turn(space)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with turn.for_training():
+        turn.hand_over()
+
+
+@pytest.fixture
+def busy_lanes(space: Workspace) -> Iterator[None]:
+    """Other workers have the lanes, so that those started here wait and import no PyTorch."""
+    with lane_lock(space, "train"), lane_lock(space, "render"):
+        yield
+
+
+def test_a_worker_that_dies_is_started_again(space: Workspace, busy_lanes: None) -> None:
+    with workers(space):
+        deadline = time.monotonic() + 120
+        while len(first := children()) < 2:  # the list in /proc may miss one for a moment
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(first[0], signal.SIGKILL)
+        while len(now := children()) < 2 or first[0] in now:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert first[1] in now
+    assert children() == []
+    assert [one.alive for one in list_workers(space)] == [True, True]  # those before them
+
+
+def children() -> list[int]:
+    """The processes that this one has started and that have not ended."""
+    threads = Path("/proc/self/task").glob("*/children")
+    listed = [int(pid) for thread in threads for pid in thread.read_text().split()]
+    return sorted(pid for pid in listed if "worker" in command(pid))
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_nothing_is_claimed_without_a_worker(space: Workspace, training: Job) -> None:
+    assert get_job(space, training.id).state == "queued"
+    assert claim_job(space, ("render",)) is None

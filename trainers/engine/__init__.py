@@ -1,0 +1,1 @@
+"""What all kinds of adapters share: the optimisation loop and what it needs."""

@@ -1,0 +1,1 @@
+"""What a training reads: the order of pictures, cached latents, class pictures."""

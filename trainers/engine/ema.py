@@ -1,0 +1,99 @@
+"""The running average of an adapter over its training, which often draws better than its end.
+
+An exponential moving average whose decay rises from 0 to what is asked for, as diffusers'
+EMAModel has it: after step n (from 0) it is min(decay, (1 + n) / (10 + n)), and 0 after the first.
+Training goes on from the numbers themselves; what is saved and drawn is the average.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from studio.adapters.delta import Sparse
+from studio.adapters.token_embeddings import Embeddings
+from trainers.engine.text_encoders import TOKEN
+
+if TYPE_CHECKING:
+    from studio.adapters.delta import Delta
+
+__all__ = ["Average"]
+
+
+class Average:
+    """The average of modules that are trained, itself such modules.
+
+    decay: how much of the average a step leaves, below 1.
+    """
+
+    def __init__(self, trained: Mapping[str, nn.Module], decay: float) -> None:
+        self.trained, self.decay = trained, decay
+        self.modules = {name: copy.deepcopy(module) for name, module in trained.items()}
+        for module in self.modules.values():
+            module.requires_grad_(False)
+
+    def of(self, trained: "dict[str, Delta]") -> "dict[str, Delta]":
+        """The average's deltas in place of those that are trained."""
+        return {layer: self.modules[layer] for layer in trained}  # pyright: ignore[reportReturnType]
+
+    def words(self, trained: Embeddings) -> dict[str, dict[str, Tensor]]:
+        """The average's embeddings in place of those that are trained, by token and encoder."""
+        own = {token: self.modules[f"{TOKEN}{token}"].state_dict() for token in trained}
+        return {token: dict(rows) for token, rows in own.items()}
+
+    @torch.no_grad()
+    def follow(self, done: int) -> None:
+        """Take in the numbers as they are after so many steps."""
+        decay = min(self.decay, done / (9 + done)) if done > 1 else 0.0
+        for name, module in self.modules.items():
+            own, new = _numbers(module), _numbers(self.trained[name])
+            torch._foreach_lerp_(own, new, weight=1 - decay)
+
+    @torch.no_grad()
+    def realign(self) -> None:
+        """Sort the average's entries as they are sorted now in what is trained.
+
+        SaRA goes on with some entries only; those that settled keep their number there, and the
+        average goes on to approach it.
+        """
+        for name, module in self.modules.items():
+            trained = self.trained[name]
+            if isinstance(module, Sparse) and isinstance(trained, Sparse):
+                _realign(module, trained)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Inside, what is trained holds the average's numbers; afterwards its own again."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, module in self.modules.items():
+            for own, other in zip(_numbers(module), _numbers(self.trained[name]), strict=True):
+                own.data, other.data = other.data, own.data
+
+
+def _numbers(module: nn.Module) -> list[Tensor]:
+    """What training changes in a module, its settled entries included."""
+    settled = [module.settled_value] if isinstance(module, Sparse) else []
+    return [*module.parameters(), *settled]
+
+
+def _realign(average: Sparse, trained: Sparse) -> None:
+    index = torch.cat([average.settled_index, average.index])
+    value = torch.cat([average.settled_value, average.value.data])
+    order = index.argsort()
+    index, value = index[order], value[order]
+
+    def at(wanted: Tensor) -> Tensor:
+        return value[torch.searchsorted(index, wanted)]
+
+    average.settled_index, average.index = trained.settled_index.clone(), trained.index.clone()
+    average.settled_value = at(trained.settled_index)
+    average.value.data = at(trained.index)

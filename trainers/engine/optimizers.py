@@ -1,0 +1,149 @@
+"""The optimisers, and how fast which of the trained numbers learn.
+
+AdamW (Loshchilov & Hutter 2019) is PyTorch's. The others come with packages of their own: AdamW
+whose state takes a byte a number (Dettmers et al. 2022, arXiv 2110.02861), Prodigy, which finds
+the learning rate by itself (Mishchenko & Defazio 2024, arXiv 2306.06101), and Lion (Chen et al.
+2023, arXiv 2302.06675).
+
+LoRA+ (Hayou et al. 2024, arXiv 2402.12354): the matrices that start at zero learn faster by a
+ratio, for which the authors take 16.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+
+from studio.adapters.delta import Kron, LowRank, Sparse
+from studio.errors import BadInput
+from trainers.engine.text_encoders import TOKEN
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainers.engine.recipe.options import Recipe
+
+__all__ = [
+    "Group",
+    "new_optimizer",
+    "parameter_groups",
+    "require_optimizer",
+    "start_afresh",
+    "state_bytes",
+]
+
+# The module that an optimiser is found in, and what pip knows it by.
+PACKAGES = {
+    "adamw8bit": ("bitsandbytes", "bitsandbytes"),
+    "prodigy": ("prodigyopt", "prodigyopt"),
+    "lion": ("lion_pytorch", "lion-pytorch"),
+}
+
+# bitsandbytes keeps tensors of fewer numbers than this in float32, and takes so many to a block.
+SMALLEST, BLOCK = 4096, 256
+
+
+class Group(TypedDict):
+    """Parameters, and what the learning rate of a step is multiplied by for them."""
+
+    params: "list[nn.Parameter]"
+    share: float
+
+
+def require_optimizer(name: str) -> None:
+    """BadInput with the line that installs it, where this optimiser is not installed."""
+    module, package = PACKAGES.get(name, ("torch", "torch"))
+    if find_spec(module) is None:
+        raise BadInput(
+            f"optimizer is {name} but that is not installed: run `pip install {package}`, or "
+            "choose adamw"
+        )
+
+
+def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> list[Group]:
+    """The parameters as an optimiser takes them, together where they learn at one rate.
+
+    Raises BadInput where LoRA+ is asked for and a delta has no matrix that starts at zero.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, module in trained.items():
+        rate = recipe.lr if name.startswith("unet.") else recipe.text_lr
+        rate = recipe.token_lr if name.startswith(TOKEN) else rate
+        late = {id(p) for p in _from_zero(module)} if recipe.lora_plus != 1 else set()
+        for parameter in module.parameters():
+            ratio = recipe.lora_plus if id(parameter) in late else 1.0
+            groups.setdefault(rate / recipe.lr * ratio, []).append(parameter)
+    return [{"params": params, "share": share} for share, params in groups.items()]
+
+
+def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
+    if isinstance(module, LowRank):
+        return [module.up]
+    if isinstance(module, Kron):
+        return list(module.b_parts)
+    if isinstance(module, Sparse):
+        raise BadInput(
+            "lora_plus speeds up the one of two factors that starts at zero, and this kind trains "
+            "single weights: leave it out"
+        )
+    return []
+
+
+def new_optimizer(
+    groups: list[Group], recipe: "Recipe", *, scaled: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser that the recipe names. scaled: gradients come with a scaler, as in fp16."""
+    name, rate, decay = recipe.optimizer, recipe.lr, recipe.weight_decay
+    grouped = [dict(group) for group in groups]
+    if name == "adamw8bit":
+        # On its import it says that it lacks kernels which no optimiser has a use for.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+
+        return AdamW8bit(grouped, lr=rate, weight_decay=decay)
+    if name == "prodigy":
+        from prodigyopt import Prodigy
+
+        # Without Adam's correction of its first moments, with which its estimate of the rate was
+        # still a twentieth after 60 steps on the sketch base. It says on stdout that it decays.
+        with redirect_stdout(StringIO()):
+            return Prodigy(
+                grouped,
+                lr=rate,
+                weight_decay=decay,  # pyright: ignore[reportArgumentType]
+                safeguard_warmup=True,
+            )
+    if name == "lion":
+        from lion_pytorch import Lion
+
+        return Lion(grouped, lr=rate, weight_decay=decay)
+    # Fused: one call a step, not ten for each of hundreds of small tensors. The scaler of
+    # fp16 skips steps, which accelerate sees in the plain form only.
+    return torch.optim.AdamW(grouped, lr=rate, weight_decay=decay, fused=not scaled)
+
+
+def state_bytes(name: str, parameters: "Iterable[nn.Parameter]") -> int:
+    """What the optimiser keeps of these parameters, all in float32 but where it says otherwise."""
+    total = 0
+    for parameter in parameters:
+        size = parameter.numel()
+        if name == "adamw8bit" and size >= SMALLEST:
+            # A byte for each of two moments, and a scale in float32 for every block of them.
+            total += 2 * (size + 4 * -(-size // BLOCK))
+        elif name == "prodigy":
+            # Two moments, the numerator's sum, and where it started, a single 0 for zeros.
+            total += 4 * size * (4 if parameter.device.type == "meta" or parameter.any() else 3)
+        else:
+            total += 4 * size * (1 if name == "lion" else 2)
+    return total
+
+
+def start_afresh(optimizer: torch.optim.Optimizer) -> None:
+    """Forget all that the optimiser has learned of its parameters, which may have another size."""
+    optimizer.state.clear()
+    for group in optimizer.param_groups:  # Prodigy keeps its estimate of the rate there
+        group.update(optimizer.defaults)

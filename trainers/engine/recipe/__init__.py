@@ -1,0 +1,1 @@
+"""The options of a training and their text form."""

@@ -1,0 +1,132 @@
+"""What a training does to the text encoders and to their words, where that is asked for.
+
+With `text_encoders` the kinds change them too: their attention, and with `targets` all their
+feed-forward layers, which are kohya's targets. Captions are then read anew at every step, through
+`Base.encode_text` as when pictures are made, so that gradients reach whatever the UNet is given:
+the hidden states and, for SDXL, the pooled projection.
+
+With `new_tokens` the trigger's new word gets vectors of its own, learned beside the adapter
+("pivotal tuning", Roich et al. 2021, arXiv 2106.05744, as cloneofsimo's lora took it over to text).
+It is a word in angle brackets, which no caption holds by chance, or the one that `token` names.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from studio.bases.base import Base, Text
+    from trainers.engine.recipe.options import Recipe
+
+__all__ = [
+    "TEXT_ALL",
+    "TEXT_ATTENTION",
+    "TOKEN",
+    "heard",
+    "new_embeddings",
+    "new_tokens",
+    "read_captions",
+]
+
+TEXT_ATTENTION = r"text_encoder(_2)?\..*\.self_attn\.(q|k|v|out)_proj"
+TEXT_ALL = TEXT_ATTENTION + r"|text_encoder(_2)?\..*\.mlp\.fc[12]"
+TOKEN = "token."  # before a token's name, among the names of what is trained
+BRACKETED = re.compile(r"<[^<>\s]+>")
+LAYER = re.compile(r"text_encoder\..*\.layers\.(\d+)\..*")
+
+
+def heard(base: "Base", name: str) -> bool:
+    """Whether anything comes of a text encoder's layer.
+
+    SDXL takes the last layer but one of its first encoder: what comes after it learns nothing.
+    """
+    found = LAYER.fullmatch(name)
+    if base.family != "sdxl" or found is None:
+        return True
+    return int(found[1]) < base.text_encoders[0].config.num_hidden_layers - 1
+
+
+def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
+    """The words of the trigger that get embeddings. Raises BadInput where there is none."""
+    from studio.adapters.token_embeddings import (
+        says,  # torch is slow to import; kinds need the names only
+    )
+
+    if not recipe.new_tokens:
+        return ()
+    if recipe.token is not None:
+        if not says(trigger, recipe.token):
+            raise BadInput(
+                f"token is {recipe.token!r}, and the trigger {trigger!r} has no such word: name "
+                "one of the trigger's"
+            )
+        return (recipe.token,)
+    found = tuple(dict.fromkeys(BRACKETED.findall(trigger)))
+    if not found:
+        raise BadInput(
+            f"new_tokens asks for a new word, and the trigger {trigger!r} has none in angle "
+            'brackets: write it so, as in "a <sks> robot", or name it with token'
+        )
+    return found
+
+
+def new_embeddings(
+    base: "Base",
+    tokens: Sequence[str],
+    recipe: "Recipe",
+    captions: Sequence[str],
+    *,
+    generator: "torch.Generator",
+) -> "dict[str, dict[str, nn.Parameter]]":
+    """What the tokens start from, by token and text encoder: [n, width].
+
+    Raises BadInput for a token that no caption says, or that leaves no room for other words.
+    """
+    from torch import nn
+
+    from studio.adapters.token_embeddings import new_embedding, says
+
+    for token in tokens:
+        if not any(says(caption, token) for caption in captions):
+            raise BadInput(
+                f"no caption says {token!r}, so that nothing could be learned for it: write it "
+                "into the captions, or leave them out for the trigger to take their place"
+            )
+    room = min(tokenizer.model_max_length for tokenizer in base.tokenizers) // 2
+    if recipe.new_tokens * len(tokens) > room:
+        raise BadInput(
+            f"new_tokens is {recipe.new_tokens}, which leaves the captions too little of the "
+            f"{2 * room} places that {base.name} reads: {room // len(tokens)} are the most"
+        )
+    return {
+        token: {
+            name: nn.Parameter(rows)
+            for name, rows in new_embedding(
+                base, recipe.new_tokens, like=recipe.token_init, generator=generator
+            ).items()
+        }
+        for token in tokens
+    }
+
+
+def read_captions(base: "Base", captions: Sequence[str]) -> "Text":
+    """The captions of a step, with gradients: hidden [B, L, D] and pooled [B, P] or None.
+
+    Equal ones are encoded once. No caption is what no prompt is when pictures are made.
+    """
+    from studio.bases.base import Text
+
+    once = list(dict.fromkeys(captions))
+    rows = [once.index(caption) for caption in captions]
+    text = base.encode_text(once)
+    hidden, pooled = text.hidden[rows], None if text.pooled is None else text.pooled[rows]
+    if base.zero_negative and "" in captions:
+        said = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]
+        hidden = hidden * said[..., None]
+        pooled = None if pooled is None else pooled * said
+    return Text(hidden, pooled)

@@ -1,0 +1,1 @@
+"""Manifests and the folders of pictures made from them."""

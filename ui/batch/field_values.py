@@ -1,0 +1,201 @@
+"""What a manifest says in one field, as a value of `studio.Shot`; a sentence where it says nothing.
+
+The sentences of the BadInput raised here don't name the field: who asks knows where it stands.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from datetime import date, time
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import compose
+from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.describe import describe
+from studio.bases.names import HUB_ID, OURS
+from studio.errors import BadInput
+from studio.requests.shot import Shot
+from ui.shared.form import Form, fields_of
+from ui.shared.names import file_and_strength
+
+__all__ = ["FRACTIONS", "TEXTS", "WHOLE", "from_text", "in_words", "members", "read_value"]
+
+TEXTS = ("prompt", "negative")
+WHOLE, FRACTIONS = ("seed", "width", "height", "steps"), ("guidance", "denoise")
+LARGEST = 2**64  # of a number that may be quoted; Python refuses to print the very long ones
+BETWEEN_ADAPTERS = " + "
+RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
+Mix = tuple[tuple[str, float], ...]
+
+
+def from_text(field: str, text: str) -> object:
+    """A cell of a table in the field's type; as it is where it is no number, to be refused."""
+    kind = int if field in WHOLE else float if field in FRACTIONS else str
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def members(key: str, raw: object, *, most: int) -> list[tuple[int | None, object]]:
+    """The values in a field of a grid, with their places in a list; seeds may be "1..8"."""
+    span = RANGE.fullmatch(raw) if key in ("seed", "seeds") and isinstance(raw, str) else None
+    if span:
+        first, last = int(span[1]), int(span[2])
+        if not first <= last < first + most:
+            raise BadInput(f"{raw} is no range of at most {most:,} seeds that rises")
+        return [(None, seed) for seed in range(first, last + 1)]
+    if key == "adapters" or not isinstance(raw, list):
+        return [(None, raw)]
+    if not raw:
+        raise BadInput("the list is empty: leave it out, or put something in")
+    return list(enumerate(raw))
+
+
+def read_value(field: str, raw: object, folder: Path) -> object:
+    """A field's value. folder: where files are looked for. Raises BadInput."""
+    match field:
+        case "adapters":
+            return _mix(raw, folder)
+        case "method":
+            return _method(raw)
+        case "init_image":
+            return _picture(raw, folder)
+        case "base":
+            return _base(raw, folder)
+    _check(field, raw)
+    return raw
+
+
+def in_words(value: object) -> str:
+    """A value as it may be quoted in a sentence."""
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return "a number that long"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'table'}"
+    said = repr(value)
+    return said if len(said) <= 80 else f"{said[:77]}..."
+
+
+def _check(field: str, raw: object) -> None:
+    """Shot's own opinion of a value."""
+    kinds = str if field in (*TEXTS, "scheduler") else int if field in WHOLE else (int, float)
+    right = isinstance(raw, kinds) and not isinstance(raw, bool)
+    if not right or (isinstance(raw, int) and abs(raw) >= LARGEST):
+        named = "a text" if kinds is str else "a whole number" if kinds is int else "a number"
+        raise BadInput(f"{in_words(raw)} is not {named} for this")
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise BadInput(f"{raw} is not a number for this")
+    try:
+        Shot(**({"prompt": ""} | {field: raw})).check()  # pyright: ignore[reportArgumentType]
+    except BadInput as error:
+        raise BadInput(str(error).partition(": ")[2]) from None
+
+
+def _text(raw: object, what: str) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise BadInput(f"{in_words(raw)} is not {what}")
+    return raw.strip()
+
+
+def _mix(raw: object, folder: Path) -> Mix:
+    """FILE[:HALF][:STRENGTH] one by one in a list, or in a text with " + " between them."""
+    if isinstance(raw, str):
+        raw = raw.split(BETWEEN_ADAPTERS) if raw.strip() else []
+    if not isinstance(raw, list):
+        raise BadInput(f'{in_words(raw)} is not a list of adapters, such as ["robot.safetensors"]')
+    return tuple(_adapter(one, folder) for one in raw)
+
+
+def _adapter(raw: object, folder: Path) -> tuple[str, float]:
+    text = _text(raw, "an adapter, such as robot.safetensors:0.8")
+    file, strength = file_and_strength(text)
+    if not math.isfinite(strength):
+        raise BadInput(f"{in_words(text)}: a strength is a finite number, such as 0.8")
+    path = os.path.join(folder, os.path.expanduser(file))
+    there, _ = file_and_half(path)
+    if not os.path.exists(there):
+        raise BadInput(f"there is no adapter {in_words(there)}")
+    _look_at(there, os.stat(there).st_mtime_ns)
+    try:
+        Shot("", adapters=((path, strength),)).check()
+    except BadInput as error:
+        raise BadInput(str(error).partition(": ")[2]) from None
+    return path, strength
+
+
+@lru_cache(maxsize=4096)
+def _look_at(file: str, changed: int) -> None:
+    """BadInput where an adapter's file is damaged or none; once for a file as it was written."""
+    describe(file)
+
+
+def _picture(raw: object, folder: Path) -> str:
+    path = os.path.join(folder, os.path.expanduser(_text(raw, "a picture's file")))
+    if not os.path.isfile(path):
+        raise BadInput(f"there is no picture {in_words(path)}")
+    return path
+
+
+def _base(raw: object, folder: Path) -> str:
+    """A name of ours, a path from the manifest's folder or in full, or a hub id."""
+    text = _text(raw, "a base")
+    path = os.path.join(folder, os.path.expanduser(text))
+    if text not in OURS and os.path.exists(path):
+        return path
+    if text not in OURS and not HUB_ID.fullmatch(text):
+        raise BadInput(
+            f"there is no base {in_words(text)}: give {', '.join(OURS)}, a folder, a .safetensors "
+            "file or a Hugging Face id"
+        )
+    return text
+
+
+def _method(raw: object) -> compose.Method:
+    """`klora`, `klora alpha=1.2 style=2`, or a table with its name and options."""
+    if isinstance(raw, dict):
+        options = {key: value for key, value in raw.items() if key != "name"}
+        name = _text(raw.get("name"), "a method's name, which is missing in the table")
+    else:
+        name, *words = _text(raw, "a method, such as klora").split()
+        options = _options(name, words)
+    _check_numbers(options)
+    return compose.method_named(name, options)
+
+
+def _options(name: str, words: list[str]) -> dict[str, object]:
+    options: dict[str, object] = {}
+    kind = compose.methods().get(name)
+    many = {field.name for field in fields_of(Form(kind, "")) if field.many} if kind else set()
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise BadInput(f"{in_words(word)} is no option, such as alpha=1.2")
+        values = [_plain(one) for one in text.split(",")]
+        options[key] = values if key in many else _plain(text)
+    return options
+
+
+def _plain(text: str) -> object:
+    """A word as the number or truth that it is, or as itself."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, int | float) else text
+
+
+def _check_numbers(value: object) -> None:
+    """BadInput for numbers that no method can mean, however deep they lie."""
+    inside = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping | list):
+        for one in cast("list[object]", inside):
+            _check_numbers(one)
+    elif isinstance(value, int | float) and not abs(value) < LARGEST:
+        raise BadInput(f"{in_words(value)} is not a number for this")

@@ -1,0 +1,123 @@
+"""What a folder of a batch keeps beside its pictures, so that the batch can go on after any end.
+
+`batch.json` says how the shots are spent in groups (compose.Spread) and on which bases; it is
+written before the first picture. `narrowed.jsonl` has a line for every group that there was no
+memory for as a whole, written before the group begins. Both decide last bits, so a batch that goes
+on reads them instead of measuring again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from compose import Spread
+from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.describe import adapter_file
+from studio.errors import BadInput
+from studio.files import file_sha256, write_whole
+from studio.requests.shot import Shot, method_name, method_options
+from ui.shared.names import slug
+
+__all__ = ["Record", "file_name"]
+
+VERSION = 1  # of batch.json
+PREFIX = 40  # letters of the prompt in a file's name
+
+
+class Record:
+    """The record in a folder. bases: by source, the fingerprint, the precision and the Spread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path, self.lines = folder / "batch.json", folder / "narrowed.jsonl"
+
+    @property
+    def there(self) -> bool:
+        return self.path.is_file()
+
+    def write(self, spreads: Mapping[str, tuple[Mapping[str, str], Spread]]) -> None:
+        """Keep what was decided: by base, what it is and how its shots are spent."""
+        bases = {
+            source: {**facts, "size": spread.size, "apart": sorted(spread.apart)}
+            for source, (facts, spread) in spreads.items()
+        }
+        write_whole(self.path, json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
+
+    def read(self) -> dict[str, tuple[dict[str, str], Spread]]:
+        """The inverse. Raises BadInput for a damaged record."""
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["version"] != VERSION:
+                raise BadInput(f"{self.path} is of another version of Studio: give another --out.")
+            return {
+                source: (
+                    {key: str(one[key]) for key in ("fingerprint", "dtype")},
+                    Spread({k: int(v) for k, v in one["size"].items()}, frozenset(one["apart"])),
+                )
+                for source, one in found["bases"].items()
+            }
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise BadInput(f"{self.path} is damaged ({error}): give another --out.") from None
+
+    def narrow(self, first: str, rows: int) -> None:
+        """Keep that a group, named by its first file, is made in batches of so many rows."""
+        line = json.dumps({"first": first, "rows": rows}) + "\n"
+        with self.lines.open("ab") as file:  # one write, so that processes do not mix lines
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def narrowed(self) -> dict[str, int]:
+        """The rows of the groups that were narrowed, by their first file."""
+        if not self.lines.is_file():
+            return {}
+        found = {}
+        for line in self.lines.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                found[str(entry["first"])] = int(entry["rows"])
+            except (ValueError, KeyError, TypeError):
+                continue  # of a process that ended while it wrote: its group had not begun
+        return found
+
+
+def file_name(shot: Shot, folder: Path) -> str:
+    """The name of a shot's picture: a few words, the seed, and a hash of all that it is made of.
+
+    Files count by what they hold, so a name outlives a move and changes with a new training.
+    folder: of the manifest, from which a base's own path counts.
+    """
+    facts: dict[str, object] = {
+        "prompt": shot.prompt,
+        "negative": shot.negative,
+        "seed": shot.seed,
+        "size": [shot.width, shot.height],
+        "steps": shot.steps,
+        "guidance": float(shot.guidance),
+        "scheduler": shot.scheduler,
+        "base": os.path.relpath(shot.base, folder) if os.path.isabs(shot.base) else shot.base,
+        "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
+        "method": [method_name(shot.method), method_options(shot.method)],
+    }
+    if shot.init_image is not None:
+        start = str(shot.init_image)
+        facts["start"] = [_sha256(start, os.stat(start).st_mtime_ns), float(shot.denoise)]
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    words = slug(shot.prompt)[:PREFIX].strip("-") or "picture"
+    return f"{words}-{shot.seed}-{digest}.png"
+
+
+def _content(adapter: str) -> tuple[str, str]:
+    """What an adapter's file holds, and the half of it that is used."""
+    path, half = file_and_half(adapter)
+    file = str(adapter_file(Path(path)))
+    return _sha256(file, os.stat(file).st_mtime_ns), half
+
+
+@lru_cache(maxsize=4096)
+def _sha256(file: str, changed: int) -> str:
+    return file_sha256(file)

@@ -1,0 +1,59 @@
+"""What a batch is to make: the shots of a manifest, and a file's name for each.
+
+No PyTorch here: what can be wrong before a base is opened is said at once.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import BadInput
+from ui.batch.compatibility import unfit
+from ui.batch.folder_record import Record, file_name
+from ui.batch.manifest import Manifest, Planned, all_of, read_manifest
+
+__all__ = ["Plan", "plan_batch"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made. names: a file for each of the shots, which are all different."""
+
+    manifest: Manifest
+    out: Path
+    planned: tuple[Planned, ...]
+    names: tuple[str, ...]
+
+    def of_base(self, source: str) -> list[int]:
+        """The places of the shots on a base."""
+        return [at for at, one in enumerate(self.planned) if one.shot.base == source]
+
+    @property
+    def sources(self) -> list[str]:
+        return list(dict.fromkeys(one.shot.base for one in self.planned))
+
+    def missing(self) -> list[int]:
+        """The places of the shots whose pictures are not there."""
+        # Listed once: on a disk of the network every question takes its time.
+        there = set(os.listdir(self.out)) if self.out.is_dir() else set()
+        return [at for at, name in enumerate(self.names) if name not in there]
+
+
+def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
+    """Read a manifest and see where its pictures go; no PyTorch is needed for it.
+
+    Raises BadInput for a manifest with mistakes, and for a folder that holds a batch already.
+    """
+    manifest = read_manifest(path)
+    if problems := list(unfit(manifest.planned)):
+        raise all_of(problems)
+    folder = out or Path("outputs") / path.stem
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise BadInput(f"{place} is a file; --out is a folder.")
+    if Record(folder).there and not resume:
+        raise BadInput(f"{folder} holds a batch: go on with it by --resume, or give another --out.")
+    unique: dict[str, Planned] = {}
+    for one in manifest.planned:
+        unique.setdefault(file_name(one.shot, path.parent), one)
+    return Plan(manifest, folder, tuple(unique.values()), tuple(unique))

@@ -1,0 +1,98 @@
+"""Groups of shots as tasks of a Ray cluster, for `studio batch --ray ADDRESS`.
+
+A task makes one group and gives its pictures back as files' bytes; who asked writes them. So the
+machines share no folder for the pictures, but bases, adapters and pictures to start from are to lie
+in the same places on all of them. A group whose worker is lost is made by another; one under which
+every worker dies is made shot by shot, so that the shot that does it is known and stops no other.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import compose
+from studio.requests.shot import Shot, save_picture
+from ui.shared.loading import open_base
+from ui.shared.ray_cluster import Cluster, Undone
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["Errand", "Reply", "run_errands"]
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A group to be made. shots: of its base, with their sizes; its numbers are places in them.
+
+    wanted: the numbers of which the pictures are missing.
+    """
+
+    source: str
+    shots: Sequence[Shot]
+    group: compose.Group
+    wanted: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of an errand. pictures: PNG files by number. reasons: of those that failed.
+
+    rows: fewer than the group was to have, where the memory held no more.
+    """
+
+    errand: Errand
+    pictures: Mapping[int, bytes]
+    reasons: Mapping[int, str]
+    rows: int
+
+
+def run_errands(
+    errands: Sequence[Errand], loading: Mapping[str, object], cluster: Cluster
+) -> Iterator[Reply]:
+    """Have groups made on the cluster, told in the order in which they are done."""
+    kept = {id(one.shots): cluster.keep(list(one.shots)) for one in errands}
+
+    def send(one: Errand) -> None:
+        cluster.add(one, _make, one.source, kept[id(one.shots)], one.group, dict(loading))
+
+    for errand in errands:
+        send(errand)
+    for errand, found in cluster.outcomes():
+        group = errand.group
+        if not isinstance(found, Undone):
+            yield Reply(errand, *found)
+        elif found.lost and len(group.numbers) > 1:
+            for number in errand.wanted:
+                send(replace(errand, group=replace(group, numbers=(number,)), wanted=(number,)))
+        else:
+            yield Reply(errand, {}, dict.fromkeys(errand.wanted, found.reason), group.rows)
+
+
+def _make(
+    source: str, shots: Sequence[Shot], group: compose.Group, loading: Mapping[str, object]
+) -> tuple[dict[int, bytes], dict[int, str], int]:
+    """The task: pictures, reasons and rows of a group."""
+    base, shelf = _opened(source, tuple(sorted(loading.items())))
+    pictures, reasons, rows = {}, {}, group.rows
+    with tempfile.TemporaryDirectory() as folder:
+        for event in compose.render_groups(base, shots, [group], shelf):
+            match event:
+                case compose.Made(number, shot, picture):
+                    path = save_picture(picture, Path(folder) / f"{number}.png", shot, base)
+                    pictures[number] = path.read_bytes()
+                case compose.Failed(number, _, reason):
+                    reasons[number] = reason
+                case compose.Narrowed(_, fewer):
+                    rows = fewer
+    return pictures, reasons, rows
+
+
+@lru_cache(maxsize=1)
+def _opened(source: str, loading: tuple[tuple[str, object], ...]) -> "tuple[Base, compose.Shelf]":
+    """A base stays open in its worker for the next group."""
+    base = open_base(source, dict(loading))
+    return base, compose.Shelf(base)

@@ -1,0 +1,332 @@
+"""Making what is missing of a batch.
+
+A picture's name is a function of its shot, and its bits are a function of the shot's group, which
+follows from the manifest and the folder's record alone. So a group of which some pictures are
+missing is made again whole and only those are written, and the folder ends with the same files
+wherever it was interrupted.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import compose
+from studio.errors import BadInput
+from studio.files import remove_parts, replacing, write_whole
+from studio.requests.shot import Shot, method_name, method_options, open_picture, save_picture
+from ui.batch.contact_sheet import write_sheets
+from ui.batch.folder_record import Record
+from ui.batch.manifest import Planned, all_of
+from ui.batch.manifest_lines import Problem
+from ui.batch.plan import Plan
+from ui.batch.ray_groups import Errand, Reply, run_errands
+from ui.shared.launched_processes import ALONE, Share
+from ui.shared.loading import open_base
+from ui.shared.ray_cluster import connected
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+
+__all__ = ["NotMade", "Written", "expect_batch", "run_batch"]
+
+# Files of a batch that are no pictures of it.
+OWN = re.compile(r"batch\.json|results\.jsonl|sheet\.html|sheet(-\d+)?\.png")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A picture is in the folder. at: its shot's place in the plan."""
+
+    at: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class NotMade:
+    """A shot can't be made; the others go on. reason: one sentence."""
+
+    at: int
+    reason: str
+
+
+Event = Written | NotMade | compose.Advanced | compose.Narrowed
+
+
+def run_batch(
+    plan: Plan,
+    loading: Mapping[str, object],
+    share: Share = ALONE,
+    *,
+    ray: str | None = None,
+) -> Iterator[Event]:
+    """Make what is missing of a plan, then write results.jsonl, sheet.html and sheet.png.
+
+    loading: fields of ui.shared.loading.Loading, by name. To stop, stop iterating (`close`): what
+    was told as Written is there, and another run over the same plan makes the rest. share: the part
+    of it that this process makes and tells of; the first of all writes what belongs to no picture.
+    ray: address of a cluster that makes them; how they are grouped is decided here.
+
+    Raises BadInput before the first picture for whatever can't be made on its base.
+    """
+    failed: dict[int, str] = {}
+    plan.out.mkdir(parents=True, exist_ok=True)
+    if share.first:
+        names = set(plan.names)
+        remove_parts(plan.out, lambda name: name in names or bool(OWN.fullmatch(name)))
+    if plan.missing():
+        making = _Making(plan, loading)
+        for event in making.events(share) if ray is None else making.events_from(ray):
+            if isinstance(event, NotMade):
+                failed[event.at] = event.reason
+            yield event
+    failed = share.gather(failed)
+    if share.first:
+        _write_results(plan, failed)
+        write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
+
+
+def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.Expected:
+    """What is missing of a plan will cost, measured on this machine; nothing is written.
+
+    Raises BadInput as run_batch does.
+    """
+    making = _Making(plan, loading)
+    bases = making.checked()
+    spreads = making.spreads(bases, keep=False)
+    missing = set(plan.missing())
+    found = []
+    for source in plan.sources:
+        base = bases.pop(source, None) or open_base(source, loading)
+        shots, groups = making.shots[source], making.groups(source, spreads[source], missing)
+        found.append(compose.expect(base, shots, groups, compose.Shelf(base)))
+    return compose.Expected(
+        sum(one.evaluations for one in found), sum(one.seconds for one in found)
+    )
+
+
+class _Making:
+    """One run over what is missing."""
+
+    def __init__(self, plan: Plan, loading: Mapping[str, object]) -> None:
+        self.plan, self.loading = plan, loading
+        self.record = Record(plan.out)
+        # By base, once it was looked at: what it is, and its shots with their sizes.
+        self.facts: dict[str, dict[str, str]] = {}
+        self.shots: dict[str, list[Shot]] = {}
+
+    def events(self, share: Share) -> Iterator[Event]:
+        """Make this process's share."""
+        bases = self.checked()
+        missing = set(self.plan.missing())  # for all processes the same: none has begun
+        if share.first:
+            self.spreads(bases, keep=True)
+        share.wait()
+        spreads = self.spreads(bases, keep=False)
+        for source in self.plan.sources:
+            if not missing.isdisjoint(self.plan.of_base(source)):
+                base = bases.pop(source, None) or open_base(source, self.loading)
+                yield from self._made(base, source, spreads[source], missing, share)
+
+    def events_from(self, address: str) -> Iterator[Event]:
+        """Have it made on a Ray cluster."""
+        with connected(address, device=self.loading.get("device")) as cluster:
+            errands = list(self.errands())
+            for reply in run_errands(errands, self.loading, cluster):
+                yield from self._received(reply)
+
+    def errands(self) -> Iterator[Errand]:
+        """All that is missing, group by group."""
+        bases = self.checked()
+        missing = set(self.plan.missing())
+        spreads = self.spreads(bases, keep=True)
+        for source in self.plan.sources:
+            places = self.plan.of_base(source)
+            for group in self.groups(source, spreads[source], missing):
+                wanted = [number for number in group.numbers if places[number] in missing]
+                yield Errand(source, self.shots[source], group, wanted)
+
+    def _received(self, reply: Reply) -> Iterator[Event]:
+        errand, places = reply.errand, self.plan.of_base(reply.errand.source)
+        if reply.rows < errand.group.rows:
+            self.record.narrow(self._first(places, errand.group), reply.rows)
+        for number in errand.wanted:
+            if number in reply.reasons:
+                yield NotMade(places[number], reply.reasons[number])
+            elif number in reply.pictures:
+                path = self.plan.out / self.plan.names[places[number]]
+                write_whole(path, reply.pictures[number])
+                yield Written(places[number], path)
+
+    def checked(self) -> "dict[str, Base]":
+        """Look at every base and every shot on it. A base that is the only one stays open."""
+        problems: list[Problem] = []
+        kept: dict[str, Base] = {}
+        for source in self.plan.sources:
+            base = open_base(source, self.loading)
+            planned = [self.plan.planned[at] for at in self.plan.of_base(source)]
+            problems += _problems(base, planned)
+            self.facts[source] = _facts(base)
+            self.shots[source] = [] if problems else [one.shot.sized(base) for one in planned]
+            if len(self.plan.sources) == 1:
+                kept[source] = base
+        if problems:
+            raise all_of(problems)
+        return kept
+
+    def spreads(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, compose.Spread]:
+        """How each base's shots are spent: as the record has it, and as measured now for sizes
+        that it does not have.
+
+        keep: put down in the record what was measured.
+        """
+        known = self.record.read() if self.record.there else {}
+        for source, (facts, _) in known.items():
+            if self.facts.get(source, facts) != facts:
+                raise BadInput(
+                    f"{self.plan.out} was begun on another {source}, or in another precision "
+                    f"({facts['dtype']}): give another --out."
+                )
+        found = dict(known)
+        for source in self.plan.sources:
+            _, spread = known.get(source, ({}, compose.Spread()))
+            if new := spread.lacking(self.shots[source]):
+                base = bases.get(source) or open_base(source, self.loading)
+                more = compose.spread_for(base, new, compose.Shelf(base))
+                # Kinds name their size, so none of those that the record has is decided anew.
+                both = compose.Spread(spread.size | more.size, spread.apart | more.apart)
+                found[source] = self.facts[source], both
+        if keep and found != known:
+            self.record.write(found)
+        return {source: spread for source, (_, spread) in found.items()}
+
+    def groups(self, source: str, spread: compose.Spread, missing: set[int]) -> list[compose.Group]:
+        """The groups of a base's shots of which something is missing, as narrow as they were."""
+        places, narrowed = self.plan.of_base(source), self.record.narrowed()
+        return [
+            dataclasses.replace(group, rows=narrowed.get(self._first(places, group), group.rows))
+            for group in compose.group_shots(self.shots[source], spread)
+            if any(places[at] in missing for at in group.numbers)
+        ]
+
+    def _made(
+        self,
+        base: "Base",
+        source: str,
+        spread: compose.Spread,
+        missing: set[int],
+        share: Share,
+    ) -> Iterator[Event]:
+        """Make the missing pictures of a base, writing one while the next are made."""
+        places, shots = self.plan.of_base(source), self.shots[source]
+        groups = share.of(self.groups(source, spread, missing))
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
+            saves: dict[int, Future[Path]] = {}
+
+            def save(made: compose.Made) -> None:
+                if (at := places[made.number]) in missing:
+                    path = self.plan.out / self.plan.names[at]
+                    saves[at] = thread.submit(save_picture, made.picture, path, made.shot, base)
+
+            writing: list[tuple[int, Future[Path]]] = []
+            shelf = compose.Shelf(base)
+            for event in compose.render_groups(base, shots, groups, shelf, at_once=save):
+                if isinstance(event, compose.Advanced):
+                    yield event
+                elif isinstance(event, compose.Narrowed):
+                    self.record.narrow(self._first(places, event.group), event.rows)
+                    yield event
+                elif (at := places[event.number]) not in missing:
+                    continue
+                elif isinstance(event, compose.Failed):
+                    yield NotMade(at, event.reason)
+                else:
+                    writing.append((at, saves.pop(at)))
+                while writing and writing[0][1].done():
+                    yield _written(*writing.pop(0))
+            for at, saved in writing:
+                yield _written(at, saved)
+
+    def _first(self, places: Sequence[int], group: compose.Group) -> str:
+        return self.plan.names[places[group.numbers[0]]]
+
+
+def _written(at: int, saved: Future[Path]) -> Written:
+    return Written(at, saved.result())
+
+
+def _facts(base: "Base") -> dict[str, str]:
+    return {"fingerprint": base.fingerprint(), "dtype": base.precision}
+
+
+def _problems(base: "Base", planned: Sequence[Planned]) -> Iterator[Problem]:
+    """What can't be made on this base, each with the line and the field that say so."""
+    shelf = compose.Shelf(base)
+    looked: set[object] = set()
+    for one in planned:
+        shot = one.shot
+        try:
+            if shot.init_image is not None and shot.init_image not in looked:
+                looked.add(shot.init_image)
+                open_picture(str(shot.init_image))
+        except BadInput as error:
+            yield one.problem("init_image", str(error))
+            continue
+        try:
+            shot.sized(base)
+        except BadInput as error:
+            name, _, said = str(error).partition(": ")
+            yield one.problem(name, said)
+            continue
+        mix = (shot.adapters, type(shot.method), shot.method)
+        if mix in looked:
+            continue
+        looked.add(mix)
+        try:
+            pairs = cast("list[tuple[Adapter, float]]", shelf.settled(shot).adapters)
+        except BadInput as error:
+            yield one.problem("adapters", str(error))
+            continue
+        try:
+            method = shot.method or compose.Merge()
+            assert isinstance(method, compose.Method)
+            # Those that are words only are in every mix, and take no part in a method.
+            method.check([one for one, _ in pairs if one.deltas or not one.embeddings])
+        except BadInput as error:
+            yield one.problem("method", str(error))
+
+
+def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
+    """A line for each shot, in the manifest's order; nothing in it changes from run to run."""
+    with replacing(plan.out / "results.jsonl") as file:
+        for at, (one, name) in enumerate(zip(plan.planned, plan.names, strict=True)):
+            shot = one.shot
+            told: dict[str, object] = {
+                "file": name,
+                "made": at not in failed,
+                "prompt": shot.prompt,
+                "seed": shot.seed,
+                "adapters": [[Path(str(file)).name, by] for file, by in shot.adapters],
+                "line": one.places[""]().line,
+                "base": shot.base,
+                "negative": shot.negative,
+                "width": shot.width,  # null: the base's own
+                "height": shot.height,
+                "steps": shot.steps,
+                "guidance": shot.guidance,
+                "scheduler": shot.scheduler,
+                "method": {
+                    "name": method_name(shot.method),
+                    "options": method_options(shot.method),
+                },
+                "init_image": None if shot.init_image is None else str(shot.init_image),
+                "denoise": shot.denoise,
+            }
+            if at in failed:
+                told["reason"] = failed[at]
+            file.write((json.dumps(told, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,134 @@
+"""A batch on the terminal: a manifest becomes a folder of pictures, and can be gone on with."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
+from time import perf_counter
+
+from filelock import FileLock, Timeout
+
+import compose
+from studio.duration import duration
+from studio.errors import BadInput, Stopped
+from ui.batch.plan import Plan
+from ui.batch.runner import NotMade, Written, expect_batch, run_batch
+from ui.shared.launched_processes import Share, refuse_many, sharing
+from ui.shared.terminal import bars, print_facts, print_json, print_table, remark
+
+__all__ = ["make_batch", "tell_cost"]
+
+OFTEN = 0.5  # seconds between two looks at what other processes have written
+
+
+def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as_json: bool) -> int:
+    """Make what is missing of a plan; the exit code: 0 when all is there, 1 when some failed.
+
+    ray: address of a cluster that is to make it. Raises BadInput before the first picture for
+    whatever can't be made on its base.
+    """
+    refuse_many(ray)
+    with sharing(loading.get("device", "auto")) as share, _only_one(plan.out, share):
+        return _make_share(plan, share, loading=loading, ray=ray, as_json=as_json)
+
+
+@contextmanager
+def _only_one(out: Path, share: Share) -> Iterator[None]:
+    """A folder kept from a second batch of this user on this machine; a killed one lets it go.
+
+    Raises BadInput where another is at it.
+    """
+    if not share.first:
+        yield
+        return
+    # Not in the folder itself, which is to hold nothing but the batch.
+    user = getattr(os, "getuid", str)()  # on Windows everybody has a folder for such files
+    name = sha256(f"{user} {out.resolve()}".encode()).hexdigest()[:16]
+    lock = FileLock(Path(gettempdir()) / f"studio-batch-{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        said = f"{out} is being made by another process: wait until it has ended, or give another"
+        raise BadInput(f"{said} --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_share(
+    plan: Plan, share: Share, *, loading: Mapping[str, object], ray: str | None, as_json: bool
+) -> int:
+    """Make this process's share; the first process tells of all."""
+    begun = perf_counter()
+    there = len(plan.names) - len(plan.missing())
+    failed: dict[int, str] = {}
+    looked = 0.0
+    try:
+        with bars() as shown:
+            left = len(plan.missing())
+            task = shown.add_task("Pictures", total=left)
+            for event in run_batch(plan, loading, share, ray=ray):
+                match event:
+                    case Written() if share.count > 1:  # of all processes
+                        if share.first and perf_counter() > looked + OFTEN:
+                            shown.update(task, completed=left - len(plan.missing()))
+                            looked = perf_counter()
+                    case Written():
+                        shown.advance(task)
+                    case NotMade(at, reason):
+                        failed[at] = reason
+                        shown.advance(task)
+                    case compose.Narrowed(_, rows):
+                        remark(f"less memory than thought: {rows} rows at a time")
+            shown.update(task, completed=left - len(plan.missing()) + len(failed))
+    except KeyboardInterrupt:
+        there = len(plan.names) - len(plan.missing())
+        raise Stopped(
+            f"{there} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
+        ) from None
+    failed = share.gather(failed)
+    seconds = perf_counter() - begun
+    made = len(plan.names) - there - len(failed)
+    _tell(plan, failed, there=there, made=made, seconds=seconds, as_json=as_json)
+    return 1 if failed else 0
+
+
+def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> None:
+    """Print what a plan will cost, without a picture.
+
+    Raises BadInput for whatever can't be made.
+    """
+    left = len(plan.missing())
+    found = expect_batch(plan, loading)
+    facts: dict[str, object] = {
+        "pictures": left,
+        "there already": len(plan.names) - left,
+        "evaluations of the UNet": found.evaluations,
+    }
+    if as_json:
+        print_json(facts | {"seconds": round(found.seconds, 1)})
+        return
+    about = f"about {duration(found.seconds)}, by a step measured just now on this machine"
+    print_facts("Batch", facts | {"time": about})
+
+
+def _tell(
+    plan: Plan, failed: Mapping[int, str], *, there: int, made: int, seconds: float, as_json: bool
+) -> None:
+    facts: dict[str, object] = {
+        "out": str(plan.out),
+        "made": made,
+        "there already": there,
+        "failed": len(failed),
+        "seconds": round(seconds, 1),
+    }
+    told = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
+    if as_json:
+        print_json(facts | {"failures": [{"file": name, "reason": said} for name, said in told]})
+        return
+    print_facts("Batch", facts | {"sheet": plan.out / "sheet.html"})
+    if told:
+        print_table(("failed", "why"), told)

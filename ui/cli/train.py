@@ -1,0 +1,197 @@
+"""A training on the terminal: its bars, its samples, and a stop that loses nothing."""
+
+import shlex
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import compose
+import trainers
+from studio.errors import Stopped
+from studio.requests.shot import Shot
+from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from ui.cli.train_request import Asked
+from ui.shared.launched_processes import sharing
+from ui.shared.loading import flags, open_base
+from ui.shared.terminal import bars, print_facts, print_json, remark
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from studio.bases.base import Base
+
+__all__ = ["Trained", "count_run", "draw_with", "follow", "resume_run", "start_run", "stopping"]
+
+SMOOTHED = 20  # steps: the loss of one step says little
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went. loss: the mean of the last steps; None if none was taken."""
+
+    started: Started
+    finished: Finished
+    loss: float | None
+
+
+def start_run(asked: Asked, *, as_json: bool) -> None:
+    """Train from the start, or as a recipe says."""
+    # All that can be known without the base, before the long work of opening it.
+    pictures = asked.check()
+    again = f"studio train {asked.kind} {flags(asked.loading)}--resume"
+    with sharing(asked.loading.get("device", "auto")):
+        opened = asked.open()
+        progress = asked.train(opened, draw=draw_with(opened))
+        remark(f"This will take {asked.estimate(opened, pictures=pictures)}.")
+        trained = follow(progress, said=f"Training {asked.words!r}", resume_with=again)
+        _report(trained, as_json=as_json)
+
+
+def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
+    """Say what would be trained. config: a real configuration, without weights, for the base."""
+    from studio.bases.base import real_config  # PyTorch with it
+
+    if config:
+        opened = real_config(config, dtype=str(asked.loading.get("dtype", "auto")))
+    else:
+        opened = asked.open()
+    text_encoders = bool(asked.known().get("text_encoders"))
+    counted = trainers.count(asked.wanted(), opened, text_encoders=text_encoders)
+    said = asked.estimate(opened)
+    facts = asdict(counted)
+    if as_json:
+        print_json(facts | {"estimate": asdict(said)})
+        return
+    more = facts.pop("facts")
+    numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
+    share = {"share": f"{counted.parameters / counted.weights:.3%}"}
+    taking = {"taking": str(said)}
+    print_facts(f"{asked.kind} would train", facts | numbers | share | taking | more)
+
+
+def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
+    """Go on with a training that was stopped."""
+    then = trainers.base_of(run)
+    again = f"studio train {name} {flags(loading)}--resume"
+    with sharing(loading.get("device", "auto")):
+        opened = open_base(then.pop("source"), then | dict(loading))
+        progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
+        _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
+
+
+def draw_with(base: "Base") -> "Callable[[str, int], Image]":
+    """Draws sample pictures as `studio generate` would, on the base with the deltas attached."""
+
+    def draw(prompt: str, seed: int) -> "Image":
+        return compose.render(base, Shot(prompt=prompt, base=base.source, seed=seed))
+
+    return draw
+
+
+def follow(
+    progress: Generator[Progress, None, None], *, said: str, resume_with: str = ""
+) -> Trained:
+    """Show a training until it ends.
+
+    The first Ctrl-C or SIGTERM ends it after the step at hand and raises Stopped when its
+    checkpoint is written; a second one ends it at once. resume_with: the command that, with the
+    run's folder behind it, goes on with this training; said to who stops it.
+    """
+    started: Started | None = None
+    losses: deque[float] = deque(maxlen=SMOOTHED)
+    with stopping() as asked, closing(progress), bars("loss") as shown:
+        drawing = shown.add_task("Drawing the class", total=None, visible=False, loss="")
+        encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
+        training = shown.add_task(said, total=None, loss="")
+        for event in progress:
+            match event:
+                case Started():
+                    started = event
+                    _introduce(event)
+                    shown.update(training, total=event.steps, completed=event.done)
+                case Drawn():
+                    visible = event.done < event.total
+                    shown.update(drawing, total=event.total, completed=event.done, visible=visible)
+                case Encoded():
+                    visible = event.done < event.total
+                    shown.update(encoding, total=event.total, completed=event.done, visible=visible)
+                case Step():
+                    losses.append(event.loss)
+                    loss = f"loss {fmean(losses):.4f}"
+                    shown.update(training, completed=event.step, loss=loss)
+                case Sampled():
+                    remark(f"Step {event.step}: samples in {event.paths[0].parent}")
+                case Saved():
+                    remark(f"Step {event.step}: checkpoint in {event.path}")
+                case Finished():
+                    assert started  # it is what a training says first
+                    return Trained(started, event, fmean(losses) if losses else None)
+            if asked():
+                break
+    if started and resume_with:
+        remark(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
+    if not losses:
+        raise Stopped("the training was stopped before its first step.")
+    raise Stopped(f"the training was stopped{', its checkpoint is written' * bool(resume_with)}.")
+
+
+def _introduce(started: Started) -> None:
+    for skipped in started.skipped:
+        remark(f"Skipped {skipped.path}: {skipped.reason}")
+    for said in started.remarks:
+        remark(said)
+    after = f", going on after step {started.done}" if started.done else ""
+    pictures = "1 picture" if started.examples == 1 else f"{started.examples} pictures"
+    if started.round != started.examples:
+        pictures += f", {started.round:g} a round with repeats and weights"
+    remark(
+        f"{pictures}, {started.layers} layers, "
+        f"{started.parameters:,} parameters; run folder {started.run}{after}"
+    )
+
+
+def _report(trained: Trained, *, as_json: bool) -> None:
+    started, finished = trained.started, trained.finished
+    facts = {
+        "adapter": str(finished.path),
+        "run": str(started.run),
+        "steps": finished.steps,
+        "seconds": round(finished.seconds, 1),
+        "loss": trained.loss,
+        "parameters": started.parameters,
+        "pictures": started.examples,
+        "skipped": [{"path": str(one.path), "reason": one.reason} for one in started.skipped],
+    }
+    if as_json:
+        print_json(facts)
+        return
+    names = ", ".join(one.path.name for one in started.skipped)
+    facts["loss"] = None if trained.loss is None else f"{trained.loss:.4f}"
+    facts["skipped"] = f"{len(started.skipped)} ({names})" if started.skipped else None
+    print_facts("Trained", facts)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, the first SIGINT or SIGTERM is only noted: the value says whether one came."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+        remark("Stopping after this step; once more to stop at once.")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,64 @@
+"""What pictures will cost: evaluations of the UNet, and seconds at the speed of the last ones."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import compose
+from studio.queue.client import Job, list_jobs
+from studio.requests.shot import Shot
+from studio.workspace import Workspace
+from ui.shared.queue_requests import Drawing
+
+__all__ = ["evaluations", "seconds_for"]
+
+LOOKED_AT = 30  # jobs, of those that ended last
+
+
+def evaluations(shots: Sequence[Shot]) -> float:
+    """Evaluations of the UNet, told without opening an adapter."""
+    return sum(_evaluations(shot.adapters, shot.method, _steps(shot)) for shot in shots)
+
+
+def seconds_for(space: Workspace, shots: Sequence[Shot]) -> float | None:
+    """How long the shots take at the speed of the last pictures on their bases.
+
+    None where one of the bases was never drawn on.
+    """
+    found = 0.0
+    done = list_jobs(space, states=("done",), kinds=("render", "batch"), limit=LOOKED_AT)
+    for base in {shot.base for shot in shots}:
+        speed = next(filter(None, (_speed(job, base) for job in done)), None)
+        if speed is None:
+            return None
+        found += speed * _work([shot for shot in shots if shot.base == base])
+    return found
+
+
+def _speed(job: Job, base: str) -> float | None:
+    """Seconds of an evaluation of a picture of the base's own size; None where a job tells none."""
+    drawing = Drawing(**cast(dict[str, Any], job.arguments))
+    shots = [drawing.shot(number) for number in range(len(drawing.shots))]
+    work = _work(shots)
+    if not (job.seconds and work) or {shot.base for shot in shots} != {base}:
+        return None
+    return job.seconds / work
+
+
+def _work(shots: Sequence[Shot]) -> float:
+    """Evaluations; each counts once more where there is guidance."""
+    return sum(evaluations([shot]) * (2 if shot.guidance > 1 else 1) for shot in shots)
+
+
+def _steps(shot: Shot) -> int:
+    return shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
+
+
+@lru_cache(maxsize=4096)
+def _evaluations(adapters: tuple, method: object, steps: int) -> float:
+    if not adapters:
+        return steps
+    try:
+        return compose.outline(Shot("", adapters=adapters, method=method, steps=steps)).cost
+    except compose.NeedsWeights:
+        return steps  # K-LoRA, which evaluates each step once

@@ -1,0 +1,164 @@
+"""The batches of the tab Batch: those made before, and the one that is being made."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+
+from studio.errors import BadInput
+from studio.queue.client import (
+    Job,
+    get_job,
+    list_jobs,
+    remove_job,
+    restore_job,
+    resume_job,
+    stop_job,
+)
+from studio.workspace import Workspace
+from ui.web.batch.html import batch_rows, pictures, progress, zipped
+from ui.web.server.clicked_item import PICK
+from ui.web.server.downloads import TAKE, address
+from ui.web.server.page import QUIET, SLOW, Page, in_turn, told
+from ui.web.server.polling import progress_mark, told_of
+
+__all__ = ["IN_TURN", "BatchList", "lay_out_list", "shower", "wire_list"]
+
+LISTED = 50  # batches
+IN_TURN = in_turn("batches")
+NO_BATCH = '<div class="empty">No batch was made yet.</div>'
+
+
+@dataclass(frozen=True)
+class BatchList:
+    """The widgets that show batches."""
+
+    rows: gr.HTML
+    bar: gr.HTML
+    sheet: gr.HTML
+    buttons: gr.Row
+    stop: gr.Button
+    resume: gr.Button
+    take: gr.Button
+    remove: gr.Button
+    undo: gr.Button
+    chosen: gr.State
+    """a job's number, or None for the latest"""
+    removed: gr.State
+    seen: gr.State
+    """what the widgets show, to leave them alone while that is so"""
+
+    def all(self) -> list:
+        """What `shower` fills."""
+        shown = [self.rows, self.bar, self.sheet, self.buttons, self.stop, self.resume, self.take]
+        return [*shown, self.remove, self.undo, self.seen]
+
+
+def lay_out_list() -> BatchList:
+    """Make its widgets."""
+    states = gr.State(None), gr.State(None), gr.State(None)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=320):
+            gr.Markdown("### Batches")
+            rows = gr.HTML(NO_BATCH, js_on_load=PICK, elem_id="batches")
+            undo = gr.Button("Undo remove", size="sm", visible=False)
+        with gr.Column(scale=3, min_width=320):
+            bar = gr.HTML(elem_id="batch")
+            with gr.Row(visible=False) as buttons:
+                stop = gr.Button("Stop", min_width=110)
+                resume = gr.Button("Resume", min_width=110)
+                take = gr.Button("Download as zip", min_width=110)
+                remove = gr.Button("Remove", variant="stop", min_width=110)
+            sheet = gr.HTML(elem_id="batch-pictures")
+    return BatchList(rows, bar, sheet, buttons, stop, resume, take, remove, undo, *states)
+
+
+def wire_list(page: Page, made: BatchList) -> None:
+    """Choosing, stopping, resuming, removing, taking away; and looking while the tab is open."""
+    space, show = page.space, shower(page.space)
+    link = gr.Textbox(visible=False)
+    asked = [made.chosen, made.removed]
+
+    def choose(event: gr.EventData) -> int:
+        return int(str(event.name))
+
+    def look(chosen: int | None, removed: int | None, seen: object) -> list:
+        if _state(_batches(space), chosen, removed) == seen:
+            return [gr.skip()] * len(made.all())
+        return show(chosen, removed)
+
+    def stop(chosen: int | None) -> None:
+        stop_job(space, _one(space, chosen).id)
+
+    def resume(chosen: int | None) -> None:
+        resume_job(space, _one(space, chosen).id)
+
+    def take(chosen: int | None) -> str:
+        return address(zipped(space, _one(space, chosen)))
+
+    def remove(chosen: int | None) -> tuple:
+        id = _one(space, chosen).id
+        remove_job(space, id)
+        return None, id
+
+    def undo(removed: int) -> tuple:
+        return restore_job(space, removed).id, None
+
+    taken = made.take.click(told(take), made.chosen, link, **SLOW)
+    taken.success(None, link, None, js=TAKE, **QUIET)
+    changes = [
+        made.rows.click(told(choose), None, made.chosen, trigger_mode="multiple", **QUIET),
+        made.stop.click(told(stop), made.chosen, None, **QUIET),
+        made.resume.click(told(resume), made.chosen, None, **QUIET),
+        made.remove.click(told(remove), made.chosen, asked, **QUIET),
+        made.undo.click(told(undo), made.removed, asked, **QUIET),
+    ]
+    for change in changes:
+        change.success(show, asked, made.all(), trigger_mode="always_last", **IN_TURN)
+    news = told_of("batch")
+    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **IN_TURN)
+
+
+def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
+    """What fills the widgets of a BatchList, given what is chosen and what was removed last."""
+
+    def show(chosen: int | None, removed: int | None) -> list:
+        jobs = _batches(space)
+        job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
+        state = _state(jobs, chosen, removed)
+        undo = gr.Button(visible=removed is not None)
+        if job is None:
+            return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
+        return [
+            batch_rows(jobs, chosen=job.id),
+            progress(job),
+            pictures(space, job),
+            gr.Row(visible=True),
+            gr.Button(visible=not job.ended, interactive=not job.stopping),
+            gr.Button(visible=job.state in ("failed", "stopped")),
+            gr.Button(visible=bool(job.made)),
+            gr.Button(visible=job.ended),
+            undo,
+            state,
+        ]
+
+    return show
+
+
+def _state(jobs: Sequence[Job], chosen: int | None, removed: int | None) -> tuple:
+    """What the widgets show depends on this alone."""
+    return chosen, removed, *map(progress_mark, jobs)
+
+
+def _batches(space: Workspace) -> list[Job]:
+    return list_jobs(space, kinds=("batch",), limit=LISTED)
+
+
+def _one(space: Workspace, chosen: int | None) -> Job:
+    """The batch that is looked at."""
+    if chosen is not None:
+        return get_job(space, chosen)
+    jobs = list_jobs(space, kinds=("batch",), limit=1)
+    if not jobs:
+        raise BadInput("there is no batch")
+    return jobs[0]

@@ -1,0 +1,216 @@
+"""The tab Batch: many pictures from a grid or a manifest, made while nobody waits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import compose
+from studio.duration import duration
+from studio.errors import BadInput
+from studio.workspace import Workspace, list_adapters
+from ui.shared.queue_requests import queue_pictures
+from ui.web.batch.cost import evaluations, seconds_for
+from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
+from ui.web.batch.library_names import ENDINGS, shots_of
+from ui.web.batch.runs import IN_TURN, BatchList, lay_out_list, shower, wire_list
+from ui.web.library.cards import lines
+from ui.web.mix.components import base_choices
+from ui.web.server.page import QUIET, Page, told
+
+__all__ = ["batch_tab"]
+
+LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
+HINT = (
+    '<div class="empty">Write a prompt, such as <b>a red robot in a meadow</b>, or open a '
+    "manifest. What it will cost is said here.</div>"
+)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The widgets of a grid; those that a Grid is made of bear its fields' names."""
+
+    prompts: gr.Textbox
+    seeds: gr.Textbox
+    adapters: gr.Dropdown
+    strengths: gr.Textbox
+    mixes: gr.CheckboxGroup
+    methods: gr.CheckboxGroup
+    options: gr.State
+    base: gr.Dropdown
+    steps: gr.Number
+    guidance: gr.Number
+    more: gr.State
+
+    def all(self) -> list:
+        return [getattr(self, one.name) for one in fields(self)]
+
+
+def batch_tab(page: Page) -> None:
+    """Lay it out and wire it."""
+    space = page.space
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=320):
+            form = _lay_out_grid(space)
+        with gr.Column(scale=1, min_width=320):
+            text = gr.Textbox(
+                "",
+                label="Manifest",
+                info="What the grid says; write here for more than a grid can say",
+                lines=9,
+                max_lines=24,
+                elem_classes="manifest",
+            )
+            with gr.Row(elem_classes="tools"):
+                ending = gr.Dropdown(
+                    list(ENDINGS), value="toml", label="Written as", filterable=False, scale=2
+                )
+                file = gr.UploadButton(
+                    "Open a manifest", file_types=[f".{one}" for one in ENDINGS], scale=2
+                )
+                start = gr.Button("Start", variant="primary", interactive=False, scale=2)
+            verdict = gr.HTML(HINT, elem_id="verdict")
+    made = lay_out_list()
+    _wire_grid(page, form, text, ending)
+    _wire_manifest(page, text, ending, file, start, verdict, made)
+    wire_list(page, made)
+
+
+def _lay_out_grid(space: Workspace) -> _Form:
+    options, more = gr.State({}), gr.State({})
+    plain = Grid("")
+    prompts = gr.Textbox(
+        "", label="Prompts", info="One a line; {red|blue} stands for one of them", lines=4
+    )
+    with gr.Row():
+        adapters = gr.Dropdown(
+            _mixable(space),
+            value=[],
+            multiselect=True,
+            label="Adapters",
+            info="From the library; robot:0.8 keeps that strength",
+            allow_custom_value=True,
+            scale=3,
+        )
+        strengths = gr.Textbox(
+            value=plain.strengths, label="Strengths", info="Such as 0.6, 1", scale=1, min_width=120
+        )
+    mixes = gr.CheckboxGroup(
+        [TOGETHER, ALONE, NONE], value=list(plain.mixes), label="Mixed", info="To be compared"
+    )
+    methods = gr.CheckboxGroup(
+        list(compose.methods()), value=list(plain.methods), label="Methods of mixing"
+    )
+    with gr.Row():
+        seeds = gr.Textbox(value="1..2", label="Seeds", info="Such as 1..8 or 3, 7", min_width=120)
+        steps = gr.Number(
+            value=plain.steps, precision=0, label="Steps", info="Of denoising", min_width=120
+        )
+        guidance = gr.Number(
+            value=plain.guidance, label="Guidance", info="To the prompt", min_width=120
+        )
+    base = gr.Dropdown(base_choices(space), value=plain.base, label="Base", filterable=False)
+    return _Form(
+        prompts, seeds, adapters, strengths, mixes, methods, options, base, steps, guidance, more
+    )
+
+
+def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -> None:
+    """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid."""
+    space = page.space
+    said = gr.State("")
+    written = [text, ending, said]
+    shown = [*form.all(), *written]
+
+    def write(said: str, *given: Any) -> Any:
+        says = manifest_of(_grid(given))
+        # Widgets tell of a change when they are first shown too, and again when their choices
+        # are renewed; by then the manifest may hold what a person wrote.
+        return gr.skip() if says == said else (says, "toml", says)
+
+    def open_shot(recipe: dict | None) -> list:
+        if not recipe:
+            return [gr.skip()] * len(shown)
+        found = grid_of(recipe)
+        says = manifest_of(found)
+        lists = {name: list(getattr(found, name)) for name in ("methods", "adapters", "mixes")}
+        values = replace(found, **lists)
+        return [*(getattr(values, one.name) for one in fields(_Form)), says, "toml", says]
+
+    def offer() -> tuple:
+        return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
+
+    typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
+    gr.on(typed, told(write), [said, *form.all()], written, trigger_mode="always_last", **QUIET)
+    page.shot.change(told(open_shot), page.shot, shown, **QUIET)
+    page.tab.select(offer, None, [form.adapters, form.base], **QUIET)
+
+
+def _wire_manifest(
+    page: Page,
+    text: gr.Textbox,
+    ending: gr.Dropdown,
+    file: gr.UploadButton,
+    start: gr.Button,
+    verdict: gr.HTML,
+    made: BatchList,
+) -> None:
+    """A manifest is read whenever it changes, and started when it has no mistake."""
+    space = page.space
+
+    def judge(text: str, ending: str) -> tuple:
+        if not text.strip():
+            return HINT, gr.Button("Start", interactive=False)
+        try:
+            shots = shots_of(space, text, ending)
+        except BadInput as error:
+            wrong = [line.strip() for line in str(error).splitlines()]
+            return lines([], wrong), gr.Button("Start", interactive=False)
+        many = f"{len(shots)} pictures" if len(shots) > 1 else "1 picture"
+        return _cost(space, many, shots), gr.Button(f"Make {many}", interactive=True)
+
+    def read(path: str) -> tuple:
+        found = Path(path)
+        if found.stat().st_size > LARGEST:
+            raise BadInput(f"{found.name} is too large for a page: use studio batch")
+        try:
+            return found.read_text(encoding="utf-8-sig"), found.suffix.lower().lstrip(".")
+        except UnicodeDecodeError:
+            raise BadInput(f"{found.name} is no text in UTF-8") from None
+
+    def begin(text: str, ending: str) -> int:
+        return queue_pictures(space, shots_of(space, text, ending), kind="batch").id
+
+    judged = [text.change, ending.change]
+    outputs = [verdict, start]
+    gr.on(judged, judge, [text, ending], outputs, trigger_mode="always_last", **QUIET)
+    file.upload(told(read), file, [text, ending], **QUIET)
+    begun = start.click(told(begin), [text, ending], made.chosen, **QUIET)
+    show = shower(space)
+    begun.success(show, [made.chosen, made.removed], made.all(), **IN_TURN)
+
+
+def _grid(given: Sequence[Any]) -> Grid:
+    """The widgets' values as a grid; what is empty is as a plain grid has it."""
+    plain = Grid("")
+    values = {
+        one.name: getattr(plain, one.name) if value in (None, "") else value
+        for one, value in zip(fields(_Form), given, strict=True)
+    }
+    return Grid(**values)
+
+
+def _cost(space: Workspace, many: str, shots: Sequence) -> str:
+    work, seconds = evaluations(shots), seconds_for(space, shots)
+    unknown = "time unknown before a first picture"
+    time = unknown if seconds is None else f"about {duration(seconds)}"
+    return lines([f"{many}, {work:,.0f} evaluations of the UNet, {time}."])
+
+
+def _mixable(space: Workspace) -> list[str]:
+    """What a mix can name: adapters and their halves."""
+    found = [one for one in list_adapters(space) if not one.problem]
+    return [name for one in found for name in (one.name, *(f"{one.name}:{h}" for h in one.halves))]

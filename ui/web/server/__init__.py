@@ -1,0 +1,1 @@
+"""The server: app, security, polling, theme and API."""

@@ -1,0 +1,117 @@
+"""`studio ui`: the page, and the server that shows it on this machine.
+
+The server holds nothing. It starts the two workers and watches them, and what it shows is read
+from the workspace.
+"""
+
+import os
+import time
+from pathlib import Path
+
+# Before gradio is imported: it reads them then.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from studio.errors import BadInput
+from studio.workspace import Workspace
+from ui.cli.train import stopping
+from ui.shared.terminal import remark
+from ui.web.batch.tab import batch_tab
+from ui.web.library.tab import library_tab
+from ui.web.mix.style import MIX
+from ui.web.mix.tab import mix_tab
+from ui.web.server.api import offer
+from ui.web.server.downloads import web_folder
+from ui.web.server.gradio_patch import faster
+from ui.web.server.page import Page
+from ui.web.server.polling import heart
+from ui.web.server.security import Guard, is_loopback
+from ui.web.server.theme import CSS, theme
+from ui.web.train.style import CSS as TRAIN_CSS
+from ui.web.train.tab import train_tab
+from ui.worker.processes import workers
+
+__all__ = ["build", "check_reach", "serve"]
+
+LARGEST_UPLOAD = "2gb"  # an adapter of a whole SDXL may be this large
+TABS = {"train": train_tab, "mix": mix_tab, "batch": batch_tab, "library": library_tab}
+
+
+def build(space: Workspace) -> gr.Blocks:
+    """The page for a workspace."""
+    with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        offer(space)  # first, so that no handler of a tab has taken its names
+        heart(space)
+        states = gr.State([]), gr.State(None)
+        with gr.Tabs() as tabs:
+            for name, lay_out in TABS.items():
+                with gr.Tab(name.capitalize(), id=name) as tab:
+                    lay_out(Page(space, tabs, tab, *states))
+    return page
+
+
+def serve(
+    space: Workspace,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    auth: str | None = None,
+    inbrowser: bool = False,
+) -> None:
+    """Serve the page until told to end. auth: "NAME:PASSWORD", which a host other than this
+    machine's own needs. port: the first free one from 7860 on if not given.
+    """
+    login = check_reach(host, auth)
+    os.environ["GRADIO_TEMP_DIR"] = str(web_folder(space))
+    page = build(space)
+    page.queue(default_concurrency_limit=8)
+    with workers(space), stopping() as told:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            auth=login,
+            inbrowser=inbrowser,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            allowed_paths=[str(place) for place in _shown(space)],
+            max_file_size=LARGEST_UPLOAD,
+            footer_links=["api"],
+            theme=theme(),
+            css=CSS + TRAIN_CSS + MIX,
+            ssr_mode=False,
+            _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
+            app_kwargs={
+                "middleware": [_guard(space, here=is_loopback(host))],
+                "routes": faster(),
+            },
+        )
+        remark(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
+        while not told():
+            time.sleep(0.2)
+        page.close()
+
+
+def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
+    """Name and password; BadInput where others could reach the page without, or auth is neither."""
+    name, colon, password = (auth or "").partition(":")
+    if auth is not None and not (name and colon and password):
+        raise BadInput("--auth is NAME:PASSWORD, and neither may be empty.")
+    if auth is None and not is_loopback(host):
+        raise BadInput(
+            f"On {host} others can reach the page: give --auth NAME:PASSWORD, or leave out --host."
+        )
+    return (name, password) if auth else None
+
+
+def _guard(space: Workspace, *, here: bool) -> Middleware:
+    return Middleware(Guard, pictures=_shown(space), handed=web_folder(space), here=here)
+
+
+def _shown(space: Workspace) -> list[Path]:
+    """The folders whose files the page may show."""
+    cache = [space.cache / name for name in ("previews", "thumbnails", "live")]
+    return [space.pictures, space.uploads, space.runs, *cache]

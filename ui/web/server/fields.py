@@ -1,0 +1,95 @@
+"""A form's fields as widgets, and what was put into them as values.
+
+An empty widget means "not given": the dataclass's default, or what suits the base, holds and is
+shown as the placeholder.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio.errors import BadInput
+from ui.shared.form import Field, Form, fields_of
+
+__all__ = ["filled", "values", "whole_number", "widgets"]
+
+
+def widgets(form: Form) -> dict[str, Component]:
+    """A widget for each field, by its name, made where the caller lays out."""
+    return {field.name: _widget(field, form) for field in fields_of(form)}
+
+
+def values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of a form's fields; those left empty, or at their default, are not there.
+
+    A field whose default is not the whole truth (`form.defaults`) is there whenever it was given.
+    Raises BadInput for a value that is none of the field's type, naming it.
+    """
+    found = {}
+    for field in fields_of(form):
+        value = _value(field, given.get(field.name))
+        if value is not None and (value != field.default or field.name in form.defaults):
+            found[field.name] = value
+    return found
+
+
+def filled(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the widgets show for these values of the fields; empty where a default holds."""
+    return {field.name: _shown(field, form, given) for field in fields_of(form)}
+
+
+def whole_number(name: str, typed: str) -> int:
+    """What was typed, of however many digits; BadInput naming it for what is no whole number."""
+    try:
+        return int(typed)
+    except ValueError:
+        raise BadInput(f"{name}: {typed.strip()!r} is not a whole number") from None
+
+
+def _widget(field: Field, form: Form) -> Component:
+    label = field.name.replace("_", " ").capitalize()
+    info = field.help[:1].upper() + field.help[1:]
+    default = form.defaults.get(field.name)
+    shown = default or ("" if field.default in (None, ()) else str(field.default))
+    if field.many:
+        return gr.Textbox(label=label, info=f"{info}, separated by commas", placeholder=shown)
+    if field.type is bool:
+        return gr.Checkbox(label=label, info=info, value=bool(field.default))
+    if field.choices:
+        value = None if default else field.default
+        return gr.Dropdown(list(field.choices), label=label, info=info, value=value)  # pyright: ignore
+    # Numbers too: an empty gr.Number is a zero.
+    return gr.Textbox(label=label, info=info, placeholder=shown)
+
+
+def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
+    value = given.get(field.name, field.default)
+    usual = field.name not in given or (value == field.default and field.name not in form.defaults)
+    if field.many:
+        return ", ".join(map(str, value or ()))
+    if field.type is bool:
+        return bool(value)
+    if field.choices:
+        return None if usual and field.name in form.defaults else value
+    return "" if usual or value is None else str(value)
+
+
+def _value(field: Field, value: Any) -> Any:
+    if field.many:
+        words = [word.strip() for word in str(value or "").split(",") if word.strip()]
+        return tuple(_one(field, word) for word in words) or None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return _one(field, value)
+
+
+def _one(field: Field, value: Any) -> Any:
+    if field.choices and value not in field.choices:
+        raise BadInput(f"{field.name}: {value!r} is none of {', '.join(field.choices)}")
+    try:
+        return field.type(value.strip() if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        said = {int: "a whole number", float: "a number"}.get(field.type, field.type.__name__)
+        raise BadInput(f"{field.name}: {value!r} is not {said}") from None

@@ -1,0 +1,164 @@
+"""The page's one look at the workspace, and who is told when something has changed there.
+
+    heart(space)                    # the line above the tabs, which does the looking
+    told_of("batch").input(...)   # on the tab Batch: whenever what it shows may have changed
+
+An event of Gradio's costs a page milliseconds for each component that it may change, so none is
+spent on asking: that is one small request, and only the tab that is seen is told, and only of news.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from studio.duration import duration
+from studio.queue.client import OPEN, Job, list_jobs, list_workers, live_picture
+from studio.workspace import Workspace, list_adapters, list_bases, list_trash
+
+__all__ = ["heart", "library_mark", "progress_mark", "standing", "told_of"]
+
+KEPT_IN_MIND = 50  # jobs, the latest
+DOING = {"train": "Training", "render": "Drawing", "batch": "Batch"}
+AWAY = '<div class="studio-head"><b>Studio</b><span role="status">Does not answer</span></div>'
+# Once a second; five times while a picture forms, and for a while after whatever a person does.
+HEART = """
+const USUAL = 1000, OFTEN = 200, AWAKE = 3000;
+let awake = 0, due = null, next = 0, looking = false, server_then = null;
+const tab = () =>
+  document.querySelector('[role=tab][aria-selected=true]')?.textContent.trim().toLowerCase() ?? '';
+const plan = (wait) => {
+  clearTimeout(due);
+  next = Date.now() + wait;
+  due = setTimeout(look, wait);
+};
+const look = async () => {
+  if (looking) return;
+  looking = true;
+  let wait = USUAL;
+  try {
+    if (!document.hidden) {
+      const seen = tab();
+      const found = await server.news(seen);
+      server_then ??= found.server;
+      if (found.server !== server_then) { location.reload(); return; }
+      if (found.head !== props.value) props.value = found.head;
+      const detail = { tab: seen, mark: found.mark };
+      document.dispatchEvent(new CustomEvent('studio-news', { detail }));
+      if (found.forming || Date.now() < awake) wait = OFTEN;
+    }
+  } catch {
+    if (props.value !== AWAY) props.value = AWAY;
+  }
+  looking = false;
+  plan(wait);
+};
+const wake = () => {
+  awake = Date.now() + AWAKE;
+  if (!looking && next > Date.now() + OFTEN) plan(OFTEN);
+};
+for (const one of ['pointerup', 'keyup', 'change', 'drop', 'visibilitychange'])
+  document.addEventListener(one, wake, true);
+document.addEventListener('studio-here', wake);
+look();
+"""
+TOLD = """
+let known = null;
+document.addEventListener('studio-news', ({ detail }) => {
+  if (detail.tab !== TAB || detail.mark === known) return;
+  known = detail.mark;
+  trigger('input');
+});
+document.dispatchEvent(new CustomEvent('studio-here'));
+"""
+
+
+def heart(space: Workspace) -> gr.HTML:
+    """The line above the tabs: what runs, what waits, and whether anybody works."""
+
+    began = secrets.token_hex(8)  # what a page remembers of itself is gone with its server
+
+    def news(tab: str) -> dict[str, Any]:
+        return {
+            "server": began,
+            "head": status(space),
+            "mark": MARKS[tab](space) if isinstance(tab, str) and tab in MARKS else "",
+            "forming": bool(list_jobs(space, states=OPEN, kinds=("render",))),
+        }
+
+    return gr.HTML(
+        status(space),
+        js_on_load=f"const AWAY = {json.dumps(AWAY)};{HEART}",
+        server_functions=[news],
+        padding=False,
+    )
+
+
+def told_of(tab: str) -> gr.HTML:
+    """What its `input` fires on, while that tab is seen: at first, and whenever it has news."""
+    return gr.HTML(js_on_load=f"const TAB = {json.dumps(tab)};{TOLD}", visible="hidden")
+
+
+def status(space: Workspace) -> str:
+    """The line above the tabs, as HTML."""
+    jobs = list_jobs(space, states=OPEN, limit=1000)
+    running = [job for job in jobs if job.state == "running"]
+    waiting = len(jobs) - len(running)
+    words = [_said(job) for job in running]
+    words += [f"{waiting} waiting"] if waiting else []
+    if jobs and not all(worker.alive for worker in list_workers(space)):
+        words.append("starting the workers")
+    told = " · ".join(words) or "Ready"
+    return f'<div class="studio-head"><b>Studio</b><span role="status">{escape(told)}</span></div>'
+
+
+def _said(job: Job) -> str:
+    said = f"{DOING[job.kind]} {job.title}"
+    if job.total:
+        said += f", {job.step} of {job.total}"
+    if job.left is not None:
+        said += f", {duration(job.left)} left"
+    return said
+
+
+def _jobs(space: Workspace) -> str:
+    """Another text whenever one of the latest jobs stands otherwise, or its picture does."""
+    return "|".join(standing(space, job) for job in list_jobs(space, limit=KEPT_IN_MIND))
+
+
+def standing(space: Workspace, job: Job) -> str:
+    """How a job stands: another text whenever it stands otherwise, or its forming picture does."""
+    return f"{progress_mark(job)} {_drawn(space, job)}"
+
+
+def progress_mark(job: Job) -> str:
+    """The same without its forming picture, for pages that do not show that."""
+    facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.made)
+    return " ".join(map(str, facts))
+
+
+def _drawn(space: Workspace, job: Job) -> int:
+    """When its forming picture was written; it may be gone by now."""
+    live = live_picture(space, job.id) if job.state == "running" else None
+    try:
+        return live.stat().st_mtime_ns if live else 0
+    except FileNotFoundError:
+        return 0
+
+
+def library_mark(space: Workspace) -> str:
+    """Another text whenever an adapter, a base or the trash does."""
+    words = [f"{one.name} {one.modified}" for one in list_adapters(space)]
+    words += [one.id for one in list_trash(space)]
+    return "|".join([*words, *(one.source for one in list_bases(space))])
+
+
+MARKS: dict[str, Callable[[Workspace], str]] = {
+    "train": _jobs,
+    "mix": _jobs,
+    "batch": _jobs,
+    "library": library_mark,
+}

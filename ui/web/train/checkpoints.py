@@ -1,0 +1,178 @@
+"""A training's checkpoints side by side: a grid of checkpoints by strengths, and the one to keep.
+
+The grid is a batch in the queue like any other; which pictures belong to which training stands in
+the batch's shots, so that a reload finds it again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+from studio.errors import BadInput
+from studio.queue.client import Job, list_jobs
+from studio.requests.shot import Shot
+from studio.workspace import (
+    AdapterFile,
+    Workspace,
+    clean_name,
+    get_picture,
+    get_run,
+    keep_adapter,
+    list_checkpoints,
+    thumbnail,
+)
+from ui.shared.queue_requests import queue_pictures
+
+__all__ = [
+    "Cell",
+    "cells",
+    "checkpoints",
+    "draw_grid",
+    "drawn",
+    "keep",
+    "latest_grid",
+    "pictures",
+    "said",
+    "strengths_of",
+]
+
+MOST = 64  # pictures in a grid
+LOOKED = 30  # batches among which a grid is looked for
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of a grid. picture: its id; None while it is not drawn."""
+
+    step: int
+    strength: float
+    picture: str | None
+
+
+def checkpoints(space: Workspace, job: Job) -> dict[int, Path]:
+    """The adapters of a training by their steps, its last one among them."""
+    try:
+        found = {one.step: one.adapter for one in list_checkpoints(space, job.run)}
+        final = get_run(space, job.run) / "adapter.safetensors"
+    except BadInput:  # nothing was made yet
+        return {}
+    return found | ({job.total: final} if final.is_file() else {})
+
+
+def strengths_of(text: str) -> list[float]:
+    """Numbers between commas, each once. Raises BadInput for what is none."""
+    try:
+        found = [float(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        found = []
+    if not found or not all(map(isfinite, found)):
+        raise BadInput(f"strengths are numbers between commas, such as 0.6, 0.8, 1, not {text!r}")
+    return list(dict.fromkeys(found))
+
+
+def draw_grid(
+    space: Workspace,
+    job: Job,
+    *,
+    steps: Sequence[int],
+    strengths: Sequence[float],
+    prompt: str,
+    seed: int,
+) -> Job:
+    """Queue a picture for each checkpoint, a row, at each strength, a column. Raises BadInput."""
+    there = checkpoints(space, job)
+    chosen = [step for step in sorted(steps) if step in there]
+    if not chosen:
+        raise BadInput("choose the checkpoints that are to be compared")
+    if len(chosen) * len(strengths) > MOST:
+        raise BadInput(
+            f"{len(chosen)} checkpoints at {len(strengths)} strengths are "
+            f"{len(chosen) * len(strengths)} pictures, and {MOST} are the most: choose fewer"
+        )
+    arguments = cast("Any", job.arguments)
+    shots = [
+        Shot(prompt, base=arguments["base"], seed=seed, adapters=((there[step], strength),))
+        for step in chosen
+        for strength in strengths
+    ]
+    return queue_pictures(space, shots, kind="batch", loading=arguments["loading"])
+
+
+def latest_grid(space: Workspace, job: Job) -> Job | None:
+    """The last grid of a training's checkpoints; None where none was asked for."""
+    run = str(space.runs / job.run)
+    batches = list_jobs(space, kinds=("batch",), limit=LOOKED)
+    return next((one for one in batches if _adapter(one, 0)[0].startswith(f"{run}/")), None)
+
+
+def cells(grid: Job) -> list[Cell]:
+    """What a grid holds, row by row; a row is a checkpoint."""
+    return [
+        Cell(_step(grid, n), _adapter(grid, n)[1], _result(grid, n))
+        for n in range(len(cast("list", grid.arguments["shots"])))
+    ]
+
+
+def drawn(space: Workspace, grid: Job) -> list[Cell]:
+    """The cells whose pictures are drawn and are still there."""
+    return [cell for cell in cells(grid) if cell.picture and _is_there(space, cell.picture)]
+
+
+def pictures(space: Workspace, found: Sequence[Cell], *, total: int) -> list[tuple[str, str]]:
+    """Thumbnails of cells that are drawn, with what they show."""
+    return [(str(thumbnail(space, cell.picture or "")), said(cell, total)) for cell in found]
+
+
+def said(cell: Cell, total: int) -> str:
+    """What stands under a cell."""
+    step = f"step {cell.step or total}"
+    return f"{step}, {cell.strength:g}"
+
+
+def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFile:
+    """Put a checkpoint into the library as an adapter that is at strength 1 what it is at this.
+
+    Imports PyTorch for a strength other than 1. Raises BadInput where there is no such checkpoint.
+    """
+    there = checkpoints(space, job)
+    step = step or job.total
+    if step not in there:
+        raise BadInput(f"the checkpoint of step {step} is no longer there")
+    name = clean_name(str(job.arguments["name"])[:90], otherwise="adapter")
+    if step != job.total:
+        name = f"{name} step {step}"
+    if strength == 1:
+        return keep_adapter(space, there[step], name=name)
+    from studio.adapters.adapter import load_adapter
+    from studio.adapters.rescale import at_strength
+
+    with TemporaryDirectory(dir=space.cache) as scratch:
+        scaled = at_strength(load_adapter(there[step]), strength)
+        file = scaled.save(Path(scratch) / "scaled.safetensors")
+        return keep_adapter(space, file, name=f"{name} at {strength:g}")
+
+
+def _adapter(grid: Job, number: int) -> tuple[str, float]:
+    """File and strength of the one adapter of a shot; an empty name where it has not one."""
+    shot = cast("Any", grid.arguments)["shots"][number]
+    return tuple(shot["adapters"][0]) if len(shot["adapters"]) == 1 else ("", 0.0)
+
+
+def _step(grid: Job, number: int) -> int:
+    """Of the checkpoint; 0 for the adapter that the training ended with."""
+    folder = Path(_adapter(grid, number)[0]).parent.name
+    return int(folder.removeprefix("step-")) if folder.startswith("step-") else 0
+
+
+def _result(grid: Job, number: int) -> str | None:
+    return (grid.results[number] or None) if number < len(grid.results) else None
+
+
+def _is_there(space: Workspace, picture: str) -> bool:
+    try:
+        return get_picture(space, picture).path.is_file()
+    except BadInput:
+        return False

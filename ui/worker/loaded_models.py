@@ -1,0 +1,79 @@
+"""What a worker keeps at hand from job to job: the base it opened last, and adapters."""
+
+import gc
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.blora_blocks import file_and_half
+from studio.bases.base import Base
+from studio.requests.shot import Shot
+from studio.workspace import Workspace, note_base
+from ui.shared.loading import open_base
+
+__all__ = ["Desk"]
+
+MOST_ADAPTERS = 8
+
+
+class Desk:
+    """One base, opened when asked for another or for the same in another way, and adapters.
+
+    The same file gives the same Adapter, for which compose keeps what it has computed.
+    """
+
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+        self._base: Base | None = None
+        self._opened: object = None
+        self._adapters: dict[tuple[str, int, int], Adapter] = {}
+
+    def base(self, source: str, loading: Mapping[str, object]) -> Base:
+        """The base, opened as `loading` says; what was open before is let go of first."""
+        wanted = (source, tuple(sorted(loading.items())))
+        if self._base is None or self._opened != wanted:
+            if self._base is not None:
+                self.clear()
+            self._base, self._opened = open_base(source, loading), wanted
+            base = self._base
+            note_base(self._space, base.source, name=base.name, family=base.family)
+        return self._base
+
+    def settled(self, shot: Shot, base: Base) -> Shot:
+        """The shot with its adapters loaded, from here where they lie here."""
+        pairs = tuple((self._adapter(one), strength) for one, strength in shot.adapters)
+        return replace(shot, adapters=pairs).settled(base)
+
+    def clear(self) -> None:
+        """Let go of everything, and give its memory back."""
+        self._base = self._opened = None
+        self._adapters.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def make_room(self, large: int) -> None:
+        """Let go of a base of more than so many bytes."""
+        base = self._base
+        if base is None:
+            return
+        parts = (base.unet, base.vae, *base.text_encoders)
+        if sum(weight.nbytes for part in parts for weight in part.parameters()) > large:
+            self.clear()
+
+    def _adapter(self, one: Adapter | str | Path) -> Adapter:
+        if isinstance(one, Adapter):
+            return one
+        file = Path(file_and_half(str(one))[0])
+        state = file.stat() if file.exists() else None
+        key = (str(one), state.st_mtime_ns, state.st_size) if state else None
+        loaded = self._adapters.pop(key, None) if key else None
+        loaded = loaded or load_adapter(one)
+        if key:
+            self._adapters[key] = loaded  # the last used last
+        while len(self._adapters) > MOST_ADAPTERS:
+            del self._adapters[next(iter(self._adapters))]
+        return loaded

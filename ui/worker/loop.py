@@ -1,0 +1,146 @@
+"""What a worker does: the jobs of its lane, one after the other, until it is told to end.
+
+Two lanes, two processes: "train", where one training runs at a time, and "render", where pictures
+are drawn on a base that is kept open. Between them they take turns on the device
+(ui/worker/device_turns.py), on a CPU as on a GPU. In the render lane a picture that somebody waits
+for goes before a batch, also between two pictures of a batch that has begun; and while a training
+runs, a batch leaves it half of the time.
+
+A job that cannot be done has failed, with a sentence, and the worker goes on to the next; so it is
+with one that wants more memory than there is. Of a batch the shots that can be drawn are drawn
+before it has failed by those that cannot. After any other error the job has failed too, and
+the worker ends with it: who started it (ui/worker/processes.py) starts another, since nobody knows
+what state such an error leaves a process in.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from studio.errors import BadInput
+from studio.out_of_memory import is_memory
+from studio.queue.client import LANES, Job, State, list_jobs
+from studio.queue.worker import (
+    claim_job,
+    finish_job,
+    recover_jobs,
+    report_job,
+    requeue_job,
+    waiting,
+)
+from studio.workspace import Workspace
+from ui.shared.queue_requests import Drawing
+from ui.shared.terminal import remark
+from ui.worker import render_jobs as _drawing
+from ui.worker import train_jobs as _training
+from ui.worker.context import Shift
+from ui.worker.device_turns import Turn
+from ui.worker.loaded_models import Desk
+from ui.worker.out_of_memory import advice, lack
+
+__all__ = ["work"]
+
+POLL = 0.05  # seconds between two looks at the queue
+BEAT = 2.0  # seconds between two signs of life without a job
+IDLE = 60.0  # seconds without a picture, after which a training gets a large base's memory
+LARGE = 2 * 10**9  # bytes
+
+
+def work(
+    space: Workspace, lane: str, *, ending: Callable[[], bool], leaving: Callable[[], bool]
+) -> None:
+    """Do the jobs of a lane, whose lock must be held, those that a dead worker left first.
+
+    ending: asked between steps; once it says yes, the job at hand is put back with its checkpoint
+    written. leaving: asked when nothing is queued, whether to end then.
+    """
+    shift = Shift(space, lane, Desk(space), Turn(space), ending, time.time())
+    shift.beat("starting")
+    for orphan in recover_jobs(space, lane):
+        remark(f"Job {orphan.id} was left by a worker that died")
+    if lane == "render" and not (leaving() or waiting(space, LANES[lane])):
+        _warm(shift)
+    idle = beaten = 0.0
+    while not ending():
+        now = time.monotonic()
+        if waiting(space, LANES[lane]) and (job := claim_job(space, LANES[lane])):
+            _do(shift, job)
+            idle = time.monotonic()
+        elif leaving():
+            return
+        elif now > beaten + BEAT:
+            shift.beat("waiting for jobs")
+            if now > idle + IDLE and lane == "render" and _training_runs(space):
+                shift.desk.make_room(LARGE)
+            beaten = now
+        # Longer than a training's look at the lock: it has a step between any two pictures.
+        time.sleep(POLL)
+
+
+def _do(shift: Shift, job: Job) -> None:
+    """Do a job and write down how it ended."""
+    remark(f"Job {job.id}: {job.kind}, {job.title}")
+    begun = time.monotonic()
+    try:
+        state, error, helpful = _attempt(shift, job)
+    except KeyboardInterrupt:
+        raise  # told to end at once: the next worker finds the job
+    except BaseException as fault:
+        said = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
+        where = f"this should not be; what the worker said is at the end of logs/{shift.lane}.log"
+        finish_job(shift.space, job.id, "failed", error=said, advice=where)
+        raise
+    if state == "queued":
+        requeue_job(shift.space, job.id)
+    else:
+        finish_job(shift.space, job.id, state, error=error, advice=helpful)
+    remark(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
+
+
+def _attempt(shift: Shift, job: Job) -> tuple[State, str, str]:
+    """Do a job; how it ended, with an error and advice where it failed."""
+    try:
+        return _state(shift, job), "", ""
+    except BadInput as wrong:
+        return "failed", str(wrong), ""
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        said = lack(error)
+    shift.desk.clear()  # here the error is gone, and no longer holds what it was about
+    return "failed", said, advice(job)
+
+
+def _state(shift: Shift, job: Job) -> State:
+    if job.kind == "train":
+        return _training.train(shift, job)
+    if job.kind == "render":
+        return _drawing.draw(shift, job)
+    return _drawing.draw(shift, job, between=partial(_give_way, shift, job))
+
+
+def _give_way(shift: Shift, batch: Job, spent: float) -> None:
+    """Between two pictures of a batch: what somebody waits for, and a training's share of time."""
+    until = time.monotonic() + (spent if _training_runs(shift.space) else 0.0)
+    while not (shift.ending() or report_job(shift.space, batch.id)):
+        if waiting(shift.space, ("render",)) and (job := claim_job(shift.space, ("render",))):
+            _do(shift, job)
+        elif time.monotonic() >= until:
+            return
+        time.sleep(POLL)
+
+
+def _training_runs(space: Workspace) -> bool:
+    return bool(list_jobs(space, states=("running",), kinds=("train",), limit=1))
+
+
+def _warm(shift: Shift) -> None:
+    """Open the base of the last picture, or sketch, before the first one is asked for."""
+    last = list_jobs(shift.space, kinds=("render",), limit=1)
+    with suppress(BadInput):  # whoever asks for a picture on it is told
+        if last:
+            drawing = Drawing(**last[0].arguments)  # pyright: ignore[reportArgumentType]
+            shift.desk.base(drawing.shots[0]["base"], drawing.loading)
+        else:
+            shift.desk.base("sketch", {})

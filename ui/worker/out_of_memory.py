@@ -1,0 +1,27 @@
+"""A job that wanted more memory than there is: what happened, and what would take less."""
+
+from studio.queue.client import Job
+
+__all__ = ["advice", "lack"]
+
+
+def lack(error: BaseException) -> str:
+    """What happened, as a sentence. error: one that `is_memory` knows."""
+    said = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
+    return said.rstrip(": ")
+
+
+def advice(job: Job) -> str:
+    """What would take less memory, of what this job did not do already."""
+    loading = job.arguments["loading"]
+    assert isinstance(loading, dict)
+    if job.kind != "train":
+        ways = ["a smaller width and height"]
+        ways += [option for option in ("vae_tiling", "offload") if not loading.get(option)]
+        return f"draw it again with {', '.join(ways)}"
+    recipe = job.arguments["recipe"]
+    assert isinstance(recipe, dict)
+    ways = ["a smaller batch with more accumulation", "a smaller size", "a lower rank"]
+    ways += [] if recipe.get("checkpointing") else ["checkpointing"]
+    ways += [] if recipe.get("precision") == "bf16" else ["the precision bf16"]
+    return f"train with {', '.join(ways)}"

@@ -1,0 +1,170 @@
+"""Queued pictures, drawn by a worker; one that is forming can be looked at."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL.Image import Image
+from torch import Tensor
+
+import compose
+from studio.bases.base import Base
+from studio.errors import BadInput
+from studio.files import replacing
+from studio.out_of_memory import is_memory
+from studio.queue.client import Job, State
+from studio.queue.worker import report_job
+from studio.requests.shot import Shot, save_picture
+from studio.workspace import next_picture
+from ui.shared.queue_requests import Drawing
+from ui.worker.context import Account, Shift
+from ui.worker.out_of_memory import advice, lack
+from ui.worker.schedule_summary import keep_roll, roll_of
+
+__all__ = ["draw"]
+
+LIVE = 512  # pixels of the longer side, of a picture that is forming
+LIVE_EVERY = 0.15  # seconds
+NAMED = 20  # shots of a batch that could not be drawn
+LONGEST = 60  # letters of a prompt
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """A shot of a batch that cannot be drawn, and why. lacked: it wanted more memory."""
+
+    reason: str
+    lacked: bool = False
+
+
+def draw(shift: Shift, job: Job, *, between: Callable[[float], None] | None = None) -> State:
+    """Draw the pictures that are not drawn yet; how it ended.
+
+    Of a batch, what cannot be drawn is left out, and named in a BadInput once the others are.
+    between: called after each picture, if there are more, with the seconds that it took.
+    """
+    drawing = Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
+    results, wanted = list(job.results), len(drawing.shots)
+    missing = [n for n in range(wanted) if n >= len(results) or not results[n]]
+    account = Account(shift, job, step=wanted - len(missing), total=wanted, seconds=job.seconds)
+    left_out: dict[int, str] = {}
+    for tried, number in enumerate(missing, start=account.step + 1):
+        begun = time.monotonic()
+        picture = _draw_one(account, drawing, number)
+        if isinstance(picture, str):
+            return picture
+        if isinstance(picture, _LeftOut):
+            left_out[number] = picture.reason
+            if picture.lacked:
+                shift.desk.clear()
+        results[number : number + 1] = [_id(picture)]
+        report_job(shift.space, job.id, results=results)
+        spent = time.monotonic() - begun
+        if wanted > 1:
+            account.step, account.seconds = tried, account.seconds + spent
+        if between and tried < wanted:
+            between(spent)
+    if job.kind == "render" and wanted == 1:
+        _keep_roll(shift, drawing)
+    account.write(at_once=True)
+    if left_out:
+        raise BadInput(_told(drawing, left_out))
+    return "done"
+
+
+def _draw_one(account: Account, drawing: Drawing, number: int) -> Path | State | _LeftOut:
+    """Draw one of the shots into the history; where it lies, or how the job is to end instead.
+
+    A base that cannot be opened, or a history that cannot be written, is no affair of one shot.
+    """
+    account.phase = "opening the base"
+    if ended := account.write(at_once=True):
+        return ended
+    several = len(drawing.shots) > 1
+    may_be_left_out = several and account.job.kind == "batch"
+    shot = drawing.shot(number)
+    base = account.shift.desk.base(shot.base, drawing.loading)
+    try:
+        shot = account.shift.desk.settled(shot, base)
+        picture = _develop(account, shot, base, number if several else None)
+    except BadInput as error:
+        if may_be_left_out:
+            return _LeftOut(str(error))
+        raise BadInput(f"picture {number + 1}: {error}" if several else str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if may_be_left_out and is_memory(error):
+            return _LeftOut(f"{lack(error)}; {advice(account.job)}", lacked=True)
+        raise
+    if isinstance(picture, str):
+        return picture
+    return save_picture(picture, next_picture(account.shift.space, shot.prompt), shot, base)
+
+
+def _develop(account: Account, shot: Shot, base: Base, number: int | None) -> Image | State:
+    """The picture of a settled shot. number: of the shot, where there are several."""
+    account.phase = "waiting for its turn"
+    account.write(at_once=True)
+    with account.shift.turn.for_picture():
+        latents = _denoise(account, compose.denoise(base, shot), number)
+        return latents if isinstance(latents, str) else compose.develop(base, shot, latents)
+
+
+def _id(picture: Path | _LeftOut) -> str:
+    """What the history calls it; "" keeps the place of a shot that was left out."""
+    return "" if isinstance(picture, _LeftOut) else f"{picture.parent.name}/{picture.name}"
+
+
+def _told(drawing: Drawing, left_out: Mapping[int, str]) -> str:
+    """Which shots were left out and why, a line each, of many the first."""
+    lines = [f"{len(left_out)} of {len(drawing.shots)} pictures could not be drawn:"]
+    for number, reason in list(left_out.items())[:NAMED]:
+        shot = drawing.shots[number]
+        called = f"picture {number + 1} ({shot['prompt'][:LONGEST]}, seed {shot['seed']})"
+        lines.append(f"{called}: {reason}")
+    if len(left_out) > NAMED:
+        lines.append(f"and {len(left_out) - NAMED} more")
+    return "\n".join(lines)
+
+
+def _keep_roll(shift: Shift, drawing: Drawing) -> None:
+    """Leave the schedule for pages where only the weights tell it, which are at hand here."""
+    shot = drawing.shot(0)
+    try:
+        compose.outline(shot)
+    except compose.NeedsWeights:
+        base = shift.desk.base(shot.base, drawing.loading)
+        found = compose.schedule(shift.desk.settled(shot, base), base)
+        keep_roll(shift.space, shot, roll_of(found))
+
+
+def _denoise(
+    account: Account, progress: Iterator[compose.Step | compose.Done], number: int | None
+) -> Tensor | State:
+    """Make the steps; the latents, or how the job is to end instead."""
+    live = account.shift.space.cache / "live" / f"{account.job.id}.png"
+    shown = begun = time.monotonic()
+    try:
+        for event in progress:
+            if isinstance(event, compose.Done):
+                return event.latents
+            if number is None:
+                account.step, account.total = event.step, event.steps
+                account.seconds = time.monotonic() - begun
+                account.phase = "drawing"
+            else:
+                account.phase = f"picture {number + 1}, step {event.step} of {event.steps}"
+            if ended := account.write():
+                return ended
+            if event.step < event.steps and time.monotonic() > shown + LIVE_EVERY:
+                _show(event.preview(), live)
+                shown = time.monotonic()
+    finally:
+        live.unlink(missing_ok=True)
+    raise AssertionError("the steps ended without latents")
+
+
+def _show(picture: Image, place: Path) -> None:
+    picture.thumbnail((LIVE, LIVE))
+    with replacing(place, lasting=False) as file:
+        picture.save(file, "PNG")
