@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-import pytest
 import torch
 from playwright.sync_api import Page, expect
 
@@ -13,7 +12,7 @@ from studio.adapters.formats import to_kohya
 from studio.adapters.tensor_file import write_tensors
 from studio.workspace import AdapterFile, get_adapter, keep_adapter, list_trash
 from tests.ui.web.conftest import Server, fill, open_tab
-from ui.web.library.cards import cards, details, fitting, size
+from ui.web.library.cards import cards, details, matching
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -55,16 +54,9 @@ def test_the_filter_finds_every_word_and_what_fits_a_family() -> None:
     old = listed("old", family="sd1", word="robot")
     anything = listed("anything", family="")
     all_of_them = [robot, ink, old, anything]
-    assert fitting(all_of_them, text="robot LORA") == [robot, old]
-    assert fitting(all_of_them, family="sdxl") == [robot, ink, anything]
-    assert fitting(all_of_them, text="robot", family="sd1") == [old]
-
-
-@pytest.mark.parametrize(
-    ("bytes", "said"), [(12, "1 kB"), (968_000, "968 kB"), (26_600_000, "26.6 MB")]
-)
-def test_sizes_are_said_briefly(bytes: int, said: str) -> None:
-    assert size(bytes) == said
+    assert matching(all_of_them, text="robot LORA") == [robot, old]
+    assert matching(all_of_them, family="sdxl") == [robot, ink, anything]
+    assert matching(all_of_them, text="robot", family="sd1") == [old]
 
 
 def test_what_a_file_says_is_text_in_the_page() -> None:

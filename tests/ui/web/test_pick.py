@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser, Page
 
-from ui.web.server.clicked_item import PICK
+from ui.web.frontend import script
 
 # A list as Gradio writes it anew: into the elements that are there, one after the other.
 LIST = """
@@ -30,7 +30,7 @@ def drawn(chromium: Browser):
     """A list of three, in a page of its own."""
     page = chromium.new_page(has_touch=True)
     page.set_content("<body></body>")
-    page.evaluate(f"(() => {{ {LIST} {PICK} }})()")
+    page.evaluate(f"(() => {{ {LIST} {script('clicked_item.js')} }})()")
     page.evaluate("write('ink', 'robot', 'vase')")
     yield page
     page.close()

@@ -18,7 +18,7 @@ from studio.workspace import Workspace, get_picture, thumbnail
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.manifest import Planned
 from ui.shared.queue_requests import Drawing
-from ui.web.server.downloads import address, hand_out
+from ui.web.server.downloads import file_url, hand_out
 
 __all__ = ["batch_rows", "pictures", "progress", "shots_in", "zipped"]
 
@@ -123,8 +123,8 @@ def _cell(space: Workspace, id: str, *, shot: str) -> str:
     with suppress(BadInput):  # deleted since
         small, whole = thumbnail(space, id), get_picture(space, id).path
         return (
-            f'<a href="{escape(address(whole))}" target="_blank" title="{escape(shot)}">'
-            f'<img src="{escape(address(small))}" alt="{escape(shot)}" loading="lazy"></a>'
+            f'<a href="{escape(file_url(whole))}" target="_blank" title="{escape(shot)}">'
+            f'<img src="{escape(file_url(small))}" alt="{escape(shot)}" loading="lazy"></a>'
         )
     return ""
 

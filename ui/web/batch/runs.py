@@ -17,8 +17,8 @@ from studio.queue.client import (
 )
 from studio.workspace import Workspace
 from ui.web.batch.html import batch_rows, pictures, progress, zipped
-from ui.web.server.clicked_item import PICK
-from ui.web.server.downloads import TAKE, address
+from ui.web.frontend import script
+from ui.web.server.downloads import file_url
 from ui.web.server.page import QUIET, SLOW, Page, in_turn, told
 from ui.web.server.polling import progress_mark, told_of
 
@@ -60,7 +60,7 @@ def lay_out_list() -> BatchList:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=320):
             gr.Markdown("### Batches")
-            rows = gr.HTML(NO_BATCH, js_on_load=PICK, elem_id="batches")
+            rows = gr.HTML(NO_BATCH, js_on_load=script("clicked_item.js"), elem_id="batches")
             undo = gr.Button("Undo remove", size="sm", visible=False)
         with gr.Column(scale=3, min_width=320):
             bar = gr.HTML(elem_id="batch")
@@ -94,7 +94,7 @@ def wire_list(page: Page, made: BatchList) -> None:
         resume_job(space, _one(space, chosen).id)
 
     def take(chosen: int | None) -> str:
-        return address(zipped(space, _one(space, chosen)))
+        return file_url(zipped(space, _one(space, chosen)))
 
     def remove(chosen: int | None) -> tuple:
         id = _one(space, chosen).id
@@ -105,7 +105,7 @@ def wire_list(page: Page, made: BatchList) -> None:
         return restore_job(space, removed).id, None
 
     taken = made.take.click(told(take), made.chosen, link, **SLOW)
-    taken.success(None, link, None, js=TAKE, **QUIET)
+    taken.success(None, link, None, js=script("download.js"), **QUIET)
     changes = [
         made.rows.click(told(choose), None, made.chosen, trigger_mode="multiple", **QUIET),
         made.stop.click(told(stop), made.chosen, None, **QUIET),

@@ -16,7 +16,7 @@ from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.library_names import ENDINGS, shots_of
 from ui.web.batch.runs import IN_TURN, BatchList, lay_out_list, shower, wire_list
-from ui.web.library.cards import lines
+from ui.web.frontend import notices
 from ui.web.mix.components import base_choices
 from ui.web.server.page import QUIET, Page, told
 
@@ -168,7 +168,7 @@ def _wire_manifest(
             shots = shots_of(space, text, ending)
         except BadInput as error:
             wrong = [line.strip() for line in str(error).splitlines()]
-            return lines([], wrong), gr.Button("Start", interactive=False)
+            return notices([], wrong), gr.Button("Start", interactive=False)
         many = f"{len(shots)} pictures" if len(shots) > 1 else "1 picture"
         return _cost(space, many, shots), gr.Button(f"Make {many}", interactive=True)
 
@@ -207,7 +207,7 @@ def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     work, seconds = evaluations(shots), seconds_for(space, shots)
     unknown = "time unknown before a first picture"
     time = unknown if seconds is None else f"about {duration(seconds)}"
-    return lines([f"{many}, {work:,.0f} evaluations of the UNet, {time}."])
+    return notices([f"{many}, {work:,.0f} evaluations of the UNet, {time}."])
 
 
 def _mixable(space: Workspace) -> list[str]:

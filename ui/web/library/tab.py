@@ -19,10 +19,10 @@ from studio.workspace import (
     rename_adapter,
     title_of,
 )
-from ui.web.library.cards import base_rows, cards, details, fitting, lines, trash_rows
+from ui.web.frontend import notices, script
+from ui.web.library.cards import base_rows, cards, details, matching, trash_rows
 from ui.web.library.import_export import bring_back, give, take_in
-from ui.web.server.clicked_item import PICK
-from ui.web.server.downloads import TAKE, address
+from ui.web.server.downloads import file_url
 from ui.web.server.page import QUIET, SLOW, Page, in_turn, told
 from ui.web.server.polling import library_mark, told_of
 
@@ -42,14 +42,7 @@ EMPTY = (
 )
 NOTHING_FITS = '<div class="empty">No adapter fits this filter.</div>'
 NOTHING_CHOSEN = '<div class="empty">Choose an adapter to see all that is known of it.</div>'
-NO_TRASH = '<div class="empty">Nothing was deleted.</div>'
-# On a phone what is known of an adapter stands below the list.
-COME = """
-element.addEventListener("click", () => {
-    const about = document.querySelector("#about");
-    if (innerWidth < 768) setTimeout(() => about.scrollIntoView({behavior: "smooth"}), 400);
-});
-"""
+CLICKED_ITEM = script("clicked_item.js")
 IN_TURN = in_turn("library")
 
 
@@ -90,7 +83,7 @@ def library_tab(page: Page) -> None:
             with gr.Row(visible=False, elem_classes="tools") as report:
                 said = gr.HTML(elem_classes="said", min_width=160, scale=4)
                 undo = gr.Button("Undo", size="sm", min_width=110, scale=1)
-            grid = gr.HTML(js_on_load=PICK + COME, elem_id="library")
+            grid = gr.HTML(js_on_load=CLICKED_ITEM + script("library.js"), elem_id="library")
         with gr.Column(scale=2, min_width=320):
             about = gr.HTML(NOTHING_CHOSEN, elem_id="about")
             with gr.Column(visible=False) as actions:
@@ -106,7 +99,7 @@ def library_tab(page: Page) -> None:
     with gr.Accordion("Bases", open=False):
         _bases(page)
     with gr.Accordion("Trash", open=False):
-        trash = gr.HTML(js_on_load=PICK, elem_id="trash")
+        trash = gr.HTML(js_on_load=CLICKED_ITEM, elem_id="trash")
         emptied = gr.Button("Empty the trash for good", size="sm", variant="stop")
     look = _Look(
         text, family, report, said, undo, grid, about, actions, mix, part, name, trash, *states
@@ -156,25 +149,29 @@ def _wire_changes(
     def bring_in(files: list[str] | None, chosen: str) -> tuple:
         taken, refused = take_in(space, [Path(file) for file in files or []])
         added = [f"{one.name} is in the library" for one in taken]
-        return taken[-1].name if taken else chosen, "", lines(added, refused)
+        return taken[-1].name if taken else chosen, "", notices(added, refused)
 
     def call(name: str, new: str) -> tuple:
         found = rename_adapter(space, name, new.strip())
-        return found.name, "", lines([f"{name} is now {found.name}"])
+        return found.name, "", notices([f"{name} is now {found.name}"])
 
     def throw(name: str) -> tuple:
-        return "", delete_adapter(space, name), lines([f"{name} is in the trash"])
+        return "", delete_adapter(space, name), notices([f"{name} is in the trash"])
 
     def fetch(deleted: str, chosen: str) -> tuple:
         found = bring_back(space, deleted)
         title = title_of(found)
-        return title if found.parent == space.adapters else chosen, "", lines([f"{title} is back"])
+        return (
+            title if found.parent == space.adapters else chosen,
+            "",
+            notices([f"{title} is back"]),
+        )
 
     def fetch_one(chosen: str, event: gr.EventData) -> tuple:
         return fetch(str(event.name), chosen)
 
     def clear(chosen: str) -> tuple:
-        return chosen, "", lines([f"{empty_trash(space)} deleted for good"])
+        return chosen, "", notices([f"{empty_trash(space)} deleted for good"])
 
     done = [
         upload.upload(told(bring_in), [upload, look.chosen], outcome, **SLOW),
@@ -215,20 +212,20 @@ def _wire_giving(page: Page, look: _Look, tool: gr.Dropdown, export: gr.Button) 
 
     def export_it(name: str, to: str, part: str) -> str:
         half = "" if part == WHOLE else part
-        return address(give(page.space, name, to=to, half=half))
+        return file_url(give(page.space, name, to=to, half=half))
 
     def mix_it(name: str) -> tuple:
         return [name], gr.Tabs(selected="mix")
 
     look.mix.click(mix_it, look.chosen, [page.adapters, page.tabs], **QUIET)
     given = export.click(told(export_it), [look.chosen, tool, look.part], link, **SLOW)
-    given.success(None, link, None, js=TAKE, **QUIET)
+    given.success(None, link, None, js=script("download.js"), **QUIET)
 
 
 def _bases(page: Page) -> None:
     """The bases: those that are known, one more, one less."""
     space = page.space
-    rows = gr.HTML(_known(space), js_on_load=PICK, elem_id="bases")
+    rows = gr.HTML(_known(space), js_on_load=CLICKED_ITEM, elem_id="bases")
     said = gr.HTML(visible=False)
     with gr.Row(elem_classes="tools"):
         source = gr.Textbox(
@@ -247,7 +244,7 @@ def _bases(page: Page) -> None:
                 raise BadInput("Name the base that is to be added: an id, a folder or a file.")
             add_base(space, source.strip())
         except BadInput as error:
-            return gr.skip(), gr.skip(), gr.HTML(lines([], [str(error)]), visible=True)
+            return gr.skip(), gr.skip(), gr.HTML(notices([], [str(error)]), visible=True)
         return _known(space), "", gr.HTML(visible=False)
 
     def drop(event: gr.EventData) -> str:
@@ -273,12 +270,12 @@ def _adapter(space: Workspace, name: str) -> tuple:
 
 def _grid(space: Workspace, text: str, family: str, chosen: str) -> str:
     found = list_adapters(space)
-    fit = fitting(found, text=text or "", family=family)  # an empty box may say None
+    fit = matching(found, text=text or "", family=family)  # an empty box may say None
     return cards(fit, chosen=chosen) if fit else NOTHING_FITS if found else EMPTY
 
 
 def _trash(space: Workspace) -> str:
-    return trash_rows(list_trash(space)) or NO_TRASH
+    return trash_rows(list_trash(space))
 
 
 def _known(space: Workspace) -> str:

@@ -10,7 +10,7 @@ from studio.queue.client import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
 from ui.web.mix.comparison import Table, table
 from ui.web.mix.settings import Picked
-from ui.web.server.downloads import address
+from ui.web.server.downloads import file_url
 
 __all__ = [
     "caption",
@@ -32,7 +32,7 @@ INLINE = 300_000  # bytes of a picture that is put into the page itself, which s
 
 def url(path: Path) -> str:
     """Where a page finds a picture, whose address changes when it does."""
-    return f"{address(path)}?v={path.stat().st_mtime_ns}"
+    return f"{file_url(path)}?v={path.stat().st_mtime_ns}"
 
 
 def frame(picture: Path, *, alt: str, forming: bool = False) -> str:

@@ -9,19 +9,20 @@ import compose
 from studio.requests.shot import SCHEDULERS
 from ui.shared.form import Form
 from ui.shared.loading import Loading
+from ui.web.frontend import script
 from ui.web.mix.comparison import NOTHING
 from ui.web.mix.components import SIZE, Parts, Slot, base_choices
 from ui.web.mix.handlers import Mixing
 from ui.web.mix.html import empty, examples
 from ui.web.mix.settings import EXAMPLES, MOST, WHOLE, Settings
 from ui.web.mix.wiring import wire
-from ui.web.server.clicked_item import PICK
 from ui.web.server.fields import widgets
 from ui.web.server.page import Page
 from ui.web.server.polling import told_of
 
 __all__ = ["mix_tab"]
 
+CLICKED_ITEM = script("clicked_item.js")
 PLAIN = Settings()
 OWN = "The base's own"
 # What was changed is told once it is meant: a slider let go, a text left, a box ticked; so it is
@@ -78,7 +79,7 @@ def _texts() -> dict[str, object]:
             max_lines=6,
             elem_id="mix-prompt",
         ),
-        "examples": gr.HTML(examples(EXAMPLES), js_on_load=PICK, elem_id="mix-examples"),
+        "examples": gr.HTML(examples(EXAMPLES), js_on_load=CLICKED_ITEM, elem_id="mix-examples"),
         "negative": _negative(),
     }
 
@@ -98,7 +99,7 @@ def _adapters() -> dict[str, object]:
     gr.HTML('<div class="mix-head">Adapters</div>')
     slots = tuple(_slot(place) for place in range(1, MOST + 1))
     with gr.Accordion("Add an adapter", open=True):
-        cards = gr.HTML(js_on_load=PICK, elem_id="mix-library")
+        cards = gr.HTML(js_on_load=CLICKED_ITEM, elem_id="mix-library")
     return {"slots": slots, "cards": cards}
 
 
@@ -184,7 +185,9 @@ def _folded() -> dict[str, object]:
 
 
 def _result() -> dict[str, object]:
-    frame = gr.HTML(empty("Press Draw to make a picture."), js_on_load=PICK, elem_id="mix-frame")
+    frame = gr.HTML(
+        empty("Press Draw to make a picture."), js_on_load=CLICKED_ITEM, elem_id="mix-frame"
+    )
     note = gr.HTML('<div class="mix-note"></div>', elem_id="mix-note")
     notice = gr.HTML(visible=False, elem_id="mix-notice")
     with gr.Row(equal_height=True):
@@ -236,7 +239,7 @@ def _history() -> dict[str, object]:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             gr.HTML('<div class="mix-head">History</div>')
-            history = gr.HTML(js_on_load=PICK, elem_id="mix-history")
+            history = gr.HTML(js_on_load=CLICKED_ITEM, elem_id="mix-history")
         with gr.Column(scale=1, min_width=220):
             dropped = gr.File(
                 label="Open a picture's settings",

@@ -20,8 +20,8 @@ from studio.workspace import Workspace
 from ui.cli.train import stopping
 from ui.shared.terminal import remark
 from ui.web.batch.tab import batch_tab
+from ui.web.frontend import STYLES
 from ui.web.library.tab import library_tab
-from ui.web.mix.style import MIX
 from ui.web.mix.tab import mix_tab
 from ui.web.server.api import offer
 from ui.web.server.downloads import web_folder
@@ -29,8 +29,7 @@ from ui.web.server.gradio_patch import faster
 from ui.web.server.page import Page
 from ui.web.server.polling import heart
 from ui.web.server.security import Guard, is_loopback
-from ui.web.server.theme import CSS, theme
-from ui.web.train.style import CSS as TRAIN_CSS
+from ui.web.server.theme import theme
 from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
 
@@ -81,7 +80,7 @@ def serve(
             max_file_size=LARGEST_UPLOAD,
             footer_links=["api"],
             theme=theme(),
-            css=CSS + TRAIN_CSS + MIX,
+            css_paths=STYLES,
             ssr_mode=False,
             _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
             app_kwargs={

@@ -12,16 +12,9 @@ from urllib.parse import quote
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["TAKE", "address", "hand_out", "served", "web_folder"]
+__all__ = ["file_url", "hand_out", "served", "web_folder"]
 
 KEPT = 3600.0  # seconds
-# What a page does with the address that it is given.
-TAKE = """(address) => {
-    const link = document.createElement("a");
-    link.href = address;
-    link.download = "";
-    link.click();
-}"""
 
 
 def web_folder(space: Workspace) -> Path:
@@ -54,8 +47,8 @@ def served(space: Workspace, name: str, file: Path) -> Path:
     return hand_out(space, name, write)
 
 
-def address(file: Path) -> str:
-    """Where a page finds a file that may be shown or taken away, relative to the page's own."""
+def file_url(file: Path) -> str:
+    """The URL of a file that the page may show or download, relative to the page's own."""
     return f"gradio_api/file={quote(str(file))}"
 
 

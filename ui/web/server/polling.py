@@ -7,7 +7,6 @@ An event of Gradio's costs a page milliseconds for each component that it may ch
 spent on asking: that is one small request, and only the tab that is seen is told, and only of news.
 """
 
-import json
 import secrets
 from collections.abc import Callable
 from html import escape
@@ -18,62 +17,13 @@ import gradio as gr
 from studio.duration import duration
 from studio.queue.client import OPEN, Job, list_jobs, list_workers, live_picture
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
+from ui.web.frontend import script
 
 __all__ = ["heart", "library_mark", "progress_mark", "standing", "told_of"]
 
 KEPT_IN_MIND = 50  # jobs, the latest
 DOING = {"train": "Training", "render": "Drawing", "batch": "Batch"}
 AWAY = '<div class="studio-head"><b>Studio</b><span role="status">Does not answer</span></div>'
-# Once a second; five times while a picture forms, and for a while after whatever a person does.
-HEART = """
-const USUAL = 1000, OFTEN = 200, AWAKE = 3000;
-let awake = 0, due = null, next = 0, looking = false, server_then = null;
-const tab = () =>
-  document.querySelector('[role=tab][aria-selected=true]')?.textContent.trim().toLowerCase() ?? '';
-const plan = (wait) => {
-  clearTimeout(due);
-  next = Date.now() + wait;
-  due = setTimeout(look, wait);
-};
-const look = async () => {
-  if (looking) return;
-  looking = true;
-  let wait = USUAL;
-  try {
-    if (!document.hidden) {
-      const seen = tab();
-      const found = await server.news(seen);
-      server_then ??= found.server;
-      if (found.server !== server_then) { location.reload(); return; }
-      if (found.head !== props.value) props.value = found.head;
-      const detail = { tab: seen, mark: found.mark };
-      document.dispatchEvent(new CustomEvent('studio-news', { detail }));
-      if (found.forming || Date.now() < awake) wait = OFTEN;
-    }
-  } catch {
-    if (props.value !== AWAY) props.value = AWAY;
-  }
-  looking = false;
-  plan(wait);
-};
-const wake = () => {
-  awake = Date.now() + AWAKE;
-  if (!looking && next > Date.now() + OFTEN) plan(OFTEN);
-};
-for (const one of ['pointerup', 'keyup', 'change', 'drop', 'visibilitychange'])
-  document.addEventListener(one, wake, true);
-document.addEventListener('studio-here', wake);
-look();
-"""
-TOLD = """
-let known = null;
-document.addEventListener('studio-news', ({ detail }) => {
-  if (detail.tab !== TAB || detail.mark === known) return;
-  known = detail.mark;
-  trigger('input');
-});
-document.dispatchEvent(new CustomEvent('studio-here'));
-"""
 
 
 def heart(space: Workspace) -> gr.HTML:
@@ -91,15 +41,16 @@ def heart(space: Workspace) -> gr.HTML:
 
     return gr.HTML(
         status(space),
-        js_on_load=f"const AWAY = {json.dumps(AWAY)};{HEART}",
+        js_on_load=script("polling.js"),
         server_functions=[news],
+        offline=AWAY,
         padding=False,
     )
 
 
 def told_of(tab: str) -> gr.HTML:
     """What its `input` fires on, while that tab is seen: at first, and whenever it has news."""
-    return gr.HTML(js_on_load=f"const TAB = {json.dumps(tab)};{TOLD}", visible="hidden")
+    return gr.HTML(js_on_load=script("on_news.js"), visible="hidden", tab=tab)
 
 
 def status(space: Workspace) -> str:

@@ -10,7 +10,7 @@ from gradio.components import Component
 from studio.errors import BadInput
 from studio.queue.client import Job, get_job, stop_job
 from studio.workspace import Workspace, get_picture
-from ui.web.server.downloads import address
+from ui.web.server.downloads import file_url
 from ui.web.server.fields import whole_number
 from ui.web.server.page import QUIET, Page, told
 from ui.web.train import checkpoints as _checkpoints
@@ -247,5 +247,5 @@ def _cell(space: Workspace, seen: Drawn, number: int) -> _checkpoints.Cell:
 
 def _large(space: Workspace, job: Job, cell: _checkpoints.Cell) -> str:
     said = escape(_checkpoints.said(cell, job.total))
-    place = address(get_picture(space, cell.picture or "").path)
+    place = file_url(get_picture(space, cell.picture or "").path)
     return f'<div class="studio-large"><img src="{place}" alt="{said}"><p>{said}</p></div>'

@@ -11,7 +11,7 @@ from PIL import Image
 from studio.dataset.pictures import bucket_of, scaled_size, shapes
 from studio.errors import DAMAGED
 from studio.workspace import UploadSet
-from ui.web.server.downloads import address
+from ui.web.server.downloads import file_url
 
 __all__ = ["Cut", "cuts", "cuts_of"]
 
@@ -77,7 +77,7 @@ def _figure(cut: Cut, small: Path) -> str:
     left, top, width, height = (100 * share for share in cut.kept)
     box = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
     return (
-        f'<span title="{escape(cut.name)}"><img src="{address(small)}" '
+        f'<span title="{escape(cut.name)}"><img src="{file_url(small)}" '
         f'alt="{escape(cut.name)}" loading="lazy"><i style="{box}"></i></span>'
     )
 

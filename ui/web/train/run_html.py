@@ -8,7 +8,7 @@ from typing import Any, cast
 from studio.duration import duration
 from studio.queue.client import Job
 from studio.workspace import Sample
-from ui.web.server.downloads import address
+from ui.web.server.downloads import file_url
 
 __all__ = ["head", "label", "prompts", "samples", "spread"]
 
@@ -48,8 +48,8 @@ def samples(found: Sequence[Sample], said: Sequence[str]) -> str:
     for number, row in groupby(sorted(found, key=lambda one: (one.number, one.step)), _number):
         prompt = escape(said[number]) if number < len(said) else ""
         cells = "".join(
-            f'<a href="{address(one.path)}" target="_blank" rel="noopener">'
-            f'<img src="{address(one.path)}" alt="{prompt} after step {one.step}" loading="lazy">'
+            f'<a href="{file_url(one.path)}" target="_blank" rel="noopener">'
+            f'<img src="{file_url(one.path)}" alt="{prompt} after step {one.step}" loading="lazy">'
             f"<span>{one.step}</span></a>"
             for one in spread(list(row), SHOWN)
         )

@@ -1,0 +1,60 @@
+"""The page's HTML, styles and scripts, which are files beside this one.
+
+    template("library/cards.html").render(adapters=found, chosen="robot")
+    gr.HTML(js_on_load=script("clicked_item.js"))
+
+Whatever a template is given is escaped. A template's undefined names raise an error.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import localtime, strftime
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from studio.duration import duration
+from ui.web.server.downloads import file_url
+
+__all__ = ["STYLES", "local_time", "notices", "script", "template"]
+
+FOLDER = Path(__file__).parent
+STYLES = sorted((FOLDER / "static").glob("*.css"))
+
+
+def template(name: str) -> Template:
+    """A template by its place in `templates/`, such as "library/cards.html"."""
+    return _environment.get_template(name)
+
+
+def script(name: str) -> str:
+    """A script of `static/` as text, for `gr.HTML(js_on_load=...)` or an event's `js`."""
+    return (FOLDER / "static" / name).read_text(encoding="utf-8")
+
+
+def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
+    """What was done and what was refused, a line each, as HTML."""
+    return template("notices.html").render(done=done, refused=refused)
+
+
+def local_time(seconds: float) -> str:
+    """Seconds since 1970 as "2026-01-31 14:05"."""
+    return strftime("%Y-%m-%d %H:%M", localtime(seconds))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+_environment = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters |= {
+    "duration": duration,
+    "file_url": file_url,
+    "local_time": local_time,
+    "sentence": _sentence,
+}

@@ -1,0 +1,6 @@
+(url) => {
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = "";
+  link.click();
+}

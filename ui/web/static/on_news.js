@@ -1,0 +1,9 @@
+// Fires Gradio's `input` on this component when its tab is selected and something has changed.
+// `props` and `trigger` are Gradio's; `props.tab` is the tab's id.
+let known = null;
+document.addEventListener('studio-news', ({ detail }) => {
+  if (detail.tab !== props.tab || detail.mark === known) return;
+  known = detail.mark;
+  trigger('input');
+});
+document.dispatchEvent(new CustomEvent('studio-listening'));
