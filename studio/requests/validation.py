@@ -1,0 +1,277 @@
+"""Checks what users and programs give against the annotations of a dataclass.
+
+    @dataclass(frozen=True)
+    class Options:
+        steps: Annotated[int, Ge(1)] = 500
+        schedule: Literal["constant", "cosine"] = "constant"
+
+    build(Options, {"steps": 20})       # Options(steps=20)
+    build(Options, {"step": 0})         # BadInput: there is no field 'step'; did you mean 'steps'?
+    check_fields(Options, {"steps": 0}) # BadInput: steps must be a whole number of at least 1; ...
+
+Types are strict: "3" is no number and true is no 1, but a whole number does for a float. NaN and
+infinity are refused. Limits are those of annotated_types (Ge, Gt, Le, Lt); `doc` beside a
+Predicate says in words what is expected. Pydantic does the work. It is imported late, so that
+`studio --help` answers at once.
+"""
+
+import dataclasses
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, is_dataclass
+from datetime import date, time
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from annotated_types import DocInfo, Ge, Gt, Le, Lt, Predicate, doc
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
+
+__all__ = ["InvalidFields", "NotBlank", "build", "check", "check_fields", "in_words"]
+
+NotBlank = Annotated[
+    str, Predicate(lambda text: bool(text.strip())), doc("a text that is not empty")
+]
+
+LONGEST = 80  # characters of a value in a message
+LARGEST = 2**64  # Python refuses to print very long numbers
+PLAIN = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+}
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+MISSING_FIELD = ("missing", "missing_argument")
+T = TypeVar("T")
+
+
+class InvalidFields(BadInput):
+    """Fields are wrong. problems: a sentence for each, by the name of the field."""
+
+    def __init__(self, message: str, problems: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.problems = dict(problems or {})
+
+
+def build(of: type[T], given: Mapping[str, object], *, where: str = "") -> T:
+    """A dataclass with these fields; lists become tuples and texts paths where those are expected.
+
+    where: stands before the message, such as "recipe.toml, [options]". Raises InvalidFields that
+    names every field that is unknown, missing or wrong.
+    """
+    problems: dict[str, str] = {}
+    found = _checked(of, given, problems)
+    for field in dataclasses.fields(_dataclass(of)):
+        if field.name not in given and field.default is field.default_factory is MISSING:
+            problems[field.name] = f"{field.name} is missing"
+    _raise(problems, where)
+    return of(**found)
+
+
+def check_fields(of: type, given: Mapping[str, object], *, where: str = "") -> dict[str, object]:
+    """Some fields of a dataclass, as `build` would set them; none need be there."""
+    problems: dict[str, str] = {}
+    found = _checked(of, given, problems)
+    _raise(problems, where)
+    return found
+
+
+def check(instance: object) -> None:
+    """Raise InvalidFields where a dataclass's own fields are wrong; for its __post_init__."""
+    own = _dataclass(type(instance))
+    check_fields(own, {one.name: getattr(instance, one.name) for one in dataclasses.fields(own)})
+
+
+def in_words(value: object) -> str:
+    """A value as a message quotes it."""
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return "a number that long"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return "a table"
+    said = repr(list(value) if isinstance(value, tuple) else value)
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
+
+
+def _checked(of: type, given: Mapping[str, object], problems: dict[str, str]) -> dict[str, object]:
+    """The fields with their final values. Sentences about wrong ones are added to `problems`."""
+    from pydantic import ValidationError
+
+    for name, value in given.items():
+        if any(not text.isprintable() and _unstorable(text) for text in _texts(value)):
+            problems[name] = f"{name} holds characters that no file can keep; retype it"
+    sound = {name: value for name, value in given.items() if name not in problems}
+    try:
+        # In JSON's strict mode pydantic takes lists for tuples and texts for paths.
+        found = _adapter(of).validate_json(json.dumps(sound, default=_as_json))
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            name, sentence = _sentence(of, details, given)
+            problems.setdefault(name, sentence)
+        return {}
+    # A whole number stays one in a field of floats: files written from it keep their bytes.
+    return {
+        name: given[name]
+        if type(given[name]) is int and found[name] == given[name]
+        else found[name]
+        for name in sound
+    }
+
+
+@lru_cache
+def _adapter(of: type) -> "TypeAdapter[dict[str, Any]]":
+    """Checks mappings of some of a dataclass's fields."""
+    from pydantic import ConfigDict, TypeAdapter
+    from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+    table: Any = TypedDict(of.__name__, _hints(of), total=False)  # pyright: ignore
+    table.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(table)
+
+
+@lru_cache
+def _hints(of: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields."""
+    hints = get_type_hints(of, include_extras=True)
+    return {one.name: hints[one.name] for one in dataclasses.fields(_dataclass(of))}
+
+
+def _dataclass(of: type) -> Any:
+    """The same type; TypeError where it is no dataclass."""
+    if not is_dataclass(of):
+        raise TypeError(f"{of} is no dataclass")
+    return of
+
+
+def _as_json(value: object) -> object:
+    """What json.dumps can't write by itself. What JSON has no form for fits no field."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    return str(value) if isinstance(value, Path) else {"": type(value).__name__}
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts inside a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in (*value, *value.values()):
+            yield from _texts(one)
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts(one)
+
+
+def _unstorable(text: str) -> bool:
+    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _raise(problems: Mapping[str, str], where: str) -> None:
+    if problems:
+        ended = (one if one.endswith("?") else f"{one.rstrip('.')}." for one in problems.values())
+        message = " ".join(ended).removesuffix(".")
+        raise InvalidFields(f"{where}: {message}" if where else message, problems)
+
+
+def _sentence(of: type, error: "ErrorDetails", given: Mapping[str, object]) -> tuple[str, str]:
+    """The name of the top field that is wrong, and what is wrong."""
+    top = str(error["loc"][0])
+    steps, hint, value = _locate(of, error["loc"], given)
+    name = " of ".join(f"item {one + 1}" if isinstance(one, int) else one for one in steps[::-1])
+    last = str(error["loc"][-1])
+    if error["type"] in UNKNOWN:
+        inside = f" in {name}" if name else ""
+        near = get_close_matches(last, sorted(_hints(_bare(hint))), n=1, cutoff=0.0)
+        hint_at = f"; did you mean {near[0]!r}?" if near else ""
+        return top, f"there is no field {in_words(last)}{inside}{hint_at}"
+    if error["type"] in MISSING_FIELD:
+        return top, f"{last} of {name} is missing"
+    if isinstance(raised := error.get("ctx", {}).get("error"), BadInput):
+        return top, f"{name}: {raised}"
+    return top, f"{name} must be {_expected(hint)}; it is {in_words(value)}"
+
+
+def _locate(
+    of: type, loc: Sequence[int | str], given: Mapping[str, object]
+) -> tuple[list[int | str], Any, object]:
+    """The steps to the innermost value that an error is about, its annotation and the value."""
+    steps: list[int | str] = []
+    hint: Any = of
+    value: Any = given
+    for step in loc:
+        bare = _bare(hint)
+        if is_dataclass(bare) and step in _hints(_dataclass(bare)):
+            inner = _hints(_dataclass(bare))[str(step)]
+        elif get_origin(bare) is tuple and isinstance(step, int):
+            inner = get_args(bare)[0 if get_args(bare)[1:] == (Ellipsis,) else step]
+        else:
+            break
+        try:
+            value = _inside(value, step)
+        except (LookupError, AttributeError):
+            break
+        steps, hint = [*steps, step], inner
+    return steps, hint, value
+
+
+def _inside(value: Any, step: int | str) -> object:
+    return getattr(value, str(step)) if is_dataclass(value) else value[step]
+
+
+def _bare(hint: Any) -> Any:
+    """`X` of `Annotated[X, ...]`, `X | None` and both."""
+    if get_origin(hint) is Annotated:
+        return _bare(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [one for one in get_args(hint) if one is not types.NoneType]
+        return _bare(inner[0]) if len(inner) == 1 else hint
+    return hint
+
+
+def _expected(hint: Any) -> str:
+    """What an annotation asks for, in words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        said = next((one.documentation for one in args[1:] if isinstance(one, DocInfo)), None)
+        return said or f"{_expected(args[0])}{_limits(args[1:])}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_expected(one) for one in args if one is not types.NoneType)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple:
+        return "a list" if args[1:] == (Ellipsis,) else f"a list of {len(args)}"
+    return PLAIN.get(hint, "a table")
+
+
+def _limits(metadata: Sequence[object]) -> str:
+    """Limits as they follow "a number"."""
+    found = {}
+    for one in metadata:
+        match one:
+            case Ge(bound) | Gt(bound) | Le(bound) | Lt(bound):
+                found[type(one)] = bound
+    if Ge in found and Le in found:
+        return f" from {found[Ge]} to {found[Le]}"
+    words = {Ge: "of at least", Gt: "above", Le: "of at most", Lt: "below"}
+    said = " and ".join(f"{words[limit]} {bound}" for limit, bound in found.items())
+    return f" {said}" if said else ""
