@@ -25,7 +25,7 @@ from ui.batch.manifest import Planned, all_of
 from ui.batch.manifest_lines import Problem
 from ui.batch.plan import Plan
 from ui.batch.ray_groups import Errand, Reply, run_errands
-from ui.shared.launched_processes import ALONE, Share
+from ui.shared.launched_processes import SINGLE_PROCESS, ProcessGroup
 from ui.shared.loading import open_base
 from ui.shared.ray_cluster import connected
 
@@ -61,7 +61,7 @@ Event = Written | NotMade | compose.Advanced | compose.Narrowed
 def run_batch(
     plan: Plan,
     loading: Mapping[str, object],
-    share: Share = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     *,
     ray: str | None = None,
 ) -> Iterator[Event]:
@@ -76,17 +76,17 @@ def run_batch(
     """
     failed: dict[int, str] = {}
     plan.out.mkdir(parents=True, exist_ok=True)
-    if share.first:
+    if processes.is_first:
         names = set(plan.names)
         remove_parts(plan.out, lambda name: name in names or bool(OWN.fullmatch(name)))
     if plan.missing():
         making = _Making(plan, loading)
-        for event in making.events(share) if ray is None else making.events_from(ray):
+        for event in making.events(processes) if ray is None else making.events_from(ray):
             if isinstance(event, NotMade):
                 failed[event.at] = event.reason
             yield event
-    failed = share.gather(failed)
-    if share.first:
+    failed = processes.gather(failed)
+    if processes.is_first:
         _write_results(plan, failed)
         write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
 
@@ -120,18 +120,18 @@ class _Making:
         self.facts: dict[str, dict[str, str]] = {}
         self.shots: dict[str, list[Shot]] = {}
 
-    def events(self, share: Share) -> Iterator[Event]:
-        """Make this process's share."""
+    def events(self, processes: ProcessGroup) -> Iterator[Event]:
+        """Make this process's processes."""
         bases = self.checked()
         missing = set(self.plan.missing())  # for all processes the same: none has begun
-        if share.first:
+        if processes.is_first:
             self.spreads(bases, keep=True)
-        share.wait()
+        processes.wait()
         spreads = self.spreads(bases, keep=False)
         for source in self.plan.sources:
             if not missing.isdisjoint(self.plan.of_base(source)):
                 base = bases.pop(source, None) or open_base(source, self.loading)
-                yield from self._made(base, source, spreads[source], missing, share)
+                yield from self._made(base, source, spreads[source], missing, processes)
 
     def events_from(self, address: str) -> Iterator[Event]:
         """Have it made on a Ray cluster."""
@@ -220,11 +220,11 @@ class _Making:
         source: str,
         spread: compose.Spread,
         missing: set[int],
-        share: Share,
+        processes: ProcessGroup,
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
         places, shots = self.plan.of_base(source), self.shots[source]
-        groups = share.of(self.groups(source, spread, missing))
+        groups = processes.split(self.groups(source, spread, missing))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
             saves: dict[int, Future[Path]] = {}
 

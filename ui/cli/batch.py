@@ -15,7 +15,7 @@ from studio.duration import duration
 from studio.errors import BadInput, Stopped
 from ui.batch.plan import Plan
 from ui.batch.runner import NotMade, Written, expect_batch, run_batch
-from ui.shared.launched_processes import Share, refuse_many, sharing
+from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
 from ui.shared.terminal import bars, print_facts, print_json, print_table, remark
 
 __all__ = ["make_batch", "tell_cost"]
@@ -30,17 +30,17 @@ def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as
     whatever can't be made on its base.
     """
     refuse_many(ray)
-    with sharing(loading.get("device", "auto")) as share, _only_one(plan.out, share):
-        return _make_share(plan, share, loading=loading, ray=ray, as_json=as_json)
+    with process_group(loading.get("device", "auto")) as processes, _only_one(plan.out, processes):
+        return _run_rank(plan, processes, loading=loading, ray=ray, as_json=as_json)
 
 
 @contextmanager
-def _only_one(out: Path, share: Share) -> Iterator[None]:
+def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
     """A folder kept from a second batch of this user on this machine; a killed one lets it go.
 
     Raises BadInput where another is at it.
     """
-    if not share.first:
+    if not processes.is_first:
         yield
         return
     # Not in the folder itself, which is to hold nothing but the batch.
@@ -58,8 +58,13 @@ def _only_one(out: Path, share: Share) -> Iterator[None]:
         lock.release()
 
 
-def _make_share(
-    plan: Plan, share: Share, *, loading: Mapping[str, object], ray: str | None, as_json: bool
+def _run_rank(
+    plan: Plan,
+    processes: ProcessGroup,
+    *,
+    loading: Mapping[str, object],
+    ray: str | None,
+    as_json: bool,
 ) -> int:
     """Make this process's share; the first process tells of all."""
     begun = perf_counter()
@@ -70,10 +75,10 @@ def _make_share(
         with bars() as shown:
             left = len(plan.missing())
             task = shown.add_task("Pictures", total=left)
-            for event in run_batch(plan, loading, share, ray=ray):
+            for event in run_batch(plan, loading, processes, ray=ray):
                 match event:
-                    case Written() if share.count > 1:  # of all processes
-                        if share.first and perf_counter() > looked + OFTEN:
+                    case Written() if processes.count > 1:  # of all processes
+                        if processes.is_first and perf_counter() > looked + OFTEN:
                             shown.update(task, completed=left - len(plan.missing()))
                             looked = perf_counter()
                     case Written():
@@ -89,7 +94,7 @@ def _make_share(
         raise Stopped(
             f"{there} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
         ) from None
-    failed = share.gather(failed)
+    failed = processes.gather(failed)
     seconds = perf_counter() - begun
     made = len(plan.names) - there - len(failed)
     _tell(plan, failed, there=there, made=made, seconds=seconds, as_json=as_json)

@@ -17,7 +17,7 @@ from studio.errors import Stopped
 from studio.requests.shot import Shot
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.cli.train_request import Asked
-from ui.shared.launched_processes import sharing
+from ui.shared.launched_processes import process_group
 from ui.shared.loading import flags, open_base
 from ui.shared.terminal import bars, print_facts, print_json, remark
 
@@ -45,7 +45,7 @@ def start_run(asked: Asked, *, as_json: bool) -> None:
     # All that can be known without the base, before the long work of opening it.
     pictures = asked.check()
     again = f"studio train {asked.kind} {flags(asked.loading)}--resume"
-    with sharing(asked.loading.get("device", "auto")):
+    with process_group(asked.loading.get("device", "auto")):
         opened = asked.open()
         progress = asked.train(opened, draw=draw_with(opened))
         remark(f"This will take {asked.estimate(opened, pictures=pictures)}.")
@@ -79,7 +79,7 @@ def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: 
     """Go on with a training that was stopped."""
     then = trainers.base_of(run)
     again = f"studio train {name} {flags(loading)}--resume"
-    with sharing(loading.get("device", "auto")):
+    with process_group(loading.get("device", "auto")):
         opened = open_base(then.pop("source"), then | dict(loading))
         progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
         _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)

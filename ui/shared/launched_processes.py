@@ -1,7 +1,7 @@
-"""This process among several that a launcher started, and the part of a batch that it makes.
+"""The processes that a launcher started together, and how they split a batch.
 
-`accelerate launch` and `torchrun` tell a process its number by its environment. Whole groups are
-dealt out, so that a picture's bits are the same with any number of processes.
+`accelerate launch` and `torchrun` set a process's rank in its environment. Whole groups of shots go
+to one rank, so that a picture's bits are the same with any number of processes.
 """
 
 import os
@@ -17,39 +17,39 @@ from ui.shared.terminal import hush
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["ALONE", "Share", "refuse_many", "sharing"]
+__all__ = ["SINGLE_PROCESS", "ProcessGroup", "process_group", "refuse_many"]
 
-# Who has made its share waits for the slowest, however long that takes. One that died leaves nobody
-# waiting: its connections close, and the launcher ends the others.
-PATIENCE = timedelta(days=30)
+# A rank that is done waits for the slowest, however long that takes. When a rank dies nobody waits:
+# its connections close, and the launcher ends the others.
+TIMEOUT = timedelta(days=30)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Share:
-    """number: of this process, from 0. count: of all."""
+class ProcessGroup:
+    """This process among those launched together. rank: from 0. count: of processes."""
 
-    number: int
+    rank: int
     count: int
     state: "PartialState | None" = None
 
     @property
-    def first(self) -> bool:
-        """Whether this process decides, writes the record and tells."""
-        return self.number == 0
+    def is_first(self) -> bool:
+        """Whether this process decides, writes the record and reports."""
+        return self.rank == 0
 
-    def of(self, items: Sequence[T]) -> Sequence[T]:
-        """What this process is to do of a list that is the same in all."""
-        return items[self.number :: self.count]
+    def split(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's part of a list that is the same in all ranks."""
+        return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Until all have come so far."""
+        """Wait until all ranks are here."""
         if self.state:
             self.state.wait_for_everyone()
 
     def gather(self, own: Mapping[int, str]) -> dict[int, str]:
-        """What all have found."""
+        """The entries of all ranks together."""
         if not self.state:
             return dict(own)
         from accelerate.utils import gather_object
@@ -57,38 +57,38 @@ class Share:
         return dict(gather_object(list(own.items())))
 
 
-ALONE = Share(0, 1)
+SINGLE_PROCESS = ProcessGroup(0, 1)
 
 
 @contextmanager
-def sharing(device: object) -> Iterator[Share]:
-    """This process among those that were launched together; ALONE where there are no others.
+def process_group(device: object) -> Iterator[ProcessGroup]:
+    """Join the processes that were launched together; SINGLE_PROCESS if there are no others.
 
-    device: that the base is to be on, such as "auto" or "cpu". A process takes the GPU of its own
-    number for it. Only the first speaks.
+    device: where the base is to be, such as "auto" or "cpu". Each rank takes the GPU of its own
+    number. Only rank 0 prints.
     """
     if _launched() < 2:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     import torch
     from accelerate import PartialState
 
     on_cpu = device == "cpu" or not torch.cuda.is_available()
-    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
+    state = PartialState(cpu=on_cpu, timeout=TIMEOUT)
     if state.process_index:
         hush()
     try:
-        yield Share(state.process_index, state.num_processes, state)
+        yield ProcessGroup(state.process_index, state.num_processes, state)
     finally:
         state.destroy_process_group()
 
 
 def refuse_many(ray: str | None) -> None:
-    """Raises BadInput where several processes were launched and each would have a cluster work."""
+    """Raise BadInput if several processes were launched and each would use the Ray cluster."""
     if ray is not None and _launched() > 1:
         raise BadInput("--ray is for one process: leave out accelerate launch, or leave out --ray.")
 
 
 def _launched() -> int:
-    """How many processes were launched together."""
+    """How many processes the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""What the jobs of a worker share, and how they say where they are."""
+"""What all jobs of a worker share, and how a job saves its progress."""
 
 import time
 from collections.abc import Callable
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from studio.queue.client import Job, State
 from studio.queue.worker import beat, report_job
 from studio.workspace import Workspace
-from ui.worker.device_turns import Turn
-from ui.worker.loaded_models import Desk
+from ui.worker.device_lock import DeviceLock
+from ui.worker.model_cache import ModelCache
 
-__all__ = ["Account", "Shift"]
+__all__ = ["JobProgress", "WorkerContext"]
 
 OFTEN = 0.2  # seconds between two looks at the database while steps are made
 
 
 @dataclass(frozen=True)
-class Shift:
-    """A worker's time at its lane. ending: whether it was told to end. started: since 1970."""
+class WorkerContext:
+    """The worker of a lane. ending: tells whether it is to stop. started: seconds since 1970."""
 
     space: Workspace
     lane: str
-    desk: Desk
-    turn: Turn
+    models: ModelCache
+    device: DeviceLock
     ending: Callable[[], bool]
     started: float
 
@@ -32,30 +32,29 @@ class Shift:
 
 
 @dataclass
-class Account:
+class JobProgress:
     """Where a job is; the fields are those of studio.queue.client.Job."""
 
-    shift: Shift
+    context: WorkerContext
     job: Job
     phase: str = ""
     step: int = 0
     total: int = 0
     loss: float | None = None
     seconds: float = 0.0
-    _written: float = 0.0
+    _saved: float = 0.0
 
-    def write(self, *, at_once: bool = False) -> State | None:
-        """Write it down, a few times a second or at once; how the job is to end now, if it is.
+    def save(self, *, at_once: bool = False) -> State | None:
+        """Save it, a few times a second or at once; returns the state to end the job in, if any.
 
-        "stopped" is what its owner asked for; "queued" when the worker ends and another one shall
-        go on.
+        "stopped": its owner asked for it. "queued": this worker ends, and the next one goes on.
         """
-        if self.shift.ending():
+        if self.context.ending():
             return "queued"
-        if not at_once and time.monotonic() < self._written + OFTEN:
+        if not at_once and time.monotonic() < self._saved + OFTEN:
             return None
         stop = report_job(
-            self.shift.space,
+            self.context.space,
             self.job.id,
             phase=self.phase,
             step=self.step,
@@ -63,6 +62,6 @@ class Account:
             loss=self.loss,
             seconds=self.seconds,
         )
-        self.shift.beat(f"job {self.job.id}: {self.phase}")
-        self._written = time.monotonic()
+        self.context.beat(f"job {self.job.id}: {self.phase}")
+        self._saved = time.monotonic()
         return "stopped" if stop else None

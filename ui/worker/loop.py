@@ -2,7 +2,7 @@
 
 Two lanes, two processes: "train", where one training runs at a time, and "render", where pictures
 are drawn on a base that is kept open. Between them they take turns on the device
-(ui/worker/device_turns.py), on a CPU as on a GPU. In the render lane a picture that somebody waits
+(ui/worker/device_lock.py), on a CPU as on a GPU. In the render lane a picture that somebody waits
 for goes before a batch, also between two pictures of a batch that has begun; and while a training
 runs, a batch leaves it half of the time.
 
@@ -34,10 +34,10 @@ from ui.shared.queue_requests import Drawing
 from ui.shared.terminal import remark
 from ui.worker import render_jobs as _drawing
 from ui.worker import train_jobs as _training
-from ui.worker.context import Shift
-from ui.worker.device_turns import Turn
-from ui.worker.loaded_models import Desk
-from ui.worker.out_of_memory import advice, lack
+from ui.worker.context import WorkerContext
+from ui.worker.device_lock import DeviceLock
+from ui.worker.model_cache import ModelCache
+from ui.worker.out_of_memory import describe_shortage, memory_advice
 
 __all__ = ["work"]
 
@@ -55,77 +55,77 @@ def work(
     ending: asked between steps; once it says yes, the job at hand is put back with its checkpoint
     written. leaving: asked when nothing is queued, whether to end then.
     """
-    shift = Shift(space, lane, Desk(space), Turn(space), ending, time.time())
-    shift.beat("starting")
+    context = WorkerContext(space, lane, ModelCache(space), DeviceLock(space), ending, time.time())
+    context.beat("starting")
     for orphan in recover_jobs(space, lane):
         remark(f"Job {orphan.id} was left by a worker that died")
     if lane == "render" and not (leaving() or waiting(space, LANES[lane])):
-        _warm(shift)
+        _warm(context)
     idle = beaten = 0.0
     while not ending():
         now = time.monotonic()
         if waiting(space, LANES[lane]) and (job := claim_job(space, LANES[lane])):
-            _do(shift, job)
+            _do(context, job)
             idle = time.monotonic()
         elif leaving():
             return
         elif now > beaten + BEAT:
-            shift.beat("waiting for jobs")
+            context.beat("waiting for jobs")
             if now > idle + IDLE and lane == "render" and _training_runs(space):
-                shift.desk.make_room(LARGE)
+                context.models.make_room(LARGE)
             beaten = now
         # Longer than a training's look at the lock: it has a step between any two pictures.
         time.sleep(POLL)
 
 
-def _do(shift: Shift, job: Job) -> None:
+def _do(context: WorkerContext, job: Job) -> None:
     """Do a job and write down how it ended."""
     remark(f"Job {job.id}: {job.kind}, {job.title}")
     begun = time.monotonic()
     try:
-        state, error, helpful = _attempt(shift, job)
+        state, error, helpful = _attempt(context, job)
     except KeyboardInterrupt:
         raise  # told to end at once: the next worker finds the job
     except BaseException as fault:
         said = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
-        where = f"this should not be; what the worker said is at the end of logs/{shift.lane}.log"
-        finish_job(shift.space, job.id, "failed", error=said, advice=where)
+        where = f"this should not be; what the worker said is at the end of logs/{context.lane}.log"
+        finish_job(context.space, job.id, "failed", error=said, advice=where)
         raise
     if state == "queued":
-        requeue_job(shift.space, job.id)
+        requeue_job(context.space, job.id)
     else:
-        finish_job(shift.space, job.id, state, error=error, advice=helpful)
+        finish_job(context.space, job.id, state, error=error, advice=helpful)
     remark(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
 
 
-def _attempt(shift: Shift, job: Job) -> tuple[State, str, str]:
+def _attempt(context: WorkerContext, job: Job) -> tuple[State, str, str]:
     """Do a job; how it ended, with an error and advice where it failed."""
     try:
-        return _state(shift, job), "", ""
+        return _state(context, job), "", ""
     except BadInput as wrong:
         return "failed", str(wrong), ""
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
             raise
-        said = lack(error)
-    shift.desk.clear()  # here the error is gone, and no longer holds what it was about
-    return "failed", said, advice(job)
+        said = describe_shortage(error)
+    context.models.clear()  # here the error is gone, and no longer holds what it was about
+    return "failed", said, memory_advice(job)
 
 
-def _state(shift: Shift, job: Job) -> State:
+def _state(context: WorkerContext, job: Job) -> State:
     if job.kind == "train":
-        return _training.train(shift, job)
+        return _training.train(context, job)
     if job.kind == "render":
-        return _drawing.draw(shift, job)
-    return _drawing.draw(shift, job, between=partial(_give_way, shift, job))
+        return _drawing.draw(context, job)
+    return _drawing.draw(context, job, between=partial(_give_way, context, job))
 
 
-def _give_way(shift: Shift, batch: Job, spent: float) -> None:
+def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
     """Between two pictures of a batch: what somebody waits for, and a training's share of time."""
-    until = time.monotonic() + (spent if _training_runs(shift.space) else 0.0)
-    while not (shift.ending() or report_job(shift.space, batch.id)):
-        if waiting(shift.space, ("render",)) and (job := claim_job(shift.space, ("render",))):
-            _do(shift, job)
+    until = time.monotonic() + (spent if _training_runs(context.space) else 0.0)
+    while not (context.ending() or report_job(context.space, batch.id)):
+        if waiting(context.space, ("render",)) and (job := claim_job(context.space, ("render",))):
+            _do(context, job)
         elif time.monotonic() >= until:
             return
         time.sleep(POLL)
@@ -135,12 +135,12 @@ def _training_runs(space: Workspace) -> bool:
     return bool(list_jobs(space, states=("running",), kinds=("train",), limit=1))
 
 
-def _warm(shift: Shift) -> None:
+def _warm(context: WorkerContext) -> None:
     """Open the base of the last picture, or sketch, before the first one is asked for."""
-    last = list_jobs(shift.space, kinds=("render",), limit=1)
+    last = list_jobs(context.space, kinds=("render",), limit=1)
     with suppress(BadInput):  # whoever asks for a picture on it is told
         if last:
             drawing = Drawing(**last[0].arguments)  # pyright: ignore[reportArgumentType]
-            shift.desk.base(drawing.shots[0]["base"], drawing.loading)
+            context.models.base(drawing.shots[0]["base"], drawing.loading)
         else:
-            shift.desk.base("sketch", {})
+            context.models.base("sketch", {})

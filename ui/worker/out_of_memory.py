@@ -2,16 +2,16 @@
 
 from studio.queue.client import Job
 
-__all__ = ["advice", "lack"]
+__all__ = ["describe_shortage", "memory_advice"]
 
 
-def lack(error: BaseException) -> str:
+def describe_shortage(error: BaseException) -> str:
     """What happened, as a sentence. error: one that `is_memory` knows."""
     said = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
     return said.rstrip(": ")
 
 
-def advice(job: Job) -> str:
+def memory_advice(job: Job) -> str:
     """What would take less memory, of what this job did not do already."""
     loading = job.arguments["loading"]
     assert isinstance(loading, dict)

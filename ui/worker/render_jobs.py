@@ -18,9 +18,9 @@ from studio.queue.worker import report_job
 from studio.requests.shot import Shot, save_picture
 from studio.workspace import next_picture
 from ui.shared.queue_requests import Drawing
-from ui.worker.context import Account, Shift
-from ui.worker.out_of_memory import advice, lack
-from ui.worker.schedule_summary import keep_roll, roll_of
+from ui.worker.context import JobProgress, WorkerContext
+from ui.worker.out_of_memory import describe_shortage, memory_advice
+from ui.worker.schedule_summary import save_summary, summarize
 
 __all__ = ["draw"]
 
@@ -32,13 +32,15 @@ LONGEST = 60  # letters of a prompt
 
 @dataclass(frozen=True)
 class _LeftOut:
-    """A shot of a batch that cannot be drawn, and why. lacked: it wanted more memory."""
+    """A shot of a batch that cannot be drawn, and why. no_memory: it wanted more memory."""
 
     reason: str
-    lacked: bool = False
+    no_memory: bool = False
 
 
-def draw(shift: Shift, job: Job, *, between: Callable[[float], None] | None = None) -> State:
+def draw(
+    context: WorkerContext, job: Job, *, between: Callable[[float], None] | None = None
+) -> State:
     """Draw the pictures that are not drawn yet; how it ended.
 
     Of a batch, what cannot be drawn is left out, and named in a BadInput once the others are.
@@ -47,66 +49,70 @@ def draw(shift: Shift, job: Job, *, between: Callable[[float], None] | None = No
     drawing = Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
     results, wanted = list(job.results), len(drawing.shots)
     missing = [n for n in range(wanted) if n >= len(results) or not results[n]]
-    account = Account(shift, job, step=wanted - len(missing), total=wanted, seconds=job.seconds)
+    progress = JobProgress(
+        context, job, step=wanted - len(missing), total=wanted, seconds=job.seconds
+    )
     left_out: dict[int, str] = {}
-    for tried, number in enumerate(missing, start=account.step + 1):
+    for tried, number in enumerate(missing, start=progress.step + 1):
         begun = time.monotonic()
-        picture = _draw_one(account, drawing, number)
+        picture = _draw_one(progress, drawing, number)
         if isinstance(picture, str):
             return picture
         if isinstance(picture, _LeftOut):
             left_out[number] = picture.reason
-            if picture.lacked:
-                shift.desk.clear()
+            if picture.no_memory:
+                context.models.clear()
         results[number : number + 1] = [_id(picture)]
-        report_job(shift.space, job.id, results=results)
+        report_job(context.space, job.id, results=results)
         spent = time.monotonic() - begun
         if wanted > 1:
-            account.step, account.seconds = tried, account.seconds + spent
+            progress.step, progress.seconds = tried, progress.seconds + spent
         if between and tried < wanted:
             between(spent)
     if job.kind == "render" and wanted == 1:
-        _keep_roll(shift, drawing)
-    account.write(at_once=True)
+        _save_schedule(context, drawing)
+    progress.save(at_once=True)
     if left_out:
         raise BadInput(_told(drawing, left_out))
     return "done"
 
 
-def _draw_one(account: Account, drawing: Drawing, number: int) -> Path | State | _LeftOut:
+def _draw_one(progress: JobProgress, drawing: Drawing, number: int) -> Path | State | _LeftOut:
     """Draw one of the shots into the history; where it lies, or how the job is to end instead.
 
     A base that cannot be opened, or a history that cannot be written, is no affair of one shot.
     """
-    account.phase = "opening the base"
-    if ended := account.write(at_once=True):
+    progress.phase = "opening the base"
+    if ended := progress.save(at_once=True):
         return ended
     several = len(drawing.shots) > 1
-    may_be_left_out = several and account.job.kind == "batch"
+    may_be_left_out = several and progress.job.kind == "batch"
     shot = drawing.shot(number)
-    base = account.shift.desk.base(shot.base, drawing.loading)
+    base = progress.context.models.base(shot.base, drawing.loading)
     try:
-        shot = account.shift.desk.settled(shot, base)
-        picture = _develop(account, shot, base, number if several else None)
+        shot = progress.context.models.settled(shot, base)
+        picture = _develop(progress, shot, base, number if several else None)
     except BadInput as error:
         if may_be_left_out:
             return _LeftOut(str(error))
         raise BadInput(f"picture {number + 1}: {error}" if several else str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if may_be_left_out and is_memory(error):
-            return _LeftOut(f"{lack(error)}; {advice(account.job)}", lacked=True)
+            return _LeftOut(
+                f"{describe_shortage(error)}; {memory_advice(progress.job)}", no_memory=True
+            )
         raise
     if isinstance(picture, str):
         return picture
-    return save_picture(picture, next_picture(account.shift.space, shot.prompt), shot, base)
+    return save_picture(picture, next_picture(progress.context.space, shot.prompt), shot, base)
 
 
-def _develop(account: Account, shot: Shot, base: Base, number: int | None) -> Image | State:
+def _develop(progress: JobProgress, shot: Shot, base: Base, number: int | None) -> Image | State:
     """The picture of a settled shot. number: of the shot, where there are several."""
-    account.phase = "waiting for its turn"
-    account.write(at_once=True)
-    with account.shift.turn.for_picture():
-        latents = _denoise(account, compose.denoise(base, shot), number)
+    progress.phase = "waiting for its turn"
+    progress.save(at_once=True)
+    with progress.context.device.for_picture():
+        latents = _denoise(progress, compose.denoise(base, shot), number)
         return latents if isinstance(latents, str) else compose.develop(base, shot, latents)
 
 
@@ -127,34 +133,34 @@ def _told(drawing: Drawing, left_out: Mapping[int, str]) -> str:
     return "\n".join(lines)
 
 
-def _keep_roll(shift: Shift, drawing: Drawing) -> None:
+def _save_schedule(context: WorkerContext, drawing: Drawing) -> None:
     """Leave the schedule for pages where only the weights tell it, which are at hand here."""
     shot = drawing.shot(0)
     try:
         compose.outline(shot)
     except compose.NeedsWeights:
-        base = shift.desk.base(shot.base, drawing.loading)
-        found = compose.schedule(shift.desk.settled(shot, base), base)
-        keep_roll(shift.space, shot, roll_of(found))
+        base = context.models.base(shot.base, drawing.loading)
+        found = compose.schedule(context.models.settled(shot, base), base)
+        save_summary(context.space, shot, summarize(found))
 
 
 def _denoise(
-    account: Account, progress: Iterator[compose.Step | compose.Done], number: int | None
+    progress: JobProgress, events: Iterator[compose.Step | compose.Done], number: int | None
 ) -> Tensor | State:
     """Make the steps; the latents, or how the job is to end instead."""
-    live = account.shift.space.cache / "live" / f"{account.job.id}.png"
+    live = progress.context.space.cache / "live" / f"{progress.job.id}.png"
     shown = begun = time.monotonic()
     try:
-        for event in progress:
+        for event in events:
             if isinstance(event, compose.Done):
                 return event.latents
             if number is None:
-                account.step, account.total = event.step, event.steps
-                account.seconds = time.monotonic() - begun
-                account.phase = "drawing"
+                progress.step, progress.total = event.step, event.steps
+                progress.seconds = time.monotonic() - begun
+                progress.phase = "drawing"
             else:
-                account.phase = f"picture {number + 1}, step {event.step} of {event.steps}"
-            if ended := account.write():
+                progress.phase = f"picture {number + 1}, step {event.step} of {event.steps}"
+            if ended := progress.save():
                 return ended
             if event.step < event.steps and time.monotonic() > shown + LIVE_EVERY:
                 _show(event.preview(), live)

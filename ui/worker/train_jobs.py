@@ -14,7 +14,7 @@ from studio.workspace import keep_adapter
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.cli.train import SMOOTHED, draw_with
 from ui.shared.queue_requests import Training
-from ui.worker.context import Account, Shift
+from ui.worker.context import JobProgress, WorkerContext
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
 __all__ = ["begun", "train"]
 
 
-def train(shift: Shift, job: Job) -> State:
+def train(context: WorkerContext, job: Job) -> State:
     """Do a training and put its adapter into the library; how it ended.
 
     A job that was killed at any moment, or stopped, may be given again: a finished run is only
     put into the library, and one that was begun is resumed.
     """
     training = Training(**job.arguments)  # pyright: ignore[reportArgumentType]
-    finished = shift.space.runs / job.run / "adapter.safetensors"
+    finished = context.space.runs / job.run / "adapter.safetensors"
     if not finished.exists():
-        state = _steps(shift, job, training)
+        state = _steps(context, job, training)
         if state != "done":
             return state
-    kept = keep_adapter(shift.space, finished, name=training.name)
-    report_job(shift.space, job.id, results=[kept.name])
+    kept = keep_adapter(context.space, finished, name=training.name)
+    report_job(context.space, job.id, results=[kept.name])
     return "done"
 
 
-def _steps(shift: Shift, job: Job, training: Training) -> State:
-    account = Account(shift, job, phase="opening the base", step=job.step, total=job.total)
-    if ended := account.write(at_once=True):
+def _steps(context: WorkerContext, job: Job, training: Training) -> State:
+    progress = JobProgress(context, job, phase="opening the base", step=job.step, total=job.total)
+    if ended := progress.save(at_once=True):
         return ended
     losses: deque[float] = deque(maxlen=SMOOTHED)
     # Closing it writes the checkpoint.
-    progress = begun(training, shift.space.runs / job.run, shift.desk.base)
-    with closing(progress), shift.turn.for_training():
-        for event in progress:
-            _take_down(account, job, event, losses)
+    events = begun(training, context.space.runs / job.run, context.models.base)
+    with closing(events), context.device.for_training():
+        for event in events:
+            _record(progress, job, event, losses)
             minor = isinstance(event, Drawn | Encoded | Step)
-            if not isinstance(event, Finished) and (ended := account.write(at_once=not minor)):
+            if not isinstance(event, Finished) and (ended := progress.save(at_once=not minor)):
                 return ended
-            shift.turn.hand_over()
-    account.write(at_once=True)
+            context.device.give_way()
+    progress.save(at_once=True)
     return "done"
 
 
@@ -84,23 +84,23 @@ def begun(
     )
 
 
-def _take_down(account: Account, job: Job, event: Progress, losses: deque[float]) -> None:
+def _record(progress: JobProgress, job: Job, event: Progress, losses: deque[float]) -> None:
     match event:
         case Started():
-            account.phase, account.step, account.total = "encoding", event.done, event.steps
+            progress.phase, progress.step, progress.total = "encoding", event.done, event.steps
             # What the steps before the checkpoint took; those after it are made again.
-            account.seconds = job.seconds * event.done / job.step if job.step else 0.0
+            progress.seconds = job.seconds * event.done / job.step if job.step else 0.0
         case Drawn():
-            account.phase = f"drawing class pictures, {event.done} of {event.total}"
+            progress.phase = f"drawing class pictures, {event.done} of {event.total}"
         case Encoded():
-            account.phase = f"encoding {event.done} of {event.total}"
+            progress.phase = f"encoding {event.done} of {event.total}"
         case Step():
             losses.append(event.loss)
-            account.phase, account.step = "training", event.step
-            account.loss, account.seconds = fmean(losses), account.seconds + event.seconds
+            progress.phase, progress.step = "training", event.step
+            progress.loss, progress.seconds = fmean(losses), progress.seconds + event.seconds
         case Sampled():
-            account.phase = f"samples of step {event.step}"
+            progress.phase = f"samples of step {event.step}"
         case Saved():
-            account.phase = f"checkpoint of step {event.step}"
+            progress.phase = f"checkpoint of step {event.step}"
         case Finished():
-            account.phase = "finishing"
+            progress.phase = "finishing"

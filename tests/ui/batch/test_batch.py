@@ -270,9 +270,9 @@ def test_a_folder_is_one_batch_at_a_time(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ui.cli.batch import _only_one
-    from ui.shared.launched_processes import ALONE
+    from ui.shared.launched_processes import SINGLE_PROCESS
 
-    with _only_one(tmp_path / "out", ALONE):
+    with _only_one(tmp_path / "out", SINGLE_PROCESS):
         assert ended("batch", faces, "--out", tmp_path / "out") == 2
         assert "is being made by another process" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()

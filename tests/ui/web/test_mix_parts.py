@@ -30,7 +30,7 @@ from ui.web.mix.settings import (
     settings_of,
     shot_of,
 )
-from ui.worker.schedule_summary import keep_roll, kept_roll, roll_of
+from ui.worker.schedule_summary import load_summary, save_summary, summarize
 
 DOWN, UP = "unet.down_blocks.1.attentions.0.to_q", "unet.up_blocks.0.attentions.0.to_q"
 
@@ -255,23 +255,23 @@ def test_what_a_grid_can_vary() -> None:
 
 def test_a_roll_tells_how_much_of_a_block_is_whose(space: Workspace) -> None:
     shot = shot_of(space, replace(MIXED, method="switch", options={"interval": 3}))
-    roll = roll_of(schedule(shot))
-    assert roll.blocks == ("down 1", "up 0") and roll.cost == 6
-    worn = [bar.worn[0] for step in roll.steps for bar in step]
+    summary = summarize(schedule(shot))
+    assert summary.blocks == ("down 1", "up 0") and summary.cost == 6
+    worn = [bar.shares[0] for step in summary.steps for bar in step]
     assert worn == [(1.0, 0.0)] * 3 + [(0.0, 1.0)] * 3
-    assert kept_roll(space, shot) is None
-    keep_roll(space, shot, roll)
-    assert kept_roll(space, shot) == roll
+    assert load_summary(space, shot) is None
+    save_summary(space, shot, summary)
+    assert load_summary(space, shot) == summary
     stronger = replace(shot, adapters=((shot.adapters[0][0], 0.9), shot.adapters[1]))
-    assert kept_roll(space, stronger) is None
+    assert load_summary(space, stronger) is None
 
 
 @pytest.mark.parametrize("method", [Merge(), Composite(), KLoRA(), Switch(1)])
 def test_the_drawing_of_a_roll_covers_what_is_changed(space: Workspace, method: object) -> None:
     shot = replace(shot_of(space, MIXED), method=method)
-    roll = roll_of(schedule(shot))
-    drawn = score(roll)
-    assert f"<b>{roll.cost:g}</b> evaluations" in drawn and "1 bolt" in drawn
+    summary = summarize(schedule(shot))
+    drawn = score(summary)
+    assert f"<b>{summary.cost:g}</b> evaluations" in drawn and "1 bolt" in drawn
     # The areas of an adapter's boxes add up to its shares; h WIDE v HIGH h -WIDE z.
     for at in range(2):
         path = drawn.partition(f'class="c{at}" d="')[2].partition('"')[0]
@@ -279,7 +279,7 @@ def test_the_drawing_of_a_roll_covers_what_is_changed(space: Workspace, method: 
         area = sum(float(wide) * float(high) for wide, high in boxes)
         shares = sum(
             worn[at] / max(sum(worn), 1.0)
-            for step in roll.steps for bar in step for worn in bar.worn
+            for step in summary.steps for bar in step for worn in bar.shares
         )  # fmt: skip
         assert area == pytest.approx(shares * 12 * 8, rel=0.02)
 

@@ -47,9 +47,9 @@ from ui.cli.train import draw_with
 from ui.shared.queue_requests import queue_pictures, queue_training
 from ui.worker import render_jobs as _drawing
 from ui.worker import train_jobs as _training
-from ui.worker.device_turns import Turn
-from ui.worker.loaded_models import Desk
+from ui.worker.device_lock import DeviceLock
 from ui.worker.loop import work
+from ui.worker.model_cache import ModelCache
 from ui.worker.processes import workers
 
 STEPS = 12
@@ -276,7 +276,7 @@ def test_an_error_that_should_not_be_fails_the_job_and_ends_the_worker(
 ) -> None:
     jobs = [a_training(space, photos, sd1_folder, steps=1) for _ in range(2)]
     with monkeypatch.context() as broken:
-        broken.setattr(_training, "_take_down", None)
+        broken.setattr(_training, "_record", None)
         with pytest.raises(TypeError):
             work_off(space, "train")
     failed, waiting = (get_job(space, job.id) for job in jobs)
@@ -437,20 +437,20 @@ def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_fold
     assert "smaller width and height" in of_two.error and [*map(bool, of_two.results)] == [0, 1]
 
 
-def test_the_desk_keeps_what_is_asked_for_again(
+def test_the_model_cache_keeps_a_base_and_adapters(
     space: Workspace, training: Job, sd1_folder: Path
 ) -> None:
     work_off(space, "train")
-    desk = Desk(space)
-    base = desk.base(str(sd1_folder), {})
-    assert desk.base(str(sd1_folder), {}) is base
+    models = ModelCache(space)
+    base = models.base(str(sd1_folder), {})
+    assert models.base(str(sd1_folder), {}) is base
     file = adapter_place(space, "sks robot")
     shot = a_shot(sd1_folder, adapters=((file, 1.0),))
-    first, again = (desk.settled(shot, base).adapters[0][0] for _ in range(2))
+    first, again = (models.settled(shot, base).adapters[0][0] for _ in range(2))
     assert first is again
     os.utime(file, (1, 1))
-    assert desk.settled(shot, base).adapters[0][0] is not first
-    assert desk.base(str(sd1_folder), {"vae_tiling": True}) is not base
+    assert models.settled(shot, base).adapters[0][0] is not first
+    assert models.base(str(sd1_folder), {"vae_tiling": True}) is not base
 
 
 # Turns, and workers as processes.
@@ -461,19 +461,19 @@ def test_a_picture_goes_between_two_steps_of_a_training(space: Workspace) -> Non
     steps, pictures, over = [0], [], threading.Event()
 
     def train() -> None:
-        turn = Turn(space)
-        with turn.for_training():
+        device = DeviceLock(space)
+        with device.for_training():
             while not over.is_set():
                 time.sleep(0.002)
                 steps[0] += 1
-                turn.hand_over()
+                device.give_way()
 
     trainer = threading.Thread(target=train)
     trainer.start()
-    turn = Turn(space)
+    device = DeviceLock(space)
     for _ in range(5):
         time.sleep(0.05)  # as a worker does between two jobs
-        with turn.for_picture():
+        with device.for_picture():
             before = steps[0]
             time.sleep(0.03)
             pictures.append((before, steps[0]))
@@ -485,19 +485,19 @@ def test_a_picture_goes_between_two_steps_of_a_training(space: Workspace) -> Non
 
 def test_a_training_goes_on_when_a_picture_is_killed(space: Workspace) -> None:
     def draw() -> None:
-        with Turn(space).for_picture():
+        with DeviceLock(space).for_picture():
             time.sleep(60)
 
     process = multiprocessing.get_context("fork").Process(target=draw, daemon=True)
     process.start()
     while not is_taken(space, "turn"):
         time.sleep(0.005)
-    turn = Turn(space)
+    device = DeviceLock(space)
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with turn.for_training():
-        turn.hand_over()
+    with device.for_training():
+        device.give_way()
 
 
 @pytest.fixture

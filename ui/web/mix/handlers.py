@@ -52,7 +52,7 @@ from ui.web.mix.settings import (
 )
 from ui.web.server.page import Page
 from ui.web.server.polling import standing
-from ui.worker.schedule_summary import kept_roll, roll_of
+from ui.worker.schedule_summary import load_summary, summarize
 
 __all__ = ["Mixing"]
 
@@ -358,9 +358,9 @@ class Mixing:
         """The schedule of a shot, or why there is none."""
         steps = shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
         try:
-            return score(roll_of(compose.outline(shot)))
+            return score(summarize(compose.outline(shot)))
         except compose.NeedsWeights:
-            kept = kept_roll(self.space, shot)
+            kept = load_summary(self.space, shot)
             return score(kept) if kept else untold(steps, NO_WEIGHTS)
         except BadInput as error:
             return untold(steps, str(error))

@@ -14,12 +14,12 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace, note_base
 from ui.shared.loading import open_base
 
-__all__ = ["Desk"]
+__all__ = ["ModelCache"]
 
 MOST_ADAPTERS = 8
 
 
-class Desk:
+class ModelCache:
     """One base, opened when asked for another or for the same in another way, and adapters.
 
     The same file gives the same Adapter, for which compose keeps what it has computed.
