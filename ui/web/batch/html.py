@@ -18,7 +18,7 @@ from studio.workspace import Workspace, get_picture, thumbnail
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.manifest import Planned
 from ui.shared.queue_requests import Drawing
-from ui.web.server.downloads import file_url, hand_out
+from ui.web.server.downloads import file_url, write_download
 
 __all__ = ["batch_rows", "pictures", "progress", "shots_in", "zipped"]
 
@@ -76,7 +76,7 @@ def zipped(space: Workspace, job: Job) -> Path:
     """What a batch has made, as a zip to take away: pictures, results.jsonl and contact sheets."""
     if not job.made:
         raise BadInput("this batch has made no picture yet")
-    return hand_out(space, f"batch-{job.id}.zip", lambda place: _zip(space, job, place))
+    return write_download(space, f"batch-{job.id}.zip", lambda place: _zip(space, job, place))
 
 
 def _zip(space: Workspace, job: Job, place: Path) -> None:

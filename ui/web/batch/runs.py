@@ -19,13 +19,13 @@ from studio.workspace import Workspace
 from ui.web.batch.html import batch_rows, pictures, progress, zipped
 from ui.web.frontend import script
 from ui.web.server.downloads import file_url
-from ui.web.server.page import QUIET, SLOW, Page, in_turn, told
-from ui.web.server.polling import progress_mark, told_of
+from ui.web.server.page import QUIET, SLOW, Page, in_order, show_bad_input
+from ui.web.server.polling import progress_version, tab_news
 
-__all__ = ["IN_TURN", "BatchList", "lay_out_list", "shower", "wire_list"]
+__all__ = ["IN_ORDER", "BatchList", "lay_out_list", "shower", "wire_list"]
 
 LISTED = 50  # batches
-IN_TURN = in_turn("batches")
+IN_ORDER = in_order("batches")
 NO_BATCH = '<div class="empty">No batch was made yet.</div>'
 
 
@@ -104,19 +104,21 @@ def wire_list(page: Page, made: BatchList) -> None:
     def undo(removed: int) -> tuple:
         return restore_job(space, removed).id, None
 
-    taken = made.take.click(told(take), made.chosen, link, **SLOW)
+    taken = made.take.click(show_bad_input(take), made.chosen, link, **SLOW)
     taken.success(None, link, None, js=script("download.js"), **QUIET)
     changes = [
-        made.rows.click(told(choose), None, made.chosen, trigger_mode="multiple", **QUIET),
-        made.stop.click(told(stop), made.chosen, None, **QUIET),
-        made.resume.click(told(resume), made.chosen, None, **QUIET),
-        made.remove.click(told(remove), made.chosen, asked, **QUIET),
-        made.undo.click(told(undo), made.removed, asked, **QUIET),
+        made.rows.click(
+            show_bad_input(choose), None, made.chosen, trigger_mode="multiple", **QUIET
+        ),
+        made.stop.click(show_bad_input(stop), made.chosen, None, **QUIET),
+        made.resume.click(show_bad_input(resume), made.chosen, None, **QUIET),
+        made.remove.click(show_bad_input(remove), made.chosen, asked, **QUIET),
+        made.undo.click(show_bad_input(undo), made.removed, asked, **QUIET),
     ]
     for change in changes:
-        change.success(show, asked, made.all(), trigger_mode="always_last", **IN_TURN)
-    news = told_of("batch")
-    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **IN_TURN)
+        change.success(show, asked, made.all(), trigger_mode="always_last", **IN_ORDER)
+    news = tab_news("batch")
+    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **IN_ORDER)
 
 
 def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
@@ -147,7 +149,7 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
 
 def _state(jobs: Sequence[Job], chosen: int | None, removed: int | None) -> tuple:
     """What the widgets show depends on this alone."""
-    return chosen, removed, *map(progress_mark, jobs)
+    return chosen, removed, *map(progress_version, jobs)
 
 
 def _batches(space: Workspace) -> list[Job]:

@@ -15,10 +15,10 @@ from ui.shared.queue_requests import queue_pictures
 from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.library_names import ENDINGS, shots_of
-from ui.web.batch.runs import IN_TURN, BatchList, lay_out_list, shower, wire_list
+from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
 from ui.web.frontend import notices
 from ui.web.mix.components import base_choices
-from ui.web.server.page import QUIET, Page, told
+from ui.web.server.page import QUIET, Page, show_bad_input
 
 __all__ = ["batch_tab"]
 
@@ -144,8 +144,15 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
-    gr.on(typed, told(write), [said, *form.all()], written, trigger_mode="always_last", **QUIET)
-    page.shot.change(told(open_shot), page.shot, shown, **QUIET)
+    gr.on(
+        typed,
+        show_bad_input(write),
+        [said, *form.all()],
+        written,
+        trigger_mode="always_last",
+        **QUIET,
+    )
+    page.shot.change(show_bad_input(open_shot), page.shot, shown, **QUIET)
     page.tab.select(offer, None, [form.adapters, form.base], **QUIET)
 
 
@@ -187,10 +194,10 @@ def _wire_manifest(
     judged = [text.change, ending.change]
     outputs = [verdict, start]
     gr.on(judged, judge, [text, ending], outputs, trigger_mode="always_last", **QUIET)
-    file.upload(told(read), file, [text, ending], **QUIET)
-    begun = start.click(told(begin), [text, ending], made.chosen, **QUIET)
+    file.upload(show_bad_input(read), file, [text, ending], **QUIET)
+    begun = start.click(show_bad_input(begin), [text, ending], made.chosen, **QUIET)
     show = shower(space)
-    begun.success(show, [made.chosen, made.removed], made.all(), **IN_TURN)
+    begun.success(show, [made.chosen, made.removed], made.all(), **IN_ORDER)
 
 
 def _grid(given: Sequence[Any]) -> Grid:

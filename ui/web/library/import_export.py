@@ -19,7 +19,7 @@ from studio.workspace import (
     undelete,
 )
 from ui.web.server.adapter_process import apart
-from ui.web.server.downloads import served
+from ui.web.server.downloads import link_download
 
 __all__ = ["bring_back", "give", "take_in"]
 
@@ -57,7 +57,7 @@ def give(space: Workspace, name: str, *, to: str, half: str = "") -> Path:
         file = export_adapter(space, name, to=tool)
     else:
         file = apart(export_adapter, space, name, to=tool, half=half)  # PyTorch
-    return served(space, file.name, file)
+    return link_download(space, file.name, file)
 
 
 def bring_back(space: Workspace, id: str) -> Path:

@@ -23,8 +23,8 @@ from ui.web.frontend import notices, script
 from ui.web.library.cards import base_rows, cards, details, matching, trash_rows
 from ui.web.library.import_export import bring_back, give, take_in
 from ui.web.server.downloads import file_url
-from ui.web.server.page import QUIET, SLOW, Page, in_turn, told
-from ui.web.server.polling import library_mark, told_of
+from ui.web.server.page import QUIET, SLOW, Page, in_order, show_bad_input
+from ui.web.server.polling import library_version, tab_news
 
 __all__ = ["library_tab"]
 
@@ -43,7 +43,7 @@ EMPTY = (
 NOTHING_FITS = '<div class="empty">No adapter fits this filter.</div>'
 NOTHING_CHOSEN = '<div class="empty">Choose an adapter to see all that is known of it.</div>'
 CLICKED_ITEM = script("clicked_item.js")
-IN_TURN = in_turn("library")
+IN_ORDER = in_order("library")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _wire_list(page: Page, look: _Look) -> None:
     asked = [look.text, look.family, look.chosen]
 
     def fill(text: str, family: str, chosen: str) -> tuple:
-        seen = library_mark(space)  # before it is shown: what comes meanwhile is then news
+        seen = library_version(space)  # before it is shown: what comes meanwhile is then news
         return _grid(space, text, family, chosen), seen, _trash(space)
 
     def choose(event: gr.EventData) -> tuple:
@@ -123,16 +123,18 @@ def _wire_list(page: Page, look: _Look) -> None:
         return name, *_adapter(space, name)
 
     def freshen(text: str, family: str, chosen: str, seen: str) -> tuple:
-        return fill(text, family, chosen) if library_mark(space) != seen else (gr.skip(),) * 3
+        return fill(text, family, chosen) if library_version(space) != seen else (gr.skip(),) * 3
 
     filled = [look.grid, look.seen, look.trash]
     one = [look.about, look.actions, look.mix, look.part, look.name]
     # Also once one is chosen: a list that was asked for before does not show it as chosen.
     filtered = [look.text.change, look.family.change, look.chosen.change]
-    gr.on(filtered, fill, asked, filled, trigger_mode="always_last", **IN_TURN)
-    look.grid.click(told(choose), None, [look.chosen, *one], trigger_mode="multiple", **QUIET)
-    news = told_of("library")
-    news.input(freshen, [*asked, look.seen], filled, trigger_mode="always_last", **IN_TURN)
+    gr.on(filtered, fill, asked, filled, trigger_mode="always_last", **IN_ORDER)
+    look.grid.click(
+        show_bad_input(choose), None, [look.chosen, *one], trigger_mode="multiple", **QUIET
+    )
+    news = tab_news("library")
+    news.input(freshen, [*asked, look.seen], filled, trigger_mode="always_last", **IN_ORDER)
 
 
 def _wire_changes(
@@ -174,22 +176,22 @@ def _wire_changes(
         return chosen, "", notices([f"{empty_trash(space)} deleted for good"])
 
     done = [
-        upload.upload(told(bring_in), [upload, look.chosen], outcome, **SLOW),
+        upload.upload(show_bad_input(bring_in), [upload, look.chosen], outcome, **SLOW),
         gr.on(
             [rename.click, look.name.submit],
-            told(call),
+            show_bad_input(call),
             [look.chosen, look.name],
             outcome,
             **QUIET,
         ),
-        delete.click(told(throw), look.chosen, outcome, **QUIET),
-        look.undo.click(told(fetch), [look.deleted, look.chosen], outcome, **QUIET),
-        look.trash.click(told(fetch_one), look.chosen, outcome, **QUIET),
-        emptied.click(told(clear), look.chosen, outcome, **QUIET),
+        delete.click(show_bad_input(throw), look.chosen, outcome, **QUIET),
+        look.undo.click(show_bad_input(fetch), [look.deleted, look.chosen], outcome, **QUIET),
+        look.trash.click(show_bad_input(fetch_one), look.chosen, outcome, **QUIET),
+        emptied.click(show_bad_input(clear), look.chosen, outcome, **QUIET),
     ]
 
     def show(text: str, family: str, chosen: str, deleted: str) -> tuple:
-        seen = library_mark(space)
+        seen = library_version(space)
         return (
             _grid(space, text, family, chosen),
             seen,
@@ -203,7 +205,7 @@ def _wire_changes(
     one = [look.about, look.actions, look.mix, look.part, look.name]
     shown = [look.grid, look.seen, look.trash, look.report, look.undo, *one]
     for event in done:
-        event.success(show, asked, shown, trigger_mode="always_last", **IN_TURN)
+        event.success(show, asked, shown, trigger_mode="always_last", **IN_ORDER)
 
 
 def _wire_giving(page: Page, look: _Look, tool: gr.Dropdown, export: gr.Button) -> None:
@@ -218,7 +220,7 @@ def _wire_giving(page: Page, look: _Look, tool: gr.Dropdown, export: gr.Button) 
         return [name], gr.Tabs(selected="mix")
 
     look.mix.click(mix_it, look.chosen, [page.adapters, page.tabs], **QUIET)
-    given = export.click(told(export_it), [look.chosen, tool, look.part], link, **SLOW)
+    given = export.click(show_bad_input(export_it), [look.chosen, tool, look.part], link, **SLOW)
     given.success(None, link, None, js=script("download.js"), **QUIET)
 
 
@@ -252,7 +254,7 @@ def _bases(page: Page) -> None:
         return _known(space)
 
     gr.on([add.click, source.submit], take, source, [rows, source, said], **QUIET)
-    rows.click(told(drop), None, rows, **QUIET)
+    rows.click(show_bad_input(drop), None, rows, **QUIET)
     page.tab.select(lambda: _known(space), None, rows, **QUIET)
 
 

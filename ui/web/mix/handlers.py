@@ -51,7 +51,7 @@ from ui.web.mix.settings import (
     shot_of,
 )
 from ui.web.server.page import Page
-from ui.web.server.polling import standing
+from ui.web.server.polling import job_version
 from ui.worker.schedule_summary import load_summary, summarize
 
 __all__ = ["Mixing"]
@@ -138,7 +138,7 @@ class Mixing:
         except BadInput:
             return gr.skip()
         live = live_picture(self.space, job.id) if job.state == "running" else None
-        seen = standing(self.space, job)
+        seen = job_version(self.space, job)
         if seen == given[parts.seen]:
             return gr.skip()
         update = self._shown(job, live) | {parts.seen: seen}

@@ -18,7 +18,7 @@ from ui.web.mix.settings import EXAMPLES, MOST, WHOLE, Settings
 from ui.web.mix.wiring import wire
 from ui.web.server.fields import widgets
 from ui.web.server.page import Page
-from ui.web.server.polling import told_of
+from ui.web.server.polling import tab_news
 
 __all__ = ["mix_tab"]
 
@@ -55,7 +55,7 @@ def mix_tab(page: Page) -> None:
         "opened": gr.State(None),
         "deleted": gr.State(None),
         "many": gr.State(24),
-        "news": told_of("mix"),
+        "news": tab_news("mix"),
         "watch": gr.HTML(js_on_load=WATCH, visible="hidden"),
     }
     with gr.Row(elem_id="mix-main"):

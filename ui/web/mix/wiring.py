@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from ui.web.mix.handlers import Mixing
-from ui.web.server.page import told
+from ui.web.server.page import show_bad_input
 
 __all__ = ["wire"]
 
@@ -48,7 +48,7 @@ def wire(mix: Mixing) -> None:
     _on([page.tab.select], mix.enter, given | {page.adapters}, entered)
     loaded = _on(None, mix.load, set(), told_all)
     loaded.then(
-        told(mix.begin),
+        show_bad_input(mix.begin),
         inputs=given | {page.adapters},
         outputs=_in_order(entered),
         show_progress="hidden",
@@ -66,7 +66,7 @@ def _on(
     """given, shown: no more than needed, since each event carries all of them to and fro."""
     return gr.on(
         triggers,
-        told(handler),
+        show_bad_input(handler),
         inputs=given or None,
         outputs=_in_order(shown),
         trigger_mode=mode,

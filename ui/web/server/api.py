@@ -15,7 +15,7 @@ from studio.workspace import Workspace
 from ui.web.server.api_calls import Facts, job_facts, pictures_in, waited
 from ui.web.server.api_library import library_calls
 from ui.web.server.api_pictures import picture_calls, training_calls
-from ui.web.server.page import told
+from ui.web.server.page import show_bad_input
 
 __all__ = ["offer"]
 
@@ -24,7 +24,7 @@ def offer(space: Workspace) -> None:
     """Add the calls to the page under construction."""
     for group in (library_calls, training_calls, picture_calls, _job_calls):
         for call in group(space):
-            gr.api(told(call), api_name=call.__name__)
+            gr.api(show_bad_input(call), api_name=call.__name__)
 
 
 def _job_calls(space: Workspace) -> list[Callable]:

@@ -27,7 +27,7 @@ from ui.web.server.api import offer
 from ui.web.server.downloads import web_folder
 from ui.web.server.gradio_patch import faster
 from ui.web.server.page import Page
-from ui.web.server.polling import heart
+from ui.web.server.polling import status_line
 from ui.web.server.security import Guard, is_loopback
 from ui.web.server.theme import theme
 from ui.web.train.tab import train_tab
@@ -43,7 +43,7 @@ def build(space: Workspace) -> gr.Blocks:
     """The page for a workspace."""
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         offer(space)  # first, so that no handler of a tab has taken its names
-        heart(space)
+        status_line(space)
         states = gr.State([]), gr.State(None)
         with gr.Tabs() as tabs:
             for name, lay_out in TABS.items():

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["file_url", "hand_out", "served", "web_folder"]
+__all__ = ["file_url", "link_download", "web_folder", "write_download"]
 
 KEPT = 3600.0  # seconds
 
@@ -22,7 +22,7 @@ def web_folder(space: Workspace) -> Path:
     return space.cache / "web"
 
 
-def hand_out(space: Workspace, name: str, write: Callable[[Path], object]) -> Path:
+def write_download(space: Workspace, name: str, write: Callable[[Path], object]) -> Path:
     """The file that `write` writes where it is told to, ready to be taken away by this name."""
     folder = web_folder(space) / "out"
     _clear(folder)
@@ -35,7 +35,7 @@ def hand_out(space: Workspace, name: str, write: Callable[[Path], object]) -> Pa
     return place
 
 
-def served(space: Workspace, name: str, file: Path) -> Path:
+def link_download(space: Workspace, name: str, file: Path) -> Path:
     """A file of the workspace, ready to be taken away; it takes no room twice where it can."""
 
     def write(place: Path) -> None:
@@ -44,7 +44,7 @@ def served(space: Workspace, name: str, file: Path) -> Path:
         except OSError:  # a file system without hard links
             shutil.copyfile(file, place)
 
-    return hand_out(space, name, write)
+    return write_download(space, name, write)
 
 
 def file_url(file: Path) -> str:

@@ -10,7 +10,7 @@ import gradio as gr
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["QUIET", "SLOW", "Page", "in_turn", "told"]
+__all__ = ["QUIET", "SLOW", "Page", "in_order", "show_bad_input"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,12 +19,12 @@ QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
 
 
-def in_turn(what: str) -> Any:
-    """QUIET, and all events of this name are answered in the order in which they were asked for.
+def in_order(queue: str) -> Any:
+    """QUIET, and events of this queue are answered one at a time, in the order they came in.
 
-    For what shows a choice: an answer about an earlier choice might come last otherwise.
+    For events that show a choice: an answer about an earlier choice might come last otherwise.
     """
-    return QUIET | {"concurrency_id": what, "concurrency_limit": 1}
+    return QUIET | {"concurrency_id": queue, "concurrency_limit": 1}
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Page:
     shot: gr.State
 
 
-def told(handler: Callable[P, R]) -> Callable[P, R]:
-    """Decorate what a page calls: a BadInput is shown there as its sentence."""
+def show_bad_input(handler: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a handler: the page shows the message of a BadInput that it raises."""
 
     @wraps(handler)
     def run(*args: P.args, **given: P.kwargs) -> R:

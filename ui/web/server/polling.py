@@ -1,7 +1,7 @@
 """The page's one look at the workspace, and who is told when something has changed there.
 
-    heart(space)                    # the line above the tabs, which does the looking
-    told_of("batch").input(...)   # on the tab Batch: whenever what it shows may have changed
+    status_line(space)                    # the line above the tabs, which does the looking
+    tab_news("batch").input(...)   # on the tab Batch: whenever what it shows may have changed
 
 An event of Gradio's costs a page milliseconds for each component that it may change, so none is
 spent on asking: that is one small request, and only the tab that is seen is told, and only of news.
@@ -19,14 +19,14 @@ from studio.queue.client import OPEN, Job, list_jobs, list_workers, live_picture
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.web.frontend import script
 
-__all__ = ["heart", "library_mark", "progress_mark", "standing", "told_of"]
+__all__ = ["job_version", "library_version", "progress_version", "status_line", "tab_news"]
 
 KEPT_IN_MIND = 50  # jobs, the latest
 DOING = {"train": "Training", "render": "Drawing", "batch": "Batch"}
 AWAY = '<div class="studio-head"><b>Studio</b><span role="status">Does not answer</span></div>'
 
 
-def heart(space: Workspace) -> gr.HTML:
+def status_line(space: Workspace) -> gr.HTML:
     """The line above the tabs: what runs, what waits, and whether anybody works."""
 
     began = secrets.token_hex(8)  # what a page remembers of itself is gone with its server
@@ -48,7 +48,7 @@ def heart(space: Workspace) -> gr.HTML:
     )
 
 
-def told_of(tab: str) -> gr.HTML:
+def tab_news(tab: str) -> gr.HTML:
     """What its `input` fires on, while that tab is seen: at first, and whenever it has news."""
     return gr.HTML(js_on_load=script("on_news.js"), visible="hidden", tab=tab)
 
@@ -77,15 +77,15 @@ def _said(job: Job) -> str:
 
 def _jobs(space: Workspace) -> str:
     """Another text whenever one of the latest jobs stands otherwise, or its picture does."""
-    return "|".join(standing(space, job) for job in list_jobs(space, limit=KEPT_IN_MIND))
+    return "|".join(job_version(space, job) for job in list_jobs(space, limit=KEPT_IN_MIND))
 
 
-def standing(space: Workspace, job: Job) -> str:
+def job_version(space: Workspace, job: Job) -> str:
     """How a job stands: another text whenever it stands otherwise, or its forming picture does."""
-    return f"{progress_mark(job)} {_drawn(space, job)}"
+    return f"{progress_version(job)} {_drawn(space, job)}"
 
 
-def progress_mark(job: Job) -> str:
+def progress_version(job: Job) -> str:
     """The same without its forming picture, for pages that do not show that."""
     facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.made)
     return " ".join(map(str, facts))
@@ -100,7 +100,7 @@ def _drawn(space: Workspace, job: Job) -> int:
         return 0
 
 
-def library_mark(space: Workspace) -> str:
+def library_version(space: Workspace) -> str:
     """Another text whenever an adapter, a base or the trash does."""
     words = [f"{one.name} {one.modified}" for one in list_adapters(space)]
     words += [one.id for one in list_trash(space)]
@@ -111,5 +111,5 @@ MARKS: dict[str, Callable[[Workspace], str]] = {
     "train": _jobs,
     "mix": _jobs,
     "batch": _jobs,
-    "library": library_mark,
+    "library": library_version,
 }

@@ -12,7 +12,7 @@ from studio.queue.client import Job, get_job, stop_job
 from studio.workspace import Workspace, get_picture
 from ui.web.server.downloads import file_url
 from ui.web.server.fields import whole_number
-from ui.web.server.page import QUIET, Page, told
+from ui.web.server.page import QUIET, Page, show_bad_input
 from ui.web.train import checkpoints as _checkpoints
 from ui.web.train import run_html as _run_view
 from ui.web.train.runs import Runs
@@ -115,7 +115,7 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
     def looking(chosen: int | None, steps: list[int], seen: Drawn) -> list[Any]:
         return _look(space, chosen, steps, seen)
 
-    @told
+    @show_bad_input
     def draw(
         chosen: int, steps: list[int], strengths: str, prompt: str, seed: str, seen: Drawn
     ) -> Drawn:
@@ -129,12 +129,12 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
         )
         return replace(seen, grid=None)
 
-    @told
+    @show_bad_input
     def stop(seen: Drawn) -> None:
         if seen.grid:
             stop_job(space, seen.grid)
 
-    @told
+    @show_bad_input
     def pick(chosen: int, seen: Drawn, event: gr.SelectData) -> tuple[Any, str, str]:
         cell = _cell(space, seen, int(event.index))
         return (
@@ -148,11 +148,11 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
         job = get_job(space, chosen)
         return _checkpoints.keep(space, job, step=cell.step, strength=cell.strength).name
 
-    @told
+    @show_bad_input
     def keep(chosen: int, seen: Drawn, picked: str) -> None:
         gr.Info(f"{kept(chosen, seen, picked)} is in the library", title="Kept")
 
-    @told
+    @show_bad_input
     def mix(chosen: int, seen: Drawn, picked: str) -> tuple[list[str], gr.Tabs]:
         return [kept(chosen, seen, picked)], gr.Tabs(selected="mix")
 

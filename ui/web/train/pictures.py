@@ -22,7 +22,7 @@ from studio.workspace import (
     undelete,
     write_caption,
 )
-from ui.web.server.page import QUIET, told
+from ui.web.server.page import QUIET, show_bad_input
 from ui.web.train.crops import cuts, cuts_of
 from ui.web.train.picture_sets import EXAMPLES, choices, take, take_examples
 
@@ -134,11 +134,11 @@ def wire_pictures(
     """Let them do what they say. cutting: the fields of Recipe that say how pictures are cut."""
     how = [base, cutting["size"], cutting["buckets"]]
 
-    @told
+    @show_bad_input
     def show(name: str, base: str | None, size: str | None, buckets: bool) -> list[Any]:
         return _shown(space, name, (base, size, buckets))
 
-    @told
+    @show_bad_input
     def put_back(name: str, gone: str) -> tuple[Any, Any]:
         place = undelete(space, gone)
         back = place.name if place.is_dir() else name
@@ -162,16 +162,16 @@ def _wire_sets(space: Workspace, own: Pictures, trigger: gr.Textbox) -> list[Dep
     def choose(name: str) -> Any:
         return gr.Dropdown(choices(space), value=name)
 
-    @told
+    @show_bad_input
     def dropped(name: str, files: list[str] | None, words: str | None) -> tuple[Any, Any, None]:
         name, left_out = take(space, name, files or [], otherwise=words or "")
         return choose(name), gr.HTML(_note(left_out), visible=bool(left_out)), None
 
-    @told
+    @show_bad_input
     def example(which: str) -> tuple[Any, str, Any]:
         return choose(take_examples(space, which)), EXAMPLES[which], gr.HTML(visible=False)
 
-    @told
+    @show_bad_input
     def remove_set(name: str) -> tuple[str, str, Any]:
         return "", delete_set(space, name), gr.Button(f"Undo: put {name} back", visible=True)
 
@@ -190,7 +190,7 @@ def _wire_sets(space: Workspace, own: Pictures, trigger: gr.Textbox) -> list[Dep
 def _wire_picture(space: Workspace, own: Pictures) -> Dependency:
     """Choosing a picture and its caption; returns its removal, after which all is shown again."""
 
-    @told
+    @show_bad_input
     def edit(name: str, picked: gr.SelectData) -> tuple[Any, str, Any]:
         there = get_set(space, name).pictures
         if picked.index >= len(there):
@@ -202,14 +202,14 @@ def _wire_picture(space: Workspace, own: Pictures) -> Dependency:
             gr.Textbox(picture.caption, label=f"Caption of {picture.name}"),
         )
 
-    @told
+    @show_bad_input
     def write(name: str, chosen: str, text: str) -> Any:
         if not (name and chosen):
             return gr.skip()
         write_caption(space, name, chosen, text)
         return gr.Gallery(_gallery(space, get_set(space, name)))
 
-    @told
+    @show_bad_input
     def remove(name: str, chosen: str) -> tuple[str, Any]:
         gone = delete_upload(space, name, chosen)
         return gone, gr.Button(f"Undo: put {chosen} back", visible=True)

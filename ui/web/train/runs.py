@@ -18,15 +18,15 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
-from ui.web.server.page import QUIET, Page, in_turn, told
-from ui.web.server.polling import told_of
+from ui.web.server.page import QUIET, Page, in_order, show_bad_input
+from ui.web.server.polling import tab_news
 from ui.web.train import run_html as _run_view
 from ui.web.train.loss_plot import plot
 
 __all__ = ["Runs", "look", "look_at", "runs", "wire_runs"]
 
 LISTED = 30
-IN_TURN = in_turn("trainings")
+IN_ORDER = in_order("trainings")
 NOTHING = "No training yet. Choose pictures and a trigger, and press Train; it is watched here."
 
 
@@ -82,7 +82,7 @@ def runs(space: Workspace) -> Runs:
     samples = gr.HTML(padding=False)
     jobs = gr.Radio(_listed(space), label="Trainings", visible=False, elem_classes="studio-list")
     gone = gr.Number(visible=False)
-    told = told_of("train")
+    told = tab_news("train")
     seen = gr.State(Seen())
     return Runs(jobs, head, stop, resume, mix, remove, undo, gone, plot, samples, told, seen)
 
@@ -97,26 +97,26 @@ def wire_runs(page: Page, own: Runs) -> None:
     def afresh(chosen: int | None) -> list[Any]:
         return look(space, chosen, Seen())
 
-    @told
+    @show_bad_input
     def stop(chosen: int) -> None:
         stop_job(space, chosen)
 
-    @told
+    @show_bad_input
     def resume(chosen: int) -> None:
         resume_job(space, chosen)
 
-    @told
+    @show_bad_input
     def remove(chosen: int) -> tuple[int, Any]:
         title = get_job(space, chosen).title
         remove_job(space, chosen)
         return chosen, gr.Button(f"Undo: put {title} back", visible=True)
 
-    @told
+    @show_bad_input
     def undo(gone: int) -> tuple[Any, Any]:
         job = restore_job(space, int(gone))
         return gr.Radio(_listed(space), value=job.id), gr.Button(visible=False)
 
-    @told
+    @show_bad_input
     def mix(chosen: int) -> tuple[list[str], gr.Tabs]:
         return list(get_job(space, chosen).results), gr.Tabs(selected="mix")
 
@@ -124,10 +124,10 @@ def wire_runs(page: Page, own: Runs) -> None:
         "fn": looking,
         "inputs": [own.jobs, own.seen],
         "outputs": own.looked,
-        **IN_TURN,
+        **IN_ORDER,
     }
     own.told.input(**again, trigger_mode="always_last")
-    gr.on(None, afresh, own.jobs, own.looked, **IN_TURN)
+    gr.on(None, afresh, own.jobs, own.looked, **IN_ORDER)
     own.stop.click(stop, own.jobs, **QUIET).success(**again)
     own.resume.click(resume, own.jobs, **QUIET).success(**again)
     own.remove.click(remove, own.jobs, [own.gone, own.undo], **QUIET).success(**again)

@@ -10,7 +10,7 @@ import trainers
 from studio.bases.info import Outline, outline
 from studio.errors import BadInput
 from studio.workspace import Workspace, add_base, list_bases
-from ui.web.server.page import QUIET, Page, told
+from ui.web.server.page import QUIET, Page, show_bad_input
 from ui.web.train.compare import comparison, wire_comparison
 from ui.web.train.options import (
     NAMES,
@@ -76,7 +76,7 @@ def train_tab(page: Page) -> None:
 
     form = Form(own.sets, trigger, base, kind, steps, sampled, more)
 
-    @told
+    @show_bad_input
     def begin(data: Data) -> list[Any]:
         return look_at(space, queue(space, form, data))
 
@@ -122,7 +122,7 @@ def _wire_kind(
             *(told[name] for name in SHOWN),
         ]
 
-    @told
+    @show_bad_input
     def settle(source: str | None) -> Any:
         if not source or source in {one for _, one in _bases(space)}:
             return gr.skip()
