@@ -18,12 +18,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from studio.assets import asset
 from studio.bases.names import HUB_ID, OURS
 from studio.errors import BadInput
 
 __all__ = ["find_source", "hub_reachable", "wanted_files", "weight_variant"]
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEM = r"(model|diffusion_pytorch_model)"
@@ -73,7 +73,7 @@ def find_source(source: str | Path, *, half: bool) -> Path:
 
 
 def _our_folder(name: str) -> Path:
-    folder = ASSETS / name
+    folder = asset(name)
     if not (folder / "model_index.json").is_file():
         raise BadInput(
             f"The base {name!r} is not in {folder}: build it with "

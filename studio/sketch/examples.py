@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from studio.assets import asset
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
 __all__ = ["draw_style", "draw_subject", "main"]
 
-EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+EXAMPLES = asset("examples")
 
 
 def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) -> None:

@@ -7,7 +7,6 @@ pictures without having seen their faults; ``accuracy`` on unseen drawings is it
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from studio.adapters.tensor_file import write_tensors
+from studio.assets import asset
 from studio.errors import BadInput
 from studio.sketch.corpus import Corpus
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate, to_tensor
@@ -32,7 +32,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "style": world.STYLES,
     "accessory": (NOTHING, *world.ACCESSORIES),
 }
-WEIGHTS = Path(__file__).parents[2] / "assets" / "judge"
+WEIGHTS = asset("judge")
 
 
 @dataclass(frozen=True)

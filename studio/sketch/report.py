@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+from studio.assets import asset
 from studio.files import write_whole
 from studio.sketch import autoencoder, judge
 from studio.sketch.corpus import everything
@@ -27,7 +28,7 @@ from studio.sketch.world import scenes as world
 
 __all__ = ["Measured", "generate", "main", "measure_base"]
 
-ASSETS = Path(__file__).parents[2] / "assets"
+ASSETS = asset("")
 GOALS = {"background": 0.90, "style": 0.90, "subject": 0.85, "colour": 0.80}
 STEPS, GUIDANCE = 25, 5.0
 

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.assets import asset
 from studio.bases.architecture import family_of
 from studio.bases.names import HUB_ID, OURS
 from studio.errors import BadInput
@@ -24,12 +25,10 @@ class KnownBase:
 
 def list_bases(space: Workspace) -> list[KnownBase]:
     """Those of the repository, then the others, the last used first."""
-    from studio.bases.resolve import ASSETS  # and the hub's client, which takes half a second
-
     ours = [
-        KnownBase(name, name, family_of(ASSETS / name))
+        KnownBase(name, name, family_of(asset(name)))
         for name in OURS
-        if (ASSETS / name / "model_index.json").is_file()
+        if (asset(name) / "model_index.json").is_file()
     ]
     with reading(space) as db:
         rows = db.execute("SELECT source, name, family FROM bases ORDER BY used DESC").fetchall()

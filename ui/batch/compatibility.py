@@ -15,6 +15,7 @@ from studio.adapters.blora_blocks import file_and_half, halves_in, layers_of, tr
 from studio.adapters.describe import adapter_file
 from studio.adapters.formats import FAMILIES, read_facts, survey
 from studio.adapters.safetensors_header import read_header
+from studio.assets import asset
 from studio.bases.architecture import JSON, family_of, read_json
 from studio.bases.names import OURS
 from studio.errors import BadInput
@@ -115,9 +116,7 @@ _CHECKS = {
 @lru_cache(maxsize=256)
 def _base(source: str) -> _Base | None:
     """A base that is on this machine; None for a hub id, which is known when it is opened."""
-    from studio.bases.resolve import ASSETS  # and the hub's client, which takes half a second
-
-    path = ASSETS / source if source in OURS else Path(source)
+    path = asset(source) if source in OURS else Path(source)
     if not path.exists():
         return None
     family = family_of(path)

@@ -11,6 +11,7 @@ from PIL import Image
 import compose
 import trainers
 from studio.adapters.adapter import Adapter, load_adapter
+from studio.assets import asset
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.files import replacing
@@ -22,7 +23,6 @@ from ui.shared.terminal import bars, print_facts, print_json
 
 __all__ = ["run_demo"]
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 PROMPTS = (
     "a red sks robot in the snowy mountains, ink style",
     "a blue sks robot on the beach, ink style",
@@ -44,7 +44,7 @@ class Lesson:
 
     @property
     def pictures(self) -> Path:
-        return EXAMPLES / self.folder
+        return asset(f"examples/{self.folder}")
 
 
 # A base this small has little attention: what is drawn, and how, is in its convolutions too.

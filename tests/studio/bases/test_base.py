@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import studio
-from studio.bases import resolve as _find
 from studio.bases.architecture import detect_family
 from studio.bases.base import SCHEDULERS, Base, load_base, real_config
 from studio.bases.resolve import wanted_files
@@ -496,7 +495,7 @@ def test_a_name_that_means_nothing_is_refused(source: str, tmp_path: Path, monke
 
 
 def test_an_unbuilt_sketch_says_how_to_build_it(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(_find, "ASSETS", tmp_path)
+    monkeypatch.setattr("studio.assets.CLONED", tmp_path)
     with pytest.raises(BadInput, match=r"python -m studio\.sketch\.build"):
         load_base("sketch")
 

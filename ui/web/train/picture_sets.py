@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from studio.assets import asset
 from studio.errors import BadInput
 from studio.workspace import (
     UploadSet,
@@ -16,7 +17,6 @@ from studio.workspace import (
 
 __all__ = ["EXAMPLES", "choices", "take", "take_examples"]
 
-ASSETS = Path(__file__).resolve().parents[3] / "assets" / "examples"
 EXAMPLES = {"robot": "sks robot", "ink": "ink style"}  # folders, with what they are to be called
 
 
@@ -56,7 +56,7 @@ def take(
 
 def take_examples(space: Workspace, example: str) -> str:
     """The name of a set that holds an example's pictures, made where there is none."""
-    folder = ASSETS / example
+    folder = asset(f"examples/{example}")
     wanted = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".txt")]
     if not wanted:
         raise BadInput(

@@ -1,0 +1,14 @@
+"""Where the files lie that come with Studio: the sketch bases and the example pictures."""
+
+from pathlib import Path
+
+__all__ = ["asset"]
+
+PACKAGE = Path(__file__).resolve().parent
+# A wheel has the files inside the package; a clone has them in a folder beside it.
+INSTALLED, CLONED = PACKAGE / "_assets", PACKAGE.parent / "assets"
+
+
+def asset(name: str) -> Path:
+    """The path of an asset, such as "sketch" or "examples/robot", whether or not it is there."""
+    return (INSTALLED if INSTALLED.is_dir() else CLONED) / name
