@@ -119,7 +119,7 @@ def _progress(
     steps = len(lent.asked)
     for step, (latents, clean) in enumerate(denoised([lent], scheduler, timesteps), start=1):
         yield Step(step, steps, latents, clean, lent.paint)
-    yield Done(steps, latents)
+    yield Done(steps, latents)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def settle(lents: "Sequence[Lent]") -> None:
@@ -161,7 +161,7 @@ def denoised(
                 predicted = _predicted(lents, scaled, timestep, step)
                 clean = _clean(base, scaled, predicted, timestep)
                 latents = advance(predicted, timestep, latents, return_dict=False)[0]
-        yield latents, clean
+        yield latents, clean  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _predicted(lents: "Sequence[Lent]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:

@@ -29,7 +29,7 @@ __all__ = ["app", "main"]
 class _Ordered(TyperGroup):
     """Commands in the order in which they are used."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         order = (
             "train",
             "sweep",
@@ -48,7 +48,7 @@ class _Ordered(TyperGroup):
 class _Kinds(TyperGroup):
     """`studio train --recipe FILE`: the kind is the recipe's, where none is named."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         file = _recipe_in(args)
         if file and args[0] not in self.list_commands(ctx):
             args = [trainers.kind_of(file), *args]

@@ -58,8 +58,8 @@ def make_pictures(order: Order, *, as_json: bool) -> None:
                 else:
                     picture = compose.develop(base, one, event.latents)
                     path = save_picture(picture, _place(order.out, one), one, base)
-            seconds = round(perf_counter() - begun, 2)
-            rows.append({"path": str(path), "seed": one.seed, "seconds": seconds})
+                    seconds = round(perf_counter() - begun, 2)
+                    rows.append({"path": str(path), "seed": one.seed, "seconds": seconds})
     if as_json:
         print_json(rows)
     else:

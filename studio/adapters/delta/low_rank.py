@@ -202,7 +202,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, low, down, up, weight = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         narrow = (grad @ up).mul_(ctx.scale)  # [N, rank]

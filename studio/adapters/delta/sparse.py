@@ -102,7 +102,7 @@ class Sparse(nn.Module):
             raise ValueError(f"has {len(value)} values for {len(index)} entries")
         return cls(index, value, tuple(int(side) for side in tensors["sparse_shape"]))
 
-    def _load_from_state_dict(
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: Mapping[str, Tensor], prefix: str, *rest: object
     ) -> None:
         """As every module's, but of whatever size: entries may have settled since the start."""
@@ -128,7 +128,9 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, _ = ctx.saved_tensors
         delta: Sparse = ctx.delta
         layer: Layer = ctx.layer

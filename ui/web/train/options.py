@@ -141,7 +141,7 @@ def options(space: Workspace) -> Options:
             info="An adapter of this kind that is there already",
         )
         init.focus(lambda: gr.Dropdown(_adapters(space)), outputs=init, api_visibility="private")
-    return Options(recipe, loading, own, groups, name, init, prior)
+    return Options(recipe, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def shown(kind: trainers.Kind, base: Outline | None, steps: int | None) -> dict[str, Any]:
