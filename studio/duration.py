@@ -1,9 +1,9 @@
 """A length of time, as one says it."""
 
-__all__ = ["duration"]
+__all__ = ["format_duration"]
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Such as "40 s", "3 min", "2 h 10 min" or "4 days"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

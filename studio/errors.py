@@ -2,10 +2,10 @@
 
 import struct
 
-__all__ = ["DAMAGED", "BadInput", "Stopped"]
+__all__ = ["PICTURE_ERRORS", "BadInput", "Stopped"]
 
 # What Pillow's decoders raise for a damaged file.
-DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error)
+PICTURE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 
 
 class BadInput(ValueError):

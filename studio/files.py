@@ -11,17 +11,17 @@ from typing import BinaryIO
 
 from studio.errors import BadInput
 
-__all__ = ["file_sha256", "remove_parts", "replacing", "write_whole"]
+__all__ = ["atomic_write", "file_sha256", "remove_partial_files", "write_file"]
 
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 
 @contextmanager
-def replacing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends well.
 
     It is written beside it, so that a reader never sees half a file and a full disk leaves the
-    old one; its folder is made. lasting: wait until it is on the disk, so that a power cut leaves
+    old one; its folder is made. durable: wait until it is on the disk, so that a power cut leaves
     one of the two.
     Raises BadInput where it cannot be written.
     """
@@ -31,7 +31,7 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
         try:
             with beside.open("xb") as file:
                 yield file
-                if lasting:
+                if durable:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(beside, path)
@@ -41,14 +41,14 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
         raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Write a file as `replacing` does."""
-    with replacing(path, lasting=lasting) as file:
+def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file as `atomic_write` does."""
+    with atomic_write(path, durable=durable) as file:
         file.write(data)
 
 
-def remove_parts(folder: Path, ours: Callable[[str], bool]) -> None:
-    """Remove what processes that were killed left of files that they wrote by `replacing`.
+def remove_partial_files(folder: Path, ours: Callable[[str], bool]) -> None:
+    """Remove what processes that were killed left of files that they wrote by `atomic_write`.
 
     ours: whether a file of this name is one that nobody is writing now.
     """

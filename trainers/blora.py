@@ -23,7 +23,12 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
-from studio.adapters.blora_blocks import blocks_of, layers_of, split_blocks, starts_of
+from studio.adapters.blora_blocks import (
+    default_blocks,
+    layer_prefixes,
+    layers_of_half,
+    parse_blocks,
+)
 from studio.errors import BadInput
 from trainers.engine.kind import Turn
 from trainers.lora import LoRA
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
 
     from studio.adapters.delta import Delta, LowRank
     from studio.bases.base import Base
-    from studio.bases.info import Outline
+    from studio.bases.info import BaseInfo
 
 __all__ = ["BLoRA"]
 
@@ -85,10 +90,10 @@ class BLoRA:
 
     def fitted(self, base: "Base") -> "BLoRA":
         """With the blocks of this base; those of other families than SDXL only if asked for."""
-        blocks = blocks_of(base.name, base.family)
-        blocks |= {half: split_blocks(own) for half in blocks if (own := getattr(self, half))}
+        blocks = default_blocks(base.name, base.family)
+        blocks |= {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
-            if not any(name.startswith(starts_of([block])) for name in base.layers()):
+            if not any(name.startswith(layer_prefixes([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
         targets = self._lora().fitted(base).targets
         content, style = (", ".join(blocks[half]) for half in ("content", "style"))
@@ -107,9 +112,9 @@ class BLoRA:
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
         """A change that is nothing yet, for a projection of an attention in the two blocks."""
-        blocks = blocks_of("", "sd1" if self.anyway else "sdxl")
-        blocks |= {half: split_blocks(own) for half in blocks if (own := getattr(self, half))}
-        if not name.startswith(starts_of(chain(*blocks.values()))):
+        blocks = default_blocks("", "sd1" if self.anyway else "sdxl")
+        blocks |= {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
+        if not name.startswith(layer_prefixes(chain(*blocks.values()))):
             return None
         return self._lora().delta(name, layer, generator=generator)
 
@@ -147,8 +152,8 @@ class BLoRA:
         return round((1 - self.style_alone) * steps)
 
     def _style(self, deltas: "Mapping[str, Delta]") -> frozenset[str]:
-        return frozenset(layers_of("style", deltas, {"style": split_blocks(self.style or "")}))
+        return frozenset(layers_of_half("style", deltas, {"style": parse_blocks(self.style or "")}))
 
-    def published(self, base: "Base | Outline") -> dict[str, object]:
+    def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """As the authors train it, on one picture."""
         return {"steps": 1000, "lr": 5e-5}

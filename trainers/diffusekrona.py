@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from studio.adapters.delta import Kron
     from studio.bases.base import Base
-    from studio.bases.info import Outline
+    from studio.bases.info import BaseInfo
 
 __all__ = ["DiffuseKronA"]
 
@@ -101,7 +101,7 @@ class DiffuseKronA:
         which = found[1] or found[3]
         return getattr(self, f"{which}_a1") or self.a1, getattr(self, f"{which}_a2") or self.a2
 
-    def published(self, base: "Base | Outline") -> dict[str, object]:
+    def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """As the authors' scripts train it."""
         steps = 1000 if base.family == "sdxl" else 500
         return {"steps": steps, "lr": 1e-3, "accumulation": 4}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from studio.adapters.delta import Delta, Sparse
     from studio.bases.base import Base
-    from studio.bases.info import Outline
+    from studio.bases.info import BaseInfo
     from trainers.engine.sparse_optimizer import ChosenAdamW
 
 __all__ = ["SaRA"]
@@ -160,7 +160,7 @@ class SaRA:
             sparse.settle(now.abs() < self._theta)
         return True
 
-    def published(self, base: "Base | Outline") -> dict[str, object]:
+    def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """As the paper trains it; a budget is taken for the threshold it is given with."""
         return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 

@@ -32,9 +32,9 @@ from compose.engine.weight_cache import (
     kept_on,
 )
 from compose.merge import Merge
-from studio.adapters.delta import folded
-from studio.adapters.token_embeddings import spoken
-from studio.bases.base import Text
+from studio.adapters.delta import swap_weights
+from studio.adapters.token_embeddings import use_embeddings
+from studio.bases.base import TextEmbedding
 from studio.errors import BadInput
 from studio.requests.shot import open_picture
 
@@ -213,7 +213,7 @@ class Lent:
         encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
         self._training = carries_deltas(encoders) or bool(base.words)
         self._blends: dict[tuple[Mix, bool], Blends] = {}
-        self._texts: dict[Blends, Text] = {}
+        self._texts: dict[Blends, TextEmbedding] = {}
 
     def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor]) -> Eps:
         """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
@@ -263,14 +263,14 @@ class Lent:
             self.kept.palette = fit_palette(self.base)
         return paint(latents, self.kept.palette, factor=self.base.latent_factor)
 
-    def _text(self, mix: Mix) -> Text:
+    def _text(self, mix: Mix) -> TextEmbedding:
         """hidden [2, L, D], the negative prompt first, or [1, L, D] without guidance."""
         wanted = self.blends(mix, unet=False)
         if wanted not in self._texts:
             self._texts[wanted] = self._encode(wanted)
         return self._texts[wanted]
 
-    def _encode(self, wanted: Blends) -> Text:
+    def _encode(self, wanted: Blends) -> TextEmbedding:
         guided = self.shot.guidance > 1
         zero = self.base.zero_negative and not self.shot.negative
         texts = [self.shot.negative] if guided and not zero else []
@@ -279,9 +279,9 @@ class Lent:
             found.insert(0, _zeros(found[0]))
         pooled = [one.pooled for one in found if one.pooled is not None]
         hidden = torch.cat([one.hidden for one in found])
-        return Text(hidden, torch.cat(pooled) if pooled else None)
+        return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
-    def _encode_one(self, text: str, wanted: Blends) -> Text:
+    def _encode_one(self, text: str, wanted: Blends) -> TextEmbedding:
         """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
         layers = self.base.layers()
         key = (text, wanted)
@@ -293,7 +293,7 @@ class Lent:
             if not is_word(layer)
         }
         said = embeddings(wanted)
-        with torch.no_grad(), folded(layers, weights), spoken(self.base, said):
+        with torch.no_grad(), swap_weights(layers, weights), use_embeddings(self.base, said):
             encoded = self.base.encode_text([text])
         if not self._training:
             self.kept.texts[key] = encoded
@@ -347,6 +347,6 @@ def _clean(base: "Base", scaled: Tensor, predicted: Tensor, timestep: Tensor) ->
     return (scaled - noisy * predicted) / kept
 
 
-def _zeros(text: Text) -> Text:
+def _zeros(text: TextEmbedding) -> TextEmbedding:
     pooled = None if text.pooled is None else torch.zeros_like(text.pooled)
-    return Text(torch.zeros_like(text.hidden), pooled)
+    return TextEmbedding(torch.zeros_like(text.hidden), pooled)

@@ -25,8 +25,8 @@ from compose.engine.weight_cache import (
     factors,
     kept_on,
 )
-from studio.bases.base import Text
-from studio.out_of_memory import is_memory
+from studio.bases.base import TextEmbedding
+from studio.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -50,7 +50,7 @@ class Asked:
 
     latents: Tensor
     timestep: Tensor
-    text: Text
+    text: TextEmbedding
     blends: Blends
     time_ids: Tensor | None = None
     deep: Tensor | None = None
@@ -96,7 +96,7 @@ def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
             try:
                 found = _together(base, alike[:count])
             except (MemoryError, RuntimeError) as error:
-                if count == 1 or not is_memory(error):
+                if count == 1 or not is_out_of_memory(error):
                     raise
                 kept_on(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
                 continue
@@ -127,11 +127,11 @@ def _together(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
     return [Answer(*pair) for pair in zip(noise.split(counts), features, strict=True)]
 
 
-def _joined(texts: Iterable[Text]) -> Text:
+def _joined(texts: Iterable[TextEmbedding]) -> TextEmbedding:
     texts = list(texts)
     pooled = [text.pooled for text in texts if text.pooled is not None]
     hidden = torch.cat([text.hidden for text in texts])
-    return Text(hidden, torch.cat(pooled) if pooled else None)
+    return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
 
 def _fitting(base: "Base", asked: Sequence[Asked]) -> Fitting:

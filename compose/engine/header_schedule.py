@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, cast
 
 from compose.engine.method import Call, Mix, Plan
 from compose.engine.schedule import Schedule, method_of, scheduled, steps_of
-from studio.adapters.blora_blocks import file_and_half, layers_of, trained_blocks
-from studio.adapters.describe import JSON, adapter_file
-from studio.adapters.formats import read_facts, survey
+from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
+from studio.adapters.describe import JSON, find_adapter_file
+from studio.adapters.formats import read_info, survey
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
 
@@ -77,14 +77,14 @@ class _Told:
 
 
 def _header(text: str) -> _Header:
-    name, half = file_and_half(text)
-    path = adapter_file(Path(name))
+    name, half = split_half(text)
+    path = find_adapter_file(Path(name))
     header = read_header(path)
-    contents, facts = survey(header, path), read_facts(header.metadata, path)
+    contents, facts = survey(header, path), read_info(header.metadata, path)
     layers = contents.layers
     if half:
         trained = trained_blocks(facts.base, facts.family or contents.family, facts.recipe)
-        layers = layers_of(half, layers, trained)
+        layers = layers_of_half(half, layers, trained)
         if not layers:
             raise BadInput(f"the adapter {path.stem} has no {half} half")
     called = f"{facts.name or path.stem} {half}".rstrip()

@@ -22,7 +22,7 @@ from studio.adapters.delta import Layer, LowRank
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
-    from studio.bases.base import Base, Text
+    from studio.bases.base import Base, TextEmbedding
 
 __all__ = [
     "Blend",
@@ -126,7 +126,7 @@ class Kept:
     weights: dict[tuple[str, Blend], Tensor] = field(default_factory=dict)
     fittings: dict[Batch, Fitting] = field(default_factory=dict)
     steady: bool = False  # whether each of the shots at work wears the same at every step
-    texts: dict[tuple[str, Blends], "Text"] = field(default_factory=dict)
+    texts: dict[tuple[str, Blends], "TextEmbedding"] = field(default_factory=dict)
     written: Written = field(default_factory=Written)
     palette: Tensor | None = None
     # Of each adapter for one version of its tensors.

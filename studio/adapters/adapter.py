@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from studio.adapters.blora_blocks import file_and_half, half_of
+from studio.adapters.blora_blocks import select_half, split_half
 from studio.adapters.delta import Delta, Sparse
-from studio.adapters.describe import JSON, adapter_file, words_of
+from studio.adapters.describe import JSON, find_adapter_file, trigger_words
 from studio.adapters.formats import (
     FAMILIES,
+    adapter_metadata,
     embedding_tensors,
-    file_metadata,
     lora_metadata,
     own_tensors,
     read_deltas,
     read_embeddings,
-    read_facts,
+    read_info,
     survey,
 )
 from studio.adapters.safetensors_header import read_header
@@ -73,7 +73,7 @@ class Adapter:
         file cannot be written.
         """
         path = Path(path)
-        metadata = file_metadata(self)
+        metadata = adapter_metadata(self)
         lora = lora_metadata(self.deltas)
         if lora:
             metadata["lora_adapter_metadata"] = lora
@@ -121,20 +121,20 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     does not tell its family is taken to be of the base's.
     Raises BadInput for what is no such file, is damaged, or does not fit.
     """
-    file, half = file_and_half(str(path))
-    path = adapter_file(Path(file))
+    file, half = split_half(str(path))
+    path = find_adapter_file(Path(file))
     # The header first: a file that lies in it is refused before its tensors are believed.
     header = read_header(path)
     contents = survey(header, path)
     tensors, sha256 = read_tensors(path, header)
-    facts = read_facts(header.metadata, path)
+    facts = read_info(header.metadata, path)
     adapter = Adapter(
         deltas=read_deltas(contents, tensors, path),
         kind=facts.kind,
         family=facts.family or contents.family or (base.family if base else ""),
         base=facts.base,
         fingerprint=facts.fingerprint,
-        triggers=words_of(facts, contents),
+        triggers=trigger_words(facts, contents),
         embeddings=read_embeddings(contents, tensors, path),
         recipe=facts.recipe,
         preview=facts.preview,
@@ -143,7 +143,7 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
         sha256=sha256,
     )
     if half:
-        adapter = half_of(adapter, half)
+        adapter = select_half(adapter, half)
     if base is not None:
         check_fits(adapter, base)
     return adapter

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HALVES",
-    "blocks_of",
-    "file_and_half",
-    "half_of",
-    "halves_in",
-    "layers_of",
-    "split_blocks",
-    "starts_of",
+    "default_blocks",
+    "find_halves",
+    "layer_prefixes",
+    "layers_of_half",
+    "parse_blocks",
+    "select_half",
+    "split_half",
     "trained_blocks",
 ]
 
@@ -46,7 +46,7 @@ BLOCKS = {
 }
 
 
-def blocks_of(base: str, family: str) -> dict[str, tuple[str, ...]]:
+def default_blocks(base: str, family: str) -> dict[str, tuple[str, ...]]:
     """The blocks of the UNet that carry each half, on a base of this name and family.
 
     Those of SD 1.x for a family that no file told.
@@ -55,7 +55,7 @@ def blocks_of(base: str, family: str) -> dict[str, tuple[str, ...]]:
     return dict(zip(HALVES, blocks, strict=True))
 
 
-def split_blocks(text: str) -> tuple[str, ...]:
+def parse_blocks(text: str) -> tuple[str, ...]:
     """`mid_block, up_blocks.0` is two blocks."""
     return tuple(filter(None, (block.strip() for block in text.split(","))))
 
@@ -66,24 +66,24 @@ def trained_blocks(
     """The blocks that an adapter was trained with, or those of its base."""
     options = recipe.get("options")
     named = options if isinstance(options, dict) else {}
-    own = {half: split_blocks(str(named[half])) for half in HALVES if named.get(half)}
-    return blocks_of(base, family) | own
+    own = {half: parse_blocks(str(named[half])) for half in HALVES if named.get(half)}
+    return default_blocks(base, family) | own
 
 
-def layers_of(
+def layers_of_half(
     half: str, layers: Mapping[str, T], trained: Mapping[str, tuple[str, ...]]
 ) -> dict[str, T]:
     """Those of the layers, by name, that make up one half. trained: as `trained_blocks` tells."""
-    starts = starts_of(trained[half])
+    starts = layer_prefixes(trained[half])
     return {layer: one for layer, one in layers.items() if layer.startswith(starts)}
 
 
-def starts_of(blocks: Iterable[str]) -> tuple[str, ...]:
+def layer_prefixes(blocks: Iterable[str]) -> tuple[str, ...]:
     """What the names of these blocks' layers start with."""
     return tuple(f"unet.{block}." for block in blocks)
 
 
-def file_and_half(text: str) -> tuple[str, str]:
+def split_half(text: str) -> tuple[str, str]:
     """`robot.safetensors:style` is the file and "style"; the half is "" where none is named.
 
     A file that really has such a name is that file.
@@ -94,30 +94,30 @@ def file_and_half(text: str) -> tuple[str, str]:
     return file, half
 
 
-def halves_in(layers: Iterable[str], trained: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def find_halves(layers: Iterable[str], trained: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Which halves these layers make up; none where one of them belongs to neither.
 
     trained: the blocks of each half, as `trained_blocks` tells.
     """
-    starts = {half: starts_of(blocks) for half, blocks in trained.items()}
+    starts = {half: layer_prefixes(blocks) for half, blocks in trained.items()}
     found = {
         next((h for h, own in starts.items() if layer.startswith(own)), "") for layer in layers
     }
     return () if "" in found else tuple(half for half in HALVES if half in found)
 
 
-def half_of(adapter: "Adapter", half: str) -> "Adapter":
+def select_half(adapter: "Adapter", half: str) -> "Adapter":
     """The adapter with the layers of one half only. Raises BadInput for what has no such half."""
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
     trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)
-    known = starts_of(chain(*trained.values()))
+    known = layer_prefixes(chain(*trained.values()))
     strange = [layer for layer in adapter.deltas if not layer.startswith(known)]
     if strange:
         raise BadInput(
             f"the adapter {name} has no {half} half, as it is no B-LoRA: it also changes "
             f"{strange[0]}"
         )
-    deltas = layers_of(half, adapter.deltas, trained)
+    deltas = layers_of_half(half, adapter.deltas, trained)
     if not deltas:
         why = "it is the other half alone" if adapter.deltas else "it carries embeddings only"
         raise BadInput(f"the adapter {name} has no {half} half: {why}")

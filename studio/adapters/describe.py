@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TypeAlias
 
-from studio.adapters.blora_blocks import HALVES, halves_in, trained_blocks
-from studio.adapters.formats import Contents, Facts, read_facts, survey
+from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
+from studio.adapters.formats import AdapterInfo, Contents, read_info, survey
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
 
-__all__ = ["JSON", "adapter_file", "describe", "words_of"]
+__all__ = ["JSON", "describe", "find_adapter_file", "trigger_words"]
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -24,10 +24,10 @@ def describe(path: str | Path) -> dict[str, JSON]:
     halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
     Raises BadInput as `load_adapter`.
     """
-    path = adapter_file(Path(path))
+    path = find_adapter_file(Path(path))
     header = read_header(path)
     contents = survey(header, path)
-    facts = read_facts(header.metadata, path)
+    facts = read_info(header.metadata, path)
     family = facts.family or contents.family
     blocks = trained_blocks(facts.base, family, facts.recipe)
     return {
@@ -36,11 +36,11 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "family": family,
         "base": facts.base,
         "fingerprint": facts.fingerprint,
-        "triggers": list(words_of(facts, contents)),
+        "triggers": list(trigger_words(facts, contents)),
         "tokens": _tokens(header, contents),
         "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
         "forms": dict(Counter(contents.forms.values())),
-        "halves": list(halves_in(contents.layers, blocks)),
+        "halves": list(find_halves(contents.layers, blocks)),
         "ranks": _ranks(header, contents),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,
@@ -49,13 +49,13 @@ def describe(path: str | Path) -> dict[str, JSON]:
     }
 
 
-def words_of(facts: Facts, contents: Contents) -> tuple[str, ...]:
+def trigger_words(facts: AdapterInfo, contents: Contents) -> tuple[str, ...]:
     """The trigger words; for a file that tells none, those that it has embeddings for."""
     told = facts.triggers or facts.kind != "unknown"
     return facts.triggers if told else tuple(contents.embeddings)
 
 
-def adapter_file(path: Path) -> Path:
+def find_adapter_file(path: Path) -> Path:
     """The adapter's file, also when its folder is given; BadInput where there is none."""
     if path.is_dir():
         for name in FILES:

@@ -10,10 +10,10 @@ from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.errors import BadInput
 
-__all__ = ["at_strength"]
+__all__ = ["scale_adapter"]
 
 
-def at_strength(adapter: Adapter, strength: float) -> Adapter:
+def scale_adapter(adapter: Adapter, strength: float) -> Adapter:
     """The adapter that changes at strength 1 what this one changes at `strength`.
 
     Learned words stay as they are, since no strength changes them. Raises BadInput for DoRA, whose

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import atomic_write
 
 __all__ = ["Header", "header_bytes", "read_header", "replace_metadata"]
 
@@ -63,7 +63,7 @@ def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     data = path.read_bytes()
     tensors = 8 + struct.unpack("<Q", data[:8])[0]
     entries = json.loads(data[8:tensors]) | {"__metadata__": dict(sorted(metadata.items()))}
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(header_bytes(entries))
         file.write(memoryview(data)[tensors:])
 

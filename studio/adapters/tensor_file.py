@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studio.adapters.safetensors_header import Header, header_bytes
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import atomic_write
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -105,7 +105,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             "data_offsets": [start, end],
         }
         start = end
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(header_bytes(entries))
         for key in order:
             file.write(tensor_bytes(tensors[key]))

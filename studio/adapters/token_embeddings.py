@@ -35,12 +35,12 @@ __all__ = [
     "TEXT_ENCODERS",
     "Embeddings",
     "check_embeddings",
-    "looked_up",
-    "new_embedding",
-    "says",
-    "spoken",
-    "table_of",
+    "contains_token",
+    "embedding_table",
+    "initial_embedding",
+    "learned_rows",
     "token_numbers",
+    "use_embeddings",
 ]
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -49,7 +49,7 @@ Embeddings = Mapping[str, Mapping[str, Tensor]]
 
 
 @contextmanager
-def spoken(base: "Base", embeddings: Embeddings) -> Iterator[None]:
+def use_embeddings(base: "Base", embeddings: Embeddings) -> Iterator[None]:
     """Let the tokens in prompts stand for these embeddings, until the block is left."""
     before = base.words
     base.words = {**before, **embeddings}
@@ -87,7 +87,7 @@ def token_numbers(
 
 
 @contextmanager
-def looked_up(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None]:
+def learned_rows(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None]:
     """Let the table answer numbers below zero with the rows of the words; see `token_numbers`."""
     if not words:
         yield
@@ -100,19 +100,19 @@ def looked_up(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None
         del vars(table)["forward"]
 
 
-def table_of(encoder: "CLIPTextModel | CLIPTextModelWithProjection") -> nn.Embedding:
+def embedding_table(encoder: "CLIPTextModel | CLIPTextModelWithProjection") -> nn.Embedding:
     """A text encoder's own embeddings."""
     table = encoder.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
     return table
 
 
-def says(text: str, token: str) -> bool:
+def contains_token(text: str, token: str) -> bool:
     """Whether the token occurs in the text."""
     return _finding([token]).search(text) is not None
 
 
-def new_embedding(
+def initial_embedding(
     base: "Base", vectors: int, *, like: str | None, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """What a token starts from, for each text encoder: [vectors, width], float32.
@@ -126,7 +126,7 @@ def new_embedding(
     for name, tokenizer, encoder in zip(
         TEXT_ENCODERS, base.tokenizers, base.text_encoders, strict=False
     ):
-        table = table_of(encoder).weight.detach().float()
+        table = embedding_table(encoder).weight.detach().float()
         if like is None:
             drawn = torch.randn(vectors, table.shape[1], generator=generator)
             made[name] = drawn.to(table.device) * table.std()
@@ -148,7 +148,7 @@ def check_embeddings(embeddings: Embeddings, base: "Base", who: str) -> None:
                     f"{who} has an embedding of {token!r} for a second text encoder, and the base "
                     f"{base.name} has one only: it was made for SDXL"
                 )
-            width = table_of(encoders[name]).embedding_dim
+            width = embedding_table(encoders[name]).embedding_dim
             if rows.shape[1] != width:
                 raise BadInput(
                     f"{who} was made for a base of another size: its embedding of {token!r} is "

@@ -34,18 +34,26 @@ from transformers import (
 from studio.adapters.token_embeddings import (
     TEXT_ENCODERS,
     Embeddings,
-    looked_up,
-    table_of,
+    embedding_table,
+    learned_rows,
     token_numbers,
 )
 from studio.bases.architecture import JSON, check_unet, read_json
 from studio.bases.diffusers_folder import open_folder
-from studio.bases.names import OURS
+from studio.bases.names import BUNDLED_BASES
 from studio.bases.resolve import find_source
 from studio.bases.single_file import CONFIGS, open_single_file
 from studio.errors import BadInput
 
-__all__ = ["REAL_CONFIGS", "SCHEDULERS", "Base", "Scheduler", "Text", "load_base", "real_config"]
+__all__ = [
+    "REAL_CONFIGS",
+    "SCHEDULERS",
+    "Base",
+    "Scheduler",
+    "TextEmbedding",
+    "load_base",
+    "real_config",
+]
 
 REAL_CONFIGS = ("sd15", "sd21", "sdxl")
 SCHEDULERS = ("euler", "ddim", "dpmpp_2m", "unipc")
@@ -62,7 +70,7 @@ PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True, eq=False)
-class Text:
+class TextEmbedding:
     """Encoded prompts. hidden: [B, L, D]; pooled: [B, P], SDXL only."""
 
     hidden: Tensor
@@ -142,7 +150,7 @@ class Base:
                 self._layers |= _adaptable(prefix + inner, encoder)
         return self._layers
 
-    def encode_text(self, texts: Sequence[str]) -> Text:
+    def encode_text(self, texts: Sequence[str]) -> TextEmbedding:
         """Encode prompts as the diffusers pipelines do; longer ones are cut to the model's length.
 
         SDXL: the last layer but one of both encoders, side by side, and the second's pooled
@@ -159,7 +167,7 @@ class Base:
             words = {token: own[name] for token, own in self.words.items() if name in own}
             numbers, mask = token_numbers(tokenizer, texts, words)
             masked = getattr(encoder.config, "use_attention_mask", False)
-            with looked_up(table_of(encoder), words):
+            with learned_rows(embedding_table(encoder), words):
                 read = encoder(
                     numbers.to(self.device),
                     attention_mask=mask.to(self.device) if masked else None,
@@ -169,7 +177,7 @@ class Base:
             hidden.append(read.hidden_states[-2] if sdxl else read.last_hidden_state)
             if isinstance(encoder, CLIPTextModelWithProjection):
                 pooled = read.text_embeds
-        return Text(torch.cat(hidden, dim=-1), pooled if self.family == "sdxl" else None)
+        return TextEmbedding(torch.cat(hidden, dim=-1), pooled if self.family == "sdxl" else None)
 
     @torch.no_grad()
     def encode_pictures(
@@ -228,7 +236,7 @@ class Base:
         self,
         latents: Tensor,
         timestep: Tensor | int,
-        text: Text,
+        text: TextEmbedding,
         *,
         time_ids: Tensor | None = None,
     ) -> Tensor:
@@ -397,7 +405,7 @@ def load_base(
 
 def _source(source: str | Path, path: Path) -> str:
     """What opens the same base again, wherever that is asked."""
-    here = str(source) not in OURS and Path(source).expanduser().exists()
+    here = str(source) not in BUNDLED_BASES and Path(source).expanduser().exists()
     return str(path.resolve()) if here else str(source)
 
 

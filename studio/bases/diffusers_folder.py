@@ -20,9 +20,9 @@ from studio.errors import BadInput
 
 __all__ = [
     "Parts",
+    "freeze_and_check",
     "open_folder",
-    "quietly",
-    "settled",
+    "quiet_libraries",
     "vae_dtype",
 ]
 
@@ -67,7 +67,7 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
         read_json(folder / part / "config.json")
         weight_variant(folder, part, half=half)
     try:
-        with quietly():
+        with quiet_libraries():
             parts = Parts(
                 family=family,
                 unet=_diffusers(UNet2DConditionModel, folder / "unet", dtype),
@@ -87,7 +87,7 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"The base in {folder} could not be opened: {reason}") from error
-    settled(parts, str(folder))
+    freeze_and_check(parts, str(folder))
     return parts
 
 
@@ -123,7 +123,7 @@ def vae_dtype(config: JSON, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def settled(parts: Parts, where: str) -> None:
+def freeze_and_check(parts: Parts, where: str) -> None:
     """Freeze every weight; raise BadInput where one was missing from the files."""
     for module in (parts.unet, parts.vae, *parts.text_encoders):
         module.requires_grad_(False).eval()
@@ -143,7 +143,7 @@ def settled(parts: Parts, where: str) -> None:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Without transformers' progress bars, and diffusers' warning of a list that is empty."""
     shown = transformers_logging.is_progress_bar_enabled()
     level = diffusers_logging.get_verbosity()

@@ -2,7 +2,10 @@
 
 import re
 
-__all__ = ["HUB_ID", "OURS"]
+__all__ = ["BUNDLED_BASES", "HUB_ID"]
 
-OURS = ("sketch", "sketch-sd1")  # come with the repository, and adapters of theirs fit no other
+BUNDLED_BASES = (
+    "sketch",
+    "sketch-sd1",
+)  # come with the repository, and adapters of theirs fit no other
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, unless such a folder is there

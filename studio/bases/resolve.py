@@ -19,10 +19,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from studio.assets import asset
-from studio.bases.names import HUB_ID, OURS
+from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 
-__all__ = ["find_source", "hub_reachable", "wanted_files", "weight_variant"]
+__all__ = ["files_to_download", "find_source", "is_hub_reachable", "weight_variant"]
 
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -49,7 +49,7 @@ def find_source(source: str | Path, *, half: bool) -> Path:
     Raises BadInput where there is no such thing, or where it is a pickle.
     """
     name = str(source)
-    if name in OURS:
+    if name in BUNDLED_BASES:
         return _our_folder(name)
     path = Path(source).expanduser()
     if path.suffix.lower() in PICKLES:
@@ -61,7 +61,7 @@ def find_source(source: str | Path, *, half: bool) -> Path:
         return path
     if path.suffix.lower() == ".safetensors" or not HUB_ID.fullmatch(name):
         raise BadInput(
-            f"There is no base {name!r}: give {', '.join(OURS)}, a diffusers folder, "
+            f"There is no base {name!r}: give {', '.join(BUNDLED_BASES)}, a diffusers folder, "
             "a .safetensors file or a Hugging Face id such as "
             "stabilityai/stable-diffusion-xl-base-1.0."
         )
@@ -92,14 +92,14 @@ def _hub_folder(repository: str, *, half: bool) -> Path:
         names = [path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()]
         if _complete(kept, names, half=half):
             return kept
-    if not hub_reachable():
+    if not is_hub_reachable():
         raise BadInput(
             f"The base {repository!r} is not on this machine and the Hugging Face Hub cannot be "
             "reached: check the name and the connection, or give a folder or a file."
         )
     try:
         hf_hub_download(repository, "model_index.json")
-        wanted = wanted_files(list_repo_files(repository), repository, half=half)
+        wanted = files_to_download(list_repo_files(repository), repository, half=half)
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except GatedRepoError as error:
         raise BadInput(
@@ -130,7 +130,7 @@ def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
     if "model_index.json" not in names:
         return False
     try:
-        wanted = wanted_files(names, str(folder), half=half)
+        wanted = files_to_download(names, str(folder), half=half)
     except BadInput:
         return False
     indexes = [folder / name for name in wanted if ".index." in name]
@@ -141,7 +141,7 @@ def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
     )
 
 
-def hub_reachable() -> bool:
+def is_hub_reachable() -> bool:
     """Whether the hub answers at all; its client would retry for half a minute to find out."""
     if constants.is_offline_mode():
         return False
@@ -156,7 +156,7 @@ def hub_reachable() -> bool:
     return True
 
 
-def wanted_files(names: list[str], repository: str, *, half: bool) -> list[str]:
+def files_to_download(names: list[str], repository: str, *, half: bool) -> list[str]:
     """The files of a diffusers repository that make a base: one set of safetensors per part.
 
     names: every file, as paths in the repository.  half: the fp16 set, where there are two.

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from studio.bases.architecture import JSON, check_unet, checkpoint_header, detect_family, read_json
-from studio.bases.diffusers_folder import Parts, quietly, settled, vae_dtype
-from studio.bases.resolve import hub_reachable
+from studio.bases.diffusers_folder import Parts, freeze_and_check, quiet_libraries, vae_dtype
+from studio.bases.resolve import is_hub_reachable
 from studio.errors import BadInput
 
 __all__ = ["CONFIGS", "open_single_file"]
@@ -53,7 +53,7 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     try:
         weights = load_file(path)
         noise = _noise(configs, family, weights, metadata, prediction)
-        with quietly():
+        with quiet_libraries():
             parts = Parts(
                 family=family,
                 unet=_unet(weights, configs, dtype, family=family, noise=noise, own=own),
@@ -66,7 +66,7 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"The checkpoint {path} could not be opened: {reason}") from error
-    settled(parts, str(path))
+    freeze_and_check(parts, str(path))
     return parts
 
 
@@ -192,7 +192,7 @@ def _clip_vocabulary(path: Path) -> Path:
         if isinstance(vocabulary, str) and isinstance(merges, str):
             return Path(vocabulary).parent
     repository = VOCABULARIES[0][0]
-    if hub_reachable():
+    if is_hub_reachable():
         try:
             return Path(snapshot_download(repository, allow_patterns=["vocab.json", "merges.txt"]))
         except OSError as error:

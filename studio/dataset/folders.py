@@ -16,7 +16,7 @@ from pathlib import Path
 
 from studio.errors import BadInput
 
-__all__ = ["Folder", "Part", "Sources", "entries", "folders_of", "parts_of"]
+__all__ = ["Folder", "Part", "Sources", "list_folder", "list_parts", "parse_folders"]
 
 REPEATS = re.compile(r"(\d+)_(.*\S.*)")
 LIGHTEST, HEAVIEST = 0.001, 1000.0
@@ -60,7 +60,7 @@ class Part:
     words: str | None = None
 
 
-def folders_of(pictures: Sources) -> tuple[Folder, ...]:
+def parse_folders(pictures: Sources) -> tuple[Folder, ...]:
     """The folders that the user named; nothing is looked for on the disk.
 
     Raises BadInput for no folder at all, and for what is neither path nor pair.
@@ -85,13 +85,13 @@ def _folder(given: object) -> Folder:
     )
 
 
-def parts_of(folder: Path) -> list[Part]:
+def list_parts(folder: Path) -> list[Part]:
     """The folder itself and then, by name, its sub-folders of kohya's form.
 
     Raises BadInput where the folder is missing or cannot be read.
     """
     named = {}
-    for path in entries(folder):
+    for path in list_folder(folder):
         form = REPEATS.fullmatch(path.name)
         if form and int(form[1]) and path.is_dir():
             named[path.name] = Part(path, int(form[1]), form[2].strip())
@@ -99,7 +99,7 @@ def parts_of(folder: Path) -> list[Part]:
     return [Part(folder), *(named[name] for name in sorted(named) if name not in masks)]
 
 
-def entries(folder: Path) -> list[Path]:
+def list_folder(folder: Path) -> list[Path]:
     """What a folder holds; BadInput where it is none or cannot be read."""
     if not folder.exists():
         raise BadInput(f"There is no folder {folder}: give a folder of pictures.")

@@ -27,10 +27,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from studio.dataset.folders import MASK_FOLDERS
-from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, as_rgb, scaled_size
-from studio.errors import DAMAGED, BadInput
+from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, scaled_size, to_rgb
+from studio.errors import PICTURE_ERRORS, BadInput
 
-__all__ = ["Masked", "coverage", "mask_file", "with_masks"]
+__all__ = ["Masked", "find_mask_file", "latent_mask", "with_masks"]
 
 Masked = Literal["alpha", "files"]
 FOLDERS = ("masks", "mask")
@@ -45,7 +45,7 @@ def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
     examples = []
     taken: dict[Path, Path] = {}
     for example in pictures.examples:
-        file = example.path if masked == "alpha" else mask_file(example.path)
+        file = example.path if masked == "alpha" else find_mask_file(example.path)
         if file is None:
             raise BadInput(_missing(example.path))
         if (other := taken.setdefault(file, example.path)) != example.path:
@@ -57,7 +57,7 @@ def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
     return replace(pictures, examples=tuple(examples))
 
 
-def mask_file(picture: Path) -> Path | None:
+def find_mask_file(picture: Path) -> Path | None:
     """The file with a picture's mask; None where there is none."""
     return next(_candidates(picture), None)
 
@@ -106,7 +106,7 @@ def _opened(example: Example) -> Image.Image:
     try:
         with Image.open(example.mask) as opened:
             mask = ImageOps.exif_transpose(opened)
-    except (*DAMAGED, Image.DecompressionBombError) as error:
+    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
         raise BadInput(f"The mask {example.mask} cannot be read: {error}.") from error
     if example.mask == example.path:
         if not mask.has_transparency_data:
@@ -118,10 +118,10 @@ def _opened(example: Example) -> Image.Image:
     if mask.has_transparency_data:
         layer = mask.convert("RGBA")
         mask = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
-    return as_rgb(mask).convert("L")
+    return to_rgb(mask).convert("L")
 
 
-def coverage(example: Example, *, corner: tuple[int, int], flip: bool, cell: int) -> Tensor:
+def latent_mask(example: Example, *, corner: tuple[int, int], flip: bool, cell: int) -> Tensor:
     """How much of each latent's pixels is learned, for the cut of the picture that `pixels` made.
 
     corner: (top, left) of that cut, as `pixels` returned it.  flip: whether it was mirrored.

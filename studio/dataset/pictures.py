@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from studio.dataset.folders import Part, Sources, entries, folders_of, parts_of
-from studio.errors import DAMAGED, BadInput
+from studio.dataset.folders import Part, Sources, list_folder, list_parts, parse_folders
+from studio.errors import PICTURE_ERRORS, BadInput
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +24,12 @@ __all__ = [
     "Example",
     "Pictures",
     "Skipped",
-    "as_rgb",
-    "bucket_of",
-    "pixels",
+    "bucket_sizes",
+    "load_pixels",
+    "nearest_bucket",
     "read_pictures",
     "scaled_size",
-    "shapes",
+    "to_rgb",
 ]
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -93,11 +93,11 @@ def read_pictures(
     """
     if size < step or size % step:
         raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
-    choices = shapes(size, step) if buckets else [(size, size)]
+    choices = bucket_sizes(size, step) if buckets else [(size, size)]
     examples: list[Example] = []
     skipped: list[Skipped] = []
-    for folder in folders_of(pictures):
-        parts = parts_of(folder.path)
+    for folder in parse_folders(pictures):
+        parts = list_parts(folder.path)
         for part, captions in zip(parts, _captions_of(parts), strict=True):
             found, left_out = _read(part, captions, choices, trigger)
             if not found and (part.words or len(parts) == 1):
@@ -130,7 +130,7 @@ def _read(
             skipped.append(measured)
             continue
         caption = _caption(path) or captions.get(path) or part.words or trigger
-        found.append(Example(path, caption, *measured, bucket_of(choices, *measured)))
+        found.append(Example(path, caption, *measured, nearest_bucket(choices, *measured)))
     return found, skipped
 
 
@@ -138,7 +138,7 @@ def _listed(folder: Path) -> list[Path]:
     """The picture files of a folder; no hidden ones (other programs' notes), no masks."""
     found = [
         path
-        for path in entries(folder)
+        for path in list_folder(folder)
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
     masks = {path.stem + ending for path in found for ending in MASKS}
@@ -209,7 +209,7 @@ def _measure(path: Path) -> tuple[int, int] | Skipped:
         return Skipped(path, f"is too large to open safely (over {_limit()} megapixels)")
     except FileNotFoundError:
         return Skipped(path, "is named in metadata.jsonl but is not there")
-    except DAMAGED as error:
+    except PICTURE_ERRORS as error:
         return Skipped(path, f"is damaged or no picture ({error})")
     if max(width, height) > THINNEST * min(width, height):
         return Skipped(path, f"is a strip of {width} x {height} pixels: cut it")
@@ -220,7 +220,7 @@ def _limit() -> int:
     return (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
 
 
-def shapes(size: int, step: int) -> list[tuple[int, int]]:
+def bucket_sizes(size: int, step: int) -> list[tuple[int, int]]:
     """The buckets: (width, height) in multiples of `step`, as large as size x size allows.
 
     From 1:LONGEST to LONGEST:1, narrow to wide; the square is always among them.
@@ -233,13 +233,13 @@ def shapes(size: int, step: int) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def bucket_of(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
+def nearest_bucket(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
     """The bucket whose ratio of sides is nearest, by factor."""
     ratio = np.log(width / height)
     return min(choices, key=lambda one: abs(np.log(one[0] / one[1]) - ratio))
 
 
-def pixels(
+def load_pixels(
     example: Example, *, flip: bool = False, generator: "torch.Generator | None" = None
 ) -> "tuple[Tensor, tuple[int, int]]":
     """The picture of an example, scaled to cover its bucket and cut to it.
@@ -253,8 +253,8 @@ def pixels(
 
     try:
         with Image.open(example.path) as opened:
-            picture = as_rgb(ImageOps.exif_transpose(opened))
-    except DAMAGED as error:
+            picture = to_rgb(ImageOps.exif_transpose(opened))
+    except PICTURE_ERRORS as error:
         raise BadInput(f"{example.path} can no longer be read: {error}.") from error
     if flip:
         picture = ImageOps.mirror(picture)
@@ -283,7 +283,7 @@ def _offset(slack: int, generator: "torch.Generator | None") -> int:
     return int(torch.randint(slack + 1, (1,), generator=generator))
 
 
-def as_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode to RGB: transparency over white, sixteen bits of grey to eight."""
     if picture.mode.startswith("I"):
         grey = np.asarray(picture, dtype=np.float32) / 257

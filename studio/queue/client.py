@@ -31,14 +31,22 @@ from pathlib import Path
 from filelock import Timeout
 
 from studio.errors import BadInput
-from studio.queue.job import ENDED, LANES, OPEN, Job, Kind, State, job_of
-from studio.queue.worker import is_taken, lane_lock, recover_jobs
-from studio.workspace import Workspace, clean_name, delete, list_trash, reading, undelete, writing
+from studio.queue.job import FINISHED, QUEUES, UNFINISHED, Job, Kind, State, job_from_row
+from studio.queue.worker import is_locked, queue_lock, recover_jobs
+from studio.workspace import (
+    Workspace,
+    clean_name,
+    delete,
+    list_trash,
+    read_database,
+    undelete,
+    write_database,
+)
 
 __all__ = [
-    "ENDED",
-    "LANES",
-    "OPEN",
+    "FINISHED",
+    "QUEUES",
+    "UNFINISHED",
     "Job",
     "Kind",
     "State",
@@ -47,7 +55,7 @@ __all__ = [
     "get_job",
     "list_jobs",
     "list_workers",
-    "live_picture",
+    "live_preview",
     "remove_job",
     "restore_job",
     "resume_job",
@@ -59,13 +67,13 @@ LONGEST_TITLE = 200  # characters
 
 @dataclass(frozen=True)
 class Worker:
-    """Who does the jobs of a lane. started, seen: seconds since 1970; pid: None for nobody.
+    """Who does the jobs of a queue. started, seen: seconds since 1970; pid: None for nobody.
 
     alive: its process is there. One that is alive and was not seen for minutes is in one long
     step, or stuck.
     """
 
-    lane: str
+    queue: str
     alive: bool
     pid: int | None
     started: float | None
@@ -80,23 +88,23 @@ def add_job(space: Workspace, kind: Kind, arguments: Mapping[str, object], *, ti
     """
     now, title = time.time(), " ".join(title.split())[:LONGEST_TITLE]
     told = json.dumps(arguments, allow_nan=False)
-    with writing(space) as db:
+    with write_database(space) as db:
         id = db.execute(
             "INSERT INTO jobs (kind, title, arguments, created, queued) VALUES (?, ?, ?, ?, ?)",
             (kind, title, told, now, now),
         ).lastrowid
         run = f"{clean_name(title, otherwise='run')}-{id}" if kind == "train" else ""
         row = db.execute("UPDATE jobs SET run = ? WHERE id = ? RETURNING *", (run, id)).fetchone()
-    return job_of(row)
+    return job_from_row(row)
 
 
 def get_job(space: Workspace, id: int) -> Job:
     """A job by its number; BadInput where there is none."""
-    with reading(space) as db:
+    with read_database(space) as db:
         row = db.execute("SELECT * FROM jobs WHERE id = ? AND removed IS NULL", (id,)).fetchone()
     if row is None:
         raise BadInput(f"there is no job {id}")
-    return job_of(row)
+    return job_from_row(row)
 
 
 def list_jobs(
@@ -119,12 +127,12 @@ def list_jobs(
     if before is not None:
         asked.append("id < ?")
         values.append(before)
-    with reading(space) as db:
+    with read_database(space) as db:
         rows = db.execute(
             f"SELECT * FROM jobs WHERE {' AND '.join(asked)} ORDER BY id DESC LIMIT ?",
             (*values, limit),
         ).fetchall()
-    return [job_of(row) for row in rows]
+    return [job_from_row(row) for row in rows]
 
 
 def stop_job(space: Workspace, id: int) -> Job:
@@ -133,7 +141,7 @@ def stop_job(space: Workspace, id: int) -> Job:
     Raises BadInput for a job that has ended.
     """
     job = get_job(space, id)
-    with writing(space) as db:
+    with write_database(space) as db:
         db.execute(
             "UPDATE jobs SET state = 'stopped', finished = ? WHERE id = ? AND state = 'queued'",
             (time.time(), id),
@@ -141,9 +149,9 @@ def stop_job(space: Workspace, id: int) -> Job:
         db.execute("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", (id,))
     if job.ended:
         raise BadInput(f"job {id} is {job.state} already")
-    lane = next(lane for lane, kinds in LANES.items() if job.kind in kinds)
-    with suppress(Timeout), lane_lock(space, lane).acquire(timeout=0):
-        recover_jobs(space, lane)  # its worker is dead: nobody else might ever stop it
+    queue = next(queue for queue, kinds in QUEUES.items() if job.kind in kinds)
+    with suppress(Timeout), queue_lock(space, queue).acquire(timeout=0):
+        recover_jobs(space, queue)  # its worker is dead: nobody else might ever stop it
     return get_job(space, id)
 
 
@@ -152,7 +160,7 @@ def resume_job(space: Workspace, id: int) -> Job:
 
     Raises BadInput for a job that waits, runs or is done.
     """
-    with writing(space) as db:
+    with write_database(space) as db:
         changed = db.execute(
             "UPDATE jobs SET state = 'queued', stop = 0, deaths = 0, error = '', advice = '', "
             "finished = NULL, queued = ? "
@@ -169,7 +177,7 @@ def remove_job(space: Workspace, id: int) -> None:
     """Strike a job from the list; a training's folder goes to the trash, adapters and pictures
     that came of it stay. Raises BadInput for a job that waits or runs: stop it first.
     """
-    with writing(space) as db:
+    with write_database(space) as db:
         changed = db.execute(
             "UPDATE jobs SET removed = ? WHERE id = ? AND removed IS NULL "
             "AND state NOT IN ('queued', 'running') RETURNING run",
@@ -183,7 +191,7 @@ def remove_job(space: Workspace, id: int) -> None:
 
 def restore_job(space: Workspace, id: int) -> Job:
     """Bring a removed job back, with its folder where the trash still has it."""
-    with writing(space) as db:
+    with write_database(space) as db:
         changed = db.execute(
             "UPDATE jobs SET removed = NULL WHERE id = ? AND removed IS NOT NULL", (id,)
         ).rowcount
@@ -197,22 +205,22 @@ def restore_job(space: Workspace, id: int) -> Job:
     return job
 
 
-def live_picture(space: Workspace, id: int) -> Path | None:
+def live_preview(space: Workspace, id: int) -> Path | None:
     """A small picture of what a running job is drawing; None where there is none to see yet."""
     place = space.cache / "live" / f"{int(id)}.png"
     return place if place.is_file() else None
 
 
 def list_workers(space: Workspace) -> list[Worker]:
-    """The worker of each lane, whether or not there is one."""
-    with reading(space) as db:
+    """The worker of each queue, whether or not there is one."""
+    with read_database(space) as db:
         rows = {row["lane"]: row for row in db.execute("SELECT * FROM workers")}
     found = []
-    for lane in LANES:
-        row, alive = rows.get(lane), is_taken(space, lane)
+    for queue in QUEUES:
+        row, alive = rows.get(queue), is_locked(space, queue)
         found.append(
             Worker(
-                lane=lane,
+                queue=queue,
                 alive=alive,
                 pid=row["pid"] if row and alive else None,
                 started=row["started"] if row and alive else None,

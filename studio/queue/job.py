@@ -7,15 +7,15 @@ from typing import Literal
 
 from studio.adapters.describe import JSON
 
-__all__ = ["ENDED", "LANES", "OPEN", "Job", "Kind", "State", "job_of"]
+__all__ = ["FINISHED", "QUEUES", "UNFINISHED", "Job", "Kind", "State", "job_from_row"]
 
 Kind = Literal["train", "render", "batch"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
-OPEN: tuple[State, ...] = ("queued", "running")
-ENDED: tuple[State, ...] = ("done", "failed", "stopped")
+UNFINISHED: tuple[State, ...] = ("queued", "running")
+FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
 # Which kinds one worker does, one after the other; a picture somebody waits for goes before a
-# batch. A lane has one worker, so there is one training at a time.
-LANES: dict[str, tuple[Kind, ...]] = {"train": ("train",), "render": ("render", "batch")}
+# batch. A queue has one worker, so there is one training at a time.
+QUEUES: dict[str, tuple[Kind, ...]] = {"train": ("train",), "render": ("render", "batch")}
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,22 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.state in FINISHED
 
     @property
-    def made(self) -> tuple[str, ...]:
+    def finished_results(self) -> tuple[str, ...]:
         """The results that there are."""
         return tuple(filter(None, self.results))
 
     @property
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds until it is done, at the speed so far; None where that is not known."""
         if self.state != "running" or not (self.step and self.seconds):
             return None
         return (self.total - self.step) * self.seconds / self.step
 
 
-def job_of(row: sqlite3.Row) -> Job:
+def job_from_row(row: sqlite3.Row) -> Job:
     """The job that a row of the table `jobs` tells of."""
     return Job(
         id=row["id"],

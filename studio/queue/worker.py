@@ -1,8 +1,8 @@
 """The workers' side of the jobs: take one, say how it goes, and find those of a dead worker.
 
-A worker holds its lane's lock, a lock of the operating system on a file, for as long as it lives.
+A worker holds its queue's lock, a lock of the operating system on a file, for as long as it lives.
 Whatever ends the process gives the lock back, kill -9 too; so whoever holds it knows that no
-other worker is left, and that every job of the lane that stands as running is an orphan. No
+other worker is left, and that every job of the queue that stands as running is an orphan. No
 process id is compared and no heartbeat is waited for; those are for people to look at.
 """
 
@@ -13,22 +13,22 @@ from collections.abc import Sequence
 
 from filelock import FileLock, Timeout
 
-from studio.queue.job import LANES, Job, Kind, State, job_of
-from studio.workspace import Workspace, reading, writing
+from studio.queue.job import QUEUES, Job, Kind, State, job_from_row
+from studio.workspace import Workspace, read_database, write_database
 
 __all__ = [
-    "beat",
     "claim_job",
     "finish_job",
-    "is_taken",
-    "lane_lock",
+    "has_waiting_jobs",
+    "is_locked",
+    "queue_lock",
     "recover_jobs",
     "report_job",
     "requeue_job",
-    "waiting",
+    "write_heartbeat",
 ]
 
-MOST_DEATHS = 3  # in a row, of one job, without getting further
+MAX_DEATHS = 3  # in a row, of one job, without getting further
 DIED = "its worker was ended {deaths} times without getting further than step {step}"
 DIED_ADVICE = (
     "the system ends programs that want more memory than there is: ask for less (a smaller batch "
@@ -36,24 +36,24 @@ DIED_ADVICE = (
 )
 
 
-def lane_lock(space: Workspace, lane: str) -> FileLock:
-    """The lock of a lane, not yet taken; also of other names that only one process may have."""
-    return FileLock(space.root / f".{lane}.lock", poll_interval=0.02)
+def queue_lock(space: Workspace, queue: str) -> FileLock:
+    """The lock of a queue, not yet taken; also of other names that only one process may have."""
+    return FileLock(space.root / f".{queue}.lock", poll_interval=0.02)
 
 
-def is_taken(space: Workspace, lane: str) -> bool:
+def is_locked(space: Workspace, queue: str) -> bool:
     """Whether a process holds this lock now."""
     try:
-        with lane_lock(space, lane).acquire(timeout=0):
+        with queue_lock(space, queue).acquire(timeout=0):
             return False
     except Timeout:
         return True
 
 
-def waiting(space: Workspace, kinds: Sequence[Kind]) -> bool:
+def has_waiting_jobs(space: Workspace, kinds: Sequence[Kind]) -> bool:
     """Whether a job of these kinds is queued."""
     marks = ", ".join("?" * len(kinds))
-    with reading(space) as db:
+    with read_database(space) as db:
         asked = f"SELECT 1 FROM jobs WHERE state = 'queued' AND kind IN ({marks}) LIMIT 1"
         return db.execute(asked, tuple(kinds)).fetchone() is not None
 
@@ -61,11 +61,11 @@ def waiting(space: Workspace, kinds: Sequence[Kind]) -> bool:
 def claim_job(space: Workspace, kinds: Sequence[Kind]) -> Job | None:
     """Take the next job of these kinds, the earlier named kinds first; None where none waits.
 
-    To be called with the lane's lock held.
+    To be called with the queue's lock held.
     """
     order = " ".join(f"WHEN ? THEN {place}" for place in range(len(kinds)))
     marks = ", ".join("?" * len(kinds))
-    with writing(space) as db:
+    with write_database(space) as db:
         row = db.execute(
             "UPDATE jobs SET state = 'running', stop = 0, phase = 'starting', finished = NULL, "
             "started = COALESCE(started, ?) WHERE id = (SELECT id FROM jobs "
@@ -73,7 +73,7 @@ def claim_job(space: Workspace, kinds: Sequence[Kind]) -> Job | None:
             f"ORDER BY CASE kind {order} END, queued, id LIMIT 1) RETURNING *",
             (time.time(), *kinds, *kinds),
         ).fetchone()
-    return job_of(row) if row else None
+    return job_from_row(row) if row else None
 
 
 def report_job(
@@ -89,7 +89,7 @@ def report_job(
 ) -> bool:
     """Write down how a job goes, what is not given staying as it is; whether it shall stop."""
     told = None if results is None else json.dumps(list(results))
-    with writing(space, lasting=results is not None) as db:
+    with write_database(space, durable=results is not None) as db:
         row = db.execute(
             "UPDATE jobs SET phase = COALESCE(?, phase), step = COALESCE(?, step), "
             "total = COALESCE(?, total), loss = COALESCE(?, loss), "
@@ -104,7 +104,7 @@ def finish_job(
     space: Workspace, id: int, state: State, *, error: str = "", advice: str = ""
 ) -> None:
     """Write down how a job ended: "done", "failed" or "stopped"."""
-    with writing(space) as db:
+    with write_database(space) as db:
         db.execute(
             "UPDATE jobs SET state = ?, stop = 0, phase = '', error = ?, advice = ?, finished = ? "
             "WHERE id = ?",
@@ -117,7 +117,7 @@ def requeue_job(space: Workspace, id: int) -> None:
 
     One that was asked to stop at the same time has stopped.
     """
-    with writing(space) as db:
+    with write_database(space) as db:
         db.execute(
             "UPDATE jobs SET state = CASE WHEN stop THEN 'stopped' ELSE 'queued' END, "
             "finished = CASE WHEN stop THEN ? END, stop = 0, phase = '' "
@@ -126,22 +126,22 @@ def requeue_job(space: Workspace, id: int) -> None:
         )
 
 
-def recover_jobs(space: Workspace, lane: str) -> list[Job]:
-    """Settle what a dead worker left running; returns those jobs. The lane's lock must be held.
+def recover_jobs(space: Workspace, queue: str) -> list[Job]:
+    """Settle what a dead worker left running; returns those jobs. The queue's lock must be held.
 
     A job that was asked to stop has stopped. Others go back to their place in the queue, and are
     resumed from what they left; but one whose workers die again and again without getting
     further has failed.
     """
-    kinds = LANES[lane]
+    kinds = QUEUES[queue]
     marks = ", ".join("?" * len(kinds))
-    with writing(space) as db:
+    with write_database(space) as db:
         asked = f"SELECT * FROM jobs WHERE state = 'running' AND kind IN ({marks})"
         orphans = db.execute(asked, kinds).fetchall()
         for row in orphans:
             deaths = 1 if row["step"] > row["reached"] else row["deaths"] + 1
             reached = max(row["step"], row["reached"])
-            given_up = deaths >= MOST_DEATHS
+            given_up = deaths >= MAX_DEATHS
             state = "stopped" if row["stop"] else "failed" if given_up else "queued"
             said = (DIED.format(deaths=deaths, step=reached), DIED_ADVICE)
             db.execute(
@@ -156,11 +156,11 @@ def recover_jobs(space: Workspace, lane: str) -> list[Job]:
                     row["id"],
                 ),
             )
-    return [job_of(row) for row in orphans]
+    return [job_from_row(row) for row in orphans]
 
 
-def beat(space: Workspace, lane: str, doing: str, *, started: float) -> None:
-    """Say that the worker of this lane lives, and what it does. started: since when it lives."""
-    row = (lane, os.getpid(), started, time.time(), doing)
-    with writing(space, lasting=False) as db:
+def write_heartbeat(space: Workspace, queue: str, doing: str, *, started: float) -> None:
+    """Say that the worker of this queue lives, and what it does. started: since when it lives."""
+    row = (queue, os.getpid(), started, time.time(), doing)
+    with write_database(space, durable=False) as db:
         db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)

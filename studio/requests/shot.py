@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image, ImageOps, PngImagePlugin
 
-from studio.errors import DAMAGED, BadInput
-from studio.files import file_sha256, replacing
+from studio.errors import PICTURE_ERRORS, BadInput
+from studio.files import atomic_write, file_sha256
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -148,7 +148,7 @@ def method_options(method: object | None) -> dict[str, object]:
 
 def open_picture(path: str | Path) -> Image.Image:
     """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
-    from studio.dataset.pictures import as_rgb  # PyTorch takes seconds
+    from studio.dataset.pictures import to_rgb  # PyTorch takes seconds
 
     try:
         with warnings.catch_warnings():
@@ -161,12 +161,12 @@ def open_picture(path: str | Path) -> Image.Image:
                     f"{path} is {picture.width} x {picture.height} pixels; "
                     f"at most {LARGEST_PICTURE:,} pixels are opened. Scale it down first."
                 )
-            return as_rgb(ImageOps.exif_transpose(picture))
+            return to_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise BadInput(f"There is no picture at {path}.") from None
     except Image.DecompressionBombError:
         raise BadInput(f"{path} has too many pixels to open. Scale it down first.") from None
-    except DAMAGED as error:
+    except PICTURE_ERRORS as error:
         raise BadInput(f"{path} can't be read as a picture: {error}.") from None
 
 
@@ -264,7 +264,7 @@ def save_picture(image: Image.Image, path: str | Path, shot: Shot, base: "Base")
     texts = PngImagePlugin.PngInfo()
     texts.add_text("parameters", parameters_text(shot, base))
     texts.add_text("studio", json.dumps(recipe(shot, base), allow_nan=False))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         image.save(file, "PNG", pnginfo=texts)
     return path
 
@@ -276,7 +276,7 @@ def read_recipe(path: str | Path) -> dict[str, object]:
             text = picture.info.get("studio")
     except FileNotFoundError:
         raise BadInput(f"There is no picture at {path}.") from None
-    except (*DAMAGED, Image.DecompressionBombError) as error:
+    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
         raise BadInput(f"{path} can't be read as a picture: {error}.") from None
     if not isinstance(text, str):
         raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")

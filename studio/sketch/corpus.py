@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studio.files import replacing
+from studio.files import atomic_write
 from studio.sketch.world import scenes as world
 
 __all__ = ["Corpus", "everything", "pictures_for_autoencoder", "pictures_for_denoiser"]
@@ -87,7 +87,7 @@ def _draw_all(folder: Path, count: int, draw: Draw) -> None:
     out = np.lib.format.open_memmap(
         folder / "pictures.npy", mode="w+", dtype=np.uint8, shape=(count, 64, 64, 3)
     )
-    scenes_file = replacing(folder / "scenes.jsonl", lasting=False)
+    scenes_file = atomic_write(folder / "scenes.jsonl", durable=False)
     with ProcessPoolExecutor(os.cpu_count()) as pool, scenes_file as lines:
         starts = range(0, count, CHUNK)
         chunks: Iterator = pool.map(

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from studio.assets import asset
-from studio.files import write_whole
+from studio.files import write_file
 from studio.sketch import autoencoder, judge
 from studio.sketch.corpus import everything
 from studio.sketch.world import captions
@@ -62,7 +62,7 @@ def main(*, pictures: int = 300) -> None:
         table.add_row(*one.row())
     Console().print(table)
     figures = {one.what: round(one.value, 4) for one in measured}
-    write_whole(ASSETS / "sketch" / "report.json", (json.dumps(figures, indent=1) + "\n").encode())
+    write_file(ASSETS / "sketch" / "report.json", (json.dumps(figures, indent=1) + "\n").encode())
 
 
 def _unseen(count: int, seed: int, *, known: bool) -> list[world.Scene]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from studio.files import replacing
+from studio.files import atomic_write
 
 __all__ = ["Average", "Checkpoints", "Muon", "Report", "learning_rate", "to_tensor"]
 
@@ -165,5 +165,5 @@ class Checkpoints:
             "optimiser": optimiser.state_dict(),
             "average": average.state_dict(),
         }
-        with replacing(self.path, lasting=False) as file:
+        with atomic_write(self.path, durable=False) as file:
             torch.save(state, file)

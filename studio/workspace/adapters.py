@@ -17,32 +17,32 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from studio.adapters.blora_blocks import HALVES
-from studio.adapters.describe import adapter_file, describe
-from studio.adapters.formats import read_facts
+from studio.adapters.describe import describe, find_adapter_file
+from studio.adapters.formats import read_info
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
-from studio.files import replacing
-from studio.workspace.database import reading, writing
+from studio.files import atomic_write
+from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import (
     Workspace,
     check_name,
+    child_path,
     clean_name,
     entries,
-    inside,
-    numbered,
-    settle,
+    move_to_free_name,
+    numbered_names,
 )
 from studio.workspace.trash import delete
 
 __all__ = [
     "AdapterFile",
     "Tool",
-    "adapter_place",
+    "adapter_path",
+    "add_adapter",
     "delete_adapter",
     "export_adapter",
     "get_adapter",
     "import_adapter",
-    "keep_adapter",
     "list_adapters",
     "rename_adapter",
 ]
@@ -82,13 +82,13 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
     Files of other programs that do not tell their family fit all. Damaged files are listed with
     their problem.
     """
-    with reading(space) as db:
+    with read_database(space) as db:
         kept = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
     files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
     found = [_listed(space, path, kept.get(path.stem)) for path in files]
     gone = set(kept) - {path.stem for path in files}
     if gone:
-        with writing(space, lasting=False) as db:
+        with write_database(space, durable=False) as db:
             db.executemany("DELETE FROM headers WHERE name = ?", [(name,) for name in gone])
     fitting = [one for one in found if not family or one.family in ("", family)]
     return sorted(fitting, key=lambda one: (-one.modified, one.name))
@@ -97,12 +97,12 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
 def get_adapter(space: Workspace, name: str) -> AdapterFile:
     """One adapter by its name; BadInput where there is none."""
     path = _path(space, name)
-    with reading(space) as db:
+    with read_database(space) as db:
         kept = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
     return _listed(space, path, kept)
 
 
-def adapter_place(space: Workspace, name: str) -> str:
+def adapter_path(space: Workspace, name: str) -> str:
     """What `load_adapter` opens: the file of `NAME`, or of `NAME:content` and `NAME:style`."""
     plain, colon, half = name.partition(":")
     if colon and half not in HALVES:
@@ -126,30 +126,30 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
     wanted = check_name(said) if name else clean_name(said, otherwise="adapter")
     # What is checked is what is kept, whatever happens to the original meanwhile.
     with _scratch(space) as folder:
-        copy = _copied(adapter_file(source), folder)
+        copy = _copied(find_adapter_file(source), folder)
         try:
             adapter = load_adapter(copy)
         except BadInput as error:
             raise BadInput(str(error).replace(str(copy), source.name)) from error
         if any(key.startswith(PEFT) for key in read_header(copy).shapes):
             copy = adapter.save(folder / f"whole{SUFFIX}")  # its strength lies in another file
-        return keep_adapter(space, copy, name=wanted)
+        return add_adapter(space, copy, name=wanted)
 
 
-def keep_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
+def add_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
     """Copy an adapter's file that is known to be sound into the library, over nothing.
 
     Where the name is taken it becomes `name-2` and so on, unless what has it is this very file.
     """
     name = _without_ending(name)
-    for stem in numbered(check_name(name)):
+    for stem in numbered_names(check_name(name)):
         place = space.adapters / f"{stem}{SUFFIX}"
         if not place.exists():
             break
         if _same(place, file):
             return get_adapter(space, stem)
     with _scratch(space) as folder:
-        place = settle(_copied(file, folder), space.adapters, f"{name}{SUFFIX}")
+        place = move_to_free_name(_copied(file, folder), space.adapters, f"{name}{SUFFIX}")
     return get_adapter(space, place.stem)
 
 
@@ -159,9 +159,9 @@ def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
     new: with or without the ending of the file.
     """
     path, new = _path(space, name), _without_ending(new)
-    if inside(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
+    if child_path(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
         raise BadInput(f"there is an adapter {new} already: choose another name")
-    return get_adapter(space, settle(path, space.adapters, f"{new}{SUFFIX}").stem)
+    return get_adapter(space, move_to_free_name(path, space.adapters, f"{new}{SUFFIX}").stem)
 
 
 def delete_adapter(space: Workspace, name: str) -> str:
@@ -183,7 +183,7 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
     from studio.adapters.formats import to_diffusers, to_kohya, to_lycoris
     from studio.adapters.tensor_file import write_tensors
 
-    adapter = load_adapter(adapter_place(space, f"{name}:{half}" if half else name))
+    adapter = load_adapter(adapter_path(space, f"{name}:{half}" if half else name))
     place = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
     if to == "studio":
         return adapter.save(place)
@@ -193,7 +193,7 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
 
 
 def _path(space: Workspace, name: str) -> Path:
-    path = inside(space.adapters, f"{check_name(name)}{SUFFIX}")
+    path = child_path(space.adapters, f"{check_name(name)}{SUFFIX}")
     if not path.is_file():
         raise BadInput(f"there is no adapter {name} in the library")
     return path
@@ -216,7 +216,7 @@ def _copied(file: Path, folder: Path) -> Path:
     settings = file.with_name("adapter_config.json")
     for one in (file, settings) if settings.is_file() else (file,):
         try:
-            with one.open("rb") as source, replacing(folder / one.name) as copy:
+            with one.open("rb") as source, atomic_write(folder / one.name) as copy:
                 shutil.copyfileobj(source, copy)
         except OSError as error:
             raise BadInput(f"{one} cannot be read: {error.strerror or error}") from error
@@ -239,7 +239,7 @@ def _listed(space: Workspace, path: Path, kept: sqlite3.Row | None) -> AdapterFi
             before.preview.unlink(missing_ok=True)
     found = _read(space, path, state)
     row = (path.stem, state.st_mtime_ns, state.st_size, _to_json(found))
-    with writing(space, lasting=False) as db:
+    with write_database(space, durable=False) as db:
         db.execute("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", row)
     return found
 
@@ -251,13 +251,13 @@ def _read(space: Workspace, path: Path, state: os.stat_result) -> AdapterFile:
         check_name(path.stem)
         header = read_header(path)
         told: Any = describe(path)
-        picture = read_facts(header.metadata, path).preview
+        picture = read_info(header.metadata, path).preview
     except BadInput as error:
         return replace(found, problem=str(error))
     preview = None
     if picture:
         preview = space.cache / "previews" / f"{path.stem}-{state.st_mtime_ns}.png"
-        with replacing(preview) as file:
+        with atomic_write(preview) as file:
             picture.save(file, "PNG")
     steps = told["recipe"].get("steps")
     return replace(

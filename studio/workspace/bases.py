@@ -6,12 +6,12 @@ from pathlib import Path
 
 from studio.assets import asset
 from studio.bases.architecture import family_of
-from studio.bases.names import HUB_ID, OURS
+from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
-from studio.workspace.database import reading, writing
+from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace
 
-__all__ = ["KnownBase", "add_base", "forget_base", "list_bases", "note_base"]
+__all__ = ["KnownBase", "add_base", "forget_base", "list_bases", "remember_base"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ def list_bases(space: Workspace) -> list[KnownBase]:
     """Those of the repository, then the others, the last used first."""
     ours = [
         KnownBase(name, name, family_of(asset(name)))
-        for name in OURS
+        for name in BUNDLED_BASES
         if (asset(name) / "model_index.json").is_file()
     ]
-    with reading(space) as db:
+    with read_database(space) as db:
         rows = db.execute("SELECT source, name, family FROM bases ORDER BY used DESC").fetchall()
     return ours + [KnownBase(**row) for row in rows]
 
@@ -43,20 +43,20 @@ def add_base(space: Workspace, source: str) -> KnownBase:
     """
     from studio.bases.resolve import find_source
 
-    if source in OURS:
+    if source in BUNDLED_BASES:
         raise BadInput(f"{source} is among the bases already")
     path = Path(source).expanduser()
     if HUB_ID.fullmatch(source) and not path.exists():
-        return note_base(space, source, name=source, family="")
+        return remember_base(space, source, name=source, family="")
     path = find_source(source, half=False).resolve()
     name = path.name if path.is_dir() else path.stem
-    return note_base(space, str(path), name=name, family=family_of(path))
+    return remember_base(space, str(path), name=name, family=family_of(path))
 
 
-def note_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:
+def remember_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:
     """Remember that a base was used; says of which family it turned out to be."""
-    if source not in OURS:
-        with writing(space) as db:
+    if source not in BUNDLED_BASES:
+        with write_database(space) as db:
             row = (source, name, family, time.time())
             db.execute("INSERT OR REPLACE INTO bases VALUES (?, ?, ?, ?)", row)
     return KnownBase(source, name, family)
@@ -64,6 +64,6 @@ def note_base(space: Workspace, source: str, *, name: str, family: str) -> Known
 
 def forget_base(space: Workspace, source: str) -> None:
     """Strike a base from the list; its files stay where they are."""
-    with writing(space) as db:
+    with write_database(space) as db:
         if db.execute("DELETE FROM bases WHERE source = ?", (source,)).rowcount == 0:
             raise BadInput(f"{source} is not among the bases")

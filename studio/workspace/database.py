@@ -15,7 +15,7 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.workspace.folder import Workspace
 
-__all__ = ["prepare", "reading", "writing"]
+__all__ = ["create_database", "read_database", "write_database"]
 
 VERSION = 1
 WAIT = 30.0  # seconds for another process to finish its transaction; each takes milliseconds
@@ -67,7 +67,7 @@ SCHEMA = """
 """
 
 
-def prepare(path: Path) -> None:
+def create_database(path: Path) -> None:
     """Make the database where there is none.
 
     Raises BadInput for a file that is no database, and for one that a newer Studio wrote.
@@ -86,21 +86,21 @@ def prepare(path: Path) -> None:
 
 
 @contextmanager
-def reading(space: "Workspace") -> Iterator[sqlite3.Connection]:
+def read_database(space: "Workspace") -> Iterator[sqlite3.Connection]:
     """A connection to ask; rows answer by the names of their columns."""
     with _connected(space.database) as connection:
         yield connection
 
 
 @contextmanager
-def writing(space: "Workspace", *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+def write_database(space: "Workspace", *, durable: bool = True) -> Iterator[sqlite3.Connection]:
     """A transaction, alone among all processes; it is undone when the block is left by an error.
 
-    lasting: wait until it is on the disk. Without, it survives the death of any process but
+    durable: wait until it is on the disk. Without, it survives the death of any process but
     perhaps not a power cut, and takes a tenth of the time: for progress, said many times a second.
     """
     with _connected(space.database) as connection:
-        connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
         yield connection
         connection.execute("COMMIT")

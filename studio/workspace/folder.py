@@ -1,6 +1,6 @@
 """The folder of a workspace, and the rule that no name leads out of it.
 
-What a page or a program sends are names, never paths: `inside` turns a name into a path, and
+What a page or a program sends are names, never paths: `child_path` turns a name into a path, and
 refuses one that is more than a name, or stands for a link.
 """
 
@@ -14,28 +14,28 @@ from pathlib import Path
 from studio.errors import BadInput
 
 __all__ = [
-    "DEFAULT",
+    "DEFAULT_FOLDER",
     "Workspace",
     "check_name",
+    "child_path",
     "clean_name",
     "entries",
-    "inside",
-    "numbered",
+    "move_to_free_name",
+    "numbered_names",
     "open_workspace",
-    "settle",
-    "within",
+    "path_in_workspace",
 ]
 
 # Not ~/studio, which is where a clone of this program lies when it was cloned at home.
-DEFAULT = Path("~/studio-workspace")
+DEFAULT_FOLDER = Path("~/studio-workspace")
 FOLDERS = ("adapters", "runs", "pictures", "uploads", "trash", "cache", "logs")
 DATABASE = "studio.sqlite"
 # What a name may hold besides letters, digits and their marks, of any script. No colon, as in
 # FILE:HALF:STRENGTH; neither < nor > nor ".
-SIGNS = set("_ .,+()[]@=~!&'#-")
-LONGEST = 120  # bytes in UTF-8 of what a user may call a thing
-LONGEST_FILE = 200  # with an ending and a number behind it
-DEVICES = {
+NAME_PUNCTUATION = set("_ .,+()[]@=~!&'#-")
+LONGEST_NAME = 120  # bytes in UTF-8 of what a user may call a thing
+LONGEST_FILE_NAME = 200  # with an ending and a number behind it
+RESERVED_NAMES = {
     "con",
     "prn",
     "aux",
@@ -88,13 +88,13 @@ class Workspace:
         return self.root / DATABASE
 
 
-def open_workspace(folder: str | Path = DEFAULT) -> Workspace:
+def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
     """The workspace in this folder, made where there is none.
 
     Raises BadInput where the folder holds other things, so that nothing of them is ever served or
     deleted, where it cannot be written, and for a workspace of a newer Studio.
     """
-    from studio.workspace.database import prepare
+    from studio.workspace.database import create_database
 
     try:
         root = Path(folder).expanduser().resolve()
@@ -106,7 +106,7 @@ def open_workspace(folder: str | Path = DEFAULT) -> Workspace:
             )
         root.mkdir(parents=True, exist_ok=True)
         space = Workspace(root)
-        prepare(space.database)  # first: it is what tells a workspace from other folders
+        create_database(space.database)  # first: it is what tells a workspace from other folders
         for name in FOLDERS:
             (root / name).mkdir(exist_ok=True)
             if (root / name).resolve() != root / name:
@@ -119,10 +119,10 @@ def open_workspace(folder: str | Path = DEFAULT) -> Workspace:
 
 def check_name(name: str) -> str:
     """The name, if it is one that any system can have for a file; else BadInput."""
-    if not _is_name(name, longest=LONGEST):
+    if not _is_name(name, longest=LONGEST_NAME):
         raise BadInput(
-            f"{name[:LONGEST]!r} cannot be a name: use letters, digits, spaces and - _ . , + ( ), "
-            f"beginning with a letter or a digit, at most {LONGEST} bytes"
+            f"{name[:LONGEST_NAME]!r} cannot be a name: use letters, digits, spaces and "
+            f"- _ . , + ( ), beginning with a letter or a digit, at most {LONGEST_NAME} bytes"
         )
     return name
 
@@ -132,11 +132,11 @@ def clean_name(text: str, *, otherwise: str) -> str:
     kept = "".join(
         sign if _is_allowed(sign) else " " for sign in unicodedata.normalize("NFC", text)
     )
-    kept = " ".join(kept.split()).encode()[:LONGEST].decode(errors="ignore")
+    kept = " ".join(kept.split()).encode()[:LONGEST_NAME].decode(errors="ignore")
     while kept and not (kept[0].isalnum() or kept[0] == "_"):
         kept = kept[1:]
     kept = kept.rstrip(" .")
-    return kept if _is_name(kept, longest=LONGEST) else otherwise
+    return kept if _is_name(kept, longest=LONGEST_NAME) else otherwise
 
 
 def _is_name(name: str, *, longest: int) -> bool:
@@ -145,38 +145,40 @@ def _is_name(name: str, *, longest: int) -> bool:
         and name[:1].replace("_", "a").isalnum()
         and name[-1] not in " ."
         and len(name.encode()) <= longest
-        and name.partition(".")[0].strip().lower() not in DEVICES
+        and name.partition(".")[0].strip().lower() not in RESERVED_NAMES
         and unicodedata.is_normalized("NFC", name)
     )
 
 
 def _is_allowed(sign: str) -> bool:
-    return sign.isalnum() or sign in SIGNS or unicodedata.category(sign)[0] == "M"
+    return sign.isalnum() or sign in NAME_PUNCTUATION or unicodedata.category(sign)[0] == "M"
 
 
-def inside(folder: Path, name: str) -> Path:
+def child_path(folder: Path, name: str) -> Path:
     """The path of this name in a folder of the workspace, whether or not there is such a thing.
 
     Raises BadInput for what is no plain name, and for a name that stands for a link.
     """
     path = folder / name
     if (
-        not _is_name(name, longest=LONGEST_FILE)
+        not _is_name(name, longest=LONGEST_FILE_NAME)
         or path.is_symlink()
         or path.parent.resolve() != folder
     ):
-        raise BadInput(f"there can be no {name[:LONGEST]!r} here: it is no name, or it is a link")
+        raise BadInput(
+            f"there can be no {name[:LONGEST_NAME]!r} here: it is no name, or it is a link"
+        )
     return path
 
 
-def within(space: Workspace, place: str) -> Path:
+def path_in_workspace(space: Workspace, place: str) -> Path:
     """The path of a place that is written relative to the workspace, such as "runs/robot-3".
 
     Raises BadInput unless every part is a plain name and none stands for a link.
     """
     path = space.root
     for part in place.split("/"):
-        path = inside(path, part)
+        path = child_path(path, part)
     return path
 
 
@@ -187,14 +189,14 @@ def entries(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def settle(thing: Path, folder: Path, name: str) -> Path:
+def move_to_free_name(thing: Path, folder: Path, name: str) -> Path:
     """Move a file or folder into a folder, never over anything.
 
     Where the name is taken it becomes `name-2`, `name-3` and so on, a file's before its ending.
     Returns where it lies now.
     """
     ending = "" if thing.is_dir() else Path(name).suffix
-    for stem in numbered(name.removesuffix(ending)):
+    for stem in numbered_names(name.removesuffix(ending)):
         place = folder / f"{stem}{ending}"
         try:
             _move(thing, place)
@@ -204,12 +206,12 @@ def settle(thing: Path, folder: Path, name: str) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def title_of(path: Path) -> str:
+def display_name(path: Path) -> str:
     """What a person calls a thing: a folder by its name, a file by its name without the ending."""
     return path.name if path.is_dir() else path.stem
 
 
-def numbered(name: str) -> Iterator[str]:
+def numbered_names(name: str) -> Iterator[str]:
     """The name, then `name-2`, `name-3` and so on."""
     yield name
     for number in count(2):

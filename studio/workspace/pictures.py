@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from studio.errors import BadInput
-from studio.workspace.folder import Workspace, clean_name, entries, inside
-from studio.workspace.thumbnails import keep_small
+from studio.workspace.folder import Workspace, child_path, clean_name, entries
+from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "delete_picture",
     "get_picture",
     "list_pictures",
-    "next_picture",
+    "next_picture_path",
     "thumbnail",
 ]
 
@@ -32,7 +32,7 @@ class PictureFile:
 
     id: str
     path: Path
-    made: float
+    created: float
     """seconds since 1970"""
 
 
@@ -50,13 +50,13 @@ def get_picture(space: Workspace, id: str) -> PictureFile:
     """A picture by its id; BadInput where there is none. `read_recipe` tells how it was made."""
     day, _, name = id.partition("/")
     if DAY.fullmatch(day):
-        path = inside(inside(space.pictures, day), name)
+        path = child_path(child_path(space.pictures, day), name)
         if NUMBERED.fullmatch(name) and path.is_file():
             return PictureFile(id, path, path.stat().st_mtime)
     raise BadInput(f"there is no picture {id}")
 
 
-def next_picture(space: Workspace, prompt: str) -> Path:
+def next_picture_path(space: Workspace, prompt: str) -> Path:
     """Where the next picture is to be written: in today's folder, after all that are there."""
     folder = space.pictures / time.strftime("%Y-%m-%d")
     folder.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def thumbnail(space: Workspace, id: str) -> Path:
     """A small JPEG of a picture, kept in the cache. Raises BadInput for a damaged picture."""
     picture = get_picture(space, id)
     place = space.cache / "thumbnails" / f"{id.replace('/', ' ')}.jpg"
-    return keep_small(picture.path, place)
+    return cached_thumbnail(picture.path, place)
 
 
 def _newest(space: Workspace, before: str | None) -> Iterator[tuple[str, Path]]:

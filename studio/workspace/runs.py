@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
-from studio.workspace.folder import Workspace, entries, inside
+from studio.workspace.folder import Workspace, child_path, entries
 
 __all__ = ["Checkpoint", "Log", "Sample", "get_run", "list_checkpoints", "list_samples", "read_log"]
 
@@ -47,7 +47,7 @@ class Checkpoint:
 
 def get_run(space: Workspace, run: str) -> Path:
     """A training's folder by its name; BadInput where there is none."""
-    path = inside(space.runs, run)
+    path = child_path(space.runs, run)
     if not path.is_dir():
         raise BadInput(f"there is no run {run}")
     return path

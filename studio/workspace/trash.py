@@ -8,12 +8,19 @@ from pathlib import Path
 from secrets import token_hex
 
 from studio.errors import BadInput
-from studio.files import write_whole
-from studio.workspace.folder import Workspace, entries, inside, settle, title_of, within
+from studio.files import write_file
+from studio.workspace.folder import (
+    Workspace,
+    child_path,
+    display_name,
+    entries,
+    move_to_free_name,
+    path_in_workspace,
+)
 
 __all__ = ["Deleted", "delete", "empty_trash", "list_trash", "undelete"]
 
-NOTE = "what.json"
+NOTE_FILE = "what.json"
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,13 @@ def delete(space: Workspace, place: str) -> str:
     place: relative to the workspace, such as "adapters/robot.safetensors". Raises BadInput where
     nothing lies there, and for the workspace's own folders.
     """
-    path = within(space, place)
+    path = path_in_workspace(space, place)
     if path.parent == space.root or not path.exists():
         raise BadInput(f"there is no {place} to delete")
     when = time.time()
     folder = space.trash / f"{int(when * 1000)}-{token_hex(3)}"
-    write_whole(folder / NOTE, json.dumps({"place": place, "when": when}).encode())
-    settle(path, folder, path.name)
+    write_file(folder / NOTE_FILE, json.dumps({"place": place, "when": when}).encode())
+    move_to_free_name(path, folder, path.name)
     return folder.name
 
 
@@ -55,13 +62,13 @@ def undelete(space: Workspace, id: str) -> Path:
 
     Raises BadInput where it is no longer in the trash.
     """
-    folder = inside(space.trash, id)
+    folder = child_path(space.trash, id)
     found = _read(folder)
     if found is None:
         raise BadInput("it is no longer in the trash")
-    back = within(space, found.place)
+    back = path_in_workspace(space, found.place)
     back.parent.mkdir(parents=True, exist_ok=True)
-    place = settle(folder / back.name, back.parent, back.name)
+    place = move_to_free_name(folder / back.name, back.parent, back.name)
     shutil.rmtree(folder)
     return place
 
@@ -76,21 +83,21 @@ def empty_trash(space: Workspace, *, older: float = 0.0) -> int:
     """Delete for good what was deleted so many seconds ago or earlier; returns how many things."""
     due = [one for one in list_trash(space) if one.when <= time.time() - older]
     for one in due:
-        shutil.rmtree(inside(space.trash, one.id))
+        shutil.rmtree(child_path(space.trash, one.id))
     return len(due)
 
 
 def _read(folder: Path) -> Deleted | None:
     """What lies in a folder of the trash; None where a kill came before it was moved there."""
     try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     match note:
         case {"place": str(place), "when": float(when)}:
             thing = folder / place.rpartition("/")[2]
             if thing.exists():
-                return Deleted(folder.name, place, when, _size(thing), title_of(thing))
+                return Deleted(folder.name, place, when, _size(thing), display_name(thing))
     return None
 
 

@@ -8,23 +8,30 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from studio.errors import DAMAGED, BadInput
-from studio.files import replacing, write_whole
+from studio.errors import PICTURE_ERRORS, BadInput
+from studio.files import atomic_write, write_file
 from studio.requests.shot import LARGEST_PICTURE
-from studio.workspace.folder import Workspace, clean_name, entries, inside, numbered, settle
-from studio.workspace.thumbnails import keep_small
+from studio.workspace.folder import (
+    Workspace,
+    child_path,
+    clean_name,
+    entries,
+    move_to_free_name,
+    numbered_names,
+)
+from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 
 __all__ = [
     "Upload",
     "UploadSet",
     "add_upload",
+    "create_set",
     "delete_set",
     "delete_upload",
     "get_set",
     "list_sets",
-    "new_set",
-    "small_upload",
+    "upload_thumbnail",
     "write_caption",
 ]
 
@@ -53,12 +60,14 @@ class UploadSet:
     pictures: tuple[Upload, ...]
 
 
-def new_set(space: Workspace, name: str) -> UploadSet:
+def create_set(space: Workspace, name: str) -> UploadSet:
     """Make an empty set, under another name where that one is taken."""
     with TemporaryDirectory(dir=space.cache) as empty:
         made = Path(empty) / "set"
         made.mkdir()
-        return get_set(space, settle(made, space.uploads, clean_name(name, otherwise="set")).name)
+        return get_set(
+            space, move_to_free_name(made, space.uploads, clean_name(name, otherwise="set")).name
+        )
 
 
 def list_sets(space: Workspace) -> list[UploadSet]:
@@ -69,7 +78,7 @@ def list_sets(space: Workspace) -> list[UploadSet]:
 
 def get_set(space: Workspace, name: str) -> UploadSet:
     """A set by its name; BadInput where there is none."""
-    path = inside(space.uploads, name)
+    path = child_path(space.uploads, name)
     if not path.is_dir():
         raise BadInput(f"there is no set of pictures {name}")
     return _read(path)
@@ -84,12 +93,12 @@ def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str =
     folder, source = get_set(space, set_name).path, Path(file)
     said = name or source.name
     taken = {path.stem for path in folder.iterdir()}  # a caption goes by the stem alone
-    stems = numbered(clean_name(Path(said).stem, otherwise="picture"))
+    stems = numbered_names(clean_name(Path(said).stem, otherwise="picture"))
     stem = next(stem for stem in stems if stem not in taken)
     with TemporaryDirectory(dir=space.cache) as scratch:
         copy = Path(scratch) / "upload"
         _copy(source, copy, said)
-        place = settle(copy, folder, f"{stem}{_ending(copy, said)}")
+        place = move_to_free_name(copy, folder, f"{stem}{_ending(copy, said)}")
     return Upload(place.name, place, "")
 
 
@@ -97,7 +106,7 @@ def write_caption(space: Workspace, set_name: str, picture: str, text: str) -> N
     """Give a picture its caption; an empty one takes it away."""
     path = _picture(space, set_name, picture).with_suffix(".txt")
     if text.strip():
-        write_whole(path, " ".join(text.split()).encode())
+        write_file(path, " ".join(text.split()).encode())
     else:
         path.unlink(missing_ok=True)
 
@@ -112,14 +121,14 @@ def delete_set(space: Workspace, set_name: str) -> str:
     return delete(space, f"uploads/{get_set(space, set_name).name}")
 
 
-def small_upload(space: Workspace, set_name: str, picture: str) -> Path:
+def upload_thumbnail(space: Workspace, set_name: str, picture: str) -> Path:
     """A small JPEG of a picture of a set, kept in the cache."""
     path = _picture(space, set_name, picture)
-    return keep_small(path, space.cache / "thumbnails" / f"{set_name} {picture}.jpg")
+    return cached_thumbnail(path, space.cache / "thumbnails" / f"{set_name} {picture}.jpg")
 
 
 def _picture(space: Workspace, set_name: str, picture: str) -> Path:
-    path = inside(get_set(space, set_name).path, picture)
+    path = child_path(get_set(space, set_name).path, picture)
     if path.suffix not in FORMATS.values() or not path.is_file():
         raise BadInput(f"there is no picture {picture} in {set_name}")
     return path
@@ -140,7 +149,7 @@ def _copy(source: Path, copy: Path, said: str) -> None:
     try:
         if source.stat().st_size > LARGEST_FILE:
             raise BadInput(f"{said} is larger than {LARGEST_FILE // 10**6} MB: scale it down first")
-        with source.open("rb") as file, replacing(copy) as new:
+        with source.open("rb") as file, atomic_write(copy) as new:
             shutil.copyfileobj(file, new)
     except OSError as error:
         raise BadInput(f"{said} cannot be read: {error.strerror or error}") from error
@@ -164,5 +173,5 @@ def _ending(path: Path, said: str) -> str:
         raise BadInput(f"{said} has too many pixels: scale it down first") from None
     except BadInput:
         raise
-    except DAMAGED as error:
+    except PICTURE_ERRORS as error:
         raise BadInput(f"{said} is damaged or no picture") from error

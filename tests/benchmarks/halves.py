@@ -21,7 +21,7 @@ from rich.table import Table
 import compose
 import studio
 import trainers
-from studio.adapters.blora_blocks import half_of
+from studio.adapters.blora_blocks import select_half
 from studio.sketch import judge
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
@@ -59,7 +59,7 @@ def main() -> None:
             picture, adapter = learn(base, subject, style, Path(folder), asked)
         for half in ("content", "style"):
             scenes = scenes_for(half, subject, style, asked.pictures)
-            made = draw(base, half_of(adapter, half), scenes, half, style, asked)
+            made = draw(base, select_half(adapter, half), scenes, half, style, asked)
             shares = measured(made, scenes)
             shown = (f"{shares[name]:.0%}" for name in (*FACTORS, "both"))
             table.add_row(f"{subject}, {style}", f"{half} half", *shown)

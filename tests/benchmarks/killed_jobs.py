@@ -204,7 +204,7 @@ def next_step(space: Workspace, id: int, before: int) -> int:
 
 def pids(space: Workspace, server: subprocess.Popen, victim: str) -> list[int]:
     """The processes to kill."""
-    workers = {f"{one.lane} worker": one.pid for one in list_workers(space) if one.pid}
+    workers = {f"{one.queue} worker": one.pid for one in list_workers(space) if one.pid}
     everybody = {"server": server.pid, **workers}
     return list(everybody.values()) if victim == "all three" else [everybody[victim]]
 

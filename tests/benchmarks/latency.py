@@ -119,7 +119,7 @@ def _sliding(page: Page, space: Workspace, times: int) -> Rows:
         marks = _marks(page)
         job = _ended(space)
         assert job.started and job.results
-        there = get_picture(space, job.results[0]).made
+        there = get_picture(space, job.results[0]).created
         whole.append(marks["seen"] - marks["begun"])
         queued.append(job.created - marks["begun"])
         taken.append(job.started - job.created)

@@ -20,7 +20,7 @@ from rich.table import Table
 import compose
 import studio
 import trainers
-from studio.adapters.blora_blocks import half_of
+from studio.adapters.blora_blocks import select_half
 from studio.sketch import judge
 from studio.sketch.world import scenes as world
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
@@ -75,7 +75,7 @@ def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
         return tuple((adapter_of(base, element), STRENGTH) for element in pair)
     halves = zip(pair, ("content", "style"), strict=True)
     kind = trainers.BLoRA()
-    return tuple((half_of(adapter_of(base, one, kind), half), 1.0) for one, half in halves)
+    return tuple((select_half(adapter_of(base, one, kind), half), 1.0) for one, half in halves)
 
 
 def judged(

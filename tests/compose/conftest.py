@@ -18,7 +18,7 @@ from compose.engine.method import Ingredient
 from compose.engine.weight_cache import Change
 from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
-from studio.bases.base import Base, Text, load_base
+from studio.bases.base import Base, TextEmbedding, load_base
 from studio.requests.shot import Shot
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -232,7 +232,7 @@ class ByHand:
             self._wear(worn)
             text = self.base.encode_text([self.shot.negative, self.shot.prompt])
             if self.base.zero_negative and not self.shot.negative:
-                text = Text(text.hidden * _second(3), _none(text.pooled))
+                text = TextEmbedding(text.hidden * _second(3), _none(text.pooled))
             size = (self.base.size, self.base.size)
             without, prompted = self.base.predict(
                 self.latents.expand(2, -1, -1, -1),

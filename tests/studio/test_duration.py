@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.duration import duration
+from studio.duration import format_duration
 
 HOUR = 3600
 
@@ -20,4 +20,4 @@ HOUR = 3600
     ],
 )
 def test_it_is_told_in_units_that_will_do(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said

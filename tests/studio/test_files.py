@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from studio.errors import BadInput
-from studio.files import replacing, write_whole
+from studio.files import atomic_write, write_file
 
 
 def test_a_file_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "deep" / "file"  # the folder is made
-    write_whole(place, b"before")
+    write_file(place, b"before")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -22,23 +22,23 @@ def test_a_file_is_written_whole_or_not_at_all(
     for step in ("fsync", "replace"):
         with monkeypatch.context() as patched, pytest.raises(BadInput, match="No space left"):
             patched.setattr(os, step, full)
-            write_whole(place, b"after")
+            write_file(place, b"after")
         assert place.read_bytes() == b"before"
         assert list(place.parent.iterdir()) == [place]
-    write_whole(place, b"after", lasting=False)
+    write_file(place, b"after", durable=False)
     assert place.read_bytes() == b"after"
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "file") as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "file") as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    write_whole(tmp_path / "file", b"before")
-    with replacing(tmp_path / "file") as file:
+    write_file(tmp_path / "file", b"before")
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"after")
         assert (tmp_path / "file").read_bytes() == b"before"
     assert (tmp_path / "file").read_bytes() == b"after"
@@ -47,14 +47,14 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -
 def test_a_place_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
-        write_whole(tmp_path / "file" / "under", b"")
+        write_file(tmp_path / "file" / "under", b"")
     with pytest.raises(BadInput, match="cannot be written: Is a directory"):
-        write_whole(tmp_path, b"")
+        write_file(tmp_path, b"")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may do all")
 def test_a_folder_that_may_not_be_changed_is_said(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(BadInput, match="Permission denied"):
-        write_whole(tmp_path / "file", b"")
+        write_file(tmp_path / "file", b"")
     tmp_path.chmod(0o700)

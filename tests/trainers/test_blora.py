@@ -11,7 +11,7 @@ from torch import Tensor
 import studio
 from compose.engine.render import like
 from studio.adapters.adapter import Adapter, load_adapter
-from studio.adapters.delta import LowRank, attach, folded
+from studio.adapters.delta import LowRank, attach, swap_weights
 from studio.adapters.describe import describe
 from studio.bases.base import Base, real_config
 from studio.errors import BadInput
@@ -86,7 +86,7 @@ def test_a_half_touches_only_its_block(sdxl: Base, file: Path, half: str, block:
         name: (layers[name].weight + delta.dense(layers[name].weight)).detach()
         for name, delta in adapter.deltas.items()
     }
-    with folded(layers, merged):
+    with swap_weights(layers, merged):
         now = sdxl.unet.state_dict()
         changed = {f"unet.{name}" for name in now if not torch.equal(now[name], before[name])}
     kind = r"\.attn\d\.to_(q|k|v|out\.0)\.weight"

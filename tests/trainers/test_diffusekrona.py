@@ -10,7 +10,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from studio.adapters.adapter import load_adapter
-from studio.adapters.delta import Kron, attach, folded
+from studio.adapters.delta import Kron, attach, swap_weights
 from studio.adapters.formats import to_lycoris
 from studio.adapters.tensor_file import write_tensors
 from studio.bases.base import Base, real_config
@@ -108,7 +108,7 @@ def test_the_unet_computes_with_the_explicit_kronecker_product(sdxl: Base) -> No
             name: layers[name].weight + torch.kron(delta.a, delta.b)
             for name, delta in deltas.items()
         }
-        with folded(layers, merged):
+        with swap_weights(layers, merged):
             expected = predicted(sdxl)
         with attach(layers, deltas):
             ours = predicted(sdxl)

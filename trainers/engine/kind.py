@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from studio.bases.resolve import OURS
+from studio.bases.resolve import BUNDLED_BASES
 from studio.errors import BadInput
 from trainers.engine.text_encoders import heard
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from studio.adapters.delta import Delta
     from studio.bases.base import Base
-    from studio.bases.info import Outline
+    from studio.bases.info import BaseInfo
 
 __all__ = [
     "Adjusting",
@@ -126,7 +126,7 @@ class Turning(Protocol):
 class Published(Protocol):
     """A kind whose authors say how long and how fast it is to be trained."""
 
-    def published(self, base: "Base | Outline") -> dict[str, object]:
+    def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """Fields of Recipe, by name, for a base of full size."""
         ...
 
@@ -151,7 +151,7 @@ def is_sketch(base: "Base") -> bool:
     They have little attention: what they draw, and how, is in their other layers too, so kinds
     left to themselves change more of them than of a base of full size.
     """
-    return base.name in OURS
+    return base.name in BUNDLED_BASES
 
 
 def kinds() -> dict[str, type[Kind]]:

@@ -20,9 +20,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import attach, resting
-from studio.adapters.token_embeddings import spoken
-from studio.bases.base import Base, Text
+from studio.adapters.delta import attach, detached
+from studio.adapters.token_embeddings import use_embeddings
+from studio.bases.base import Base, TextEmbedding
 from studio.errors import BadInput
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.order import Batch, planned
@@ -57,7 +57,7 @@ def run_job(job: Job) -> Generator[Progress, None, None]:
         training = Training(job, cache, group)
         log = Log(job.run.log, keep=training.done) if group.first else None
         worn = attach(job.base.layers(), job.deltas)
-        with closing(log) if log else nullcontext(), worn, spoken(job.base, job.embeddings):
+        with closing(log) if log else nullcontext(), worn, use_embeddings(job.base, job.embeddings):
             steps = _steps(job, training, log)
             yield from shown(training, steps) if group.first else steps
 
@@ -134,7 +134,7 @@ class Training:
         self._adjust()
         turn = self._turn()
         rate = self.recipe.rate(self.done, course=turn.course)
-        with resting(self.base.layers(), turn.resting):
+        with detached(self.base.layers(), turn.resting):
             loss = self._backward(batches, turn)
         length = self._clip()
         if not (isfinite(loss) and isfinite(length)):
@@ -257,7 +257,7 @@ class Training:
             mask=None if picture.mask is None else cut.of(picture.mask),
         )
 
-    def _text(self, captions: Sequence[str]) -> Text:
+    def _text(self, captions: Sequence[str]) -> TextEmbedding:
         if self.job.reads:
             return read_captions(self.base, captions)
         return _stacked([self.cache.text(caption) for caption in captions], self.base.device)
@@ -352,9 +352,9 @@ def _of_part(time_ids: Tensor | None, cut: Window, factor: int) -> Tensor | None
     return torch.cat([time_ids[:2], time_ids[2:4] + own[:2], own[2:]])
 
 
-def _stacked(texts: Sequence[Text], device: torch.device) -> Text:
+def _stacked(texts: Sequence[TextEmbedding], device: torch.device) -> TextEmbedding:
     pooled = [text.pooled for text in texts if text.pooled is not None]
-    return Text(
+    return TextEmbedding(
         hidden=torch.cat([text.hidden for text in texts]).to(device),
         pooled=torch.cat(pooled).to(device) if pooled else None,
     )

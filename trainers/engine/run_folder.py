@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from studio.errors import BadInput
-from studio.files import write_whole
+from studio.files import write_file
 from trainers.engine.recipe.options import Table, to_toml
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Run:
 
     def create(self, tables: Mapping[str, Table]) -> None:
         """Make the folder and write the recipe."""
-        write_whole(self.recipe, to_toml(tables).encode())
+        write_file(self.recipe, to_toml(tables).encode())
 
     def read(self) -> dict:
         """The recipe's tables; BadInput when this is no run or its recipe is damaged."""
@@ -160,7 +160,7 @@ class Run:
         data = BytesIO()
         picture.save(data, "PNG")
         path = self.folder / "samples" / f"step-{step:06d}-{number:02d}.png"
-        write_whole(path, data.getvalue())
+        write_file(path, data.getvalue())
         return path
 
     def checkpoint(self, step: int) -> Path:
@@ -198,8 +198,8 @@ class Run:
         plain = {"version": VERSION, "step": step, "seconds": seconds, **state.plain()}
         try:
             adapter.save(folder / "adapter.safetensors")
-            write_whole(folder / "state.safetensors", save(state.tensors()))
-            write_whole(folder / "state.json", json.dumps(plain, indent=1).encode())
+            write_file(folder / "state.safetensors", save(state.tensors()))
+            write_file(folder / "state.json", json.dumps(plain, indent=1).encode())
             folder.chmod(0o755)
             if final.exists():
                 shutil.rmtree(final)
@@ -227,7 +227,7 @@ class Log:
         """keep: lines of later steps than this, left by a run that was cut off, are dropped."""
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= keep]
-        write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+        write_file(path, "".join(f"{line}\n" for line in kept).encode())
         self._file = path.open("a", buffering=1)
 
     def write(self, entry: Mapping[str, int | float]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.bases.base import Base, Text
+    from studio.bases.base import Base, TextEmbedding
     from trainers.engine.recipe.options import Recipe
 
 __all__ = [
@@ -54,13 +54,13 @@ def heard(base: "Base", name: str) -> bool:
 def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
     """The words of the trigger that get embeddings. Raises BadInput where there is none."""
     from studio.adapters.token_embeddings import (
-        says,  # torch is slow to import; kinds need the names only
+        contains_token,  # torch is slow to import; kinds need the names only
     )
 
     if not recipe.new_tokens:
         return ()
     if recipe.token is not None:
-        if not says(trigger, recipe.token):
+        if not contains_token(trigger, recipe.token):
             raise BadInput(
                 f"token is {recipe.token!r}, and the trigger {trigger!r} has no such word: name "
                 "one of the trigger's"
@@ -89,10 +89,10 @@ def new_embeddings(
     """
     from torch import nn
 
-    from studio.adapters.token_embeddings import new_embedding, says
+    from studio.adapters.token_embeddings import contains_token, initial_embedding
 
     for token in tokens:
-        if not any(says(caption, token) for caption in captions):
+        if not any(contains_token(caption, token) for caption in captions):
             raise BadInput(
                 f"no caption says {token!r}, so that nothing could be learned for it: write it "
                 "into the captions, or leave them out for the trigger to take their place"
@@ -106,7 +106,7 @@ def new_embeddings(
     return {
         token: {
             name: nn.Parameter(rows)
-            for name, rows in new_embedding(
+            for name, rows in initial_embedding(
                 base, recipe.new_tokens, like=recipe.token_init, generator=generator
             ).items()
         }
@@ -114,12 +114,12 @@ def new_embeddings(
     }
 
 
-def read_captions(base: "Base", captions: Sequence[str]) -> "Text":
+def read_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
     """The captions of a step, with gradients: hidden [B, L, D] and pooled [B, P] or None.
 
     Equal ones are encoded once. No caption is what no prompt is when pictures are made.
     """
-    from studio.bases.base import Text
+    from studio.bases.base import TextEmbedding
 
     once = list(dict.fromkeys(captions))
     rows = [once.index(caption) for caption in captions]
@@ -129,4 +129,4 @@ def read_captions(base: "Base", captions: Sequence[str]) -> "Text":
         said = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]
         hidden = hidden * said[..., None]
         pooled = None if pooled is None else pooled * said
-    return Text(hidden, pooled)
+    return TextEmbedding(hidden, pooled)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.bases.base import Base
-from studio.dataset.folders import Folder, Sources, folders_of
+from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
 from trainers.engine.data.order import folders_in, read
@@ -54,7 +54,7 @@ def check(
     if out:
         require_adapter(Path(out))
     if init:
-        describe(file_and_half(str(init))[0])
+        describe(split_half(str(init))[0])
     found = read(pictures, trigger=trigger, recipe=recipe, size=8, step=8)
     given = Path(prior_pictures) if prior_pictures else None
     prior = prior_of(recipe, given, run=Path(run or "runs"), size=8, step=8)
@@ -96,7 +96,7 @@ def train(
     job = _new(
         kind,
         base,
-        folders_of(pictures),
+        parse_folders(pictures),
         trigger=trigger,
         out=out,
         run=run,
@@ -132,7 +132,7 @@ def repeat(
     job = _new(
         written.kind,
         base,
-        folders_of(pictures) if pictures else written.folders,
+        parse_folders(pictures) if pictures else written.folders,
         trigger=written.trigger if trigger is None else trigger,
         out=out or written.path("out"),
         run=run,

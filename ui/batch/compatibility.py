@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import cast
 
 import compose
-from studio.adapters.blora_blocks import file_and_half, halves_in, layers_of, trained_blocks
-from studio.adapters.describe import adapter_file
-from studio.adapters.formats import FAMILIES, read_facts, survey
+from studio.adapters.blora_blocks import find_halves, layers_of_half, split_half, trained_blocks
+from studio.adapters.describe import find_adapter_file
+from studio.adapters.formats import FAMILIES, read_info, survey
 from studio.adapters.safetensors_header import read_header
 from studio.assets import asset
 from studio.bases.architecture import JSON, family_of, read_json
-from studio.bases.names import OURS
+from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from ui.batch.manifest import Planned
@@ -116,11 +116,11 @@ _CHECKS = {
 @lru_cache(maxsize=256)
 def _base(source: str) -> _Base | None:
     """A base that is on this machine; None for a hub id, which is known when it is opened."""
-    path = asset(source) if source in OURS else Path(source)
+    path = asset(source) if source in BUNDLED_BASES else Path(source)
     if not path.exists():
         return None
     family = family_of(path)
-    name = source if source in OURS else path.name
+    name = source if source in BUNDLED_BASES else path.name
     return _Base(name, family, _factor(path) if path.is_dir() else 8)
 
 
@@ -135,16 +135,16 @@ def _factor(folder: Path) -> int:
 @lru_cache(maxsize=4096)
 def _adapter(text: str) -> _Adapter:
     """An adapter, or the half of it that is named."""
-    file, half = file_and_half(text)
-    path = adapter_file(Path(file))
+    file, half = split_half(text)
+    path = find_adapter_file(Path(file))
     header = read_header(path)
     contents = survey(header, path)
-    facts = read_facts(header.metadata, path)
+    facts = read_info(header.metadata, path)
     family = facts.family or contents.family
     layers: Mapping[str, object] = contents.layers
     if half:
         trained = trained_blocks(facts.base, family, facts.recipe)
-        if half not in halves_in(layers, trained):
+        if half not in find_halves(layers, trained):
             raise BadInput(f"the adapter {path.name} has no {half} half: it is no B-LoRA of both")
-        layers = layers_of(half, layers, trained)
+        layers = layers_of_half(half, layers, trained)
     return _Adapter(family, layers, contents.embeddings)

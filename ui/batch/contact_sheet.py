@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from studio.files import replacing, write_whole
+from studio.files import atomic_write, write_file
 from studio.requests.shot import Shot, method_name, method_options
 from ui.batch.manifest import Planned
 from ui.shared.labelled_sheet import CELL, Row, draw_sheet
@@ -49,7 +49,7 @@ def write_sheets(
         ("", failed[at], "") if at in failed else (name, "", "") for at, name in enumerate(names)
     ]
     columns, rows = _layout(shots, cells)
-    write_whole(out / "sheet.html", _page(title, columns, rows).encode())
+    write_file(out / "sheet.html", _page(title, columns, rows).encode())
     _draw(out, title, columns, rows)
 
 
@@ -154,7 +154,7 @@ def _draw(
         note = f"page {number} of {len(pages)}" if len(pages) > 1 else ""
         sheet = draw_sheet(title, note=note, columns=heads, rows=drawn, groups=())
         name = "sheet.png" if number == 1 else f"sheet-{number}.png"
-        with replacing(out / name) as file:
+        with atomic_write(out / name) as file:
             sheet.save(file, "PNG")
 
 

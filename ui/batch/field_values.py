@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import cast
 
 import compose
-from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
-from studio.bases.names import HUB_ID, OURS
+from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from ui.shared.form import Form, fields_of
@@ -119,7 +119,7 @@ def _adapter(raw: object, folder: Path) -> tuple[str, float]:
     if not math.isfinite(strength):
         raise BadInput(f"{in_words(text)}: a strength is a finite number, such as 0.8")
     path = os.path.join(folder, os.path.expanduser(file))
-    there, _ = file_and_half(path)
+    there, _ = split_half(path)
     if not os.path.exists(there):
         raise BadInput(f"there is no adapter {in_words(there)}")
     _look_at(there, os.stat(there).st_mtime_ns)
@@ -147,12 +147,12 @@ def _base(raw: object, folder: Path) -> str:
     """A name of ours, a path from the manifest's folder or in full, or a hub id."""
     text = _text(raw, "a base")
     path = os.path.join(folder, os.path.expanduser(text))
-    if text not in OURS and os.path.exists(path):
+    if text not in BUNDLED_BASES and os.path.exists(path):
         return path
-    if text not in OURS and not HUB_ID.fullmatch(text):
+    if text not in BUNDLED_BASES and not HUB_ID.fullmatch(text):
         raise BadInput(
-            f"there is no base {in_words(text)}: give {', '.join(OURS)}, a folder, a .safetensors "
-            "file or a Hugging Face id"
+            f"there is no base {in_words(text)}: give {', '.join(BUNDLED_BASES)}, a folder, "
+            "a .safetensors file or a Hugging Face id"
         )
     return text
 

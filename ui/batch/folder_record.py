@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from compose import Spread
-from studio.adapters.blora_blocks import file_and_half
-from studio.adapters.describe import adapter_file
+from studio.adapters.blora_blocks import split_half
+from studio.adapters.describe import find_adapter_file
 from studio.errors import BadInput
-from studio.files import file_sha256, write_whole
+from studio.files import file_sha256, write_file
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import slug
 
@@ -44,7 +44,7 @@ class Record:
             source: {**facts, "size": spread.size, "apart": sorted(spread.apart)}
             for source, (facts, spread) in spreads.items()
         }
-        write_whole(self.path, json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
+        write_file(self.path, json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
 
     def read(self) -> dict[str, tuple[dict[str, str], Spread]]:
         """The inverse. Raises BadInput for a damaged record."""
@@ -113,8 +113,8 @@ def file_name(shot: Shot, folder: Path) -> str:
 
 def _content(adapter: str) -> tuple[str, str]:
     """What an adapter's file holds, and the half of it that is used."""
-    path, half = file_and_half(adapter)
-    file = str(adapter_file(Path(path)))
+    path, half = split_half(adapter)
+    file = str(find_adapter_file(Path(path)))
     return _sha256(file, os.stat(file).st_mtime_ns), half
 
 

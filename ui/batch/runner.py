@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import compose
 from studio.errors import BadInput
-from studio.files import remove_parts, replacing, write_whole
+from studio.files import atomic_write, remove_partial_files, write_file
 from studio.requests.shot import Shot, method_name, method_options, open_picture, save_picture
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.folder_record import Record
@@ -78,7 +78,7 @@ def run_batch(
     plan.out.mkdir(parents=True, exist_ok=True)
     if processes.is_first:
         names = set(plan.names)
-        remove_parts(plan.out, lambda name: name in names or bool(OWN.fullmatch(name)))
+        remove_partial_files(plan.out, lambda name: name in names or bool(OWN.fullmatch(name)))
     if plan.missing():
         making = _Making(plan, loading)
         for event in making.events(processes) if ray is None else making.events_from(ray):
@@ -160,7 +160,7 @@ class _Making:
                 yield NotMade(places[number], reply.reasons[number])
             elif number in reply.pictures:
                 path = self.plan.out / self.plan.names[places[number]]
-                write_whole(path, reply.pictures[number])
+                write_file(path, reply.pictures[number])
                 yield Written(places[number], path)
 
     def checked(self) -> "dict[str, Base]":
@@ -303,7 +303,7 @@ def _problems(base: "Base", planned: Sequence[Planned]) -> Iterator[Problem]:
 
 def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
     """A line for each shot, in the manifest's order; nothing in it changes from run to run."""
-    with replacing(plan.out / "results.jsonl") as file:
+    with atomic_write(plan.out / "results.jsonl") as file:
         for at, (one, name) in enumerate(zip(plan.planned, plan.names, strict=True)):
             shot = one.shot
             told: dict[str, object] = {

@@ -18,7 +18,7 @@ import compose
 import trainers
 from studio.errors import BadInput, Stopped
 from studio.requests.shot import Shot
-from studio.workspace import DEFAULT, open_workspace, title_of
+from studio.workspace import DEFAULT_FOLDER, display_name, open_workspace
 from ui.shared.form import Form, with_options
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_and_strength, folder_and_weight
@@ -185,7 +185,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         queue: Annotated[
             bool, typer.Option("--queue", help="Let a worker do it; its adapter joins the library.")
         ] = False,
-        workspace: InWorkspace = DEFAULT,
+        workspace: InWorkspace = DEFAULT_FOLDER,
         as_json: AsJson = False,
         options: Mapping[str, object],
         recipe: Mapping[str, object],
@@ -443,7 +443,7 @@ def convert(
     from ui.cli.convert import write_as, write_halves
 
     write = write_halves if halves else write_as
-    name = title_of(file)
+    name = display_name(file)
     write(file, to=to, family=family, out=out or file.with_name(f"{name}-{to}.safetensors"))
 
 
@@ -486,7 +486,7 @@ def web(
         typer.Option(metavar="NAME:PASSWORD", envvar="STUDIO_AUTH", help="Ask for these first."),
     ] = None,
     browser: Annotated[bool, typer.Option("--browser", help="Open it in the browser.")] = False,
-    workspace: InWorkspace = DEFAULT,
+    workspace: InWorkspace = DEFAULT_FOLDER,
 ) -> None:
     """Train, mix and draw in the browser."""
     from ui.web.server.app import serve
@@ -500,7 +500,7 @@ def list_(
     everything: Annotated[
         bool, typer.Option("--all", help="Those that ended long ago too.")
     ] = False,
-    workspace: InWorkspace = DEFAULT,
+    workspace: InWorkspace = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
     """What runs, what waits and what became of the last."""
@@ -510,7 +510,9 @@ def list_(
 
 
 @jobs_app.command(epilog="Example: studio jobs show 3")
-def show(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+def show(
+    job: JobNumber, *, workspace: InWorkspace = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
     """All about one job."""
     from ui.cli.jobs import show_job
 
@@ -518,7 +520,9 @@ def show(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = 
 
 
 @jobs_app.command(epilog="Example: studio jobs stop 3")
-def stop(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+def stop(
+    job: JobNumber, *, workspace: InWorkspace = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
     """Stop a job; a training keeps its checkpoint."""
     from ui.cli.jobs import steer
 
@@ -526,7 +530,9 @@ def stop(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = 
 
 
 @jobs_app.command(epilog="Example: studio jobs resume 3")
-def resume(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+def resume(
+    job: JobNumber, *, workspace: InWorkspace = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
     """Go on with a job that was stopped, or failed, from where it was."""
     from ui.cli.jobs import steer
 
@@ -534,7 +540,9 @@ def resume(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson 
 
 
 @jobs_app.command(epilog="Example: studio jobs remove 3")
-def remove(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+def remove(
+    job: JobNumber, *, workspace: InWorkspace = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
     """Strike a job from the list; the folder of a training goes to the trash."""
     from ui.cli.jobs import steer
 
@@ -542,7 +550,9 @@ def remove(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson 
 
 
 @jobs_app.command(epilog="Example: studio jobs restore 3")
-def restore(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson = False) -> None:
+def restore(
+    job: JobNumber, *, workspace: InWorkspace = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
     """Bring a removed job back."""
     from ui.cli.jobs import steer
 
@@ -552,7 +562,7 @@ def restore(job: JobNumber, *, workspace: InWorkspace = DEFAULT, as_json: AsJson
 @app.command(epilog="Example: studio worker --until-empty")
 def worker(
     *,
-    lane: Annotated[
+    queue: Annotated[
         Literal["train", "render"] | None,
         typer.Option(help="Do only these jobs, in this very process; both if not given."),
     ] = None,
@@ -562,14 +572,14 @@ def worker(
     parent: Annotated[
         int | None, typer.Option(hidden=True, help="End as soon as idle when this process is gone.")
     ] = None,
-    workspace: InWorkspace = DEFAULT,
+    workspace: InWorkspace = DEFAULT_FOLDER,
 ) -> None:
     """Do the jobs that are queued, until told to end."""
     from ui.worker.processes import run_worker, watch_workers
 
     space = open_workspace(workspace)
-    if lane:
-        run_worker(space, lane, until_empty=until_empty, parent=parent)
+    if queue:
+        run_worker(space, queue, until_empty=until_empty, parent=parent)
     else:
         watch_workers(space, until_empty=until_empty)
 

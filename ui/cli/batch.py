@@ -11,7 +11,7 @@ from time import perf_counter
 from filelock import FileLock, Timeout
 
 import compose
-from studio.duration import duration
+from studio.duration import format_duration
 from studio.errors import BadInput, Stopped
 from ui.batch.plan import Plan
 from ui.batch.runner import NotMade, Written, expect_batch, run_batch
@@ -116,7 +116,7 @@ def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> No
     if as_json:
         print_json(facts | {"seconds": round(found.seconds, 1)})
         return
-    about = f"about {duration(found.seconds)}, by a step measured just now on this machine"
+    about = f"about {format_duration(found.seconds)}, by a step measured just now on this machine"
     print_facts("Batch", facts | {"time": about})
 
 

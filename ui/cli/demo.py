@@ -14,7 +14,7 @@ from studio.adapters.adapter import Adapter, load_adapter
 from studio.assets import asset
 from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import atomic_write
 from studio.requests.shot import Shot
 from ui.cli.train import draw_with, follow
 from ui.shared.labelled_sheet import Group, Row, draw_sheet
@@ -86,7 +86,7 @@ def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bo
         groups=(_group(SUBJECT, subject_note), _group(STYLE, style_note)),
     )
     path = out / "sheet.png"
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         sheet.save(part, "PNG")
     facts = {
         "sheet": str(path),

@@ -8,7 +8,7 @@ from typing import Any
 
 import compose
 from studio.adapters.adapter import Adapter, check_fits
-from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -97,7 +97,7 @@ def _check(order: Order) -> None:
     if not order.like and "prompt" not in order.fields:
         raise BadInput("A prompt is missing: say what the picture is to show, or give --like.")
     for adapter, _ in order.fields.get("adapters") or ():
-        describe(file_and_half(str(adapter))[0])
+        describe(split_half(str(adapter))[0])
     start = order.fields.get("init_image")
     if isinstance(start, Path):
         open_picture(start)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import compose
 import trainers
 from studio.errors import BadInput
-from studio.files import replacing
+from studio.files import atomic_write
 from studio.requests.shot import Shot
 from ui.shared.labelled_sheet import CELL, Row, draw_sheet
 from ui.shared.loading import open_base
@@ -136,7 +136,7 @@ def write_grid(
     prompts = {cell.prompt for cell in cells}
     note = cells[0].prompt if len(prompts) == 1 else f"{len(prompts)} prompts"
     sheet = grid_sheet(run.resolve().name, cells, pictures, note=f"{note}  ·  base {base.name}")
-    with replacing(out) as part:
+    with atomic_write(out) as part:
         sheet.save(part, "PNG")
     facts = {"sheet": str(out), "pictures": len(pictures), "failed": len(cells) - len(pictures)}
     if as_json:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from studio.errors import BadInput
 from studio.queue.client import (
-    ENDED,
-    OPEN,
+    FINISHED,
+    UNFINISHED,
     Job,
     get_job,
     list_jobs,
@@ -52,16 +52,16 @@ def enqueue_run(space: Workspace, asked: Asked, *, as_json: bool) -> None:
 
 def show_jobs(space: Workspace, *, everything: bool, as_json: bool) -> None:
     """Print the queue: what runs first, then what waits in its order, then the latest ended."""
-    open_jobs = list_jobs(space, states=OPEN, limit=10_000)
+    open_jobs = list_jobs(space, states=UNFINISHED, limit=10_000)
     open_jobs.sort(key=lambda job: (job.state == "queued", job.queued))
-    ended = list_jobs(space, states=ENDED, limit=10_000 if everything else FEW)
+    ended = list_jobs(space, states=FINISHED, limit=10_000 if everything else FEW)
     jobs = [*open_jobs, *ended]
     if as_json:
         print_json([_facts(job) for job in jobs])
         return
     rows = [(job.id, job.kind, job.title, _said(job), _progress(job)) for job in jobs]
     print_table(("job", "kind", "what", "state", "progress"), rows)
-    idle = [one.lane for one in list_workers(space) if not one.alive]
+    idle = [one.queue for one in list_workers(space) if not one.alive]
     if open_jobs and idle:
         remark(f"No worker does {' or '.join(idle)} jobs now; `studio worker` starts them.")
 
@@ -75,7 +75,7 @@ def show_job(space: Workspace, id: int, *, as_json: bool) -> None:
         return
     arguments = facts.pop("arguments")
     assert isinstance(arguments, dict)
-    facts["results"] = ", ".join(job.made)
+    facts["results"] = ", ".join(job.finished_results)
     for when in ("created", "queued", "started", "finished"):
         moment = getattr(job, when)
         facts[when] = moment and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
@@ -101,7 +101,7 @@ def steer(
 
 
 def _facts(job: Job) -> dict[str, object]:
-    return {**asdict(job), "left": job.left}
+    return {**asdict(job), "left": job.seconds_left}
 
 
 def _said(job: Job) -> str:
@@ -116,9 +116,11 @@ def _said(job: Job) -> str:
 
 def _progress(job: Job) -> str:
     if job.state == "done":
-        return ", ".join(job.made[:3]) + (", ..." if len(job.made) > 3 else "")
+        return ", ".join(job.finished_results[:3]) + (
+            ", ..." if len(job.finished_results) > 3 else ""
+        )
     if not job.total:
         return ""
     loss = f", loss {job.loss:.4f}" if job.loss is not None else ""
-    left = f", {job.left:.0f} s left" if job.left is not None else ""
+    left = f", {job.seconds_left:.0f} s left" if job.seconds_left is not None else ""
     return f"{job.step} of {job.total}{loss}{left}"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import compose
 from studio.adapters.adapter import Adapter, check_fits, load_adapter
-from studio.adapters.blora_blocks import file_and_half
-from studio.adapters.formats import file_metadata
+from studio.adapters.blora_blocks import split_half
+from studio.adapters.formats import adapter_metadata
 from studio.adapters.safetensors_header import read_header, replace_metadata
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -32,7 +32,7 @@ def profile_files(
     does not fit.
     """
     for file in files:
-        if file_and_half(str(file))[1]:
+        if split_half(str(file))[1]:
             raise BadInput(f"{file}: a file is measured as a whole, not half of it.")
     adapters = [load_adapter(file) for file in files]
     bases: dict[str, Base] = {}
@@ -59,7 +59,7 @@ def profile_files(
 def _written(known: Adapter, base: Base) -> dict[str, object]:
     """The line of the table, the file having been written."""
     assert known.path is not None  # or it were not loaded
-    metadata = read_header(known.path).metadata | {"studio": file_metadata(known)["studio"]}
+    metadata = read_header(known.path).metadata | {"studio": adapter_metadata(known)["studio"]}
     replace_metadata(known.path, metadata)
     rise = known.recipe["frequency_rise"]
     assert isinstance(rise, float)

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.blora_blocks import split_half
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 
@@ -21,11 +21,11 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
     file, strength = file_and_strength(text)
     if not math.isfinite(strength):
         raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
-    there = file_and_half(file)[0]
+    there = split_half(file)[0]
     if not there or not os.path.exists(there):
         nearest, _, behind = there.rpartition(":")
         hint = ""
-        if nearest and os.path.exists(file_and_half(nearest)[0]):
+        if nearest and os.path.exists(split_half(nearest)[0]):
             hint = f"; behind a file stand a half and a strength, as in :style:0.8, not :{behind}"
         raise BadInput(f"--adapter {text}: there is no {there}{hint}.")
     return file, strength
@@ -33,7 +33,7 @@ def adapter_and_strength(text: str) -> tuple[str, float]:
 
 def adapter_name(file: str) -> str:
     """What `photos/robot.v2.safetensors:style` is called, here `robot.v2:style`."""
-    path, half = file_and_half(file)
+    path, half = split_half(file)
     name = path.replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
     return f"{name}:{half}" if half else name
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import compose
 import trainers
-from studio.bases.names import OURS
-from studio.dataset.folders import Folder, Sources, folders_of
+from studio.bases.names import BUNDLED_BASES
+from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.errors import BadInput
 from studio.queue.client import Job, add_job
 from studio.requests.shot import Shot, method_name, method_options
@@ -87,7 +87,7 @@ def queue_training(
     starts from. name: the adapter's, after the trigger when not given; a number is added where it
     is taken by then.
     """
-    folders, recipe = folders_of(pictures), dict(recipe or {})
+    folders, recipe = parse_folders(pictures), dict(recipe or {})
     for folder in folders:
         if not folder.path.is_dir():
             raise BadInput(f"There is no folder {folder.path}: give a folder of pictures.")
@@ -152,5 +152,5 @@ def _place(file: object) -> str:
 def _source(base: str) -> str:
     """What opens the same base from another folder."""
     here = Path(base).expanduser()
-    ours = base in OURS  # whatever folder of that name is here
+    ours = base in BUNDLED_BASES  # whatever folder of that name is here
     return str(here.resolve()) if here.exists() and not ours else base

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import trainers
 from studio.errors import BadInput, Stopped
-from studio.files import write_whole
-from studio.out_of_memory import is_memory
+from studio.files import write_file
+from studio.out_of_memory import is_out_of_memory
 from ui.batch.manifest import all_of
 from ui.batch.manifest_lines import Problem
 from ui.cli.train import SMOOTHED, follow
@@ -181,7 +181,7 @@ def _here(sweep: Sweep, left: Sequence[Planned]) -> dict[str, str]:
         except BadInput as error:
             failed[training.name] = str(error)
         except (MemoryError, RuntimeError) as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             failed[training.name] = "there was not enough memory"
         if training.name in failed:
@@ -235,7 +235,7 @@ def _tell(
     """Write results.jsonl and print it."""
     rows = list(_results(sweep, failed))
     sweep.out.mkdir(parents=True, exist_ok=True)
-    write_whole(
+    write_file(
         sweep.out / "results.jsonl",
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(),
     )

@@ -30,8 +30,8 @@ from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import trainers
-from studio.adapters.blora_blocks import file_and_half
-from studio.bases.names import OURS
+from studio.adapters.blora_blocks import split_half
+from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.files import file_sha256
 from trainers.engine.data.order import contents
@@ -282,7 +282,7 @@ def _base(raw: object, folder: Path) -> str:
         base = str(read_value("base", raw, folder))
     except BadInput as error:
         raise BadInput(f"base: {error}") from None
-    return os.path.abspath(base) if os.path.exists(base) and base not in OURS else base
+    return os.path.abspath(base) if os.path.exists(base) and base not in BUNDLED_BASES else base
 
 
 def _tuples() -> frozenset[str]:
@@ -311,8 +311,8 @@ def _name(training: Training, folder: Path, pictures: str) -> str:
         else training.base,
         "prior_pictures": training.prior_pictures
         and os.path.relpath(training.prior_pictures, folder),
-        "init": training.init and file_sha256(file_and_half(training.init)[0]),
-        "half": training.init and file_and_half(training.init)[1],
+        "init": training.init and file_sha256(split_half(training.init)[0]),
+        "half": training.init and split_half(training.init)[1],
     }
     text = json.dumps(facts, sort_keys=True)
     words = slug(training.trigger)[:40].strip("-") or "run"

@@ -12,7 +12,7 @@ from time import localtime, strftime
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from studio.duration import duration
+from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
 __all__ = ["STYLES", "local_time", "notices", "script", "template"]
@@ -53,7 +53,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters |= {
-    "duration": duration,
+    "duration": format_duration,
     "file_url": file_url,
     "local_time": local_time,
     "sentence": _sentence,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from studio.queue.client import Job, State
-from studio.queue.worker import beat, report_job
+from studio.queue.worker import report_job, write_heartbeat
 from studio.workspace import Workspace
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
@@ -17,10 +17,10 @@ OFTEN = 0.2  # seconds between two looks at the database while steps are made
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The worker of a lane. ending: tells whether it is to stop. started: seconds since 1970."""
+    """The worker of a queue. ending: tells whether it is to stop. started: seconds since 1970."""
 
     space: Workspace
-    lane: str
+    queue: str
     models: ModelCache
     device: DeviceLock
     ending: Callable[[], bool]
@@ -28,7 +28,7 @@ class WorkerContext:
 
     def beat(self, doing: str) -> None:
         """Say what is being done, for people to see."""
-        beat(self.space, self.lane, doing, started=self.started)
+        write_heartbeat(self.space, self.queue, doing, started=self.started)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from filelock import Timeout
 
-from studio.queue.worker import lane_lock
+from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
 
 __all__ = ["DeviceLock"]
@@ -21,8 +21,8 @@ class DeviceLock:
     """One process's handle on the lock."""
 
     def __init__(self, space: Workspace) -> None:
-        self._device = lane_lock(space, "turn")  # the names that older workers use
-        self._picture_waits = lane_lock(space, "wish")
+        self._device = queue_lock(space, "turn")  # the names that older workers use
+        self._picture_waits = queue_lock(space, "wish")
 
     @contextmanager
     def for_training(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
-"""What a worker does: the jobs of its lane, one after the other, until it is told to end.
+"""What a worker does: the jobs of its queue, one after the other, until it is told to end.
 
-Two lanes, two processes: "train", where one training runs at a time, and "render", where pictures
+Two queues, two processes: "train", where one training runs at a time, and "render", where pictures
 are drawn on a base that is kept open. Between them they take turns on the device
-(ui/worker/device_lock.py), on a CPU as on a GPU. In the render lane a picture that somebody waits
+(ui/worker/device_lock.py), on a CPU as on a GPU. In the render queue a picture that somebody waits
 for goes before a batch, also between two pictures of a batch that has begun; and while a training
 runs, a batch leaves it half of the time.
 
@@ -19,15 +19,15 @@ from contextlib import suppress
 from functools import partial
 
 from studio.errors import BadInput
-from studio.out_of_memory import is_memory
-from studio.queue.client import LANES, Job, State, list_jobs
+from studio.out_of_memory import is_out_of_memory
+from studio.queue.client import QUEUES, Job, State, list_jobs
 from studio.queue.worker import (
     claim_job,
     finish_job,
+    has_waiting_jobs,
     recover_jobs,
     report_job,
     requeue_job,
-    waiting,
 )
 from studio.workspace import Workspace
 from ui.shared.queue_requests import Drawing
@@ -48,30 +48,30 @@ LARGE = 2 * 10**9  # bytes
 
 
 def work(
-    space: Workspace, lane: str, *, ending: Callable[[], bool], leaving: Callable[[], bool]
+    space: Workspace, queue: str, *, ending: Callable[[], bool], leaving: Callable[[], bool]
 ) -> None:
-    """Do the jobs of a lane, whose lock must be held, those that a dead worker left first.
+    """Do the jobs of a queue, whose lock must be held, those that a dead worker left first.
 
     ending: asked between steps; once it says yes, the job at hand is put back with its checkpoint
     written. leaving: asked when nothing is queued, whether to end then.
     """
-    context = WorkerContext(space, lane, ModelCache(space), DeviceLock(space), ending, time.time())
+    context = WorkerContext(space, queue, ModelCache(space), DeviceLock(space), ending, time.time())
     context.beat("starting")
-    for orphan in recover_jobs(space, lane):
+    for orphan in recover_jobs(space, queue):
         remark(f"Job {orphan.id} was left by a worker that died")
-    if lane == "render" and not (leaving() or waiting(space, LANES[lane])):
+    if queue == "render" and not (leaving() or has_waiting_jobs(space, QUEUES[queue])):
         _warm(context)
     idle = beaten = 0.0
     while not ending():
         now = time.monotonic()
-        if waiting(space, LANES[lane]) and (job := claim_job(space, LANES[lane])):
+        if has_waiting_jobs(space, QUEUES[queue]) and (job := claim_job(space, QUEUES[queue])):
             _do(context, job)
             idle = time.monotonic()
         elif leaving():
             return
         elif now > beaten + BEAT:
             context.beat("waiting for jobs")
-            if now > idle + IDLE and lane == "render" and _training_runs(space):
+            if now > idle + IDLE and queue == "render" and _training_runs(space):
                 context.models.make_room(LARGE)
             beaten = now
         # Longer than a training's look at the lock: it has a step between any two pictures.
@@ -88,7 +88,9 @@ def _do(context: WorkerContext, job: Job) -> None:
         raise  # told to end at once: the next worker finds the job
     except BaseException as fault:
         said = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
-        where = f"this should not be; what the worker said is at the end of logs/{context.lane}.log"
+        where = (
+            f"this should not be; what the worker said is at the end of logs/{context.queue}.log"
+        )
         finish_job(context.space, job.id, "failed", error=said, advice=where)
         raise
     if state == "queued":
@@ -105,7 +107,7 @@ def _attempt(context: WorkerContext, job: Job) -> tuple[State, str, str]:
     except BadInput as wrong:
         return "failed", str(wrong), ""
     except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         said = describe_shortage(error)
     context.models.clear()  # here the error is gone, and no longer holds what it was about
@@ -124,7 +126,9 @@ def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
     """Between two pictures of a batch: what somebody waits for, and a training's share of time."""
     until = time.monotonic() + (spent if _training_runs(context.space) else 0.0)
     while not (context.ending() or report_job(context.space, batch.id)):
-        if waiting(context.space, ("render",)) and (job := claim_job(context.space, ("render",))):
+        if has_waiting_jobs(context.space, ("render",)) and (
+            job := claim_job(context.space, ("render",))
+        ):
             _do(context, job)
         elif time.monotonic() >= until:
             return

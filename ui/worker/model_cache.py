@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from studio.adapters.adapter import Adapter, load_adapter
-from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.blora_blocks import split_half
 from studio.bases.base import Base
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, note_base
+from studio.workspace import Workspace, remember_base
 from ui.shared.loading import open_base
 
 __all__ = ["ModelCache"]
@@ -39,7 +39,7 @@ class ModelCache:
                 self.clear()
             self._base, self._opened = open_base(source, loading), wanted
             base = self._base
-            note_base(self._space, base.source, name=base.name, family=base.family)
+            remember_base(self._space, base.source, name=base.name, family=base.family)
         return self._base
 
     def settled(self, shot: Shot, base: Base) -> Shot:
@@ -67,7 +67,7 @@ class ModelCache:
     def _adapter(self, one: Adapter | str | Path) -> Adapter:
         if isinstance(one, Adapter):
             return one
-        file = Path(file_and_half(str(one))[0])
+        file = Path(split_half(str(one))[0])
         state = file.stat() if file.exists() else None
         key = (str(one), state.st_mtime_ns, state.st_size) if state else None
         loaded = self._adapters.pop(key, None) if key else None

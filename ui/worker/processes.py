@@ -4,7 +4,7 @@
         ...
 
 A worker that dies is started again. One that outlives whoever started it, since that was killed,
-does what is queued and ends; until then the next server's worker waits behind it for the lane.
+does what is queued and ends; until then the next server's worker waits behind it for the queue.
 """
 
 import os
@@ -19,8 +19,8 @@ from pathlib import Path
 from filelock import Timeout
 
 from studio.errors import Stopped
-from studio.queue.client import LANES
-from studio.queue.worker import lane_lock
+from studio.queue.client import QUEUES
+from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
 from ui.cli.train import stopping
 from ui.shared.subprocesses import environment, module_words
@@ -36,43 +36,43 @@ LONGEST_PAUSE = 30.0  # seconds before a worker that dies again and again is sta
 
 
 def run_worker(
-    space: Workspace, lane: str, *, until_empty: bool = False, parent: int | None = None
+    space: Workspace, queue: str, *, until_empty: bool = False, parent: int | None = None
 ) -> None:
-    """Be the worker of a lane until told to end by SIGINT or SIGTERM.
+    """Be the worker of a queue until told to end by SIGINT or SIGTERM.
 
-    Waits while another worker has the lane. until_empty: end when nothing is queued. parent: a
+    Waits while another worker has the queue. until_empty: end when nothing is queued. parent: a
     process id; when that process is gone, end when nothing is queued.
     """
 
     def leaving() -> bool:
         return until_empty or (parent is not None and os.getppid() != parent)
 
-    lock = lane_lock(space, lane)
+    lock = queue_lock(space, queue)
     with stopping() as told:
         while not (told() or lock.is_locked):
             with suppress(Timeout):
                 lock.acquire(timeout=LOOK)
             if not lock.is_locked and leaving():
-                remark(f"Another worker has the lane {lane}")
+                remark(f"Another worker has the queue {queue}")
                 return
         try:
             if hasattr(os, "nice"):  # the server's pages come first, then pictures, then trainings
-                os.nice(10 if lane == "train" else 5)
+                os.nice(10 if queue == "train" else 5)
             from ui.worker.loop import work  # PyTorch with it
 
-            work(space, lane, ending=told, leaving=leaving)
+            work(space, queue, ending=told, leaving=leaving)
         finally:
             lock.release()
 
 
 @contextmanager
 def workers(space: Workspace, *, until_empty: bool = False) -> Iterator[Callable[[], bool]]:
-    """A worker for each lane, started again when it dies; the value says whether any still runs.
+    """A worker for each queue, started again when it dies; the value says whether any still runs.
 
     When the block is left they are told to end, and put their jobs back with checkpoints written.
     What they say is in the workspace's logs/. until_empty: they end when nothing is queued.
     """
-    watched = [_Watched(space, lane, until_empty) for lane in LANES]
+    watched = [_Watched(space, queue, until_empty) for queue in QUEUES]
     over = threading.Event()
 
     def watch() -> None:
@@ -100,7 +100,7 @@ class _Watched:
     """A worker's process, and when it is to be started again."""
 
     space: Workspace
-    lane: str
+    queue: str
     until_empty: bool
     finished: bool = False
     process: subprocess.Popen = field(init=False)
@@ -108,13 +108,13 @@ class _Watched:
     _pause: float = 0.0
 
     def start(self) -> None:
-        words = ["worker", "--lane", self.lane, "--workspace", str(self.space.root)]
+        words = ["worker", "--queue", self.queue, "--workspace", str(self.space.root)]
         words += ["--until-empty"] if self.until_empty else ["--parent", str(os.getpid())]
         # A core is left to the page: PyTorch's threads wait for each other at every layer, and
         # where one has to wait for a core, all do. With two threads on two cores, one of them busy
         # otherwise, a picture of sketch took ten times as long as with one thread.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
-        with _log(self.space, self.lane).open("ab") as log:
+        with _log(self.space, self.queue).open("ab") as log:
             # A session of its own: Ctrl-C on the terminal is for who watches, who then tells it.
             self.process = subprocess.Popen(
                 module_words("ui.cli", *words),
@@ -149,7 +149,7 @@ class _Watched:
 
 
 def watch_workers(space: Workspace, *, until_empty: bool) -> None:
-    """Have both lanes worked on until told to end; raises Stopped then."""
+    """Have both queues worked on until told to end; raises Stopped then."""
     with workers(space, until_empty=until_empty) as busy, stopping() as told:
         remark(f"Working for {space.root}; what the workers say is in {space.logs}")
         while busy():
@@ -158,9 +158,9 @@ def watch_workers(space: Workspace, *, until_empty: bool) -> None:
             time.sleep(LOOK)
 
 
-def _log(space: Workspace, lane: str) -> Path:
+def _log(space: Workspace, queue: str) -> Path:
     """Where a worker's words go; a long log is put aside first."""
-    place = space.logs / f"{lane}.log"
+    place = space.logs / f"{queue}.log"
     if place.exists() and place.stat().st_size > LONGEST_LOG:
         place.replace(place.with_suffix(".old.log"))
     return place

@@ -11,12 +11,12 @@ from torch import Tensor
 import compose
 from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.files import replacing
-from studio.out_of_memory import is_memory
+from studio.files import atomic_write
+from studio.out_of_memory import is_out_of_memory
 from studio.queue.client import Job, State
 from studio.queue.worker import report_job
 from studio.requests.shot import Shot, save_picture
-from studio.workspace import next_picture
+from studio.workspace import next_picture_path
 from ui.shared.queue_requests import Drawing
 from ui.worker.context import JobProgress, WorkerContext
 from ui.worker.out_of_memory import describe_shortage, memory_advice
@@ -97,14 +97,14 @@ def _draw_one(progress: JobProgress, drawing: Drawing, number: int) -> Path | St
             return _LeftOut(str(error))
         raise BadInput(f"picture {number + 1}: {error}" if several else str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        if may_be_left_out and is_memory(error):
+        if may_be_left_out and is_out_of_memory(error):
             return _LeftOut(
                 f"{describe_shortage(error)}; {memory_advice(progress.job)}", no_memory=True
             )
         raise
     if isinstance(picture, str):
         return picture
-    return save_picture(picture, next_picture(progress.context.space, shot.prompt), shot, base)
+    return save_picture(picture, next_picture_path(progress.context.space, shot.prompt), shot, base)
 
 
 def _develop(progress: JobProgress, shot: Shot, base: Base, number: int | None) -> Image | State:
@@ -172,5 +172,5 @@ def _denoise(
 
 def _show(picture: Image, place: Path) -> None:
     picture.thumbnail((LIVE, LIVE))
-    with replacing(place, lasting=False) as file:
+    with atomic_write(place, durable=False) as file:
         picture.save(file, "PNG")

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from compose import Pass, Schedule
-from studio.adapters.blora_blocks import file_and_half
-from studio.files import write_whole
+from studio.adapters.blora_blocks import split_half
+from studio.files import write_file
 from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
 
@@ -55,7 +55,7 @@ def summarize(schedule: Schedule) -> ScheduleSummary:
 
 def save_summary(space: Workspace, shot: Shot, summary: ScheduleSummary) -> None:
     """Leave a summary for pages. shot: with its adapters as files."""
-    write_whole(_place(space, shot), json.dumps(asdict(summary)).encode(), lasting=False)
+    write_file(_place(space, shot), json.dumps(asdict(summary)).encode(), durable=False)
 
 
 def load_summary(space: Workspace, shot: Shot) -> ScheduleSummary | None:
@@ -96,6 +96,6 @@ def _place(space: Workspace, shot: Shot) -> Path:
 
 
 def _file_state(text: str) -> list[object]:
-    file = Path(file_and_half(text)[0])
+    file = Path(split_half(text)[0])
     state = file.stat() if file.exists() else None
     return [text, state.st_mtime_ns if state else 0, state.st_size if state else 0]

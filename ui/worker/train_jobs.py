@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trainers
 from studio.queue.client import Job, State
 from studio.queue.worker import report_job
-from studio.workspace import keep_adapter
+from studio.workspace import add_adapter
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.cli.train import SMOOTHED, draw_with
 from ui.shared.queue_requests import Training
@@ -34,7 +34,7 @@ def train(context: WorkerContext, job: Job) -> State:
         state = _steps(context, job, training)
         if state != "done":
             return state
-    kept = keep_adapter(context.space, finished, name=training.name)
+    kept = add_adapter(context.space, finished, name=training.name)
     report_job(context.space, job.id, results=[kept.name])
     return "done"
 

@@ -24,7 +24,7 @@ from compose.engine.render import develop
 from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
-from studio.out_of_memory import is_memory
+from studio.out_of_memory import is_out_of_memory
 from studio.requests.shot import Shot
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class _Decoding:
         try:
             return found.result()
         except (MemoryError, RuntimeError) as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
         return self._made(number, shot, latents)  # now that the UNet rests there may be room
 

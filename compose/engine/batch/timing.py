@@ -20,7 +20,7 @@ from compose.engine.evaluate import evaluate, most_rows
 from compose.engine.render import develop
 from compose.engine.weight_cache import kept_on
 from studio.errors import BadInput
-from studio.out_of_memory import is_memory
+from studio.out_of_memory import is_out_of_memory
 from studio.requests.shot import Shot
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _size(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> int:
             for _, lent in islice(lents, 1):
                 _evaluate(base, [lent] * (MOST_ON_GPU // ROWS))
         except (MemoryError, RuntimeError) as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             limits[side] = ROWS
         rows = limits[side]
@@ -156,7 +156,7 @@ def _slower(base: "Base", shelf: Shelf, shots: Sequence[Shot]) -> bool:
         together = _seconds(base, lents)
         apart = sum(count * _seconds(base, one[size]) for size, count in sizes.items())
     except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         return False
     return apart < CLEARLY * together
@@ -204,6 +204,6 @@ def said(error: Exception) -> str:
     """Why a shot can't be made. Raises an error that is no such reason again."""
     if isinstance(error, BadInput):
         return str(error)
-    if not is_memory(error):
+    if not is_out_of_memory(error):
         raise error
     return "there is no memory for even one: make it smaller, or give --offload or --vae-tiling."

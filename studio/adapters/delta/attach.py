@@ -13,7 +13,7 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
 
-__all__ = ["attach", "folded", "resting"]
+__all__ = ["attach", "detached", "swap_weights"]
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> It
 
 
 @contextmanager
-def resting(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterator[None]:
+def detached(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterator[None]:
     """Take the deltas of these layers off inside `attach`, until the block is left."""
     worn = {name: vars(layers[name]).pop("forward") for name in names}
     try:
@@ -47,7 +47,7 @@ def resting(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterator
 
 
 @contextmanager
-def folded(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) -> Iterator[None]:
+def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) -> Iterator[None]:
     """Let other weights stand in for the named layers' own, until the block is left.
 
     merged: by layer name; a name with ".bias" behind it is that layer's bias. Raises BadInput for

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from studio.adapters.delta.layer import (
     Layer,
-    decomposed,
+    dora_change,
     magnitude_tensors,
+    output_with_change,
     per_output,
     read_magnitude,
-    with_change,
 )
 
 __all__ = ["Dense"]
@@ -38,12 +38,12 @@ class Dense(nn.Module):
 
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given."""
-        return decomposed(weight, self.change.float().view(weight.shape), self.magnitude)
+        return dora_change(weight, self.change.float().view(weight.shape), self.magnitude)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """The layer's output with the change."""
         change = self.change if self.magnitude is None else self.dense(layer.weight)
-        changed = with_change(layer, x, change)
+        changed = output_with_change(layer, x, change)
         if self.bias is None:
             return changed
         return changed + per_output(layer, self.bias).to(changed.dtype)

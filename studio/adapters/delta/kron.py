@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from studio.adapters.delta.layer import (
     Layer,
     adaptable,
-    apply,
-    cast,
-    decomposed,
+    apply_weight,
+    dora_change,
     magnitude_tensors,
-    plain,
+    original_output,
+    output_with_change,
     read_magnitude,
-    with_change,
+    to_delta_dtype,
 )
 from studio.errors import BadInput
 
@@ -98,23 +98,25 @@ class Kron(nn.Module):
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""
         order = "ij,pq...->pijq..." if self.rows_swapped else "ij,pq...->ipjq..."
         product = self.scale * torch.einsum(order, self.a.float(), self.b.float())
-        return decomposed(weight, product.reshape(weight.shape), self.magnitude)
+        return dora_change(weight, product.reshape(weight.shape), self.magnitude)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """The layer's output with the change, without forming the product (DoRA forms it)."""
         if self.magnitude is not None:
-            return with_change(layer, x, self.dense(layer.weight))
-        base = plain(layer, x)
+            return output_with_change(layer, x, self.dense(layer.weight))
+        base = original_output(layer, x)
         a, b = self.a, self.b
         if isinstance(layer, nn.Linear):
-            right = F.linear(cast(x, b).unflatten(-1, (a.shape[1], -1)), b.flatten(1))
+            right = F.linear(to_delta_dtype(x, b).unflatten(-1, (a.shape[1], -1)), b.flatten(1))
             product = F.linear(right.transpose(-1, -2), a)  # -> [..., b1, a1]
             if not self.rows_swapped:
                 product = product.transpose(-1, -2)
             product = product.flatten(-2)
         else:
-            images = cast(x, b).unflatten(1, (a.shape[1], -1)).flatten(0, 1)
-            right = apply(layer, images, b).unflatten(0, (len(x), -1))  # -> [B, a2, b1, H, W]
+            images = to_delta_dtype(x, b).unflatten(1, (a.shape[1], -1)).flatten(0, 1)
+            right = apply_weight(layer, images, b).unflatten(
+                0, (len(x), -1)
+            )  # -> [B, a2, b1, H, W]
             order = "ij,njphw->npihw" if self.rows_swapped else "ij,njphw->niphw"
             product = torch.einsum(order, a, right).flatten(1, 2)
         return torch.add(base, product.to(base.dtype), alpha=self.scale)

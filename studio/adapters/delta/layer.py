@@ -9,15 +9,15 @@ from torch import Tensor, nn
 __all__ = [
     "Layer",
     "adaptable",
-    "apply",
+    "apply_weight",
     "as_kernel",
-    "cast",
-    "decomposed",
+    "dora_change",
     "magnitude_tensors",
+    "original_output",
+    "output_with_change",
     "per_output",
-    "plain",
     "read_magnitude",
-    "with_change",
+    "to_delta_dtype",
 ]
 
 Layer = nn.Linear | nn.Conv2d
@@ -30,13 +30,13 @@ def adaptable(layer: nn.Module) -> Layer:
     return layer
 
 
-def plain(layer: Layer, x: Tensor) -> Tensor:
+def original_output(layer: Layer, x: Tensor) -> Tensor:
     """The layer's own output, also while its `forward` is replaced by a delta's."""
     forward = nn.Linear.forward if isinstance(layer, nn.Linear) else nn.Conv2d.forward
     return forward(layer, x)  # pyright: ignore[reportArgumentType]
 
 
-def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+def apply_weight(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     """x through another weight of the layer's geometry, without bias."""
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight.flatten(1))
@@ -44,10 +44,10 @@ def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def with_change(layer: Layer, x: Tensor, change: Tensor) -> Tensor:
+def output_with_change(layer: Layer, x: Tensor, change: Tensor) -> Tensor:
     """The layer's output with a whole change beside its weight."""
-    base = plain(layer, x)
-    return base + apply(layer, cast(x, change), change).to(base.dtype)
+    base = original_output(layer, x)
+    return base + apply_weight(layer, to_delta_dtype(x, change), change).to(base.dtype)
 
 
 def as_kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
@@ -60,12 +60,12 @@ def per_output(layer: Layer, row: Tensor) -> Tensor:
     return row if isinstance(layer, nn.Linear) else row.view(1, -1, 1, 1)
 
 
-def cast(x: Tensor, like: Tensor) -> Tensor:
+def to_delta_dtype(x: Tensor, like: Tensor) -> Tensor:
     """x in the precision of the delta, where autocast does not choose one."""
     return x if torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)
 
 
-def decomposed(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Tensor:
+def dora_change(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Tensor:
     """DoRA's dW, m (W + change) / |W + change| - W; without a magnitude the change itself."""
     if magnitude is None:
         return change

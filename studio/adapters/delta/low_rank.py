@@ -12,14 +12,14 @@ from torch.autograd.function import once_differentiable
 from studio.adapters.delta.layer import (
     Layer,
     adaptable,
-    apply,
-    cast,
-    decomposed,
+    apply_weight,
+    dora_change,
     magnitude_tensors,
+    original_output,
+    output_with_change,
     per_output,
-    plain,
     read_magnitude,
-    with_change,
+    to_delta_dtype,
 )
 
 __all__ = ["LowRank"]
@@ -106,20 +106,20 @@ class LowRank(nn.Module):
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""
         change = self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1))
-        return decomposed(weight, change.view(weight.shape), self.magnitude)
+        return dora_change(weight, change.view(weight.shape), self.magnitude)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """The layer's output with the change, without forming dW (DoRA forms it for its norm)."""
         if self.magnitude is not None and self.magnitude.ndim > 1:
-            return with_change(layer, x, self.dense(layer.weight))
+            return output_with_change(layer, x, self.dense(layer.weight))
         dropping = self.training and self.dropout > 0
         if isinstance(layer, nn.Linear) and self._lean(x, layer.weight) and not dropping:
             down, up = self.down.flatten(1), self.up.flatten(1)
             return _Projection.apply(x, down, up, layer.weight, layer.bias, self.scale)
-        base = plain(layer, x)
+        base = original_output(layer, x)
         kept = F.dropout(x, self.dropout) if dropping else x
         # Scaled where the path is narrow: the wide product is then never touched a second time.
-        low = apply(layer, cast(kept, self.down), self.down) * self.scale
+        low = apply_weight(layer, to_delta_dtype(kept, self.down), self.down) * self.scale
         if isinstance(layer, nn.Linear):
             high = F.linear(low, self.up.flatten(1))
         else:
@@ -128,7 +128,7 @@ class LowRank(nn.Module):
             return base + high.to(base.dtype)
         factor = self._factor(layer)
         if dropping:
-            undirected = apply(layer, kept, layer.weight)
+            undirected = apply_weight(layer, kept, layer.weight)
         else:
             undirected = base if layer.bias is None else base - per_output(layer, layer.bias)
         return base + ((factor - 1) * undirected + factor * high).to(base.dtype)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from studio.adapters.delta.layer import Layer, adaptable, apply, per_output
+from studio.adapters.delta.layer import Layer, adaptable, apply_weight, per_output
 
 __all__ = ["Sparse"]
 
@@ -124,7 +124,7 @@ class _SparseProduct(torch.autograd.Function):
     def forward(ctx, x: Tensor, value: Tensor, delta: Sparse, layer: Layer) -> Tensor:
         ctx.save_for_backward(x, value)  # the value only so that autograd sees it overwritten
         ctx.delta, ctx.layer = delta, layer
-        return apply(layer, x, delta.changed(layer, x.dtype))
+        return apply_weight(layer, x, delta.changed(layer, x.dtype))
 
     @staticmethod
     @once_differentiable

@@ -8,7 +8,7 @@ adapter's layers, or alone as textual inversion, both ways.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from studio.adapters.formats.metadata import FAMILIES, Facts, file_metadata, read_facts
+from studio.adapters.formats.metadata import FAMILIES, AdapterInfo, adapter_metadata, read_info
 from studio.adapters.formats.names import kohya_name, layer_name
 from studio.adapters.formats.survey import Contents, survey
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
+    "AdapterInfo",
     "Contents",
-    "Facts",
+    "adapter_metadata",
     "embedding_tensors",
-    "file_metadata",
     "kohya_name",
     "layer_name",
     "lora_metadata",
     "own_tensors",
     "read_deltas",
     "read_embeddings",
-    "read_facts",
+    "read_info",
     "survey",
     "to_diffusers",
     "to_inversions",

@@ -20,7 +20,7 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapters.adapter import JSON, Adapter
 
-__all__ = ["FAMILIES", "Facts", "file_metadata", "read_facts"]
+__all__ = ["FAMILIES", "AdapterInfo", "adapter_metadata", "read_info"]
 
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 # Family, ModelSpec's architecture (its beginning when read), and the beginning of kohya's version.
@@ -38,7 +38,7 @@ LONGEST_RECIPE_ENTRY = 500  # characters; kohya's counts of tags and buckets are
 
 
 @dataclass(frozen=True)
-class Facts:
+class AdapterInfo:
     """The fields of an `Adapter` that are words."""
 
     kind: str = "unknown"
@@ -51,7 +51,7 @@ class Facts:
     name: str = ""
 
 
-def file_metadata(adapter: "Adapter") -> dict[str, str]:
+def adapter_metadata(adapter: "Adapter") -> dict[str, str]:
     """The metadata of any file that holds this adapter; the same for the same adapter."""
     told = {
         "version": VERSION,
@@ -80,7 +80,7 @@ def file_metadata(adapter: "Adapter") -> dict[str, str]:
     return metadata
 
 
-def read_facts(metadata: Mapping[str, str], path: Path) -> Facts:
+def read_info(metadata: Mapping[str, str], path: Path) -> AdapterInfo:
     """What a file says of itself. Raises BadInput for a `studio` entry that cannot be read."""
     preview = _preview(metadata.get("modelspec.thumbnail", ""))
     if "studio" not in metadata:
@@ -103,11 +103,13 @@ def read_facts(metadata: Mapping[str, str], path: Path) -> Facts:
             "recipe": dict(recipe),
         } if family in ("", *FAMILIES):
             words = tuple(str(trigger) for trigger in triggers)
-            return Facts(kind, family, source, fingerprint, words, recipe, preview, name)
+            return AdapterInfo(kind, family, source, fingerprint, words, recipe, preview, name)
     raise BadInput(f"{path} is damaged: what it says of itself is not complete")
 
 
-def _foreign_facts(metadata: Mapping[str, str], preview: Image.Image | None, path: Path) -> Facts:
+def _foreign_facts(
+    metadata: Mapping[str, str], preview: Image.Image | None, path: Path
+) -> AdapterInfo:
     architecture = metadata.get("modelspec.architecture", "")
     version = metadata.get("ss_base_model_version", "")
     families = [
@@ -117,7 +119,7 @@ def _foreign_facts(metadata: Mapping[str, str], preview: Image.Image | None, pat
     ]
     trigger = metadata.get("modelspec.trigger_phrase", "")
     title = metadata.get("modelspec.title") or metadata.get("ss_output_name")
-    return Facts(
+    return AdapterInfo(
         family=families[0] if families else "",
         base=metadata.get("ss_sd_model_name", ""),
         triggers=(trigger,) if trigger else (),

@@ -13,7 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from studio.adapters.formats.names import layer_name
-from studio.adapters.formats.textual_inversion import Rows, bundled, inversion, seen_family
+from studio.adapters.formats.textual_inversion import (
+    Rows,
+    bundled_embeddings,
+    guess_family,
+    lone_embedding,
+)
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
@@ -110,7 +115,7 @@ def survey(header: Header, path: Path) -> Contents:
     """
     layers: dict[str, Leaves] = {}
     strange: list[str] = []
-    rows = bundled(header, path) or inversion(header, path)
+    rows = bundled_embeddings(header, path) or lone_embedding(header, path)
     spoken = {key for encoders in rows.values() for key in encoders.values()}
     for key in sorted(header.shapes.keys() - spoken):
         layer, leaf = _placed(key)
@@ -134,7 +139,7 @@ def survey(header: Header, path: Path) -> Contents:
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
-    family = _seen_family(layers, forms, header.shapes) or seen_family(rows, header)
+    family = _seen_family(layers, forms, header.shapes) or guess_family(rows, header)
     return Contents(layers, forms, family, rows, _settings(header, path))
 
 

@@ -17,7 +17,16 @@ from pathlib import Path
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
-__all__ = ["BUNDLED", "NAMES", "OWN", "TOKEN", "Rows", "bundled", "inversion", "seen_family"]
+__all__ = [
+    "BUNDLED",
+    "NAMES",
+    "OWN",
+    "TOKEN",
+    "Rows",
+    "bundled_embeddings",
+    "guess_family",
+    "lone_embedding",
+]
 
 # By token and text encoder, the key of a tensor of rows.
 Rows = dict[str, dict[str, str]]
@@ -37,7 +46,7 @@ WIDTHS = {768: "sd1", 1024: "sd2"}
 MOST_ROWS = 75  # that a prompt of CLIP's length has room for
 
 
-def bundled(header: Header, path: Path) -> Rows:
+def bundled_embeddings(header: Header, path: Path) -> Rows:
     """The embeddings beside an adapter's layers. Raises BadInput for what is not read of them."""
     found: Rows = {}
     for key in sorted(header.shapes):
@@ -57,7 +66,7 @@ def bundled(header: Header, path: Path) -> Rows:
     return found
 
 
-def inversion(header: Header, path: Path) -> Rows:
+def lone_embedding(header: Header, path: Path) -> Rows:
     """The embedding that a file holds alone; nothing where it is another kind of file."""
     keys = list(header.shapes)
     if not keys or not all(_are_rows(header, key) for key in keys):
@@ -75,7 +84,7 @@ def inversion(header: Header, path: Path) -> Rows:
     return {} if re.search(r"[.\s]", key) or not key else {key: {"text_encoder": key}}
 
 
-def seen_family(rows: Rows, header: Header) -> str:
+def guess_family(rows: Rows, header: Header) -> str:
     """The family that the embeddings betray; "" where they leave it open."""
     for encoders in rows.values():
         if "text_encoder_2" in encoders:

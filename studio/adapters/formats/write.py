@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
-from studio.adapters.formats.metadata import file_metadata
+from studio.adapters.formats.metadata import adapter_metadata
 from studio.adapters.formats.names import kohya_name
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, OWN, TOKEN
 from studio.errors import BadInput
@@ -92,7 +92,7 @@ def to_diffusers(adapter: "Adapter") -> Written:
                 "diffusers knows DoRA for all layers of a model or none, by output: "
                 "this adapter has it otherwise; convert it to lycoris instead"
             )
-    metadata = file_metadata(adapter) | {"lora_adapter_metadata": lora_metadata(deltas)}
+    metadata = adapter_metadata(adapter) | {"lora_adapter_metadata": lora_metadata(deltas)}
     return own_tensors(deltas) | embedding_tensors(adapter.embeddings), metadata
 
 
@@ -139,7 +139,7 @@ def to_inversions(adapter: "Adapter") -> dict[str, Written]:
     """
     if not adapter.embeddings:
         raise BadInput("the adapter has no embedding: it was trained without new_tokens")
-    metadata = file_metadata(adapter)
+    metadata = adapter_metadata(adapter)
     if "modelspec.architecture" in metadata:
         architecture = metadata["modelspec.architecture"].removesuffix("/lora")
         metadata["modelspec.architecture"] = f"{architecture}/textual-inversion"
@@ -214,7 +214,7 @@ def _dora_scale(delta: LowRank | Kron | Dense) -> dict[str, Tensor]:
 
 def _kohya_metadata(adapter: "Adapter", module: str) -> dict[str, str]:
     ranks = Counter(d.rank for d in adapter.deltas.values() if isinstance(d, LowRank))
-    metadata = file_metadata(adapter) | {
+    metadata = adapter_metadata(adapter) | {
         "ss_base_model_version": KOHYA_VERSIONS[_family(adapter)],
         "ss_network_module": module,
         "ss_v2": str(adapter.family == "sd2"),

@@ -16,7 +16,7 @@ from compose.engine.denoise import Lent
 from compose.engine.weight_cache import _KEPT, Kept, Written, kept_on
 from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.delta import Dense, LowRank, attach
-from studio.bases.base import Base, Text
+from studio.bases.base import Base, TextEmbedding
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from tests.compose.conftest import Asks, bits, noise, same_bits
@@ -223,7 +223,7 @@ def shot_layers(shot: Shot) -> set[str]:
     return set(adapter.deltas)
 
 
-def forbidden(*given: object, **named: object) -> Text:
+def forbidden(*given: object, **named: object) -> TextEmbedding:
     raise AssertionError("this was to be there already")
 
 

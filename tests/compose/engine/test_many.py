@@ -35,7 +35,7 @@ from compose import (
 from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
-from studio.bases.base import Base, Text, load_base
+from studio.bases.base import Base, TextEmbedding, load_base
 from studio.requests.shot import Shot
 from tests.compose.conftest import bits, open_pipeline, same_bits
 
@@ -141,7 +141,7 @@ def test_files_are_read_and_texts_encoded_once(
         read.append(path.name)
         return load(path, base=base)
 
-    def encode_watched(texts: Sequence[str]) -> Text:
+    def encode_watched(texts: Sequence[str]) -> TextEmbedding:
         said.extend(texts)
         return encode(texts)
 
@@ -180,7 +180,7 @@ def test_more_texts_are_kept_than_for_a_picture(
     said = []
     encode = sdxl.encode_text
 
-    def encode_watched(texts: Sequence[str]) -> Text:
+    def encode_watched(texts: Sequence[str]) -> TextEmbedding:
         said.extend(texts)
         return encode(texts)
 

@@ -14,7 +14,7 @@ from compose.engine.denoise import denoise
 from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.formats import to_inversions
 from studio.adapters.tensor_file import write_tensors
-from studio.adapters.token_embeddings import spoken
+from studio.adapters.token_embeddings import use_embeddings
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.shot import Shot
@@ -130,7 +130,7 @@ def test_each_pass_of_composite_says_its_own_words(
     def at_step(step: int) -> Tensor:
         passes = []
         for adapter in (one, two):
-            with spoken(sdxl, adapter.embeddings):
+            with use_embeddings(sdxl, adapter.embeddings):
                 passes.append(hand.eps([(adapter, 0.8, None)]))
         return torch.stack(passes).mean(dim=0)
 
@@ -153,7 +153,7 @@ def test_an_adapter_of_words_alone_takes_no_turn_and_speaks_in_all(
     three = replace(both, adapters=((only, 1.0), *both.adapters))
     assert schedule(three).steps == schedule(both).steps
     ours = render(sdxl, three, output="latents")
-    with spoken(sdxl, only.embeddings):
+    with use_embeddings(sdxl, only.embeddings):
         expected = render(sdxl, both, output="latents")
     assert torch.equal(ours, expected)
     assert not torch.allclose(ours, render(sdxl, both, output="latents"))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studio.adapters.delta import Delta, Dense, Kron, Layer, LowRank, Sparse, attach, folded
+from studio.adapters.delta import Delta, Dense, Kron, Layer, LowRank, Sparse, attach, swap_weights
 from studio.errors import BadInput
 
 
@@ -396,7 +396,7 @@ def test_attached_deltas_are_no_parameters_of_the_base() -> None:
         assert len(list(own.parameters())) == 2
 
 
-@pytest.mark.parametrize("put", [attach, folded])
+@pytest.mark.parametrize("put", [attach, swap_weights])
 def test_a_name_that_is_no_layer_is_refused_by_name_before_anything_changes(put) -> None:
     own = linear()
     low = every_delta(own)["low rank"]
@@ -412,7 +412,7 @@ def test_folded_weights_stand_in_and_the_same_storage_comes_back() -> None:
     before = {name: copy.deepcopy(layer.state_dict()) for name, layer in layers.items()}
     storages = {name: layer.weight.data_ptr() for name, layer in layers.items()}
     merged = {"a": torch.zeros(8, 12), "b": torch.ones(8, 12, 3, 3), "a.bias": torch.ones(8)}
-    with pytest.raises(ZeroDivisionError), folded(layers, merged):
+    with pytest.raises(ZeroDivisionError), swap_weights(layers, merged):
         assert torch.equal(layers["a"](torch.randn(2, 12)), torch.ones(2, 8))
         raise ZeroDivisionError
     for name, layer in layers.items():
@@ -422,7 +422,7 @@ def test_folded_weights_stand_in_and_the_same_storage_comes_back() -> None:
 
 def test_folded_refuses_another_shape() -> None:
     with pytest.raises(ValueError, match=r"\(8, 12\), not \(12, 8\)"):
-        folded({"a": linear()}, {"a": torch.zeros(12, 8)}).__enter__()
+        swap_weights({"a": linear()}, {"a": torch.zeros(12, 8)}).__enter__()
 
 
 # On disk.

@@ -16,11 +16,11 @@ from studio.adapters.describe import describe
 from studio.adapters.formats import to_inversions, to_kohya, to_lycoris
 from studio.adapters.tensor_file import write_tensors
 from studio.adapters.token_embeddings import (
-    looked_up,
-    new_embedding,
-    spoken,
-    table_of,
+    embedding_table,
+    initial_embedding,
+    learned_rows,
     token_numbers,
+    use_embeddings,
 )
 from studio.bases.base import Base, load_base
 from studio.errors import BadInput
@@ -93,7 +93,7 @@ def test_prompts_are_read_as_diffusers_reads_them(
     ((tensors, metadata),) = to_inversions(adapter(base, embeddings)).values()
     write_tensors(tmp_path / "robot.safetensors", tensors, metadata)
     load_inversion(pipeline, tmp_path / "robot.safetensors", "<robot>")
-    with torch.no_grad(), spoken(base, embeddings):
+    with torch.no_grad(), use_embeddings(base, embeddings):
         ours = base.encode_text([prompt, "a cat"])
     # diffusers writes a token's further vectors into the prompt only where its case is the same.
     theirs = [
@@ -130,12 +130,12 @@ def test_a_bare_word_is_found_by_itself_only() -> None:
 
 
 def test_nothing_of_the_base_changes(base: Base) -> None:
-    tables = [table_of(encoder) for encoder in base.text_encoders]
+    tables = [embedding_table(encoder) for encoder in base.text_encoders]
     before = [(table.weight.clone(), table.weight.data_ptr()) for table in tables]
     words = [len(reader) for reader in base.tokenizers]
     with torch.no_grad():
         plain = base.encode_text(["a <robot> robot"]).hidden
-        with spoken(base, drawn(base.family)):
+        with use_embeddings(base, drawn(base.family)):
             learned = base.encode_text(["a <robot> robot"]).hidden
         after = base.encode_text(["a <robot> robot"]).hidden
     assert torch.equal(plain, after)
@@ -158,7 +158,7 @@ def test_the_pooled_output_is_read_at_the_end_whatever_the_configuration_says(
         assert isinstance(encoder, CLIPTextModelWithProjection)
         if end:
             encoder.text_model.eos_token_id = end
-        with torch.no_grad(), spoken(base, drawn("sdxl")):
+        with torch.no_grad(), use_embeddings(base, drawn("sdxl")):
             pooled.append(base.encode_text(["a <robot> robot in red"]).pooled)
     assert pooled[0] is not None
     assert torch.equal(*pooled)
@@ -170,7 +170,7 @@ def test_gradients_reach_the_learned_rows_alone_as_dense_autograd_has_them() -> 
     table = torch.nn.Embedding(10, 4).requires_grad_(False)
     rows = {"one": torch.randn(1, 4).requires_grad_(), "two": torch.randn(2, 4).requires_grad_()}
     weight = torch.randn(2, 5, 4)
-    with looked_up(table, rows):
+    with learned_rows(table, rows):
         read = table(torch.tensor([[1, -1, -2, -3, 9], [-1, 0, -1, 4, 4]]))
     (read.pow(2) * weight).sum().backward()
     whole = torch.cat([table.weight.detach(), *(r.detach() for r in rows.values())])
@@ -189,8 +189,8 @@ def test_gradients_reach_the_learned_rows_alone_as_dense_autograd_has_them() -> 
 
 def test_new_words_start_as_others_or_as_wide(base: Base) -> None:
     generator = torch.Generator().manual_seed(0)
-    spread = new_embedding(base, 4, like="red robot", generator=generator)
-    drawn = new_embedding(base, 400, like=None, generator=generator)
+    spread = initial_embedding(base, 4, like="red robot", generator=generator)
+    drawn = initial_embedding(base, 400, like=None, generator=generator)
     for name, reader, encoder in zip(
         WIDTHS["sdxl"], base.tokenizers, base.text_encoders, strict=False
     ):
@@ -199,7 +199,7 @@ def test_new_words_start_as_others_or_as_wide(base: Base) -> None:
         assert torch.equal(spread[name], table[[red, red, robot, robot]])
         assert drawn[name].std() == pytest.approx(float(table.std()), rel=0.05)
     with pytest.raises(BadInput, match="holds no word"):
-        new_embedding(base, 1, like=" ", generator=generator)
+        initial_embedding(base, 1, like=" ", generator=generator)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from studio.adapters.adapter import Adapter, check_fits, load_adapter
-from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse, folded
+from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse, swap_weights
 from studio.adapters.formats import kohya_name, layer_name, to_diffusers, to_kohya, to_lycoris
 from studio.adapters.tensor_file import write_tensors
 from studio.bases.base import Base, load_base, real_config
@@ -98,7 +98,7 @@ def ours(base: Base, adapter: Adapter) -> list[Tensor]:
             name: layers[name].weight + delta.dense(layers[name].weight)
             for name, delta in adapter.deltas.items()
         }
-    with folded(base.layers(), merged):
+    with swap_weights(base.layers(), merged):
         return outputs(base.unet, base.text_encoders)
 
 

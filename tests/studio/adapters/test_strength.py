@@ -8,7 +8,7 @@ from torch import nn
 
 from studio import Adapter, BadInput, load_adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
-from studio.adapters.rescale import at_strength
+from studio.adapters.rescale import scale_adapter
 
 WEIGHT = torch.zeros(8, 12)
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
@@ -33,7 +33,7 @@ def every_form() -> dict[str, Delta]:
 
 def test_every_form_is_scaled_and_so_is_its_file(tmp_path: Path) -> None:
     adapter = Adapter(every_form(), kind="lora", family="sdxl", triggers=("sks",))
-    scaled = at_strength(adapter, 0.7)
+    scaled = scale_adapter(adapter, 0.7)
     read = load_adapter(scaled.save(tmp_path / "scaled.safetensors"))
     assert read.triggers == ("sks",)
     for layer, delta in adapter.deltas.items():
@@ -51,9 +51,9 @@ def test_every_form_is_scaled_and_so_is_its_file(tmp_path: Path) -> None:
 def test_the_adapter_itself_stays(tmp_path: Path) -> None:
     adapter = Adapter(every_form(), kind="lora", family="sdxl")
     before = {layer: delta.dense(WEIGHT).clone() for layer, delta in adapter.deltas.items()}
-    at_strength(adapter, 0.0)
+    scale_adapter(adapter, 0.0)
     assert all(torch.equal(adapter.deltas[one].dense(WEIGHT), was) for one, was in before.items())
-    assert at_strength(adapter, 1) is adapter
+    assert scale_adapter(adapter, 1) is adapter
 
 
 def test_dora_and_what_is_no_number_are_refused() -> None:
@@ -61,6 +61,6 @@ def test_dora_and_what_is_no_number_are_refused() -> None:
     dora = LowRank.start(layer, 2, alpha=2.0, dora=True)
     adapter = Adapter({"unet.a": dora}, kind="lora", family="sdxl")
     with pytest.raises(BadInput, match="keep it at strength 1"):
-        at_strength(adapter, 0.5)
+        scale_adapter(adapter, 0.5)
     with pytest.raises(BadInput, match="finite"):
-        at_strength(adapter, float("nan"))
+        scale_adapter(adapter, float("nan"))

@@ -24,7 +24,7 @@ from torch import nn
 import studio
 from studio.bases.architecture import detect_family
 from studio.bases.base import SCHEDULERS, Base, load_base, real_config
-from studio.bases.resolve import wanted_files
+from studio.bases.resolve import files_to_download
 from studio.bases.single_file import _noise
 from studio.errors import BadInput
 from tests.original import original_keys, save_original
@@ -552,10 +552,10 @@ REPOSITORY = [
 
 
 def test_only_one_set_of_weights_is_downloaded():
-    full = wanted_files(REPOSITORY, "x", half=False)
+    full = files_to_download(REPOSITORY, "x", half=False)
     assert "unet/diffusion_pytorch_model-00002-of-00002.safetensors" in full
     assert "unet/diffusion_pytorch_model.safetensors.index.json" in full
-    half = wanted_files(REPOSITORY, "x", half=True)
+    half = files_to_download(REPOSITORY, "x", half=True)
     assert [name for name in half if name.endswith(".safetensors")] == [
         "unet/diffusion_pytorch_model.fp16.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
@@ -567,7 +567,7 @@ def test_only_one_set_of_weights_is_downloaded():
         assert not any("fp16" in name for name in wanted) or wanted is half
     pickled = [name.replace("model.safetensors", "model.bin") for name in REPOSITORY]
     with pytest.raises(BadInput, match="keeps its vae as a pickle"):
-        wanted_files(pickled, "x", half=False)
+        files_to_download(pickled, "x", half=False)
 
 
 # Sources: single files

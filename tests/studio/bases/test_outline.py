@@ -7,12 +7,12 @@ from subprocess import run
 import pytest
 
 from studio import BadInput, load_base
-from studio.bases.info import outline
+from studio.bases.info import read_base_info
 
 
 @pytest.mark.parametrize("source", ["sketch", "sketch-sd1"])
 def test_our_bases_are_as_told(source: str) -> None:
-    told, base = outline(source), load_base(source, device="cpu")
+    told, base = read_base_info(source), load_base(source, device="cpu")
     assert told
     assert (told.name, told.family, told.size, told.step) == (
         base.name,
@@ -23,17 +23,17 @@ def test_our_bases_are_as_told(source: str) -> None:
 
 
 def test_a_folder_is_as_told(sd1_folder: Path) -> None:
-    told, base = outline(str(sd1_folder)), load_base(sd1_folder, device="cpu")
+    told, base = read_base_info(str(sd1_folder)), load_base(sd1_folder, device="cpu")
     assert told and (told.family, told.size, told.step) == (base.family, base.size, base.step)
 
 
 def test_what_is_not_here_yet_is_not_known() -> None:
-    assert outline("somebody/never-downloaded-by-studio") is None
+    assert read_base_info("somebody/never-downloaded-by-studio") is None
 
 
 def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"model_index\.json is missing"):
-        outline(str(tmp_path))
+        read_base_info(str(tmp_path))
 
 
 def test_no_pytorch_is_imported() -> None:

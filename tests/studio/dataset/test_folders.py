@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.dataset.folders import Folder, Sources, folders_of
+from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.dataset.pictures import Example, read_pictures
 from studio.errors import BadInput
 
@@ -95,16 +95,16 @@ def test_only_parts_may_hold_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weight", [0, -1, 1001, float("nan"), float("inf")])
 def test_a_weight_out_of_range_is_refused(weight: float) -> None:
     with pytest.raises(BadInput, match="The weight of photos lies between"):
-        folders_of([("photos", weight)])
+        parse_folders([("photos", weight)])
 
 
 @pytest.mark.parametrize("given", [[], ["photos", 2], ("photos", 2), [("photos", "2")]])
 def test_what_names_no_folders_is_refused(given: Sources) -> None:
     with pytest.raises(BadInput, match=r"is no folder of pictures: give|No folder"):
-        folders_of(given)
+        parse_folders(given)
 
 
 def test_folders_are_given_alone_in_pairs_or_ready_made() -> None:
     expected = (Folder(Path("a")), Folder(Path("b"), 2.0), Folder(Path("c"), 0.5))
-    assert folders_of(["a", (Path("b"), 2), Folder(Path("c"), 0.5)]) == expected
-    assert folders_of("a") == folders_of(Path("a")) == expected[:1]
+    assert parse_folders(["a", (Path("b"), 2), Folder(Path("c"), 0.5)]) == expected
+    assert parse_folders("a") == parse_folders(Path("a")) == expected[:1]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.dataset.masks import Masked, coverage, mask_file, with_masks
-from studio.dataset.pictures import Example, pixels, read_pictures
+from studio.dataset.masks import Masked, find_mask_file, latent_mask, with_masks
+from studio.dataset.pictures import Example, load_pixels, read_pictures
 from studio.errors import BadInput
 
 
@@ -45,7 +45,7 @@ PLACES = (
 def test_a_mask_is_found_where_other_tools_put_it(tmp_path: Path, place: str) -> None:
     picture = paint(tmp_path / "photos" / "red.jpg")
     paint(tmp_path / "photos" / "masks" / "red.2.png")  # of another picture
-    assert mask_file(picture) is None
+    assert find_mask_file(picture) is None
     mask = paint(tmp_path / place, mode="L")
     (example,) = read(picture.parent, "files")
     assert example.mask == mask
@@ -56,7 +56,7 @@ def test_the_place_nearest_to_the_picture_comes_first(tmp_path: Path) -> None:
     picture = paint(tmp_path / "photos" / "red.jpg")
     for place in reversed(PLACES[2:]):
         mask = paint(tmp_path / place)
-        assert mask_file(picture) == mask
+        assert find_mask_file(picture) == mask
 
 
 def test_masks_are_no_pictures(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_masks_are_no_pictures(tmp_path: Path) -> None:
         paint(tmp_path / name)
     found = read_pictures(tmp_path, trigger="t", size=64, step=16).examples
     assert [e.path.name for e in found] == ["a.png", "b.jpg", "face.mask.png", "c.png"]
-    assert mask_file(tmp_path / "2_dog" / "c.png") == tmp_path / "2_dog_mask" / "c.png"
+    assert find_mask_file(tmp_path / "2_dog" / "c.png") == tmp_path / "2_dog_mask" / "c.png"
 
 
 def test_the_mean_of_each_latents_pixels_is_what_counts(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_mean_of_each_latents_pixels_is_what_counts(tmp_path: Path) -> None:
     mask = speckled((64, 64))
     Image.fromarray(mask).save(tmp_path / "a.mask.png")
     (example,) = read(tmp_path, "files")
-    found = coverage(example, corner=(0, 0), flip=False, cell=8)
+    found = latent_mask(example, corner=(0, 0), flip=False, cell=8)
     assert found.dtype == torch.float32
     for row in range(8):
         for column in range(8):
@@ -94,9 +94,9 @@ def test_a_mask_is_cut_as_its_picture_is(tmp_path: Path, size: tuple[int, int], 
     seen = set()
     for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
-        picture, corner = pixels(example, flip=flip, generator=generator)
+        picture, corner = load_pixels(example, flip=flip, generator=generator)
         shown = (picture[0] / 2 + 0.5).unfold(0, 4, 4).unfold(1, 4, 4).mean(dim=(2, 3))
-        found = coverage(example, corner=corner, flip=flip, cell=4)
+        found = latent_mask(example, corner=corner, flip=flip, cell=4)
         torch.testing.assert_close(found, shown, atol=1e-6, rtol=0)
         seen.add(corner)
     assert len(seen) > 3
@@ -111,7 +111,7 @@ def test_a_bucket_of_another_scale_takes_its_mask_along(tmp_path: Path) -> None:
     (example,) = read(tmp_path, "files")
     width, height = example.bucket
     assert width > height
-    found = coverage(example, corner=(0, 0), flip=False, cell=8)
+    found = latent_mask(example, corner=(0, 0), flip=False, cell=8)
     assert found.shape == (height // 8, width // 8)
     white = found.sum() / found.shape[0]
     scaled = 192 * max(width / 192, height / 96)
@@ -123,7 +123,7 @@ def test_the_alpha_channel_is_a_mask(tmp_path: Path) -> None:
     layers = np.stack([np.zeros_like(alpha)] * 3 + [alpha], axis=-1)
     Image.fromarray(layers).save(tmp_path / "a.png")
     (example,) = read(tmp_path, "alpha")
-    found = coverage(example, corner=(0, 0), flip=False, cell=64)
+    found = latent_mask(example, corner=(0, 0), flip=False, cell=64)
     assert float(found) == pytest.approx(alpha.mean() / 255, abs=1e-6)
 
 
@@ -135,7 +135,7 @@ def test_a_turned_photograph_has_its_mask_turned(tmp_path: Path) -> None:
     mask.paste(255, (0, 0, 64, 48))
     mask.save(tmp_path / "a.mask.png")
     (example,) = read(tmp_path, "files")
-    found = coverage(example, corner=(0, 0), flip=False, cell=16)
+    found = latent_mask(example, corner=(0, 0), flip=False, cell=16)
     assert found[0].min() == 1
     assert found[-1].max() == 0
 
@@ -146,7 +146,7 @@ def test_what_is_transparent_in_a_mask_is_outside(tmp_path: Path) -> None:
     mask.paste((255, 255, 255, 255), (0, 0, 32, 64))
     mask.save(tmp_path / "a.mask.png")
     (example,) = read(tmp_path, "files")
-    assert coverage(example, corner=(0, 0), flip=False, cell=32).tolist() == [[1, 0], [1, 0]]
+    assert latent_mask(example, corner=(0, 0), flip=False, cell=32).tolist() == [[1, 0], [1, 0]]
 
 
 def test_a_picture_without_a_mask_is_named(tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def test_a_mask_that_is_black_in_the_cut_is_refused(tmp_path: Path) -> None:
     mask.paste(255, (0, 0, 20, 64))
     mask.save(tmp_path / "a.mask.png")
     example = Example(tmp_path / "a.png", "", 200, 64, (64, 64), mask=tmp_path / "a.mask.png")
-    assert coverage(example, corner=(0, 0), flip=False, cell=8).sum() == 8 * 20 / 8
+    assert latent_mask(example, corner=(0, 0), flip=False, cell=8).sum() == 8 * 20 / 8
     with pytest.raises(BadInput, match=r"is black where a.png is cut to 64 x 64"):
-        coverage(example, corner=(0, 68), flip=False, cell=8)
+        latent_mask(example, corner=(0, 68), flip=False, cell=8)
 
 
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:

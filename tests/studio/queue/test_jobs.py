@@ -15,7 +15,7 @@ import pytest
 
 from studio.errors import BadInput
 from studio.queue.client import (
-    LANES,
+    QUEUES,
     add_job,
     get_job,
     list_jobs,
@@ -26,16 +26,16 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.queue.worker import (
-    MOST_DEATHS,
-    beat,
+    MAX_DEATHS,
     claim_job,
     finish_job,
-    is_taken,
-    lane_lock,
+    has_waiting_jobs,
+    is_locked,
+    queue_lock,
     recover_jobs,
     report_job,
     requeue_job,
-    waiting,
+    write_heartbeat,
 )
 from studio.workspace import Workspace, empty_trash, list_trash, open_workspace
 
@@ -63,22 +63,24 @@ def test_jobs_are_taken_in_their_order(space: Workspace) -> None:
     second = add_job(space, "train", {}, title="")
     assert (first.title, first.run, first.state) == ("sks robot", f"sks robot-{first.id}", "queued")
     assert second.run == f"run-{second.id}"
-    taken = claim_job(space, LANES["train"])
+    taken = claim_job(space, QUEUES["train"])
     assert taken and (taken.id, taken.state, taken.arguments) == (
         first.id,
         "running",
         {"a": [1, None, "ü"]},
     )
-    again = claim_job(space, LANES["train"])
+    again = claim_job(space, QUEUES["train"])
     assert again and again.id == second.id
-    assert claim_job(space, LANES["train"]) is None and not waiting(space, LANES["train"])
+    assert claim_job(space, QUEUES["train"]) is None and not has_waiting_jobs(
+        space, QUEUES["train"]
+    )
 
 
 def test_pictures_that_somebody_waits_for_go_before_batches(space: Workspace) -> None:
     ids = [
         add_job(space, kind, {}, title="a").id for kind in ("batch", "render", "train", "render")
     ]
-    taken = [claim_job(space, LANES["render"]) for _ in range(4)]
+    taken = [claim_job(space, QUEUES["render"]) for _ in range(4)]
     assert [job and job.id for job in taken] == [ids[1], ids[3], ids[0], None]
 
 
@@ -111,15 +113,20 @@ def test_a_job_tells_how_it_goes(space: Workspace) -> None:
     job = get_job(space, id)
     assert (job.phase, job.step, job.total, job.loss) == ("training", 10, 40, 0.5)
     assert job.results == ("robot",)
-    assert job.left == 30 * 0.5  # half a second a step
+    assert job.seconds_left == 30 * 0.5  # half a second a step
     finish_job(space, id, "failed", error="wrong", advice="do this")
     job = get_job(space, id)
-    assert (job.state, job.error, job.advice, job.left) == ("failed", "wrong", "do this", None)
+    assert (job.state, job.error, job.advice, job.seconds_left) == (
+        "failed",
+        "wrong",
+        "do this",
+        None,
+    )
     assert job.created <= (job.started or 0) <= (job.finished or 0)
 
 
 def test_a_waiting_job_stops_at_once_and_a_running_one_is_asked_to(space: Workspace) -> None:
-    with lane_lock(space, "train"):
+    with queue_lock(space, "train"):
         ids = [add_job(space, "train", {}, title="a").id for _ in range(2)]
         claim_job(space, ("train",))
         assert stop_job(space, ids[1]).state == "stopped"
@@ -159,7 +166,7 @@ def test_a_job_to_be_stopped_is_not_begun_again_where_its_worker_ends_first(
     space: Workspace,
 ) -> None:
     job = add_job(space, "train", {}, title="a").id
-    with lane_lock(space, "train"):
+    with queue_lock(space, "train"):
         claim_job(space, ("train",))
         assert stop_job(space, job).stopping
         requeue_job(space, job)
@@ -199,12 +206,12 @@ def test_the_list_is_paged_and_chosen_from(space: Workspace) -> None:
 # Dead workers.
 
 
-def test_a_killed_worker_gives_its_lane_back(space: Workspace) -> None:
+def test_a_killed_worker_gives_its_queue_back(space: Workspace) -> None:
     id = add_job(space, "train", {}, title="a").id
 
     def be_worker() -> None:
-        with lane_lock(space, "train"):
-            beat(space, "train", "starting", started=1.0)
+        with queue_lock(space, "train"):
+            write_heartbeat(space, "train", "starting", started=1.0)
             claim_job(space, ("train",))
             report_job(space, id, step=7)
             time.sleep(60)
@@ -214,10 +221,10 @@ def test_a_killed_worker_gives_its_lane_back(space: Workspace) -> None:
         return worker.alive and get_job(space, id).step == 7
 
     killed_while(be_worker, after=at_work)
-    assert not is_taken(space, "train")
+    assert not is_locked(space, "train")
     assert [one.alive for one in list_workers(space)] == [False, False]
     assert get_job(space, id).state == "running"
-    with lane_lock(space, "train"):
+    with queue_lock(space, "train"):
         assert [job.id for job in recover_jobs(space, "train")] == [id]
     assert get_job(space, id).state == "queued"
 
@@ -251,12 +258,12 @@ def _are(space: Workspace, wanted: int) -> bool:
 
 def test_a_job_that_kills_its_workers_fails_in_the_end(space: Workspace) -> None:
     id = add_job(space, "train", {}, title="a").id
-    for death in range(1, MOST_DEATHS + 1):
+    for death in range(1, MAX_DEATHS + 1):
         assert get_job(space, id).state == "queued"
         claim_job(space, ("train",))
         report_job(space, id, step=5)
         recover_jobs(space, "train")
-        assert death < MOST_DEATHS or get_job(space, id).state == "failed"
+        assert death < MAX_DEATHS or get_job(space, id).state == "failed"
     failed = get_job(space, id)
     assert "ended 3 times without getting further than step 5" in failed.error
     assert "memory" in failed.advice
@@ -268,7 +275,7 @@ def test_a_job_that_kills_its_workers_fails_in_the_end(space: Workspace) -> None
 
 def test_a_job_that_gets_further_each_time_is_never_given_up(space: Workspace) -> None:
     id = add_job(space, "train", {}, title="a").id
-    for death in range(2 * MOST_DEATHS):
+    for death in range(2 * MAX_DEATHS):
         claim_job(space, ("train",))
         report_job(space, id, step=death + 1)
         recover_jobs(space, "train")
@@ -277,10 +284,10 @@ def test_a_job_that_gets_further_each_time_is_never_given_up(space: Workspace) -
 
 def test_an_orphan_that_was_asked_to_stop_has_stopped(space: Workspace) -> None:
     id = add_job(space, "batch", {}, title="a").id
-    with lane_lock(space, "render"):
-        claim_job(space, LANES["render"])
+    with queue_lock(space, "render"):
+        claim_job(space, QUEUES["render"])
         stop_job(space, id)
         recover_jobs(space, "train")
-        assert get_job(space, id).stopping  # not that lane's
+        assert get_job(space, id).stopping  # not that queue's
         recover_jobs(space, "render")
     assert get_job(space, id).state == "stopped"

@@ -22,10 +22,13 @@ from studio.adapters.tensor_file import write_tensors
 from studio.errors import BadInput
 from studio.workspace import (
     Workspace,
-    adapter_place,
+    adapter_path,
+    add_adapter,
     add_base,
     add_upload,
+    child_path,
     clean_name,
+    create_set,
     delete,
     delete_adapter,
     delete_picture,
@@ -39,8 +42,6 @@ from studio.workspace import (
     get_run,
     get_set,
     import_adapter,
-    inside,
-    keep_adapter,
     list_adapters,
     list_bases,
     list_checkpoints,
@@ -48,16 +49,15 @@ from studio.workspace import (
     list_samples,
     list_sets,
     list_trash,
-    new_set,
-    next_picture,
-    note_base,
+    next_picture_path,
     open_workspace,
+    path_in_workspace,
     read_log,
+    remember_base,
     rename_adapter,
-    small_upload,
     thumbnail,
     undelete,
-    within,
+    upload_thumbnail,
     write_caption,
 )
 
@@ -117,7 +117,7 @@ def an_adapter(
 def kept(space: Workspace, name: str, adapter: Adapter | None = None) -> bytes:
     """Put an adapter into the library; returns its bytes."""
     path = (adapter or an_adapter()).save(space.root.parent / "elsewhere.safetensors")
-    assert keep_adapter(space, path, name=name).name == name
+    assert add_adapter(space, path, name=name).name == name
     return path.read_bytes()
 
 
@@ -171,7 +171,7 @@ def test_a_part_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 ASKING_BY_NAME: dict[str, Callable[[Workspace, str], object]] = {
     "get_adapter": get_adapter,
-    "adapter_place": adapter_place,
+    "adapter_path": adapter_path,
     "rename from": lambda space, name: rename_adapter(space, name, "new"),
     "rename to": lambda space, name: rename_adapter(space, "robot", name),
     "delete_adapter": delete_adapter,
@@ -198,7 +198,7 @@ def test_no_name_reaches_out_of_the_workspace(space: Workspace, asking: str) -> 
     outside.mkdir()
     for name in ("outside.png", "outside.safetensors", "log.jsonl", "what.json", "00001-a.png"):
         (outside / name).write_text("secret")
-    new_set(space, "photos")
+    create_set(space, "photos")
     kept(space, "robot")
     before = sorted(outside.rglob("*")), space.database.exists()
     links = {
@@ -247,7 +247,7 @@ ON_ONE_DISK = settings(
 )
 def test_a_name_is_refused_or_lies_in_its_folder(space: Workspace, name: str) -> None:
     try:
-        path = inside(space.adapters, name)
+        path = child_path(space.adapters, name)
     except BadInput:
         return
     assert Path(os.path.normpath(path)).parent == space.adapters
@@ -262,7 +262,7 @@ def test_a_name_is_refused_or_lies_in_its_folder(space: Workspace, name: str) ->
 )
 def test_any_text_becomes_a_name_that_a_file_can_have(space: Workspace, text: str) -> None:
     name = clean_name(text, otherwise="nothing")
-    path = inside(space.adapters, f"{name}.safetensors")
+    path = child_path(space.adapters, f"{name}.safetensors")
     path.write_text("a")
     path.unlink()
     assert clean_name(name, otherwise="other") == name
@@ -279,7 +279,7 @@ def test_names_of_all_scripts_are_kept() -> None:
 def test_a_place_is_refused_or_lies_in_the_workspace(parts: list[str]) -> None:
     space = Workspace(Path("/nowhere/at all"))
     try:
-        path = within(space, "/".join(parts))
+        path = path_in_workspace(space, "/".join(parts))
     except BadInput:
         return
     assert Path(os.path.normpath(path)).is_relative_to(space.root)
@@ -300,10 +300,10 @@ def test_the_library_is_told_from_headers(space: Workspace) -> None:
     with Image.open(robot.preview) as preview:
         assert preview.getpixel((5, 5)) == (255, 0, 0)
     assert halves.halves == ("content", "style")
-    assert adapter_place(space, "halves:style") == f"{halves.path}:style"
-    assert load_adapter(adapter_place(space, "halves:style")).deltas.keys() == {STYLE}
+    assert adapter_path(space, "halves:style") == f"{halves.path}:style"
+    assert load_adapter(adapter_path(space, "halves:style")).deltas.keys() == {STYLE}
     with pytest.raises(BadInput, match="content and style"):
-        adapter_place(space, "halves:../../x")
+        adapter_path(space, "halves:../../x")
 
 
 def test_what_was_listed_is_not_read_again_until_it_changes(
@@ -430,7 +430,7 @@ def test_a_dot_in_a_name_begins_no_ending(space: Workspace, tmp_path: Path) -> N
     an_adapter(1).save(other)
     # With the ending of a file it is the same name, and never one with two.
     assert import_adapter(space, other, name="ink.v2.safetensors").path.name == "ink.v2.safetensors"
-    assert keep_adapter(space, one.path, name="ink.v2.safetensors").name == "ink.v2-2"
+    assert add_adapter(space, one.path, name="ink.v2.safetensors").name == "ink.v2-2"
     assert get_adapter(space, "ink.v2").name == "ink.v2"
     assert rename_adapter(space, "robot.v2", "robot.v2.1").name == "robot.v2.1"
     for to in ("kohya", "diffusers", "lycoris"):
@@ -442,7 +442,7 @@ def test_a_dot_in_a_name_begins_no_ending(space: Workspace, tmp_path: Path) -> N
 
 
 def test_a_folder_has_no_ending(space: Workspace) -> None:
-    assert [new_set(space, "mug v1.5").name for _ in "ab"] == ["mug v1.5", "mug v1.5-2"]
+    assert [create_set(space, "mug v1.5").name for _ in "ab"] == ["mug v1.5", "mug v1.5-2"]
     delete_set(space, "mug v1.5")
     assert list_trash(space)[0].title == "mug v1.5"
 
@@ -518,7 +518,7 @@ def test_a_note_that_points_outside_is_refused(space: Workspace) -> None:
 
 
 def drawn(space: Workspace, prompt: str, *, day: str = "") -> str:
-    path = next_picture(space, prompt)
+    path = next_picture_path(space, prompt)
     if day:
         path = space.pictures / day / path.name
         path.parent.mkdir(exist_ok=True)
@@ -560,15 +560,15 @@ def test_uploads_have_small_copies_that_stand_upright_on_white(
     exif[0x0112] = 6
     lying.save(tmp_path / "lying.jpg", exif=exif)
     Image.new("RGBA", (40, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    name = new_set(space, "small").name
+    name = create_set(space, "small").name
     for file in ("lying.jpg", "clear.png"):
         add_upload(space, name, tmp_path / file)
-    with Image.open(small_upload(space, name, "lying.jpg")) as small:
+    with Image.open(upload_thumbnail(space, name, "lying.jpg")) as small:
         assert small.size == (160, 320)
-    with Image.open(small_upload(space, name, "clear.png")) as small:
+    with Image.open(upload_thumbnail(space, name, "clear.png")) as small:
         assert small.size == (40, 20) and small.getpixel((5, 5)) == (255, 255, 255)
     with pytest.raises(BadInput, match=r"no picture gone\.png"):
-        small_upload(space, name, "gone.png")
+        upload_thumbnail(space, name, "gone.png")
 
 
 def test_thumbnails_are_small_and_kept(space: Workspace) -> None:
@@ -591,9 +591,9 @@ def test_uploads_are_checked_and_named_apart(space: Workspace, tmp_path: Path) -
     photo = tmp_path / "a.jpg"
     Image.new("RGB", (32, 16), "red").save(photo)
     whole = photo.read_bytes()
-    made = new_set(space, "My robot: photos")
+    made = create_set(space, "My robot: photos")
     assert made.name == "My robot photos"
-    assert new_set(space, "My robot photos").name == "My robot photos-2"
+    assert create_set(space, "My robot photos").name == "My robot photos-2"
     assert add_upload(space, made.name, photo).name == "a.jpg"
     assert add_upload(space, made.name, photo, name="../../a.PNG").name == "a-2.jpg"
     photo.write_bytes(whole[: len(whole) // 2])
@@ -609,7 +609,7 @@ def test_uploads_are_checked_and_named_apart(space: Workspace, tmp_path: Path) -
 def test_huge_pictures_are_refused_before_they_are_decoded(
     space: Workspace, tmp_path: Path
 ) -> None:
-    new_set(space, "set")
+    create_set(space, "set")
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
     with pytest.raises(BadInput, match="9000 x 9000 pixels"):
         add_upload(space, "set", tmp_path / "bomb.png")
@@ -617,7 +617,7 @@ def test_huge_pictures_are_refused_before_they_are_decoded(
 
 def test_captions_stay_with_their_pictures(space: Workspace, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    new_set(space, "set")
+    create_set(space, "set")
     add_upload(space, "set", tmp_path / "a.png")
     write_caption(space, "set", "a.png", " a sks robot\nin red ")
     (picture,) = get_set(space, "set").pictures
@@ -645,7 +645,7 @@ def test_bases_used_are_remembered(space: Workspace, sd1_folder: Path) -> None:
     ]
     assert add_base(space, str(sd1_folder)).family == "sd1"
     assert add_base(space, "someone/some-model").family == ""
-    note_base(space, "someone/some-model", name="some-model", family="sd2")
+    remember_base(space, "someone/some-model", name="some-model", family="sd2")
     assert [(one.name, one.family) for one in list_bases(space)[2:]] == [
         ("some-model", "sd2"),
         (sd1_folder.name, "sd1"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from studio.bases.base import Base
 from studio.dataset.masks import with_masks
-from studio.dataset.pictures import pixels, read_pictures
+from studio.dataset.pictures import load_pixels, read_pictures
 from studio.errors import BadInput
 from studio.files import file_sha256
 from tests.trainers.conftest import make_pictures
@@ -41,7 +41,7 @@ def posterior(base: Base, picture: Tensor) -> tuple[Tensor, Tensor]:
 def test_a_picture_is_kept_as_mean_and_spread_of_its_latents(sdxl: Base, folder: Path) -> None:
     cache = filled(sdxl, folder)
     for number, example in enumerate(cache.examples):
-        mean, std = posterior(sdxl, pixels(example)[0])
+        mean, std = posterior(sdxl, load_pixels(example)[0])
         kept = cache.picture(number, 0)
         assert torch.equal(kept.mean, mean)
         assert torch.equal(kept.std, std)

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import trainers
 from studio import Base
 from studio.adapters.delta import Delta, attach
-from studio.bases.base import Text, real_config
+from studio.bases.base import TextEmbedding, real_config
 from studio.errors import BadInput
 from tests.trainers.learning import SHORT, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Recipe, SaRA
@@ -38,7 +38,9 @@ def really(base: Base, batch: int) -> Tensor:
     side = base.size // base.latent_factor
     config = base.unet.config
     pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-    text = Text(torch.randn(batch, 77, config["cross_attention_dim"]), torch.randn(batch, pooled))
+    text = TextEmbedding(
+        torch.randn(batch, 77, config["cross_attention_dim"]), torch.randn(batch, pooled)
+    )
     at = torch.zeros(batch, dtype=torch.long)
     return base.predict(torch.randn(batch, 4, side, side), at, text, time_ids=torch.zeros(batch, 6))
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import trainers
 from studio import Base, load_adapter, load_base
 from studio.adapters.delta import Delta, LowRank, attach
-from studio.bases.base import Text
+from studio.bases.base import TextEmbedding
 from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import SHORT, TRIGGER, learned
@@ -30,7 +30,9 @@ def predicted(base: Base, deltas: dict[str, Delta]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, 8, 8, generator=generator)
     text = base.encode_text(["a sks robot", "a cat"])
-    text = Text(text.hidden.detach(), None if text.pooled is None else text.pooled.detach())
+    text = TextEmbedding(
+        text.hidden.detach(), None if text.pooled is None else text.pooled.detach()
+    )
     for delta in deltas.values():
         delta.eval()
     with torch.no_grad(), attach(base.layers(), deltas):

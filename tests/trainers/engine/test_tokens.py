@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import trainers
 from studio import Base, load_adapter
-from studio.adapters.token_embeddings import table_of
+from studio.adapters.token_embeddings import embedding_table
 from studio.errors import BadInput
 from tests.trainers.engine.test_text import PeftLoop, Pipeline, draws
 from tests.trainers.engine.test_text import base as base
@@ -123,7 +123,7 @@ def test_nothing_is_drawn_for_words_from_the_generators_of_steps_and_start(
     assert losses[0] == pytest.approx(without[0], abs=1e-6)
     assert losses[1] != without[1]
     number = sd1.tokenizers[0]("sks", add_special_tokens=False).input_ids
-    before = table_of(sd1.text_encoders[0]).weight[number]
+    before = embedding_table(sd1.text_encoders[0]).weight[number]
     assert not torch.equal(adapter.embeddings["sks"]["text_encoder"], before)
 
 

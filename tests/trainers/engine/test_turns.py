@@ -10,7 +10,7 @@ from PIL import Image
 
 import trainers
 from studio import Adapter
-from studio.adapters.delta import LowRank, attach, resting
+from studio.adapters.delta import LowRank, attach, detached
 from studio.bases.base import Base
 from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
@@ -127,7 +127,7 @@ def test_resting_deltas_are_off_until_the_block_is_left(sdxl: Base) -> None:
         alone = predicted()
     with attach(sdxl.layers(), deltas):
         both = predicted()
-        with resting(sdxl.layers(), deltas.keys() - style.keys()):
+        with detached(sdxl.layers(), deltas.keys() - style.keys()):
             assert torch.equal(predicted(), alone)
         assert torch.equal(predicted(), both)
     assert not torch.equal(both, alone)

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import trainers
 from studio.queue.client import Job, get_job
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, adapter_place, import_adapter, open_workspace
+from studio.workspace import Workspace, adapter_path, import_adapter, open_workspace
 from tests.ui.web.conftest import BROWSERS, PATIENCE, ROOT, SHOTS, Server, open_tab
 from ui.shared.queue_requests import queue_pictures, queue_training
 
@@ -66,7 +66,7 @@ def _adapters(space: Workspace, steps: int, files: Sequence[Path] | None) -> lis
 
 def _draw(space: Workspace, names: Sequence[str]) -> None:
     """Some pictures, and a batch."""
-    subject, style = (adapter_place(space, name) for name in names)
+    subject, style = (adapter_path(space, name) for name in names)
     shots = [
         Shot(
             f"a red sks robot {scene}, ink style", adapters=((subject, 1.0), (style, 0.7)), seed=at

@@ -11,7 +11,7 @@ from PIL import Image
 
 from studio.adapters.adapter import load_adapter
 from studio.errors import BadInput
-from studio.workspace import Workspace, adapter_place, keep_adapter, open_workspace
+from studio.workspace import Workspace, adapter_path, add_adapter, open_workspace
 from tests.ui.web.conftest import ROOT, Server
 from tests.ui.web.test_library import an_adapter, kohya_file
 from ui.web.batch.library_names import MOST_QUEUED, shots_of
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said(client: Client, name: str, given: dict, said: str
 
 
 def test_a_file_that_was_not_sent_is_not_read(server: Server) -> None:
-    kept = keep_adapter(
+    kept = add_adapter(
         server.space, an_adapter().save(server.space.cache / "api.safetensors"), name="api vault"
     )
     for path in (kept.path, Path("/etc/passwd"), server.space.database):
@@ -121,7 +121,7 @@ def test_train_generate_and_read_the_recipe(client: Client, tmp_path: Path) -> N
 def space(tmp_path: Path) -> Workspace:
     space = open_workspace(tmp_path / "space")
     for name in ("robot", "ink style"):
-        keep_adapter(space, an_adapter().save(tmp_path / "one.safetensors"), name=name)
+        add_adapter(space, an_adapter().save(tmp_path / "one.safetensors"), name=name)
     return space
 
 
@@ -131,7 +131,7 @@ def test_a_manifest_calls_adapters_as_the_library_does(space: Workspace) -> None
     )
     shots = shots_of(space, text)
     assert len(shots) == 8
-    places = [adapter_place(space, name) for name in ("robot", "ink style")]
+    places = [adapter_path(space, name) for name in ("robot", "ink style")]
     assert shots[-1].adapters == ((places[0], 0.5), (places[1], 1.0))
 
 
@@ -143,7 +143,7 @@ def test_an_adapter_called_as_a_manifest_or_as_another_file_stays_what_it_is(
         copyfile(file, space.adapters / f"{name}.safetensors")
     before = {place: place.read_bytes() for place in space.adapters.iterdir()}
     shots = shots_of(space, 'prompt = "a"\nadapters = ["robot", "manifest.toml.safetensors:0.5"]')
-    places = [adapter_place(space, name) for name in ("robot", "manifest.toml")]
+    places = [adapter_path(space, name) for name in ("robot", "manifest.toml")]
     assert shots[0].adapters == ((places[0], 1.0), (places[1], 0.5))
     assert before == {place: place.read_bytes() for place in space.adapters.iterdir()}
 

@@ -16,7 +16,7 @@ from studio.errors import BadInput
 from studio.queue.client import Job, get_job, list_jobs, stop_job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, keep_adapter, next_picture, open_workspace
+from studio.workspace import Workspace, add_adapter, next_picture_path, open_workspace
 from tests.ui.web.conftest import Server, fill, open_tab
 from tests.ui.web.test_library import an_adapter
 from ui.shared.queue_requests import queue_pictures
@@ -31,7 +31,7 @@ from ui.web.batch.library_names import shots_of
 def space(tmp_path: Path) -> Workspace:
     space = open_workspace(tmp_path / "space")
     for name in ("robot", "ink"):
-        keep_adapter(space, an_adapter().save(tmp_path / "one.safetensors"), name=name)
+        add_adapter(space, an_adapter().save(tmp_path / "one.safetensors"), name=name)
     return space
 
 
@@ -142,7 +142,7 @@ def test_shots_that_could_not_be_drawn_are_told_of(space: Workspace) -> None:
     shots = [Shot("a robot", seed=seed) for seed in range(3)]
     job = queue_pictures(space, shots, kind="batch")
     claim_job(space, ("batch",))
-    place = next_picture(space, "a robot")
+    place = next_picture_path(space, "a robot")
     Image.new("RGB", (8, 8)).save(place)
     made = f"{place.parent.name}/{place.name}"
     report_job(space, job.id, results=[made, "", made], step=3, total=3)
@@ -164,7 +164,7 @@ def test_shots_that_could_not_be_drawn_are_told_of(space: Workspace) -> None:
 def test_a_batch_is_checked_made_looked_at_and_taken_away(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
-    keep_adapter(server.space, an_adapter().save(tmp_path / "jug.safetensors"), name="jug")
+    add_adapter(server.space, an_adapter().save(tmp_path / "jug.safetensors"), name="jug")
     open_tab(page, "Batch")
     manifest = page.get_by_role("textbox", name="Manifest")
     fill(page.get_by_role("textbox", name="Prompts"), "a red star")
@@ -219,7 +219,7 @@ def test_what_is_written_at_once_is_not_replaced_by_an_empty_grid(page: Page) ->
 def test_every_widget_of_the_grid_writes_the_manifest(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
-    keep_adapter(server.space, an_adapter().save(tmp_path / "cup.safetensors"), name="cup")
+    add_adapter(server.space, an_adapter().save(tmp_path / "cup.safetensors"), name="cup")
     open_tab(page, "Batch")
     manifest = page.get_by_role("textbox", name="Manifest")
 

@@ -10,7 +10,7 @@ from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.delta import LowRank
 from studio.adapters.formats import to_kohya
 from studio.adapters.tensor_file import write_tensors
-from studio.workspace import AdapterFile, get_adapter, keep_adapter, list_trash
+from studio.workspace import AdapterFile, add_adapter, get_adapter, list_trash
 from tests.ui.web.conftest import Server, fill, open_tab
 from ui.web.library.cards import cards, details, matching
 
@@ -101,9 +101,9 @@ def test_files_come_in_checked_and_go_out_converted(
 def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
-    keep_adapter(server.space, an_adapter().save(tmp_path / "vase.safetensors"), name="vase")
+    add_adapter(server.space, an_adapter().save(tmp_path / "vase.safetensors"), name="vase")
     other = an_adapter(triggers=("sks stool",)).save(tmp_path / "stool.safetensors")
-    keep_adapter(server.space, other, name="stool")  # a filter that nothing fits hides something
+    add_adapter(server.space, other, name="stool")  # a filter that nothing fits hides something
     open_tab(page, "Library")
     find(page, "vase sks")
     listed = page.locator("#library .card")

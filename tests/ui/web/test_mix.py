@@ -78,7 +78,7 @@ def _made(page: Page, server: Server, act: Callable[[], object]) -> Job:
         now = list_jobs(server.space, limit=1)
         fresh = now and [job.id for job in now] != [job.id for job in before]
         if fresh and now[0].state not in ("queued", "running"):
-            for id in now[0].made:
+            for id in now[0].finished_results:
                 expect(page.locator(f'#mix-history [data-name="{id}"]')).to_be_visible()
             return now[0]
         time.sleep(0.05)

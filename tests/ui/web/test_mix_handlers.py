@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
-from studio.workspace import Workspace, next_picture, open_workspace
+from studio.workspace import Workspace, next_picture_path, open_workspace
 from tests.compose.conftest import small
 from ui.web.mix import wiring as _mix_wires
 from ui.web.mix.components import Parts
@@ -90,7 +90,7 @@ def _draw(tab: Tab) -> str:
     assert job
     made = []
     for shot in job.arguments["shots"]:  # type: ignore[union-attr]
-        path, texts = next_picture(tab.space, shot["prompt"]), PngImagePlugin.PngInfo()  # type: ignore[index]
+        path, texts = next_picture_path(tab.space, shot["prompt"]), PngImagePlugin.PngInfo()  # type: ignore[index]
         texts.add_text("studio", RECIPE)
         Image.new("RGB", (8, 8)).save(path, pnginfo=texts)
         made.append(f"{path.parent.name}/{path.name}")

@@ -11,7 +11,7 @@ from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
 from studio.queue.client import get_job
 from studio.requests.shot import Shot
-from studio.workspace import AdapterFile, Workspace, get_adapter, keep_adapter, open_workspace
+from studio.workspace import AdapterFile, Workspace, add_adapter, get_adapter, open_workspace
 from tests.compose.conftest import small
 from ui.shared.queue_requests import queue_pictures
 from ui.web.mix.a1111_parameters import recipe_from_picture, recipe_from_text
@@ -88,7 +88,7 @@ def test_settings_become_a_shot_of_files_and_come_back(space: Workspace) -> None
 
 def test_a_recipes_adapter_is_the_one_of_its_whole_name(space: Workspace) -> None:
     bolt = get_adapter(space, "bolt")
-    keep_adapter(space, bolt.path, name="wash.v2")  # beside one that is called wash
+    add_adapter(space, bolt.path, name="wash.v2")  # beside one that is called wash
     told = {"name": "wash.v2", "strength": 1.0}
     for entry in (told, told | {"path": "/elsewhere/wash.v2.safetensors"}):
         settings, amiss = settings_of(space, recipe_of(space, Settings()) | {"adapters": [entry]})

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from studio.workspace import get_adapter, keep_adapter, new_set
+from studio.workspace import add_adapter, create_set, get_adapter
 from tests.ui.web.conftest import Server, open_tab
 from tests.ui.web.test_library import an_adapter, find
 
@@ -46,10 +46,10 @@ def picture(server: Server) -> Path:
 def hidden(server: Server, picture: Path) -> dict[str, str]:
     """Ways to files that are nobody's to see, by what they are."""
     space, root = server.space, Path(__file__).resolve().parents[3]
-    adapter = keep_adapter(
+    adapter = add_adapter(
         space, an_adapter().save(space.cache / "vault.safetensors"), name="vault"
     ).path
-    caption = new_set(space, "vault").path / "one.txt"
+    caption = create_set(space, "vault").path / "one.txt"
     caption.write_text("a secret")
     page = space.runs / "page.html"
     page.write_text("<script>alert(1)</script>")
@@ -124,13 +124,13 @@ def test_another_page_can_ask_for_nothing(server: Server, origin: str) -> None:
 def test_names_and_words_of_files_are_text_on_every_tab(page: Page, server: Server) -> None:
     words = (HOSTILE, TEMPLATE)
     elsewhere = an_adapter(triggers=words).save(server.space.cache / "hostile.safetensors")
-    name = keep_adapter(server.space, elsewhere, name="urn").name
+    name = add_adapter(server.space, elsewhere, name="urn").name
     # No name that the library gives; one that a person may give a file there.
     os.rename(
         get_adapter(server.space, name).path,
         server.space.adapters / f"{HOSTILE.replace('/', '')}.safetensors",
     )
-    keep_adapter(server.space, elsewhere, name="urn")
+    add_adapter(server.space, elsewhere, name="urn")
     page.reload()
     open_tab(page, "Library")
     find(page, "urn")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import trainers
-from studio.bases.info import outline
-from studio.dataset.pictures import pixels, read_pictures
+from studio.bases.info import read_base_info
+from studio.dataset.pictures import load_pixels, read_pictures
 from studio.errors import BadInput
 from studio.queue.client import Job, list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
@@ -21,11 +21,11 @@ from studio.workspace import (
     Sample,
     Workspace,
     add_upload,
+    create_set,
     delete_picture,
     get_set,
     list_sets,
-    new_set,
-    next_picture,
+    next_picture_path,
     open_workspace,
 )
 from ui.shared.queue_requests import queue_training
@@ -45,7 +45,7 @@ def space(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def job(space: Workspace) -> Job:
     """A training that was begun."""
-    folder = new_set(space, "robot").path
+    folder = create_set(space, "robot").path
     queue_training(space, trainers.LoRA(), folder, trigger="<b>robot</b>")
     claimed = claim_job(space, ("train",))
     assert claimed
@@ -100,12 +100,12 @@ def test_what_is_shown_as_kept_is_what_the_trainer_keeps(
     down = np.tile(np.linspace(0, 255, height)[:, None], (1, width))
     picture = np.stack([across, down, np.zeros_like(down)], axis=-1).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "ramp.png")
-    name = new_set(space, "ramps").name
+    name = create_set(space, "ramps").name
     add_upload(space, name, tmp_path / "ramp.png")
 
     (cut,) = cuts_of(get_set(space, name), size=64, step=16)
     (example,) = read_pictures(get_set(space, name).path, trigger="a", size=64, step=16).examples
-    values, _ = pixels(example)
+    values, _ = load_pixels(example)
     seen = (values + 1) / 2
     assert cut.bucket == example.bucket
     left, top, wide, high = cut.kept
@@ -117,7 +117,7 @@ def test_what_is_shown_as_kept_is_what_the_trainer_keeps(
 
 
 def test_cuts_come_by_bucket_and_say_what_is_enlarged(space: Workspace, tmp_path: Path) -> None:
-    name = new_set(space, "mixed").name
+    name = create_set(space, "mixed").name
     for number, sides in enumerate([(64, 64), (30, 30), (200, 100)]):
         Image.new("RGB", sides).save(tmp_path / f"{number}.png")
         add_upload(space, name, tmp_path / f"{number}.png")
@@ -162,7 +162,7 @@ def test_every_option_of_a_training_is_on_the_page_once() -> None:
 
 @pytest.mark.parametrize("kind", trainers.kinds().values())
 def test_a_preset_is_what_the_training_starts_from_with_samples_on_the_way(kind: type) -> None:
-    base = outline("sketch")
+    base = read_base_info("sketch")
     assert base
     start = preset(kind(), base)
     plain = trainers.recipe_for(base, kind())
@@ -222,7 +222,7 @@ def test_a_grid_is_found_again_and_knows_its_cells(space: Workspace, job: Job) -
 
     ids = []
     for _ in range(3):
-        place = next_picture(space, "a robot")
+        place = next_picture_path(space, "a robot")
         Image.new("RGB", (8, 8)).save(place)
         ids.append(f"{place.parent.name}/{place.name}")
     report_job(space, grid.id, results=ids)

@@ -25,15 +25,15 @@ from studio.queue.client import (
     get_job,
     list_jobs,
     list_workers,
-    live_picture,
+    live_preview,
     resume_job,
     stop_job,
 )
-from studio.queue.worker import claim_job, is_taken, lane_lock, report_job
+from studio.queue.worker import claim_job, is_locked, queue_lock, report_job
 from studio.requests.shot import read_recipe
 from studio.workspace import (
     Workspace,
-    adapter_place,
+    adapter_path,
     get_picture,
     list_adapters,
     list_checkpoints,
@@ -114,16 +114,16 @@ def a_training(space: Workspace, photos: Path, base: Path, **recipe: object) -> 
     )
 
 
-def work_off(space: Workspace, lane: str, *, until: Callable[[], bool] = lambda: False) -> None:
-    """Be the lane's worker until nothing is queued, or until told to end."""
-    with lane_lock(space, lane).acquire(timeout=0):
-        work(space, lane, ending=until, leaving=lambda: True)
+def work_off(space: Workspace, queue: str, *, until: Callable[[], bool] = lambda: False) -> None:
+    """Be the queue's worker until nothing is queued, or until told to end."""
+    with queue_lock(space, queue).acquire(timeout=0):
+        work(space, queue, ending=until, leaving=lambda: True)
 
 
-def killed_at_work(space: Workspace, lane: str, *, when: Callable[[], bool]) -> None:
+def killed_at_work(space: Workspace, queue: str, *, when: Callable[[], bool]) -> None:
     """A worker in another process, ended with SIGKILL as soon as `when` says so."""
     process = multiprocessing.get_context("fork").Process(
-        target=work_off, args=(space, lane), daemon=True
+        target=work_off, args=(space, queue), daemon=True
     )
     process.start()
     assert process.pid
@@ -176,7 +176,7 @@ def test_a_worker_killed_before_the_adapter_was_put_away_leaves_it_to_the_next(
     space: Workspace, training: Job, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as late:
-        late.setattr(_training, "keep_adapter", lambda *_, **__: time.sleep(60))
+        late.setattr(_training, "add_adapter", lambda *_, **__: time.sleep(60))
         finished = space.runs / training.run / "adapter.safetensors"
         killed_at_work(space, "train", when=finished.exists)
     assert list_adapters(space) == []
@@ -303,7 +303,7 @@ def test_a_queued_picture_is_the_one_that_render_makes(
     Image.linear_gradient("L").save(start)
     shot = a_shot(
         sd1_folder,
-        adapters=((adapter_place(space, "sks robot"), 0.5),),
+        adapters=((adapter_path(space, "sks robot"), 0.5),),
         method=compose.Switch(interval=2),
         init_image=start,
         seed=5,
@@ -344,7 +344,7 @@ def test_a_picture_can_be_watched_and_stopped(
     seen: list[tuple[int, bool]] = []
 
     def watch(*given: object, **told: object) -> bool:
-        seen.append((get_job(space, job.id).step, live_picture(space, job.id) is not None))
+        seen.append((get_job(space, job.id).step, live_preview(space, job.id) is not None))
         if told.get("step") == 6:
             stop_job(space, job.id)
         return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
@@ -353,7 +353,7 @@ def test_a_picture_can_be_watched_and_stopped(
     work_off(space, "render")
     assert get_job(space, job.id).state == "stopped"
     assert max(step for step, _ in seen) < 8 and any(live for _, live in seen)
-    assert live_picture(space, job.id) is None and list_pictures(space) == []
+    assert live_preview(space, job.id) is None and list_pictures(space) == []
 
 
 def test_a_batch_gives_way_to_a_picture_that_somebody_waits_for(
@@ -393,12 +393,12 @@ def test_what_a_batch_cannot_draw_is_named_and_the_others_are_drawn(
 
     # It goes on with what is missing, once that can be drawn.
     work_off(space, "train")
-    shutil.copy(adapter_place(space, "sks robot"), later)
+    shutil.copy(adapter_path(space, "sks robot"), later)
     resume_job(space, job.id)
     work_off(space, "render")
     failed = get_job(space, job.id)
     assert failed.error.splitlines()[0] == "1 of 4 pictures could not be drawn:"
-    seeds = [read_recipe(get_picture(space, id).path)["seed"] for id in failed.made]
+    seeds = [read_recipe(get_picture(space, id).path)["seed"] for id in failed.finished_results]
     assert seeds == [0, 1, 2] and len(list_pictures(space)) == 3
 
 
@@ -444,7 +444,7 @@ def test_the_model_cache_keeps_a_base_and_adapters(
     models = ModelCache(space)
     base = models.base(str(sd1_folder), {})
     assert models.base(str(sd1_folder), {}) is base
-    file = adapter_place(space, "sks robot")
+    file = adapter_path(space, "sks robot")
     shot = a_shot(sd1_folder, adapters=((file, 1.0),))
     first, again = (models.settled(shot, base).adapters[0][0] for _ in range(2))
     assert first is again
@@ -490,7 +490,7 @@ def test_a_training_goes_on_when_a_picture_is_killed(space: Workspace) -> None:
 
     process = multiprocessing.get_context("fork").Process(target=draw, daemon=True)
     process.start()
-    while not is_taken(space, "turn"):
+    while not is_locked(space, "turn"):
         time.sleep(0.005)
     device = DeviceLock(space)
     assert process.pid
@@ -501,13 +501,13 @@ def test_a_training_goes_on_when_a_picture_is_killed(space: Workspace) -> None:
 
 
 @pytest.fixture
-def busy_lanes(space: Workspace) -> Iterator[None]:
-    """Other workers have the lanes, so that those started here wait and import no PyTorch."""
-    with lane_lock(space, "train"), lane_lock(space, "render"):
+def busy_queues(space: Workspace) -> Iterator[None]:
+    """Other workers have the queues, so that those started here wait and import no PyTorch."""
+    with queue_lock(space, "train"), queue_lock(space, "render"):
         yield
 
 
-def test_a_worker_that_dies_is_started_again(space: Workspace, busy_lanes: None) -> None:
+def test_a_worker_that_dies_is_started_again(space: Workspace, busy_queues: None) -> None:
     with workers(space):
         deadline = time.monotonic() + 120
         while len(first := children()) < 2:  # the list in /proc may miss one for a moment

@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from studio.dataset.masks import coverage
-from studio.dataset.pictures import Example, pixels
+from studio.dataset.masks import latent_mask
+from studio.dataset.pictures import Example, load_pixels
 from studio.errors import BadInput
-from studio.files import file_sha256, write_whole
+from studio.files import file_sha256, write_file
 from trainers.engine.objective import generator_for
 
 if TYPE_CHECKING:
-    from studio.bases.base import Base, Text
+    from studio.bases.base import Base, TextEmbedding
 
 __all__ = ["Cache", "Picture"]
 
@@ -104,12 +104,12 @@ class Cache:
         mask = self._shelf[self._mask_key(number, variant)]["mask"] if masked else None
         return Picture(mean=kept["mean"], std=kept["std"], time_ids=time_ids, mask=mask)
 
-    def text(self, caption: str) -> "Text":
+    def text(self, caption: str) -> "TextEmbedding":
         """A caption's embeddings, a batch of one."""
-        from studio.bases.base import Text
+        from studio.bases.base import TextEmbedding
 
         kept = self._shelf[self._text_key(caption)]
-        return Text(hidden=kept["hidden"], pooled=kept.get("pooled"))
+        return TextEmbedding(hidden=kept["hidden"], pooled=kept.get("pooled"))
 
     def _picture_key(self, number: int, variant: int) -> str:
         return _key("picture", self._vae, *self._cut(number, variant))
@@ -133,7 +133,7 @@ class Cache:
         if self.crops > 1:
             generator = generator_for("crop", self.digests[number], variant % self.crops)
         mirrored = variant >= self.crops
-        picture, crop = pixels(self.examples[number], flip=mirrored, generator=generator)
+        picture, crop = load_pixels(self.examples[number], flip=mirrored, generator=generator)
         mean, std = self.base.posterior(picture.unsqueeze(0))
         if not torch.isfinite(mean).all():
             raise BadInput(
@@ -144,7 +144,7 @@ class Cache:
 
     def _cut_mask(self, number: int, variant: int) -> Tensors:
         top, left = self._shelf[self._picture_key(number, variant)]["crop"].tolist()
-        mask = coverage(
+        mask = latent_mask(
             self.examples[number],
             corner=(top, left),
             flip=variant >= self.crops,
@@ -192,7 +192,7 @@ class _Disk:
             raise BadInput(f"the cached file {path} is damaged: delete it") from error
 
     def __setitem__(self, key: str, tensors: Tensors, /) -> None:
-        write_whole(self._path(key), save(tensors), lasting=False)
+        write_file(self._path(key), save(tensors), durable=False)
 
 
 def fingerprint(*modules: nn.Module) -> str:

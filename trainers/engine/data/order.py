@@ -6,7 +6,7 @@ from hashlib import sha256
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from studio.dataset.folders import Folder, Sources, folders_of
+from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.dataset.masks import with_masks
 from studio.dataset.pictures import Example, Pictures, read_pictures
 from studio.files import file_sha256
@@ -48,9 +48,9 @@ def folders_in(tables: Mapping) -> tuple[Folder, ...]:
     """The inverse of `folders_table`."""
     paths = tables["pictures"]
     if isinstance(paths, str):
-        return folders_of(paths)
+        return parse_folders(paths)
     weights = tables.get("weights", [1.0] * len(paths))
-    return folders_of(list(zip(paths, weights, strict=True)))
+    return parse_folders(list(zip(paths, weights, strict=True)))
 
 
 def contents(examples: Sequence[Example], digests: Sequence[str]) -> str:

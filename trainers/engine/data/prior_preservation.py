@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import torch
 from PIL.PngImagePlugin import PngInfo
 
-from studio.dataset.folders import entries, parts_of
+from studio.dataset.folders import list_folder, list_parts
 from studio.dataset.pictures import SUFFIXES, Pictures, read_pictures
 from studio.errors import BadInput
-from studio.files import file_sha256, write_whole
+from studio.files import file_sha256, write_file
 from trainers.engine.data.order import contents
 from trainers.engine.progress import Drawn
 from trainers.engine.recipe.options import PRIOR_WEIGHT, Recipe
@@ -77,7 +77,7 @@ class Prior:
     def _any(self) -> bool:
         if not self.folder.exists():
             return False
-        files = [path for part in parts_of(self.folder) for path in entries(part.path)]
+        files = [path for part in list_parts(self.folder) for path in list_folder(part.path)]
         return any(path.suffix.lower() in SUFFIXES for path in files)
 
     def missing(self, present: Pictures) -> int:
@@ -143,7 +143,7 @@ def with_class(job: "Job") -> Generator[Drawn, None, "Job"]:
         yield from _draw(job.prior, missing, job.draw, job.prior.words)
         found = job.prior.read()
     digests = tuple(file_sha256(example.path) for example in found.examples)
-    write_whole(_kept(job), contents(found.examples, digests).encode())
+    write_file(_kept(job), contents(found.examples, digests).encode())
     return replace(job, classes=found, class_digests=digests)
 
 
@@ -162,8 +162,8 @@ def _draw(
             if isinstance(key, str) and isinstance(text, str):
                 texts.add_text(key, text)
         picture.save(data, "PNG", pnginfo=texts)
-        write_whole(prior.place(number), data.getvalue())
-        write_whole(prior.place(number).with_suffix(".txt"), f"{words}\n".encode())
+        write_file(prior.place(number), data.getvalue())
+        write_file(prior.place(number).with_suffix(".txt"), f"{words}\n".encode())
         yield Drawn(done + 1, missing)
 
 

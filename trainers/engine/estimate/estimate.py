@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from studio.duration import duration
+from studio.duration import format_duration
 from studio.requests.shot import Shot
 from trainers.engine.distributed import processes
 from trainers.engine.estimate.memory_model import AUTOCAST, Pass, decoded, encoded, trained
@@ -68,7 +68,7 @@ class Estimate:
     def __str__(self) -> str:
         perhaps = "as an earlier run" if self.known else "perhaps half or twice that"
         enough = "" if self.fits else f", which is more than the {_size(self.free or 0)} free"
-        time, memory = duration(self.seconds), _size(self.bytes)
+        time, memory = format_duration(self.seconds), _size(self.bytes)
         return f"about {time} ({perhaps}) and {memory} of memory{enough}"
 
 

@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from studio.adapters.delta import Sparse, attach
-from studio.adapters.token_embeddings import table_of
-from studio.bases.base import Base, Text
+from studio.adapters.token_embeddings import embedding_table
+from studio.bases.base import Base, TextEmbedding
 
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
@@ -66,7 +66,7 @@ def trained(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -> Pass
     kept, work = _Kept(outline, copied), _Work(outline.layers(), copied)
     if recipe.new_tokens:
         for encoder in outline.text_encoders:
-            table_of(encoder).weight.requires_grad_(True)
+            embedding_table(encoder).weight.requires_grad_(True)
     if recipe.checkpointing:
         outline.unet.enable_gradient_checkpointing(kept.by_itself)
     autocast = nullcontext()
@@ -237,7 +237,7 @@ def _faked(part: Made, fake: FakeTensorMode) -> Made:
     return copy.deepcopy(part, tensors)
 
 
-def _read(base: Base, rows: int) -> Text:
+def _read(base: Base, rows: int) -> TextEmbedding:
     """Captions through the text encoders, as `Base.encode_text` takes them."""
     hidden, pooled = [], None
     for encoder in base.text_encoders:
@@ -246,19 +246,19 @@ def _read(base: Base, rows: int) -> Text:
         said = encoder(numbers, output_hidden_states=sdxl)
         hidden.append(said.hidden_states[-2] if sdxl else said.last_hidden_state)
         pooled = said.text_embeds if sdxl and hasattr(said, "text_embeds") else None
-    return Text(torch.cat(hidden, dim=-1), pooled)
+    return TextEmbedding(torch.cat(hidden, dim=-1), pooled)
 
 
-def _predict(base: Base, side: int, rows: int, text: Text | None) -> None:
+def _predict(base: Base, side: int, rows: int, text: TextEmbedding | None) -> None:
     """Latents of so many square pictures through the UNet."""
     config, small = base.unet.config, side // base.latent_factor
     if text is None:
         hidden = torch.randn(rows, _places(base), config["cross_attention_dim"], dtype=base.dtype)
-        text = Text(hidden)
+        text = TextEmbedding(hidden)
         if base.family == "sdxl":
             wide = config["projection_class_embeddings_input_dim"]
             wide -= 6 * config["addition_time_embed_dim"]
-            text = Text(hidden, torch.randn(rows, wide, dtype=base.dtype))
+            text = TextEmbedding(hidden, torch.randn(rows, wide, dtype=base.dtype))
     base.predict(
         torch.randn(rows, 4, small, small),
         torch.zeros(rows, dtype=torch.long),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from studio.files import write_whole
+from studio.files import write_file
 from trainers.engine.distributed import processes
 from trainers.engine.kind import kind_name, kind_options
 
@@ -93,7 +93,7 @@ def note(run: Path, settings: Mapping[str, object], seconds: Sequence[float]) ->
     """Leave word in a run's folder. seconds: of each step that was taken."""
     if len(seconds) >= FEWEST:
         said = {"settings": settings, "step": median(seconds)}
-        write_whole(run / NOTE, json.dumps(said, indent=1).encode(), lasting=False)
+        write_file(run / NOTE, json.dumps(said, indent=1).encode(), durable=False)
 
 
 def noted(runs: Path, settings: Mapping[str, object]) -> float | None:

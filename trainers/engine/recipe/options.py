@@ -12,7 +12,7 @@ from trainers.engine.kind import Published
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
-    from studio.bases.info import Outline
+    from studio.bases.info import BaseInfo
     from trainers.engine.kind import Kind
 
 __all__ = ["Recipe", "draft", "recipe_for", "to_toml", "with_options"]
@@ -218,7 +218,7 @@ def _require_one_rate(recipe: Recipe) -> None:
         raise BadInput(f"token_lr is not lr, {said}")
 
 
-def recipe_for(base: "Base | Outline", kind: "Kind | None" = None) -> Recipe:
+def recipe_for(base: "Base | BaseInfo", kind: "Kind | None" = None) -> Recipe:
     """Where a training of this kind on this base starts from when nothing is asked for.
 
     On sketch the text encoders learn as fast as the UNet: at the rate for full size they bring

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 from zipfile import ZipFile
 
-from studio.duration import duration
+from studio.duration import format_duration
 from studio.errors import BadInput
 from studio.queue.client import Job
 from studio.requests.shot import Shot
@@ -42,8 +42,8 @@ def progress(job: Job) -> str:
     said = f"{_state(job)}"
     if job.state == "running" and job.phase:
         said += f" · {job.phase}"
-    if job.left is not None:
-        said += f" · about {duration(job.left)} left"
+    if job.seconds_left is not None:
+        said += f" · about {format_duration(job.seconds_left)} left"
     why = "".join(f'<p class="problem">{escape(line)}</p>' for line in job.error.splitlines())
     why += f"<p>{escape(job.advice)}</p>" if job.advice else ""
     return (
@@ -74,7 +74,7 @@ def shots_in(job: Job) -> list[Shot]:
 
 def zipped(space: Workspace, job: Job) -> Path:
     """What a batch has made, as a zip to take away: pictures, results.jsonl and contact sheets."""
-    if not job.made:
+    if not job.finished_results:
         raise BadInput("this batch has made no picture yet")
     return write_download(space, f"batch-{job.id}.zip", lambda place: _zip(space, job, place))
 
@@ -130,8 +130,8 @@ def _cell(space: Workspace, id: str, *, shot: str) -> str:
 
 
 def _state(job: Job) -> str:
-    made = f"{len(job.made)} of {job.total or len(cast(list, job.arguments['shots']))}"
-    if left_out := len(job.results) - len(job.made):
+    made = f"{len(job.finished_results)} of {job.total or len(cast(list, job.arguments['shots']))}"
+    if left_out := len(job.results) - len(job.finished_results):
         made += f", {left_out} could not be drawn"
     if job.state == "queued":
         return f"waits, {made}"

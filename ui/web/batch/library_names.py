@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from studio.adapters.blora_blocks import file_and_half
+from studio.adapters.blora_blocks import split_half
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, list_adapters, list_bases
@@ -76,7 +76,7 @@ def _outside(space: Workspace, planned: Sequence[Planned]) -> Iterator[Problem]:
     known = {base.source for base in list_bases(space)}
     for one in planned:
         shot = one.shot
-        files = [Path(file_and_half(str(file))[0]).resolve() for file, _ in shot.adapters]
+        files = [Path(split_half(str(file))[0]).resolve() for file, _ in shot.adapters]
         if not all(file.is_relative_to(space.adapters) for file in files):
             yield one.problem("adapters", "call adapters by their names in the library")
         start = shot.init_image
@@ -90,7 +90,7 @@ def _settled(shot: Shot) -> Shot:
     """The shot with its files where they really lie."""
     adapters = []
     for file, strength in shot.adapters:
-        place, half = file_and_half(str(file))
+        place, half = split_half(str(file))
         adapters.append((f"{Path(place).resolve()}{':' if half else ''}{half}", strength))
     start = shot.init_image and str(Path(str(shot.init_image)).resolve())
     return replace(shot, adapters=tuple(adapters), init_image=start)

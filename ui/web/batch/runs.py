@@ -138,7 +138,7 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
             gr.Row(visible=True),
             gr.Button(visible=not job.ended, interactive=not job.stopping),
             gr.Button(visible=job.state in ("failed", "stopped")),
-            gr.Button(visible=bool(job.made)),
+            gr.Button(visible=bool(job.finished_results)),
             gr.Button(visible=job.ended),
             undo,
             state,

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 import compose
-from studio.duration import duration
+from studio.duration import format_duration
 from studio.errors import BadInput
 from studio.workspace import Workspace, list_adapters
 from ui.shared.queue_requests import queue_pictures
@@ -213,7 +213,7 @@ def _grid(given: Sequence[Any]) -> Grid:
 def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     work, seconds = evaluations(shots), seconds_for(space, shots)
     unknown = "time unknown before a first picture"
-    time = unknown if seconds is None else f"about {duration(seconds)}"
+    time = unknown if seconds is None else f"about {format_duration(seconds)}"
     return notices([f"{many}, {work:,.0f} evaluations of the UNet, {time}."])
 
 

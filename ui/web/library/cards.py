@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from jinja2.filters import do_filesizeformat
 
 from studio.adapters.describe import JSON
-from studio.bases.names import OURS
+from studio.bases.names import BUNDLED_BASES
 from studio.workspace import AdapterFile, Deleted, KnownBase
 from ui.web.frontend import local_time, template
 
@@ -48,7 +48,7 @@ def trash_rows(trash: Sequence[Deleted]) -> str:
 
 def base_rows(bases: Sequence[KnownBase]) -> str:
     """The bases; those that did not come with Studio have a button that tells their source."""
-    return template("library/bases.html").render(bases=bases, built_in=OURS)
+    return template("library/bases.html").render(bases=bases, built_in=BUNDLED_BASES)
 
 
 def _searched_text(adapter: AdapterFile) -> str:

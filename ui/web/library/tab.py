@@ -11,13 +11,13 @@ from studio.workspace import (
     Workspace,
     add_base,
     delete_adapter,
+    display_name,
     empty_trash,
     forget_base,
     list_adapters,
     list_bases,
     list_trash,
     rename_adapter,
-    title_of,
 )
 from ui.web.frontend import notices, script
 from ui.web.library.cards import base_rows, cards, details, matching, trash_rows
@@ -162,7 +162,7 @@ def _wire_changes(
 
     def fetch(deleted: str, chosen: str) -> tuple:
         found = bring_back(space, deleted)
-        title = title_of(found)
+        title = display_name(found)
         return (
             title if found.parent == space.adapters else chosen,
             "",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.errors import DAMAGED, BadInput
+from studio.errors import PICTURE_ERRORS, BadInput
 from studio.requests.shot import A1111_SAMPLERS, read_recipe
 
 __all__ = ["recipe_from_picture", "recipe_from_text"]
@@ -31,7 +31,7 @@ def recipe_from_picture(path: str | Path) -> tuple[dict[str, object], list[str]]
     try:
         with Image.open(path) as picture:
             own, text = picture.info.get("studio"), picture.info.get("parameters")
-    except (*DAMAGED, Image.DecompressionBombError) as error:
+    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
         raise BadInput("That can't be read as a picture.") from error
     if own is not None:
         return read_recipe(path), []

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 import compose
-from studio.bases.names import OURS
+from studio.bases.names import BUNDLED_BASES
 from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui.shared.form import Form
 from ui.shared.loading import Loading
@@ -235,7 +235,7 @@ def mix_of(parts: Parts, space: Workspace, picked: tuple[Picked, ...], base: str
     adapters = {one.name: one for one in list_adapters(space)}
     found: Update = {
         parts.picked: tuple(picked),
-        parts.examples: gr.HTML(visible=base in OURS and not picked),
+        parts.examples: gr.HTML(visible=base in BUNDLED_BASES and not picked),
         parts.cards: library(space, base),
     }
     for place, slot in enumerate(parts.slots, start=1):

@@ -12,17 +12,17 @@ import gradio as gr
 import compose
 from studio.errors import BadInput
 from studio.files import file_sha256
-from studio.queue.client import Job, get_job, list_jobs, live_picture, stop_job
+from studio.queue.client import Job, get_job, list_jobs, live_preview, stop_job
 from studio.requests.shot import Shot, read_recipe
 from studio.workspace import (
     Workspace,
     add_upload,
+    create_set,
     delete_picture,
     get_adapter,
     get_picture,
     get_set,
     list_pictures,
-    new_set,
     undelete,
 )
 from ui.shared.queue_requests import Drawing, queue_pictures
@@ -43,7 +43,7 @@ from ui.web.mix.html import caption, cell_grid, empty, failed, frame, history, m
 from ui.web.mix.picker import pick, put_back
 from ui.web.mix.schedule_chart import score, untold
 from ui.web.mix.settings import (
-    OURS,
+    BUNDLED_BASES,
     Settings,
     recipe_of,
     recipe_of_queued,
@@ -86,7 +86,7 @@ class Mixing:
 
     def change_base(self, given: Given) -> Update:
         """Another base: other adapters fit, and a large one is not drawn on at every change."""
-        settings, quick = self._settings(given), given[self.parts.base] in OURS
+        settings, quick = self._settings(given), given[self.parts.base] in BUNDLED_BASES
         update = mix_of(self.parts, self.space, settings.picked, settings.base)
         update |= {self.parts.auto: quick} | self._depending(settings, given)
         return update | self._auto({**given, self.parts.auto: quick}, settings)
@@ -137,7 +137,7 @@ class Mixing:
             job = get_job(self.space, given[parts.job] or 0)
         except BadInput:
             return gr.skip()
-        live = live_picture(self.space, job.id) if job.state == "running" else None
+        live = live_preview(self.space, job.id) if job.state == "running" else None
         seen = job_version(self.space, job)
         if seen == given[parts.seen]:
             return gr.skip()
@@ -195,7 +195,7 @@ class Mixing:
             settings = found if known else settings
         update = fill(self.parts, self.space, settings) | self._history(PAGE)
         update |= self._depending(settings, {})
-        update |= {self.parts.auto: settings.base in OURS, self.parts.seen: ""}
+        update |= {self.parts.auto: settings.base in BUNDLED_BASES, self.parts.seen: ""}
         if job is None or not known:
             return update
         update |= {
@@ -290,7 +290,7 @@ class Mixing:
         said = [*amiss, *absent]
         update = fill(parts, self.space, settings) | self._depending(settings, given)
         update[parts.notice] = gr.HTML(notice(said), visible=bool(said))
-        auto = settings.base in OURS and bool(given[parts.auto])
+        auto = settings.base in BUNDLED_BASES and bool(given[parts.auto])
         update |= {parts.auto: auto, parts.lock: True}
         if draw and auto and not said:
             return update | self._auto({**given, parts.auto: auto}, settings)
@@ -443,7 +443,7 @@ def _kept_start(space: Workspace, path: str | None) -> str | None:
     try:
         kept = get_set(space, STARTS)
     except BadInput:
-        kept = new_set(space, STARTS)
+        kept = create_set(space, STARTS)
     for one in kept.pictures:
         if Path(one.name).stem == stem:
             return str(one.path)

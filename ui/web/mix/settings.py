@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import compose
-from studio.adapters.blora_blocks import HALVES, file_and_half
-from studio.bases.names import OURS
+from studio.adapters.blora_blocks import HALVES, split_half
+from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.files import file_sha256
 from studio.requests.shot import SCHEDULERS, Shot, recipe_with
-from studio.workspace import AdapterFile, Workspace, adapter_place, list_adapters, list_bases
+from studio.workspace import AdapterFile, Workspace, adapter_path, list_adapters, list_bases
 from ui.shared.names import adapter_name
 
 __all__ = [
@@ -58,7 +58,7 @@ class Picked:
 
     @property
     def called(self) -> str:
-        """As `adapter_place` calls it."""
+        """As `adapter_path` calls it."""
         return self.name if self.half == WHOLE else f"{self.name}:{self.half}"
 
 
@@ -94,7 +94,7 @@ def shot_of(space: Workspace, settings: Settings) -> Shot:
         steps=settings.steps,
         guidance=settings.guidance,
         scheduler=settings.scheduler,
-        adapters=tuple((adapter_place(space, one.called), one.strength) for one in settings.picked),
+        adapters=tuple((adapter_path(space, one.called), one.strength) for one in settings.picked),
         method=_method(settings),
         init_image=settings.start,
         denoise=settings.denoise,
@@ -116,7 +116,7 @@ def recipe_of(space: Workspace, settings: Settings) -> dict[str, object]:
     adapters = [
         {
             "name": one.name,
-            "path": adapter_place(space, one.name),
+            "path": adapter_path(space, one.name),
             "strength": one.strength,
             **({} if one.half == WHOLE else {"half": one.half}),
         }
@@ -129,7 +129,7 @@ def recipe_of_queued(shot: Mapping[str, Any]) -> dict[str, object]:
     """The same of a shot as a queued job has it; see ui.shared.queue_requests."""
     adapters = []
     for place, strength in shot["adapters"]:
-        file, half = file_and_half(place)
+        file, half = split_half(place)
         adapters.append({"path": file, "strength": strength} | ({"half": half} if half else {}))
     start = shot["init_image"]
     return {
@@ -180,7 +180,7 @@ def misfit(adapter: AdapterFile, *, base: str, family: str) -> str:
         return adapter.problem
     if adapter.family and family and adapter.family != family:
         return f"made for {_said(adapter.family)}, and {_short(base)} is of {_said(family)}"
-    if adapter.base and adapter.base != base and {adapter.base, base} & set(OURS):
+    if adapter.base and adapter.base != base and {adapter.base, base} & set(BUNDLED_BASES):
         return f"made for {_short(adapter.base)}, not for {_short(base)}"
     return ""
 

@@ -30,7 +30,7 @@ POLL = 0.1  # seconds between two looks at a job that is waited for
 
 def job_facts(job: Job) -> Facts:
     """A job as it is told; what it was given is left out."""
-    facts = dataclasses.asdict(job) | {"left": job.left, "results": list(job.results)}
+    facts = dataclasses.asdict(job) | {"left": job.seconds_left, "results": list(job.results)}
     del facts["arguments"]
     return facts
 
@@ -39,7 +39,7 @@ def pictures_in(space: Workspace, job: Job) -> list[FileData]:
     """The pictures of a job that has made some."""
     if job.kind == "train":
         return []
-    return [sent(get_picture(space, id).path) for id in job.made]
+    return [sent(get_picture(space, id).path) for id in job.finished_results]
 
 
 def waited(space: Workspace, id: int, *, seconds: float = 3600.0, failing: bool = True) -> Job:

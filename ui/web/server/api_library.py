@@ -12,11 +12,11 @@ from studio.workspace import (
     Workspace,
     add_base,
     delete_adapter,
+    display_name,
     get_adapter,
     list_adapters,
     list_bases,
     rename_adapter,
-    title_of,
 )
 from ui.web.library.import_export import bring_back, give, take_in
 from ui.web.server.api_calls import Facts, sent, unlinked, uploaded
@@ -88,7 +88,7 @@ def library_calls(space: Workspace) -> list[Callable]:
         Parameters:
             id: what deleting it answered
         """
-        return title_of(bring_back(space, id))
+        return display_name(bring_back(space, id))
 
     def list_bases_() -> list[Facts]:
         """The bases to choose from, by source."""

@@ -12,12 +12,12 @@ from studio.errors import BadInput
 from studio.requests.shot import Shot, read_recipe
 from studio.workspace import (
     Workspace,
-    adapter_place,
+    adapter_path,
     add_upload,
+    create_set,
     delete_picture,
     get_picture,
     list_pictures,
-    new_set,
     write_caption,
 )
 from ui.shared.names import file_and_strength
@@ -69,7 +69,7 @@ def training_calls(space: Workspace) -> list[Callable]:
         files = [uploaded(space, one) for one in pictures]
         if not files:
             raise BadInput("there are no pictures to learn from")
-        folder = new_set(space, name or trigger)
+        folder = create_set(space, name or trigger)
         for number, file in enumerate(files):
             kept = add_upload(space, folder.name, file)
             text = (captions or [])[number : number + 1]
@@ -171,7 +171,7 @@ def picture_calls(space: Workspace) -> list[Callable]:
             before: an id; only what is older
         """
         found = list_pictures(space, limit=max(1, min(limit, 1000)), before=before)
-        return [{"id": one.id, "made": one.made} for one in found]
+        return [{"id": one.id, "made": one.created} for one in found]
 
     def picture(id: str) -> FileData:
         """A picture of the history.
@@ -215,9 +215,9 @@ def _kind(name: str, options: Mapping[str, object]) -> trainers.Kind:
 def _mixed(space: Workspace, text: str) -> tuple[str, float]:
     """`robot:0.8` as the adapter's file and 0.8."""
     name, strength = file_and_strength(text)
-    return adapter_place(space, name), strength
+    return adapter_path(space, name), strength
 
 
 def _start(space: Workspace, file: Path) -> str:
     """Keep a picture to start from, since what is drawn over it names it."""
-    return str(add_upload(space, new_set(space, "start pictures").name, file).path)
+    return str(add_upload(space, create_set(space, "start pictures").name, file).path)

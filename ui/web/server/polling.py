@@ -14,8 +14,8 @@ from typing import Any
 
 import gradio as gr
 
-from studio.duration import duration
-from studio.queue.client import OPEN, Job, list_jobs, list_workers, live_picture
+from studio.duration import format_duration
+from studio.queue.client import UNFINISHED, Job, list_jobs, list_workers, live_preview
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.web.frontend import script
 
@@ -36,7 +36,7 @@ def status_line(space: Workspace) -> gr.HTML:
             "server": began,
             "head": status(space),
             "mark": MARKS[tab](space) if isinstance(tab, str) and tab in MARKS else "",
-            "forming": bool(list_jobs(space, states=OPEN, kinds=("render",))),
+            "forming": bool(list_jobs(space, states=UNFINISHED, kinds=("render",))),
         }
 
     return gr.HTML(
@@ -55,7 +55,7 @@ def tab_news(tab: str) -> gr.HTML:
 
 def status(space: Workspace) -> str:
     """The line above the tabs, as HTML."""
-    jobs = list_jobs(space, states=OPEN, limit=1000)
+    jobs = list_jobs(space, states=UNFINISHED, limit=1000)
     running = [job for job in jobs if job.state == "running"]
     waiting = len(jobs) - len(running)
     words = [_said(job) for job in running]
@@ -70,8 +70,8 @@ def _said(job: Job) -> str:
     said = f"{DOING[job.kind]} {job.title}"
     if job.total:
         said += f", {job.step} of {job.total}"
-    if job.left is not None:
-        said += f", {duration(job.left)} left"
+    if job.seconds_left is not None:
+        said += f", {format_duration(job.seconds_left)} left"
     return said
 
 
@@ -87,13 +87,13 @@ def job_version(space: Workspace, job: Job) -> str:
 
 def progress_version(job: Job) -> str:
     """The same without its forming picture, for pages that do not show that."""
-    facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.made)
+    facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.finished_results)
     return " ".join(map(str, facts))
 
 
 def _drawn(space: Workspace, job: Job) -> int:
     """When its forming picture was written; it may be gone by now."""
-    live = live_picture(space, job.id) if job.state == "running" else None
+    live = live_preview(space, job.id) if job.state == "running" else None
     try:
         return live.stat().st_mtime_ns if live else 0
     except FileNotFoundError:

@@ -17,10 +17,10 @@ from studio.requests.shot import Shot
 from studio.workspace import (
     AdapterFile,
     Workspace,
+    add_adapter,
     clean_name,
     get_picture,
     get_run,
-    keep_adapter,
     list_checkpoints,
     thumbnail,
 )
@@ -145,14 +145,14 @@ def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFi
     if step != job.total:
         name = f"{name} step {step}"
     if strength == 1:
-        return keep_adapter(space, there[step], name=name)
+        return add_adapter(space, there[step], name=name)
     from studio.adapters.adapter import load_adapter
-    from studio.adapters.rescale import at_strength
+    from studio.adapters.rescale import scale_adapter
 
     with TemporaryDirectory(dir=space.cache) as scratch:
-        scaled = at_strength(load_adapter(there[step]), strength)
+        scaled = scale_adapter(load_adapter(there[step]), strength)
         file = scaled.save(Path(scratch) / "scaled.safetensors")
-        return keep_adapter(space, file, name=f"{name} at {strength:g}")
+        return add_adapter(space, file, name=f"{name} at {strength:g}")
 
 
 def _adapter(grid: Job, number: int) -> tuple[str, float]:

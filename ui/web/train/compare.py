@@ -187,7 +187,7 @@ def _look(space: Workspace, chosen: int | None, ticked: list[int], seen: Drawn) 
         job.id,
         tuple(sorted(there)),
         grid.id if grid else None,
-        len(grid.made) if grid else 0,
+        len(grid.finished_results) if grid else 0,
         grid.state if grid else "",
     )
     if now == seen:
@@ -231,7 +231,8 @@ def _said(grid: Job) -> str:
     if grid.state == "failed":
         return f'<p class="problem" role="alert">{escape(grid.error)}. {escape(grid.advice)}</p>'
     if not grid.ended:
-        return f'<p class="quiet">{len(grid.made)} of {len(_checkpoints.cells(grid))} drawn</p>'
+        drawn = len(grid.finished_results)
+        return f'<p class="quiet">{drawn} of {len(_checkpoints.cells(grid))} drawn</p>'
     return '<p class="quiet">Choose one to see it large, keep it or mix with it.</p>'
 
 

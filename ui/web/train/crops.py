@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.dataset.pictures import bucket_of, scaled_size, shapes
-from studio.errors import DAMAGED
+from studio.dataset.pictures import bucket_sizes, nearest_bucket, scaled_size
+from studio.errors import PICTURE_ERRORS
 from studio.workspace import UploadSet
 from ui.web.server.downloads import file_url
 
@@ -34,11 +34,11 @@ class Cut:
 
 def cuts_of(pictures: UploadSet, *, size: int, step: int, buckets: bool = True) -> list[Cut]:
     """How each picture is cut in the middle, as a training at this size would; by bucket."""
-    choices = shapes(size, step) if buckets else [(size, size)]
+    choices = bucket_sizes(size, step) if buckets else [(size, size)]
     found = []
     for picture in pictures.pictures:
         if source := _measured(picture.path):
-            found.append(_cut(picture.name, source, bucket_of(choices, *source)))
+            found.append(_cut(picture.name, source, nearest_bucket(choices, *source)))
     return sorted(found, key=lambda one: (-(one.bucket == (size, size)), one.bucket, one.name))
 
 
@@ -61,7 +61,7 @@ def _measured(path: Path) -> tuple[int, int] | None:
         with Image.open(path) as picture:
             width, height = picture.size
             lies = picture.getexif().get(ORIENTATION) in LYING
-    except DAMAGED:
+    except PICTURE_ERRORS:
         return None
     return (height, width) if lies else (width, height)
 

@@ -14,9 +14,9 @@ from hashlib import sha256
 from typing import Any
 
 import trainers
-from studio.bases.info import Outline
+from studio.bases.info import BaseInfo
 from studio.errors import BadInput
-from studio.files import write_whole
+from studio.files import write_file
 from studio.workspace import Workspace
 from ui.shared.subprocesses import environment, module_words
 
@@ -52,7 +52,7 @@ class Asked:
         cls,
         space: Workspace,
         kind: trainers.Kind,
-        base: Outline,
+        base: BaseInfo,
         *,
         pictures: int,
         recipe: Mapping[str, Any],
@@ -99,7 +99,7 @@ def estimated(space: Workspace, asked: Asked) -> str:
     if done.returncode:
         raise BadInput("how long it will take cannot be told; the training may run all the same")
     told = done.stdout.splitlines()[-1]
-    write_whole(kept, told.encode(), lasting=False)
+    write_file(kept, told.encode(), durable=False)
     return _told(told)
 
 

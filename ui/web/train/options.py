@@ -8,8 +8,8 @@ import gradio as gr
 from gradio.components import Component
 
 import trainers
-from studio.bases.info import Outline
-from studio.workspace import Workspace, adapter_place, get_set, list_adapters, list_sets
+from studio.bases.info import BaseInfo
+from studio.workspace import Workspace, adapter_path, get_set, list_adapters, list_sets
 from trainers import Recipe
 from ui.shared.form import Form
 from ui.shared.loading import Loading
@@ -93,7 +93,7 @@ class Options:
         return [*self.recipe.values(), *self.loading.values(), *own]
 
 
-def preset(kind: trainers.Kind, base: Outline | None, steps: int | None = None) -> Recipe:
+def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None) -> Recipe:
     """Where a training of this kind starts from, with samples and checkpoints on the way.
 
     base: None for one that is not here yet. steps: where they were asked for.
@@ -144,7 +144,7 @@ def options(space: Workspace) -> Options:
     return Options(recipe, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def shown(kind: trainers.Kind, base: Outline | None, steps: int | None) -> dict[str, Any]:
+def shown(kind: trainers.Kind, base: BaseInfo | None, steps: int | None) -> dict[str, Any]:
     """Updates of the widgets, by field, that show what holds where nothing is asked for."""
     recipe = preset(kind, base, steps)
     told = {name: getattr(recipe, name) for name in SHOWN}
@@ -174,7 +174,7 @@ def asked(
         "recipe": recipe,
         "loading": loading,
         "name": (data[given.name] or "").strip(),
-        "init": adapter_place(space, init) if init else None,
+        "init": adapter_path(space, init) if init else None,
         "prior_pictures": get_set(space, prior).path if prior else None,
     }
 

@@ -10,8 +10,8 @@ from studio.workspace import (
     Workspace,
     add_upload,
     clean_name,
+    create_set,
     list_sets,
-    new_set,
     write_caption,
 )
 
@@ -41,7 +41,7 @@ def take(
         if path.suffix.lower() == ".txt":
             continue
         try:
-            name = name or new_set(space, clean_name(otherwise, otherwise="pictures")).name
+            name = name or create_set(space, clean_name(otherwise, otherwise="pictures")).name
             added[path.stem] = add_upload(space, name, path).name
         except BadInput as error:
             left_out.append(str(error))

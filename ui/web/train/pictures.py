@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio.bases.info import outline
+from studio.bases.info import read_base_info
 from studio.errors import BadInput
 from studio.workspace import (
     UploadSet,
@@ -18,8 +18,8 @@ from studio.workspace import (
     delete_set,
     delete_upload,
     get_set,
-    small_upload,
     undelete,
+    upload_thumbnail,
     write_caption,
 )
 from ui.web.server.page import QUIET, show_bad_input
@@ -241,14 +241,14 @@ def _shown(space: Workspace, name: str, how: How) -> list[Any]:
 
 
 def _gallery(space: Workspace, one: UploadSet) -> list[tuple[str, str]]:
-    return [(str(small_upload(space, one.name, p.name)), p.caption) for p in one.pictures]
+    return [(str(upload_thumbnail(space, one.name, p.name)), p.caption) for p in one.pictures]
 
 
 def _cut(space: Workspace, one: UploadSet, how: How) -> str:
     base, size, buckets = how
-    small = {p.name: small_upload(space, one.name, p.name) for p in one.pictures}
+    small = {p.name: upload_thumbnail(space, one.name, p.name) for p in one.pictures}
     try:
-        known = outline(base or "")
+        known = read_base_info(base or "")
     except BadInput as error:
         return f'<p class="quiet">{escape(str(error))}</p>'
     if known is None:

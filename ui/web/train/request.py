@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from studio.bases.info import Outline, outline
+from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.workspace import Workspace, get_set
 from ui.shared.queue_requests import queue_training
@@ -41,7 +41,7 @@ class Form:
 
 def cost(space: Workspace, form: Form, data: Data) -> str:
     """Time and memory in a sentence; "" for a base that is not here yet. Raises BadInput."""
-    base = outline(data[form.base] or "")
+    base = read_base_info(data[form.base] or "")
     if base is None:
         return ""
     given = asked(space, form.more, data[form.kind], data)
@@ -62,7 +62,7 @@ def queue(space: Workspace, form: Form, data: Data) -> int:
     if not data[form.sets]:
         raise BadInput("choose pictures first: drop some in, or take an example")
     given = asked(space, form.more, data[form.kind], data)
-    recipe = _recipe(form, data, given, outline(data[form.base] or ""))
+    recipe = _recipe(form, data, given, read_base_info(data[form.base] or ""))
     job = queue_training(
         space,
         given["kind"],
@@ -78,7 +78,7 @@ def queue(space: Workspace, form: Form, data: Data) -> int:
     return job.id
 
 
-def _recipe(form: Form, data: Data, given: Mapping[str, Any], base: Outline | None) -> Table:
+def _recipe(form: Form, data: Data, given: Mapping[str, Any], base: BaseInfo | None) -> Table:
     """What differs from where a training of this kind on this base starts from."""
     number = values(STEPS, {"steps": data[form.steps]})
     start = preset(given["kind"], base, number.get("steps"))

@@ -5,7 +5,7 @@ from html import escape
 from itertools import groupby
 from typing import Any, cast
 
-from studio.duration import duration
+from studio.duration import format_duration
 from studio.queue.client import Job
 from studio.workspace import Sample
 from ui.web.server.downloads import file_url
@@ -103,9 +103,9 @@ def _facts(job: Job) -> list[str]:
     if job.step and job.seconds:
         speed = job.step / job.seconds
         said.append(f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s a step")
-        said.append(f"{duration(job.seconds)} so far")
-    if job.left is not None:
-        said.append(f"{duration(job.left)} left")
+        said.append(f"{format_duration(job.seconds)} so far")
+    if job.seconds_left is not None:
+        said.append(f"{format_duration(job.seconds_left)} left")
     return said
 
 

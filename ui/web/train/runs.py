@@ -8,7 +8,7 @@ from gradio.components import Component
 
 from studio.errors import BadInput
 from studio.queue.client import (
-    OPEN,
+    UNFINISHED,
     Job,
     get_job,
     list_jobs,
@@ -201,7 +201,7 @@ def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
     """The head, the plot and the samples."""
     before = 0
     if job.state == "queued":
-        waiting = list_jobs(space, states=OPEN, kinds=("train",), limit=1000)
+        waiting = list_jobs(space, states=UNFINISHED, kinds=("train",), limit=1000)
         before = sum(one.state == "running" or one.queued < job.queued for one in waiting)
     try:
         marks = [one.step for one in list_checkpoints(space, job.run)]

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 import trainers
-from studio.bases.info import Outline, outline
+from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.workspace import Workspace, add_base, list_bases
 from ui.web.server.page import QUIET, Page, show_bad_input
@@ -107,7 +107,7 @@ def _wire_kind(
         given = dict(zip(PLANNED, map(_number, texts), strict=True))
         number = int(given["steps"]) if given["steps"] else None
         try:
-            known = outline(source or "")
+            known = read_base_info(source or "")
         except BadInput as error:
             known, said = None, str(error)
         else:
@@ -169,7 +169,7 @@ def _wire_cost(space: Workspace, form: Form, told: gr.HTML) -> None:
     )
 
 
-def _plan(kind: trainers.Kind, base: Outline | None, given: Mapping[Any, float | None]) -> str:
+def _plan(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[Any, float | None]) -> str:
     """What the training comes to. given: what was asked for, by field; None for what was not."""
     if base is None:
         return "The base is downloaded when it is first used; what suits it is known then."
