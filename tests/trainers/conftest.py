@@ -1,12 +1,15 @@
 """A folder of pictures that nobody photographed, and the tiny bases to train on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from studio import Base, load_base
+from studio.bases.base import DTYPES
 
 
 @pytest.fixture
@@ -25,6 +28,33 @@ def sdxl(sdxl_folder: Path) -> Base:
 def sd1(sd1_folder: Path) -> Base:
     """The tiny SD 1.5."""
     return load_base(sd1_folder, device="cpu")
+
+
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch, sdxl: Base, sd1: Base) -> Iterator[None]:
+    """Weights, noise, losses and optimisers in double precision, for comparing two trainings.
+
+    Adam moves a number by the whole learning rate, however small its gradient is. In single
+    precision the smallest gradients are rounding errors, and their sign differs between processors.
+    The shared bases are asked for so that they are there before the default precision changes.
+    """
+    monkeypatch.setitem(DTYPES, "fp64", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def sdxl64(float64: None, sdxl_folder: Path) -> Base:
+    """The tiny SDXL in double precision."""
+    return load_base(sdxl_folder, device="cpu", dtype="fp64")
+
+
+@pytest.fixture
+def sd1_64(float64: None, sd1_folder: Path) -> Base:
+    """The tiny SD 1.5 in double precision."""
+    return load_base(sd1_folder, device="cpu", dtype="fp64")
 
 
 def make_pictures(folder: Path, sides: list[tuple[int, int]]) -> Path:

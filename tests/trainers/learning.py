@@ -12,6 +12,8 @@ from studio.dataset.folders import Sources
 from trainers import Finished, Kind, Step
 
 TRIGGER = "a sks robot"
+# How near the float32 files of two trainings in float64 come (see the fixture float64).
+NEAR = {"atol": 1e-5, "rtol": 0, "check_dtype": False}
 SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "save_every": 0}
 
 

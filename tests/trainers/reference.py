@@ -53,7 +53,7 @@ def peft_training(
     ema: float = 0.0,
 ) -> tuple[list[float], dict[str, Tensor]]:
     """The loss of every step and peft's weights, or their average, from the same first weights."""
-    pipe: Any = DiffusionPipeline.from_pretrained(model)
+    pipe: Any = DiffusionPipeline.from_pretrained(model).to(torch.get_default_dtype())
     pipe.unet.requires_grad_(False)
     pipe.unet.add_adapter(
         LoraConfig(
@@ -101,8 +101,8 @@ def peft_training(
 
 
 def _posterior(pipe: Any, path: Path) -> tuple[Tensor, Tensor]:
-    picture = np.asarray(Image.open(path), dtype=np.float32)
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
+    picture = torch.from_numpy(np.array(Image.open(path))).to(pipe.vae.dtype)
+    pixels = picture.permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         posterior = pipe.vae.encode(pixels).latent_dist
     return posterior.mean[0], posterior.std[0]

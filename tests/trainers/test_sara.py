@@ -48,9 +48,9 @@ def predicted(base: Base) -> Tensor:
 def noisy_batch(unet: UNet2DConditionModel) -> Tensor:
     """One prediction of a bare UNet of the SD 1 layout."""
     draw = torch.Generator().manual_seed(3)
-    latents = torch.randn(1, 4, 8, 8, generator=draw)
+    latents = torch.randn(1, 4, 8, 8, generator=draw).to(unet.dtype)
     hidden = torch.randn(1, 5, unet.config["cross_attention_dim"], generator=draw)
-    return unet(latents, 300, encoder_hidden_states=hidden).sample
+    return unet(latents, 300, encoder_hidden_states=hidden.to(unet.dtype)).sample
 
 
 # Which entries.
@@ -346,7 +346,9 @@ def test_half_precision_trains(sdxl: Base, folder: Path, tmp_path: Path) -> None
 
 def test_one_line_trains_the_chosen_entries_of_anybodys_unet(sd1: Base) -> None:
     """Three steps against a dense AdamW whose gradients are masked by hand."""
-    ours, theirs = copy.deepcopy(sd1.unet), copy.deepcopy(sd1.unet).requires_grad_(True)
+    # In float64: in float32 the sign of the smallest gradients is the processor's.
+    ours, theirs = copy.deepcopy(sd1.unet).double(), copy.deepcopy(sd1.unet).double()
+    theirs.requires_grad_(True)
     before = {name: p.detach().clone() for name, p in ours.named_parameters()}
     optimizer = SaRA(threshold=THETA).optimizer(ours, lr=1e-2, weight_decay=0.0)
 
@@ -374,7 +376,7 @@ def test_one_line_trains_the_chosen_entries_of_anybodys_unet(sd1: Base) -> None:
         small = (before[name].abs() < THETA) & torch.tensor(name in layers)
         assert torch.equal(p[~small], before[name][~small]), name
         changed += int((p != before[name]).sum())
-        torch.testing.assert_close(p, theirs.get_parameter(name), atol=2e-4, rtol=0)
+        torch.testing.assert_close(p, theirs.get_parameter(name), atol=1e-5, rtol=0)
     assert changed > 1000
     state = sum(t.nbytes for slots in optimizer.state.values() for t in slots.values())
     entries = sum(len(p) for p in optimizer.param_groups[0]["params"])

@@ -363,7 +363,7 @@ def _stacked(texts: Sequence[TextEmbedding], device: torch.device) -> TextEmbedd
 def _accelerator(base: Base, precision: str) -> Accelerator:
     # accelerate keeps one precision for the life of a process; here each training has its own.
     AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = "no" if precision == "fp32" else precision
+    mixed = precision if precision in ("fp16", "bf16") else "no"
     return Accelerator(mixed_precision=mixed, cpu=base.device.type == "cpu")
 
 

@@ -25,7 +25,7 @@ from studio import Base
 from studio.dataset.folders import Sources
 from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
-from tests.trainers.learning import assert_resumes, learned
+from tests.trainers.learning import NEAR, assert_resumes, learned
 from trainers import Drawn, Encoded, Kind, LoRA, Started, Step
 from trainers.engine.kind import new_deltas
 from trainers.engine.objective import batches, generator_for
@@ -87,7 +87,7 @@ class Plain:
     """A tiny SDXL of diffusers with peft's LoRA, and the loss of one batch by hand."""
 
     def __init__(self, model: Path, kind: LoRA, base: Base) -> None:
-        self.pipe = StableDiffusionXLPipeline.from_pretrained(model)
+        self.pipe = StableDiffusionXLPipeline.from_pretrained(model).to(base.dtype)
         self.pipe.unet.requires_grad_(False)
         targets = ["to_q", "to_k", "to_v", "to_out.0"]
         self.pipe.unet.add_adapter(
@@ -106,7 +106,7 @@ class Plain:
         for path, _ in pictures:
             at.append(int(torch.randint(1000, (), generator=chance)))
             with torch.no_grad():
-                values = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
+                values = np.asarray(Image.open(path).convert("RGB"), dtype=np.float64)
                 pixels = torch.from_numpy(values).permute(2, 0, 1)[None] / 127.5 - 1
                 posterior = self.pipe.vae.encode(pixels).latent_dist
             sample = posterior.mean + posterior.std * torch.randn(4, 8, 8, generator=chance)
@@ -141,7 +141,7 @@ class Plain:
         theirs = get_peft_model_state_dict(self.pipe.unet)
         assert len(ours) == len(theirs)
         for name, tensor in theirs.items():
-            torch.testing.assert_close(ours[f"unet.{name}"], tensor, atol=1e-4, rtol=0)
+            torch.testing.assert_close(ours[f"unet.{name}"], tensor, **NEAR)
 
 
 def studio_losses(base: Base, sources: Sources, run: Path, **options) -> list[float]:
@@ -155,15 +155,15 @@ def studio_losses(base: Base, sources: Sources, run: Path, **options) -> list[fl
 
 
 def test_repeats_and_weights_equal_a_loop_over_copies(
-    sdxl: Base, sdxl_folder: Path, tmp_path: Path
+    sdxl64: Base, sdxl_folder: Path, tmp_path: Path
 ) -> None:
     """A picture of two repeats in a folder of weight 2 comes four times a round."""
     one = make_pictures(tmp_path / "one", sides=[(64, 64)])
     two = make_pictures(tmp_path / "two" / "2_dog", sides=[(64, 64)] * 2)
-    ours = studio_losses(sdxl, [one, (two.parent, 2)], tmp_path / "run")
+    ours = studio_losses(sdxl64, [one, (two.parent, 2)], tmp_path / "run")
     captioned = "a photo of a sks robot in red"
     pictures = [(one / "0.png", captioned), (two / "0.png", captioned), (two / "1.png", "dog")]
-    loop = Plain(sdxl_folder, LoRA(rank=4), sdxl)
+    loop = Plain(sdxl_folder, LoRA(rank=4), sdxl64)
     theirs = [
         loop.step(loop.errors([pictures[n] for n in numbers], seeded(f"{SEED}/step/{step}")).mean())
         for step, numbers in enumerate(order("order", [0] + [1] * 4 + [2] * 4))
@@ -183,17 +183,17 @@ def masked_folder(folder: Path) -> Path:
 
 
 def test_a_masked_loss_is_the_mean_weighted_by_the_mask(
-    sdxl: Base, sdxl_folder: Path, tmp_path: Path
+    sdxl64: Base, sdxl_folder: Path, tmp_path: Path
 ) -> None:
     folder = masked_folder(tmp_path / "pictures")
-    ours = studio_losses(sdxl, folder, tmp_path / "run", masked="files", unmasked_weight=0.2)
+    ours = studio_losses(sdxl64, folder, tmp_path / "run", masked="files", unmasked_weight=0.2)
     captions = ["a photo of a sks robot in red", TRIGGER, TRIGGER]
     counting = []
     for number in range(3):
         mask = np.asarray(Image.open(folder / f"{number}.mask.png"), dtype=np.float64) / 255
         mean = mask.reshape(8, 8, 8, 8).mean(axis=(1, 3))
         counting.append(torch.from_numpy(np.maximum(mean, 0.2)))
-    loop = Plain(sdxl_folder, LoRA(rank=4), sdxl)
+    loop = Plain(sdxl_folder, LoRA(rank=4), sdxl64)
     theirs = []
     for step, numbers in enumerate(order("order", [0, 1, 2])):
         pictures = [(folder / f"{n}.png", captions[n]) for n in numbers]
@@ -208,18 +208,18 @@ def test_a_masked_loss_is_the_mean_weighted_by_the_mask(
 
 
 def test_a_prior_adds_the_weighted_loss_of_a_class_batch(
-    sdxl: Base, sdxl_folder: Path, folder: Path, tmp_path: Path
+    sdxl64: Base, sdxl_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
     """Class pictures have repeats, captions of their own, and random numbers of their own."""
     classes = make_pictures(tmp_path / "class", sides=[(64, 64)] * 2)
     make_pictures(classes / "2_dog", sides=[(64, 64)] * 2)
     options = {"prior_class": "a robot", "prior_weight": 0.7, "prior_count": 4}
-    ours = studio_losses(sdxl, folder, tmp_path / "run", prior_pictures=classes, **options)
+    ours = studio_losses(sdxl64, folder, tmp_path / "run", prior_pictures=classes, **options)
     red = "a photo of a sks robot in red"
     own = [(folder / f"{n}.png", red if n == 0 else TRIGGER) for n in range(3)]
     of_class = [(classes / f"{n}.png", red if n == 0 else "a robot") for n in range(2)]
     of_class += [(classes / "2_dog" / f"{n}.png", red if n == 0 else "dog") for n in range(2)]
-    loop = Plain(sdxl_folder, LoRA(rank=4), sdxl)
+    loop = Plain(sdxl_folder, LoRA(rank=4), sdxl64)
     theirs = []
     both = zip(order("order", [0, 1, 2]), order("prior order", [0, 1, 2, 2, 3, 3]), strict=True)
     for step, (numbers, others) in enumerate(both):

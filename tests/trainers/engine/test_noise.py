@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from studio import Base, load_base
 from tests.tiny import tiny_sd2
-from tests.trainers.learning import learned
+from tests.trainers.learning import NEAR, learned
 from tests.trainers.reference import peft_training, trained
 from trainers import LoRA
 from trainers.engine.kind import new_deltas
@@ -24,18 +24,18 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def test_training_equals_peft_with_noise(
-    sdxl: Base, sdxl_folder: Path, folder: Path, tmp_path: Path
+    sdxl64: Base, sdxl_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
     kind = LoRA(rank=4)
     noise: dict[str, Any] = {"noise_offset": 0.1, "input_perturbation": 0.2}
     given = {"steps": 6, "seed": 3, "schedule": "constant", **noise}
-    _, losses = learned(kind, sdxl, folder, tmp_path / "run", **given)
-    start = new_deltas(kind, sdxl, generator=generator_for(3, "start"))
+    _, losses = learned(kind, sdxl64, folder, tmp_path / "run", **given)
+    start = new_deltas(kind, sdxl64, generator=generator_for(3, "start"))
     expected, weights = peft_training(sdxl_folder, folder, kind, start, steps=6, **noise)
     assert losses == pytest.approx(expected, abs=1e-5)
     ours = load_file(tmp_path / "run" / "adapter.safetensors")
     for name, tensor in weights.items():
-        torch.testing.assert_close(ours[f"unet.{name}"], tensor, atol=1e-4, rtol=0)
+        torch.testing.assert_close(ours[f"unet.{name}"], tensor, **NEAR)
 
 
 def test_velocity_down_to_no_signal_costs_what_diffusers_says(

@@ -13,7 +13,7 @@ from torch import nn
 import trainers
 from studio import Base
 from studio.errors import BadInput
-from tests.trainers.learning import TRIGGER, assert_resumes, learned
+from tests.trainers.learning import NEAR, TRIGGER, assert_resumes, learned
 from tests.trainers.reference import peft_training, trained
 from trainers import DiffuseKronA, Kind, LoRA, Recipe, SaRA
 from trainers.engine.ema import Average
@@ -72,7 +72,7 @@ def lora_plus(unet: nn.Module) -> torch.optim.Optimizer:
     ids=lambda given: "" if callable(given) or not given else "-".join(given),
 )
 def test_training_equals_peft_with(
-    sdxl: Base,
+    sdxl64: Base,
     sdxl_folder: Path,
     folder: Path,
     tmp_path: Path,
@@ -84,16 +84,15 @@ def test_training_equals_peft_with(
     # Tensors of fewer than 4096 numbers keep a state of 32 bits.
     kind = LoRA(rank=64 if options.get("optimizer") == "adamw8bit" else 4)
     given = {"steps": 6, "seed": 3, "schedule": "constant", **options}
-    _, losses = learned(kind, sdxl, folder, tmp_path / "run", **given)
-    start = new_deltas(kind, sdxl, generator=generator_for(3, "start"))
+    _, losses = learned(kind, sdxl64, folder, tmp_path / "run", **given)
+    start = new_deltas(kind, sdxl64, generator=generator_for(3, "start"))
     own: dict[str, Any] = {"optimizer": theirs} if theirs else {"ema": 0.7}
     expected, weights = peft_training(sdxl_folder, folder, kind, start, steps=6, **own)
     assert losses == pytest.approx(expected, abs=1e-5)
     ours = load_file(tmp_path / "run" / "adapter.safetensors")
     for name, tensor in weights.items():
-        close = torch.isclose(ours[f"unet.{name}"], tensor, atol=1e-4, rtol=0)
-        # Lion steps by a sign: where the gradient is a rounding error, so is its direction.
-        assert close.float().mean() > (0.999 if "optimizer" in options else 0.99999)
+        near = {**NEAR, "atol": 1e-4} if "lora_plus" in options else NEAR  # sixteen times the rate
+        torch.testing.assert_close(ours[f"unet.{name}"], tensor, **near)
 
 
 @pytest.mark.parametrize("kind", [LoRA(rank=4), DiffuseKronA(a1=8)])
