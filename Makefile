@@ -8,7 +8,7 @@ demo: .venv/.ready
 	$(BIN)/studio demo
 
 test: .venv/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .

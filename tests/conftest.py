@@ -34,3 +34,13 @@ def sd1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sd2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random SD 2.1 (v-prediction) in the diffusers layout; read only."""
     return tiny_sd2(tmp_path_factory.mktemp("models") / "tiny-sd2")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what opens a browser or starts a server: their fixtures tell."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "chromium" in fixtures:
+            item.add_marker("browser")
+        if "server" in fixtures:
+            item.add_marker("process")

@@ -52,11 +52,13 @@ def test_the_weights_are_few_and_in_half_precision() -> None:
     assert sum(file.stat().st_size for file in files) < 40e6
 
 
+@pytest.mark.quality
 def test_the_judge_reads_drawings_of_the_whole_world() -> None:
     right = judge.accuracy(scenes(200, known=False))
     assert min(right.values()) > 0.93, right
 
 
+@pytest.mark.quality
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pictures_follow_their_prompts(name: str) -> None:
     """Far below what the report measures on hundreds, so that chance can't break it."""

@@ -245,6 +245,7 @@ def test_pictures_of_several_shapes_train_together(sd1: Base, tmp_path: Path) ->
     assert len(losses(learn(sd1, folder, tmp_path / "run", size=128, lr=1e-2))) == 6
 
 
+@pytest.mark.quality
 def test_it_learns(sdxl: Base, tmp_path: Path) -> None:
     """On one picture and one step's noise the loss falls."""
     folder = make_pictures(tmp_path / "one", sides=[(64, 64)])
