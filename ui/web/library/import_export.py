@@ -1,4 +1,4 @@
-"""Adapters into the library and out of it, and what was deleted back, for page and programs."""
+"""Importing adapters, exporting them and restoring what was deleted, for the page and the API."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,35 +18,37 @@ from studio.workspace import (
     list_trash,
     undelete,
 )
-from ui.web.server.adapter_process import apart
+from ui.web.server.adapter_process import run_in_process
 from ui.web.server.downloads import link_download
 
-__all__ = ["bring_back", "give", "take_in"]
+__all__ = ["export_file", "import_files", "restore"]
 
 TOOLS: tuple[str, ...] = get_args(Tool)
-SETTINGS = "adapter_config.json"  # peft's, which belongs to the file beside it
+PEFT_CONFIG = "adapter_config.json"  # belongs to the adapter file beside it
 
 
-def take_in(space: Workspace, files: Sequence[Path]) -> tuple[list[AdapterFile], list[str]]:
-    """Take files that were uploaded into the library; what was taken, and why others were not.
+def import_files(space: Workspace, files: Sequence[Path]) -> tuple[list[AdapterFile], list[str]]:
+    """Import uploaded files into the library. Takes seconds.
 
-    A peft adapter_config.json among them belongs to the one other file. Takes seconds.
+    A peft adapter_config.json among them belongs to the one other file. Returns the adapters, and
+    a sentence for each file that was refused.
     """
-    others = [file for file in files if file.name != SETTINGS]
-    if len(files) > len(others) and len(others) != 1:
-        return [], [f"{SETTINGS} belongs to one adapter: import the two together, without others"]
+    adapters = [file for file in files if file.name != PEFT_CONFIG]
+    with_config = len(files) > len(adapters)
+    if with_config and len(adapters) != 1:
+        return [], [f"{PEFT_CONFIG} belongs to one adapter: import these two files by themselves"]
     with TemporaryDirectory(prefix="import-", dir=space.cache) as folder:
-        if len(files) > len(others):
+        if with_config:
             for file in files:
                 shutil.copyfile(file, Path(folder, file.name))
-            others = [Path(folder, file.name) for file in others]
-        found = apart(_import, space, others) if others else []
-    taken = [one for one in found if isinstance(one, AdapterFile)]
-    return taken, [one for one in found if isinstance(one, str)]
+            adapters = [Path(folder, adapters[0].name)]
+        results = run_in_process(_import_each, space, adapters) if adapters else []
+    imported = [one for one in results if isinstance(one, AdapterFile)]
+    return imported, [one for one in results if isinstance(one, str)]
 
 
-def give(space: Workspace, name: str, *, to: str, half: str = "") -> Path:
-    """An adapter as another program reads it, as a file to take away. Takes seconds.
+def export_file(space: Workspace, name: str, *, to: str, half: str = "") -> Path:
+    """Write an adapter as another program reads it, ready to be downloaded. Takes seconds.
 
     to: studio, kohya, diffusers or lycoris. half: content or style, of a B-LoRA.
     """
@@ -56,27 +58,27 @@ def give(space: Workspace, name: str, *, to: str, half: str = "") -> Path:
     if tool == "studio" and not half:
         file = export_adapter(space, name, to=tool)
     else:
-        file = apart(export_adapter, space, name, to=tool, half=half)  # PyTorch
+        file = run_in_process(export_adapter, space, name, to=tool, half=half)  # PyTorch
     return link_download(space, file.name, file)
 
 
-def bring_back(space: Workspace, id: str) -> Path:
-    """Put something deleted back where it lay, a training with its job; returns where it lies."""
-    for one in list_trash(space):
-        kind, _, name = one.place.partition("/")
+def restore(space: Workspace, id: str) -> Path:
+    """Restore something from the trash, a training with its job; returns its path."""
+    for deleted in list_trash(space):
+        place, _, name = deleted.place.partition("/")
         number = name.rpartition("-")[2]
-        if one.id == id and kind == "runs" and number.isdecimal():
+        if deleted.id == id and place == "runs" and number.isdecimal():
             with suppress(BadInput):  # the folder alone was deleted
                 return space.runs / restore_job(space, int(number)).run
     return undelete(space, id)
 
 
-def _import(space: Workspace, files: Sequence[Path]) -> list[AdapterFile | str]:
-    """Each file's adapter, or why it is none."""
-    found: list[AdapterFile | str] = []
+def _import_each(space: Workspace, files: Sequence[Path]) -> list[AdapterFile | str]:
+    """For each file its adapter, or why it is refused."""
+    results: list[AdapterFile | str] = []
     for file in files:
         try:
-            found.append(import_adapter(space, file))
+            results.append(import_adapter(space, file))
         except BadInput as error:
-            found.append(f"{file.name}: {str(error).replace(str(file), file.name)}")
-    return found
+            results.append(f"{file.name}: {str(error).replace(str(file), file.name)}")
+    return results

@@ -21,7 +21,7 @@ from studio.workspace import (
 )
 from ui.web.frontend import notices, script
 from ui.web.library.cards import base_rows, cards, details, matching, trash_rows
-from ui.web.library.import_export import bring_back, give, take_in
+from ui.web.library.import_export import export_file, import_files, restore
 from ui.web.server.downloads import file_url
 from ui.web.server.page import QUIET, SLOW, Page, in_order, show_bad_input
 from ui.web.server.polling import library_version, tab_news
@@ -149,7 +149,7 @@ def _wire_changes(
     outcome = [look.chosen, look.deleted, look.said]
 
     def bring_in(files: list[str] | None, chosen: str) -> tuple:
-        taken, refused = take_in(space, [Path(file) for file in files or []])
+        taken, refused = import_files(space, [Path(file) for file in files or []])
         added = [f"{one.name} is in the library" for one in taken]
         return taken[-1].name if taken else chosen, "", notices(added, refused)
 
@@ -161,7 +161,7 @@ def _wire_changes(
         return "", delete_adapter(space, name), notices([f"{name} is in the trash"])
 
     def fetch(deleted: str, chosen: str) -> tuple:
-        found = bring_back(space, deleted)
+        found = restore(space, deleted)
         title = display_name(found)
         return (
             title if found.parent == space.adapters else chosen,
@@ -214,7 +214,7 @@ def _wire_giving(page: Page, look: _Look, tool: gr.Dropdown, export: gr.Button) 
 
     def export_it(name: str, to: str, part: str) -> str:
         half = "" if part == WHOLE else part
-        return file_url(give(page.space, name, to=to, half=half))
+        return file_url(export_file(page.space, name, to=to, half=half))
 
     def mix_it(name: str) -> tuple:
         return [name], gr.Tabs(selected="mix")

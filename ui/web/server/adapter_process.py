@@ -1,7 +1,7 @@
-"""What opens adapters is done in a process of its own.
+"""Opens adapters in a process of its own.
 
-The server stays small and quick, since it never imports PyTorch, and a file made to fill the
-memory ends that process and not the page.
+The server stays small and quick, since it never imports PyTorch. A file that fills the memory ends
+that process and not the page.
 """
 
 import os
@@ -14,38 +14,40 @@ from typing import ParamSpec, TypeVar
 
 from studio.errors import BadInput
 
-__all__ = ["apart"]
+__all__ = ["run_in_process"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-KEPT = 60.0  # seconds that the process waits for more, since its start takes some
+IDLE = 60.0  # seconds that the process waits for more, since its start takes some
 
 
 class _Process:
-    """The process, while there is one; it does one thing at a time."""
+    """The process, started when it is needed; it does one thing at a time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._pool: ProcessPoolExecutor | None = None
-        self._ending: Timer | None = None
+        self._timer: Timer | None = None
 
-    def call(self, work: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
-        """Do it there; BrokenProcessPool where the process died of it."""
+    def call(self, function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
+        """Call a function there. Raises BrokenProcessPool if the process died of it."""
         with self._lock:
-            if self._ending:
-                self._ending.cancel()
+            if self._timer:
+                self._timer.cancel()
             if self._pool is None:
                 context = get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_follow)
+                self._pool = ProcessPoolExecutor(
+                    1, mp_context=context, initializer=_end_with_parent
+                )
             try:
-                return self._pool.submit(work, *args, **given).result()
+                return self._pool.submit(function, *args, **given).result()
             except BrokenProcessPool:
                 self._pool = None
                 raise
             finally:
-                self._ending = Timer(KEPT, self._end)
-                self._ending.daemon = True
-                self._ending.start()
+                self._timer = Timer(IDLE, self._end)
+                self._timer.daemon = True
+                self._timer.start()
 
     def _end(self) -> None:
         with self._lock:
@@ -57,19 +59,19 @@ class _Process:
 _process = _Process()
 
 
-def apart(work: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
-    """Call a function of a module in another process; the first call takes seconds.
+def run_in_process(function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
+    """Call a module's function in another process; the first call takes seconds.
 
-    Raises what the function raises, and BadInput where the process died of it.
+    Raises what the function raises, and BadInput if the process died of it.
     """
     try:
-        return _process.call(work, *args, **given)
+        return _process.call(function, *args, **given)
     except BrokenProcessPool:
         raise BadInput("the file could not be opened: there is not enough memory") from None
 
 
-def _follow() -> None:
-    """End with the server, also when that is killed."""
+def _end_with_parent() -> None:
+    """End with the server, even if the server is killed."""
     parent = parent_process()
     assert parent
 

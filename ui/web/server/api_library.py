@@ -1,7 +1,6 @@
-"""What programs do with the library."""
+"""Endpoints for the library: adapters, bases and the trash."""
 
 import dataclasses
-from collections.abc import Callable
 
 from gradio.data_classes import FileData
 
@@ -18,98 +17,97 @@ from studio.workspace import (
     list_bases,
     rename_adapter,
 )
-from ui.web.library.import_export import bring_back, give, take_in
-from ui.web.server.api_calls import Facts, sent, unlinked, uploaded
+from ui.web.library.import_export import export_file, import_files, restore
+from ui.web.server.api_values import JsonObject, file_data, uploaded_file, without_paths
 
-__all__ = ["library_calls"]
+__all__ = ["LibraryEndpoints"]
 
 
-def library_calls(space: Workspace) -> list[Callable]:
-    """Them."""
+class LibraryEndpoints:
+    """What programs do with the library."""
 
-    def list_library(family: str = "") -> list[Facts]:
-        """The adapters in the library, the latest first.
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+
+    def list_library(self, family: str = "") -> list[JsonObject]:
+        """List the adapters in the library, the latest first.
 
         Parameters:
-            family: only what fits bases of this family: sd1, sd2 or sdxl (sketch is of sdxl's)
+            family: only those for bases of this family: sd1, sd2 or sdxl (sketch belongs to sdxl)
         """
-        return [_adapter(one) for one in list_adapters(space, family=family)]
+        return [_facts(adapter) for adapter in list_adapters(self._space, family=family)]
 
-    def describe_adapter(name: str) -> Facts:
-        """All that an adapter's file tells: kind, base, layers, ranks, trigger words, recipe.
+    def describe_adapter(self, name: str) -> JsonObject:
+        """Describe an adapter file: kind, base, layers, ranks, trigger words, recipe.
 
         Parameters:
             name: as in the library
         """
-        found = get_adapter(space, name)
-        return _adapter(found) | ({} if found.problem else unlinked(describe(found.path)))
+        adapter = get_adapter(self._space, name)
+        if adapter.problem:
+            return _facts(adapter)
+        return _facts(adapter) | without_paths(describe(adapter.path))
 
-    def import_adapter(file: FileData) -> Facts:
-        """Take a .safetensors file of Studio, kohya, diffusers, peft or LyCORIS into the library.
+    def import_adapter(self, file: FileData) -> JsonObject:
+        """Import a .safetensors file of Studio, kohya, diffusers, peft or LyCORIS.
 
         Parameters:
             file: handle_file("robot.safetensors")
         """
-        taken, refused = take_in(space, [uploaded(space, file)])
+        imported, refused = import_files(self._space, [uploaded_file(self._space, file)])
         if refused:
             raise BadInput(refused[0])
-        return _adapter(taken[0])
+        return _facts(imported[0])
 
-    def export_adapter(name: str, to: str = "studio", half: str = "") -> FileData:
-        """An adapter as a file that another program reads.
+    def export_adapter(self, name: str, to: str = "studio", half: str = "") -> FileData:
+        """Export an adapter as a file that another program reads.
 
         Parameters:
             name: as in the library
             to: studio (also read by diffusers), kohya, diffusers or lycoris
-            half: content or style, for that part of a B-LoRA alone
+            half: content or style, for that half of a B-LoRA alone
         """
-        return sent(give(space, name, to=to, half=half))
+        return file_data(export_file(self._space, name, to=to, half=half))
 
-    def rename_adapter_(name: str, new: str) -> Facts:
-        """Call an adapter otherwise.
+    def rename_adapter(self, name: str, new: str) -> JsonObject:
+        """Rename an adapter.
 
         Parameters:
             name: as in the library
-            new: what to call it
+            new: its new name
         """
-        return _adapter(rename_adapter(space, name, new))
+        return _facts(rename_adapter(self._space, name, new))
 
-    def delete_adapter_(name: str) -> str:
-        """Move an adapter to the trash; answers with what /undo_delete takes.
+    def delete_adapter(self, name: str) -> str:
+        """Move an adapter to the trash; returns the id that /undo_delete takes.
 
         Parameters:
             name: as in the library
         """
-        return delete_adapter(space, name)
+        return delete_adapter(self._space, name)
 
-    def undo_delete(id: str) -> str:
-        """Bring back an adapter or a picture from the trash; answers with its name.
+    def undo_delete(self, id: str) -> str:
+        """Restore an adapter or a picture from the trash; returns its name.
 
         Parameters:
-            id: what deleting it answered
+            id: what deleting it returned
         """
-        return display_name(bring_back(space, id))
+        return display_name(restore(self._space, id))
 
-    def list_bases_() -> list[Facts]:
-        """The bases to choose from, by source."""
-        return [dataclasses.asdict(one) for one in list_bases(space)]
+    def list_bases(self) -> list[JsonObject]:
+        """List the bases to choose from, by source."""
+        return [dataclasses.asdict(base) for base in list_bases(self._space)]
 
-    def add_base_(source: str) -> Facts:
+    def add_base(self, source: str) -> JsonObject:
         """Add a base to choose from.
 
         Parameters:
             source: a Hugging Face id, or a folder or file on the machine that Studio runs on
         """
-        return dataclasses.asdict(add_base(space, source))
-
-    calls = (rename_adapter_, delete_adapter_, list_bases_, add_base_)
-    for call in calls:
-        call.__name__ = call.__name__.rstrip("_")
-    found = [list_library, describe_adapter, import_adapter, export_adapter, undo_delete]
-    return [*found, *calls]
+        return dataclasses.asdict(add_base(self._space, source))
 
 
-def _adapter(found: AdapterFile) -> Facts:
-    facts = dataclasses.asdict(found)
+def _facts(adapter: AdapterFile) -> JsonObject:
+    facts = dataclasses.asdict(adapter)
     del facts["path"], facts["preview"]
-    return facts | {"triggers": list(found.triggers), "halves": list(found.halves)}
+    return facts | {"triggers": list(adapter.triggers), "halves": list(adapter.halves)}

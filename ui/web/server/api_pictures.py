@@ -1,14 +1,12 @@
-"""What programs do with trainings and pictures."""
+"""Endpoints for pictures: making them, and what was made."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import replace
 
 from gradio.data_classes import FileData
 
 import compose
-import trainers
 from studio.errors import BadInput
+from studio.queue.client import Job
 from studio.requests.shot import Shot, read_recipe
 from studio.workspace import (
     Workspace,
@@ -18,78 +16,38 @@ from studio.workspace import (
     delete_picture,
     get_picture,
     list_pictures,
-    write_caption,
 )
 from ui.shared.names import file_and_strength
-from ui.shared.queue_requests import queue_pictures, queue_training
+from ui.shared.queue_requests import queue_pictures
 from ui.web.batch.library_names import shots_of
-from ui.web.server.api_calls import (
-    Facts,
+from ui.web.server.api_values import (
+    JsonObject,
     check_base,
+    file_data,
     job_facts,
-    pictures_in,
-    sent,
-    unlinked,
-    uploaded,
-    waited,
+    job_pictures,
+    uploaded_file,
+    wait_for_job,
+    without_paths,
 )
 
-__all__ = ["picture_calls", "training_calls"]
+__all__ = ["PictureEndpoints"]
+
+MOST_PICTURES = 1000  # of one call
 
 
-def training_calls(space: Workspace) -> list[Callable]:
-    """They queue trainings."""
+class PictureEndpoints:
+    """What programs do with pictures."""
 
-    def train(
-        trigger: str,
-        pictures: list[FileData],
-        captions: list[str] | None = None,
-        kind: str = "lora",
-        base: str = "sketch",
-        options: Facts | None = None,
-        recipe: Facts | None = None,
-        name: str = "",
-    ) -> Facts:
-        """Queue a training; its adapter joins the library. Answers with the job.
-
-        Parameters:
-            trigger: the words that are to stand for what is learned, such as "sks robot"
-            pictures: [handle_file("1.png"), handle_file("2.png")]
-            captions: a text for each picture; pictures without one are called by the trigger
-            kind: lora, diffusekrona, blora or sara
-            base: a source that /list_bases tells
-            options: of the kind, such as {"rank": 16}
-            recipe: of the training, such as {"steps": 400, "lr": 0.001}
-            name: of the adapter; after the trigger if not given
-        """
-        if len(captions or []) > len(pictures):
-            raise BadInput("there are more captions than pictures")
-        made = _kind(kind, options or {})
-        check_base(space, base)
-        files = [uploaded(space, one) for one in pictures]
-        if not files:
-            raise BadInput("there are no pictures to learn from")
-        folder = create_set(space, name or trigger)
-        for number, file in enumerate(files):
-            kept = add_upload(space, folder.name, file)
-            text = (captions or [])[number : number + 1]
-            write_caption(space, folder.name, kept.name, *text or [""])
-        job = queue_training(
-            space, made, folder.path, trigger=trigger, base=base, recipe=recipe, name=name
-        )
-        return job_facts(job)
-
-    return [train]
-
-
-def picture_calls(space: Workspace) -> list[Callable]:
-    """They draw, and look at what was drawn."""
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
 
     def generate(
+        self,
         prompt: str,
         adapters: list[str] | None = None,
         method: str = "merge",
-        method_options: Facts | None = None,
+        method_options: JsonObject | None = None,
         negative: str = "",
         base: str = "sketch",
         seed: int = 0,
@@ -102,122 +60,106 @@ def picture_calls(space: Workspace) -> list[Callable]:
         init_image: FileData | None = None,
         denoise: float = 0.6,
         wait: bool = True,
-    ) -> tuple[Facts, list[FileData]]:
-        """Draw pictures. Answers with the job and, where it was waited for, the pictures.
+    ) -> tuple[JsonObject, list[FileData]]:
+        """Make pictures. Returns the job and, if it waits for them, the pictures.
 
         Parameters:
             prompt: what to draw, with the adapters' trigger words
-            adapters: NAME, NAME:STRENGTH or NAME:HALF:STRENGTH of each that is mixed
+            adapters: NAME, NAME:STRENGTH or NAME:HALF:STRENGTH of each adapter
             method: merge, switch, composite, klora or cmlora
             method_options: such as {"order": "random"}
-            negative: what the picture is not to show
-            base: a source that /list_bases tells
-            seed: of the first picture; the next has the next
+            negative: negative prompt
+            base: a source that /list_bases returns
+            seed: of the first picture; the next picture has the next seed
             count: how many pictures
             width: pixels; the base's own if not given
             height: pixels; the base's own if not given
             steps: denoising steps
-            guidance: how strictly the prompt is followed; 1 or less is fastest
+            guidance: CFG; 1 or less is fastest
             scheduler: euler, ddim, dpmpp_2m or unipc; the base's own if not given
             init_image: a picture to start from, as handle_file("sketch.png")
             denoise: how much of the schedule is run over a picture to start from
-            wait: for the pictures; otherwise /pictures_of gives them when the job is done
+            wait: for the pictures; otherwise /pictures_of returns them when the job is done
         """
-        if not 1 <= count <= 1000:
-            raise BadInput(f"count: {count} is not from 1 to 1000")
-        check_base(space, base)
-        mix = [_mixed(space, one) for one in adapters or []]
-        start = init_image and _start(space, uploaded(space, init_image))
-        shot = Shot(
-            prompt=prompt,
-            base=base,
-            negative=negative,
-            seed=seed,
-            width=width,
-            height=height,
-            steps=steps,
-            guidance=guidance,
-            scheduler=scheduler,
-            adapters=tuple(mix),
-            method=compose.method_named(method, method_options or {}) if mix else None,
-            init_image=start,
-            denoise=denoise,
-        )
-        job = queue_pictures(
-            space, [dataclasses.replace(shot, seed=seed + number) for number in range(count)]
-        )
-        if not wait:
-            return job_facts(job), []
-        job = waited(space, job.id)
-        return job_facts(job), pictures_in(space, job)
+        if not 1 <= count <= MOST_PICTURES:
+            raise BadInput(f"count: {count} is not from 1 to {MOST_PICTURES}")
+        check_base(self._space, base)
+        shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
+        shot = replace(shot, steps=steps, guidance=guidance, denoise=denoise)
+        if adapters:
+            mix = tuple(_adapter(self._space, text) for text in adapters)
+            chosen = compose.method_named(method, method_options or {})
+            shot = replace(shot, adapters=mix, method=chosen)
+        if init_image:
+            shot = replace(shot, init_image=_start_picture(self._space, init_image))
+        shots = [replace(shot, seed=seed + number) for number in range(count)]
+        return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
 
-    def batch(manifest: str, form: str = "toml") -> Facts:
-        """Queue the pictures of a manifest; answers with the job.
+    def batch(self, manifest: str, form: str = "toml") -> JsonObject:
+        """Queue the pictures of a manifest; returns the job.
 
-        Its results are in the manifest's order, "" standing for a picture that could not be drawn:
-        the job has failed then, its error naming each, and the others are made.
+        Its results are in the manifest's order, "" for a picture that failed. The job has failed
+        then, its error names each of those, and the other pictures are made.
 
         Parameters:
-            manifest: its text; adapters are called as in the library
+            manifest: its text; adapters go by their names in the library
             form: toml, jsonl or csv
         """
-        return job_facts(queue_pictures(space, shots_of(space, manifest, form), kind="batch"))
+        shots = shots_of(self._space, manifest, form)
+        return job_facts(queue_pictures(self._space, shots, kind="batch"))
 
-    def history(limit: int = 60, before: str | None = None) -> list[Facts]:
-        """The pictures made, the latest first.
+    def history(self, limit: int = 60, before: str | None = None) -> list[JsonObject]:
+        """List the pictures made, the latest first.
 
         Parameters:
             limit: how many
-            before: an id; only what is older
+            before: an id; only older pictures
         """
-        found = list_pictures(space, limit=max(1, min(limit, 1000)), before=before)
+        found = list_pictures(self._space, limit=max(1, min(limit, 1000)), before=before)
         return [{"id": one.id, "made": one.created} for one in found]
 
-    def picture(id: str) -> FileData:
-        """A picture of the history.
+    def picture(self, id: str) -> FileData:
+        """Return a picture of the history.
 
         Parameters:
-            id: as /history tells
+            id: as /history returns it
         """
-        return sent(get_picture(space, id).path)
+        return file_data(get_picture(self._space, id).path)
 
-    def recipe_of(id: str) -> Facts:
-        """All that a picture was made of.
+    def recipe_of(self, id: str) -> JsonObject:
+        """Return a picture's recipe.
 
         Parameters:
-            id: as /history tells
+            id: as /history returns it
         """
-        return unlinked(read_recipe(get_picture(space, id).path))
+        return without_paths(read_recipe(get_picture(self._space, id).path))
 
-    def delete_picture_(id: str) -> str:
-        """Move a picture to the trash; answers with what /undo_delete takes.
+    def delete_picture(self, id: str) -> str:
+        """Move a picture to the trash; returns the id that /undo_delete takes.
 
         Parameters:
-            id: as /history tells
+            id: as /history returns it
         """
-        return delete_picture(space, id)
-
-    delete_picture_.__name__ = "delete_picture"
-    return [generate, batch, history, picture, recipe_of, delete_picture_]
+        return delete_picture(self._space, id)
 
 
-def _kind(name: str, options: Mapping[str, object]) -> trainers.Kind:
-    known = trainers.kinds()
-    if name not in known:
-        raise BadInput(f"there is no kind {name}: choose from {', '.join(known)}")
-    fields = [field.name for field in dataclasses.fields(known[name])]  # pyright: ignore
-    for option in options:
-        if option not in fields:
-            raise BadInput(f"{name} has no option {option}: there are {', '.join(fields)}")
-    return known[name](**options)
+def _answer(space: Workspace, job: Job, *, wait: bool) -> tuple[JsonObject, list[FileData]]:
+    """The job and its pictures, if they are waited for. Raises BadInput where the job failed."""
+    if not wait:
+        return job_facts(job), []
+    job = wait_for_job(space, job.id)
+    if job.state == "failed":
+        raise BadInput(": ".join(filter(None, (job.error, job.advice))))
+    return job_facts(job), job_pictures(space, job)
 
 
-def _mixed(space: Workspace, text: str) -> tuple[str, float]:
+def _adapter(space: Workspace, text: str) -> tuple[str, float]:
     """`robot:0.8` as the adapter's file and 0.8."""
     name, strength = file_and_strength(text)
     return adapter_path(space, name), strength
 
 
-def _start(space: Workspace, file: Path) -> str:
-    """Keep a picture to start from, since what is drawn over it names it."""
+def _start_picture(space: Workspace, picture: FileData) -> str:
+    """Keep a picture to start from: the recipes of the pictures made from it name the file."""
+    file = uploaded_file(space, picture)
     return str(add_upload(space, create_set(space, "start pictures").name, file).path)

@@ -23,7 +23,7 @@ from ui.web.batch.tab import batch_tab
 from ui.web.frontend import STYLES
 from ui.web.library.tab import library_tab
 from ui.web.mix.tab import mix_tab
-from ui.web.server.api import offer
+from ui.web.server.api import add_endpoints
 from ui.web.server.downloads import web_folder
 from ui.web.server.gradio_patch import faster
 from ui.web.server.page import Page
@@ -42,7 +42,7 @@ TABS = {"train": train_tab, "mix": mix_tab, "batch": batch_tab, "library": libra
 def build(space: Workspace) -> gr.Blocks:
     """The page for a workspace."""
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        offer(space)  # first, so that no handler of a tab has taken its names
+        add_endpoints(space)  # first, so that no handler of a tab takes their names
         status_line(space)
         states = gr.State([]), gr.State(None)
         with gr.Tabs() as tabs:

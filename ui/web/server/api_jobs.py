@@ -1,0 +1,153 @@
+"""Endpoints for jobs: training, and watching and steering what is in the queue."""
+
+from typing import Any
+
+from gradio.data_classes import FileData
+
+import trainers
+from studio.errors import BadInput
+from studio.queue.client import get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
+from studio.requests.validation import build
+from studio.workspace import Workspace, add_upload, create_set, write_caption
+from ui.shared.queue_requests import queue_training
+from ui.web.server.api_values import (
+    JsonObject,
+    check_base,
+    job_facts,
+    job_pictures,
+    uploaded_file,
+    wait_for_job,
+)
+
+__all__ = ["JobEndpoints"]
+
+LONGEST_WAIT = 3600.0  # seconds
+
+
+class JobEndpoints:
+    """What programs do with jobs."""
+
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+
+    def train(
+        self,
+        trigger: str,
+        pictures: list[FileData],
+        captions: list[str] | None = None,
+        kind: str = "lora",
+        base: str = "sketch",
+        options: JsonObject | None = None,
+        recipe: JsonObject | None = None,
+        name: str = "",
+    ) -> JsonObject:
+        """Queue a training; its adapter joins the library. Returns the job.
+
+        Parameters:
+            trigger: the trigger words of what is learned, such as "sks robot"
+            pictures: [handle_file("1.png"), handle_file("2.png")]
+            captions: a caption for each picture; a picture without one gets the trigger words
+            kind: adapter type: lora, diffusekrona, blora or sara
+            base: a source that /list_bases returns
+            options: of the adapter type, such as {"rank": 16}
+            recipe: of the training, such as {"steps": 400, "lr": 0.001}
+            name: of the adapter; the trigger words if not given
+        """
+        if len(captions or []) > len(pictures):
+            raise BadInput("there are more captions than pictures")
+        made = _kind(kind, options or {})
+        check_base(self._space, base)
+        if not pictures:
+            raise BadInput("there are no pictures to train on")
+        folder = _upload_set(self._space, name or trigger, pictures, captions or [])
+        job = queue_training(
+            self._space, made, folder, trigger=trigger, base=base, recipe=recipe, name=name
+        )
+        return job_facts(job)
+
+    def jobs(self, state: str = "", limit: int = 100) -> list[JsonObject]:
+        """List trainings and pictures that wait, run or have ended, the latest first.
+
+        Parameters:
+            state: only those queued, running, done, failed or stopped
+            limit: how many
+        """
+        states: Any = (state,) if state else ()
+        found = list_jobs(self._space, states=states, limit=max(1, limit))
+        return [job_facts(job) for job in found]
+
+    def job(self, id: int) -> JsonObject:
+        """Return a job: its state, step, total steps, loss, results, and why it failed.
+
+        Parameters:
+            id: its number
+        """
+        return job_facts(get_job(self._space, id))
+
+    def wait(self, id: int, seconds: float = 600.0) -> JsonObject:
+        """Return a job once it has ended, or after so many seconds.
+
+        Parameters:
+            id: its number
+            seconds: at most an hour
+        """
+        return job_facts(wait_for_job(self._space, id, seconds=min(seconds, LONGEST_WAIT)))
+
+    def pictures_of(self, id: int) -> list[FileData]:
+        """Return the pictures that a job has made so far.
+
+        Parameters:
+            id: its number
+        """
+        return job_pictures(self._space, get_job(self._space, id))
+
+    def stop(self, id: int) -> JsonObject:
+        """Stop a job; a training keeps its checkpoint.
+
+        Parameters:
+            id: its number
+        """
+        return job_facts(stop_job(self._space, id))
+
+    def resume(self, id: int) -> JsonObject:
+        """Resume a job that was stopped or has failed.
+
+        Parameters:
+            id: its number
+        """
+        return job_facts(resume_job(self._space, id))
+
+    def remove(self, id: int) -> int:
+        """Remove a job from the list; its results stay.
+
+        Parameters:
+            id: its number
+        """
+        remove_job(self._space, id)
+        return id
+
+    def restore(self, id: int) -> JsonObject:
+        """Bring a removed job back.
+
+        Parameters:
+            id: its number
+        """
+        return job_facts(restore_job(self._space, id))
+
+
+def _kind(name: str, options: JsonObject) -> trainers.Kind:
+    known = trainers.kinds()
+    if name not in known:
+        raise BadInput(f"there is no kind {name}: choose from {', '.join(known)}")
+    return build(known[name], options, where=name)
+
+
+def _upload_set(space: Workspace, name: str, pictures: list[FileData], captions: list[str]) -> str:
+    """Put uploaded pictures into a new set; returns its folder."""
+    files = [uploaded_file(space, one) for one in pictures]
+    folder = create_set(space, name)
+    captions = captions + [""] * (len(files) - len(captions))
+    for file, caption in zip(files, captions, strict=True):
+        picture = add_upload(space, folder.name, file)
+        write_caption(space, folder.name, picture.name, caption)
+    return str(folder.path)
