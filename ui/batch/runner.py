@@ -88,7 +88,8 @@ def run_batch(
     failed = processes.gather(failed)
     if processes.is_first:
         _write_results(plan, failed)
-        write_sheets(plan.out, plan.manifest.path.name, plan.planned, plan.names, failed)
+        shots = [one.shot for one in plan.planned]
+        write_sheets(plan.out, plan.manifest.path.name, shots, plan.names, failed)
 
 
 def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.Expected:

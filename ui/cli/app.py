@@ -285,9 +285,9 @@ def grid(
     loading: Mapping[str, object],
 ) -> None:
     """Draw a run's checkpoints at several strengths on one sheet, to choose from."""
-    from ui.cli.grid import STRENGTHS, cells_of, write_grid
+    from ui.cli.grid import STRENGTHS, grid_of_run, write_grid
 
-    cells = cells_of(
+    cells = grid_of_run(
         run,
         strengths=strength or STRENGTHS,
         prompts=prompt or (),

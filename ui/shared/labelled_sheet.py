@@ -1,16 +1,19 @@
 """A labelled contact sheet: rows of pictures, and at the left what they were learned from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-__all__ = ["Group", "Row", "draw_sheet"]
+from ui.shared.grid import Table
+
+__all__ = ["Group", "Row", "draw_sheet", "draw_table"]
 
 CELL, THUMB = 168, 76  # pixels, square
 GAP, MARGIN = 12, 36
 LABEL = 170  # width of a row's label
 PAPER, INK, PALE = (250, 249, 246), (32, 31, 36), (124, 121, 130)
+FAILED = (232, 213, 211)  # where a picture is missing
 HEADING = 19  # height of a heading's line
 THUMBS_ACROSS = 3
 
@@ -32,8 +35,25 @@ class Row:
     pictures: Sequence[Image.Image]
 
 
+def draw_table(
+    title: str, table: Table, pictures: Mapping[int, Image.Image], *, note: str = ""
+) -> Image.Image:
+    """A table's sheet. pictures: by the numbers in its cells; one that is missing is left blank."""
+    blank, none = (Image.new("RGB", (CELL, CELL), colour) for colour in (FAILED, PAPER))
+    rows = [
+        Row(label, [none if at is None else pictures.get(at, blank) for at in cells])
+        for label, cells in zip(table.rows, table.cells, strict=True)
+    ]
+    return draw_sheet(title, note=note, columns=table.columns, rows=rows)
+
+
 def draw_sheet(
-    title: str, *, note: str, columns: Sequence[str], rows: Sequence[Row], groups: Sequence[Group]
+    title: str,
+    *,
+    note: str,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    groups: Sequence[Group] = (),
 ) -> Image.Image:
     """The sheet as an RGB picture, as large as it needs to be.
 

@@ -15,7 +15,7 @@ from studio.requests.shot import Shot
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import SHORT, TRIGGER
 from ui import cli
-from ui.cli.grid import cells_of, draw_grid, grid_sheet
+from ui.cli.grid import draw_grid, grid_of_run, grid_sheet
 from ui.shared.labelled_sheet import CELL
 
 
@@ -38,22 +38,26 @@ def run(sd1: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cell_for_each_checkpoint_strength_and_seed(run: Path) -> None:
-    cells = cells_of(run, strengths=(0.5, 1), seeds=(3, 4))
-    assert [(c.step, c.seed, c.strength) for c in cells] == [
+    cells = grid_of_run(run, strengths=(0.5, 1), seeds=(3, 4))
+    assert [(c.step, c.shot.seed, c.strength) for c in cells] == [
         (step, seed, strength) for step in (2, 4, 6) for seed in (3, 4) for strength in (0.5, 1)
     ]
-    assert {cell.prompt for cell in cells} == {TRIGGER}
-    assert cells[-1].file == run / "adapter.safetensors"
-    several = cells_of(run, strengths=(1,), prompts=("a cat", "a dog"), steps=(4,))
-    assert [(cell.step, cell.prompt) for cell in several] == [(4, "a cat"), (4, "a dog")]
+    assert {cell.shot.prompt for cell in cells} == {TRIGGER}
+    assert cells[-1].shot.adapters == ((run / "adapter.safetensors", 1),)
+    several = grid_of_run(run, strengths=(1,), prompts=("a cat", "a dog"), steps=(4,))
+    assert [(cell.step, cell.shot.prompt) for cell in several] == [(4, "a cat"), (4, "a dog")]
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:06d}" / "adapter.safetensors"
 
 
 def test_each_picture_is_the_one_that_its_shot_gives(run: Path, sd1: Base) -> None:
-    cells = cells_of(run, strengths=(1.0,), steps=(2, 6))
+    cells = grid_of_run(run, strengths=(1.0,), steps=(2, 6))
     made = dict(draw_grid(sd1, cells))
     for number, cell in enumerate(cells):
-        mix = ((cell.file, 1.0),)
-        alone = compose.render(sd1, Shot(TRIGGER, base=sd1.source, adapters=mix, seed=0))
+        file = run / "adapter.safetensors" if cell.step == 6 else checkpoint(run, cell.step)
+        alone = compose.render(sd1, Shot(TRIGGER, adapters=((file, 1.0),), seed=0))
         drawn = made[number]
         assert isinstance(drawn, Image.Image)
         assert np.abs(np.asarray(drawn, int) - np.asarray(alone, int)).max() <= 2
@@ -61,7 +65,7 @@ def test_each_picture_is_the_one_that_its_shot_gives(run: Path, sd1: Base) -> No
 
 
 def test_pictures_stand_in_the_rows_of_their_checkpoints(run: Path) -> None:
-    cells = cells_of(run, strengths=(0.5, 1), prompts=("a cat", "a dog"))
+    cells = grid_of_run(run, strengths=(0.5, 1), prompts=("a cat", "a dog"))
     colours = [(200, 20 * number, 10) for number in range(len(cells))]
     pictures = {n: Image.new("RGB", (64, 64), colour) for n, colour in enumerate(colours)}
     del pictures[5]  # could not be drawn
@@ -87,6 +91,6 @@ def test_from_the_command_line(run: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_what_is_not_there_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no checkpoint of step 3; there are 2, 4, 6"):
-        cells_of(run, steps=(3,))
+        grid_of_run(run, steps=(3,))
     with pytest.raises(BadInput, match="is no training's folder"):
-        cells_of(tmp_path)
+        grid_of_run(tmp_path)

@@ -16,7 +16,6 @@ from studio.queue.client import Job
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture, thumbnail
 from ui.batch.contact_sheet import write_sheets
-from ui.batch.manifest import Planned
 from ui.shared.queue_requests import Drawing
 from ui.web.server.downloads import file_url, write_download
 
@@ -99,7 +98,7 @@ def _zip(space: Workspace, job: Job, place: Path) -> None:
             lines.append(json.dumps(_line(name, shot), ensure_ascii=False))
         if not names:
             raise BadInput("the pictures of this batch were deleted")
-        write_sheets(folder, job.title, [Planned(shot, {}) for shot in there], names, {})
+        write_sheets(folder, job.title, there, names, {})
         for sheet in sorted(folder.glob("sheet*")):
             archive.write(sheet, sheet.name)
         archive.writestr("results.jsonl", "".join(f"{line}\n" for line in lines))

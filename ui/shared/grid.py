@@ -1,0 +1,76 @@
+"""Grids: every combination of some axes' values, and the table that shows what differs.
+
+shots = [Shot(**one) for one in combinations({"prompt": prompts, "seed": seeds})]
+table = arrange(rows=[one.prompt for one in shots], columns=[f"seed {s.seed}" for s in shots])
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import TypeVar
+
+from studio.requests.shot import Shot, method_name, method_options
+from ui.shared.names import adapter_name
+
+__all__ = ["Table", "arrange", "combinations", "differing", "one_row", "shot_fields"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows, columns: labels. cells: a row's item in each column, by its number; None for none."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the items fill the table row by row."""
+        cells = [cell for row in self.cells for cell in row]
+        return cells == list(range(len(cells)))
+
+
+def combinations(axes: Mapping[K, Sequence[V]]) -> Iterator[dict[K, V]]:
+    """Every combination of the axes' values; the last axis changes fastest."""
+    return (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+
+
+def differing(items: Sequence[Mapping[str, object]]) -> list[str]:
+    """The fields that have several values. Items without a field have no say in it."""
+    names = dict.fromkeys(name for item in items for name in item)
+    return [name for name in names if len({repr(one[name]) for one in items if name in one}) > 1]
+
+
+def arrange(rows: Sequence[str], columns: Sequence[str]) -> Table | None:
+    """The table of items with these row and column labels; None where two have the same place."""
+    places = {place: number for number, place in enumerate(zip(rows, columns, strict=True))}
+    if len(places) < len(rows):
+        return None
+    down, across = tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(columns))
+    cells = tuple(tuple(places.get((row, column)) for column in across) for row in down)
+    return Table(down, across, cells)
+
+
+def one_row(columns: Sequence[str]) -> Table:
+    """A table of a single row without a label."""
+    return Table(("",), tuple(columns), (tuple(range(len(columns))),))
+
+
+def shot_fields(shot: Shot) -> dict[str, object]:
+    """A shot's fields in one level: "adapter 1", "strength 1", "switch interval".
+
+    Without adapters there is nothing to mix, so no method.
+    """
+    plain = [one.name for one in fields(shot) if one.name not in ("adapters", "method")]
+    found: dict[str, object] = {name: getattr(shot, name) for name in plain}
+    if shot.adapters:
+        found["method"] = method = method_name(shot.method)
+        for name, value in method_options(shot.method).items():
+            found[f"{method} {name.replace('_', ' ')}"] = value
+    for place, (file, strength) in enumerate(shot.adapters, start=1):
+        found[f"adapter {place}"] = adapter_name(str(file))
+        found[f"strength {place}"] = strength
+    return found
