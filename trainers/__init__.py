@@ -9,6 +9,7 @@ Every kind is trained by the one loop. Importing this package imports no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from studio.requests.recipe import Recipe, draft, with_options
 from trainers.engine.kind import Count, Kind, count, kinds
 from trainers.engine.progress import (
     Drawn,
@@ -20,7 +21,7 @@ from trainers.engine.progress import (
     Started,
     Step,
 )
-from trainers.engine.recipe.options import Recipe, draft, recipe_for, with_options
+from trainers.engine.resolve import recipe_for
 
 if TYPE_CHECKING:
     from trainers.blora import BLoRA

@@ -44,7 +44,16 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
-__all__ = ["InvalidFields", "NotBlank", "build", "check", "check_fields", "in_words"]
+__all__ = [
+    "InvalidFields",
+    "NotBlank",
+    "bare_type",
+    "build",
+    "check",
+    "check_fields",
+    "in_words",
+    "option",
+]
 
 NotBlank = Annotated[
     str, Predicate(lambda text: bool(text.strip())), doc("a text that is not empty")
@@ -70,6 +79,11 @@ class InvalidFields(BadInput):
     def __init__(self, message: str, problems: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.problems = dict(problems or {})
+
+
+def option(default: T, help: str) -> T:
+    """A field of a dataclass, with the words that `--help` and the web page show."""
+    return dataclasses.field(default=default, metadata={"help": help})
 
 
 def build(of: type[T], given: Mapping[str, object], *, where: str = "") -> T:
@@ -201,7 +215,7 @@ def _sentence(of: type, error: "ErrorDetails", given: Mapping[str, object]) -> t
     last = str(error["loc"][-1])
     if error["type"] in UNKNOWN:
         inside = f" in {name}" if name else ""
-        near = get_close_matches(last, sorted(_hints(_bare(hint))), n=1, cutoff=0.0)
+        near = get_close_matches(last, sorted(_hints(bare_type(hint))), n=1, cutoff=0.0)
         hint_at = f"; did you mean {near[0]!r}?" if near else ""
         return top, f"there is no field {in_words(last)}{inside}{hint_at}"
     if error["type"] in MISSING_FIELD:
@@ -219,7 +233,7 @@ def _locate(
     hint: Any = of
     value: Any = given
     for step in loc:
-        bare = _bare(hint)
+        bare = bare_type(hint)
         if is_dataclass(bare) and step in _hints(_dataclass(bare)):
             inner = _hints(_dataclass(bare))[str(step)]
         elif get_origin(bare) is tuple and isinstance(step, int):
@@ -238,13 +252,13 @@ def _inside(value: Any, step: int | str) -> object:
     return getattr(value, str(step)) if is_dataclass(value) else value[step]
 
 
-def _bare(hint: Any) -> Any:
+def bare_type(hint: Any) -> Any:
     """`X` of `Annotated[X, ...]`, `X | None` and both."""
     if get_origin(hint) is Annotated:
-        return _bare(get_args(hint)[0])
+        return bare_type(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         inner = [one for one in get_args(hint) if one is not types.NoneType]
-        return _bare(inner[0]) if len(inner) == 1 else hint
+        return bare_type(inner[0]) if len(inner) == 1 else hint
     return hint
 
 

@@ -25,7 +25,7 @@ from trainers.engine.text_encoders import TOKEN
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainers.engine.recipe.options import Recipe
+    from studio.requests.recipe import Recipe
 
 __all__ = [
     "Group",

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from studio.errors import BadInput
 from studio.files import write_file
-from trainers.engine.recipe.options import Table, to_toml
+from trainers.engine.recipe.toml_text import Table, to_toml
 
 if TYPE_CHECKING:
     from PIL.Image import Image

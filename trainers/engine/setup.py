@@ -16,6 +16,7 @@ from studio.dataset.folders import Folder
 from studio.dataset.pictures import Example, Pictures
 from studio.errors import BadInput
 from studio.files import file_sha256
+from studio.requests.recipe import Recipe
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.order import contents, folders_table, read
 from trainers.engine.data.prior_preservation import OWN, Prior, prior_of
@@ -23,7 +24,7 @@ from trainers.engine.kind import Kind, fitted, kind_name, kind_options, new_delt
 from trainers.engine.objective import generator_for
 from trainers.engine.optimizers import parameter_groups, require_optimizer, state_bytes
 from trainers.engine.progress import Started
-from trainers.engine.recipe.options import Recipe, Table
+from trainers.engine.recipe.toml_text import Table
 from trainers.engine.run_folder import Run, require_adapter, require_place, require_space
 from trainers.engine.tensorboard import require_board
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from studio.errors import BadInput
+from studio.requests.recipe import Recipe
 from trainers.engine.progress import Progress, Sampled, Step
-from trainers.engine.recipe.options import Recipe
 
 if TYPE_CHECKING:
     from trainers.engine.loop import Training

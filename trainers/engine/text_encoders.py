@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from studio.bases.base import Base, TextEmbedding
-    from trainers.engine.recipe.options import Recipe
+    from studio.requests.recipe import Recipe
 
 __all__ = [
     "TEXT_ALL",

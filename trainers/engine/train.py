@@ -11,14 +11,15 @@ from studio.bases.base import Base
 from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
+from studio.requests.recipe import Recipe, draft, with_options
 from trainers.engine.data.order import folders_in, read
 from trainers.engine.data.prior_preservation import prior_of, require_unchanged
 from trainers.engine.kind import Kind, kind_name
 from trainers.engine.loop import run_job
 from trainers.engine.optimizers import require_optimizer
 from trainers.engine.progress import Progress
-from trainers.engine.recipe.options import Recipe, draft, recipe_for, with_options
 from trainers.engine.recipe.recipe_file import Written, read_recipe
+from trainers.engine.resolve import recipe_for
 from trainers.engine.run_folder import Run, require_adapter, require_place
 from trainers.engine.setup import Job, Renderer, new_job
 from trainers.engine.tensorboard import require_board

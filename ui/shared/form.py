@@ -11,11 +11,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import typer
 from rich.markup import escape
+
+from studio.requests.validation import bare_type
 
 __all__ = ["Field", "Form", "fields_of", "with_options"]
 
@@ -115,9 +116,9 @@ def _given(form: Form, given: dict[str, object]) -> dict[str, object]:
 
 
 def _field(form: type, field: dataclasses.Field) -> Field:
-    optional = _not_none(field.type)
-    many = get_origin(optional) is tuple and get_args(optional)[1:] == (Ellipsis,)
-    plain = get_args(optional)[0] if many else optional
+    bare = bare_type(field.type)
+    many = get_origin(bare) is tuple and get_args(bare)[1:] == (Ellipsis,)
+    plain = bare_type(get_args(bare)[0]) if many else bare
     choices = get_args(plain) if get_origin(plain) is Literal else ()
     kind = str if choices else plain
     if kind not in PLAIN:
@@ -130,14 +131,6 @@ def _field(form: type, field: dataclasses.Field) -> Field:
         default=None if field.default is dataclasses.MISSING else field.default,
         help=field.metadata.get("help", ""),
     )
-
-
-def _not_none(annotation: object) -> object:
-    """`X` of `X | None`."""
-    if get_origin(annotation) not in (Union, UnionType):
-        return annotation
-    left = [one for one in get_args(annotation) if one is not NoneType]
-    return left[0] if len(left) == 1 else annotation
 
 
 def _parameter(field: Field, form: Form) -> inspect.Parameter:

@@ -426,16 +426,22 @@ def test_other_class_pictures_are_not_resumed(sdxl: Base, folder: Path, tmp_path
 def test_wishes_that_make_no_sense_are_refused(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     classes = make_pictures(tmp_path / "class", sides=[(64, 64)] * 2)
     for options, said in (
-        ({"masked": "beta"}, "masked is one of alpha, files"),
+        ({"masked": "beta"}, "masked must be one of alpha, files"),
         ({"masked": "files"}, "0.png has no mask"),
         ({"masked": "alpha"}, "0.png has no alpha channel"),
         ({"unmasked_weight": 0.5}, "unmasked_weight is for learning with masks"),
-        ({"masked": "files", "unmasked_weight": 2.0}, "unmasked_weight lies between 0 and 1"),
+        (
+            {"masked": "files", "unmasked_weight": 2.0},
+            "unmasked_weight must be a number from 0 to 1",
+        ),
         ({"prior_weight": 0.5}, "prior_weight is of a prior"),
-        ({"prior_count": 5}, "prior_count is of pictures that are drawn"),
-        ({"prior_class": " "}, "prior_class names what"),
-        ({"prior_class": "a robot", "prior_weight": 0.0}, "prior_weight is above zero"),
-        ({"prior_class": "a robot", "prior_count": -1}, "prior_count is not negative"),
+        ({"prior_count": 5}, "prior_count is for class pictures that are drawn"),
+        ({"prior_class": " "}, "prior_class must be a text that is not empty"),
+        ({"prior_class": "a robot", "prior_weight": 0.0}, "prior_weight must be a number above 0"),
+        (
+            {"prior_class": "a robot", "prior_count": -1},
+            "prior_count must be a whole number of at least 0",
+        ),
         ({"prior_pictures": tmp_path / "none"}, "There is no folder"),
         ({"prior_pictures": classes}, r"1.png has no caption: say what .*prior_class"),
         ({"prior_pictures": folder / "0.png", "prior_class": "x"}, "is a file"),

@@ -13,6 +13,7 @@ from torch import nn
 import trainers
 from studio import Base
 from studio.errors import BadInput
+from studio.requests.recipe import with_options
 from tests.trainers.learning import NEAR, TRIGGER, assert_resumes, learned
 from tests.trainers.reference import peft_training, trained
 from trainers import DiffuseKronA, Kind, LoRA, Recipe, SaRA
@@ -20,7 +21,6 @@ from trainers.engine.ema import Average
 from trainers.engine.kind import new_deltas
 from trainers.engine.objective import generator_for
 from trainers.engine.optimizers import new_optimizer, parameter_groups, state_bytes
-from trainers.engine.recipe.options import with_options
 
 OPTIMIZERS = ["adamw", "prodigy", "lion", "adamw8bit"]
 

@@ -10,8 +10,10 @@ import trainers
 from studio import Base
 from studio.bases.base import real_config
 from studio.errors import BadInput
+from studio.requests.recipe import Recipe, with_options
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
-from trainers.engine.recipe.options import Recipe, recipe_for, to_toml, with_options
+from trainers.engine.recipe.toml_text import to_toml
+from trainers.engine.resolve import recipe_for
 
 
 @pytest.mark.parametrize(
@@ -34,15 +36,15 @@ def test_an_unknown_option_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"steps": 0}, "steps is at least 1"),
-        ({"lr": float("nan")}, "lr is above zero"),
-        ({"caption_dropout": 2}, "caption_dropout lies between 0 and 1"),
-        ({"schedule": "sine"}, "schedule is one of constant, cosine, linear"),
-        ({"steps": 10, "warmup": 11}, "warmup is at most steps"),
-        ({"noise_offset": float("inf")}, "noise_offset is a finite number"),
-        ({"steps": "many"}, "steps is a number"),
-        ({"batch": 1.5}, "batch is a whole number"),
-        ({"steps": True}, "steps is a whole number"),
+        ({"steps": 0}, "steps must be a whole number of at least 1; it is 0"),
+        ({"lr": float("nan")}, "lr must be a number above 0; it is nan"),
+        ({"caption_dropout": 2}, "caption_dropout must be a number from 0 to 1; it is 2"),
+        ({"schedule": "sine"}, "schedule must be one of constant, cosine, linear"),
+        ({"steps": 10, "warmup": 11}, "warmup must be at most steps"),
+        ({"noise_offset": float("inf")}, "noise_offset must be a number of at least 0; it is inf"),
+        ({"steps": "many"}, "steps must be a whole number of at least 1; it is 'many'"),
+        ({"batch": 1.5}, "batch must be a whole number"),
+        ({"steps": True}, "steps must be a whole number of at least 1; it is True"),
     ],
 )
 def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) -> None:
@@ -52,7 +54,7 @@ def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) ->
 
 def test_a_long_warmup_waits_for_the_steps_that_a_kind_is_trained_for(folder: Path) -> None:
     trainers.check(folder, trigger="sks", warmup=600)  # SaRA takes 5000 steps, on a real base
-    with pytest.raises(BadInput, match="warmup is at most steps"):
+    with pytest.raises(BadInput, match="warmup must be at most steps"):
         trainers.check(folder, trigger="sks", warmup=600, steps=500)
 
 

@@ -150,7 +150,7 @@ def test_the_layer_that_sdxl_does_not_use_is_left_out() -> None:
 def test_what_cannot_be_is_refused(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="blora changes nothing in the text encoders"):
         learned(BLoRA(rank=2), sdxl, folder, tmp_path / "run", **TEXT)
-    with pytest.raises(BadInput, match="text_lr is above zero"):
+    with pytest.raises(BadInput, match="text_lr must be a number above 0"):
         learned(LoRA(rank=2), sdxl, folder, tmp_path / "run", text_encoders=True, text_lr=0.0)
 
 

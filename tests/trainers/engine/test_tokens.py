@@ -177,9 +177,9 @@ def test_what_cannot_be_is_refused(sdxl: Base, folder: Path, tmp_path: Path) -> 
     for options, said in (
         ({"new_tokens": 1}, "has none in angle brackets"),
         ({"new_tokens": 1, "token": "cat"}, "has no such word"),
-        ({"token_init": "robot"}, "token_init comes with new_tokens"),
-        ({"new_tokens": -1}, "new_tokens is not negative"),
-        ({"new_tokens": 1, "token": " "}, "token is not empty"),
+        ({"token_init": "robot"}, "token_init needs new_tokens"),
+        ({"new_tokens": -1}, "new_tokens must be a whole number of at least 0"),
+        ({"new_tokens": 1, "token": " "}, "token must be a text that is not empty"),
         ({"new_tokens": 39, "token": "sks"}, "38 are the most"),
         ({"new_tokens": 1, "token": "sks", "optimizer": "prodigy", "token_lr": 0.1}, "token_lr is"),
     ):

@@ -258,7 +258,7 @@ def test_what_is_wrong_with_a_training_by_itself_is_said_when_it_is_queued(
 ) -> None:
     with pytest.raises(BadInput, match="no option 'step'; did you mean 'steps'"):
         queue_training(space, LoRA(), photos, trigger="a", recipe={"step": 3})
-    with pytest.raises(BadInput, match="batch is at least 1"):
+    with pytest.raises(BadInput, match="batch must be a whole number of at least 1"):
         queue_training(space, LoRA(), photos, trigger="a", recipe={"batch": 0})
     with pytest.raises(BadInput, match="trigger is empty"):
         queue_training(space, LoRA(), photos, trigger=" ")

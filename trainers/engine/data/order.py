@@ -10,8 +10,9 @@ from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.dataset.masks import with_masks
 from studio.dataset.pictures import Example, Pictures, read_pictures
 from studio.files import file_sha256
+from studio.requests.recipe import Recipe
 from trainers.engine.objective import batches
-from trainers.engine.recipe.options import Recipe, Table
+from trainers.engine.recipe.toml_text import Table
 
 if TYPE_CHECKING:
     from trainers.engine.setup import Job

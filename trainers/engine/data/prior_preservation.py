@@ -24,9 +24,9 @@ from studio.dataset.folders import list_folder, list_parts
 from studio.dataset.pictures import SUFFIXES, Pictures, read_pictures
 from studio.errors import BadInput
 from studio.files import file_sha256, write_file
+from studio.requests.recipe import PRIOR_WEIGHT, Recipe
 from trainers.engine.data.order import contents
 from trainers.engine.progress import Drawn
-from trainers.engine.recipe.options import PRIOR_WEIGHT, Recipe
 from trainers.engine.run_folder import require_place
 
 if TYPE_CHECKING:

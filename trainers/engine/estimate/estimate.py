@@ -16,19 +16,20 @@ import torch
 from torch import nn
 
 from studio.duration import format_duration
+from studio.requests.recipe import with_options
 from studio.requests.shot import Shot
 from trainers.engine.distributed import processes
 from trainers.engine.estimate.memory_model import AUTOCAST, Pass, decoded, encoded, trained
 from trainers.engine.estimate.step_times import measured, noted, place_of, settings_of
 from trainers.engine.kind import fitted, new_deltas
 from trainers.engine.optimizers import state_bytes
-from trainers.engine.recipe.options import recipe_for, with_options
+from trainers.engine.resolve import recipe_for
 
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
     from studio.bases.base import Base
+    from studio.requests.recipe import Recipe
     from trainers.engine.kind import Kind
-    from trainers.engine.recipe.options import Recipe
 
 __all__ = ["Estimate", "estimate"]
 

@@ -27,7 +27,7 @@ from studio.bases.base import Base, TextEmbedding
 
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
-    from trainers.engine.recipe.options import Recipe
+    from studio.requests.recipe import Recipe
 
 __all__ = ["Pass", "decoded", "encoded", "trained"]
 

@@ -25,8 +25,8 @@ from trainers.engine.kind import kind_name, kind_options
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
+    from studio.requests.recipe import Recipe
     from trainers.engine.kind import Kind
-    from trainers.engine.recipe.options import Recipe
 
 __all__ = ["Speed", "measured", "note", "noted", "place_of", "settings_of"]
 
