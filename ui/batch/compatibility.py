@@ -20,10 +20,10 @@ from studio.bases.architecture import JSON, family_of, read_json
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.requests.shot import Shot
-from ui.batch.manifest import Planned
+from ui.batch.manifest import PlannedShot
 from ui.batch.manifest_lines import Problem
 
-__all__ = ["unfit"]
+__all__ = ["find_incompatible"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Adapter:
     embeddings: Mapping[str, object]
 
 
-def unfit(planned: Sequence[Planned]) -> Iterator[Problem]:
+def find_incompatible(planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on its base, each with the line and the field that say so."""
     looked: set[object] = set()
     for one in planned:

@@ -1,6 +1,6 @@
-"""What a manifest says in one field, as a value of `studio.Shot`; a sentence where it says nothing.
+"""A field of a manifest as a value of `studio.Shot`.
 
-The sentences of the BadInput raised here don't name the field: who asks knows where it stands.
+The messages of the BadInput raised here don't name the field: the caller knows its line.
 """
 
 import json
@@ -8,10 +8,9 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from datetime import date, time
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import compose
 from studio.adapters.blora_blocks import split_half
@@ -19,21 +18,23 @@ from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.requests.shot import Shot
+from studio.requests.validation import in_words
 from ui.shared.form import Form, fields_of
 from ui.shared.names import file_and_strength
 
-__all__ = ["FRACTIONS", "TEXTS", "WHOLE", "from_text", "in_words", "members", "read_value"]
+__all__ = ["TEXTS", "grid_values", "read_cell", "read_value"]
 
 TEXTS = ("prompt", "negative")
 WHOLE, FRACTIONS = ("seed", "width", "height", "steps"), ("guidance", "denoise")
-LARGEST = 2**64  # of a number that may be quoted; Python refuses to print the very long ones
+LARGEST = 2**64  # of a number; Python refuses to print very long ones
 BETWEEN_ADAPTERS = " + "
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
 Mix = tuple[tuple[str, float], ...]
+T = TypeVar("T")
 
 
-def from_text(field: str, text: str) -> object:
-    """A cell of a table in the field's type; as it is where it is no number, to be refused."""
+def read_cell(field: str, text: str) -> object:
+    """A cell of a CSV table in its field's type; unchanged if it is no number, to be refused."""
     kind = int if field in WHOLE else float if field in FRACTIONS else str
     try:
         return kind(text)
@@ -41,13 +42,13 @@ def from_text(field: str, text: str) -> object:
         return text
 
 
-def members(key: str, raw: object, *, most: int) -> list[tuple[int | None, object]]:
-    """The values in a field of a grid, with their places in a list; seeds may be "1..8"."""
+def grid_values(key: str, raw: object, *, most: int) -> list[tuple[int | None, object]]:
+    """The values in a field of a grid, with their places in its list; seeds may be "1..8"."""
     span = RANGE.fullmatch(raw) if key in ("seed", "seeds") and isinstance(raw, str) else None
     if span:
         first, last = int(span[1]), int(span[2])
         if not first <= last < first + most:
-            raise BadInput(f"{raw} is no range of at most {most:,} seeds that rises")
+            raise BadInput(f"{raw} is not a rising range of at most {most:,} seeds")
         return [(None, seed) for seed in range(first, last + 1)]
     if key == "adapters" or not isinstance(raw, list):
         return [(None, raw)]
@@ -67,35 +68,20 @@ def read_value(field: str, raw: object, folder: Path) -> object:
             return _picture(raw, folder)
         case "base":
             return _base(raw, folder)
-    _check(field, raw)
-    return raw
+    if field in (*TEXTS, "scheduler") and not isinstance(raw, str):
+        raise BadInput(f"{in_words(raw)} is not a text")
+    if isinstance(raw, int) and abs(raw) >= LARGEST:
+        raise BadInput(f"{in_words(raw)} is out of range")
+    return _checked(raw, {"prompt": "", field: raw})
 
 
-def in_words(value: object) -> str:
-    """A value as it may be quoted in a sentence."""
-    if isinstance(value, int) and abs(value) >= LARGEST:
-        return "a number that long"
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, list | dict):
-        return f"a {'list' if isinstance(value, list) else 'table'}"
-    said = repr(value)
-    return said if len(said) <= 80 else f"{said[:77]}..."
-
-
-def _check(field: str, raw: object) -> None:
-    """Shot's own opinion of a value."""
-    kinds = str if field in (*TEXTS, "scheduler") else int if field in WHOLE else (int, float)
-    right = isinstance(raw, kinds) and not isinstance(raw, bool)
-    if not right or (isinstance(raw, int) and abs(raw) >= LARGEST):
-        named = "a text" if kinds is str else "a whole number" if kinds is int else "a number"
-        raise BadInput(f"{in_words(raw)} is not {named} for this")
-    if isinstance(raw, float) and not math.isfinite(raw):
-        raise BadInput(f"{raw} is not a number for this")
+def _checked(value: T, fields: Mapping[str, object]) -> T:
+    """The value, once a shot accepts these fields."""
     try:
-        Shot(**({"prompt": ""} | {field: raw})).check()  # pyright: ignore[reportArgumentType]
+        Shot(**fields).check()  # pyright: ignore[reportArgumentType]
     except BadInput as error:
         raise BadInput(str(error).partition(": ")[2]) from None
+    return value
 
 
 def _text(raw: object, what: str) -> str:
@@ -122,17 +108,13 @@ def _adapter(raw: object, folder: Path) -> tuple[str, float]:
     there, _ = split_half(path)
     if not os.path.exists(there):
         raise BadInput(f"there is no adapter {in_words(there)}")
-    _look_at(there, os.stat(there).st_mtime_ns)
-    try:
-        Shot("", adapters=((path, strength),)).check()
-    except BadInput as error:
-        raise BadInput(str(error).partition(": ")[2]) from None
-    return path, strength
+    _check_adapter_file(there, os.stat(there).st_mtime_ns)
+    return _checked((path, strength), {"prompt": "", "adapters": ((path, strength),)})
 
 
 @lru_cache(maxsize=4096)
-def _look_at(file: str, changed: int) -> None:
-    """BadInput where an adapter's file is damaged or none; once for a file as it was written."""
+def _check_adapter_file(file: str, changed: int) -> None:
+    """Raise BadInput for a damaged adapter; reads each version of a file once."""
     describe(file)
 
 
@@ -177,13 +159,13 @@ def _options(name: str, words: list[str]) -> dict[str, object]:
         key, equals, text = word.partition("=")
         if not equals:
             raise BadInput(f"{in_words(word)} is no option, such as alpha=1.2")
-        values = [_plain(one) for one in text.split(",")]
-        options[key] = values if key in many else _plain(text)
+        values = [_parsed(one) for one in text.split(",")]
+        options[key] = values if key in many else _parsed(text)
     return options
 
 
-def _plain(text: str) -> object:
-    """A word as the number or truth that it is, or as itself."""
+def _parsed(text: str) -> object:
+    """A word as a number or a truth value where it is one, otherwise as text."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -192,7 +174,7 @@ def _plain(text: str) -> object:
 
 
 def _check_numbers(value: object) -> None:
-    """BadInput for numbers that no method can mean, however deep they lie."""
+    """Raise BadInput for numbers that no option can have, at any depth."""
     inside = value.values() if isinstance(value, Mapping) else value
     if isinstance(value, Mapping | list):
         for one in cast("list[object]", inside):

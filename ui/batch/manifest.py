@@ -4,7 +4,7 @@ Fields are those of `studio.Shot`. In TOML a list of values multiplies the shots
 top holds for every `[[shots]]`, and four fields have a plural: `prompts`, `seeds`, `mixes`,
 `methods`. A line of JSON or CSV is one shot. Files are looked for beside the manifest.
 
-No PyTorch here: all that can be wrong with a manifest by itself is said at once, with its line.
+No PyTorch here: all that can be wrong with a manifest by itself is reported at once, with its line.
 """
 
 import difflib
@@ -14,24 +14,27 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 from studio.errors import BadInput
 from studio.requests.shot import Shot
-from ui.batch.field_values import TEXTS, from_text, in_words, members, read_value
+from studio.requests.validation import in_words
+from ui.batch.field_values import TEXTS, grid_values, read_cell, read_value
 from ui.batch.manifest_lines import (
     Entry,
     Place,
     Problem,
+    join_problems,
     read_csv,
     read_jsonl,
     read_text,
     read_toml,
 )
+from ui.batch.toml_lines import Steps, TomlText
 from ui.batch.wildcards import Choice, Wildcards, count, draw, every, read_lines
+from ui.shared.grid import combinations
 
-__all__ = ["MOST_SHOTS", "Manifest", "Planned", "all_of", "read_manifest"]
+__all__ = ["MOST_SHOTS", "Manifest", "PlannedShot", "read_manifest"]
 
 # From the field that changes least from shot to shot to the one that changes most.
 FIELDS = (
@@ -52,24 +55,23 @@ FIELDS = (
 PLURALS = {"prompts": "prompt", "seeds": "seed", "mixes": "adapters", "methods": "method"}
 IN_GRIDS = (*FIELDS, *PLURALS, "prompt_file")
 SETTINGS = ("expand", "wildcards", "shots")
-MOST_SHOTS = 100_000  # of a manifest, where nothing else is said
-MOST_SAID = 20  # problems that are told of one manifest
-Where = Callable[[], Place]  # a line of TOML is looked for only when it is to be told
+MOST_SHOTS = 100_000  # of a manifest, where nothing else is given
+Where = Callable[[], Place]  # a line of TOML is looked up only for a message
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedShot:
     """A shot, and where its fields stand; "" is where it begins."""
 
     shot: Shot
     places: Mapping[str, Where]
 
-    def problem(self, field: str, said: str) -> Problem:
+    def problem(self, field: str, reason: str) -> Problem:
         """What is wrong with one of its fields."""
         if field in self.places:
-            return Problem(self.places[field](), said)
-        begins = self.places[""]()
-        return Problem(Place(begins.file, begins.line, field), said)
+            return Problem(self.places[field](), reason)
+        start = self.places[""]()
+        return Problem(Place(start.file, start.line, field), reason)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Manifest:
     """All the shots of a file, in their order."""
 
     path: Path
-    planned: tuple[Planned, ...]
+    planned: tuple[PlannedShot, ...]
 
     @property
     def shots(self) -> tuple[Shot, ...]:
@@ -85,64 +87,62 @@ class Manifest:
 
 
 def read_manifest(path: Path, *, most: int = MOST_SHOTS) -> Manifest:
-    """Read a .toml, .jsonl or .csv file of shots; BadInput names every line and field amiss.
+    """Read a .toml, .jsonl or .csv file of at most so many shots.
 
-    most: shots that there may be.
+    Raises BadInput that names every line and field with a mistake.
     """
-    readers = {".toml": _toml, ".jsonl": _jsonl, ".csv": _csv}
+    readers = {".toml": _read_toml, ".jsonl": _read_jsonl, ".csv": _read_csv}
     read = readers.get(path.suffix.lower())
     if read is None:
         raise BadInput(f"{path}: a manifest's name ends in {', '.join(readers)}.")
-    reading = _Reading(path, most)
-    planned = tuple(read(reading, read_text(path)))
-    if not planned and not reading.problems:
-        said = "the manifest has no shot: give it a prompt"
-        reading.problems.append(Problem(Place(path, 1, "prompt"), said))
-    if reading.problems:
-        raise all_of(reading.problems)
+    reader = _Reader(path, most)
+    planned = tuple(read(reader, read_text(path)))
+    if not planned and not reader.problems:
+        reason = "the manifest has no shot: give it a prompt"
+        reader.problems.append(Problem(Place(path, 1, "prompt"), reason))
+    if reader.problems:
+        raise join_problems(reader.problems)
     return Manifest(path, planned)
 
 
-def all_of(problems: Sequence[Problem]) -> BadInput:
-    """One error for several, a line each."""
-    said = list(dict.fromkeys(map(str, problems)))
-    if len(said) == 1:
-        return problems[0]
-    more = len(said) - MOST_SAID
-    tail = [f"and {more} more."] if more > 0 else []
-    return BadInput("\n  ".join([f"{len(said)} mistakes:", *said[:MOST_SAID], *tail]))
-
-
-def _toml(reading: "_Reading", text: str) -> Iterator[Planned]:
-    found, line_of = read_toml(reading.path, text)
-
-    def line(before: tuple[str | int, ...], field: str, member: int | None) -> int:
-        steps = (field, member)
-        return line_of((*before, *(step for step in steps if step not in ("", None))))
-
-    whole = Entry(found, partial(line, ()))
-    reading.take_settings(whole)
-    shots = found.get("shots", [{}])
+def _read_toml(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
+    toml = read_toml(reader.path, text)
+    whole = _TomlTable(toml, ()).entry(toml.values)
+    reader.read_settings(whole)
+    shots = toml.values.get("shots", [{}])
     if not isinstance(shots, list) or not all(isinstance(one, dict) for one in shots):
-        reading.wrong(whole, "shots", "write each of them as a table, under a line [[shots]]")
+        reader.add_problem(whole, "shots", "write each of them as a table, under a line [[shots]]")
         return
     for number, own in enumerate(shots):
-        # What stands at the top gives way, also under its plural.
-        named = {_field(key) for key in own}
-        top = {k: v for k, v in found.items() if k not in SETTINGS and _field(k) not in named}
-        before = ("shots", number) if "shots" in found else ()
-        places = dict.fromkeys(top, ()) | dict.fromkeys(own, before)
-        yield from reading.grid(Entry(top | own, partial(_line_in, line, places, before)))
+        # A field of a table replaces that of the top, also under its plural.
+        own_fields = {_field(key) for key in own}
+        top = {
+            key: value
+            for key, value in toml.values.items()
+            if key not in SETTINGS and _field(key) not in own_fields
+        }
+        table = _TomlTable(
+            toml, ("shots", number) if "shots" in toml.values else (), frozenset(top)
+        )
+        yield from reader.read_grid(table.entry(top | own))
 
 
-def _line_in(
-    line: Callable[[tuple[str | int, ...], str, int | None], int],
-    places: Mapping[str, tuple[str | int, ...]],
-    before: tuple[str | int, ...],
-    field: str,
-    member: int | None,
-) -> int:
-    return line(places[field], field, member) if field in places else line(before, "", None)
+@dataclass(frozen=True)
+class _TomlTable:
+    """A table of a TOML file, by its steps. from_top: the fields that stand at the file's top."""
+
+    toml: TomlText
+    steps: Steps
+    from_top: frozenset[str] = frozenset()
+
+    def entry(self, values: Mapping[str, object]) -> Entry:
+        return Entry(values, lambda field, item: self._line(values, field, item))
+
+    def _line(self, values: Mapping[str, object], field: str, item: int | None) -> int:
+        if field not in values:
+            return self.toml.line(self.steps)
+        steps = (field,) if field in self.from_top else (*self.steps, field)
+        return self.toml.line(steps if item is None else (*steps, item))
 
 
 def _field(key: str) -> str:
@@ -150,179 +150,178 @@ def _field(key: str) -> str:
     return "prompt" if key == "prompt_file" else PLURALS.get(key, key)
 
 
-def _jsonl(reading: "_Reading", text: str) -> Iterator[Planned]:
-    for found in read_jsonl(reading.path, text):
+def _read_jsonl(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
+    for found in read_jsonl(reader.path, text):
         if isinstance(found, Problem):
-            reading.problems.append(found)
+            reader.problems.append(found)
         else:
-            yield from reading.one(found)
+            yield from reader.read_shot(found)
 
 
-def _csv(reading: "_Reading", text: str) -> Iterator[Planned]:
-    for found in read_csv(reading.path, text, amiss=partial(_amiss, FIELDS)):
+def _read_csv(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
+    for found in read_csv(reader.path, text, check_name=partial(_check_name, FIELDS)):
         if isinstance(found, Problem):
-            reading.problems.append(found)
+            reader.problems.append(found)
         else:
-            values = {key: from_text(key, str(value)) for key, value in found.values.items()}
-            yield from reading.one(Entry(values, found.line))
+            values = {key: read_cell(key, str(value)) for key, value in found.values.items()}
+            yield from reader.read_shot(Entry(values, found.line))
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Value:
     """A value of a field; a text is a Choice until the seed of its shot is known."""
 
     value: object
     where: Where
 
 
-class _Reading:
-    """One manifest being read, and what was found wrong with it so far."""
+class _Reader:
+    """Reads one manifest and collects what is wrong with it."""
 
     def __init__(self, path: Path, most: int) -> None:
         self.path, self.folder, self.most = path, path.parent, most
         self.problems: list[Problem] = []
         self.wildcards = Wildcards(self.folder / "wildcards", {})
-        self.every_text = False
+        self.expand_all = False
         self.shots = 0
 
-    def place(self, entry: Entry, field: str, member: int | None = None) -> Place:
-        """Where something stands; an entry without such a field stands for it."""
-        return Place(self.path, entry.line(field, member), field)
-
-    def wrong(self, entry: Entry, field: str, said: str, member: int | None = None) -> None:
+    def add_problem(self, entry: Entry, field: str, reason: str, item: int | None = None) -> None:
         """Note what is wrong with a field."""
-        self.problems.append(Problem(self.place(entry, field, member), said))
+        self.problems.append(Problem(self._place(entry, field, item), reason))
 
-    def take_settings(self, whole: Entry) -> None:
-        """Read what a TOML file says of the texts in it."""
+    def _place(self, entry: Entry, field: str, item: int | None = None) -> Place:
+        """Where a field stands; an entry without the field stands for it."""
+        return Place(self.path, entry.line(field, item), field)
+
+    def read_settings(self, whole: Entry) -> None:
+        """Read `expand` and `wildcards` of a TOML file."""
         expand = whole.values.get("expand", "one")
         if expand not in ("one", "all"):
-            said = f"{in_words(expand)} is neither one, drawn by each shot's seed, nor all"
-            self.wrong(whole, "expand", said)
-        self.every_text = expand == "all"
+            reason = f"{in_words(expand)} is neither one, drawn by each shot's seed, nor all"
+            self.add_problem(whole, "expand", reason)
+        self.expand_all = expand == "all"
         given = whole.values.get("wildcards", {})
         if isinstance(given, str):
             self.wildcards = Wildcards(self.folder / given, {})
             if not os.path.isdir(self.folder / given):
-                self.wrong(whole, "wildcards", f"there is no folder {in_words(given)}")
-        elif isinstance(given, dict) and all(map(_texts, given.values())):
+                self.add_problem(whole, "wildcards", f"there is no folder {in_words(given)}")
+        elif isinstance(given, dict) and all(map(_is_text_list, given.values())):
             self.wildcards = Wildcards(self.folder / "wildcards", given)
         else:
-            self.wrong(whole, "wildcards", "give a folder, or lists of texts under [wildcards]")
+            reason = "give a folder, or lists of texts under [wildcards]"
+            self.add_problem(whole, "wildcards", reason)
 
-    def one(self, entry: Entry) -> Iterator[Planned]:
+    def read_shot(self, entry: Entry) -> Iterator[PlannedShot]:
         """The shot of an entry that is one."""
-        return self._shots(entry, self._columns(entry, FIELDS))
+        return self._combine(entry, self._axes(entry, FIELDS))
 
-    def grid(self, entry: Entry) -> Iterator[Planned]:
+    def read_grid(self, entry: Entry) -> Iterator[PlannedShot]:
         """The shots of an entry: every combination of its fields' values."""
-        return self._shots(entry, self._columns(entry, IN_GRIDS))
+        return self._combine(entry, self._axes(entry, IN_GRIDS))
 
-    def _shots(self, entry: Entry, columns: dict[str, list[_Cell]] | None) -> Iterator[Planned]:
-        if columns is None:
+    def _combine(
+        self, entry: Entry, axes: Mapping[str, list[_Value]] | None
+    ) -> Iterator[PlannedShot]:
+        if axes is None:
             return
-        many = math.prod(map(len, columns.values()))
-        self.shots += many
+        self.shots += math.prod(map(len, axes.values()))
         if self.shots > self.most:
-            said = f"with this there are {self.shots:,} shots, and {self.most:,} are the most"
-            self.wrong(entry, "prompt", said)
+            reason = f"with this there are {self.shots:,} shots, and {self.most:,} are the most"
+            self.add_problem(entry, "prompt", reason)
             return
-        begins = {"": partial(self.place, entry, "")}
-        for cells in product(*columns.values()):
-            chosen = dict(zip(columns, cells, strict=True))
-            places = begins | {name: cell.where for name, cell in chosen.items()}
-            planned = Planned(_shot(chosen), places)
+        start = {"": partial(self._place, entry, "")}
+        for values in combinations(axes):
+            places = start | {name: value.where for name, value in values.items()}
+            planned = PlannedShot(_shot(values), places)
             try:
                 planned.shot.check()
             except BadInput as error:
-                field, _, said = str(error).partition(": ")
-                self.problems.append(planned.problem(field, said))
+                field, _, reason = str(error).partition(": ")
+                self.problems.append(planned.problem(field, reason))
                 return
             yield planned
 
-    def _columns(self, entry: Entry, known: Sequence[str]) -> dict[str, list[_Cell]] | None:
+    def _axes(self, entry: Entry, known: Sequence[str]) -> dict[str, list[_Value]] | None:
         """The values of each field, in the order of FIELDS; None where something is wrong."""
-        before, found = len(self.problems), dict[str, list[_Cell]]()
+        before, found = len(self.problems), dict[str, list[_Value]]()
         for key, raw in entry.values.items():
-            if said := _amiss(known, key):
-                self.wrong(entry, key, said)
+            if reason := _check_name(known, key):
+                self.add_problem(entry, key, reason)
             elif _field(key) in found:
-                self.wrong(entry, key, f"{_field(key)} is given twice")
+                self.add_problem(entry, key, f"{_field(key)} is given twice")
             else:
-                found[_field(key)] = self._column(entry, key, raw, alone=known is FIELDS)
+                found[_field(key)] = self._axis(entry, key, raw, single=known is FIELDS)
         if "prompt" not in found:
-            self.wrong(entry, "prompt", "it is missing: say what the picture is to show")
+            self.add_problem(entry, "prompt", "it is missing: say what the picture is to show")
         if len(self.problems) > before:
             return None
         return {name: found[name] for name in FIELDS if name in found}
 
-    def _column(self, entry: Entry, key: str, raw: object, *, alone: bool) -> list[_Cell]:
-        if key == "prompt_file":
-            return self._prompts(entry, raw)
+    def _axis(self, entry: Entry, key: str, raw: object, *, single: bool) -> list[_Value]:
+        """The values of one field. single: it has one value, whatever that is."""
         try:
-            values = [(None, raw)] if alone else members(key, raw, most=self.most)
+            if key == "prompt_file":
+                return self._prompts(raw)
+            items = [(None, raw)] if single else grid_values(key, raw, most=self.most)
         except BadInput as error:
-            self.wrong(entry, key, str(error))
+            self.add_problem(entry, key, str(error))
             return []
-        cells = []
-        for member, value in values:
-            where = partial(self.place, entry, key, member)
-            cells += self._cells(_field(key), value, where)
-        return cells
+        return [
+            value
+            for item, one in items
+            for value in self._values(_field(key), one, partial(self._place, entry, key, item))
+        ]
 
-    def _prompts(self, entry: Entry, raw: object) -> list[_Cell]:
-        """The prompts in a file, one a line."""
+    def _prompts(self, raw: object) -> list[_Value]:
+        """The prompts in a file, one a line. Raises BadInput where there are none."""
         if not isinstance(raw, str) or not os.path.isfile(self.folder / raw):
-            self.wrong(entry, "prompt_file", f"there is no file {in_words(raw)}")
-            return []
+            raise BadInput(f"there is no file {in_words(raw)}")
         path = self.folder / raw
-        try:
-            lines = read_lines(path)
-        except BadInput as error:
-            self.wrong(entry, "prompt_file", str(error))
-            return []
+        lines = read_lines(path)
         if not lines:
-            self.wrong(entry, "prompt_file", f"{raw} has no line with a prompt")
-        cells = []
-        for line, text in lines:
-            cells += self._cells("prompt", text, partial(Place, path, line, "prompt"))
-        return cells
+            raise BadInput(f"{raw} has no line with a prompt")
+        return [
+            value
+            for line, text in lines
+            for value in self._values("prompt", text, partial(Place, path, line, "prompt"))
+        ]
 
-    def _cells(self, field: str, raw: object, where: Where) -> list[_Cell]:
+    def _values(self, field: str, raw: object, where: Where) -> list[_Value]:
         """What one written value stands for: itself, or every text that it can become."""
         try:
             value = read_value(field, raw, self.folder)
             if field not in TEXTS:
-                return [_Cell(value, where)]
+                return [_Value(value, where)]
             choice = self.wildcards.read(str(value))
-            if not self.every_text:
-                return [_Cell(choice, where)]
+            if not self.expand_all:
+                return [_Value(choice, where)]
             if (many := count(choice)) > self.most:
                 raise BadInput(f"it can become {many:,} texts, and {self.most:,} are the most")
-            return [_Cell(Choice((text,)), where) for text in every(choice)]
+            return [_Value(Choice((text,)), where) for text in every(choice)]
         except BadInput as error:
             self.problems.append(Problem(where(), str(error)))
             return []
 
 
-def _shot(chosen: Mapping[str, _Cell]) -> Shot:
-    fields = {name: cell.value for name, cell in chosen.items()}
+def _shot(values: Mapping[str, _Value]) -> Shot:
+    fields = {name: value.value for name, value in values.items()}
     seed = fields.get("seed", 0)
     for name in TEXTS:
         choice = fields.get(name)
         if isinstance(choice, Choice):
-            # By the seed alone, so that one prompt and seed say the same under every mix.
+            # By the seed alone, so that a prompt and a seed give the same text under every mix.
             fields[name] = draw(choice, random.Random(f"{seed} {name}"))
     if not fields.get("adapters"):
         fields["method"] = None  # in a grid the plain base is one shot, not one for each method
     return Shot(**fields)  # pyright: ignore[reportArgumentType]
 
 
-def _texts(value: object) -> bool:
+def _is_text_list(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
-def _amiss(known: Sequence[str], key: str) -> str:
+def _check_name(known: Sequence[str], key: str) -> str:
+    """What is wrong with a field's name; "" if nothing."""
     if key in known:
         return ""
     close = difflib.get_close_matches(key, known, 1)

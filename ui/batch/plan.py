@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
-from ui.batch.compatibility import unfit
+from ui.batch.compatibility import find_incompatible
 from ui.batch.folder_record import Record, file_name
-from ui.batch.manifest import Manifest, Planned, all_of, read_manifest
+from ui.batch.manifest import Manifest, PlannedShot, read_manifest
+from ui.batch.manifest_lines import join_problems
 
 __all__ = ["Plan", "plan_batch"]
 
@@ -21,7 +22,7 @@ class Plan:
 
     manifest: Manifest
     out: Path
-    planned: tuple[Planned, ...]
+    planned: tuple[PlannedShot, ...]
     names: tuple[str, ...]
 
     def of_base(self, source: str) -> list[int]:
@@ -45,15 +46,15 @@ def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
     Raises BadInput for a manifest with mistakes, and for a folder that holds a batch already.
     """
     manifest = read_manifest(path)
-    if problems := list(unfit(manifest.planned)):
-        raise all_of(problems)
+    if problems := list(find_incompatible(manifest.planned)):
+        raise join_problems(problems)
     folder = out or Path("outputs") / path.stem
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise BadInput(f"{place} is a file; --out is a folder.")
     if Record(folder).there and not resume:
         raise BadInput(f"{folder} holds a batch: go on with it by --resume, or give another --out.")
-    unique: dict[str, Planned] = {}
+    unique: dict[str, PlannedShot] = {}
     for one in manifest.planned:
         unique.setdefault(file_name(one.shot, path.parent), one)
     return Plan(manifest, folder, tuple(unique.values()), tuple(unique))

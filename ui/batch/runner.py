@@ -21,8 +21,8 @@ from studio.files import atomic_write, remove_partial_files, write_file
 from studio.requests.shot import Shot, method_name, method_options, open_picture, save_picture
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.folder_record import Record
-from ui.batch.manifest import Planned, all_of
-from ui.batch.manifest_lines import Problem
+from ui.batch.manifest import PlannedShot
+from ui.batch.manifest_lines import Problem, join_problems
 from ui.batch.plan import Plan
 from ui.batch.ray_groups import Errand, Reply, run_errands
 from ui.shared.launched_processes import SINGLE_PROCESS, ProcessGroup
@@ -177,7 +177,7 @@ class _Making:
             if len(self.plan.sources) == 1:
                 kept[source] = base
         if problems:
-            raise all_of(problems)
+            raise join_problems(problems)
         return kept
 
     def spreads(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, compose.Spread]:
@@ -265,7 +265,7 @@ def _facts(base: "Base") -> dict[str, str]:
     return {"fingerprint": base.fingerprint(), "dtype": base.precision}
 
 
-def _problems(base: "Base", planned: Sequence[Planned]) -> Iterator[Problem]:
+def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on this base, each with the line and the field that say so."""
     shelf = compose.Shelf(base)
     looked: set[object] = set()

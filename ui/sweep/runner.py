@@ -17,8 +17,7 @@ import trainers
 from studio.errors import BadInput, Stopped
 from studio.files import write_file
 from studio.out_of_memory import is_out_of_memory
-from ui.batch.manifest import all_of
-from ui.batch.manifest_lines import Problem
+from ui.batch.manifest_lines import Problem, join_problems
 from ui.cli.train import SMOOTHED, follow
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import open_base
@@ -141,7 +140,7 @@ def _expected(sweep: Sweep, left: Sequence[Planned], opened: _Opened) -> "traine
         more = known[key]
         total = more if total is None else _sum(total, more)
     if problems:
-        raise all_of(problems)
+        raise join_problems(problems)
     return total
 
 

@@ -34,11 +34,11 @@ from studio.adapters.blora_blocks import split_half
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.files import file_sha256
+from studio.requests.validation import in_words
 from trainers.engine.data.order import contents
 from trainers.engine.recipe.recipe_file import HEAD, NEEDED, check_fields
-from ui.batch.field_values import in_words, members, read_value
-from ui.batch.manifest import all_of
-from ui.batch.manifest_lines import Place, Problem, read_text, read_toml
+from ui.batch.field_values import grid_values, read_value
+from ui.batch.manifest_lines import Place, Problem, join_problems, read_text, read_toml
 from ui.shared.names import slug
 from ui.shared.queue_requests import Training
 
@@ -82,11 +82,11 @@ def read_sweep(
     """
     if path.suffix.lower() != ".toml":
         raise BadInput(f"{path}: a sweep's name ends in .toml.")
-    found, line_of = read_toml(path, read_text(path))
-    reading = _Reading(path, line_of, loading)
-    planned = {one.training.name: one for one in reading.all(found)}
+    toml = read_toml(path, read_text(path))
+    reading = _Reading(path, toml.line, loading)
+    planned = {one.training.name: one for one in reading.all(toml.values)}
     if reading.problems:
-        raise all_of(reading.problems)
+        raise join_problems(reading.problems)
     bases = list(dict.fromkeys(one.training.base for one in planned.values()))
     return tuple(sorted(planned.values(), key=lambda one: bases.index(one.training.base)))
 
@@ -160,7 +160,7 @@ class _Reading:
             values = list(enumerate(raw)) if inside else [(None, raw)]  # pyright: ignore
         else:
             try:
-                values = members(name, raw, most=MOST_RUNS)
+                values = grid_values(name, raw, most=MOST_RUNS)
             except BadInput as error:
                 self.wrong(steps, str(error))
                 return []

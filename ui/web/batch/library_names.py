@@ -11,9 +11,9 @@ from studio.adapters.blora_blocks import split_half
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, list_adapters, list_bases
-from ui.batch.compatibility import unfit
-from ui.batch.manifest import Planned, all_of, read_manifest
-from ui.batch.manifest_lines import Problem
+from ui.batch.compatibility import find_incompatible
+from ui.batch.manifest import PlannedShot, read_manifest
+from ui.batch.manifest_lines import Problem, join_problems
 
 __all__ = ["ENDINGS", "MOST_QUEUED", "shots_of"]
 
@@ -39,8 +39,8 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
         path.write_text(text, encoding="utf-8")
         try:
             planned = read_manifest(path, most=MOST_QUEUED).planned
-            if problems := [*_outside(space, planned)] or [*unfit(planned)]:
-                raise all_of(problems)
+            if problems := [*_outside(space, planned)] or [*find_incompatible(planned)]:
+                raise join_problems(problems)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{folder}/", "")) from None
         return tuple(dict.fromkeys(_settled(one.shot) for one in planned))
@@ -71,7 +71,7 @@ def _offer(space: Workspace, folder: Path) -> None:
             (folder / name).symlink_to(place)
 
 
-def _outside(space: Workspace, planned: Sequence[Planned]) -> Iterator[Problem]:
+def _outside(space: Workspace, planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What a manifest names that lies elsewhere."""
     known = {base.source for base in list_bases(space)}
     for one in planned:

@@ -1,0 +1,172 @@
+"""TOML, and the line on which each of its values stands.
+
+tomllib tells no positions and tomlkit drops them after parsing, so the lines of a text that tomllib
+has read are found by a small scanner here.
+"""
+
+import re
+import tomllib
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from functools import cached_property
+
+__all__ = ["InvalidToml", "Steps", "TomlText"]
+
+TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}'
+    r"|'''.*?'{3,5}"
+    r'|"(?:\\.|[^"\\])*"'
+    r"|'[^']*'"
+    r"|#[^\n]*"
+    r"|[\[\]{}=,\n]"
+    r"""|[^\s\[\]{}=,#"']+""",
+    re.DOTALL,
+)
+Steps = tuple[str | int, ...]  # keys and places in lists, from the outermost: ("shots", 1, "seed")
+
+
+class InvalidToml(ValueError):
+    """A text is no TOML. line: from 1."""
+
+    def __init__(self, reason: str, line: int) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+class TomlText:
+    """A TOML text. values: what it holds. Raises InvalidToml."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self.values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidToml(str(error), _named_line(str(error), text)) from None
+        except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+            deep = isinstance(error, RecursionError)
+            reason = "it is too deep" if deep else str(error).partition(";")[0]
+            raise InvalidToml(reason, _first_unreadable(text.split("\n"))) from None
+
+    def line(self, steps: Steps) -> int:
+        """The line on which a value, its key or its table's header begins."""
+        return self._lines.get(steps, 1)
+
+    @cached_property
+    def _lines(self) -> dict[Steps, int]:
+        return _Scanner(self.text).lines
+
+
+def _named_line(message: str, text: str) -> int:
+    """The line in an error message of tomllib."""
+    named = re.search(r"\(at line (\d+),", message)
+    return int(named[1]) if named else text.rstrip().count("\n") + 1  # at end of document
+
+
+def _first_unreadable(lines: list[str]) -> int:
+    """The line of a value that is well formed and still can't be read."""
+
+    def unreadable(upto: int) -> bool:
+        try:
+            tomllib.loads("\n".join(lines[:upto]))
+        except (ValueError, RecursionError) as error:
+            return not isinstance(error, tomllib.TOMLDecodeError)
+        return False
+
+    return bisect_left(range(1, len(lines)), True, key=unreadable) + 1
+
+
+class _Scanner:
+    """Walks through a valid text once and notes the line of every key, header and list item."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Steps, int] = {}
+        self._newlines = [found.start() for found in re.finditer("\n", text)]
+        self._text = text
+        self._tokens = [found for found in TOKEN.finditer(text) if found[0][0] != "#"]
+        self._at = 0
+        self._counts: dict[Steps, int] = {}  # the last table of each array of tables
+        self._document()
+
+    def _document(self) -> None:
+        table: Steps = ()
+        while self._at < len(self._tokens):
+            match self._tokens[self._at][0]:
+                case "\n":
+                    self._at += 1
+                case "[":
+                    table = self._header()
+                case _:
+                    self._pair(table)
+
+    def _header(self) -> Steps:
+        """[table] or [[table]]; returns its steps."""
+        line = self._line()
+        array = self._tokens[self._at + 1][0] == "["
+        self._at += 1 + array
+        steps: Steps = ()
+        *outer, last = self._key("]")
+        for key in outer:
+            steps = self._inside((*steps, key))
+            self.lines.setdefault(steps, line)
+        steps = (*steps, last)
+        self.lines.setdefault(steps, line)
+        if array:
+            self._counts[steps] = self._counts.get(steps, -1) + 1
+            steps = self._inside(steps)
+        self.lines.setdefault(steps, line)
+        self._at += array  # the second ]
+        return steps
+
+    def _inside(self, steps: Steps) -> Steps:
+        """The last table of an array of tables; other steps as they are."""
+        return (*steps, self._counts[steps]) if steps in self._counts else steps
+
+    def _pair(self, table: Steps) -> None:
+        """key = value"""
+        line, steps = self._line(), table
+        for key in self._key("="):
+            steps = (*steps, key)
+            self.lines.setdefault(steps, line)
+        self._value(steps)
+
+    def _key(self, end: str) -> list[str]:
+        """The parts of a dotted key, up to the sign that ends it."""
+        first = self._tokens[self._at].start()
+        while self._tokens[self._at][0] != end:
+            self._at += 1
+        text = self._text[first : self._tokens[self._at].start()]
+        self._at += 1
+        keys, inside = [], tomllib.loads(f"{text} = 0")
+        while isinstance(inside, dict):
+            ((key, inside),) = inside.items()
+            keys.append(key)
+        return keys
+
+    def _value(self, steps: Steps) -> None:
+        match self._tokens[self._at][0]:
+            case "[":
+                self._items("]", lambda number: self._item((*steps, number)))
+            case "{":
+                self._items("}", lambda _: self._pair(steps))
+            case _:  # a date and its time are two tokens
+                while self._at < len(self._tokens) and self._tokens[self._at][0] not in ",]}\n":
+                    self._at += 1
+
+    def _items(self, end: str, scan: Callable[[int], None]) -> None:
+        """What stands between brackets."""
+        self._at += 1
+        number = 0
+        while (sign := self._tokens[self._at][0]) != end:
+            if sign in ",\n":
+                self._at += 1
+            else:
+                scan(number)
+                number += 1
+        self._at += 1
+
+    def _item(self, steps: Steps) -> None:
+        self.lines[steps] = self._line()
+        self._value(steps)
+
+    def _line(self) -> int:
+        return bisect_right(self._newlines, self._tokens[self._at].start()) + 1
