@@ -30,7 +30,7 @@ from studio.adapters.blora_blocks import (
     parse_blocks,
 )
 from studio.errors import BadInput
-from trainers.engine.kind import Turn
+from trainers.engine.kind import Kind, StepPlan
 from trainers.lora import LoRA
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ __all__ = ["BLoRA"]
 
 
 @dataclass(frozen=True)
-class BLoRA:
+class BLoRA(Kind):
     """Content and style of one picture in two halves. Raises BadInput for a rank below 1."""
 
     rank: int = field(default=64, metadata={"help": "rank r of every change"})
@@ -88,14 +88,14 @@ class BLoRA:
             if not 0 < getattr(self, name) <= 1:
                 raise BadInput(f"{name} is above 0 and at most 1; it is {getattr(self, name)}")
 
-    def fitted(self, base: "Base") -> "BLoRA":
+    def for_base(self, base: "Base") -> "BLoRA":
         """With the blocks of this base; those of other families than SDXL only if asked for."""
         blocks = default_blocks(base.name, base.family)
         blocks |= {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
             if not any(name.startswith(layer_prefixes([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
-        targets = self._lora().fitted(base).targets
+        targets = self._lora().for_base(base).targets
         content, style = (", ".join(blocks[half]) for half in ("content", "style"))
         fitted = replace(self, content=content, style=style, targets=targets)
         if base.family == "sdxl":
@@ -127,28 +127,31 @@ class BLoRA:
         steps: int,
     ) -> bool:
         """Before the first step alone the style half forgets what it learned beside the other."""
-        if not self.style_alone or done != self._together(steps):
+        if not self.style_alone or done != self._joint_steps(steps):
             return False
         for name in self._style(deltas):
             change: LowRank = deltas[name]  # pyright: ignore[reportAssignmentType]
             change.up.data.zero_()
         return True
 
-    def turn(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> Turn:
+    def plan_step(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> StepPlan:
         """Both halves, every other step the content half alone; in the end the style half alone."""
         if not self.style_alone:
-            return Turn()
-        style, together = self._style(deltas), self._together(steps)
-        if done < together:
-            return Turn(resting=style if done % 2 else frozenset(), course=range(together))
-        rest = frozenset(deltas) - style
-        alone = range(together, steps)
-        return Turn(resting=rest, noise=self.style_noise, part=self.style_part, course=alone)
+            return StepPlan()
+        style, joint = self._style(deltas), self._joint_steps(steps)
+        if done < joint:
+            return StepPlan(detached=style if done % 2 else frozenset(), schedule=range(joint))
+        return StepPlan(
+            detached=frozenset(deltas) - style,
+            timesteps=self.style_noise,
+            patch=self.style_part,
+            schedule=range(joint, steps),
+        )
 
     def _lora(self) -> LoRA:
         return LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
 
-    def _together(self, steps: int) -> int:
+    def _joint_steps(self, steps: int) -> int:
         return round((1 - self.style_alone) * steps)
 
     def _style(self, deltas: "Mapping[str, Delta]") -> frozenset[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from trainers.engine.kind import is_sketch
+from trainers.engine.kind import Kind, is_sketch
 from trainers.lora import TARGETS
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _factor(said: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class DiffuseKronA:
+class DiffuseKronA(Kind):
     """Kronecker products on the attention. Raises BadInput that names a field below 1."""
 
     a1: int | None = _factor(f"rows of A; {A1} or the next smaller that divides the outputs")
@@ -69,7 +69,7 @@ class DiffuseKronA:
         if self.targets not in (None, *TARGETS):
             raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
 
-    def fitted(self, base: "Base") -> "DiffuseKronA":
+    def for_base(self, base: "Base") -> "DiffuseKronA":
         """With the targets and factors that suit this base, where none are given."""
         if not is_sketch(base):
             return replace(self, targets=self.targets or "attention")

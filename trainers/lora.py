@@ -11,7 +11,7 @@ from math import inf, prod
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from trainers.engine.kind import is_sketch
+from trainers.engine.kind import Kind, is_sketch
 from trainers.engine.text_encoders import TEXT_ALL, TEXT_ATTENTION
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TARGETS = {
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Kind):
     """Low-rank changes. Raises BadInput that names a field out of range."""
 
     rank: int = field(default=16, metadata={"help": "rank r of every change"})
@@ -66,7 +66,7 @@ class LoRA:
         if self.targets not in (None, *TARGETS):
             raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
 
-    def fitted(self, base: "Base") -> "LoRA":
+    def for_base(self, base: "Base") -> "LoRA":
         """With the targets that suit this base, where none are given.
 
         Raises BadInput for a rank that none of its layers can have.

@@ -11,7 +11,7 @@ Deviations from the authors' code (optim/adamw.py): entries keep their signs (it
 absolute values), the norm's gradient reaches what is trained (there it reaches nothing), files
 hold the indices, and choosing again loses no gradient. Decay pulls an entry to the base's weight,
 not to zero. Biases and norms, a thousandth of the parameters, are left alone: a delta changes
-weights of layers. Text encoders, which the authors leave alone, are trained below the same
+weights of layers. TextEmbedding encoders, which the authors leave alone, are trained below the same
 threshold where that is asked for; a budget is met in the UNet.
 """
 
@@ -22,7 +22,7 @@ from math import exp, inf
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import BadInput
-from trainers.engine.kind import is_sketch
+from trainers.engine.kind import Kind, is_sketch
 from trainers.engine.text_encoders import TEXT_ALL
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
 @dataclass(frozen=True)
-class SaRA:
+class SaRA(Kind):
     """The UNet's smallest weights, in place. Raises BadInput that names a field out of range."""
 
     threshold: float | None = field(
@@ -84,7 +84,7 @@ class SaRA:
     def _theta(self) -> float:
         return THRESHOLD if self.threshold is None else self.threshold
 
-    def fitted(self, base: "Base") -> "SaRA":
+    def for_base(self, base: "Base") -> "SaRA":
         """With the threshold that the budget comes to on this base, or that suits it."""
         if base.device.type == "meta":
             return self._spread(base)

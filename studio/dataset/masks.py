@@ -29,8 +29,9 @@ from torch import Tensor
 from studio.dataset.folders import MASK_FOLDERS
 from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, scaled_size, to_rgb
 from studio.errors import PICTURE_ERRORS, BadInput
+from studio.files import file_sha256
 
-__all__ = ["Masked", "find_mask_file", "latent_mask", "with_masks"]
+__all__ = ["Masked", "find_mask_file", "latent_mask", "load_mask", "with_masks"]
 
 Masked = Literal["alpha", "files"]
 FOLDERS = ("masks", "mask")
@@ -52,8 +53,10 @@ def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
             raise BadInput(
                 f"{other} and {example.path} have one mask between them, {file}: give each its own."
             )
-        examples.append(replace(example, mask=file))
-        _check(examples[-1])
+        masked_example = replace(example, mask=file)
+        _check(masked_example)
+        sha256 = example.sha256 if file == example.path else file_sha256(file)
+        examples.append(replace(masked_example, mask_sha256=sha256))
     return replace(pictures, examples=tuple(examples))
 
 
@@ -84,7 +87,7 @@ def _missing(picture: Path) -> str:
 
 
 def _check(example: Example) -> None:
-    mask = _opened(example)
+    mask = load_mask(example)
     # Half a pixel may be lost in rounding where one was made from the other, at either's scale.
     off = abs(mask.width * example.height - mask.height * example.width)
     if off > max(mask.width, example.width):
@@ -100,7 +103,7 @@ def _check(example: Example) -> None:
         )
 
 
-def _opened(example: Example) -> Image.Image:
+def load_mask(example: Example) -> Image.Image:
     """A picture's mask, one channel of eight bits, as large as its file has it."""
     assert example.mask
     try:
@@ -121,16 +124,16 @@ def _opened(example: Example) -> Image.Image:
     return to_rgb(mask).convert("L")
 
 
-def latent_mask(example: Example, *, corner: tuple[int, int], flip: bool, cell: int) -> Tensor:
-    """How much of each latent's pixels is learned, for the cut of the picture that `pixels` made.
+def latent_mask(
+    mask: Image.Image, example: Example, *, corner: tuple[int, int], flip: bool, cell: int
+) -> Tensor:
+    """How much of each latent's pixels is learned, for a crop that `crop_to_bucket` made.
 
-    corner: (top, left) of that cut, as `pixels` returned it.  flip: whether it was mirrored.
-    cell: pixels a latent, along a side.
+    mask: as `load_mask` returns it.  corner: (top, left) of the crop, as `crop_to_bucket` returned
+    it.  flip: whether it was mirrored.  cell: pixels a latent, along a side.
 
-    Returns [H / cell, W / cell] float32 in 0 .. 1. Raises BadInput where nothing in the cut is
-    learned, and where the file has gone or changed since it was read.
+    Returns [H / cell, W / cell] float32 in 0 .. 1. Raises BadInput where nothing in it is learned.
     """
-    mask = _opened(example)
     if flip:
         mask = ImageOps.mirror(mask)
     (width, height), (top, left) = example.bucket, corner

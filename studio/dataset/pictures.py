@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 
 from studio.dataset.folders import Part, Sources, list_folder, list_parts, parse_folders
 from studio.errors import PICTURE_ERRORS, BadInput
+from studio.files import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +27,13 @@ __all__ = [
     "Pictures",
     "Skipped",
     "bucket_sizes",
-    "load_pixels",
+    "crop_to_bucket",
+    "load_picture",
     "nearest_bucket",
     "read_pictures",
     "scaled_size",
     "to_rgb",
+    "with_buckets",
 ]
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -44,8 +48,9 @@ class Example:
     """One picture with its caption. Sizes in pixels.
 
     width, height: of the source, after its EXIF orientation.  bucket: (width, height) trained at.
-    weight: how often it comes, beside pictures of weight 1.  mask: the file that says which parts
-    of it are learned, its own where that is its alpha channel; None where all of it is.
+    weight: how often it comes, beside pictures of weight 1.  sha256: of the file.  mask: the file
+    that says which parts of it are learned, its own where that is its alpha channel; None where all
+    of it is.  mask_sha256: of that file.
     """
 
     path: Path
@@ -54,7 +59,9 @@ class Example:
     height: int
     bucket: tuple[int, int]
     weight: Fraction = Fraction(1)
+    sha256: str = ""
     mask: Path | None = None
+    mask_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,18 @@ class Skipped:
 class Pictures:
     """What folders hold, in the order in which they were given and of the file names."""
 
-    examples: tuple[Example, ...]
-    skipped: tuple[Skipped, ...]
+    examples: tuple[Example, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """One SHA-256 for pictures, their captions, buckets, weights and masks."""
+        lines = []
+        for example in self.examples:
+            line = f"{example.path.name} {example.sha256} {example.bucket} {example.caption}"
+            line += f" x {example.weight}" if example.weight != 1 else ""
+            lines.append(line + (f" mask {example.mask_sha256}" if example.mask else ""))
+        return sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_pictures(
@@ -91,9 +108,7 @@ def read_pictures(
     is missing or holds no picture that can be read, where a caption cannot be, and where size is
     no multiple of step.
     """
-    if size < step or size % step:
-        raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
-    choices = bucket_sizes(size, step) if buckets else [(size, size)]
+    choices = _bucket_choices(size=size, step=step, buckets=buckets)
     examples: list[Example] = []
     skipped: list[Skipped] = []
     for folder in parse_folders(pictures):
@@ -106,6 +121,22 @@ def read_pictures(
             examples += [replace(example, weight=weight) for example in found]
             skipped += left_out
     return Pictures(tuple(examples), tuple(skipped))
+
+
+def with_buckets(pictures: Pictures, *, size: int, step: int, buckets: bool = True) -> Pictures:
+    """The same pictures with the buckets that `read_pictures` would give them."""
+    choices = _bucket_choices(size=size, step=step, buckets=buckets)
+    examples = (
+        replace(one, bucket=nearest_bucket(choices, one.width, one.height))
+        for one in pictures.examples
+    )
+    return replace(pictures, examples=tuple(examples))
+
+
+def _bucket_choices(*, size: int, step: int, buckets: bool) -> list[tuple[int, int]]:
+    if size < step or size % step:
+        raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
+    return bucket_sizes(size, step) if buckets else [(size, size)]
 
 
 def _captions_of(parts: Sequence[Part]) -> list[dict[Path, str]]:
@@ -130,7 +161,8 @@ def _read(
             skipped.append(measured)
             continue
         caption = _caption(path) or captions.get(path) or part.words or trigger
-        found.append(Example(path, caption, *measured, nearest_bucket(choices, *measured)))
+        bucket = nearest_bucket(choices, *measured)
+        found.append(Example(path, caption, *measured, bucket, sha256=file_sha256(path)))
     return found, skipped
 
 
@@ -239,27 +271,35 @@ def nearest_bucket(choices: Sequence[tuple[int, int]], width: int, height: int) 
     return min(choices, key=lambda one: abs(np.log(one[0] / one[1]) - ratio))
 
 
-def load_pixels(
-    example: Example, *, flip: bool = False, generator: "torch.Generator | None" = None
+def load_picture(path: Path) -> Image.Image:
+    """A picture file in RGB, upright; BadInput where it has gone or changed since it was read."""
+    try:
+        with Image.open(path) as opened:
+            return to_rgb(ImageOps.exif_transpose(opened))
+    except PICTURE_ERRORS as error:
+        raise BadInput(f"{path} can no longer be read: {error}.") from error
+
+
+def crop_to_bucket(
+    picture: Image.Image,
+    bucket: tuple[int, int],
+    *,
+    flip: bool = False,
+    generator: "torch.Generator | None" = None,
 ) -> "tuple[Tensor, tuple[int, int]]":
-    """The picture of an example, scaled to cover its bucket and cut to it.
+    """A decoded picture, scaled to cover a bucket (width, height) and cropped to it.
 
-    flip: mirror it first, left to right.  generator: cut at random; None cuts the middle.
+    flip: mirror it first, left to right.  generator: crop at random; None crops the middle.
 
-    Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the cut in the scaled picture, which
-    SDXL is told. Raises BadInput where the file has gone or changed since it was read.
+    Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the crop in the scaled picture, which
+    SDXL is told.
     """
     import torch  # which a page that shows the buckets does without
 
-    try:
-        with Image.open(example.path) as opened:
-            picture = to_rgb(ImageOps.exif_transpose(opened))
-    except PICTURE_ERRORS as error:
-        raise BadInput(f"{example.path} can no longer be read: {error}.") from error
     if flip:
         picture = ImageOps.mirror(picture)
-    width, height = example.bucket
-    scaled = scaled_size(picture.size, example.bucket)
+    width, height = bucket
+    scaled = scaled_size(picture.size, bucket)
     picture = picture.resize(scaled, Image.Resampling.LANCZOS)
     top = _offset(scaled[1] - height, generator)
     left = _offset(scaled[0] - width, generator)

@@ -124,12 +124,12 @@ def _random(base: studio.Base, device: torch.device) -> studio.Base:
 
 
 def _deltas(kind: trainers.Kind | None, base: studio.Base, device: torch.device) -> dict:
-    from trainers.engine.kind import fitted, new_deltas
+    from trainers.engine.kind import new_deltas
 
     if kind is None:
         return {}
     generator = torch.Generator().manual_seed(0)
-    deltas = new_deltas(fitted(kind, base), base, generator=generator)
+    deltas = new_deltas(kind.for_base(base), base, generator=generator)
     for delta in deltas.values():
         delta.to(device)
     return deltas

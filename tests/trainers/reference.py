@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from tests.trainers.learning import TRIGGER
 from trainers import LoRA
-from trainers.engine.objective import batches
+from trainers.engine.data.batches import batches
 
 __all__ = ["adamw", "peft_training", "trained"]
 

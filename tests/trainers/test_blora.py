@@ -18,7 +18,7 @@ from studio.errors import BadInput
 from studio.requests.shot import recipe
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import BLoRA, LoRA
-from trainers.engine.kind import fitted, kinds, new_deltas
+from trainers.engine.kind import kinds, new_deltas
 from ui.cli import main
 from ui.shared.names import adapter_and_strength
 
@@ -28,7 +28,7 @@ STYLE = "unet.up_blocks.0.attentions.1."
 
 def shaken(base: Base) -> Adapter:
     """As if trained, without the time that takes."""
-    kind = fitted(BLoRA(rank=4, alpha=2, anyway=True), base)
+    kind = BLoRA(rank=4, alpha=2, anyway=True).for_base(base)
     deltas = new_deltas(kind, base, generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(1)
     for delta in deltas.values():
@@ -65,7 +65,7 @@ def test_a_rank_or_alpha_that_cannot_be_is_refused_before_any_work(
     sdxl: Base, given: dict[str, float], said: str
 ) -> None:
     with pytest.raises(BadInput, match=said):
-        fitted(BLoRA(**given), sdxl)  # pyright: ignore[reportArgumentType]
+        BLoRA(**given).for_base(sdxl)  # pyright: ignore[reportArgumentType]
 
 
 def test_it_is_lora_on_two_blocks(sdxl: Base) -> None:
@@ -184,8 +184,8 @@ def test_other_families_are_refused_without_anyway(sd1: Base, folder: Path, tmp_
 
 
 def test_anyway_changes_nothing_on_sdxl(sdxl: Base) -> None:
-    assert fitted(BLoRA(anyway=True), sdxl) == fitted(BLoRA(), sdxl)
-    assert not fitted(BLoRA(anyway=True), sdxl).anyway  # pyright: ignore
+    assert BLoRA(anyway=True).for_base(sdxl) == BLoRA().for_base(sdxl)
+    assert not BLoRA(anyway=True).for_base(sdxl).anyway  # pyright: ignore
 
 
 def test_blocks_can_be_named_and_the_halves_are_theirs(
@@ -202,12 +202,12 @@ def test_blocks_can_be_named_and_the_halves_are_theirs(
         assert all(any(name.startswith(f"unet.{block}.") for block in blocks) for name in names)
     assert describe(file)["halves"] == ["content", "style"]
     with pytest.raises(BadInput, match=r"style: .* has no block 'up_blocks.9' in its UNet"):
-        fitted(BLoRA(style="up_blocks.9"), sdxl)
+        BLoRA(style="up_blocks.9").for_base(sdxl)
 
 
 def test_on_sketch_the_blocks_are_those_that_were_found_there() -> None:
     base = studio.load_base("sketch", device="cpu")
-    kind = fitted(BLoRA(rank=2), base)
+    kind = BLoRA(rank=2).for_base(base)
     deltas = new_deltas(kind, base, generator=torch.Generator())
     attentions = {".".join(n.split(".")[1:5]) for n in deltas if n.startswith("unet.up_blocks.1.a")}
     assert attentions == {"up_blocks.1.attentions.0", "up_blocks.1.attentions.2"}

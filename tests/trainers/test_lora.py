@@ -9,7 +9,7 @@ from studio.adapters.delta import LowRank
 from studio.bases.base import Base, real_config
 from studio.errors import BadInput
 from trainers import LoRA
-from trainers.engine.kind import fitted, kinds, new_deltas
+from trainers.engine.kind import kinds, new_deltas
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_a_rank_that_no_layer_has_is_refused(sdxl: Base) -> None:
         for name, layer in sdxl.layers().items()
         if name.startswith("unet.") and ".attn" in name
     )
-    fitted(LoRA(rank=widest), sdxl)
+    LoRA(rank=widest).for_base(sdxl)
     with pytest.raises(BadInput, match=f"rank above {widest}: give less"):
-        fitted(LoRA(rank=widest + 1), sdxl)
+        LoRA(rank=widest + 1).for_base(sdxl)
 
 
 def test_the_folder_is_the_list_of_kinds() -> None:

@@ -8,7 +8,7 @@ from studio import Base
 from studio.adapters.delta import Delta
 from studio.bases.base import real_config
 from trainers import DiffuseKronA, Kind, LoRA, SaRA
-from trainers.engine.kind import fitted, new_deltas
+from trainers.engine.kind import new_deltas
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def sketch() -> Base:
 
 
 def started(kind: Kind, base: Base) -> dict[str, Delta]:
-    return new_deltas(fitted(kind, base), base, generator=torch.Generator().manual_seed(0))
+    return new_deltas(kind.for_base(base), base, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("kind", [LoRA, DiffuseKronA])

@@ -20,7 +20,7 @@ from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import SaRA
-from trainers.engine.kind import fitted, kinds, new_deltas
+from trainers.engine.kind import kinds, new_deltas
 
 THETA = 0.01
 
@@ -69,7 +69,7 @@ def test_the_entries_below_the_threshold_are_chosen(sdxl: Base) -> None:
 
 @pytest.mark.parametrize("budget", [1, 1000, 50_000])
 def test_a_budget_takes_the_smallest_weights_of_all(sdxl: Base, budget: int) -> None:
-    kind = fitted(SaRA(budget=budget), sdxl)
+    kind = SaRA(budget=budget).for_base(sdxl)
     assert isinstance(kind, SaRA)
     everything = torch.cat([w.flatten().abs() for w in unet_weights(sdxl).values()])
     assert kind.threshold == everything.sort().values[budget].item()
@@ -80,7 +80,7 @@ def test_a_budget_takes_the_smallest_weights_of_all(sdxl: Base, budget: int) -> 
 def test_a_budget_beyond_the_base_is_refused(sdxl: Base) -> None:
     total = sum(w.numel() for w in unet_weights(sdxl).values())
     with pytest.raises(BadInput, match=f"{total:,} weights are no more"):
-        fitted(SaRA(budget=total), sdxl)
+        SaRA(budget=total).for_base(sdxl)
 
 
 def test_a_budget_that_zeros_alone_would_fill_is_refused(sdxl: Base) -> None:
@@ -90,8 +90,8 @@ def test_a_budget_that_zeros_alone_would_fill_is_refused(sdxl: Base) -> None:
         weight.view(-1)[:7] = 0
     try:
         with pytest.raises(BadInput, match=r"budget is 6, and 7 .* are zero.*take more"):
-            fitted(SaRA(budget=6), sdxl)
-        kind = fitted(SaRA(budget=7), sdxl)  # all seven, and no other
+            SaRA(budget=6).for_base(sdxl)
+        kind = SaRA(budget=7).for_base(sdxl)  # all seven, and no other
         assert isinstance(kind, SaRA)
         assert sum(len(delta.index) for delta in started(kind, sdxl).values()) == 7
     finally:
@@ -109,7 +109,7 @@ def test_the_histogram_counts_the_magnitudes(sdxl: Base) -> None:
 
 def test_a_configuration_without_weights_cannot_be_counted() -> None:
     with pytest.raises(BadInput, match="told by weights only"):
-        fitted(SaRA(), real_config("sd15"))
+        SaRA().for_base(real_config("sd15"))
 
 
 # Gradients, and what the optimiser keeps.

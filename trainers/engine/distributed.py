@@ -1,86 +1,76 @@
-"""A training shared among processes: each has its part of every batch, and gradients are summed.
+"""A training shared among processes: each rank has its part of every batch.
 
-`accelerate launch` and `torchrun` tell a process its number by its environment. A recipe's batch is
-that of all processes together, and all draw what one would draw, so the result is that of one
-process up to the rounding of sums. Only the first process writes.
+`accelerate launch` and `torchrun` tell a process its rank by its environment. A recipe's batch is
+that of all ranks together, and all draw what one would draw, so the result is that of one process
+up to the rounding of sums. Only rank 0 writes and renders.
 """
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
-from accelerate import PartialState
-from torch import Tensor
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import reduce
+from torch import Tensor, nn
 
 from studio.errors import BadInput
 
-__all__ = ["Together", "processes", "together"]
+__all__ = [
+    "check_world_size",
+    "new_accelerator",
+    "places_of_rank",
+    "sum_over_ranks",
+    "world_size",
+]
 
 
-@dataclass(frozen=True)
-class Together:
-    """number: of this process, from 0. count: of all; state is None for one that is alone."""
-
-    number: int = 0
-    count: int = 1
-    state: PartialState | None = None
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes and draws."""
-        return self.number == 0
-
-    def wait(self) -> None:
-        """Until all have come so far."""
-        if self.state:
-            self.state.wait_for_everyone()
-
-    def first_first(self) -> AbstractContextManager[None]:
-        """What is inside is done by the first process, and when it is there by the others."""
-        return self.state.main_process_first() if self.state else nullcontext()
-
-    def own(self, start: int, pictures: int) -> range:
-        """The places in a batch that are this process's. start: pictures of the step before it."""
-        return range((self.number - start) % self.count, pictures, self.count)
-
-    def sum(self, total: Tensor, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Add up a number and the gradients of all processes, in place; absent everywhere stays so.
-
-        One message for all of them: [number, 1 for each gradient that is there, the gradients].
-        """
-        if not self.state:
-            return
-        there = [float(one.grad is not None) for one in parameters]
-        flat = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        parts = [total.view(1), torch.tensor(there, device=total.device)]
-        message = torch.cat([*parts, *(one.detach().flatten().float() for one in flat)])
-        torch.distributed.all_reduce(message)
-        total.copy_(message[0])
-        flags, *sums = message[1:].split([len(there), *(one.numel() for one in parameters)])
-        for one, flag, found in zip(parameters, flags.tolist(), sums, strict=True):
-            if flag:
-                one.grad = found.view_as(one).to(one.dtype)
-
-
-def processes() -> int:
-    """How many processes a launcher started, as it says."""
+def world_size() -> int:
+    """How many processes a launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def together(device: torch.device, *, pictures: int) -> Together:
-    """This process among those that a launcher started.
-
-    pictures: of one step. Raises BadInput where there is not one for each process.
-    """
-    count = processes()
-    if count < 2:
-        return Together()
-    if pictures < count:
+def check_world_size(pictures: int) -> None:
+    """BadInput where a step of so many pictures leaves a process without one."""
+    if pictures < world_size():
         raise BadInput(
-            f"a step of {pictures} pictures can't be shared among {count} processes: raise batch "
-            "or accumulation, which count the pictures of all, or launch fewer"
+            f"a step of {pictures} pictures can't be shared among {world_size()} processes: raise "
+            "batch or accumulation, which count the pictures of all, or launch fewer"
         )
-    state = PartialState(cpu=device.type == "cpu")
-    return Together(state.process_index, state.num_processes, state)
+
+
+def new_accelerator(device: torch.device, precision: str) -> Accelerator:
+    """accelerate's view of this process. precision: fp32, bf16 or fp16."""
+    # accelerate keeps one precision for the life of a process; here each training has its own.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = precision if precision in ("fp16", "bf16") else "no"
+    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+
+
+def places_of_rank(accelerator: Accelerator, start: int, pictures: int) -> range:
+    """The places in a batch that this rank computes. start: pictures of the step before it."""
+    ranks = accelerator.num_processes
+    return range((accelerator.process_index - start) % ranks, pictures, ranks)
+
+
+def sum_over_ranks(
+    accelerator: Accelerator, total: Tensor, parameters: Sequence[nn.Parameter]
+) -> None:
+    """Add up a number and the gradients of all ranks, in place.
+
+    accelerate's `prepare` cannot do it: it wraps modules whose forward is called, which that of a
+    delta is not, and it averages where ranks have unequal shares. A gradient that every rank lacks
+    stays None, so that the optimizer skips it as it does in one process.
+    """
+    if accelerator.num_processes == 1:
+        return
+    # One message for all: [number, 1 for each gradient that is there, the gradients].
+    present = [float(one.grad is not None) for one in parameters]
+    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+    parts = [total.view(1), torch.tensor(present, device=total.device)]
+    message = reduce(torch.cat([*parts, *(one.detach().flatten().float() for one in grads)]))
+    total.copy_(message[0])
+    flags, *sums = message[1:].split([len(present), *(one.numel() for one in parameters)])
+    for one, flag, found in zip(parameters, flags.tolist(), sums, strict=True):
+        if flag:
+            one.grad = found.view_as(one).to(one.dtype)

@@ -1,8 +1,9 @@
-"""The running average of an adapter over its training, which often draws better than its end.
+"""EMA weights: the running average of an adapter over its training, which often draws better.
 
 An exponential moving average whose decay rises from 0 to what is asked for, as diffusers'
 EMAModel has it: after step n (from 0) it is min(decay, (1 + n) / (10 + n)), and 0 after the first.
-Training goes on from the numbers themselves; what is saved and drawn is the average.
+Training goes on from the weights themselves; what is saved and drawn is the average. Neither that
+class nor PyTorch's AveragedModel averages SaRA's settled entries, which are buffers and move.
 """
 
 import copy
@@ -20,13 +21,13 @@ from trainers.engine.text_encoders import TOKEN
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
 
-__all__ = ["Average"]
+__all__ = ["EMA"]
 
 
-class Average:
+class EMA:
     """The average of modules that are trained, itself such modules.
 
-    decay: how much of the average a step leaves, below 1.
+    decay: how much of the average stays at a step, below 1.
     """
 
     def __init__(self, trained: Mapping[str, nn.Module], decay: float) -> None:
@@ -35,28 +36,28 @@ class Average:
         for module in self.modules.values():
             module.requires_grad_(False)
 
-    def of(self, trained: "dict[str, Delta]") -> "dict[str, Delta]":
+    def deltas(self, trained: "dict[str, Delta]") -> "dict[str, Delta]":
         """The average's deltas in place of those that are trained."""
         return {layer: self.modules[layer] for layer in trained}  # pyright: ignore[reportReturnType]
 
-    def words(self, trained: Embeddings) -> dict[str, dict[str, Tensor]]:
+    def embeddings(self, trained: Embeddings) -> dict[str, dict[str, Tensor]]:
         """The average's embeddings in place of those that are trained, by token and encoder."""
         own = {token: self.modules[f"{TOKEN}{token}"].state_dict() for token in trained}
         return {token: dict(rows) for token, rows in own.items()}
 
     @torch.no_grad()
-    def follow(self, done: int) -> None:
-        """Take in the numbers as they are after so many steps."""
+    def update(self, done: int) -> None:
+        """Take in the weights as they are after so many steps."""
         decay = min(self.decay, done / (9 + done)) if done > 1 else 0.0
         for name, module in self.modules.items():
-            own, new = _numbers(module), _numbers(self.trained[name])
+            own, new = _tensors(module), _tensors(self.trained[name])
             torch._foreach_lerp_(own, new, weight=1 - decay)
 
     @torch.no_grad()
     def realign(self) -> None:
         """Sort the average's entries as they are sorted now in what is trained.
 
-        SaRA goes on with some entries only; those that settled keep their number there, and the
+        SaRA goes on with some entries only. Those that settled keep their value there, and the
         average goes on to approach it.
         """
         for name, module in self.modules.items():
@@ -65,8 +66,8 @@ class Average:
                 _realign(module, trained)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Inside, what is trained holds the average's numbers; afterwards its own again."""
+    def applied(self) -> Iterator[None]:
+        """Inside the block what is trained holds the average; afterwards its own weights again."""
         self._swap()
         try:
             yield
@@ -75,11 +76,11 @@ class Average:
 
     def _swap(self) -> None:
         for name, module in self.modules.items():
-            for own, other in zip(_numbers(module), _numbers(self.trained[name]), strict=True):
+            for own, other in zip(_tensors(module), _tensors(self.trained[name]), strict=True):
                 own.data, other.data = other.data, own.data
 
 
-def _numbers(module: nn.Module) -> list[Tensor]:
+def _tensors(module: nn.Module) -> list[Tensor]:
     """What training changes in a module, its settled entries included."""
     settled = [module.settled_value] if isinstance(module, Sparse) else []
     return [*module.parameters(), *settled]

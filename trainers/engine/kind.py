@@ -1,19 +1,19 @@
 """What a kind of adapter is to the loop, and which kinds there are.
 
-A kind is one file of this folder without a leading underscore, holding one frozen dataclass whose
-name in lower case is the file's: lora.py holds LoRA. All that a kind must have is `Kind`; what it
-may have besides is a protocol of its own each, and the loop asks whether it is there.
+A kind is one file of trainers/, holding one frozen dataclass, a `Kind`, whose name in lower case is
+the file's: lora.py holds LoRA. Its fields are its options. It must have `delta`; the other methods
+of `Kind` do nothing unless a kind has its own.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Self
 
 from studio.bases.resolve import BUNDLED_BASES
 from studio.errors import BadInput
-from trainers.engine.text_encoders import heard
+from trainers.engine.text_encoders import is_layer_used
 
 if TYPE_CHECKING:
     import torch
@@ -24,49 +24,48 @@ if TYPE_CHECKING:
     from studio.bases.info import BaseInfo
 
 __all__ = [
-    "Adjusting",
     "Count",
     "Kind",
-    "Penalising",
-    "Published",
-    "Telling",
-    "Turn",
-    "Turning",
+    "StepPlan",
     "count",
-    "fitted",
     "is_sketch",
     "kind_name",
-    "kind_options",
     "kinds",
     "new_deltas",
+    "options_of",
 ]
 
 
-class Kind(Protocol):
-    """How the layers that change are chosen, and with which form of delta they start."""
+@dataclass(frozen=True)
+class StepPlan:
+    """What one step trains, and on what: everything on whole pictures, if a kind has no other."""
+
+    detached: frozenset[str] = frozenset()
+    """layers whose deltas are taken off for the step"""
+    timesteps: float = 1.0
+    """share of the timesteps that it may draw, from the cleanest"""
+    patch: float = 1.0
+    """side of the patch that is cropped from every picture, as a share of the picture's own"""
+    schedule: range | None = None
+    """steps, this one among them, over which the learning rate's schedule runs; all if None"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the layers that change are chosen, and how their deltas start and are trained."""
+
+    def for_base(self, base: "Base") -> Self:
+        """This kind with the options that suit a base; BadInput where the base does not suit it."""
+        return self
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Delta | None":
-        """The delta that this layer of the base starts with; None where the layer stays.
+        """The delta that a layer of the base starts with; None where the layer stays as it is.
 
         name: component and dotted path, as Base.layers names it. generator: on the CPU.
         """
-        ...
-
-
-@runtime_checkable
-class Fitting(Protocol):
-    """A kind that wants to see the whole base before it looks at single layers."""
-
-    def fitted(self, base: "Base") -> Kind:
-        """This kind with what it found there; BadInput where the base does not suit it."""
-        ...
-
-
-@runtime_checkable
-class Penalising(Protocol):
-    """A kind with a loss of its own beside that of the pictures."""
+        raise NotImplementedError
 
     def penalty(
         self,
@@ -75,13 +74,11 @@ class Penalising(Protocol):
         *,
         generator: "torch.Generator",
     ) -> "Tensor | None":
-        """What a step pays besides, a scalar; None for nothing. generator: the step's own."""
-        ...
+        """A loss of the kind's own beside that of the pictures, a scalar; None for none.
 
-
-@runtime_checkable
-class Adjusting(Protocol):
-    """A kind that changes what is trained on the way."""
+        generator: the step's own.
+        """
+        return None
 
     def adjust(
         self,
@@ -91,58 +88,24 @@ class Adjusting(Protocol):
         done: int,
         steps: int,
     ) -> bool:
-        """Called before every step, with so many of all steps done; whether anything changed.
+        """Called before every step, with `done` of `steps` taken; whether anything was changed.
 
-        The parameters of the deltas stay the same objects, perhaps of another size; the optimiser
+        The parameters of the deltas stay the same objects, perhaps of another size; the optimizer
         then starts afresh. A resumed run may ask twice for one step, and gets the same.
         """
-        ...
+        return False
 
-
-@dataclass(frozen=True)
-class Turn:
-    """What one step trains, and of what: everything, of whole pictures, if nothing is said."""
-
-    resting: frozenset[str] = frozenset()
-    """layers whose deltas are taken off for the step"""
-    noise: float = 1.0
-    """share of the timesteps that it may draw, from the cleanest"""
-    part: float = 1.0
-    """side of the part that is cut from every picture, of the picture's own"""
-    course: range | None = None
-    """steps, this one among them, over which the learning rate takes its course; all if None"""
-
-
-@runtime_checkable
-class Turning(Protocol):
-    """A kind whose steps are not all alike."""
-
-    def turn(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> Turn:
-        """What the step after so many of all steps is to be."""
-        ...
-
-
-@runtime_checkable
-class Published(Protocol):
-    """A kind whose authors say how long and how fast it is to be trained."""
+    def plan_step(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> StepPlan:
+        """What the step after `done` of `steps` trains."""
+        return StepPlan()
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """Fields of Recipe, by name, for a base of full size."""
-        ...
-
-
-@runtime_checkable
-class Telling(Protocol):
-    """A kind that has more to say of a base than how many parameters it would train."""
+        """Fields of Recipe as the authors train a base of full size, by name."""
+        return {}
 
     def facts(self, base: "Base") -> dict[str, str]:
-        """Short facts by their names, for who decides on the options."""
-        ...
-
-
-def fitted(kind: Kind, base: "Base") -> Kind:
-    """The kind as it is trained on this base. Raises BadInput where it cannot be."""
-    return kind.fitted(base) if isinstance(kind, Fitting) else kind
+        """Short facts about a base, by name, for whoever decides on the options."""
+        return {}
 
 
 def is_sketch(base: "Base") -> bool:
@@ -155,7 +118,7 @@ def is_sketch(base: "Base") -> bool:
 
 
 def kinds() -> dict[str, type[Kind]]:
-    """The kinds by name; the files of this folder are the list."""
+    """The kinds by name; the files of trainers/ are the list."""
     found = {}
     for path in sorted(Path(__file__).parent.parent.glob("[!_]*.py")):
         module = import_module(f"trainers.{path.stem}")
@@ -169,9 +132,9 @@ def kind_name(kind: Kind) -> str:
     return type(kind).__name__.lower()
 
 
-def kind_options(kind: Kind) -> dict[str, str | int | float | bool | None]:
-    """The options of this kind as plain values."""
-    return asdict(kind)  # pyright: ignore[reportArgumentType]
+def options_of(kind: Kind) -> dict[str, str | int | float | bool | None]:
+    """The options of a kind as plain values."""
+    return asdict(kind)
 
 
 def new_deltas(
@@ -183,11 +146,10 @@ def new_deltas(
     """
     deltas = {}
     for name, layer in base.layers().items():
-        if not name.startswith("unet.") and not (text_encoders and heard(base, name)):
-            continue
-        delta = kind.delta(name, layer, generator=generator)
-        if delta is not None:
-            deltas[name] = delta
+        if name.startswith("unet.") or (text_encoders and is_layer_used(base, name)):
+            delta = kind.delta(name, layer, generator=generator)
+            if delta is not None:
+                deltas[name] = delta
     if not deltas:
         raise BadInput(f"{kind_name(kind)} found no layer to change in {base.name}")
     if text_encoders and all(name.startswith("unet.") for name in deltas):
@@ -208,7 +170,7 @@ class Count:
     parameters: int
     """numbers trained"""
     facts: dict[str, str]
-    """what else the kind says of the base"""
+    """what else the kind knows about the base"""
 
 
 def count(kind: Kind, base: "Base", *, text_encoders: bool = False) -> Count:
@@ -219,12 +181,12 @@ def count(kind: Kind, base: "Base", *, text_encoders: bool = False) -> Count:
     """
     import torch
 
-    kind = fitted(kind, base)
+    kind = kind.for_base(base)
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=text_encoders)
     return Count(
         base=base.name,
         weights=sum(weight.numel() for weight in base.unet.parameters()),
         layers=len(deltas),
         parameters=sum(p.numel() for delta in deltas.values() for p in delta.parameters()),
-        facts=kind.facts(base) if isinstance(kind, Telling) else {},
+        facts=kind.facts(base),
     )

@@ -1,387 +1,359 @@
 """The one optimisation loop: every kind is trained here, on accelerate, as a generator.
 
-The base is lent: its weights are frozen, the deltas are attached beside them for as long as the
-generator runs, and when it ends or is closed the base is as it was. What a step draws depends on
-the seed and on the step's number alone (trainers/engine/objective.py), so a run that was stopped
-and resumed gives the very numbers of one that was not.
+    prepare_training (setup.py)    pictures read, deltas made, everything checked
+    run_training                   class pictures, latent cache, then the steps
+    Trainer.step                   one optimizer step
+    Trainer.save, Trainer.finish   a checkpoint, the adapter's file
+
+The base's weights are frozen and the deltas are attached beside them for as long as the generator
+runs. When it ends or is closed the base is as it was. What a step draws depends on the seed and on
+the step's number alone (trainers/engine/data/randomness.py), so a run that was stopped and resumed
+gives the very numbers of one that was not.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite
 from time import perf_counter
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from PIL.Image import Image
-from torch import Tensor
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import attach, detached
 from studio.adapters.token_embeddings import use_embeddings
-from studio.bases.base import Base, TextEmbedding
+from studio.bases.base import Base
 from studio.errors import BadInput
+from trainers.engine.checkpoint import TrainingState
+from trainers.engine.data.batches import Batch, training_batches
 from trainers.engine.data.cache import Cache
-from trainers.engine.data.order import Batch, planned
-from trainers.engine.data.prior_preservation import with_class
-from trainers.engine.distributed import Together, together
-from trainers.engine.ema import Average
+from trainers.engine.data.prior_preservation import record_class_pictures
+from trainers.engine.data.randomness import generator_for
+from trainers.engine.distributed import (
+    check_world_size,
+    new_accelerator,
+    places_of_rank,
+    sum_over_ranks,
+)
+from trainers.engine.ema import EMA
 from trainers.engine.estimate.step_times import note, settings_of
-from trainers.engine.kind import Adjusting, Penalising, Turn, Turning
-from trainers.engine.objective import Chance, Objective, Window, generator_for, toss, window
-from trainers.engine.optimizers import new_optimizer, parameter_groups, start_afresh
-from trainers.engine.progress import Encoded, Finished, Progress, Sampled, Saved, Step
-from trainers.engine.run_folder import Log, State, full_disk
-from trainers.engine.setup import Job
-from trainers.engine.tensorboard import shown
-from trainers.engine.text_encoders import read_captions
+from trainers.engine.kind import StepPlan
+from trainers.engine.objective import BatchLoss
+from trainers.engine.optimizers import (
+    learning_rates,
+    new_optimizer,
+    parameter_groups,
+    start_afresh,
+)
+from trainers.engine.progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Step
+from trainers.engine.run_folder import Log, report_full_disk
+from trainers.engine.setup import PreparedTraining
+from trainers.engine.tensorboard import write_events
 
-__all__ = ["Training", "run_job"]
+__all__ = ["Trainer", "run_training"]
+
+LOGGED = ("step", "loss", "lr", "seconds")  # of every Step, in log.jsonl
 
 
-def run_job(job: Job) -> Generator[Progress, None, None]:
-    """Do a training from where it stands to its end; a checkpoint is written when it is left."""
-    with full_disk(job.run), _lent(job.base, checkpointing=job.recipe.checkpointing):
-        recipe = job.recipe
-        group = together(job.base.device, pictures=recipe.batch * recipe.accumulation)
-        group.wait()  # all have looked for a free folder
-        with group.first_first():
-            yield job.begin()
-            job = yield from with_class(job)
-        cache = job.cache()
-        for done, total in cache.fill(job.captions()):
+def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
+    """Train from where the training stands to its end; a checkpoint is written when it is left."""
+    recipe, base = training.recipe, training.base
+    check_world_size(recipe.batch * recipe.accumulation)
+    with report_full_disk(training.run), _frozen(base, checkpointing=recipe.checkpointing):
+        accelerator = new_accelerator(base.device, training.precision)
+        accelerator.wait_for_everyone()  # each rank has chosen the run's folder by now
+        with accelerator.main_process_first():
+            yield training.begin()
+            training = yield from _with_class_pictures(training)
+        cache = training.new_cache()
+        for done, total in cache.fill(training.captions_to_cache()):
             yield Encoded(done, total)
-        training = Training(job, cache, group)
-        log = Log(job.run.log, keep=training.done) if group.first else None
-        worn = attach(job.base.layers(), job.deltas)
-        with closing(log) if log else nullcontext(), worn, use_embeddings(job.base, job.embeddings):
-            steps = _steps(job, training, log)
-            yield from shown(training, steps) if group.first else steps
+        trainer = Trainer(training, cache, accelerator)
+        with attach(base.layers(), training.deltas), use_embeddings(base, training.embeddings):
+            yield from _logged_steps(trainer)
 
 
-def _steps(job: Job, training: "Training", log: Log | None) -> Generator[Progress, None, None]:
-    recipe, saved = job.recipe, training.done
-    plan = islice(planned(job), training.done * recipe.accumulation, None)
+def _with_class_pictures(
+    training: PreparedTraining,
+) -> Generator[Drawn, None, PreparedTraining]:
+    """The training with all its class pictures; those that are missing are rendered first."""
+    dataset, prior = training.dataset, training.dataset.prior
+    if prior is None:
+        return training
+    if missing := prior.missing(dataset.class_pictures):
+        assert training.draw  # or the training had been refused
+        yield from prior.draw(missing, training.draw)
+        dataset = replace(dataset, class_pictures=prior.read())
+    record_class_pictures(training.run, dataset.class_pictures)
+    return replace(training, dataset=dataset)
+
+
+def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
+    """The steps; rank 0 writes log.jsonl and, where the recipe asks for it, for TensorBoard."""
+    training, steps = trainer.training, _steps(trainer)
+    if not trainer.accelerator.is_main_process:
+        yield from steps
+        return
+    if training.recipe.tensorboard:
+        steps = write_events(
+            steps,
+            training.run.folder,
+            first_step=trainer.done + 1,
+            prompts=training.sample_prompts(),
+            learning_rates=trainer.learning_rates,
+        )
+    with closing(Log(training.run.log, keep=trainer.done)) as log, closing(steps):
+        for event in steps:
+            if isinstance(event, Step):
+                log.write({name: getattr(event, name) for name in LOGGED})
+            yield event
+
+
+def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
+    """All steps from where the training stands, with samples and checkpoints between them."""
+    training, recipe = trainer.training, trainer.recipe
+    draws, saved = training.draw is not None, trainer.done
+    batches = training_batches(
+        training.dataset.pictures.examples,
+        training.dataset.class_pictures.examples,
+        batch=recipe.batch,
+        seed=recipe.seed,
+    )
+    batches = islice(batches, trainer.done * recipe.accumulation, None)
     try:
-        while training.done < recipe.steps:
-            step = training.take(list(islice(plan, recipe.accumulation)))
-            if log:
-                log.write(
-                    {"step": step.step, "loss": step.loss, "lr": step.lr, "seconds": step.seconds}
-                )
+        while trainer.done < recipe.steps:
+            step = trainer.step(list(islice(batches, recipe.accumulation)))
             yield step
-            if step.step == recipe.steps:
-                break
-            if not training.group.first:
+            if step.step == recipe.steps or not trainer.accelerator.is_main_process:
                 continue
-            if recipe.sample_every and step.step % recipe.sample_every == 0 and job.draw:
-                yield training.sample()
+            if draws and recipe.sample_every and step.step % recipe.sample_every == 0:
+                yield trainer.sample()
             if recipe.save_every and step.step % recipe.save_every == 0:
                 saved = step.step
-                yield training.save()
-        if job.draw and training.group.first:
-            yield training.sample()  # the first of them is the adapter's preview
-        finished = training.finish()
-        saved = training.done
+                yield trainer.save()
+        if draws and trainer.accelerator.is_main_process:
+            yield trainer.sample()  # the first of them is the adapter's preview
+        finished = trainer.finish()
+        saved = trainer.done
         yield finished
     finally:
-        if training.sound and training.done > saved and training.group.first:
-            training.save()
-        if training.group.first:
-            training.note()
+        if trainer.accelerator.is_main_process:
+            if trainer.consistent and trainer.done > saved:
+                trainer.save()
+            trainer.record_step_times()
 
 
-class Training:
+class Trainer:
     """What the steps of one training share and change."""
 
-    def __init__(self, job: Job, cache: Cache, group: Together) -> None:
-        self.group = group
-        self.job, self.cache, self.base, self.recipe = job, cache, job.base, job.recipe
-        self.accelerator = _accelerator(self.base, job.precision)
-        groups = parameter_groups(job.trained, self.recipe)
+    def __init__(self, training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> None:
+        self.training, self.base, self.recipe = training, training.base, training.recipe
+        self.accelerator = accelerator
+        groups = parameter_groups(training.trained, self.recipe)
         self.parameters = [p for group in groups for p in group["params"]]
-        optimizer = new_optimizer(groups, self.recipe, scaled=job.precision == "fp16")
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)
-        self.average = Average(job.trained, self.recipe.ema) if self.recipe.ema else None
-        self.objective = Objective(
-            self.base.alphas_cumprod,
-            prediction_type=self.base.prediction_type,
-            min_snr=self.recipe.min_snr,
-            device=self.base.device,
+        optimizer = new_optimizer(groups, self.recipe, scaled=training.precision == "fp16")
+        self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.ema = EMA(training.trained, self.recipe.ema) if self.recipe.ema else None
+        self.batch_loss = BatchLoss(
+            self.base,
+            self.recipe,
+            training.dataset.examples,
+            cache,
+            accelerator=accelerator,
+            trains_text=training.trains_text,
         )
-        self.state = State(
-            job.trained,
-            optimizer,
-            self.accelerator.scaler,
-            self.average.modules if self.average else {},
-        )
+        average = self.ema.modules if self.ema else {}
+        self.state = TrainingState(training.trained, optimizer, accelerator.scaler, average)
         self.done, self.seconds = 0, 0.0
-        self.took: list[float] = []  # seconds of each step that was taken here
-        self.sound = True  # whether the weights are those of `done` whole steps
+        self.step_seconds: list[float] = []  # of the steps taken here
+        self.consistent = True  # whether the weights are those of `done` whole steps
         self.preview: Image | None = None
-        if job.checkpoint:
-            self.done, self.seconds = job.run.load(job.checkpoint, self.state)
+        if training.checkpoint:
+            found = training.run.load_checkpoint(training.checkpoint, self.state)
+            self.done, self.seconds = found
 
-    def take(self, batches: Sequence[Batch]) -> Step:
-        """One optimiser step over some batches.
+    def step(self, batches: Sequence[Batch]) -> Step:
+        """One optimizer step over some batches.
 
-        Raises BadInput when the loss or its gradient is no number; the weights are then left.
+        Raises BadInput when the loss or its gradient is NaN or Inf; the weights then stay.
         """
-        begun = perf_counter()
+        started = perf_counter()
         self._adjust()
-        turn = self._turn()
-        rate = self.recipe.rate(self.done, course=turn.course)
-        with detached(self.base.layers(), turn.resting):
-            loss = self._backward(batches, turn)
-        length = self._clip()
-        if not (isfinite(loss) and isfinite(length)):
-            self.sound = False
-            raise BadInput(self._lost())
-        self.sound = False
+        kind, deltas = self.training.kind, self.training.deltas
+        plan = kind.plan_step(deltas, done=self.done, steps=self.recipe.steps)
+        rate = self.recipe.rate(self.done, course=plan.schedule)
+        with detached(self.base.layers(), plan.detached):
+            loss = self._backward(batches, plan)
+        norm = self._clip()
+        self.consistent = False
+        if not (isfinite(loss) and isfinite(norm)):
+            raise BadInput(self._diverged())
+        self._optimize(rate)
+        self.consistent = True
+        seconds = perf_counter() - started
+        self.seconds += seconds
+        self.step_seconds.append(seconds)
+        return Step(self.done, self.recipe.steps, loss, rate, seconds)
+
+    def _adjust(self) -> None:
+        kind, deltas, steps = self.training.kind, self.training.deltas, self.recipe.steps
+        if kind.adjust(self.base.layers(), deltas, done=self.done, steps=steps):
+            start_afresh(self.state.optimizer)
+            if self.ema:
+                self.ema.realign()
+
+    def _optimize(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1
-        if self.average:
-            self.average.follow(self.done)
-        self.sound = True
-        seconds = perf_counter() - begun
-        self.seconds += seconds
-        self.took.append(seconds)
-        return Step(self.done, self.recipe.steps, loss, rate, seconds)
+        if self.ema:
+            self.ema.update(self.done)
 
-    def _adjust(self) -> None:
-        kind, layers = self.job.kind, self.base.layers()
-        if isinstance(kind, Adjusting) and kind.adjust(
-            layers, self.job.deltas, done=self.done, steps=self.recipe.steps
-        ):
-            start_afresh(self.state.optimizer)
-            if self.average:
-                self.average.realign()
-
-    def _turn(self) -> Turn:
-        if not isinstance(self.job.kind, Turning):
-            return Turn()
-        return self.job.kind.turn(self.job.deltas, done=self.done, steps=self.recipe.steps)
-
-    def _backward(self, batches: Sequence[Batch], turn: Turn) -> float:
-        chance = generator_for(self.recipe.seed, "step", self.done)
-        passes = [(batch.pictures, chance, 1.0) for batch in batches]
-        if self.job.prior:
-            chance = generator_for(self.recipe.seed, "prior", self.done)
-            passes += [(batch.of_class, chance, self.recipe.prior_weight) for batch in batches]
-        devices = [self.base.device] if self.base.device.type == "cuda" else []
-        total = torch.zeros((), device=self.base.device)
-        # Dropout draws from the global generators: seeded for the step, then put back.
-        with torch.random.fork_rng(devices):
-            seed = generator_for(self.recipe.seed, "dropout", self.done).initial_seed()
-            torch.manual_seed(seed + self.group.number)
-            start = 0
-            for numbers, generator, weight in passes:
-                own = self.group.own(start, len(numbers))
+    def _backward(self, batches: Sequence[Batch], plan: StepPlan) -> float:
+        """Compute the gradients of a step over all ranks; its loss."""
+        total, start = torch.zeros((), device=self.base.device), 0
+        with self._seeded_dropout():
+            for numbers, generator, weight in self._passes(batches):
+                places = places_of_rank(self.accelerator, start, len(numbers))
                 start += len(numbers)
-                if own:
-                    share = len(own) / len(numbers)
-                    loss = weight * share * self._loss(numbers, generator, own, turn)
-                    loss = loss / len(batches)
+                rows = self.batch_loss.draw_rows(numbers, places, generator, plan)
+                if rows:
+                    share = len(rows) / len(numbers)
+                    loss = weight * share * self.batch_loss.loss(rows) / len(batches)
                     self.accelerator.backward(loss)
                     total += loss.detach()
-        self.group.sum(total, self.parameters)
-        self._penalise()
+        sum_over_ranks(self.accelerator, total, self.parameters)
+        self._backward_penalty()
         return float(total)
 
-    def _penalise(self) -> None:
+    def _passes(
+        self, batches: Sequence[Batch]
+    ) -> Iterator[tuple[tuple[int, ...], torch.Generator, float]]:
+        """What goes through the base in turn: pictures, their generator, the weight of the loss."""
+        generator = generator_for(self.recipe.seed, "step", self.done)
+        for batch in batches:
+            yield batch.pictures, generator, 1.0
+        if self.training.dataset.prior:
+            generator = generator_for(self.recipe.seed, "prior", self.done)
+            for batch in batches:
+                yield batch.class_pictures, generator, self.recipe.prior_weight
+
+    @contextmanager
+    def _seeded_dropout(self) -> Iterator[None]:
+        """Seed the global generators, which dropout draws from, for the step; then restore them."""
+        devices = [self.base.device] if self.base.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            seed = generator_for(self.recipe.seed, "dropout", self.done).initial_seed()
+            torch.manual_seed(seed + self.accelerator.process_index)
+            yield
+
+    def _backward_penalty(self) -> None:
         """Add the gradient of the kind's own loss, once a step however many batches it has."""
-        kind = self.job.kind
-        if isinstance(kind, Penalising):
-            generator = generator_for(self.recipe.seed, "penalty", self.done)
-            penalty = kind.penalty(self.base.layers(), self.job.deltas, generator=generator)
-            if penalty is not None:
-                self.accelerator.backward(penalty)
-
-    def _loss(
-        self, numbers: Sequence[int], generator: torch.Generator, own: range, turn: Turn
-    ) -> Tensor:
-        """The mean loss of the pictures at these places of a batch, of which all draw."""
-        drawn = [self._draw(number, generator, turn) for number in numbers]
-        rows = [self._row(numbers[place], *drawn[place]) for place in own]
-
-        def stacked(name: str) -> Tensor:
-            return torch.stack([getattr(row, name) for row in rows]).to(self.base.device)
-
-        clean, noise = stacked("latents"), stacked("noise")
-        at = torch.tensor([row.timestep for row in rows], device=self.base.device)
-        with self.accelerator.autocast():
-            predicted = self.base.predict(
-                self.objective.noised(clean, stacked("seen"), at),
-                at,
-                self._text([row.caption for row in rows]),
-                time_ids=None if rows[0].time_ids is None else stacked("time_ids"),
-            )
-        counting = None
-        if rows[0].mask is not None:
-            counting = stacked("mask").clamp(min=self.recipe.unmasked_weight)
-        return self.objective.loss(predicted, clean, noise, at, counting=counting)
-
-    def _draw(self, number: int, generator: torch.Generator, turn: Turn) -> tuple[Chance, Window]:
-        """What chance decides for a picture, and the part of it that the step sees."""
-        factor = self.base.latent_factor
-        width, height = (side // factor for side in self.job.examples[number].bucket)
-        chance = toss(
-            generator,
-            shape=(4, height, width),
-            variants=self.cache.variants,
-            caption_dropout=self.recipe.caption_dropout,
-            timesteps=max(1, round(turn.noise * len(self.objective.signal))),
-            noise_offset=self.recipe.noise_offset,
-            input_perturbation=self.recipe.input_perturbation,
+        penalty = self.training.kind.penalty(
+            self.base.layers(),
+            self.training.deltas,
+            generator=generator_for(self.recipe.seed, "penalty", self.done),
         )
-        if turn.part == 1:
-            return chance, Window(0, 0, height, width)
-        step = self.base.step // factor
-        return chance, window(generator, height=height, width=width, part=turn.part, step=step)
-
-    def _row(self, number: int, chance: Chance, cut: Window) -> "_Row":
-        picture = self.cache.picture(number, chance.variant)
-        return _Row(
-            latents=cut.of(picture.mean + picture.std * chance.posterior),
-            noise=cut.of(chance.noise),
-            seen=cut.of(chance.seen),
-            timestep=chance.timestep,
-            caption="" if chance.dropped else self.job.examples[number].caption,
-            time_ids=_of_part(picture.time_ids, cut, self.base.latent_factor),
-            mask=None if picture.mask is None else cut.of(picture.mask),
-        )
-
-    def _text(self, captions: Sequence[str]) -> TextEmbedding:
-        if self.job.reads:
-            return read_captions(self.base, captions)
-        return _stacked([self.cache.text(caption) for caption in captions], self.base.device)
+        if penalty is not None:
+            self.accelerator.backward(penalty)
 
     def _clip(self) -> float:
-        """Shorten the gradient to what is allowed; its length before."""
+        """Clip the gradient's norm; what it was before."""
         self.accelerator.unscale_gradients(self.optimizer)
-        length = torch.nn.utils.clip_grad_norm_(
+        norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, self.recipe.clip or inf, foreach=True
         )
-        # With a scaler an overflow is its everyday business: it skips the step and scales less.
-        return 0.0 if self.accelerator.scaler else float(length)
+        # GradScaler skips steps that overflow, and scales less from then on.
+        return 0.0 if self.accelerator.scaler else float(norm)
 
-    def _lost(self) -> str:
+    def _diverged(self) -> str:
         # A checkpoint of the step before holds the very weights that gave this loss.
-        last = self.job.run.last_checkpoint(before=self.done)
+        last = self.training.run.last_checkpoint(before=self.done)
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint before it is kept"
         return (
-            f"the loss is no longer a number at step {self.done + 1}: lower lr (it is "
-            f"{self.recipe.lr:g}), or raise the precision (it is {self.job.precision}); {kept}"
+            f"the loss is NaN or Inf at step {self.done + 1}: lower lr (it is "
+            f"{self.recipe.lr:g}), or raise the precision (it is {self.training.precision}); {kept}"
         )
+
+    def learning_rates(self, rate: float) -> dict[str, float]:
+        """The learning rate of every part that learns, by name. rate: the step's."""
+        # Prodigy multiplies all rates by its own estimate.
+        rate *= self.optimizer.param_groups[0].get("d", 1.0)
+        return learning_rates(self.training.trained, self.recipe, rate)
 
     def save(self) -> Saved:
         """Write a checkpoint of this step."""
-        path = self.job.run.save(self.state, self.adapter(), step=self.done, seconds=self.seconds)
+        run = self.training.run
+        path = run.save_checkpoint(self.state, self.adapter(), step=self.done, seconds=self.seconds)
         if self.recipe.keep:
-            self.job.run.thin(self.recipe.keep)
+            run.keep_newest(self.recipe.keep)
         return Saved(self.done, path)
 
-    def note(self) -> None:
-        """Leave word for the next estimate of such a training."""
-        job = self.job
-        settings = settings_of(job.kind, self.base, self.recipe, prior=job.prior is not None)
-        note(job.run.folder, settings, self.took)
+    def record_step_times(self) -> None:
+        """Note how long steps took, for the next estimate of such a training."""
+        prior = self.training.dataset.prior is not None
+        settings = settings_of(self.training.kind, self.base, self.recipe, prior=prior)
+        note(self.training.run.folder, settings, self.step_seconds)
 
     def adapter(self) -> Adapter:
-        """What is learned so far; the average of it, where one is kept."""
-        learned = self.job.adapter(steps=self.done)
-        if not self.average:
+        """What is learned so far: the EMA weights, where they are kept."""
+        learned = self.training.adapter(steps=self.done)
+        if not self.ema:
             return learned
-        deltas, words = self.average.of(learned.deltas), self.average.words(learned.embeddings)
-        return replace(learned, deltas=deltas, embeddings=words)
+        deltas, tokens = self.ema.deltas(learned.deltas), self.ema.embeddings(learned.embeddings)
+        return replace(learned, deltas=deltas, embeddings=tokens)
 
     def sample(self) -> Sampled:
-        """Draw the sample prompts, each with its number as its seed, the deltas attached."""
-        assert self.job.draw
+        """Render the sample prompts, each with its number as its seed, the deltas attached."""
+        assert self.training.draw
         paths = []
-        for delta in self.job.deltas.values():
+        for delta in self.training.deltas.values():
             delta.eval()
-        with torch.no_grad(), self.average.shown() if self.average else nullcontext():
-            for number, prompt in enumerate(self.job.prompts()):
-                picture = self.job.draw(prompt, number)
-                paths.append(self.job.run.write_sample(picture, step=self.done, number=number))
+        with torch.no_grad(), self.ema.applied() if self.ema else nullcontext():
+            for number, prompt in enumerate(self.training.sample_prompts()):
+                picture = self.training.draw(prompt, number)
+                paths.append(self.training.run.write_sample(picture, step=self.done, number=number))
                 self.preview = self.preview if number else picture
-        for delta in self.job.deltas.values():
+        for delta in self.training.deltas.values():
             delta.train()
         return Sampled(self.done, tuple(paths))
 
     def finish(self) -> Finished:
         """Write the adapter, to the run's folder and to where it was asked for."""
-        adapter = replace(self.adapter(), preview=self.preview)
-        if not self.group.first:
-            return Finished(self.job.run.adapter, adapter, self.done, self.seconds)
-        path = adapter.save(self.job.run.adapter)
-        if self.job.out:
-            try:
-                path = adapter.save(self.job.out)
-            except BadInput as error:  # its folder has gone or is full by now; all the same done
-                raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
+        adapter, path = replace(self.adapter(), preview=self.preview), self.training.run.adapter
+        if self.accelerator.is_main_process:
+            path = adapter.save(path)
+            if self.training.out:
+                try:
+                    path = adapter.save(self.training.out)
+                except BadInput as error:  # its folder has gone or is full by now
+                    raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One picture of a batch as the step sees it, on the CPU in float32."""
-
-    latents: Tensor  # [4, h, w]
-    noise: Tensor  # [4, h, w], what is to be predicted
-    seen: Tensor  # [4, h, w], what the latents are mixed with
-    timestep: int
-    caption: str
-    time_ids: Tensor | None  # [6]
-    mask: Tensor | None  # [h, w] in 0 .. 1
-
-
-def _of_part(time_ids: Tensor | None, cut: Window, factor: int) -> Tensor | None:
-    """SDXL's sizes of a picture [6], with corner and sides of a part of it; factor: in pixels."""
-    if time_ids is None:
-        return None
-    corner, sides = (cut.top, cut.left), (cut.height, cut.width)
-    own = time_ids.new_tensor([factor * number for number in (*corner, *sides)])
-    return torch.cat([time_ids[:2], time_ids[2:4] + own[:2], own[2:]])
-
-
-def _stacked(texts: Sequence[TextEmbedding], device: torch.device) -> TextEmbedding:
-    pooled = [text.pooled for text in texts if text.pooled is not None]
-    return TextEmbedding(
-        hidden=torch.cat([text.hidden for text in texts]).to(device),
-        pooled=torch.cat(pooled).to(device) if pooled else None,
-    )
-
-
-def _accelerator(base: Base, precision: str) -> Accelerator:
-    # accelerate keeps one precision for the life of a process; here each training has its own.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = precision if precision in ("fp16", "bf16") else "no"
-    return Accelerator(mixed_precision=mixed, cpu=base.device.type == "cpu")
-
-
 @contextmanager
-def _lent(base: Base, *, checkpointing: bool) -> Iterator[None]:
-    """The base frozen, so that no gradient is computed for it, and afterwards as it was."""
+def _frozen(base: Base, *, checkpointing: bool) -> Iterator[None]:
+    """Inside the block no gradient is computed for the base's weights; afterwards all is as before.
+
+    checkpointing: the UNet recomputes its activations (gradient checkpointing).
+    """
     unet = base.unet
     weights = (w for module in (unet, *base.text_encoders) for w in module.parameters())
-    thawed = [weight for weight in weights if weight.requires_grad]
-    for weight in thawed:
+    trainable = [weight for weight in weights if weight.requires_grad]
+    for weight in trainable:
         weight.requires_grad_(False)
-    recomputed = unet.is_gradient_checkpointing
-    if checkpointing and not recomputed:
+    enable = checkpointing and not unet.is_gradient_checkpointing
+    if enable:
         unet.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        if checkpointing and not recomputed:
+        if enable:
             unet.disable_gradient_checkpointing()
-        for weight in thawed:
+        for weight in trainable:
             weight.requires_grad_(True)

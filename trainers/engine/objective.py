@@ -1,174 +1,29 @@
-"""What one step of training asks of the base: the noise it sees and the loss it pays.
+"""The diffusion loss of one step, and how a batch comes to it.
 
-Diffusion loss as in DDPM (Ho et al. 2020) on noise or on velocity (Salimans & Ho 2022), weighted
-by min-SNR (Hang et al. 2023, arXiv 2303.09556, section 3.4).
-
-Randomness is a function of the seed and the step, so that a resumed run draws what it would have
-drawn. The generator of step s (counted from 0) is seeded with the first eight bytes, little end
-first and halved, of SHA-256 of the text "SEED/step/S". From it each picture of the step draws in
-turn, with nothing drawn for an option that is off:
-
-    variant    randint(variants, ())        which crop and mirror image
-    dropped    rand(())                     without its caption when below caption_dropout
-    timestep   randint(timesteps, ())
-    posterior  randn(shape)                 latents = mean + std * posterior
-    noise      randn(shape)
-    offset     randn(channels, 1, 1)        noise + noise_offset * offset
-    shift      randn(shape)                 seen, not predicted: noise + input_perturbation * shift
-    corner     randint(rows, ()), randint(columns, ())      of the part that a step cuts out
-
-A kind may give a step fewer timesteps, the cleanest, and parts of pictures
-(trainers/engine/kind.py).
-
-An offset lets a base learn pictures darker or brighter than the middle (Guttenberg 2023, "Diffusion
-with offset noise"). A perturbed input looks like those that the base meets in sampling, where its
-own errors add up (Ning et al. 2023, arXiv 2301.11706, algorithm 3).
-
-The pictures of a prior (trainers/engine/data/prior_preservation.py) draw the same from a generator
-of "SEED/prior/S". The order of the pictures in round e is that of a generator of "SEED/order/E", or
-"SEED/prior order/E".
+DDPM's loss (Ho et al. 2020) on noise or on velocity (Salimans & Ho 2022), weighted by min-SNR (Hang
+et al. 2023, arXiv 2303.09556, section 3.4).
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from hashlib import sha256
-from math import floor
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-__all__ = ["Chance", "Objective", "Window", "batches", "generator_for", "toss", "window"]
+from studio.bases.base import Base, TextEmbedding
+from studio.dataset.pictures import Example
+from studio.requests.recipe import Recipe
+from trainers.engine.data.cache import Cache
+from trainers.engine.data.randomness import Draws, Patch, draw_for_picture, draw_patch
+from trainers.engine.kind import StepPlan
+from trainers.engine.text_encoders import encode_captions
 
-
-def generator_for(*about: Hashable) -> torch.Generator:
-    """A CPU generator of its own for what is named, as the head of this file says."""
-    digest = sha256("/".join(map(str, about)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") // 2)
-
-
-@dataclass(frozen=True, eq=False)
-class Chance:
-    """What chance decides for one picture of one step."""
-
-    variant: int
-    dropped: bool
-    timestep: int
-    posterior: Tensor  # [4, h, w]
-    noise: Tensor  # [4, h, w], what is to be predicted
-    seen: Tensor  # [4, h, w], what the latents are mixed with
-
-
-def toss(
-    generator: torch.Generator,
-    *,
-    shape: Sequence[int],
-    variants: int,
-    caption_dropout: float,
-    timesteps: int,
-    noise_offset: float = 0.0,
-    input_perturbation: float = 0.0,
-) -> Chance:
-    """Decide for one picture, in the order that the head of this file lists."""
-    variant = dropped = 0
-    if variants > 1:
-        variant = int(torch.randint(variants, (), generator=generator))
-    if caption_dropout > 0:
-        dropped = float(torch.rand((), generator=generator)) < caption_dropout
-    timestep = int(torch.randint(timesteps, (), generator=generator))
-    posterior = torch.randn(*shape, generator=generator)
-    noise = torch.randn(*shape, generator=generator)
-    if noise_offset:
-        noise = noise + noise_offset * torch.randn(shape[0], 1, 1, generator=generator)
-    seen = noise
-    if input_perturbation:
-        seen = noise + input_perturbation * torch.randn(*shape, generator=generator)
-    return Chance(
-        variant=variant,
-        dropped=bool(dropped),
-        timestep=timestep,
-        posterior=posterior,
-        noise=noise,
-        seen=seen,
-    )
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of the latents: its upper left corner and its sides, in latents."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, latents: Tensor) -> Tensor:
-        """[..., H, W] to [..., height, width]."""
-        rows = slice(self.top, self.top + self.height)
-        return latents[..., rows, self.left : self.left + self.width]
-
-
-def window(
-    generator: torch.Generator, *, height: int, width: int, part: float, step: int
-) -> Window:
-    """Where to cut; height, width: of the whole. Sides are multiples of step, at least one."""
-    tall, wide = (max(step, int(side * part) // step * step) for side in (height, width))
-    top = int(torch.randint(height - tall + 1, (), generator=generator))
-    left = int(torch.randint(width - wide + 1, (), generator=generator))
-    return Window(top, left, tall, wide)
-
-
-def batches(
-    buckets: Sequence[Hashable],
-    *,
-    batch: int,
-    seed: int,
-    weights: Sequence[Fraction] | None = None,
-    order: str = "order",
-) -> Iterator[tuple[int, ...]]:
-    """Batches of picture numbers, without end; buckets[n] is picture n's.
-
-    Pictures come in a new order each time round, each as often as its weight says; each waits until
-    its bucket has a full batch. So all batches are full and of one bucket, and of equal weights no
-    picture is ever two rounds ahead of another of its bucket.
-
-    weights: above 0; 1 for all when not given. order: names the generators of the order.
-    """
-    weights = weights or [Fraction(1)] * len(buckets)
-    waiting: dict[Hashable, list[int]] = defaultdict(list)
-    epoch = 0
-    while True:
-        coming = _round(weights, epoch)
-        shuffled = torch.randperm(len(coming), generator=generator_for(seed, order, epoch))
-        for number in (coming[at] for at in shuffled.tolist()):
-            queue = waiting[buckets[number]]
-            queue.append(number)
-            if len(queue) == batch:
-                yield tuple(queue)
-                queue.clear()
-        epoch += 1
-
-
-def _round(weights: Sequence[Fraction], epoch: int) -> list[int]:
-    """The numbers that come in a round, each as often as is due.
-
-    After E rounds a picture of weight w has come E * w times, rounded up or down; with a weight
-    below 1 every round brings another part of the pictures.
-    """
-    alike = Counter(weights)
-    before: Counter[Fraction] = Counter()
-    coming = []
-    for number, weight in enumerate(weights):
-        start = Fraction(before[weight], alike[weight])
-        before[weight] += 1
-        times = floor((epoch + 1) * weight + start) - floor(epoch * weight + start)
-        coming += [number] * times
-    return coming
+__all__ = ["BatchLoss", "Objective"]
 
 
 class Objective:
-    """The noising and the loss of one base, from tables made once.
+    """The noising and the loss of one base.
 
     alphas_cumprod: [T]. prediction_type: "epsilon" or "v_prediction". min_snr: gamma, 0 for off.
     """
@@ -179,7 +34,7 @@ class Objective:
         alphas = alphas_cumprod.double().cpu()
         self.velocity = prediction_type == "v_prediction"
         self.signal = alphas.sqrt().float().to(device)  # [T]
-        self.spread = (1 - alphas).sqrt().float().to(device)  # [T]
+        self.sigma = (1 - alphas).sqrt().float().to(device)  # [T]
         weight = torch.ones_like(alphas)
         if min_snr > 0:
             # min(snr, gamma) / snr, written so that no signal at all (snr 0) is no division by 0.
@@ -191,7 +46,7 @@ class Objective:
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
-        return _rows(self.signal, timesteps) * latents + _rows(self.spread, timesteps) * noise
+        return _at(self.signal, timesteps) * latents + _at(self.sigma, timesteps) * noise
 
     def loss(
         self,
@@ -200,25 +55,145 @@ class Objective:
         noise: Tensor,
         timesteps: Tensor,
         *,
-        counting: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The weighted mean squared error of a batch, a scalar in float32.
 
-        counting: [B, h, w], how much each latent counts; all the same when not given. A picture's
+        mask: [B, h, w], how much each latent counts; all the same when not given. A picture's
         error is their weighted mean, so that one of a small mask weighs as much as any other.
         """
         target = noise
         if self.velocity:
-            signal, spread = _rows(self.signal, timesteps), _rows(self.spread, timesteps)
-            target = signal * noise - spread * latents
+            signal, sigma = _at(self.signal, timesteps), _at(self.sigma, timesteps)
+            target = signal * noise - sigma * latents
         squared = (predicted.float() - target).square()
-        if counting is None:
+        if mask is None:
             error = squared.mean(dim=(1, 2, 3))  # -> [B]
         else:
-            error = (squared.mean(dim=1) * counting).sum(dim=(1, 2))
-            error = error / counting.sum(dim=(1, 2)).clamp(min=1e-6)  # a part may be all outside
+            error = (squared.mean(dim=1) * mask).sum(dim=(1, 2))
+            error = error / mask.sum(dim=(1, 2)).clamp(min=1e-6)  # a patch may lie all outside
         return (error * self.weight[timesteps]).mean()
 
 
-def _rows(table: Tensor, timesteps: Tensor) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One picture of a batch as the step sees it, on the CPU in float32."""
+
+    latents: Tensor  # [4, h, w]
+    noise: Tensor  # [4, h, w], to be predicted
+    input_noise: Tensor  # [4, h, w], mixed with the latents
+    timestep: int
+    caption: str
+    time_ids: Tensor | None  # [6]
+    mask: Tensor | None  # [h, w] in 0 .. 1
+
+
+class BatchLoss:
+    """From numbers of pictures to the loss of the base's predictions for them.
+
+    examples: as the cache numbers them. trains_text: captions go through the text encoders at
+    every step, with gradients, in place of the cached ones.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        recipe: Recipe,
+        examples: Sequence[Example],
+        cache: Cache,
+        *,
+        accelerator: Accelerator,
+        trains_text: bool,
+    ) -> None:
+        self.base, self.recipe, self.examples, self.cache = base, recipe, examples, cache
+        self.accelerator, self.trains_text = accelerator, trains_text
+        self.objective = Objective(
+            base.alphas_cumprod,
+            prediction_type=base.prediction_type,
+            min_snr=recipe.min_snr,
+            device=base.device,
+        )
+
+    def draw_rows(
+        self,
+        numbers: Sequence[int],
+        places: Collection[int],
+        generator: torch.Generator,
+        plan: StepPlan,
+    ) -> list[Row]:
+        """Draw for all pictures of a batch; the rows of those at some places in it."""
+        draws = [self._draw(number, generator, plan) for number in numbers]
+        return [self._row(numbers[place], *draws[place]) for place in places]
+
+    def loss(self, rows: Sequence[Row]) -> Tensor:
+        """The mean loss of these rows, a scalar with gradients."""
+        latents, noise = self._stack(rows, "latents"), self._stack(rows, "noise")
+        timesteps = torch.tensor([row.timestep for row in rows], device=self.base.device)
+        noised = self.objective.noised(latents, self._stack(rows, "input_noise"), timesteps)
+        with self.accelerator.autocast():
+            predicted = self.base.predict(
+                noised,
+                timesteps,
+                self._text([row.caption for row in rows]),
+                time_ids=None if rows[0].time_ids is None else self._stack(rows, "time_ids"),
+            )
+        mask = None
+        if rows[0].mask is not None:
+            mask = self._stack(rows, "mask").clamp(min=self.recipe.unmasked_weight)
+        return self.objective.loss(predicted, latents, noise, timesteps, mask=mask)
+
+    def _draw(self, number: int, generator: torch.Generator, plan: StepPlan) -> tuple[Draws, Patch]:
+        factor = self.base.latent_factor
+        width, height = (side // factor for side in self.examples[number].bucket)
+        draws = draw_for_picture(
+            generator,
+            shape=(4, height, width),
+            variants=self.cache.variants,
+            caption_dropout=self.recipe.caption_dropout,
+            timesteps=max(1, round(plan.timesteps * len(self.objective.signal))),
+            noise_offset=self.recipe.noise_offset,
+            input_perturbation=self.recipe.input_perturbation,
+        )
+        if plan.patch == 1:
+            return draws, Patch(0, 0, height, width)
+        step = self.base.step // factor
+        return draws, draw_patch(generator, height=height, width=width, scale=plan.patch, step=step)
+
+    def _row(self, number: int, draws: Draws, patch: Patch) -> Row:
+        picture = self.cache.picture(number, draws.variant)
+        return Row(
+            latents=patch.crop(picture.mean + picture.std * draws.posterior),
+            noise=patch.crop(draws.noise),
+            input_noise=patch.crop(draws.input_noise),
+            timestep=draws.timestep,
+            caption="" if draws.dropped else self.examples[number].caption,
+            time_ids=_time_ids_of_patch(picture.time_ids, patch, self.base.latent_factor),
+            mask=None if picture.mask is None else patch.crop(picture.mask),
+        )
+
+    def _stack(self, rows: Sequence[Row], name: str) -> Tensor:
+        return torch.stack([getattr(row, name) for row in rows]).to(self.base.device)
+
+    def _text(self, captions: Sequence[str]) -> TextEmbedding:
+        if self.trains_text:
+            return encode_captions(self.base, captions)
+        texts = [self.cache.text(caption) for caption in captions]
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        return TextEmbedding(
+            hidden=torch.cat([text.hidden for text in texts]).to(self.base.device),
+            pooled=torch.cat(pooled).to(self.base.device) if pooled else None,
+        )
+
+
+def _at(table: Tensor, timesteps: Tensor) -> Tensor:
+    """A table's entries at these timesteps: [B, 1, 1, 1]."""
     return table[timesteps].view(-1, 1, 1, 1)
+
+
+def _time_ids_of_patch(time_ids: Tensor | None, patch: Patch, factor: int) -> Tensor | None:
+    """SDXL's sizes of a picture [6], with corner and sides of a patch. factor: pixels a latent."""
+    if time_ids is None:
+        return None
+    corner, sides = (patch.top, patch.left), (patch.height, patch.width)
+    own = time_ids.new_tensor([factor * number for number in (*corner, *sides)])
+    return torch.cat([time_ids[:2], time_ids[2:4] + own[:2], own[2:]])

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Group",
+    "check_optimizer",
+    "learning_rates",
     "new_optimizer",
     "parameter_groups",
-    "require_optimizer",
     "start_afresh",
     "state_bytes",
 ]
@@ -54,7 +55,7 @@ class Group(TypedDict):
     share: float
 
 
-def require_optimizer(name: str) -> None:
+def check_optimizer(name: str) -> None:
     """BadInput with the line that installs it, where this optimiser is not installed."""
     module, package = PACKAGES.get(name, ("torch", "torch"))
     if find_spec(module) is None:
@@ -78,6 +79,18 @@ def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> li
             ratio = recipe.lora_plus if id(parameter) in late else 1.0
             groups.setdefault(rate / recipe.lr * ratio, []).append(parameter)
     return [{"params": params, "share": share} for share, params in groups.items()]
+
+
+def learning_rates(
+    trained: "Mapping[str, nn.Module]", recipe: "Recipe", rate: float
+) -> dict[str, float]:
+    """The learning rate of every part that learns, by name, where the UNet's is `rate`."""
+    rates = {"unet": rate}
+    if any(name.startswith("text_encoder") for name in trained):
+        rates["text encoders"] = rate * recipe.text_lr / recipe.lr
+    if any(name.startswith(TOKEN) for name in trained):
+        rates["new tokens"] = rate * recipe.token_lr / recipe.lr
+    return rates
 
 
 def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from studio.requests.recipe import Recipe, with_options
-from trainers.engine.kind import Kind, Published
+from trainers.engine.kind import Kind
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -23,4 +23,4 @@ def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
     """
     if base.size <= SMALL:
         return Recipe(steps=500, batch=8, lr=2e-3, text_lr=2e-3, schedule="cosine")
-    return with_options(Recipe(), kind.published(base) if isinstance(kind, Published) else {})
+    return with_options(Recipe(), kind.published(base) if kind else {})

@@ -1,8 +1,8 @@
 """The folder of one training: recipe.toml, log.jsonl, checkpoints/, samples/, the adapter.
 
 A checkpoint is a folder, checkpoints/step-000200, of three files: the adapter as it stands,
-state.safetensors with the trained numbers and the optimiser's, state.json with the rest. It is
-written under another name and renamed, so a checkpoint that is there is whole. Nothing is pickled.
+state.safetensors with the trained weights and the optimizer's tensors, state.json with the rest. It
+is written under another name and renamed, so every checkpoint is whole. Nothing is pickled.
 """
 
 import errno
@@ -14,18 +14,17 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
 from studio.errors import BadInput
 from studio.files import write_file
+from trainers.engine.checkpoint import TrainingState
 from trainers.engine.recipe.toml_text import Table, to_toml
 
 if TYPE_CHECKING:
@@ -36,80 +35,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Log",
     "Run",
-    "State",
-    "full_disk",
-    "require_adapter",
-    "require_place",
-    "require_space",
+    "check_adapter_path",
+    "check_free_space",
+    "check_writable",
+    "report_full_disk",
 ]
 
 VERSION = 1
-# What a recipe.toml always has.
-KEPT = {"kind", "trigger", "pictures", "base", "fingerprint", "examples", "options", "recipe"}
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """All that a step changes: what a checkpoint holds and a resumed run starts from."""
-
-    trained: Mapping[str, nn.Module]
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None
-    average: Mapping[str, nn.Module] = field(default_factory=dict)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The trained numbers, their average and the optimiser's tensors, by name."""
-        named = {
-            f"{what}/{owner}/{name}": tensor
-            for what, modules in self._modules()
-            for owner, module in modules.items()
-            for name, tensor in module.state_dict().items()
-        }
-        for number, slots in self._kept()["state"].items():
-            for name, value in slots.items():
-                if isinstance(value, Tensor):
-                    # bitsandbytes shares these among parameters, which safetensors won't have.
-                    own = value.clone() if name in ("qmap1", "qmap2") else value
-                    named[f"optimizer/{number}/{name}"] = own
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-
-    def plain(self) -> dict[str, object]:
-        """The optimiser's and the scaler's settings and counters, as JSON has them."""
-        kept = self._kept()
-        slots = {
-            number: {k: v for k, v in slots.items() if not isinstance(v, Tensor)}
-            for number, slots in kept["state"].items()
-        }
-        groups = [{k: v for k, v in g.items() if k != "params"} for g in kept["param_groups"]]
-        scaler = self.scaler.state_dict() if self.scaler else None
-        return {"slots": slots, "groups": groups, "scaler": scaler}
-
-    def restore(self, tensors: Mapping[str, Tensor], plain: Mapping) -> None:
-        """The inverse of `tensors` and `plain`."""
-        for what, modules in self._modules():
-            for owner, module in modules.items():
-                prefix = f"{what}/{owner}/"
-                module.load_state_dict(
-                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                )
-        slots = {int(number): dict(values) for number, values in plain["slots"].items()}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer/"):
-                _, number, name = key.split("/")
-                slots.setdefault(int(number), {})[name] = tensor
-        groups = self._kept()["param_groups"]
-        for group, kept in zip(groups, plain["groups"], strict=True):
-            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()})
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        if self.scaler and plain["scaler"]:
-            self.scaler.load_state_dict(plain["scaler"])
-
-    def _modules(self) -> tuple[tuple[str, Mapping[str, nn.Module]], ...]:
-        return ("parameter", self.trained), ("average", self.average)
-
-    def _kept(self) -> dict:
-        # As PyTorch has it: bitsandbytes folds its tensors into a dict of each parameter's.
-        return torch.optim.Optimizer.state_dict(self.optimizer)
+# What a run's recipe.toml always has.
+REQUIRED = {"kind", "trigger", "pictures", "base", "fingerprint", "examples", "options", "recipe"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +61,7 @@ class Run:
         """Where the finished adapter lies; there is none before the last step."""
         return self.folder / "adapter.safetensors"
 
-    def require_new(self) -> None:
+    def check_new(self) -> None:
         """BadInput when the folder holds a training already."""
         if self.recipe.exists():
             raise BadInput(
@@ -146,7 +80,7 @@ class Run:
             tables = tomllib.loads(self.recipe.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"{self.recipe} cannot be read: {error}") from error
-        missing = KEPT - set(tables)
+        missing = REQUIRED - set(tables)
         if missing:
             raise BadInput(f"{self.recipe} lacks {', '.join(sorted(missing))}")
         return tables
@@ -169,33 +103,37 @@ class Run:
 
     def last_checkpoint(self, *, before: int | None = None) -> Path | None:
         """The checkpoint of the most steps, or of the most that are fewer than `before`."""
-        earlier = [n for n in self._steps() if before is None or n < before]
+        earlier = [n for n in self._checkpoint_steps() if before is None or n < before]
         return self.checkpoint(max(earlier)) if earlier else None
 
     def checkpoints(self) -> dict[int, Path]:
         """The adapters of the checkpoints by their steps, rising."""
-        return {step: self.checkpoint(step) / "adapter.safetensors" for step in self._steps()}
+        return {
+            step: self.checkpoint(step) / "adapter.safetensors" for step in self._checkpoint_steps()
+        }
 
-    def _steps(self) -> list[int]:
+    def _checkpoint_steps(self) -> list[int]:
         """The steps of which there is a checkpoint, rising."""
         found = self.folder.glob("checkpoints/step-*")
         return sorted(int(p.name[5:]) for p in found if re.fullmatch(r"step-\d{6,}", p.name))
 
-    def thin(self, keep: int) -> None:
-        """Delete all checkpoints but the newest so many."""
-        for step in self._steps()[:-keep]:
+    def keep_newest(self, count: int) -> None:
+        """Delete all checkpoints but the newest `count`."""
+        for step in self._checkpoint_steps()[:-count]:
             path = self.checkpoint(step)
-            # Out of sight first: half a checkpoint is none.
+            # Renamed first: a checkpoint that is half deleted must not look like one.
             shutil.rmtree(path.rename(path.with_name(f".{path.name}")))
 
-    def save(self, state: State, adapter: "Adapter", *, step: int, seconds: float) -> Path:
+    def save_checkpoint(
+        self, state: TrainingState, adapter: "Adapter", *, step: int, seconds: float
+    ) -> Path:
         """Write a checkpoint. seconds: what the training took so far."""
         final = self.checkpoint(step)
         final.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in final.parent.glob(".step-*"):
             shutil.rmtree(left_behind)
         folder = Path(tempfile.mkdtemp(prefix=".step-", dir=final.parent))
-        plain = {"version": VERSION, "step": step, "seconds": seconds, **state.plain()}
+        plain = {"version": VERSION, "step": step, "seconds": seconds, **state.as_json()}
         try:
             adapter.save(folder / "adapter.safetensors")
             write_file(folder / "state.safetensors", save(state.tensors()))
@@ -208,7 +146,7 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
         return final
 
-    def load(self, path: Path, state: State) -> tuple[int, float]:
+    def load_checkpoint(self, path: Path, state: TrainingState) -> tuple[int, float]:
         """Bring a state to a checkpoint's; returns its step and the seconds it took so far."""
         try:
             plain = json.loads((path / "state.json").read_text())
@@ -224,7 +162,7 @@ class Log:
     """log.jsonl: a line for each step, readable while it grows."""
 
     def __init__(self, path: Path, *, keep: int) -> None:
-        """keep: lines of later steps than this, left by a run that was cut off, are dropped."""
+        """keep: the last step whose line stays; a run that was cut off left later ones."""
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= keep]
         write_file(path, "".join(f"{line}\n" for line in kept).encode())
@@ -235,30 +173,30 @@ class Log:
         self._file.write(json.dumps(entry) + "\n")
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
 
-def require_place(file: Path) -> None:
-    """BadInput unless a file can be written there, its folders made where they are missing."""
+def check_writable(file: Path) -> None:
+    """Raise BadInput unless a file can be written there; missing folders would be made."""
     if file.is_dir():
         raise BadInput(f"{file} is a folder: give the name of a file")
     above = next(path for path in file.absolute().parents if path.exists())
     if not above.is_dir():
         raise BadInput(f"{file} cannot be written, since {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(f"{file} cannot be written: {above} may not be changed")
+        raise BadInput(f"{file} cannot be written: you may not write into {above}")
 
 
-def require_adapter(file: Path) -> None:
-    """BadInput unless an adapter can be written there."""
+def check_adapter_path(file: Path) -> None:
+    """Raise BadInput unless an adapter can be written there."""
     if file.suffix != ".safetensors":
         raise BadInput(f"an adapter is a .safetensors file; out was given as {file}")
-    require_place(file)
+    check_writable(file)
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """BadInput unless so many bytes are free where the folder is or will be."""
+def check_free_space(folder: Path, needed: int) -> None:
+    """Raise BadInput unless so many bytes are free where the folder is or will be."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
@@ -269,14 +207,14 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def full_disk(run: Run) -> Iterator[None]:
-    """Turns the system's word for a full disk, as files are written, into a sentence."""
+def report_full_disk(run: Run) -> Iterator[None]:
+    """Turn the system's error for a full disk into a BadInput that says what to do."""
     try:
         yield
     except (BadInput, OSError, SafetensorError) as error:
         cause = error.__cause__ if isinstance(error, BadInput) else error
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "os error 28" not in str(error):  # as safetensors says it
+        if not full and "os error 28" not in str(error):  # safetensors' words for it
             raise
         raise BadInput(
             f"no space is left on the disk of {run.folder}: free some, then resume this run"

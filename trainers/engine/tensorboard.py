@@ -1,12 +1,13 @@
 """A training for TensorBoard: `tensorboard --logdir runs` shows all runs beside each other.
 
 Losses, learning rates and sample pictures go into an event file in the run's folder. log.jsonl has
-the same numbers for programs and is written anyway; this is for who looks on.
+the same numbers for programs and is always written; this is for people who watch.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,15 +18,15 @@ from studio.requests.recipe import Recipe
 from trainers.engine.progress import Progress, Sampled, Step
 
 if TYPE_CHECKING:
-    from trainers.engine.loop import Training
+    from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["rates", "require_board", "shown"]
+__all__ = ["check_tensorboard", "write_events"]
 
-SECONDS = 10  # after which what was written can be seen
+FLUSH_SECONDS = 10
 
 
-def require_board(recipe: Recipe) -> None:
-    """BadInput with the line that installs TensorBoard, where it is asked for and not there."""
+def check_tensorboard(recipe: Recipe) -> None:
+    """BadInput with the line that installs TensorBoard, where it is asked for and missing."""
     if recipe.tensorboard and find_spec("tensorboard") is None:
         raise BadInput(
             "tensorboard is asked for but not installed: run `pip install tensorboard`, or leave "
@@ -33,41 +34,37 @@ def require_board(recipe: Recipe) -> None:
         )
 
 
-def shown(training: "Training", events: Generator[Progress, None, None]) -> Iterator[Progress]:
-    """The events as they come, each written for TensorBoard where the recipe asks for it."""
-    if not training.recipe.tensorboard:
-        yield from events
-        return
+def write_events(
+    events: Generator[Progress, None, None],
+    folder: Path,
+    *,
+    first_step: int,
+    prompts: Sequence[str],
+    learning_rates: Callable[[float], Mapping[str, float]],
+) -> Generator[Progress, None, None]:
+    """The events as they come, each written to TensorBoard's file.
+
+    first_step: steps of a cut-off run from here on are dropped, since they come again.
+    learning_rates: from the step's rate to that of every part that learns, by name.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    # Of a run that was cut off, the steps behind its checkpoint come again.
-    folder, first = str(training.job.run.folder), training.done + 1
     with (
         closing(events),
-        SummaryWriter(folder, purge_step=first, flush_secs=SECONDS) as board,
+        SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_SECONDS) as writer,
     ):
         for event in events:
             if isinstance(event, Step):
-                board.add_scalar("loss", event.loss, event.step)
-                for name, rate in rates(training, event.lr).items():
-                    board.add_scalar(f"learning rate/{name}", rate, event.step)
+                writer.add_scalar("loss", event.loss, event.step)
+                for name, rate in learning_rates(event.lr).items():
+                    writer.add_scalar(f"learning rate/{name}", rate, event.step)
             if isinstance(event, Sampled):
-                for number, path in enumerate(event.paths):
-                    name = f"samples/{number} {training.job.prompts()[number]}"
-                    with Image.open(path) as picture:
-                        pixels = np.asarray(picture.convert("RGB"))
-                    board.add_image(name, pixels, event.step, dataformats="HWC")
+                _write_samples(writer, event, prompts)
             yield event
 
 
-def rates(training: "Training", rate: float) -> dict[str, float]:
-    """What learns at which rate. rate: the step's."""
-    recipe, job = training.recipe, training.job
-    # Prodigy's own estimate, by which it multiplies all rates.
-    rate *= training.optimizer.param_groups[0].get("d", 1.0)
-    found = {"unet": rate}
-    if any(name.startswith("text_encoder") for name in job.deltas):
-        found["text encoders"] = rate * recipe.text_lr / recipe.lr
-    if job.embeddings:
-        found["new words"] = rate * recipe.token_lr / recipe.lr
-    return found
+def _write_samples(writer: "SummaryWriter", event: Sampled, prompts: Sequence[str]) -> None:
+    for number, (path, prompt) in enumerate(zip(event.paths, prompts, strict=True)):
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        writer.add_image(f"samples/{number} {prompt}", pixels, event.step, dataformats="HWC")

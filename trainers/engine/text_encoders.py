@@ -27,10 +27,10 @@ __all__ = [
     "TEXT_ALL",
     "TEXT_ATTENTION",
     "TOKEN",
-    "heard",
+    "encode_captions",
+    "is_layer_used",
     "new_embeddings",
     "new_tokens",
-    "read_captions",
 ]
 
 TEXT_ATTENTION = r"text_encoder(_2)?\..*\.self_attn\.(q|k|v|out)_proj"
@@ -40,10 +40,10 @@ BRACKETED = re.compile(r"<[^<>\s]+>")
 LAYER = re.compile(r"text_encoder\..*\.layers\.(\d+)\..*")
 
 
-def heard(base: "Base", name: str) -> bool:
-    """Whether anything comes of a text encoder's layer.
+def is_layer_used(base: "Base", name: str) -> bool:
+    """Whether the output of a text encoder's layer reaches the UNet.
 
-    SDXL takes the last layer but one of its first encoder: what comes after it learns nothing.
+    SDXL takes the last layer but one of its first encoder: what comes after it would learn nothing.
     """
     found = LAYER.fullmatch(name)
     if base.family != "sdxl" or found is None:
@@ -53,9 +53,8 @@ def heard(base: "Base", name: str) -> bool:
 
 def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
     """The words of the trigger that get embeddings. Raises BadInput where there is none."""
-    from studio.adapters.token_embeddings import (
-        contains_token,  # torch is slow to import; kinds need the names only
-    )
+
+    from studio.adapters.token_embeddings import contains_token  # late: it imports torch
 
     if not recipe.new_tokens:
         return ()
@@ -114,7 +113,7 @@ def new_embeddings(
     }
 
 
-def read_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
+def encode_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
     """The captions of a step, with gradients: hidden [B, L, D] and pooled [B, P] or None.
 
     Equal ones are encoded once. No caption is what no prompt is when pictures are made.

@@ -12,19 +12,19 @@ from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
 from studio.requests.recipe import Recipe, draft, with_options
-from trainers.engine.data.order import folders_in, read
-from trainers.engine.data.prior_preservation import prior_of, require_unchanged
+from trainers.engine.data.dataset import folders_in, read_dataset
+from trainers.engine.data.prior_preservation import check_unchanged, prior_of
 from trainers.engine.kind import Kind, kind_name
-from trainers.engine.loop import run_job
-from trainers.engine.optimizers import require_optimizer
+from trainers.engine.loop import run_training
+from trainers.engine.optimizers import check_optimizer
 from trainers.engine.progress import Progress
 from trainers.engine.recipe.recipe_file import Written, read_recipe
 from trainers.engine.resolve import recipe_for
-from trainers.engine.run_folder import Run, require_adapter, require_place
-from trainers.engine.setup import Job, Renderer, new_job
-from trainers.engine.tensorboard import require_board
+from trainers.engine.run_folder import Run, check_adapter_path, check_writable
+from trainers.engine.setup import PreparedTraining, Renderer, prepare_training
+from trainers.engine.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import new_tokens
-from trainers.engine.warm_start import Initial
+from trainers.engine.warm_start import WarmStart
 
 __all__ = ["base_of", "check", "checkpoints", "repeat", "resume", "train"]
 
@@ -45,23 +45,25 @@ def check(
     returned, but their buckets are no base's.
     """
     recipe = draft(options)
-    require_optimizer(recipe.optimizer)
-    require_board(recipe)
+    check_optimizer(recipe.optimizer)
+    check_tensorboard(recipe)
     _require_words(trigger)
     new_tokens(trigger, recipe)
     if run:
-        Run(Path(run)).require_new()
-        require_place(Run(Path(run)).recipe)
+        Run(Path(run)).check_new()
+        check_writable(Run(Path(run)).recipe)
     if out:
-        require_adapter(Path(out))
+        check_adapter_path(Path(out))
     if init:
         describe(split_half(str(init))[0])
-    found = read(pictures, trigger=trigger, recipe=recipe, size=8, step=8)
     given = Path(prior_pictures) if prior_pictures else None
     prior = prior_of(recipe, given, run=Path(run or "runs"), size=8, step=8)
+    dataset = read_dataset(
+        pictures, trigger=trigger, recipe=recipe, prior=prior if given else None, size=8, step=8
+    )
     if prior and given:
-        prior.check(drawing=True)
-    return found
+        prior.check(dataset.class_pictures, can_draw=True)
+    return dataset.pictures
 
 
 def train(
@@ -94,7 +96,7 @@ def train(
     code's.
     """
     recipe = with_options(recipe or recipe_for(base, kind), options)
-    job = _new(
+    training = _new(
         kind,
         base,
         parse_folders(pictures),
@@ -106,7 +108,7 @@ def train(
         draw=draw,
         recipe=recipe,
     )
-    return run_job(job)
+    return run_training(training)
 
 
 def repeat(
@@ -130,7 +132,7 @@ def repeat(
     the adapter it starts from are not those that the recipe was written for.
     """
     written = read_recipe(file, **changes)
-    job = _new(
+    training = _new(
         written.kind,
         base,
         parse_folders(pictures) if pictures else written.folders,
@@ -142,16 +144,18 @@ def repeat(
         draw=draw,
         recipe=written.recipe(base),
     )
-    _require_same(job, written, pictures=pictures is None, init=init is None)
-    return run_job(job)
+    _require_same(training, written, pictures=pictures is None, init=init is None)
+    return run_training(training)
 
 
-def _require_same(job: Job, written: Written, *, pictures: bool, init: bool) -> None:
+def _require_same(
+    training: PreparedTraining, written: Written, *, pictures: bool, init: bool
+) -> None:
     """BadInput where what the recipe names is not any more what it was.
 
     pictures, init: whether they are those of the recipe, none others being given.
     """
-    head, base = written.head, job.base
+    head, base = written.head, training.base
     same = head.get("fingerprint", base.fingerprint()) == base.fingerprint()
     if base.source == written.base["source"]:
         if not same:
@@ -159,15 +163,16 @@ def _require_same(job: Job, written: Written, *, pictures: bool, init: bool) -> 
         if (then := head.get("prediction", base.prediction_type)) != base.prediction_type:
             raise BadInput(f"the base of {written.file} predicts {then}: open it so (prediction)")
     # The buckets and the captions of the pictures hang on these too.
-    same &= job.trigger == written.trigger and not {"size", "buckets", "masked"} & {
+    same &= training.trigger == written.trigger and not {"size", "buckets", "masked"} & {
         *written.changes
     }
-    if pictures and same and job.contents != head.get("examples", job.contents):
+    contents = training.dataset.pictures.sha256
+    if pictures and same and contents != head.get("examples", contents):
         raise BadInput(
             f"the pictures, captions or masks are no longer those that {written.file} was written "
             "for: put them back, or name the folder to train on what it holds now"
         )
-    now = job.initial.sha256 if job.initial else None
+    now = training.warm_start.sha256 if training.warm_start else None
     if init and now != head.get("init_sha256", now):
         raise BadInput(
             f"the adapter {written.init} is no longer the one that {written.file} starts from: put "
@@ -187,12 +192,12 @@ def _new(
     init: str | Path | None,
     draw: Renderer | None,
     recipe: Recipe,
-) -> Job:
+) -> PreparedTraining:
     """A training that is to have a folder of its own."""
     _require_words(trigger)
     folder = Run(Path(run) if run else _free_folder(kind_name(kind)))
-    folder.require_new()
-    return new_job(
+    folder.check_new()
+    return prepare_training(
         kind,
         base,
         folders,
@@ -227,7 +232,7 @@ def resume(
     if base.fingerprint() != tables["fingerprint"]:
         raise BadInput(f"{run} was started on the base {tables['base']}, and {base.name} differs")
     checkpoint = folder.last_checkpoint()
-    job = new_job(
+    training = prepare_training(
         read_recipe(run).kind,
         base,
         folders_in(tables),
@@ -239,19 +244,22 @@ def resume(
         out=Path(tables["out"]) if "out" in tables else None,
         draw=draw,
     )
-    if job.contents != tables["examples"]:
-        where = ", ".join(str(folder.path) for folder in job.folders)
+    if training.dataset.pictures.sha256 != tables["examples"]:
+        where = ", ".join(str(folder.path) for folder in training.folders)
         raise BadInput(
             f"the pictures, captions or masks in {where} are no longer those that {run} was "
             "started with: put them back, or start a new training"
         )
-    require_unchanged(job)
+    if training.dataset.prior:
+        check_unchanged(folder, training.dataset.prior, training.dataset.class_pictures)
     if "init" in tables:
-        initial = job.initial or Initial(tables["init"], tables["init_sha256"], fresh=0)
-        if initial.sha256 != tables["init_sha256"]:
+        warm_start = training.warm_start or WarmStart(
+            tables["init"], tables["init_sha256"], fresh=0
+        )
+        if warm_start.sha256 != tables["init_sha256"]:
             raise BadInput(f"{run} was started from another {tables['init']}: put that back")
-        job = replace(job, initial=initial)
-    return run_job(replace(job, checkpoint=checkpoint))
+        training = replace(training, warm_start=warm_start)
+    return run_training(replace(training, checkpoint=checkpoint))
 
 
 def checkpoints(run: str | Path) -> dict[int, Path]:

@@ -16,11 +16,11 @@ from studio.adapters.delta import Delta, Kron, LowRank, Sparse
 from studio.bases.base import Base
 from studio.errors import BadInput
 
-__all__ = ["Initial", "read_initial", "start_from"]
+__all__ = ["WarmStart", "read_initial", "start_from"]
 
 
 @dataclass(frozen=True)
-class Initial:
+class WarmStart:
     """The file that a training starts from. source: as `load_adapter` takes it, in full."""
 
     source: str
@@ -37,7 +37,7 @@ def read_initial(source: str | Path, base: Base) -> tuple[Adapter, str]:
     return adapter, f"{adapter.path.resolve()}{half}"
 
 
-def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind: str) -> Initial:
+def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind: str) -> WarmStart:
     """Put an adapter's numbers into deltas that were just made.
 
     Raises BadInput where the two cannot change the base alike.
@@ -52,7 +52,7 @@ def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind
     for layer, own in deltas.items():
         if layer in adapter.deltas:
             _take(own, adapter.deltas[layer], f"{who} cannot start this {kind}, since at {layer}")
-    return Initial(full, adapter.sha256, fresh=len(deltas) - len(adapter.deltas))
+    return WarmStart(full, adapter.sha256, fresh=len(deltas) - len(adapter.deltas))
 
 
 @torch.no_grad()

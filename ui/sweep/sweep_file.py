@@ -35,7 +35,6 @@ from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.files import file_sha256
 from studio.requests.validation import in_words
-from trainers.engine.data.order import contents
 from trainers.engine.recipe.recipe_file import HEAD, NEEDED, check_fields
 from ui.batch.field_values import grid_values, read_value
 from ui.batch.manifest_lines import Place, Problem, join_problems, read_text, read_toml
@@ -243,12 +242,12 @@ class _Reading:
         if alike in self.looked:
             return self.looked[alike]
         try:
-            found = trainers.check(training.folders(), trigger=training.trigger, **given).examples
+            found = trainers.check(training.folders(), trigger=training.trigger, **given)
         except BadInput as error:
             named = str(error).partition(" ")[0]
             known = named in FIELDS or str(training.init) in str(error)
             raise BadInput(str(error) if known else f"pictures: {error}") from None
-        self.looked[alike] = contents(found, [file_sha256(one.path) for one in found])
+        self.looked[alike] = found.sha256
         return self.looked[alike]
 
 

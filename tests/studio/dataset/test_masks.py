@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.dataset.masks import Masked, find_mask_file, latent_mask, with_masks
-from studio.dataset.pictures import Example, load_pixels, read_pictures
+from studio.dataset.masks import Masked, find_mask_file, latent_mask, load_mask, with_masks
+from studio.dataset.pictures import Example, crop_to_bucket, load_picture, read_pictures
 from studio.errors import BadInput
 
 
@@ -21,6 +21,10 @@ def paint(path: Path, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, "white").save(path)
     return path
+
+
+def covered(example: Example, **options) -> torch.Tensor:
+    return latent_mask(load_mask(example), example, **options)
 
 
 def speckled(size: tuple[int, int]) -> np.ndarray:
@@ -74,7 +78,7 @@ def test_the_mean_of_each_latents_pixels_is_what_counts(tmp_path: Path) -> None:
     mask = speckled((64, 64))
     Image.fromarray(mask).save(tmp_path / "a.mask.png")
     (example,) = read(tmp_path, "files")
-    found = latent_mask(example, corner=(0, 0), flip=False, cell=8)
+    found = covered(example, corner=(0, 0), flip=False, cell=8)
     assert found.dtype == torch.float32
     for row in range(8):
         for column in range(8):
@@ -94,9 +98,11 @@ def test_a_mask_is_cut_as_its_picture_is(tmp_path: Path, size: tuple[int, int], 
     seen = set()
     for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
-        picture, corner = load_pixels(example, flip=flip, generator=generator)
+        picture, corner = crop_to_bucket(
+            load_picture(example.path), example.bucket, flip=flip, generator=generator
+        )
         shown = (picture[0] / 2 + 0.5).unfold(0, 4, 4).unfold(1, 4, 4).mean(dim=(2, 3))
-        found = latent_mask(example, corner=corner, flip=flip, cell=4)
+        found = covered(example, corner=corner, flip=flip, cell=4)
         torch.testing.assert_close(found, shown, atol=1e-6, rtol=0)
         seen.add(corner)
     assert len(seen) > 3
@@ -111,7 +117,7 @@ def test_a_bucket_of_another_scale_takes_its_mask_along(tmp_path: Path) -> None:
     (example,) = read(tmp_path, "files")
     width, height = example.bucket
     assert width > height
-    found = latent_mask(example, corner=(0, 0), flip=False, cell=8)
+    found = covered(example, corner=(0, 0), flip=False, cell=8)
     assert found.shape == (height // 8, width // 8)
     white = found.sum() / found.shape[0]
     scaled = 192 * max(width / 192, height / 96)
@@ -123,7 +129,7 @@ def test_the_alpha_channel_is_a_mask(tmp_path: Path) -> None:
     layers = np.stack([np.zeros_like(alpha)] * 3 + [alpha], axis=-1)
     Image.fromarray(layers).save(tmp_path / "a.png")
     (example,) = read(tmp_path, "alpha")
-    found = latent_mask(example, corner=(0, 0), flip=False, cell=64)
+    found = covered(example, corner=(0, 0), flip=False, cell=64)
     assert float(found) == pytest.approx(alpha.mean() / 255, abs=1e-6)
 
 
@@ -135,7 +141,7 @@ def test_a_turned_photograph_has_its_mask_turned(tmp_path: Path) -> None:
     mask.paste(255, (0, 0, 64, 48))
     mask.save(tmp_path / "a.mask.png")
     (example,) = read(tmp_path, "files")
-    found = latent_mask(example, corner=(0, 0), flip=False, cell=16)
+    found = covered(example, corner=(0, 0), flip=False, cell=16)
     assert found[0].min() == 1
     assert found[-1].max() == 0
 
@@ -146,7 +152,10 @@ def test_what_is_transparent_in_a_mask_is_outside(tmp_path: Path) -> None:
     mask.paste((255, 255, 255, 255), (0, 0, 32, 64))
     mask.save(tmp_path / "a.mask.png")
     (example,) = read(tmp_path, "files")
-    assert latent_mask(example, corner=(0, 0), flip=False, cell=32).tolist() == [[1, 0], [1, 0]]
+    assert covered(example, corner=(0, 0), flip=False, cell=32).tolist() == [
+        [1, 0],
+        [1, 0],
+    ]
 
 
 def test_a_picture_without_a_mask_is_named(tmp_path: Path) -> None:
@@ -189,9 +198,9 @@ def test_a_mask_that_is_black_in_the_cut_is_refused(tmp_path: Path) -> None:
     mask.paste(255, (0, 0, 20, 64))
     mask.save(tmp_path / "a.mask.png")
     example = Example(tmp_path / "a.png", "", 200, 64, (64, 64), mask=tmp_path / "a.mask.png")
-    assert latent_mask(example, corner=(0, 0), flip=False, cell=8).sum() == 8 * 20 / 8
+    assert covered(example, corner=(0, 0), flip=False, cell=8).sum() == 8 * 20 / 8
     with pytest.raises(BadInput, match=r"is black where a.png is cut to 64 x 64"):
-        latent_mask(example, corner=(0, 68), flip=False, cell=8)
+        covered(example, corner=(0, 68), flip=False, cell=8)
 
 
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:

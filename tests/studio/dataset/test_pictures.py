@@ -10,12 +10,23 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.dataset.pictures import Example, Pictures, bucket_sizes, load_pixels, read_pictures
+from studio.dataset.pictures import (
+    Example,
+    Pictures,
+    bucket_sizes,
+    crop_to_bucket,
+    load_picture,
+    read_pictures,
+)
 from studio.errors import BadInput
 
 
 def read(folder: Path, **options) -> Pictures:
     return read_pictures(folder, **({"trigger": "a sks robot", "size": 64, "step": 16} | options))
+
+
+def cropped(example: Example, **options) -> tuple[torch.Tensor, tuple[int, int]]:
+    return crop_to_bucket(load_picture(example.path), example.bucket, **options)
 
 
 def paint(path: Path, size: tuple[int, int] = (64, 64), colour: str = "red") -> Path:
@@ -217,7 +228,7 @@ def test_a_picture_on_its_side_is_stood_up(tmp_path: Path):
     picture.save(tmp_path / "a.png", exif=exif)
     (example,) = read(tmp_path).examples
     assert (example.width, example.height) == (40, 80)
-    values, _ = load_pixels(example)
+    values, _ = cropped(example)
     upper, lower = values[:, :8].mean(dim=(1, 2)), values[:, -8:].mean(dim=(1, 2))
     assert upper.tolist() == pytest.approx([1, -1, -1], abs=0.02)
     assert lower.tolist() == pytest.approx([-1, -1, 1], abs=0.02)
@@ -234,7 +245,7 @@ def test_an_orientation_that_is_none_leaves_the_picture(tmp_path: Path):
     (tmp_path / "a.jpg").write_bytes(data.replace(number, text))
     (example,) = read(tmp_path).examples
     assert (example.width, example.height) == (80, 40)
-    assert load_pixels(example)[0].shape[1:] == example.bucket[::-1]
+    assert cropped(example)[0].shape[1:] == example.bucket[::-1]
 
 
 # Pixels
@@ -256,7 +267,7 @@ def columns(values: torch.Tensor) -> list[float]:
 
 def test_pixels_are_the_pictures_own_at_their_own_size(tmp_path: Path):
     example = gradient(tmp_path / "a.png", 64, 64)
-    values, corner = load_pixels(example)
+    values, corner = cropped(example)
     assert values.shape == (3, 64, 64)
     assert values.dtype == torch.float32
     assert corner == (0, 0)
@@ -265,14 +276,14 @@ def test_pixels_are_the_pictures_own_at_their_own_size(tmp_path: Path):
 
 
 def test_the_middle_is_cut_and_its_corner_told(tmp_path: Path):
-    values, corner = load_pixels(gradient(tmp_path / "a.png", 100, 64))
+    values, corner = cropped(gradient(tmp_path / "a.png", 100, 64))
     assert corner == (0, 18)
     assert columns(values) == [18, 18 + 63]
 
 
 def test_a_flip_mirrors_before_the_cut(tmp_path: Path):
     example = gradient(tmp_path / "a.png", 101, 64)
-    values, corner = load_pixels(example, flip=True)
+    values, corner = cropped(example, flip=True)
     assert corner == (0, 18)
     assert columns(values) == [100 - 18, 100 - 18 - 63]
 
@@ -280,20 +291,20 @@ def test_a_flip_mirrors_before_the_cut(tmp_path: Path):
 def test_random_cuts_follow_the_generator_and_tell_their_corner(tmp_path: Path):
     example = gradient(tmp_path / "a.png", 100, 64)
     generator = torch.Generator().manual_seed(0)
-    cuts = [load_pixels(example, generator=generator) for _ in range(30)]
+    cuts = [cropped(example, generator=generator) for _ in range(30)]
     assert all(columns(values)[0] == left for values, (_, left) in cuts)
     lefts = [left for _, (_, left) in cuts]
     assert len(set(lefts)) > 10
     assert 0 <= min(lefts) < 10 < 26 < max(lefts) <= 36
     again = torch.Generator().manual_seed(0)
-    assert [load_pixels(example, generator=again)[1][1] for _ in range(30)] == lefts
+    assert [cropped(example, generator=again)[1][1] for _ in range(30)] == lefts
 
 
 @pytest.mark.parametrize("source", [(10, 10), (33, 500), (500, 33), (1, 7), (65, 64)])
 def test_any_source_fills_its_bucket(tmp_path: Path, source: tuple[int, int]):
     paint(tmp_path / "a.png", source, "white")
     (example,) = read(tmp_path).examples
-    values, _ = load_pixels(example)
+    values, _ = cropped(example)
     assert values.shape == (3, example.bucket[1], example.bucket[0])
     assert torch.all(values == 1)
 
@@ -305,17 +316,17 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str):
         Image.fromarray(np.full((64, 64), 65535, dtype=np.uint16)).save(path)
     else:
         Image.new("RGB", (64, 64), "white").convert(mode).save(path)
-    values, _ = load_pixels(Example(path, "", 64, 64, (64, 64)))
+    values, _ = cropped(Example(path, "", 64, 64, (64, 64)))
     assert torch.all(values == 1)
 
 
 def test_transparency_lies_on_white(tmp_path: Path):
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    values, _ = load_pixels(Example(tmp_path / "a.png", "", 64, 64, (64, 64)))
+    values, _ = cropped(Example(tmp_path / "a.png", "", 64, 64, (64, 64)))
     assert torch.all(values == 1)
 
 
 def test_a_picture_that_has_gone_since_is_named(tmp_path: Path):
     example = Example(tmp_path / "a.png", "", 64, 64, (64, 64))
     with pytest.raises(BadInput, match=r"a\.png can no longer be read"):
-        load_pixels(example)
+        cropped(example)

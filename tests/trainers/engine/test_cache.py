@@ -11,9 +11,8 @@ from torch import Tensor
 
 from studio.bases.base import Base
 from studio.dataset.masks import with_masks
-from studio.dataset.pictures import load_pixels, read_pictures
+from studio.dataset.pictures import crop_to_bucket, load_picture, read_pictures
 from studio.errors import BadInput
-from studio.files import file_sha256
 from tests.trainers.conftest import make_pictures
 from trainers.engine.data.cache import Cache
 
@@ -24,8 +23,7 @@ def filled(
     base: Base, folder: Path, *, crops: int = 1, flip: bool = False, disk: Path | None = None
 ) -> Cache:
     examples = read_pictures(folder, trigger=TRIGGER, size=base.size, step=base.step).examples
-    digests = [file_sha256(example.path) for example in examples]
-    cache = Cache(base, examples, digests, crops=crops, flip=flip, folder=disk)
+    cache = Cache(base, examples, crops=crops, flip=flip, folder=disk)
     for _ in cache.fill([example.caption for example in examples]):
         pass
     return cache
@@ -41,7 +39,7 @@ def posterior(base: Base, picture: Tensor) -> tuple[Tensor, Tensor]:
 def test_a_picture_is_kept_as_mean_and_spread_of_its_latents(sdxl: Base, folder: Path) -> None:
     cache = filled(sdxl, folder)
     for number, example in enumerate(cache.examples):
-        mean, std = posterior(sdxl, load_pixels(example)[0])
+        mean, std = posterior(sdxl, crop_to_bucket(load_picture(example.path), example.bucket)[0])
         kept = cache.picture(number, 0)
         assert torch.equal(kept.mean, mean)
         assert torch.equal(kept.std, std)
@@ -94,7 +92,7 @@ def test_a_mask_is_that_of_its_crop_and_mirror_image(sdxl: Base, tmp_path: Path)
     Image.fromarray(np.tile(shades, (64, 1))).save(folder / "0.mask.png")
     pictures = read_pictures(folder, trigger=TRIGGER, size=64, step=sdxl.step, buckets=False)
     examples = with_masks(pictures, "files").examples
-    cache = Cache(sdxl, examples, ["0"], crops=4, flip=True, folder=None)
+    cache = Cache(sdxl, examples, crops=4, flip=True, folder=None)
     for _ in cache.fill([]):
         pass
     lefts = set()

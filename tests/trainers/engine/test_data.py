@@ -27,8 +27,9 @@ from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import NEAR, assert_resumes, learned
 from trainers import Drawn, Encoded, Kind, LoRA, Started, Step
+from trainers.engine.data.batches import batches
+from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import new_deltas
-from trainers.engine.objective import batches, generator_for
 from trainers.engine.run_folder import Run
 
 TRIGGER = "a sks robot"
@@ -302,7 +303,7 @@ def test_masks_are_kept_beside_their_pictures(
     plain = studio_losses(sdxl, folder, tmp_path / "plain", **options)
     monkeypatch.setattr(sdxl, "posterior", None)  # the pictures are not encoded again for masks
     first = studio_losses(sdxl, folder, tmp_path / "a", masked="files", **options)
-    monkeypatch.setattr("trainers.engine.data.cache.coverage", None)
+    monkeypatch.setattr("trainers.engine.data.cache.latent_mask", None)
     again = studio_losses(sdxl, folder, tmp_path / "b", masked="files", **options)
     assert first == again != plain
 

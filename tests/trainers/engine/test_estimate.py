@@ -23,14 +23,14 @@ from tests.trainers.learning import SHORT, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Recipe, SaRA
 from trainers.engine.estimate.memory_model import trained
 from trainers.engine.estimate.step_times import note, noted, settings_of
-from trainers.engine.kind import fitted, new_deltas
+from trainers.engine.kind import new_deltas
 
 KINDS = [LoRA(rank=4), DiffuseKronA(), SaRA(budget=3000), BLoRA(rank=4)]
 
 
 def started(kind: Kind, base: Base, **options: bool) -> dict[str, Delta]:
     generator = torch.Generator().manual_seed(0)
-    return new_deltas(fitted(kind, base), base, generator=generator, **options)
+    return new_deltas(kind.for_base(base), base, generator=generator, **options)
 
 
 def really(base: Base, batch: int) -> Tensor:
@@ -137,7 +137,7 @@ def test_a_run_says_what_the_next_of_its_settings_takes(
 
 
 def test_a_run_says_nothing_of_other_settings(tmp_path: Path, sd1: Base) -> None:
-    runs, kind, recipe = tmp_path, fitted(LoRA(rank=2), sd1), Recipe()
+    runs, kind, recipe = tmp_path, LoRA(rank=2).for_base(sd1), Recipe()
     settings = settings_of(kind, sd1, recipe, prior=False)
     note(runs / "one", settings, [0.5] * 5)
     assert noted(runs, settings_of(kind, sd1, Recipe(steps=9, lr=1.0), prior=False)) == 0.5

@@ -20,8 +20,8 @@ from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import NEAR
 from tests.trainers.reference import peft_training
 from trainers import Finished, LoRA, Progress, Sampled, Saved, Started, Step
+from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import new_deltas
-from trainers.engine.objective import generator_for
 
 TRIGGER = "a sks robot"
 SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "schedule": "constant", "save_every": 0}

@@ -12,8 +12,8 @@ from tests.tiny import tiny_sd2
 from tests.trainers.learning import NEAR, learned
 from tests.trainers.reference import peft_training, trained
 from trainers import LoRA
+from trainers.engine.data.randomness import draw_for_picture, generator_for
 from trainers.engine.kind import new_deltas
-from trainers.engine.objective import generator_for, toss
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_velocity_down_to_no_signal_costs_what_diffusers_says(
 
 def test_what_is_off_draws_nothing() -> None:
     def draw(generator: torch.Generator, **options: float):
-        return toss(
+        return draw_for_picture(
             generator,
             shape=(4, 8, 8),
             variants=1,
@@ -72,10 +72,10 @@ def test_what_is_off_draws_nothing() -> None:
     plain, generator = draw(generator_for(0)), generator_for(0)
     offset = draw(generator, noise_offset=0.5)
     assert torch.equal(plain.posterior, offset.posterior)
-    assert plain.seen is plain.noise
+    assert plain.input_noise is plain.noise
     difference = offset.noise - plain.noise
     torch.testing.assert_close(difference, difference[:, :1, :1].expand(4, 8, 8))
     assert difference[:, 0, 0].std() > 0.05
     perturbed = draw(generator_for(0), input_perturbation=0.1)
     assert torch.equal(perturbed.noise, plain.noise)
-    assert 0.05 < (perturbed.seen - perturbed.noise).std() < 0.15
+    assert 0.05 < (perturbed.input_noise - perturbed.noise).std() < 0.15

@@ -8,7 +8,9 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from trainers.engine.objective import Objective, batches, generator_for, toss
+from trainers.engine.data.batches import batches
+from trainers.engine.data.randomness import draw_for_picture, generator_for
+from trainers.engine.objective import Objective
 
 CPU = torch.device("cpu")
 
@@ -68,7 +70,7 @@ def test_a_last_step_without_signal_has_a_finite_weight(prediction: str) -> None
 def test_what_a_step_draws_is_what_the_file_says() -> None:
     seed = int.from_bytes(sha256(b"7/step/3").digest()[:8], "little") // 2
     expected = torch.Generator().manual_seed(seed)
-    ours = toss(
+    ours = draw_for_picture(
         generator_for(7, "step", 3),
         shape=(4, 2, 2),
         variants=6,

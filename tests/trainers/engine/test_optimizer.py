@@ -17,9 +17,9 @@ from studio.requests.recipe import with_options
 from tests.trainers.learning import NEAR, TRIGGER, assert_resumes, learned
 from tests.trainers.reference import peft_training, trained
 from trainers import DiffuseKronA, Kind, LoRA, Recipe, SaRA
-from trainers.engine.ema import Average
+from trainers.engine.data.randomness import generator_for
+from trainers.engine.ema import EMA
 from trainers.engine.kind import new_deltas
-from trainers.engine.objective import generator_for
 from trainers.engine.optimizers import new_optimizer, parameter_groups, state_bytes
 
 OPTIMIZERS = ["adamw", "prodigy", "lion", "adamw8bit"]
@@ -198,7 +198,7 @@ def test_sara_goes_on_averaging_the_entries_that_settle(sdxl: Base) -> None:
     name, layer = next((n, one) for n, one in sdxl.layers().items() if n.endswith("to_q"))
     delta = SaRA(threshold=0.05).delta(name, layer, generator=torch.Generator())
     assert delta is not None
-    average, weight = Average({name: delta}, 0.9), torch.zeros(delta.shape)
+    average, weight = EMA({name: delta}, 0.9), torch.zeros(delta.shape)
     expected = torch.zeros(delta.shape)
     generator = torch.Generator().manual_seed(0)
     for done in range(1, 7):

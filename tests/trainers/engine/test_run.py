@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from studio.errors import BadInput
-from trainers.engine.run_folder import Log, Run, full_disk, require_space
+from trainers.engine.run_folder import Log, Run, check_free_space, report_full_disk
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from trainers.engine.run_folder import Log, Run, full_disk, require_space
     ],
 )
 def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(BadInput, match="no space is left"), full_disk(Run(tmp_path)):
+    with pytest.raises(BadInput, match="no space is left"), report_full_disk(Run(tmp_path)):
         raise error
 
 
@@ -32,19 +32,19 @@ def test_a_file_that_the_disk_has_no_room_for_says_which_run_to_resume(
 
     monkeypatch.setattr("os.replace", full)
     said = pytest.raises(BadInput, match="free some, then resume this run")
-    with said, full_disk(Run(tmp_path)):
+    with said, report_full_disk(Run(tmp_path)):
         Run(tmp_path).create({})
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), full_disk(Run(tmp_path)):
+    with pytest.raises(PermissionError), report_full_disk(Run(tmp_path)):
         raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_space_is_asked_for_before_the_start(tmp_path: Path) -> None:
-    require_space(tmp_path / "not" / "yet", 1000)
+    check_free_space(tmp_path / "not" / "yet", 1000)
     with pytest.raises(BadInput, match="MB are free"):
-        require_space(tmp_path / "not" / "yet", 10**18)
+        check_free_space(tmp_path / "not" / "yet", 10**18)
 
 
 def test_the_log_drops_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
@@ -81,6 +81,6 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for step in (2, 900, 1000, 1000000):
         run.checkpoint(step).mkdir(parents=True)
-    run.thin(2)
+    run.keep_newest(2)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-001000", "step-1000000"]

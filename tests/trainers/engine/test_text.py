@@ -25,8 +25,9 @@ from studio.bases.base import real_config
 from studio.errors import BadInput
 from tests.trainers.learning import NEAR, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
+from trainers.engine.data.batches import batches
+from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import count, new_deltas
-from trainers.engine.objective import batches, generator_for
 
 CAPTIONS = ["a photo of a sks robot in red", TRIGGER, TRIGGER]  # of the folder's pictures
 TEXT = {"text_encoders": True, "text_lr": 5e-4}

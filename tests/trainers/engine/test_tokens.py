@@ -20,8 +20,8 @@ from tests.trainers.engine.test_text import family as family
 from tests.trainers.engine.test_text import pipeline as pipeline
 from tests.trainers.learning import NEAR, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
+from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import new_deltas
-from trainers.engine.objective import generator_for
 from trainers.engine.text_encoders import new_embeddings, new_tokens
 
 WORD = {"new_tokens": 2, "token": "sks", "token_lr": 2e-3}

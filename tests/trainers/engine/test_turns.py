@@ -16,7 +16,7 @@ from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import SHORT, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA
-from trainers.engine.kind import fitted, new_deltas
+from trainers.engine.kind import new_deltas
 
 CONTENT = "unet.up_blocks.0.attentions.0."
 STYLE = "unet.up_blocks.0.attentions.1."
@@ -111,7 +111,7 @@ def test_the_loss_of_a_step_alone_is_that_of_a_part_at_little_noise(
 
 def test_resting_deltas_are_off_until_the_block_is_left(sdxl: Base) -> None:
     deltas = new_deltas(
-        fitted(BLoRA(rank=2), sdxl), sdxl, generator=torch.Generator().manual_seed(0)
+        BLoRA(rank=2).for_base(sdxl), sdxl, generator=torch.Generator().manual_seed(0)
     )
     for delta in deltas.values():
         assert isinstance(delta, LowRank)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import trainers
 from studio.bases.info import read_base_info
-from studio.dataset.pictures import load_pixels, read_pictures
+from studio.dataset.pictures import crop_to_bucket, load_picture, read_pictures
 from studio.errors import BadInput
 from studio.queue.client import Job, list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
@@ -105,7 +105,7 @@ def test_what_is_shown_as_kept_is_what_the_trainer_keeps(
 
     (cut,) = cuts_of(get_set(space, name), size=64, step=16)
     (example,) = read_pictures(get_set(space, name).path, trigger="a", size=64, step=16).examples
-    values, _ = load_pixels(example)
+    values, _ = crop_to_bucket(load_picture(example.path), example.bucket)
     seen = (values + 1) / 2
     assert cut.bucket == example.bucket
     left, top, wide, high = cut.kept

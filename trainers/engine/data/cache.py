@@ -1,40 +1,43 @@
-"""What never changes during a training, computed once: latents of pictures, embeddings of captions.
+"""The latent cache: what never changes during a training is encoded once.
 
-Of each picture the mean and the spread of its latents are kept, for every crop and mirror image
-that the recipe asks for, so that a step still draws fresh latents from the VAE's posterior. They
-are kept in memory, or on disk under a key made of the picture's bytes and of the VAE's weights,
-where every later training of the same base finds them. Things are encoded one at a time, for then
-the numbers do not depend on which neighbours were in the cache already.
+Of each picture the mean and the standard deviation of its latents are kept, for every crop and
+mirror image that the recipe asks for, so that a step still draws fresh latents from the VAE's
+posterior. Of each caption the text encoders' output is kept.
+
+They are kept in memory, or on disk under a key made of the picture's bytes and of the VAE's
+weights, where every later training of the same base finds them. Everything is encoded by itself,
+for in a batch its numbers would depend on which neighbours were in the cache already.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from studio.dataset.masks import latent_mask
-from studio.dataset.pictures import Example, load_pixels
+from studio.dataset.masks import latent_mask, load_mask
+from studio.dataset.pictures import Example, crop_to_bucket, load_picture
 from studio.errors import BadInput
-from studio.files import file_sha256, write_file
-from trainers.engine.objective import generator_for
+from studio.files import write_file
+from trainers.engine.data.randomness import generator_for
 
 if TYPE_CHECKING:
     from studio.bases.base import Base, TextEmbedding
 
-__all__ = ["Cache", "Picture"]
+__all__ = ["Cache", "EncodedPicture"]
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One crop of one picture as the loop sees it, on the CPU in float32."""
+class EncodedPicture:
+    """One crop of one picture, on the CPU in float32."""
 
     mean: Tensor  # [4, h, w]
     std: Tensor  # [4, h, w]
@@ -53,19 +56,16 @@ class Cache:
         self,
         base: "Base",
         examples: Sequence[Example],
-        digests: Sequence[str],
         *,
         crops: int,
         flip: bool,
         folder: Path | None,
     ) -> None:
-        self.base, self.examples, self.digests = base, examples, digests
-        self.crops, self.flip = crops, flip
-        self._masks = [file_sha256(one.mask) if one.mask else "" for one in examples]
-        self._shelf: _Shelf = {} if folder is None else _Disk(folder)
+        self.base, self.examples, self.crops, self.flip = base, examples, crops, flip
+        self._store: dict[str, Tensors] | _DiskStore = _DiskStore(folder) if folder else {}
         # In memory there is one base only, and its weights need no name.
-        self._vae = fingerprint(base.vae) if folder else ""
-        self._text = fingerprint(*base.text_encoders) if folder else ""
+        self._vae = weights_sha256(base.vae) if folder else ""
+        self._text_encoders = weights_sha256(*base.text_encoders) if folder else ""
 
     @property
     def variants(self) -> int:
@@ -73,84 +73,93 @@ class Cache:
         return self.crops * (2 if self.flip else 1)
 
     def fill(self, captions: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """Encode what is not kept yet; yields how many of how many are done."""
-        pictures = [(n, v) for n in range(len(self.examples)) for v in range(self.variants)]
+        """Encode what is not in the cache yet; yields (done, total) after each."""
         texts = list(dict.fromkeys(captions))
-        total = len(pictures) + len(texts)
-        for done, (number, variant) in enumerate(pictures, start=1):
-            key = self._picture_key(number, variant)
-            if key not in self._shelf:
-                self._shelf[key] = self._encode_picture(number, variant)
-            key = self._mask_key(number, variant)
-            if self._masks[number] and key not in self._shelf:
-                self._shelf[key] = self._cut_mask(number, variant)
-            yield done, total
-        for done, text in enumerate(texts, start=len(pictures) + 1):
+        total = len(self.examples) * self.variants + len(texts)
+        done = 0
+        for example in self.examples:
+            for _ in self._add_variants(example):
+                done += 1
+                yield done, total
+        for text in texts:
             key = self._text_key(text)
-            if key not in self._shelf:
-                self._shelf[key] = self._encode_text(text)
+            if key not in self._store:
+                self._store[key] = self._encode_text(text)
+            done += 1
             yield done, total
 
-    def picture(self, number: int, variant: int) -> Picture:
-        """A crop or mirror image of picture `number`, encoded."""
-        kept = self._shelf[self._picture_key(number, variant)]
+    def picture(self, number: int, variant: int) -> EncodedPicture:
+        """A crop or mirror image of picture `number`."""
         example = self.examples[number]
+        kept = self._store[self._picture_key(example, variant)]
         width, height = example.bucket
         top, left = kept["crop"].tolist()
         time_ids = self.base.time_ids(
             original=(example.height, example.width), crop=(top, left), target=(height, width)
         )
-        masked = bool(self._masks[number])
-        mask = self._shelf[self._mask_key(number, variant)]["mask"] if masked else None
-        return Picture(mean=kept["mean"], std=kept["std"], time_ids=time_ids, mask=mask)
+        mask = self._store[self._mask_key(example, variant)]["mask"] if example.mask else None
+        return EncodedPicture(mean=kept["mean"], std=kept["std"], time_ids=time_ids, mask=mask)
 
     def text(self, caption: str) -> "TextEmbedding":
         """A caption's embeddings, a batch of one."""
         from studio.bases.base import TextEmbedding
 
-        kept = self._shelf[self._text_key(caption)]
+        kept = self._store[self._text_key(caption)]
         return TextEmbedding(hidden=kept["hidden"], pooled=kept.get("pooled"))
 
-    def _picture_key(self, number: int, variant: int) -> str:
-        return _key("picture", self._vae, *self._cut(number, variant))
+    def _picture_key(self, example: Example, variant: int) -> str:
+        return _key("picture", self._vae, *self._crop_key(example, variant))
 
-    def _mask_key(self, number: int, variant: int) -> str:
+    def _mask_key(self, example: Example, variant: int) -> str:
         factor = self.base.latent_factor
-        return _key("mask", self._masks[number], factor, *self._cut(number, variant))
+        return _key("mask", example.mask_sha256, factor, *self._crop_key(example, variant))
 
-    def _cut(self, number: int, variant: int) -> tuple[object, ...]:
+    def _crop_key(self, example: Example, variant: int) -> tuple[object, ...]:
         """What decides which pixels a variant of a picture has."""
-        width, height = self.examples[number].bucket
         crop = f"{variant % self.crops} of {self.crops}" if self.crops > 1 else "centre"
-        mirrored = variant >= self.crops
-        return self.digests[number], width, height, crop, mirrored
+        return example.sha256, *example.bucket, crop, self._mirrored(variant)
+
+    def _mirrored(self, variant: int) -> bool:
+        return variant >= self.crops
 
     def _text_key(self, caption: str) -> str:
-        return _key("text", self._text, self.base.zero_negative, caption)
+        return _key("text", self._text_encoders, self.base.zero_negative, caption)
 
-    def _encode_picture(self, number: int, variant: int) -> Tensors:
+    def _add_variants(self, example: Example) -> Iterator[None]:
+        """Encode the variants of one picture and of its mask, each file decoded once at most."""
+        picture = mask = None
+        for variant in range(self.variants):
+            key = self._picture_key(example, variant)
+            if key not in self._store:
+                picture = picture or load_picture(example.path)
+                self._store[key] = self._encode(picture, example, variant)
+            mask_key = self._mask_key(example, variant)
+            if example.mask and mask_key not in self._store:
+                mask = mask or load_mask(example)
+                top, left = self._store[key]["crop"].tolist()
+                area = latent_mask(
+                    mask,
+                    example,
+                    corner=(top, left),
+                    flip=self._mirrored(variant),
+                    cell=self.base.latent_factor,
+                )
+                self._store[mask_key] = {"mask": area}
+            yield
+
+    def _encode(self, picture: Image.Image, example: Example, variant: int) -> Tensors:
         generator = None
         if self.crops > 1:
-            generator = generator_for("crop", self.digests[number], variant % self.crops)
-        mirrored = variant >= self.crops
-        picture, crop = load_pixels(self.examples[number], flip=mirrored, generator=generator)
-        mean, std = self.base.posterior(picture.unsqueeze(0))
+            generator = generator_for("crop", example.sha256, variant % self.crops)
+        flip = self._mirrored(variant)
+        values, corner = crop_to_bucket(picture, example.bucket, flip=flip, generator=generator)
+        mean, std = self.base.posterior(values.unsqueeze(0))
         if not torch.isfinite(mean).all():
             raise BadInput(
-                f"the base's VAE gives no numbers for {self.examples[number].path}: load the base "
-                "in float32 or bfloat16"
+                f"the base's VAE gives NaN or Inf for {example.path}: load the base in float32 or "
+                "bfloat16"
             )
-        return {"mean": mean[0].cpu(), "std": std[0].cpu(), "crop": torch.tensor(crop)}
-
-    def _cut_mask(self, number: int, variant: int) -> Tensors:
-        top, left = self._shelf[self._picture_key(number, variant)]["crop"].tolist()
-        mask = latent_mask(
-            self.examples[number],
-            corner=(top, left),
-            flip=variant >= self.crops,
-            cell=self.base.latent_factor,
-        )
-        return {"mask": mask}
+        return {"mean": mean[0].cpu(), "std": std[0].cpu(), "crop": torch.tensor(corner)}
 
     def _encode_text(self, caption: str) -> Tensors:
         with torch.no_grad():
@@ -159,20 +168,12 @@ class Cache:
         if text.pooled is not None:
             kept["pooled"] = text.pooled.cpu().contiguous()
         if not caption and self.base.zero_negative:
-            # No caption is what no prompt is to this base when pictures are made: zeros.
+            # This base takes zeros for an empty prompt when it makes pictures.
             kept = {name: torch.zeros_like(tensor) for name, tensor in kept.items()}
         return kept
 
 
-class _Shelf(Protocol):
-    """Where encoded things are kept; a dict is one."""
-
-    def __contains__(self, key: str, /) -> bool: ...
-    def __getitem__(self, key: str, /) -> Tensors: ...
-    def __setitem__(self, key: str, tensors: Tensors, /) -> None: ...
-
-
-class _Disk:
+class _DiskStore:
     """A folder of safetensors files, each written whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
@@ -195,7 +196,7 @@ class _Disk:
         write_file(self._path(key), save(tensors), durable=False)
 
 
-def fingerprint(*modules: nn.Module) -> str:
+def weights_sha256(*modules: nn.Module) -> str:
     """The SHA-256 of all weights of the modules, their names included."""
     total = sha256()
     for module in modules:

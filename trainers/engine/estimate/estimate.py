@@ -18,10 +18,10 @@ from torch import nn
 from studio.duration import format_duration
 from studio.requests.recipe import with_options
 from studio.requests.shot import Shot
-from trainers.engine.distributed import processes
+from trainers.engine.distributed import world_size
 from trainers.engine.estimate.memory_model import AUTOCAST, Pass, decoded, encoded, trained
 from trainers.engine.estimate.step_times import measured, noted, place_of, settings_of
-from trainers.engine.kind import fitted, new_deltas
+from trainers.engine.kind import new_deltas
 from trainers.engine.optimizers import state_bytes
 from trainers.engine.resolve import recipe_for
 
@@ -91,13 +91,13 @@ def estimate(
     how long a step takes. prior_pictures, recipe, options: as `train` takes them.
     Raises BadInput where the kind or an option does not suit.
     """
-    kind = fitted(kind, base)
+    kind = kind.for_base(base)
     recipe = with_options(recipe or recipe_for(base, kind), options)
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=recipe.text_encoders)
     prior = recipe.prior_class is not None or prior_pictures is not None
     passes = recipe.accumulation * (2 if prior else 1)
     once = noted(Path(runs), settings_of(kind, base, recipe, prior=prior))
-    recipe = replace(recipe, batch=-(-recipe.batch // processes()))  # that of each process
+    recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # that of each process
     through = trained(base, deltas, recipe)
     step = _step(through, base, recipe) * passes if once is None else once
     # Whatever else is encoded and drawn goes as fast as what is trained.

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from studio.files import write_file
-from trainers.engine.distributed import processes
-from trainers.engine.kind import kind_name, kind_options
+from trainers.engine.distributed import world_size
+from trainers.engine.kind import kind_name, options_of
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -80,11 +80,11 @@ def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) ->
         "base": base.source,
         "dtype": base.precision,
         "kind": kind_name(kind),
-        "options": kind_options(kind),
+        "options": options_of(kind),
         **{name: value for name, value in asdict(recipe).items() if name in DECIDING},
         "size": recipe.size or base.size,
         "prior": prior,
-        "processes": processes(),
+        "processes": world_size(),
         "average": recipe.ema > 0,
     }
 

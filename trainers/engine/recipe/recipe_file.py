@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin, get_type
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.requests.recipe import Recipe, with_options
-from trainers.engine.data.order import folders_in
+from trainers.engine.data.dataset import folders_in
 from trainers.engine.kind import Kind, kinds
 from trainers.engine.resolve import recipe_for
 
