@@ -1,4 +1,4 @@
-"""A batch on the terminal: a manifest becomes a folder of pictures, and can be gone on with."""
+"""`studio batch`: make the pictures of a manifest; an interrupted batch can be resumed."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,23 +7,31 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
 
-from filelock import FileLock, Timeout
+import typer
 
 import compose
 from studio.duration import format_duration
 from studio.errors import BadInput, Stopped
-from ui.batch.plan import Plan
-from ui.batch.runner import NotMade, Written, expect_batch, run_batch
+from ui.cli.options import LOADING, AsJson, RayAddress
+from ui.shared.form import with_options
 from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
 from ui.shared.terminal import bars, print_facts, print_json, print_table, remark
 
-__all__ = ["make_batch", "tell_cost"]
+if TYPE_CHECKING:
+    from ui.batch.plan import Plan
 
-OFTEN = 0.5  # seconds between two looks at what other processes have written
+__all__ = ["app", "make_batch", "tell_cost"]
+
+app = typer.Typer()
+
+INTERVAL = 0.5  # seconds between two counts of what other processes have written
 
 
-def make_batch(plan: Plan, *, loading: Mapping[str, object], ray: str | None, as_json: bool) -> int:
+def make_batch(
+    plan: "Plan", *, loading: Mapping[str, object], ray: str | None, as_json: bool
+) -> int:
     """Make what is missing of a plan; the exit code: 0 when all is there, 1 when some failed.
 
     ray: address of a cluster that is to make it. Raises BadInput before the first picture for
@@ -43,6 +51,8 @@ def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
     if not processes.is_first:
         yield
         return
+    from filelock import FileLock, Timeout
+
     # Not in the folder itself, which is to hold nothing but the batch.
     user = getattr(os, "getuid", str)()  # on Windows everybody has a folder for such files
     name = sha256(f"{user} {out.resolve()}".encode()).hexdigest()[:16]
@@ -59,7 +69,7 @@ def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
 
 
 def _run_rank(
-    plan: Plan,
+    plan: "Plan",
     processes: ProcessGroup,
     *,
     loading: Mapping[str, object],
@@ -67,6 +77,8 @@ def _run_rank(
     as_json: bool,
 ) -> int:
     """Make this process's share; the first process tells of all."""
+    from ui.batch.runner import NotMade, Written, run_batch  # PyTorch with it
+
     begun = perf_counter()
     there = len(plan.names) - len(plan.missing())
     failed: dict[int, str] = {}
@@ -78,7 +90,7 @@ def _run_rank(
             for event in run_batch(plan, loading, processes, ray=ray):
                 match event:
                     case Written() if processes.count > 1:  # of all processes
-                        if processes.is_first and perf_counter() > looked + OFTEN:
+                        if processes.is_first and perf_counter() > looked + INTERVAL:
                             shown.update(task, completed=left - len(plan.missing()))
                             looked = perf_counter()
                     case Written():
@@ -101,11 +113,13 @@ def _run_rank(
     return 1 if failed else 0
 
 
-def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> None:
+def tell_cost(plan: "Plan", *, loading: Mapping[str, object], as_json: bool) -> None:
     """Print what a plan will cost, without a picture.
 
     Raises BadInput for whatever can't be made.
     """
+    from ui.batch.runner import expect_batch  # PyTorch with it
+
     left = len(plan.missing())
     found = expect_batch(plan, loading)
     facts: dict[str, object] = {
@@ -121,7 +135,7 @@ def tell_cost(plan: Plan, *, loading: Mapping[str, object], as_json: bool) -> No
 
 
 def _tell(
-    plan: Plan, failed: Mapping[int, str], *, there: int, made: int, seconds: float, as_json: bool
+    plan: "Plan", failed: Mapping[int, str], *, there: int, made: int, seconds: float, as_json: bool
 ) -> None:
     facts: dict[str, object] = {
         "out": str(plan.out),
@@ -137,3 +151,37 @@ def _tell(
     print_facts("Batch", facts | {"sheet": plan.out / "sheet.html"})
     if told:
         print_table(("failed", "why"), told)
+
+
+@app.command(epilog="Example: studio batch faces.toml --out faces")
+@with_options({"loading": LOADING})
+def batch(
+    file: Annotated[Path, typer.Argument(help="A manifest: .toml, .jsonl or .csv.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder. Default: outputs/ and the manifest's name.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish the batch that is in that folder.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and tell the cost. Make no picture.")
+    ] = False,
+    ray: RayAddress = None,
+    as_json: AsJson = False,
+    loading: Mapping[str, object],
+) -> None:
+    """Make the pictures of a manifest.
+
+    Exit codes: 0 all are made, 1 some failed, 2 the manifest has mistakes.
+    """
+    from ui.batch.plan import plan_batch
+
+    plan = plan_batch(file, out, resume=resume or dry_run)
+
+    if dry_run:
+        tell_cost(plan, loading=loading, as_json=as_json)
+        return
+    code = make_batch(plan, loading=loading, ray=ray, as_json=as_json)
+    if code:
+        raise typer.Exit(code)

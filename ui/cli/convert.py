@@ -1,61 +1,101 @@
-"""Adapters in the names that other tools read."""
+"""`studio convert`: an adapter in the tensor names that other tools read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torch import Tensor
+import typer
 
-from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.blora_blocks import HALVES
-from studio.adapters.formats import to_diffusers, to_inversions, to_kohya, to_lycoris
-from studio.adapters.tensor_file import write_tensors
 from studio.errors import BadInput
+from studio.workspace import display_name
 from ui.shared.names import slug
 from ui.shared.terminal import remark
 
-__all__ = ["write_as", "write_halves"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-WRITERS = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}
-Written = tuple[dict[str, Tensor], dict[str, str]]
-Tool = Literal["kohya", "diffusers", "lycoris", "embedding"]
+    from studio.adapters.adapter import Adapter
+
+__all__ = ["app"]
+
+Format = Literal["kohya", "diffusers", "lycoris", "embedding"]
+Contents = tuple[dict[str, "Tensor"], dict[str, str]]  # tensors and metadata of a file
+
+app = typer.Typer()
 
 
-def write_as(file: Path, *, to: Tool, family: str | None, out: Path) -> None:
-    """Write the adapter `file` in another tool's names; BadInput when `out` is there already.
+@app.command(epilog="Example: studio convert robot.safetensors --to kohya")
+def convert(
+    file: Annotated[Path, typer.Argument(help="An adapter.")],
+    *,
+    to: Annotated[
+        Format,
+        typer.Option(help="The tool to write for. embedding: only the new words, as an embedding."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The new file. Default: FILE-FORMAT.safetensors.")
+    ] = None,
+    halves: Annotated[
+        bool,
+        typer.Option("--halves", help="Write a B-LoRA as two files, OUT-content and OUT-style."),
+    ] = False,
+    family: Annotated[
+        Literal["sd1", "sd2", "sdxl"] | None,
+        typer.Option(help="Family of the adapter's base, where the file does not say."),
+    ] = None,
+) -> None:
+    """Write an adapter for another tool."""
+    out = out or file.with_name(f"{display_name(file)}-{to}.safetensors")
+    if not halves:
+        write_as(file, to=to, family=family, out=out)
+        return
+    for half in HALVES:
+        half_file = file.with_name(f"{file.name}:{half}")
+        half_out = out.with_name(f"{out.stem}-{half}{out.suffix}")
+        write_as(half_file, to=to, family=family, out=half_out)
 
-    to: "embedding" writes its learned words alone, as textual inversion; where there are several,
-    the files are called OUT-WORD. family: of the base it was made for, where the file does not
-    tell.
+
+def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
+    """Write the adapter `file` in another tool's names.
+
+    to: "embedding" writes only the adapter's new words, as textual inversion. Several words go to
+    files called OUT-WORD. family: of the adapter's base, where the file does not say.
+    Raises BadInput when a file to write already exists.
     """
+    from studio.adapters.adapter import load_adapter
+    from studio.adapters.tensor_file import write_tensors
+
     if out.suffix != ".safetensors":
-        raise BadInput(f"{out} is no name for an adapter: it ends in .safetensors.")
+        raise BadInput(f"{out} is no name for an adapter: it must end in .safetensors.")
     adapter = load_adapter(file)
     if family and adapter.family not in ("", family):
         raise BadInput(f"{file} was made for {adapter.family}, not for {family}.")
-    files = _files(replace(adapter, family=family or adapter.family), to=to, out=out)
+    files = _contents(replace(adapter, family=family or adapter.family), to=to, out=out)
     for path in files:
         if path.exists():
-            raise BadInput(f"{path} is there already: give another --out.")
+            raise BadInput(f"{path} already exists: give another --out.")
     for path, (tensors, metadata) in files.items():
         write_tensors(path, tensors, metadata)
         remark(f"{path}: {len(tensors)} tensors in {to} names")
 
 
-def _files(adapter: Adapter, *, to: Tool, out: Path) -> Mapping[Path, Written]:
-    if to != "embedding":
-        return {out: WRITERS[to](adapter)}
-    alone = to_inversions(adapter)
-    if len(alone) == 1:
-        return {out: next(iter(alone.values()))}
-    return {
-        out.with_name(f"{out.stem}-{slug(token)}{out.suffix}"): one for token, one in alone.items()
+def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Contents]:
+    """What to write, by file."""
+    from studio.adapters.formats import to_diffusers, to_inversions, to_kohya, to_lycoris
+
+    if to == "embedding":
+        words = to_inversions(adapter)
+        if len(words) == 1:
+            return {out: next(iter(words.values()))}
+        return {
+            out.with_name(f"{out.stem}-{slug(word)}{out.suffix}"): contents
+            for word, contents in words.items()
+        }
+    formats: dict[str, Callable[[Adapter], Contents]] = {
+        "kohya": to_kohya,
+        "diffusers": to_diffusers,
+        "lycoris": to_lycoris,
     }
-
-
-def write_halves(file: Path, *, to: Tool, family: str | None, out: Path) -> None:
-    """Write the content and the style half of a B-LoRA as two files, named OUT-HALF."""
-    for half in HALVES:
-        whose = file.with_name(f"{file.name}:{half}")
-        write_as(whose, to=to, family=family, out=out.with_name(f"{out.stem}-{half}{out.suffix}"))
+    return {out: formats[to](adapter)}

@@ -1,27 +1,33 @@
-"""The demonstration: a subject and a style are learned, mixed, and drawn on one contact sheet."""
+"""`studio demo`: train a subject and a style, mix them, and draw one contact sheet."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from PIL import Image
 
 import compose
 import trainers
-from studio.adapters.adapter import Adapter, load_adapter
 from studio.assets import asset
-from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.files import atomic_write
 from studio.requests.shot import Shot
+from ui.cli.options import LOADING, AsJson, BaseSource
 from ui.cli.train import draw_with, follow
+from ui.shared.form import with_options
 from ui.shared.labelled_sheet import Group, Row, draw_sheet
 from ui.shared.loading import open_base
 from ui.shared.terminal import bars, print_facts, print_json
 
-__all__ = ["run_demo"]
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+
+__all__ = ["app"]
 
 PROMPTS = (
     "a red sks robot in the snowy mountains, ink style",
@@ -30,7 +36,9 @@ PROMPTS = (
     "a yellow sks robot in the city at night, ink style",
 )
 SEED = 7
-TOGETHER = 0.8  # the strength of each of two adapters that change the same layers
+MIXED = 0.8  # strength of each adapter in a mix: both change the same layers
+
+app = typer.Typer()
 
 
 @dataclass(frozen=True)
@@ -40,59 +48,55 @@ class Lesson:
     title: str
     folder: str
     trigger: str
-    kind: trainers.Kind
 
     @property
     def pictures(self) -> Path:
+        """The folder of example pictures."""
         return asset(f"examples/{self.folder}")
 
 
-# A base this small has little attention: what is drawn, and how, is in its convolutions too.
-SUBJECT = Lesson("Subject", "robot", "sks robot", trainers.LoRA())
-STYLE = Lesson("Style", "ink", "ink style", trainers.LoRA())
+@dataclass(frozen=True)
+class Learned:
+    """A trained adapter. note: a line on how it was trained."""
+
+    adapter: "Adapter"
+    note: str
 
 
-def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bool) -> None:
-    """Train both lessons on the base, mix them by every method, and draw the sheet into `out`.
+SUBJECT = Lesson("Subject", "robot", "sks robot")
+STYLE = Lesson("Style", "ink", "ink style")
 
-    Raises BadInput when the example pictures are not there.
-    """
+
+@app.command(epilog="Example: studio demo --out demo")
+@with_options({"loading": LOADING})
+def demo(
+    *,
+    base: BaseSource = "sketch",
+    out: Annotated[Path, typer.Option(help="Folder for the adapters and the sheet.")] = Path(
+        "demo"
+    ),
+    as_json: AsJson = False,
+    loading: Mapping[str, object],
+) -> None:
+    """Train a subject and a style, mix them, and draw it all on one contact sheet."""
     for lesson in (SUBJECT, STYLE):
         if not lesson.pictures.is_dir():
             raise BadInput(
-                f"The example pictures {lesson.pictures} are not there: "
-                "`python -m studio.sketch.examples` draws them."
+                f"The example pictures {lesson.pictures} are missing: draw them with "
+                "`python -m studio.sketch.examples`."
             )
-    begun = perf_counter()
+    start = perf_counter()
     opened = open_base(base, loading)
-    subject, subject_note = _learn(SUBJECT, opened, out)
-    style, style_note = _learn(STYLE, opened, out)
-    shot = Shot(prompt="", base=base)
-    columns = {
-        "no adapter": shot,
-        "subject": replace(shot, adapters=((subject, 1.0),)),
-        "style": replace(shot, adapters=((style, 1.0),)),
-    }
-    for name in compose.methods():
-        method = compose.method_named(name, {})
-        both = ((subject, TOGETHER), (style, TOGETHER))
-        columns[f"both\n{name}"] = replace(shot, adapters=both, method=method)
-    sheet = draw_sheet(
-        "A subject and a style, learned and mixed",
-        note=f"base {opened.name}  ·  {shot.steps} steps, guidance {shot.guidance:g}  ·  "
-        f"each row one prompt and one seed  ·  both: each at {TOGETHER:g}",
-        columns=tuple(columns),
-        rows=_draw_rows(opened, tuple(columns.values())),
-        groups=(_group(SUBJECT, subject_note), _group(STYLE, style_note)),
-    )
+    subject, style = (_learn(lesson, opened, out) for lesson in (SUBJECT, STYLE))
+    sheet = _draw_sheet(opened, subject, style)
     path = out / "sheet.png"
     with atomic_write(path) as part:
         sheet.save(part, "PNG")
     facts = {
         "sheet": str(path),
-        "subject": str(subject.path),
-        "style": str(style.path),
-        "seconds": round(perf_counter() - begun),
+        "subject": str(subject.adapter.path),
+        "style": str(style.adapter.path),
+        "seconds": round(perf_counter() - start),
     }
     if as_json:
         print_json(facts)
@@ -100,11 +104,13 @@ def run_demo(*, base: str, out: Path, loading: Mapping[str, object], as_json: bo
         print_facts("Demo", facts)
 
 
-def _learn(lesson: Lesson, base: Base, out: Path) -> tuple[Adapter, str]:
-    """The lesson's adapter, and a line on how it was trained."""
+def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
+    """Train the lesson's adapter and write it into `out`."""
+    from studio.adapters.adapter import load_adapter
+
     with tempfile.TemporaryDirectory() as folder:
         progress = trainers.train(
-            lesson.kind,
+            trainers.LoRA(),
             base,
             lesson.pictures,
             trigger=lesson.trigger,
@@ -116,25 +122,46 @@ def _learn(lesson: Lesson, base: Base, out: Path) -> tuple[Adapter, str]:
         trained = follow(progress, said=f"Learning {lesson.trigger}")
     finished = trained.finished
     note = f"{trained.started.examples} pictures, {finished.steps} steps, {finished.seconds:.0f} s"
-    return load_adapter(finished.path), note
+    return Learned(load_adapter(finished.path), note)
 
 
-def _draw_rows(base: Base, shots: Sequence[Shot]) -> list[Row]:
-    """Every prompt with the mix of every shot."""
+def _draw_sheet(base: "Base", subject: Learned, style: Learned) -> Image.Image:
+    """Every prompt without an adapter, with each, and with both by every method."""
+    plain = Shot(prompt="", base=base.source)
+    both = ((subject.adapter, MIXED), (style.adapter, MIXED))
+    columns = {
+        "no adapter": plain,
+        "subject": replace(plain, adapters=((subject.adapter, 1.0),)),
+        "style": replace(plain, adapters=((style.adapter, 1.0),)),
+    }
+    for name in compose.methods():
+        method = compose.method_named(name, {})
+        columns[f"both\n{name}"] = replace(plain, adapters=both, method=method)
+    return draw_sheet(
+        "A subject and a style, learned and mixed",
+        note=f"base {base.name}  ·  {plain.steps} steps, guidance {plain.guidance:g}  ·  "
+        f"each row one prompt and one seed  ·  both: each at {MIXED:g}",
+        columns=tuple(columns),
+        rows=_draw_rows(base, tuple(columns.values())),
+        groups=(_example_pictures(SUBJECT, subject), _example_pictures(STYLE, style)),
+    )
+
+
+def _draw_rows(base: "Base", shots: Sequence[Shot]) -> list[Row]:
+    """A row for each prompt, with a picture for each shot's mix."""
     rows = []
-    with bars() as shown:
-        task = shown.add_task("Drawing", total=len(PROMPTS) * len(shots))
+    with bars() as progress:
+        task = progress.add_task("Drawing", total=len(PROMPTS) * len(shots))
         for number, prompt in enumerate(PROMPTS):
             pictures = []
             for shot in shots:
                 one = replace(shot, prompt=prompt, seed=SEED + number)
                 pictures.append(compose.render(base, one))
-                shown.advance(task)
+                progress.advance(task)
             rows.append(Row(prompt, pictures))
     return rows
 
 
-def _group(lesson: Lesson, note: str) -> Group:
-    paths = sorted(lesson.pictures.glob("*.png"))
-    pictures = [Image.open(path) for path in paths]
-    return Group(f"{lesson.title}: {lesson.trigger}", note, pictures)
+def _example_pictures(lesson: Lesson, learned: Learned) -> Group:
+    pictures = [Image.open(path) for path in sorted(lesson.pictures.glob("*.png"))]
+    return Group(f"{lesson.title}: {lesson.trigger}", learned.note, pictures)

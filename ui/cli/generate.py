@@ -1,28 +1,48 @@
-"""Pictures on the terminal: from a prompt, or from a picture made before."""
+"""`studio generate`: pictures from a prompt, or from a picture made before."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 import compose
-from studio.adapters.adapter import Adapter, check_fits
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
-from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.shot import Shot, open_picture, read_recipe, save_picture
+from ui.cli.options import (
+    LOADING,
+    METHODS,
+    AdapterFiles,
+    AsJson,
+    MethodName,
+    OptionalBase,
+    parse_adapters,
+    parse_method,
+)
+from ui.shared.form import Form, with_options
 from ui.shared.loading import open_base
 from ui.shared.names import slug
 from ui.shared.terminal import bars, print_json, print_table, remark
 
-__all__ = ["Order", "make_pictures"]
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["app"]
+
+# These fields of a shot have options of their own.
+OWN_OPTIONS = frozenset({"prompt", "base", "adapters", "method", "init_image"})
+PICTURE = Form(of=Shot, title="Picture", without=OWN_OPTIONS)
+
+app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked for. fields: of Shot, by name, those that were given and no others."""
+class Request:
+    """Which pictures to make. fields: those of Shot that were given, by name."""
 
     fields: Mapping[str, Any]
     loading: Mapping[str, object]
@@ -31,56 +51,111 @@ class Order:
     out: Path
 
 
-def make_pictures(order: Order, *, as_json: bool) -> None:
-    """Render what was ordered, the seed rising by one from picture to picture.
-
-    With `like` it is the shot of that picture with the given fields put in, on a base opened as it
-    was then.
-    """
-    made = dict(read_recipe(order.like)) if order.like else None
-    _check(order)
-    base, shot = _fresh(order) if made is None else _again(order, made)
-    settled = shot.settled(base)
-    for adapter, _ in settled.adapters:
-        assert isinstance(adapter, Adapter)
-        covered = check_fits(adapter, base)
-        if covered.missing:
-            remark(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
-    rows = []
-    with bars() as shown:
-        steps = shown.add_task("Drawing", total=None)
-        for number in range(order.count):
-            one, begun = replace(settled, seed=shot.seed + number), perf_counter()
-            shown.reset(steps, description=f"Picture {number + 1} of {order.count}", total=None)
-            for event in compose.denoise(base, one):
-                if isinstance(event, compose.Step):
-                    shown.update(steps, total=event.steps, completed=event.step)
-                else:
-                    picture = compose.develop(base, one, event.latents)
-                    path = save_picture(picture, _place(order.out, one), one, base)
-                    seconds = round(perf_counter() - begun, 2)
-                    rows.append({"path": str(path), "seed": one.seed, "seconds": seconds})
+@app.command(
+    epilog='Example: studio generate "a sks robot on the moon" --adapter robot.safetensors:0.8'
+)
+@with_options({"shot": PICTURE, "options": METHODS, "loading": LOADING})
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What the picture shows.")] = None,
+    *,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Make this picture again, with the options that you give changed."),
+    ] = None,
+    adapter: AdapterFiles = None,
+    method: MethodName = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of pictures. The seed rises by one each time.")
+    ] = 1,
+    out: Annotated[Path, typer.Option(help="Folder, or the .png file of a single picture.")] = Path(
+        "outputs"
+    ),
+    base: OptionalBase = None,
+    init_image: Annotated[
+        Path | None, typer.Option(help="Start from this picture; see --denoise.")
+    ] = None,
+    as_json: AsJson = False,
+    shot: Mapping[str, object],
+    options: Mapping[str, Mapping[str, object]],
+    loading: Mapping[str, object],
+) -> None:
+    """Make pictures. Each carries the recipe to make it again."""
+    given = {
+        "prompt": prompt,
+        "base": base,
+        "adapters": parse_adapters(adapter) or None,
+        "method": parse_method(method, options),
+        "init_image": init_image,
+    }
+    fields = dict(shot) | {name: value for name, value in given.items() if value is not None}
+    request = Request(fields=fields, loading=loading, like=like, count=count, out=out)
+    rows = make_pictures(request)
     if as_json:
         print_json(rows)
     else:
         print_table(("picture", "seed", "seconds"), [tuple(row.values()) for row in rows])
 
 
-def _fresh(order: Order) -> tuple[Base, Shot]:
-    shot = Shot(**order.fields)  # pyright: ignore[reportArgumentType]
+def make_pictures(request: Request) -> list[dict[str, object]]:
+    """Make the pictures and write them; path, seed and seconds of each.
+
+    With `like` this is the shot of that picture, with the given fields changed, on a base opened
+    as it was then.
+    """
+    made = dict(read_recipe(request.like)) if request.like else None
+    _check(request)
+    base, shot = _new_shot(request) if made is None else _shot_like(request, made)
+    settled = shot.settled(base)
+    _warn_of_missing_layers(settled, base)
+    rows: list[dict[str, object]] = []
+    with bars() as progress:
+        task = progress.add_task("Drawing", total=None)
+        for number in range(request.count):
+            title = f"Picture {number + 1} of {request.count}"
+            progress.reset(task, description=title, total=None)
+            start, one = perf_counter(), replace(settled, seed=shot.seed + number)
+            path = _place(request.out, one)
+            for step in _write_picture(one, base, path):
+                progress.update(task, total=step.steps, completed=step.step)
+            seconds = round(perf_counter() - start, 2)
+            rows.append({"path": str(path), "seed": one.seed, "seconds": seconds})
+    return rows
+
+
+def _write_picture(shot: Shot, base: "Base", path: Path) -> "Iterator[compose.Step]":
+    """Make a picture and write it; yields its denoising steps."""
+    for event in compose.denoise(base, shot):
+        if isinstance(event, compose.Step):
+            yield event
+        else:
+            save_picture(compose.develop(base, shot, event.latents), path, shot, base)
+
+
+def _warn_of_missing_layers(shot: Shot, base: "Base") -> None:
+    from studio.adapters.adapter import Adapter, check_fits
+
+    for adapter, _ in shot.adapters:
+        assert isinstance(adapter, Adapter)  # the shot is settled
+        covered = check_fits(adapter, base)
+        if covered.missing:
+            remark(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
+
+
+def _new_shot(request: Request) -> "tuple[Base, Shot]":
+    shot = Shot(**request.fields)  # pyright: ignore[reportArgumentType]
     shot.check()
-    return open_base(shot.base, order.loading), shot
+    return open_base(shot.base, request.loading), shot
 
 
-def _again(order: Order, made: dict[str, object]) -> tuple[Base, Shot]:
-    """The base and the shot of a picture made before; what was given takes the recipe's place."""
+def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]":
+    """The base and the shot of a picture made before, with the given fields changed."""
     entry = made.get("base")
     parts = ("source", "dtype", "device")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in parts):
-        raise BadInput(f"The recipe in {order.like} is damaged: its base is {entry!r}.")
-    given = order.fields
-    then = {key: entry[key] for key in ("dtype", "device", "prediction") if key in entry}
-    base = open_base(str(given.get("base", entry["source"])), then | dict(order.loading))
+        raise BadInput(f"The recipe in {request.like} is damaged: its base is {entry!r}.")
+    given = request.fields
+    opening = {key: entry[key] for key in ("dtype", "device", "prediction") if key in entry}
+    base = open_base(str(given.get("base", entry["source"])), opening | dict(request.loading))
     if "base" in given:
         made["base"] = entry | {"fingerprint": base.fingerprint()}
     if "adapters" in given:
@@ -92,26 +167,30 @@ def _again(order: Order, made: dict[str, object]) -> tuple[Base, Shot]:
     return base, shot
 
 
-def _check(order: Order) -> None:
-    """BadInput for what would otherwise be found out after the base is opened."""
-    if not order.like and "prompt" not in order.fields:
-        raise BadInput("A prompt is missing: say what the picture is to show, or give --like.")
-    for adapter, _ in order.fields.get("adapters") or ():
+def _check(request: Request) -> None:
+    """BadInput for whatever is wrong on any base, before the long work of opening one."""
+    if not request.like and "prompt" not in request.fields:
+        raise BadInput("A prompt is missing: say what the picture shows, or give --like.")
+    for adapter, _ in request.fields.get("adapters") or ():
         describe(split_half(str(adapter))[0])
-    start = order.fields.get("init_image")
+    start = request.fields.get("init_image")
     if isinstance(start, Path):
         open_picture(start)
-    one = order.out.suffix.lower() == ".png"
-    if one and order.count > 1:
-        raise BadInput(f"{order.out} is one picture, and {order.count} are wanted: give a folder.")
-    folder = order.out.parent if one else order.out
+    _check_out(request.out, request.count)
+
+
+def _check_out(out: Path, count: int) -> None:
+    is_file = out.suffix.lower() == ".png"
+    if is_file and count > 1:
+        raise BadInput(f"{out} is one picture, but --count is {count}: give a folder.")
+    folder = out.parent if is_file else out
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
-            raise BadInput(f"{place} is a file; --out is a folder, or a name that ends in .png.")
+            raise BadInput(f"{place} is a file: give --out a folder, or a name that ends in .png.")
 
 
 def _place(out: Path, shot: Shot) -> Path:
-    """Where a picture goes: named after its prompt and seed, beside those that are there."""
+    """The picture's file, named by prompt and seed; a number is added where it exists."""
     if out.suffix.lower() == ".png":
         return out
     stem = f"{slug(shot.prompt) or 'picture'}-{shot.seed}"

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 import compose
 import trainers
 from studio.errors import BadInput
 from studio.files import atomic_write
+from ui.cli.options import LOADING, AsJson
 from ui.shared.checkpoint_grid import CheckpointShot, checkpoint_grid, checkpoint_table
+from ui.shared.form import with_options
 from ui.shared.labelled_sheet import draw_table
 from ui.shared.loading import open_base
 from ui.shared.terminal import bars, print_facts, print_json, remark
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
     from studio.bases.base import Base
 
-__all__ = ["STRENGTHS", "draw_grid", "grid_of_run", "grid_sheet", "write_grid"]
+__all__ = ["STRENGTHS", "app", "draw_grid", "grid_of_run", "grid_sheet", "write_grid"]
 
 STRENGTHS = (0.5, 0.75, 1.0)
 
@@ -111,3 +115,42 @@ def write_grid(
         print_json(facts)
     else:
         print_facts("Grid", {**facts, "failed": facts["failed"] or None})
+
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: studio grid runs/lora-1 --strength 0.6 --strength 1 --seed 7")
+@with_options({"loading": LOADING})
+def grid(
+    run: Annotated[Path, typer.Argument(help="The training's folder.")],
+    *,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt; may be given several times. Default: the run's sample prompts."),
+    ] = None,
+    strength: Annotated[
+        list[float] | None,
+        typer.Option(help="A column for each strength. Default: 0.5, 0.75 and 1."),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="A seed; may be given several times. Default: 0.")
+    ] = None,
+    step: Annotated[
+        list[int] | None, typer.Option(help="Checkpoint to draw, by its step. Default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The sheet's file. Default: RUN/grid.png.")
+    ] = None,
+    as_json: AsJson = False,
+    loading: Mapping[str, object],
+) -> None:
+    """Draw a run's checkpoints at several strengths on one sheet, to choose from."""
+    cells = grid_of_run(
+        run,
+        strengths=strength or STRENGTHS,
+        prompts=prompt or (),
+        seeds=seed or (0,),
+        steps=step or (),
+    )
+    write_grid(run, cells, loading=loading, out=out or run / "grid.png", as_json=as_json)

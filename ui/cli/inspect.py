@@ -1,36 +1,52 @@
-"""What a file is: an adapter, or a picture with its recipe."""
+"""`studio inspect`: what an adapter or a picture is."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from studio.adapters.describe import describe
 from studio.requests.shot import read_recipe
+from ui.cli.options import AsJson
 from ui.shared.terminal import print_facts, print_json
 
-__all__ = ["show"]
+__all__ = ["app"]
 
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 
+app = typer.Typer()
 
-def show(file: Path, *, as_json: bool) -> None:
+
+@app.command(epilog="Example: studio inspect robot.safetensors")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An adapter, or a picture made by Studio.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an adapter or a picture is, with its recipe."""
+    show_file(file, as_json=as_json)
+
+
+def show_file(file: Path, *, as_json: bool) -> None:
     """Print what the file is; BadInput when it is neither an adapter nor a picture of Studio's."""
-    picture = file.suffix.lower() in PICTURES
-    facts = read_recipe(file) if picture else describe(file)
+    is_picture = file.suffix.lower() in PICTURES
+    facts = read_recipe(file) if is_picture else describe(file)
     if as_json:
         print_json(facts)
     else:
-        print_facts(f"{'Picture' if picture else 'Adapter'} {file}", _flat(facts))
+        print_facts(f"{'Picture' if is_picture else 'Adapter'} {file}", _flatten(facts))
 
 
-def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
-    """Nested names with dots between them, plain lists in one line."""
-    found: dict[str, object] = {}
+def _flatten(facts: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested names joined by dots, and each plain list as one line."""
+    flat: dict[str, object] = {}
     for name, value in facts.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            value = {str(number): one for number, one in enumerate(value, start=1)}
+            value = {str(number): entry for number, entry in enumerate(value, start=1)}
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
             line = ", ".join(map(str, value)) if isinstance(value, list) else value
-            found[before + name] = line
-    return found
+            flat[prefix + name] = line
+    return flat

@@ -1,8 +1,11 @@
-"""The queue on the terminal."""
+"""`studio jobs` and `studio worker`: the queue, and the processes that run its jobs."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Literal
+from typing import Annotated, Literal
+
+import typer
 
 from studio.errors import BadInput
 from studio.queue.client import (
@@ -17,20 +20,131 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
-from studio.workspace import Workspace, clean_name
+from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspace
+from ui.cli.options import AsJson, WorkspaceFolder
 from ui.cli.train_request import Asked
 from ui.shared.queue_requests import queue_training
 from ui.shared.terminal import print_facts, print_json, print_table, remark
 
-__all__ = ["enqueue_run", "show_job", "show_jobs", "steer"]
+__all__ = ["app", "enqueue_run"]
 
-FEW = 20  # jobs that have ended, of those that are listed
+RECENT = 20  # ended jobs that are listed
+ALL = 10_000
+
+app = typer.Typer()
+jobs_app = typer.Typer(name="jobs", help="Show and control the queue.", no_args_is_help=True)
+app.add_typer(jobs_app)
+JobNumber = Annotated[int, typer.Argument(help="The job's number in `studio jobs list`.")]
+
+
+@app.command(epilog="Example: studio worker --until-empty")
+def worker(
+    *,
+    queue: Annotated[
+        Literal["train", "render"] | None,
+        typer.Option(help="Run only these jobs, in this process. Default: both."),
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when the queue is empty.")
+    ] = False,
+    parent: Annotated[
+        int | None, typer.Option(hidden=True, help="End when idle and this process is gone.")
+    ] = None,
+    workspace: WorkspaceFolder = DEFAULT_FOLDER,
+) -> None:
+    """Run the queued jobs until you stop it."""
+    from ui.worker.processes import run_worker, watch_workers
+
+    space = open_workspace(workspace)
+    if queue:
+        run_worker(space, queue, until_empty=until_empty, parent=parent)
+    else:
+        watch_workers(space, until_empty=until_empty)
+
+
+@jobs_app.command("list", epilog="Example: studio jobs list")
+def list_(
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include jobs that ended long ago.")
+    ] = False,
+    workspace: WorkspaceFolder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs that run, that wait and that ended lately."""
+    space = open_workspace(workspace)
+    running_first = sorted(
+        list_jobs(space, states=UNFINISHED, limit=ALL),
+        key=lambda job: (job.state == "queued", job.queued),
+    )
+    ended = list_jobs(space, states=FINISHED, limit=ALL if everything else RECENT)
+    jobs = [*running_first, *ended]
+    if as_json:
+        print_json([_facts(job) for job in jobs])
+        return
+    rows = [(job.id, job.kind, job.title, _state(job), _progress(job)) for job in jobs]
+    print_table(("job", "kind", "what", "state", "progress"), rows)
+    idle = [one.queue for one in list_workers(space) if not one.alive]
+    if running_first and idle:
+        remark(f"No worker runs {' or '.join(idle)} jobs now: start one with `studio worker`.")
+
+
+@jobs_app.command(epilog="Example: studio jobs show 3")
+def show(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Show everything about a job."""
+    found = get_job(open_workspace(workspace), job)
+    facts = _facts(found)
+    if as_json:
+        print_json(facts)
+        return
+    arguments = facts.pop("arguments")
+    assert isinstance(arguments, dict)
+    facts["results"] = ", ".join(found.finished_results)
+    for name in ("created", "queued", "started", "finished"):
+        moment = getattr(found, name)
+        facts[name] = moment and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    facts |= {f"arguments.{name}": value for name, value in arguments.items() if value}
+    print_facts(f"Job {job}", facts)
+
+
+@jobs_app.command(epilog="Example: studio jobs stop 3")
+def stop(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Stop a job. A training keeps its checkpoint."""
+    _change(stop_job, job, open_workspace(workspace), as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs resume 3")
+def resume(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Continue a job that was stopped or failed."""
+    _change(resume_job, job, open_workspace(workspace), as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs remove 3")
+def remove(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Remove a job from the list. A training's folder goes to the trash."""
+    _change(remove_job, job, open_workspace(workspace), as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs restore 3")
+def restore(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Bring back a removed job."""
+    _change(restore_job, job, open_workspace(workspace), as_json=as_json)
 
 
 def enqueue_run(space: Workspace, asked: Asked, *, as_json: bool) -> None:
-    """Queue a training from the command line, its pictures read first; says how to watch it."""
+    """Queue a training after checking its pictures; tells how to watch it."""
     if asked.run:
-        raise BadInput("A queued training has its folder in the workspace: leave out --run.")
+        raise BadInput("A queued training gets its folder in the workspace: leave out --run.")
     asked.check()
     job = queue_training(
         space,
@@ -47,64 +161,28 @@ def enqueue_run(space: Workspace, asked: Asked, *, as_json: bool) -> None:
     if as_json:
         print_json({"job": job.id, "run": str(space.runs / job.run)})
     else:
-        remark(f"Job {job.id} is queued; `studio jobs list` shows it, `studio worker` does it")
+        remark(f"Job {job.id} is queued; `studio jobs list` shows it, `studio worker` runs it")
 
 
-def show_jobs(space: Workspace, *, everything: bool, as_json: bool) -> None:
-    """Print the queue: what runs first, then what waits in its order, then the latest ended."""
-    open_jobs = list_jobs(space, states=UNFINISHED, limit=10_000)
-    open_jobs.sort(key=lambda job: (job.state == "queued", job.queued))
-    ended = list_jobs(space, states=FINISHED, limit=10_000 if everything else FEW)
-    jobs = [*open_jobs, *ended]
-    if as_json:
-        print_json([_facts(job) for job in jobs])
-        return
-    rows = [(job.id, job.kind, job.title, _said(job), _progress(job)) for job in jobs]
-    print_table(("job", "kind", "what", "state", "progress"), rows)
-    idle = [one.queue for one in list_workers(space) if not one.alive]
-    if open_jobs and idle:
-        remark(f"No worker does {' or '.join(idle)} jobs now; `studio worker` starts them.")
-
-
-def show_job(space: Workspace, id: int, *, as_json: bool) -> None:
-    """Print all about one job."""
-    job = get_job(space, id)
-    facts = _facts(job)
-    if as_json:
-        print_json(facts)
-        return
-    arguments = facts.pop("arguments")
-    assert isinstance(arguments, dict)
-    facts["results"] = ", ".join(job.finished_results)
-    for when in ("created", "queued", "started", "finished"):
-        moment = getattr(job, when)
-        facts[when] = moment and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-    print_facts(f"Job {id}", facts | {f"arguments.{k}": v for k, v in arguments.items() if v})
-
-
-def steer(
-    what: Literal["stop", "resume", "remove", "restore"],
-    space: Workspace,
-    id: int,
-    *,
-    as_json: bool,
+def _change(
+    change: Callable[[Workspace, int], Job | None], id: int, space: Workspace, *, as_json: bool
 ) -> None:
-    """Do something with a job and print what it is then."""
-    done = {"stop": stop_job, "resume": resume_job, "remove": remove_job, "restore": restore_job}
-    job = done[what](space, id)
+    """Change a job and print its new state. change: returns None when it removed the job."""
+    job = change(space, id)
     if as_json:
         print_json(_facts(job) if job else {"id": id, "removed": True})
+    elif job:
+        remark(f"Job {id} is {_state(job)}")
     else:
-        remark(
-            f"Job {id} is {_said(job) if job else 'removed; studio jobs restore brings it back'}"
-        )
+        remark(f"Job {id} is removed; `studio jobs restore {id}` brings it back")
 
 
 def _facts(job: Job) -> dict[str, object]:
     return {**asdict(job), "left": job.seconds_left}
 
 
-def _said(job: Job) -> str:
+def _state(job: Job) -> str:
+    """The state in words, with the reason of a failure."""
     if job.stopping:
         return "stopping"
     if job.state == "failed":

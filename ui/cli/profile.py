@@ -1,70 +1,103 @@
-"""What an adapter does to detail, measured and written into its file for CMLoRA."""
+"""`studio profile`: measure what an adapter does to detail, and write it into its file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import compose
-from studio.adapters.adapter import Adapter, check_fits, load_adapter
+import typer
+
 from studio.adapters.blora_blocks import split_half
-from studio.adapters.formats import adapter_metadata
-from studio.adapters.safetensors_header import read_header, replace_metadata
-from studio.bases.base import Base
 from studio.errors import BadInput
+from ui.cli.options import BASES, LOADING, AsJson
+from ui.shared.form import with_options
 from ui.shared.loading import open_base
 from ui.shared.terminal import bars, print_json, print_table
 
-__all__ = ["profile_files"]
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+
+__all__ = ["app"]
+
+COLUMNS = ("adapter", "frequency rise", "leads", "base")
+
+app = typer.Typer()
 
 
-def profile_files(
-    files: Sequence[Path],
+@app.command(epilog="Example: studio profile robot.safetensors ink.safetensors")
+@with_options({"loading": LOADING})
+def profile(
+    files: Annotated[list[Path], typer.Argument(help="Adapters.")],
     *,
-    base: str | None,
-    steps: int,
-    pictures: int,
+    base: Annotated[
+        str | None, typer.Option(help=f"{BASES} Default: the base that each was trained on.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of each picture.")] = 10,
+    pictures: Annotated[
+        int, typer.Option(min=1, help="Pictures to make and average, each with its own seed.")
+    ] = 2,
+    as_json: AsJson = False,
     loading: Mapping[str, object],
-    as_json: bool,
 ) -> None:
-    """Measure each file's adapter and write `frequency_rise` into the recipe that it carries.
+    """Measure whether adapters add detail or smooth it, and note that in their files.
 
-    base: what is drawn with; where not given, each adapter's own. The tensors of a file stay as
-    they are, byte for byte. BadInput, before anything is drawn, for a file that is no adapter or
-    does not fit.
+    The method cmlora reads it: adapters that add detail lead in early steps, those that smooth in
+    late ones. Only the metadata of the files changes, but pictures made before no longer recognise
+    them. So measure before you make pictures.
     """
-    for file in files:
-        if split_half(str(file))[1]:
-            raise BadInput(f"{file}: a file is measured as a whole, not half of it.")
-    adapters = [load_adapter(file) for file in files]
-    bases: dict[str, Base] = {}
-    for adapter in adapters:
-        source = base or adapter.base or "sketch"
-        if source not in bases:
-            bases[source] = open_base(source, loading)
-        check_fits(adapter, bases[source])
+    adapters, bases = _open(files, base, loading)
     rows = []
-    with bars() as shown:
-        task = shown.add_task("Measuring", total=len(adapters))
-        for adapter in adapters:
-            on = bases[base or adapter.base or "sketch"]
-            known = compose.profiled(on, adapter, steps=steps, pictures=pictures)
-            rows.append(_written(known, on))
-            shown.advance(task)
+    with bars() as progress:
+        task = progress.add_task("Measuring", total=len(adapters))
+        for adapter, on in zip(adapters, bases, strict=True):
+            rows.append(_measure(adapter, on, steps=steps, pictures=pictures))
+            progress.advance(task)
     if as_json:
         print_json(rows)
     else:
-        columns = ("adapter", "frequency rise", "leads", "base")
-        print_table(columns, [tuple(row.values()) for row in rows])
+        print_table(COLUMNS, [tuple(row.values()) for row in rows])
 
 
-def _written(known: Adapter, base: Base) -> dict[str, object]:
-    """The line of the table, the file having been written."""
-    assert known.path is not None  # or it were not loaded
-    metadata = read_header(known.path).metadata | {"studio": adapter_metadata(known)["studio"]}
-    replace_metadata(known.path, metadata)
-    rise = known.recipe["frequency_rise"]
+def _open(
+    files: Sequence[Path], source: str | None, loading: Mapping[str, object]
+) -> "tuple[list[Adapter], list[Base]]":
+    """The adapters, and the base of each.
+
+    Raises BadInput for a file that is no adapter, or that does not fit its base.
+    """
+    from studio.adapters.adapter import check_fits, load_adapter
+
+    for file in files:
+        if split_half(str(file))[1]:
+            raise BadInput(f"{file}: give the whole file, without :content or :style.")
+    adapters = [load_adapter(file) for file in files]
+    sources = [source or adapter.base or "sketch" for adapter in adapters]
+    opened = {name: open_base(name, loading) for name in dict.fromkeys(sources)}
+    bases = [opened[name] for name in sources]
+    for adapter, base in zip(adapters, bases, strict=True):
+        check_fits(adapter, base)
+    return adapters, bases
+
+
+def _measure(adapter: "Adapter", base: "Base", *, steps: int, pictures: int) -> dict[str, object]:
+    """Write `frequency_rise` into the file's recipe; its row of the table.
+
+    The tensors of the file stay as they are, byte for byte.
+    """
+    import compose
+    from studio.adapters.formats import adapter_metadata
+    from studio.adapters.safetensors_header import read_header, replace_metadata
+
+    measured = compose.profiled(base, adapter, steps=steps, pictures=pictures)
+    assert measured.path is not None  # it was loaded from a file
+    metadata = read_header(measured.path).metadata | {
+        "studio": adapter_metadata(measured)["studio"]
+    }
+    replace_metadata(measured.path, metadata)
+    rise = measured.recipe["frequency_rise"]
     assert isinstance(rise, float)
     return {
-        "adapter": str(known.path),
+        "adapter": str(measured.path),
         "frequency_rise": round(rise, 4),
         "leads": "late" if rise < 0 else "early",
         "base": base.name,

@@ -1,100 +1,157 @@
-"""A method's schedule on the terminal: steps, passes, and what each adapter changes in them."""
+"""`studio schedule`: what a method does at each step and layer, and what that costs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 import compose
-from compose import Pass, Schedule
 from studio.errors import BadInput
 from studio.requests.shot import Shot
+from ui.cli.options import (
+    BASES,
+    LOADING,
+    METHODS,
+    AdapterFiles,
+    AsJson,
+    MethodName,
+    parse_adapters,
+    parse_method,
+)
+from ui.shared.form import with_options
 from ui.shared.loading import open_base
 from ui.shared.terminal import print_facts, print_json, print_table
 
-__all__ = ["show_schedule"]
+if TYPE_CHECKING:
+    from compose import Pass, Schedule
 
-Row = tuple[int, int, tuple[Pass, ...]]
+__all__ = ["app"]
+
+app = typer.Typer()
 
 
-def show_schedule(
-    shot: Shot, *, base: str | None, loading: Mapping[str, object], out: Path | None, as_json: bool
+@dataclass(frozen=True)
+class Steps:
+    """Neighbouring steps with the same passes. first, last: their numbers, from 1."""
+
+    first: int
+    last: int
+    passes: "tuple[Pass, ...]"
+
+
+@app.command(
+    epilog="Example: studio schedule --adapter robot.safetensors --adapter ink.safetensors "
+    "--method klora --out schedule.png"
+)
+@with_options({"options": METHODS, "loading": LOADING})
+def schedule(
+    *,
+    adapter: AdapterFiles = None,
+    method: MethodName = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
+    out: Annotated[
+        Path | None, typer.Option(help="Also draw the schedule into this .png file.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help=f"{BASES} It is not run. Needed for DoRA; also tells which layers fit."),
+    ] = None,
+    as_json: AsJson = False,
+    options: Mapping[str, Mapping[str, object]],
+    loading: Mapping[str, object],
 ) -> None:
-    """Print it, and draw it into a .png where one is named. base: opened where given, never run."""
+    """Show which adapter changes which layers at which step, and what a picture costs."""
+    mix, chosen = parse_adapters(adapter), parse_method(method, options)
+    shot = Shot("", steps=steps, adapters=mix, method=chosen)
     if out is not None and out.suffix.lower() != ".png":
-        raise BadInput(f"{out}: the schedule is drawn as .png.")
-    opened = open_base(base, loading) if base is not None else None
-    found = compose.schedule(shot, opened)
+        raise BadInput(f"{out}: the schedule is drawn as a picture, so give a name with .png.")
+    plan = compose.schedule(shot, open_base(base, loading) if base is not None else None)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        found.picture().save(out)
-    rows = _rows(found)
-    full = sum(not one.shallow for step in found.steps for one in step)
-    facts: dict[str, object] = {
-        "cost": round(found.cost, 2),
-        "full": full,
-        "reused": sum(map(len, found.steps)) - full,
-        "layers": len(found.layers),
-    }
+        plan.picture().save(out)
     if as_json:
-        told = {"adapters": found.adapters, **facts, "layers": found.layers}
-        print_json(told | {"steps": [_told(row, found) for row in rows]})
-        return
-    lines = [line for row in rows for line in _lines(row, found)]
-    print_table(("steps", "pass", "counts", *found.adapters), lines)
-    print_facts(
-        "Schedule",
-        {
-            "steps": len(found.steps),
-            "evaluations of the UNet": f"{full} full, {facts['reused']} with reused features",
-            "cost in full evaluations": facts["cost"],
-            "layers of the UNet": facts["layers"],
-            "picture": out,
-        },
-    )
+        print_json(_as_json(plan))
+    else:
+        _print(plan, out)
 
 
-def _rows(found: Schedule) -> list[Row]:
-    """Neighbouring steps that are alike in one: the first, the last, from 1, and their passes."""
-    rows = []
-    for passes, steps in groupby(enumerate(found.steps, start=1), key=lambda pair: pair[1]):
+def _print(plan: "Schedule", out: Path | None) -> None:
+    lines = [line for steps in _group(plan) for line in _table_lines(steps, plan)]
+    print_table(("steps", "pass", "weight", *plan.adapters), lines)
+    full, reused = _count(plan)
+    facts = {
+        "steps": len(plan.steps),
+        "evaluations of the UNet": f"{full} full, {reused} with reused features",
+        "cost in full evaluations": round(plan.cost, 2),
+        "layers of the UNet": len(plan.layers),
+        "picture": out,
+    }
+    print_facts("Schedule", facts)
+
+
+def _count(plan: "Schedule") -> tuple[int, int]:
+    """Evaluations of the whole UNet, and those that reuse deep features."""
+    passes = [one for step in plan.steps for one in step]
+    full = sum(not one.shallow for one in passes)
+    return full, len(passes) - full
+
+
+def _group(plan: "Schedule") -> list[Steps]:
+    """The schedule with equal neighbouring steps in one."""
+    found = []
+    for passes, steps in groupby(enumerate(plan.steps, start=1), key=lambda pair: pair[1]):
         numbers = [number for number, _ in steps]
-        rows.append((numbers[0], numbers[-1], passes))
-    return rows
+        found.append(Steps(numbers[0], numbers[-1], passes))
+    return found
 
 
-def _lines(row: Row, found: Schedule) -> list[tuple[object, ...]]:
-    first, last, passes = row
-    steps = f"{first}" if first == last else f"{first}-{last}"
+def _table_lines(steps: Steps, plan: "Schedule") -> list[tuple[object, ...]]:
+    numbers = f"{steps.first}" if steps.first == steps.last else f"{steps.first}-{steps.last}"
     lines: list[tuple[object, ...]] = []
-    for number, one in enumerate(passes, start=1):
-        said = f"{number} of {len(passes)}, " if len(passes) > 1 else ""
-        said += "reused" if one.shallow else "full"
-        worn = (_worn(one.layers.get(at, {})) for at in range(len(found.adapters)))
-        lines.append((steps if number == 1 else "", said, f"{one.weight:.0%}", *worn))
+    for number, one in enumerate(steps.passes, start=1):
+        position = f"{number} of {len(steps.passes)}, " if len(steps.passes) > 1 else ""
+        kind = "reused" if one.shallow else "full"
+        changes = (_layers(one.layers.get(at, {})) for at in range(len(plan.adapters)))
+        line = (numbers if number == 1 else "", position + kind, f"{one.weight:.0%}", *changes)
+        lines.append(line)
     return lines
 
 
-def _worn(layers: Mapping[str, float]) -> str:
-    """Such as `24 layers at 0.8`; several strengths from the least to the greatest."""
-    if not layers:
+def _layers(strengths: Mapping[str, float]) -> str:
+    """Such as `24 layers at 0.8`, or `24 layers at 0.5 to 1`. strengths: by layer."""
+    if not strengths:
         return ""
-    least, most = min(layers.values()), max(layers.values())
+    least, most = min(strengths.values()), max(strengths.values())
     at = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-    return f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'} at {at}"
+    return f"{len(strengths)} {'layer' if len(strengths) == 1 else 'layers'} at {at}"
 
 
-def _told(row: Row, found: Schedule) -> dict[str, object]:
-    first, last, passes = row
+def _as_json(plan: "Schedule") -> dict[str, object]:
+    full, reused = _count(plan)
     return {
-        "first": first,
-        "last": last,
-        "passes": [
+        "adapters": plan.adapters,
+        "cost": round(plan.cost, 2),
+        "full": full,
+        "reused": reused,
+        "layers": plan.layers,
+        "steps": [
             {
-                "counts": one.weight,
-                "reused": one.shallow,
-                "cost": one.cost,
-                "adapters": {found.adapters[at]: layers for at, layers in one.layers.items()},
+                "first": steps.first,
+                "last": steps.last,
+                "passes": [_pass_as_json(one, plan) for one in steps.passes],
             }
-            for one in passes
+            for steps in _group(plan)
         ],
+    }
+
+
+def _pass_as_json(one: "Pass", plan: "Schedule") -> dict[str, object]:
+    return {
+        "counts": one.weight,
+        "reused": one.shallow,
+        "cost": one.cost,
+        "adapters": {plan.adapters[at]: layers for at, layers in one.layers.items()},
     }

@@ -1,24 +1,31 @@
-"""A training on the terminal: its bars, its samples, and a stop that loses nothing."""
+"""`studio train`: train an adapter, with progress bars; Ctrl-C stops it with a checkpoint."""
 
 import shlex
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer.core import TyperGroup
 
 import compose
 import trainers
-from studio.errors import Stopped
+from studio.errors import BadInput, Stopped
 from studio.requests.shot import Shot
+from studio.workspace import DEFAULT_FOLDER, open_workspace
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
+from ui.cli.options import LOADING, AsJson, OptionalBase, WorkspaceFolder
 from ui.cli.train_request import Asked
+from ui.shared.form import Form, with_options
 from ui.shared.launched_processes import process_group
 from ui.shared.loading import flags, open_base
+from ui.shared.names import folder_and_weight
 from ui.shared.terminal import bars, print_facts, print_json, remark
 
 if TYPE_CHECKING:
@@ -26,7 +33,16 @@ if TYPE_CHECKING:
 
     from studio.bases.base import Base
 
-__all__ = ["Trained", "count_run", "draw_with", "follow", "resume_run", "start_run", "stopping"]
+__all__ = [
+    "Trained",
+    "app",
+    "count_run",
+    "draw_with",
+    "follow",
+    "resume_run",
+    "start_run",
+    "stopping",
+]
 
 SMOOTHED = 20  # steps: the loss of one step says little
 
@@ -195,3 +211,144 @@ def stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class KindFromRecipe(TyperGroup):
+    """`studio train --recipe FILE` trains the kind that the recipe names."""
+
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, ctx: typer.Context, args: list[str]
+    ) -> list[str]:
+        file = _recipe_file(args)
+        if file and args[0] not in self.list_commands(ctx):
+            args = [trainers.kind_of(file), *args]
+        return super().parse_args(ctx, args)
+
+
+def _recipe_file(args: Sequence[str]) -> str | None:
+    """The file behind --recipe."""
+    for option, following in zip(args, [*args[1:], ""], strict=True):
+        if option == "--recipe" or option.startswith("--recipe="):
+            return option.partition("=")[2] or following
+    return None
+
+
+app = typer.Typer(
+    cls=KindFromRecipe,
+    name="train",
+    help="Train an adapter on a folder of pictures.",
+    epilog="Example: studio train --recipe runs/lora-1/recipe.toml --lr 5e-4",
+    no_args_is_help=True,
+)
+# The defaults of these depend on the base and the kind: see trainers.recipe_for.
+BY_BASE: Mapping[str, str] = dict.fromkeys(
+    ("steps", "batch", "lr", "accumulation", "schedule"), "by base and kind"
+)
+
+
+def train_command(name: str, kind: type) -> Callable[..., None]:
+    """The command that trains adapters of this kind."""
+
+    @with_options(
+        {
+            "options": Form(of=kind, title=f"Options of {name}"),
+            "recipe": Form(of=trainers.Recipe, title="Training", defaults=BY_BASE),
+            "loading": LOADING,
+        }
+    )
+    def train(
+        pictures: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="PICTURES[:WEIGHT]",
+                help="Folders of pictures; captions in .txt files or metadata.jsonl. Those of a "
+                "sub-folder such as '10_sks robot' come ten times a round, and a folder's weight "
+                "says how often its pictures come beside others.",
+            ),
+        ] = None,
+        *,
+        trigger: Annotated[
+            str | None, typer.Option(help='What to call it in prompts, such as "a sks robot".')
+        ] = None,
+        base: OptionalBase = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Adapter file; TRIGGER.safetensors if not given.")
+        ] = None,
+        run: Annotated[
+            Path | None,
+            typer.Option(help=f"Folder of this training; runs/{name}-NUMBER if not given."),
+        ] = None,
+        prior_pictures: Annotated[
+            Path | None,
+            typer.Option(help="Folder of class pictures; one in the run's if not given."),
+        ] = None,
+        init: Annotated[
+            str | None,
+            typer.Option(metavar="FILE[:HALF]", help="Start from this adapter's numbers."),
+        ] = None,
+        recipe_file: Annotated[
+            Path | None,
+            typer.Option(
+                "--recipe",
+                help="Repeat the training of this recipe.toml, but for the options given.",
+            ),
+        ] = None,
+        resume: Annotated[
+            Path | None, typer.Option(help="Go on with the stopped training in this folder.")
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Only say how much would be trained.")
+        ] = False,
+        base_config: Annotated[
+            Literal["sd15", "sd21", "sdxl"] | None,
+            typer.Option(help="With --dry-run: a real model's layers, without its weights."),
+        ] = None,
+        queue: Annotated[
+            bool, typer.Option("--queue", help="Let a worker do it; its adapter joins the library.")
+        ] = False,
+        workspace: WorkspaceFolder = DEFAULT_FOLDER,
+        as_json: AsJson = False,
+        options: Mapping[str, object],
+        recipe: Mapping[str, object],
+        loading: Mapping[str, object],
+    ) -> None:
+        from ui.cli.jobs import enqueue_run
+
+        if base_config and not dry_run:
+            raise BadInput("--base-config has no weights to train: give --dry-run with it.")
+        asked = Asked(
+            kind=name,
+            pictures=[folder_and_weight(text) for text in pictures or ()],
+            trigger=trigger,
+            base=base,
+            out=out,
+            run=run,
+            prior_pictures=prior_pictures,
+            init=init,
+            options=options,
+            recipe=recipe,
+            loading=loading,
+            file=recipe_file,
+        )
+        if resume:
+            # What it learns from and how is in the run's own recipe.
+            given = [*asked.given(), *["--dry-run"] * dry_run, *["--queue"] * queue]
+            if given:
+                raise BadInput(f"A resumed training keeps its recipe: leave out {given[0]}.")
+            resume_run(resume, name=name, loading=loading, as_json=as_json)
+        elif dry_run:
+            count_run(asked, config=base_config, as_json=as_json)
+        elif queue:
+            enqueue_run(open_workspace(workspace), asked, as_json=as_json)
+        else:
+            start_run(asked, as_json=as_json)
+
+    return train
+
+
+for _name, _kind in trainers.kinds().items():
+    app.command(
+        _name,
+        help=(_kind.__doc__ or "").split("Raises")[0].strip(),
+        epilog=f'Example: studio train {_name} photos/ --trigger "a sks robot" --steps 400',
+    )(train_command(_name, _kind))

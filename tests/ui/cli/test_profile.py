@@ -13,11 +13,9 @@ from safetensors.torch import load_file, save_file
 from compose import profiled
 from studio.adapters.adapter import load_adapter
 from studio.bases.base import load_base
-from studio.errors import BadInput
-from ui.cli.profile import profile_files
+from ui import cli
 
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-LOADING = {"device": "cpu"}
 
 
 @pytest.fixture
@@ -37,6 +35,15 @@ def files(sdxl_folder: Path, tmp_path: Path) -> list[Path]:
     return [own, kohya]
 
 
+def profile(files: list[Path], base: Path, *options: str) -> int:
+    """The exit code of `studio profile`, one picture each."""
+    words = [*map(str, files), "--base", str(base), "--pictures", "1", "--device", "cpu", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["profile", *words, *options])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
 def metadata(path: Path) -> Mapping[str, str]:
     with safetensors.safe_open(path, "pt") as file:
         return file.metadata()
@@ -51,7 +58,7 @@ def test_the_rise_is_noted_and_all_else_stays(
     expected = [
         profiled(base, adapter, steps=2, pictures=1).recipe["frequency_rise"] for adapter in loaded
     ]
-    profile_files(files, base=str(sdxl_folder), steps=2, pictures=1, loading=LOADING, as_json=True)
+    assert profile(files, sdxl_folder, "--steps", "2") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["adapter"] for row in rows] == [str(path) for path in files]
     for row, path, rise, (tensors, told), was in zip(
@@ -74,19 +81,12 @@ def test_the_rise_is_noted_and_all_else_stays(
 
 
 def test_what_is_no_adapter_is_refused_before_anything_is_measured(
-    sdxl_folder: Path, files: list[Path], tmp_path: Path
+    sdxl_folder: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files[0].read_bytes()
     damaged = Path(shutil.copy(files[0], tmp_path / "damaged.safetensors"))
     damaged.write_bytes(before[:-1])
-    for wrong, said in ((damaged, "damaged"), (f"{files[0]}:style", "not half of it")):
-        with pytest.raises(BadInput, match=said):
-            profile_files(
-                [files[0], Path(wrong)],
-                base=str(sdxl_folder),
-                steps=1,
-                pictures=1,
-                loading=LOADING,
-                as_json=True,
-            )
+    for wrong, said in ((damaged, "damaged"), (f"{files[0]}:style", "give the whole file")):
+        assert profile([files[0], Path(wrong)], sdxl_folder, "--steps", "1") == 2
+        assert said in capsys.readouterr().err
     assert files[0].read_bytes() == before
