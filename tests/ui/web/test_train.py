@@ -88,9 +88,9 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
 
     server.kill()
     line = page.locator(".studio-head")
-    expect(line).to_contain_text("Does not answer")
+    expect(line).to_contain_text("Server not running")
     server.start()
-    expect(line).not_to_contain_text("Does not answer")  # the page has loaded itself again
+    expect(line).not_to_contain_text("Server not running")  # the page has loaded itself again
     expect(head).to_contain_text("lasting robot")
     expect(head).to_contain_text("Running")
     expect(panel.get_by_role("img", name="Loss")).to_be_visible()

@@ -1,7 +1,7 @@
-"""`studio ui`: the page, and the server that shows it on this machine.
+"""`studio ui`: the page and its server.
 
-The server holds nothing. It starts the two workers and watches them, and what it shows is read
-from the workspace.
+The server keeps no state. It starts the two workers and watches them; what it shows is read from
+the workspace.
 """
 
 import os
@@ -25,10 +25,9 @@ from ui.web.library.tab import library_tab
 from ui.web.mix.tab import mix_tab
 from ui.web.server.api import add_endpoints
 from ui.web.server.downloads import web_folder
-from ui.web.server.gradio_patch import faster
 from ui.web.server.page import Page
 from ui.web.server.polling import status_line
-from ui.web.server.security import Guard, is_loopback
+from ui.web.server.security import RequestFilter, is_loopback
 from ui.web.server.theme import theme
 from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
@@ -60,14 +59,16 @@ def serve(
     auth: str | None = None,
     inbrowser: bool = False,
 ) -> None:
-    """Serve the page until told to end. auth: "NAME:PASSWORD", which a host other than this
-    machine's own needs. port: the first free one from 7860 on if not given.
+    """Serve the page until Ctrl-C.
+
+    auth: "NAME:PASSWORD", needed on a host other than this machine's own. port: the first free one
+    from 7860 on if not given.
     """
     login = check_reach(host, auth)
     os.environ["GRADIO_TEMP_DIR"] = str(web_folder(space))
     page = build(space)
     page.queue(default_concurrency_limit=8)
-    with workers(space), stopping() as told:
+    with workers(space), stopping() as stop:
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
@@ -76,29 +77,26 @@ def serve(
             share=False,
             quiet=True,
             prevent_thread_lock=True,
-            allowed_paths=[str(place) for place in _shown(space)],
+            allowed_paths=[str(place) for place in _served(space)],
             max_file_size=LARGEST_UPLOAD,
             footer_links=["api"],
             theme=theme(),
             css_paths=STYLES,
             ssr_mode=False,
             _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
-            app_kwargs={
-                "middleware": [_guard(space, here=is_loopback(host))],
-                "routes": faster(),
-            },
+            app_kwargs={"middleware": [_request_filter(space, local=is_loopback(host))]},
         )
         remark(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
-        while not told():
+        while not stop():
             time.sleep(0.2)
         page.close()
 
 
 def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
-    """Name and password; BadInput where others could reach the page without, or auth is neither."""
+    """Name and password. Raises BadInput if others could reach the page without a password."""
     name, colon, password = (auth or "").partition(":")
     if auth is not None and not (name and colon and password):
-        raise BadInput("--auth is NAME:PASSWORD, and neither may be empty.")
+        raise BadInput("--auth must be NAME:PASSWORD, and neither may be empty.")
     if auth is None and not is_loopback(host):
         raise BadInput(
             f"On {host} others can reach the page: give --auth NAME:PASSWORD, or leave out --host."
@@ -106,11 +104,13 @@ def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
     return (name, password) if auth else None
 
 
-def _guard(space: Workspace, *, here: bool) -> Middleware:
-    return Middleware(Guard, pictures=_shown(space), handed=web_folder(space), here=here)
+def _request_filter(space: Workspace, *, local: bool) -> Middleware:
+    return Middleware(
+        RequestFilter, pictures=_served(space), downloads=web_folder(space), local=local
+    )
 
 
-def _shown(space: Workspace) -> list[Path]:
+def _served(space: Workspace) -> list[Path]:
     """The folders whose files the page may show."""
     cache = [space.cache / name for name in ("previews", "thumbnails", "live")]
     return [space.pictures, space.uploads, space.runs, *cache]

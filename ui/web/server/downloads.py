@@ -1,4 +1,4 @@
-"""Files to take away, each in a folder of its own that nobody can guess, for an hour."""
+"""Files to download, each in a folder whose name nobody can guess, for an hour."""
 
 import os
 import shutil
@@ -14,35 +14,35 @@ from studio.workspace import Workspace
 
 __all__ = ["file_url", "link_download", "web_folder", "write_download"]
 
-KEPT = 3600.0  # seconds
+LIFETIME = 3600.0  # seconds
 
 
 def web_folder(space: Workspace) -> Path:
-    """Where the server keeps what was sent to it, and what it hands out."""
+    """Where the server keeps uploads and downloads."""
     return space.cache / "web"
 
 
 def write_download(space: Workspace, name: str, write: Callable[[Path], object]) -> Path:
-    """The file that `write` writes where it is told to, ready to be taken away by this name."""
+    """The file that `write` writes at the path it is given, ready to be downloaded by this name."""
     folder = web_folder(space) / "out"
-    _clear(folder)
-    place = folder / token_urlsafe(18) / name
-    place.parent.mkdir(parents=True)
+    _delete_old(folder)
+    path = folder / token_urlsafe(18) / name
+    path.parent.mkdir(parents=True)
     try:
-        write(place)
+        write(path)
     except OSError as error:
         raise BadInput(f"{name} cannot be written: {error.strerror or error}") from error
-    return place
+    return path
 
 
 def link_download(space: Workspace, name: str, file: Path) -> Path:
-    """A file of the workspace, ready to be taken away; it takes no room twice where it can."""
+    """A file of the workspace, ready to be downloaded; a hard link where the disk has those."""
 
-    def write(place: Path) -> None:
+    def write(path: Path) -> None:
         try:
-            os.link(file, place)
+            os.link(file, path)
         except OSError:  # a file system without hard links
-            shutil.copyfile(file, place)
+            shutil.copyfile(file, path)
 
     return write_download(space, name, write)
 
@@ -52,9 +52,9 @@ def file_url(file: Path) -> str:
     return f"gradio_api/file={quote(str(file))}"
 
 
-def _clear(folder: Path) -> None:
-    """Delete what was handed out too long ago."""
+def _delete_old(folder: Path) -> None:
+    """Delete downloads that are too old."""
     for old in folder.glob("*"):
         with suppress(OSError):
-            if old.stat().st_mtime < time.time() - KEPT:
+            if old.stat().st_mtime < time.time() - LIFETIME:
                 shutil.rmtree(old)

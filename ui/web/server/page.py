@@ -1,16 +1,17 @@
-"""What the tabs of the page share."""
+"""What the tabs of the page share: the page under construction, and how events are wired."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
+from gradio.events import Dependency
 
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["QUIET", "SLOW", "Page", "in_order", "show_bad_input"]
+__all__ = ["QUIET", "SLOW", "Page", "in_order", "on", "show_bad_input"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +44,38 @@ class Page:
     tab: gr.Tab
     adapters: gr.State
     shot: gr.State
+
+
+def on(
+    trigger: Callable[..., Dependency] | Sequence[Any] | None,
+    handler: Callable[..., Any] | None,
+    inputs: Any = None,
+    outputs: Any = None,
+    *,
+    js: str | None = None,
+    progress: Literal["hidden", "minimal", "full"] = "hidden",
+    mode: Literal["once", "multiple", "always_last"] | None = None,
+    queue: str = "",
+) -> Dependency:
+    """Wire an event to a handler; the page shows the message of a BadInput that it raises.
+
+    trigger: `button.click` or an earlier event's `success`; several triggers; or None for the
+    opening of the page and every change of the inputs. mode: what becomes of events that come
+    while one is answered, as in `gr.on`. queue: events of one queue are answered one at a time, in
+    the order they came in: an answer about an earlier choice might come last otherwise.
+    """
+    options: dict[str, Any] = {
+        "fn": show_bad_input(handler) if handler else None,
+        "inputs": inputs,
+        "outputs": outputs,
+        "js": js,
+        "show_progress": progress,
+        "trigger_mode": mode,
+        "api_visibility": "private",
+    }
+    if queue:
+        options |= {"concurrency_id": queue, "concurrency_limit": 1}
+    return trigger(**options) if callable(trigger) else gr.on(trigger, **options)
 
 
 def show_bad_input(handler: Callable[P, R]) -> Callable[P, R]:

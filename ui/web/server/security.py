@@ -1,8 +1,7 @@
-"""What is refused before anything looks at it.
+"""Refuses requests before Gradio sees them.
 
-Gradio serves every file of a folder that it may show pictures of, fetches addresses of the web for
-whoever asks, and takes what any other page sends to this machine. A page of Studio needs none of
-that.
+Gradio serves every file of a folder that it may show pictures of, fetches URLs of the web for
+whoever asks, and accepts what any other web page sends to this machine. Studio needs none of that.
 """
 
 import ipaddress
@@ -14,15 +13,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "is_loopback"]
+__all__ = ["RequestFilter", "is_loopback"]
 
-FILES = ("/gradio_api/file=", "/gradio_api/file/")
-# Fetching from elsewhere, and Gradio's own workshop.
-CLOSED = ("proxy=", "vibe-", "undo-vibe-", "process_recording", "run-history", "runs", "dev/")
+FILE_ROUTES = ("/gradio_api/file=", "/gradio_api/file/")
+# Fetching from elsewhere, and Gradio's development tools.
+BLOCKED = ("proxy=", "vibe-", "undo-vibe-", "process_recording", "run-history", "runs", "dev/")
+BLOCKED_ROUTES = tuple(f"/gradio_api/{route}" for route in BLOCKED)
 PICTURES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".webp")
-
-
-# No other page shows this one inside itself, to have its buttons pressed unseen.
+# No other page shows this one in a frame, where its buttons could be pressed unseen.
 HEADERS = {
     "content-security-policy": "frame-ancestors 'self'",
     "x-content-type-options": "nosniff",
@@ -30,49 +28,50 @@ HEADERS = {
 }
 
 
-class Guard:
+class RequestFilter:
     """ASGI middleware.
 
-    pictures: folders of which pictures are served. handed: the folder of what pages sent and are
-    given, which is served as it is. here: the page is for this machine alone, so that a name which
-    someone else's server points here (DNS rebinding) is refused.
+    pictures: folders whose pictures are served. downloads: the folder of uploads and downloads;
+    all its files are served. local: the page is for this machine alone, so that a name which
+    another server points here (DNS rebinding) is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, pictures: Sequence[Path], handed: Path, here: bool) -> None:
-        self.app, self.pictures, self.handed, self.here = app, pictures, handed, here
+    def __init__(
+        self, app: ASGIApp, *, pictures: Sequence[Path], downloads: Path, local: bool
+    ) -> None:
+        self.app, self.pictures, self.downloads, self.local = app, pictures, downloads, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and (why := self._refusal(scope)):
-            await PlainTextResponse(why, status_code=403)(scope, receive, send)
+        if scope["type"] in ("http", "websocket") and (reason := self._refusal(scope)):
+            await PlainTextResponse(reason, status_code=403)(scope, receive, send)
             return
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await self.app(scope, receive, answer)
+        await self.app(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> str:
         """Why a request is refused; "" for one that is not."""
-        headers = Headers(scope=scope)
+        headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
-        if self.here and not is_loopback(_name(f"//{host}")):
-            return "This page is for the machine that it runs on."
+        if self.local and not is_loopback(_host_name(f"//{host}")):
+            return "This page can be opened only on the machine that it runs on."
         origin = headers.get("origin")
-        asked = (host, headers.get("x-forwarded-host", host))
-        if origin is not None and urlsplit(origin).netloc not in asked:
-            return "Another page may not ask this one for anything."
-        path = scope["path"]
-        if path.startswith(tuple(f"/gradio_api/{one}" for one in CLOSED)):
-            return "There is no such thing here."
-        asked_file = next((path.removeprefix(one) for one in FILES if path.startswith(one)), None)
-        if asked_file is not None and not self._is_served(asked_file):
-            return "No such file is shown here."
+        own = (host, headers.get("x-forwarded-host", host))
+        if origin is not None and urlsplit(origin).netloc not in own:
+            return "Requests from other web pages are refused."
+        if path.startswith(BLOCKED_ROUTES):
+            return "This route is blocked."
+        for route in FILE_ROUTES:
+            if path.startswith(route) and not self._may_serve(path.removeprefix(route)):
+                return "This file is not served."
         return ""
 
-    def _is_served(self, file: str) -> bool:
-        """Whether a file is one of the workspace's pictures, or one that a page was given."""
+    def _may_serve(self, file: str) -> bool:
+        """Whether a file is one of the workspace's pictures, an upload or a download."""
         try:
             path = Path(file)
             real = path.resolve(strict=True)
@@ -80,14 +79,14 @@ class Guard:
             return False
         if not path.is_absolute() or real != path:  # a link, or a way around
             return False
-        if real.is_relative_to(self.handed):
+        if real.is_relative_to(self.downloads):
             return True
-        shown = any(real.is_relative_to(folder) for folder in self.pictures)
-        return shown and real.suffix.lower() in PICTURES
+        in_pictures = any(real.is_relative_to(folder) for folder in self.pictures)
+        return in_pictures and real.suffix.lower() in PICTURES
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own, to which no other can connect."""
+    """Whether a name or address is this machine's own, to which no other machine can connect."""
     if host == "localhost":
         return True
     try:
@@ -96,8 +95,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _name(address: str) -> str:
+def _host_name(url: str) -> str:
     try:
-        return urlsplit(address).hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""

@@ -2,8 +2,8 @@
 // `props` and `trigger` are Gradio's; `props.tab` is the tab's id.
 let known = null;
 document.addEventListener('studio-news', ({ detail }) => {
-  if (detail.tab !== props.tab || detail.mark === known) return;
-  known = detail.mark;
+  if (detail.tab !== props.tab || detail.version === known) return;
+  known = detail.version;
   trigger('input');
 });
 document.dispatchEvent(new CustomEvent('studio-listening'));

@@ -21,7 +21,7 @@ const ask = async () => {
       knownServer ??= news.server;
       if (news.server !== knownServer) { location.reload(); return; }
       if (news.head !== props.value) props.value = news.head;
-      const detail = { tab, mark: news.mark };
+      const detail = { tab, version: news.version };
       document.dispatchEvent(new CustomEvent('studio-news', { detail }));
       if (news.forming || Date.now() < awakeUntil) wait = OFTEN;
     }
