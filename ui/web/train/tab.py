@@ -83,7 +83,7 @@ def train_tab(page: Page) -> None:
     begun = gr.on([start.click], begin, form.all(), seen.looked, **QUIET)
     begun.success(None, js="() => document.getElementById('studio-runs').scrollIntoView()")
     _wire_cost(space, form, taking)
-    trigger.change(
+    trigger.blur(
         lambda words: gr.Textbox(placeholder=sample_prompts(words or "the trigger")),
         trigger,
         sampled,
