@@ -7,6 +7,7 @@ up to the rounding of sums. Only rank 0 writes and renders.
 
 import os
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -68,7 +69,8 @@ def sum_over_ranks(
     present = [float(one.grad is not None) for one in parameters]
     grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
     parts = [total.view(1), torch.tensor(present, device=total.device)]
-    message = reduce(torch.cat([*parts, *(one.detach().flatten().float() for one in grads)]))
+    own = torch.cat([*parts, *(one.detach().flatten().float() for one in grads)])
+    message = cast(Tensor, reduce(own, reduction="sum"))
     total.copy_(message[0])
     flags, *sums = message[1:].split([len(present), *(one.numel() for one in parameters)])
     for one, flag, found in zip(parameters, flags.tolist(), sums, strict=True):

@@ -27,7 +27,6 @@ from studio.adapters.delta import attach, detached
 from studio.adapters.token_embeddings import use_embeddings
 from studio.bases.base import Base
 from studio.errors import BadInput
-from trainers.engine.checkpoint import TrainingState
 from trainers.engine.data.batches import Batch, training_batches
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
@@ -49,9 +48,10 @@ from trainers.engine.optimizers import (
     start_afresh,
 )
 from trainers.engine.progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Step
-from trainers.engine.run_folder import Log, report_full_disk
+from trainers.engine.run.checkpoint import TrainingState
+from trainers.engine.run.folder import Log, report_full_disk
+from trainers.engine.run.tensorboard import write_events
 from trainers.engine.setup import PreparedTraining
-from trainers.engine.tensorboard import write_events
 
 __all__ = ["Trainer", "run_training"]
 

@@ -24,8 +24,8 @@ from trainers.engine.kind import Kind, kind_name, new_deltas, options_of
 from trainers.engine.optimizers import check_optimizer, parameter_groups
 from trainers.engine.progress import Started
 from trainers.engine.recipe.toml_text import Table
-from trainers.engine.run_folder import Run, check_adapter_path, check_free_space, check_writable
-from trainers.engine.tensorboard import check_tensorboard
+from trainers.engine.run.folder import Run, check_adapter_path, check_free_space, check_writable
+from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 

@@ -20,9 +20,9 @@ from trainers.engine.optimizers import check_optimizer
 from trainers.engine.progress import Progress
 from trainers.engine.recipe.recipe_file import Written, read_recipe
 from trainers.engine.resolve import recipe_for
-from trainers.engine.run_folder import Run, check_adapter_path, check_writable
+from trainers.engine.run.folder import Run, check_adapter_path, check_writable
+from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.setup import PreparedTraining, Renderer, prepare_training
-from trainers.engine.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import new_tokens
 from trainers.engine.warm_start import WarmStart
 

@@ -73,7 +73,7 @@ def test_without_tensorboard_the_line_that_installs_it(
 ) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(
-        "trainers.engine.tensorboard.find_spec",
+        "trainers.engine.run.tensorboard.find_spec",
         lambda name: None if name == "tensorboard" else there(name),
     )
     with pytest.raises(BadInput, match="pip install tensorboard"):

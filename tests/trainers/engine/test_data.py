@@ -30,7 +30,7 @@ from trainers import Drawn, Encoded, Kind, LoRA, Started, Step
 from trainers.engine.data.batches import batches
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import new_deltas
-from trainers.engine.run_folder import Run
+from trainers.engine.run.folder import Run
 
 TRIGGER = "a sks robot"
 STEPS, BATCH, SEED = 4, 2, 3

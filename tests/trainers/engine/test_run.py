@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from studio.errors import BadInput
-from trainers.engine.run_folder import Log, Run, check_free_space, report_full_disk
+from trainers.engine.run.folder import Log, Run, check_free_space, report_full_disk
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -36,13 +37,17 @@ def launched(command: list[str], *, processes: int) -> list[subprocess.Popen[str
     ]
 
 
-def test_two_processes_train_what_one_does(sdxl_folder: Path, tmp_path: Path) -> None:
-    """With three pictures a step, so that they have unequal shares, and a prior beside them."""
+@pytest.mark.parametrize(("batch", "accumulation"), [("3", "1"), ("1", "2")])
+def test_two_processes_train_what_one_does(
+    sdxl_folder: Path, tmp_path: Path, batch: str, accumulation: str
+) -> None:
+    """Where they have unequal shares, and where each has whole batches; a prior beside them."""
     pictures = make_pictures(tmp_path / "pictures", sides=[(64, 64)] * 4)
     prior = make_pictures(tmp_path / "prior", sides=[(64, 64)] * 2)
     (prior / "1.txt").write_text("a robot")
     words = ["train", "lora", str(pictures), "--trigger", "a sks robot", "--rank", "4", "--json"]
-    words += ["--base", str(sdxl_folder), "--steps", "4", "--batch", "3", "--lr", "1e-3"]
+    words += ["--base", str(sdxl_folder), "--steps", "4", "--lr", "1e-3"]
+    words += ["--batch", batch, "--accumulation", accumulation]
     words += [
         "--prior-pictures",
         str(prior),

@@ -26,7 +26,7 @@ from studio.errors import BadInput
 from studio.files import write_file
 from studio.requests.recipe import PRIOR_WEIGHT, Recipe
 from trainers.engine.progress import Drawn
-from trainers.engine.run_folder import Run, check_writable
+from trainers.engine.run.folder import Run, check_writable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

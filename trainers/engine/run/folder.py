@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save
 
 from studio.errors import BadInput
 from studio.files import write_file
-from trainers.engine.checkpoint import TrainingState
 from trainers.engine.recipe.toml_text import Table, to_toml
+from trainers.engine.run.checkpoint import TrainingState
 
 if TYPE_CHECKING:
     from PIL.Image import Image
