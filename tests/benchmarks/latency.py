@@ -112,7 +112,7 @@ def _opening(page: Page) -> Rows:
 def _sliding(page: Page, space: Workspace, times: int) -> Rows:
     """A slider is moved by a key: the new picture, and what its time went to."""
     whole, queued, taken, drawn, seen, steps = [], [], [], [], [], []
-    slider = page.get_by_label("range slider for Guidance")
+    slider = page.get_by_label("range slider for CFG scale")
     for number in range(times):
         page.evaluate(WATCH, "Waiting")
         slider.press("ArrowRight" if number % 8 < 4 else "ArrowLeft")
@@ -139,7 +139,7 @@ def _sliding(page: Page, space: Workspace, times: int) -> Rows:
 def _pressing(page: Page, times: int) -> Rows:
     """While a training runs: another tab, Draw and Stop."""
     tabs, drawn, stopped = [], [], []
-    page.get_by_label("Draw as you change").uncheck()
+    page.get_by_label("Draw every change").uncheck()
     page.get_by_label("number input for Steps").fill("100")  # so that there is something to stop
     for _ in range(times):
         for name in ("Library", "Mix"):

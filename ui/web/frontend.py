@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
-__all__ = ["STYLES", "local_time", "notices", "script", "template"]
+__all__ = ["STYLES", "local_time", "notices", "picture_url", "script", "sentence", "template"]
 
 FOLDER = Path(__file__).parent
 STYLES = sorted((FOLDER / "static").glob("*.css"))
@@ -41,8 +41,15 @@ def local_time(seconds: float) -> str:
     return strftime("%Y-%m-%d %H:%M", localtime(seconds))
 
 
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+def picture_url(picture: Path) -> str:
+    """Where a page finds a picture. The address changes whenever the file does."""
+    return f"{file_url(picture)}?v={picture.stat().st_mtime_ns}"
+
+
+def sentence(words: str) -> str:
+    """The words with a capital letter and a full stop."""
+    words = words.strip()
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '!', '?')) else '.'}"
 
 
 _environment = Environment(
@@ -56,5 +63,6 @@ _environment.filters |= {
     "duration": format_duration,
     "file_url": file_url,
     "local_time": local_time,
-    "sentence": _sentence,
+    "picture_url": picture_url,
+    "sentence": sentence,
 }

@@ -7,8 +7,10 @@ worker. It leaves the summary in the workspace's cache, under a hash of what it 
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from compose import Pass, Schedule
 from studio.adapters.blora_blocks import split_half
@@ -55,23 +57,17 @@ def summarize(schedule: Schedule) -> ScheduleSummary:
 
 def save_summary(space: Workspace, shot: Shot, summary: ScheduleSummary) -> None:
     """Leave a summary for pages. shot: with its adapters as files."""
-    write_file(_place(space, shot), json.dumps(asdict(summary)).encode(), durable=False)
+    saved = TypeAdapter(ScheduleSummary).dump_json(summary)
+    write_file(_place(space, shot), saved, durable=False)
 
 
 def load_summary(space: Workspace, shot: Shot) -> ScheduleSummary | None:
     """The summary saved for a shot with the same mix and steps; None if there is none."""
     try:
-        saved = json.loads(_place(space, shot).read_bytes())
+        saved = _place(space, shot).read_bytes()
     except FileNotFoundError:
         return None
-    steps = tuple(
-        tuple(
-            PassSummary(one["shallow"], one["weight"], tuple(map(tuple, one["shares"])))
-            for one in step
-        )
-        for step in saved["steps"]
-    )
-    return ScheduleSummary(tuple(saved["adapters"]), tuple(saved["blocks"]), saved["cost"], steps)
+    return TypeAdapter(ScheduleSummary).validate_json(saved)
 
 
 def _shares(one: Pass, sizes: Counter[str], adapters: int) -> tuple[tuple[float, ...], ...]:

@@ -68,29 +68,25 @@ def test_a_grid_says_every_combination(space: Workspace) -> None:
 
 
 def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
-    recipe = {
-        "prompt": 'a "fine" {robot}',
-        "negative": "fog",
-        "seed": 2**40,
-        "steps": 7,
-        "guidance": 3.5,
-        "width": 48,
-        "height": None,
-        "scheduler": "ddim",
-        "base": {"source": "sketch"},
-        "adapters": [
-            {"name": "sks robot", "path": str(space.adapters / "robot.safetensors"), "strength": 1},
-            {"name": "ink style", "path": str(space.adapters / "ink.safetensors"), "strength": 0.8},
-        ],
-        "method": {"name": "klora", "options": {"alpha": 1.2, "gamma": None}},
-        "init_image": None,
-        "denoise": 0.6,
-    }
-    (shot,) = shots_of(space, manifest_of(grid_of(recipe)))
+    mixed = Shot(
+        'a "fine" {robot}',
+        negative="fog",
+        seed=2**40,
+        steps=7,
+        guidance=3.5,
+        width=48,
+        scheduler="ddim",
+        adapters=(
+            (str(space.adapters / "robot.safetensors"), 1.0),
+            (str(space.adapters / "ink.safetensors"), 0.8),
+        ),
+        method=compose.KLoRA(alpha=1.2),
+    )
+    (shot,) = shots_of(space, manifest_of(grid_of(mixed)))
     assert (shot.prompt, shot.negative, shot.seed) == ('a "fine" {robot}', "fog", 2**40)
     assert (shot.steps, shot.guidance, shot.width, shot.scheduler) == (7, 3.5, 48, "ddim")
     assert [by for _, by in shot.adapters] == [1.0, 0.8]
-    assert isinstance(shot.method, compose.KLoRA) and shot.method.alpha == 1.2
+    assert shot.method == mixed.method
 
 
 def test_what_is_no_number_is_named() -> None:

@@ -113,8 +113,9 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     expect(prompt).to_have_value("a blue boat at the beach, mixbot, mixink style")
     shot = _shot(job)
     assert [Path(file).stem for file, _ in shot["adapters"]] == ["mixbot", "mixink"]
-    expect(mix.get_by_role("button", name="mixother")).to_be_disabled()
-    expect(mix.get_by_role("button", name="mixother")).to_contain_text("made for SD 1")
+    other = mix.get_by_role("button", name="mixother")
+    expect(other).to_be_disabled()
+    expect(other).to_contain_text("made for Stable Diffusion 1")
 
     # A slider by the keyboard; the seed stays.
     slider = mix.get_by_label("range slider for Strength of adapter 2")
@@ -123,19 +124,19 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     assert softer["adapters"][1][1] == pytest.approx(0.95) and softer["seed"] == shot["seed"]
 
     _made(mix, server, lambda: _choose(mix, "Method", "composite"))
-    expect(mix.locator("#mix-score")).to_contain_text("8 evaluations of the UNet in 4 steps")
+    expect(mix.locator("#mix-schedule")).to_contain_text("8 evaluations of the UNet in 4 steps")
     expect(mix.locator("#mix-frame img")).to_be_visible()
 
     # Draw takes a new seed, unless it is kept.
     fresh = _shot(_made(mix, server, lambda: prompt.press("Control+Enter")))
     assert fresh["seed"] != shot["seed"] and fresh["method"]["name"] == "composite"
-    mix.get_by_label("Keep the seed").check()
+    mix.get_by_label("Lock seed").check()
     again = _made(mix, server, lambda: mix.get_by_role("button", name="Draw", exact=True).click())
     assert _shot(again)["seed"] == fresh["seed"]
 
     # K-LoRA's choice is known with the picture.
     _made(mix, server, lambda: _choose(mix, "Method", "klora"))
-    expect(mix.locator("#mix-score svg")).to_be_visible()
+    expect(mix.locator("#mix-schedule svg")).to_be_visible()
     mix.get_by_role("button", name="Remove", exact=True).first.click()
     expect(prompt).to_have_value("a blue boat at the beach, mixink style")
 
@@ -154,7 +155,7 @@ def test_a_mix_is_sent_to_batch(mix: Page, server: Server) -> None:
 
 
 def test_a_picture_is_stopped_while_it_forms(mix: Page, server: Server) -> None:
-    mix.get_by_label("Draw as you change").uncheck()
+    mix.get_by_label("Draw every change").uncheck()
     _type(mix, "number input for Steps", "100")
     before = list_jobs(server.space, limit=1)[0].id
     mix.get_by_role("button", name="Draw", exact=True).click()
@@ -164,7 +165,7 @@ def test_a_picture_is_stopped_while_it_forms(mix: Page, server: Server) -> None:
     expect(mix.locator("#mix-stop")).to_be_disabled()
     (job,) = (one for one in list_jobs(server.space, limit=3) if one.id > before)
     assert job.state == "stopped" and 0 < job.step < 100
-    mix.get_by_label("Draw as you change").check()
+    mix.get_by_label("Draw every change").check()
     _made(mix, server, lambda: _type(mix, "number input for Steps", "4"))
 
 
@@ -186,20 +187,20 @@ def test_what_cannot_be_drawn_says_why_at_the_picture(mix: Page, server: Server)
 
 def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server) -> None:
     mix.get_by_text("Compare", exact=True).click()
-    for which, what, values in ((0, "Steps", "2, 3"), (1, "Guidance", "1, 6")):
+    for which, what, values in ((0, "Steps", "2, 3"), (1, "CFG scale", "1, 6")):
         field = mix.get_by_label("Values").nth(which)
         before = field.input_value()
         _choose(mix, ("Columns", "Rows")[which], what)
         expect(field).not_to_have_value(before)  # values are suggested first
         fill(field, values)
-    job = _made(mix, server, lambda: mix.get_by_role("button", name="Draw the grid").click())
+    job = _made(mix, server, lambda: mix.get_by_role("button", name="Compare these values").click())
     assert len(job.results) == 4
     table = mix.locator("#mix-frame table")
     expect(table.locator("img")).to_have_count(4)
     expect(table).to_contain_text("steps 2")
-    expect(table).to_contain_text("guidance 6")
+    expect(table).to_contain_text("CFG scale 6")
     table.locator("button").last.click()
-    expect(mix.get_by_label("number input for Guidance")).to_have_value("6")
+    expect(mix.get_by_label("number input for CFG scale")).to_have_value("6")
     expect(mix.get_by_label("number input for Steps")).to_have_value("3")
 
 
@@ -208,9 +209,9 @@ def test_the_history_reopens_deletes_and_brings_back(mix: Page, server: Server) 
     _made(mix, server, lambda: _type(mix, "Prompt", "a pink owl in a forest"))
     mix.locator(f'#mix-history [data-name="{first.results[0]}"]').click()
     expect(mix.locator("#mix-prompt textarea")).to_have_value("a yellow duck in the desert")
-    expect(mix.locator("#mix-note a")).to_have_text("Save the file")
+    expect(mix.locator("#mix-note a")).to_have_text("Save picture")
     known = len(list_pictures(server.space, limit=500))
-    mix.get_by_role("button", name="Delete this picture").click()
+    mix.get_by_role("button", name="Delete picture").click()
     expect(mix.get_by_role("button", name="Undo delete")).to_be_visible()
     assert len(list_pictures(server.space, limit=500)) == known - 1
     mix.get_by_role("button", name="Undo delete").click()

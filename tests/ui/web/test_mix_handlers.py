@@ -16,9 +16,8 @@ from studio.queue.client import list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.workspace import Workspace, next_picture_path, open_workspace
 from tests.compose.conftest import small
-from ui.web.mix import wiring as _mix_wires
-from ui.web.mix.components import Parts
-from ui.web.mix.tab import mix_tab
+from ui.web.mix import events
+from ui.web.mix.tab import MixTab
 from ui.web.server.page import Page
 
 UP = "unet.up_blocks.0.attentions.0.to_q"
@@ -34,17 +33,19 @@ class Tab:
 
         def on(triggers: object, handler: Any, given: set, shown: set, mode: str = "") -> Any:
             name = getattr(handler, "__name__", "")
-            self.parts: Parts = getattr(handler, "__self__", self).parts
+            if hasattr(handler, "__self__"):
+                self.parts: MixTab = handler.__self__.tab
             self.wired[name] = handler, given, shown
             return SimpleNamespace(then=lambda *_, **__: None)
 
-        monkeypatch.setattr(_mix_wires, "_on", on)
+        monkeypatch.setattr(events, "_on", on)
         with gr.Blocks(), gr.Tabs() as tabs, gr.Tab("Mix") as mix:
             states = gr.State([]), gr.State(None)
             self.page = Page(space, tabs, mix, *states)
-            mix_tab(self.page)
-        extra = {self.page.adapters: [], self.parts.dropped: None}
-        self.now = {one: one.value for one in self.parts.given()} | extra
+            events.mix_tab(self.page)
+        self.form = self.parts.form
+        inputs = {one for _, given, _ in self.wired.values() for one in given}
+        self.now = {one: one.value for one in inputs}
 
     def act(self, called: str, **event: object) -> dict:
         """Call a handler as the page does, and put its answer onto the page."""
@@ -104,7 +105,7 @@ def test_a_first_picture_and_every_change_but_the_same_twice(tab: Tab) -> None:
     assert len(list_jobs(tab.space)) == 1
     tab.act("change")
     assert len(list_jobs(tab.space)) == 1  # nothing changed
-    tab.now[tab.parts.steps] = 11
+    tab.now[tab.form.steps] = 11
     tab.act("change")
     first, second = list_jobs(tab.space)[::-1]
     assert first.state == "stopped" and second.state == "queued"
@@ -116,8 +117,8 @@ def test_a_first_picture_and_every_change_but_the_same_twice(tab: Tab) -> None:
 def test_draw_takes_a_new_seed_unless_it_is_kept(tab: Tab) -> None:
     tab.act("draw")
     seed = _shots(tab)[0]["seed"]
-    assert str(seed) == tab.now[tab.parts.seed] != "0"
-    tab.now[tab.parts.lock] = True
+    assert str(seed) == tab.now[tab.form.seed] != "0"
+    tab.now[tab.form.lock] = True
     tab.act("draw")
     assert _shots(tab)[0]["seed"] == seed and len(list_jobs(tab.space)) == 2
 
@@ -129,42 +130,42 @@ def test_every_digit_of_a_seed_is_kept(tab: Tab, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "sent.png", pnginfo=sent)
     tab.now[tab.parts.dropped] = str(tmp_path / "sent.png")
     tab.act("open_file")
-    tab.now[tab.parts.lock] = True
+    tab.now[tab.form.lock] = True
     tab.act("draw")
     assert _shots(tab)[0]["seed"] == largest
-    assert tab.now[tab.parts.seed] == str(largest)
-    tab.now[tab.parts.seed] = ""
+    assert tab.now[tab.form.seed] == str(largest)
+    tab.now[tab.form.seed] = ""
     tab.act("change")
     assert _shots(tab)[0]["seed"] == 0
     for typed, said in (("two", "seed: 'two' is not a whole number"), ("-1", "from 0")):
-        tab.now[tab.parts.seed] = typed
+        tab.now[tab.form.seed] = typed
         with pytest.raises(BadInput, match=said):
             tab.act("draw")
 
 
 def test_a_picture_forms_is_opened_deleted_and_brought_back(tab: Tab) -> None:
     tab.act("draw")
-    assert tab.act("look") and not tab.act("look")  # nothing new
+    assert tab.act("poll") and not tab.act("poll")  # nothing new
     id = _draw(tab)
-    tab.act("look")
-    assert tab.now[tab.parts.opened] == id and id in tab.now[tab.parts.history]
+    tab.act("poll")
+    assert tab.now[tab.parts.picture] == id and id in tab.now[tab.parts.history]
     tab.act("delete")
-    assert tab.now[tab.parts.opened] is None and id not in tab.now[tab.parts.history]
+    assert tab.now[tab.parts.picture] is None and id not in tab.now[tab.parts.history]
     tab.act("undo")
-    assert tab.now[tab.parts.opened] == id
+    assert tab.now[tab.parts.picture] == id
     tab.act("reopen", name=id)
-    assert tab.now[tab.parts.prompt] == "a teal snail" and tab.now[tab.parts.guidance] == 2
-    assert tab.now[tab.parts.lock] is True
+    assert tab.now[tab.form.prompt] == "a teal snail" and tab.now[tab.form.guidance] == 2
+    assert tab.now[tab.form.lock] is True
     tab.act("reopen", name="more")
 
 
 def test_what_another_tab_sends_is_in_the_first_picture(tab: Tab) -> None:
     tab.now[tab.page.adapters] = ["bolt"]
     tab.act("enter")
-    assert list_jobs(tab.space) == [] and not tab.now[tab.parts.picked]
+    assert list_jobs(tab.space) == [] and not tab.now[tab.form.adapters.mix]
     tab.act("add_sent")
     entered = tab.act("enter")  # in whichever order the two come
-    assert tab.parts.picked not in entered
+    assert tab.form.adapters.mix not in entered
     (job,) = list_jobs(tab.space)
     assert [Path(file).stem for file, _ in _shots(tab)[0]["adapters"]] == ["bolt"]
     assert job.state == "queued"
@@ -173,8 +174,8 @@ def test_what_another_tab_sends_is_in_the_first_picture(tab: Tab) -> None:
 def test_the_picture_of_another_page_is_left_alone(tab: Tab) -> None:
     tab.act("draw")
     theirs = list_jobs(tab.space)[0].id
-    tab.now[tab.parts.own] = None  # as after a load, which shows the latest of the workspace
-    tab.now[tab.parts.steps] = 3
+    tab.now[tab.parts.own_job] = None  # as after a load, which shows the latest of the workspace
+    tab.now[tab.form.steps] = 3
     tab.act("change")
     assert [job.state for job in list_jobs(tab.space) if job.id == theirs] == ["queued"]
 
@@ -182,40 +183,40 @@ def test_the_picture_of_another_page_is_left_alone(tab: Tab) -> None:
 def test_only_the_picture_that_is_seen_is_deleted(tab: Tab) -> None:
     tab.act("draw")
     id = _draw(tab)
-    tab.act("look")
-    assert tab.now[tab.parts.opened] == id
+    tab.act("poll")
+    assert tab.now[tab.parts.picture] == id
     tab.now[tab.parts.column], tab.now[tab.parts.columns] = "seed", "1, 2"
     tab.act("compare_grid")
-    assert tab.now[tab.parts.opened] is None and not tab.act("delete")
+    assert tab.now[tab.parts.picture] is None and not tab.act("delete")
 
 
 def test_adapters_come_and_go_from_here_and_from_other_tabs(tab: Tab) -> None:
-    parts = tab.parts
+    parts, form = tab.parts, tab.form
     tab.act("add", name="bolt")
-    tab.now[parts.slots[0].strength] = 0.4
+    tab.now[form.adapters.slots[0].strength] = 0.4
     tab.now[tab.page.adapters] = ["bolt", "wash"]
     tab.act("add_sent")
-    assert [(one.name, one.strength) for one in tab.now[parts.picked]] == [
+    assert [(one.name, one.strength) for one in tab.now[form.adapters.mix]] == [
         ("bolt", 0.4),
         ("wash", 1.0),
     ]
-    assert tab.now[parts.prompt] == "bolt thing, wash thing"
+    assert tab.now[form.prompt] == "bolt thing, wash thing"
     assert [strength for _, strength in _shots(tab)[0]["adapters"]] == [0.4, 1.0]
     tab.act("compare_methods")
     assert len(_shots(tab)) == 5
-    tab.now[parts.steps] = 3
+    tab.now[form.steps] = 3
     tab.act("change")
     assert len(_shots(tab)) == 5  # a comparison is not broken off
     _draw(tab)
-    tab.act("look")
+    tab.act("poll")
     assert "composite" in tab.now[parts.frame]
     tab.now[parts.column], tab.now[parts.row] = "strength 1", "seed"
-    tab.act("suggest"), tab.act("suggest_rows")
+    tab.act("suggest_columns"), tab.act("suggest_rows")
     tab.act("compare_grid")
     assert len(_shots(tab)) == 20
-    tab.act("send")
-    assert tab.now[tab.page.shot]["adapters"][0]["name"] == "bolt"
-    tab.act("run")  # the last row's button: there is no such adapter
+    tab.act("send_to_batch")
+    assert Path(tab.now[tab.page.shot].adapters[0][0]).stem == "bolt"
+    tab.act("remove")  # the last row's button: there is no such adapter
 
 
 def test_settings_from_a_file(tab: Tab, tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_settings_from_a_file(tab: Tab, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(place, pnginfo=texts)
     tab.now[tab.parts.dropped] = str(place)
     answer = tab.act("open_file")
-    assert tab.now[tab.parts.steps] == 7 and tab.now[tab.parts.scheduler] == "ddim"
+    assert tab.now[tab.form.steps] == 7 and tab.now[tab.form.scheduler] == "ddim"
     assert "adapter lost is not in the library" in answer[tab.parts.notice].value
     assert list_jobs(tab.space) == []
 
@@ -233,10 +234,10 @@ def test_what_no_picture_can_be_made_of_is_said_without_a_job(tab: Tab) -> None:
     for name in ("bolt", "wash", "bolt"):
         tab.act("add", name=name)
     jobs = len(list_jobs(tab.space))
-    tab.now[tab.parts.method] = "klora"
+    tab.now[tab.form.method] = "klora"
     tab.act("change")
     assert len(list_jobs(tab.space)) == jobs
     assert "which of the 3 adapters" in tab.now[tab.parts.frame]
-    tab.now[tab.parts.base] = "sketch-sd1"
-    tab.act("change_base"), tab.act("example", name="a house")
-    assert tab.now[tab.parts.prompt] == "a house"
+    tab.now[tab.form.base] = "sketch-sd1"
+    tab.act("change_base"), tab.act("use_example", name="a house")
+    assert tab.now[tab.form.prompt] == "a house"

@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
-from studio.requests.shot import Shot
+from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import adapter_name, file_and_strength
 from ui.web.server.fields import whole_number
 
 __all__ = ["ALONE", "NONE", "TOGETHER", "Grid", "grid_of", "manifest_of"]
 
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
-# Of a recipe, what the grid has no widget for but keeps.
+# Of a shot, what the grid has no widget for but keeps.
 LONGEST = 80  # letters of a list in one line
 JOINT = ",\n    "
 ESCAPED = re.compile(r"[\\{}]|__")  # what a manifest reads as choices
@@ -63,34 +62,21 @@ def manifest_of(grid: Grid) -> str:
     return "".join(f"{name} = {_toml(value)}\n" for name, value in {**lines, **grid.more}.items())
 
 
-def grid_of(recipe: Mapping[str, object]) -> Grid:
-    """A picture's recipe as the grid of that picture alone."""
-    plain, told = Shot(""), dict(recipe)
-    method = _table(told.get("method"))
-    base = _table(told.get("base"))
-    adapters = [_called(_table(one)) for one in _list(told.get("adapters"))]
-    more = {
-        name: told[name] for name in KEPT if told.get(name) not in (None, "", getattr(plain, name))
-    }
+def grid_of(shot: Shot) -> Grid:
+    """A shot as the grid of that picture alone. Its adapters are files of the library."""
+    plain = Shot("")
+    kept = {name: getattr(shot, name) for name in KEPT}
     return Grid(
-        prompts=ESCAPED.sub(r"\\\g<0>", str(told.get("prompt", ""))),
-        seeds=str(told.get("seed", 0)),
-        adapters=[name for name in adapters if name],
-        methods=[str(method.get("name") or "merge")],
-        options={"name": method.get("name"), **_table(method.get("options"))},
-        base=str(base.get("source", plain.base)),
-        steps=int(str(told.get("steps", plain.steps))),
-        guidance=float(str(told.get("guidance", plain.guidance))),
-        more=more,
+        prompts=ESCAPED.sub(r"\\\g<0>", shot.prompt),
+        seeds=str(shot.seed),
+        adapters=[f"{adapter_name(str(file))}:{by:g}" for file, by in shot.adapters],
+        methods=[method_name(shot.method)],
+        options={"name": method_name(shot.method), **method_options(shot.method)},
+        base=shot.base,
+        steps=shot.steps,
+        guidance=shot.guidance,
+        more={name: value for name, value in kept.items() if value != getattr(plain, name)},
     )
-
-
-def _called(entry: Mapping[str, object]) -> str:
-    """An adapter of a recipe as a mix names it; "" where it tells no file."""
-    name, half, strength = (entry.get(key) for key in ("path", "half", "strength"))
-    words = [adapter_name(name) if isinstance(name, str) else "", half if half in HALVES else ""]
-    words.append(f"{strength:g}" if isinstance(strength, int | float) else "1")
-    return ":".join(word for word in words if word) if words[0] else ""
 
 
 def _seeds(typed: str) -> object:
@@ -140,11 +126,3 @@ def _toml(value: object) -> str:
         long = sum(map(len, inside)) > LONGEST
         return f"[\n    {JOINT.join(inside)},\n]" if long else f"[{', '.join(inside)}]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _table(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> Sequence[object]:
-    return value if isinstance(value, list | tuple) else ()

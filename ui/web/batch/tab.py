@@ -10,6 +10,7 @@ import gradio as gr
 import compose
 from studio.duration import format_duration
 from studio.errors import BadInput
+from studio.requests.shot import Shot
 from studio.workspace import Workspace, list_adapters
 from ui.shared.queue_requests import queue_pictures
 from ui.web.batch.cost import evaluations, seconds_for
@@ -17,7 +18,7 @@ from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.library_names import ENDINGS, shots_of
 from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
 from ui.web.frontend import notices
-from ui.web.mix.components import base_choices
+from ui.web.mix.shot_form import base_choices
 from ui.web.server.page import QUIET, Page, show_bad_input
 
 __all__ = ["batch_tab"]
@@ -131,10 +132,10 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         # are renewed; by then the manifest may hold what a person wrote.
         return gr.skip() if says == said else (says, "toml", says)
 
-    def open_shot(recipe: dict | None) -> list:
-        if not recipe:
+    def open_shot(shot: Shot | None) -> list:
+        if shot is None:
             return [gr.skip()] * len(shown)
-        found = grid_of(recipe)
+        found = grid_of(shot)
         says = manifest_of(found)
         lists = {name: list(getattr(found, name)) for name in ("methods", "adapters", "mixes")}
         values = replace(found, **lists)

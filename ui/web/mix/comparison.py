@@ -1,30 +1,44 @@
-"""Comparisons: shots that differ in one thing or two, and how a table of them is labelled.
+"""Comparisons: shots that differ in one thing or two, and the labels of their table.
 
-A comparison is a job of several shots and nothing beside: what its rows and columns are is told by
-where the shots differ, so that any page can show it at any time.
+A comparison is queued as a plain job of several shots. Its rows and columns are found again from
+where the shots differ, so any page can show it at any time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
+from typing import TypeVar
 
 import compose
 from studio.errors import BadInput
-from studio.requests.shot import SCHEDULERS
-from ui.shared.form import Form, fields_of
+from studio.requests.shot import SCHEDULERS, Shot, method_name, method_options
+from ui.shared.form import Field, Form, fields_of
 from ui.shared.names import adapter_name
-from ui.web.mix.settings import Picked, Settings
 from ui.web.server.fields import values, whole_number
 
-__all__ = ["MOST_CELLS", "NOTHING", "Table", "axes", "every_method", "grid", "suggested", "table"]
+__all__ = ["MOST_CELLS", "NOTHING", "Axis", "Table", "axes", "every_method", "grid", "table"]
 
 MOST_CELLS = 64
 NOTHING = "nothing"
 LONGEST = 60  # characters of a label
 WORDS = "prompt words"
-PLAIN = ("steps", "guidance", "seed", "scheduler", "denoise")
-STRENGTH, OPTION = "strength ", "option "
+CALLED = {"guidance": "CFG scale"}
+YES, NO = ("true", "on", "yes"), ("false", "off", "no")
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Something that a comparison can vary.
+
+    suggestion: values to begin with, separated by commas. change: the shot with another value,
+    given as text; BadInput where it can't have that value.
+    """
+
+    name: str
+    label: str
+    suggestion: str
+    change: Callable[[Shot, str], Shot]
 
 
 @dataclass(frozen=True)
@@ -35,17 +49,36 @@ class Table:
     rows: tuple[str, ...]
 
 
-def every_method(settings: Settings, check: Callable[[Settings], object]) -> list[Settings]:
-    """The settings under every method that takes these adapters; the chosen one with its options.
+def axes(shot: Shot) -> list[Axis]:
+    """All that a comparison of this shot can vary."""
+    found = [
+        Axis("method", "Method", ", ".join(compose.methods()), _with_method),
+        _number_axis("steps", int, (5, 10, 15, 25, shot.steps)),
+        _number_axis(
+            "guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance), label=CALLED["guidance"]
+        ),
+        _number_axis("seed", int, range(shot.seed, shot.seed + 4)),
+        Axis("scheduler", "Scheduler", ", ".join(SCHEDULERS), _with_scheduler),
+    ]
+    if shot.init_image is not None:
+        found.append(_number_axis("denoise", float, (0.2, 0.4, 0.6, 0.8)))
+    found += [_strength_axis(shot, place) for place in range(len(shot.adapters))]
+    first_word = shot.prompt.replace(",", " ").split(" ")[0]
+    found.append(Axis(WORDS, "Words of the prompt", first_word, lambda shot, _: shot))
+    options = fields_of(_form(shot.method))
+    return found + [_option_axis(shot, field) for field in options if not field.many]
 
-    check: raises BadInput for settings that cannot be. BadInput where methods make no difference.
+
+def every_method(shot: Shot, check: Callable[[Shot], object]) -> list[Shot]:
+    """The shot under every method that takes its adapters; its own method keeps its options.
+
+    check: raises BadInput for a shot that can't be drawn. BadInput for fewer than two adapters.
     """
-    if len(settings.picked) < 2:
-        raise BadInput("methods differ in how adapters share a picture: add a second adapter")
+    if len(shot.adapters) < 2:
+        raise BadInput("Methods differ in how adapters share a picture: add a second adapter.")
     found = []
     for name in compose.methods():
-        own = settings.options if name == settings.method else {}
-        tried = replace(settings, method=name, options=own)
+        tried = _with_method(shot, name)
         try:
             check(tried)
         except BadInput:
@@ -54,156 +87,103 @@ def every_method(settings: Settings, check: Callable[[Settings], object]) -> lis
     return found
 
 
-def axes(settings: Settings) -> list[tuple[str, str]]:
-    """What a grid can vary, as a label and what `grid` calls it."""
-    found = [(NOTHING.capitalize(), NOTHING), ("Method", "method")]
-    found += [(name.capitalize(), name) for name in PLAIN if name != "denoise" or settings.start]
-    found += [
-        (f"Strength of {place} {one.called}", f"{STRENGTH}{place}")
-        for place, one in enumerate(settings.picked, start=1)
-    ]
-    found += [("Words of the prompt", WORDS)]
-    form = _form(settings.method)
-    found += [
-        (f"{settings.method}: {field.name.replace('_', ' ')}", f"{OPTION}{field.name}")
-        for field in fields_of(form)
-        if not field.many
-    ]
-    return found
+def grid(shot: Shot, columns: tuple[str, str], rows: tuple[str, str] = (NOTHING, "")) -> list[Shot]:
+    """The shot with every value of one or two axes, row by row.
 
-
-def suggested(settings: Settings, axis: str) -> str:
-    """Values to begin with, separated by commas."""
-    match axis:
-        case "method":
-            return ", ".join(compose.methods())
-        case "scheduler":
-            return ", ".join(SCHEDULERS)
-        case "steps":
-            return ", ".join(str(n) for n in sorted({5, 10, 15, 25, settings.steps}))
-        case "guidance":
-            return ", ".join(f"{n:g}" for n in sorted({1.0, 3.0, 5.0, 8.0, settings.guidance}))
-        case "seed":
-            return ", ".join(str(settings.seed + n) for n in range(4))
-        case "denoise":
-            return "0.2, 0.4, 0.6, 0.8"
-        case _ if axis.startswith(STRENGTH):
-            return "0, 0.5, 0.8, 1, 1.2"
-        case _ if axis.startswith(OPTION):
-            return _of_option(settings, axis.removeprefix(OPTION))
-    return settings.prompt.replace(",", " ").split(" ")[0] if axis == WORDS else ""
-
-
-def grid(
-    settings: Settings, columns: tuple[str, str], rows: tuple[str, str] = (NOTHING, "")
-) -> list[Settings]:
-    """The settings with every value of one or two axes, row by row.
-
-    columns, rows: an axis, and its values separated by commas. Raises BadInput for values that the
-    axis cannot have, and for more than MOST_CELLS pictures.
+    columns, rows: the name of an axis, and its values separated by commas. Raises BadInput for
+    values that the axis can't have, and for more than MOST_CELLS pictures.
     """
-    if columns[0] == NOTHING and rows[0] == NOTHING:
-        raise BadInput("a comparison varies something: choose what the columns are")
+    if columns[0] == rows[0] == NOTHING:
+        raise BadInput("A comparison varies something: choose what the columns are.")
     if columns[0] == rows[0]:
-        raise BadInput("columns and rows vary the same thing: choose another one for the rows")
-    across, down = _values(settings, *columns), _values(settings, *rows)
+        raise BadInput("Columns and rows vary the same thing: choose another one for the rows.")
+    across, down = _changes(shot, *columns), _changes(shot, *rows)
     cells = len(across) * len(down)
     if cells > MOST_CELLS:
-        raise BadInput(f"these are {cells} pictures, and {MOST_CELLS} are the most: name fewer")
-    # The method first: the other axis may be an option of it.
+        raise BadInput(f"That makes {cells} pictures, and at most {MOST_CELLS} are drawn.")
+    # The method is set first, as the other axis may be an option of it.
     return [
-        column(row(settings)) if rows[0] == "method" else row(column(settings))
+        column(row(shot)) if rows[0] == "method" else row(column(shot))
         for row, column in product(down, across)
     ]
 
 
-def table(shots: Sequence[Mapping[str, Any]]) -> Table:
-    """The labels of shots as queued jobs have them: rows and columns, or one row of all."""
+def table(shots: Sequence[Shot]) -> Table:
+    """Rows and columns where two things differ in every combination, otherwise a single row."""
     flat = [_flat(shot) for shot in shots]
-    every = dict.fromkeys(key for one in flat for key in one)
-    # An option of one method is nothing that another method differs in.
-    keys = [key for key in every if len({str(one[key]) for one in flat if key in one}) > 1]
-    if len(keys) == 2:
-        for down, across in (keys, keys[::-1]):
-            rows, columns = _distinct(flat, down), _distinct(flat, across)
-            wanted = [(row, column) for row in rows for column in columns]
-            if wanted == [(str(one.get(down)), str(one.get(across))) for one in flat]:
-                return Table(_labels(across, columns, flat), _labels(down, rows, flat))
-    return Table(tuple(_together(one, keys, flat) for one in flat), ("",))
+    names = dict.fromkeys(name for one in flat for name in one)
+    # Methods have different options: only shots that have one can differ in it.
+    varied = [name for name in names if len({one[name] for one in flat if name in one}) > 1]
+    if len(varied) == 2 and all(name in one for one in flat for name in varied):
+        for down, across in (varied, varied[::-1]):
+            rows = list(dict.fromkeys(one[down] for one in flat))
+            columns = list(dict.fromkeys(one[across] for one in flat))
+            if [*product(rows, columns)] == [(one[down], one[across]) for one in flat]:
+                return Table(_labels(across, columns, flat[0]), _labels(down, rows, flat[0]))
+    return Table(tuple(_label_of(one, varied, flat[0]) for one in flat), ("",))
 
 
-def _values(settings: Settings, axis: str, text: str) -> list[Callable[[Settings], Settings]]:
-    """For each value of an axis what puts it into settings."""
-    if axis == NOTHING:
-        return [lambda settings: settings]
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    words = list(dict.fromkeys(words))
+def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
+    """A function for each value of an axis, which puts it into a shot."""
+    if name == NOTHING:
+        return [lambda shot: shot]
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:
-        raise BadInput(f"{axis}: give its values, separated by commas")
-    if axis == WORDS and words[0] not in settings.prompt:
-        raise BadInput(
-            f"{WORDS}: the first value, {words[0]!r}, is what the others take the place of, and "
-            "the prompt does not say it"
-        )
-    return [_put(axis, word, words[0]) for word in words]
+        raise BadInput(f"{name}: give its values, separated by commas.")
+    change = _change_of(shot, name, words[0])
+    return [lambda shot, word=word: change(shot, word) for word in words]
 
 
-def _put(axis: str, word: str, first: str) -> Callable[[Settings], Settings]:
-    if axis == WORDS:
-        return lambda settings: replace(settings, prompt=settings.prompt.replace(first, word))
-    if axis == "method":
-        if word not in compose.methods():
-            raise BadInput(f"there is no method {word!r}; there are {', '.join(compose.methods())}")
-        return lambda settings: _with_method(settings, word)
-    if axis == "scheduler":
-        return lambda settings: replace(settings, scheduler=word)
-    if axis.startswith(STRENGTH):
-        place, strength = int(axis.removeprefix(STRENGTH)) - 1, _number(axis, word)
-        return lambda settings: _with_strength(settings, place, strength)
-    if axis.startswith(OPTION):
-        return lambda settings: _with_option(settings, axis.removeprefix(OPTION), word)
-    if axis in ("steps", "seed"):
-        whole = whole_number(axis, word)
-        return lambda settings: replace(settings, **{axis: whole})
-    number = _number(axis, word)
-    return lambda settings: replace(settings, **{axis: number})
+def _change_of(shot: Shot, name: str, first: str) -> Callable[[Shot, str], Shot]:
+    """What puts a value of an axis into a shot. first: of its values."""
+    if name == WORDS and first not in shot.prompt:
+        raise BadInput(f"{name}: the others replace {first!r}, which is not in the prompt.")
+    if name == WORDS:
+        return lambda shot, word: replace(shot, prompt=shot.prompt.replace(first, word))
+    changes = {axis.name: axis.change for axis in axes(shot)}
+    if name not in changes:
+        raise BadInput(f"{name}: the mix doesn't have that any more. Choose what else to vary.")
+    return changes[name]
 
 
-def _number(axis: str, word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        raise BadInput(f"{axis}: {word!r} is no number") from None
+def _number_axis(
+    field: str, kind: type[Number], suggested: Sequence[Number], *, label: str = ""
+) -> Axis:
+    def change(shot: Shot, word: str) -> Shot:
+        return replace(shot, **{field: _number(field, kind, word)})
+
+    suggestion = ", ".join(
+        f"{one:g}" if kind is float else str(one) for one in sorted({*suggested})
+    )
+    return Axis(field, label or field.capitalize(), suggestion, change)
 
 
-def _with_method(settings: Settings, name: str) -> Settings:
-    options = settings.options if name == settings.method else {}
-    return replace(settings, method=name, options=options)
+def _strength_axis(shot: Shot, place: int) -> Axis:
+    name = f"strength {place + 1}"
+
+    def change(shot: Shot, word: str) -> Shot:
+        pairs = list(shot.adapters)
+        pairs[place] = (pairs[place][0], _number(name, float, word))
+        return replace(shot, adapters=tuple(pairs))
+
+    label = f"Strength of {place + 1} {adapter_name(str(shot.adapters[place][0]))}"
+    return Axis(name, label, "0, 0.5, 0.8, 1, 1.2", change)
 
 
-def _with_strength(settings: Settings, place: int, strength: float) -> Settings:
-    if place >= len(settings.picked):
-        raise BadInput(f"{STRENGTH}{place + 1}: there is no such adapter in the mix any more")
-    picked: list[Picked] = list(settings.picked)
-    picked[place] = replace(picked[place], strength=strength)
-    return replace(settings, picked=tuple(picked))
+def _option_axis(shot: Shot, field: Field) -> Axis:
+    def change(shot: Shot, word: str) -> Shot:
+        given: object = word if word.lower() not in YES + NO else word.lower() in YES
+        method, form = method_name(shot.method), _form(shot.method)
+        if field.name not in {one.name for one in fields_of(form)}:
+            raise BadInput(f"{method} has no option {field.name}.")
+        options = method_options(shot.method) | values(form, {field.name: given})
+        return replace(shot, method=compose.method_named(method, options))
+
+    label = f"{method_name(shot.method)}: {field.name.replace('_', ' ')}"
+    return Axis(f"option {field.name}", label, _suggestion(field), change)
 
 
-def _with_option(settings: Settings, name: str, word: str) -> Settings:
-    given: object = word
-    if word.lower() in ("true", "false", "on", "off", "yes", "no"):
-        given = word.lower() in ("true", "on", "yes")
-    form = _form(settings.method)
-    if name not in {field.name for field in fields_of(form)}:
-        raise BadInput(f"{settings.method} has no option {name}")
-    others = {key: value for key, value in settings.options.items() if key != name}
-    return replace(settings, options=others | values(form, {name: given}))
-
-
-def _of_option(settings: Settings, name: str) -> str:
-    field = next((f for f in fields_of(_form(settings.method)) if f.name == name), None)
-    if field is None:
-        return ""
+def _suggestion(field: Field) -> str:
     if field.type is bool:
         return "off, on"
     if field.choices:
@@ -214,47 +194,59 @@ def _of_option(settings: Settings, name: str) -> str:
     return ", ".join(f"{default * part:g}" for part in (0.5, 1.0, 1.5))
 
 
-def _form(method: str) -> Form:
-    return Form(compose.methods()[method], method)
+def _with_method(shot: Shot, name: str) -> Shot:
+    same = name == method_name(shot.method)
+    return shot if same else replace(shot, method=compose.method_named(name, {}))
 
 
-def _flat(shot: Mapping[str, Any]) -> dict[str, object]:
-    """A queued shot's fields in one level, so that where two differ has a name."""
-    found = {key: value for key, value in shot.items() if key not in ("adapters", "method")}
-    method = shot["method"]
-    found["method"] = method["name"] if method else "merge"
-    for name, value in (method["options"] if method else {}).items():
-        found[f"{found['method']} {name.replace('_', ' ')}"] = value
-    for place, (file, strength) in enumerate(shot["adapters"], start=1):
-        found[f"adapter {place}"] = file
-        found[f"{STRENGTH}{place}"] = strength
-    return found
+def _with_scheduler(shot: Shot, name: str) -> Shot:
+    return replace(shot, scheduler=name)
 
 
-def _distinct(flat: Sequence[Mapping[str, object]], key: str) -> list[str]:
-    return list(dict.fromkeys(str(one.get(key)) for one in flat))
+def _number(name: str, kind: type[Number], word: str) -> Number:
+    if kind is int:
+        return kind(whole_number(name, word))
+    try:
+        return kind(word)
+    except ValueError:
+        raise BadInput(f"{name}: {word!r} is not a number.") from None
 
 
-def _together(one: Mapping[str, object], keys: Sequence[str], flat: Sequence[object]) -> str:
-    said = [_label(key, str(one[key]), flat) for key in keys if key in one]
-    return _cut(", ".join(said))
+def _form(method: object | None) -> Form:
+    name = method_name(method)
+    return Form(compose.methods()[name], name)
 
 
-def _labels(key: str, found: Sequence[str], flat: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(_label(key, value, flat) for value in found)
+def _flat(shot: Shot) -> dict[str, str]:
+    """A shot in one level, as text, so that each thing that can differ has a name."""
+    names = [field.name for field in fields(shot) if field.name not in ("adapters", "method")]
+    flat = {CALLED.get(name, name): str(getattr(shot, name)) for name in names}
+    method = flat["method"] = method_name(shot.method)
+    for name, value in method_options(shot.method).items():
+        flat[f"{method} {name.replace('_', ' ')}"] = str(value)
+    for place, (file, strength) in enumerate(shot.adapters, start=1):
+        flat[f"adapter {place}"] = adapter_name(str(file))
+        flat[f"strength {place}"] = str(strength)
+    return flat
 
 
-def _label(key: str, value: str, flat: Sequence[Any]) -> str:
-    if key.startswith("adapter "):
-        return _cut(adapter_name(value))
-    if key in ("method", "prompt", "base"):
-        return _cut(value)
-    if key.startswith(STRENGTH):
-        file = str(flat[0].get(f"adapter {key.removeprefix(STRENGTH)}", ""))
-        key = _label("adapter ", file, flat)
-    if key == "scheduler" and value == "None":
-        value = "the base's own"
-    return _cut(f"{key} {value}")
+def _labels(name: str, found: Sequence[str], first: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(_cut(_label(name, value, first)) for value in found)
+
+
+def _label_of(one: Mapping[str, str], varied: Sequence[str], first: Mapping[str, str]) -> str:
+    return _cut(", ".join(_label(name, one[name], first) for name in varied if name in one))
+
+
+def _label(name: str, value: str, first: Mapping[str, str]) -> str:
+    """Such as "steps 20", or a value that says by itself what it is."""
+    if name.startswith("adapter ") or name in ("method", "prompt", "base"):
+        return value
+    if name.startswith("strength "):
+        return f"{first.get(name.replace('strength', 'adapter'), name)} {value}"
+    if name == "scheduler" and value == "None":
+        return "the base's own scheduler"
+    return f"{name} {value}"
 
 
 def _cut(text: str) -> str:

@@ -2,199 +2,146 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
+
+from markupsafe import Markup
 
 from studio.errors import BadInput
 from studio.queue.client import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
-from ui.web.mix.comparison import Table, table
-from ui.web.mix.settings import Picked
-from ui.web.server.downloads import file_url
+from ui.web.frontend import picture_url, sentence, template
+from ui.web.mix.comparison import Table
 
 __all__ = [
-    "caption",
-    "cards",
-    "cell_grid",
+    "COLOURS",
+    "comparison",
     "empty",
     "examples",
     "failed",
     "frame",
     "history",
-    "made",
+    "job_note",
+    "library_cards",
     "note",
     "notice",
-    "row",
+    "recipe_note",
+    "slot_head",
 ]
 
-INLINE = 300_000  # bytes of a picture that is put into the page itself, which shows it sooner
+COLOURS = 6  # classes c0 to c5 of the style sheet
+INLINE = 300_000  # bytes of a picture that is sent in the page itself, which shows it sooner
 
 
-def url(path: Path) -> str:
-    """Where a page finds a picture, whose address changes when it does."""
-    return f"{file_url(path)}?v={path.stat().st_mtime_ns}"
+@dataclass(frozen=True)
+class _Cell:
+    """A place in a comparison. id: "" for the picture that forms. thumbnail: None if deleted."""
+
+    id: str
+    words: str
+    thumbnail: Path | None
 
 
 def frame(picture: Path, *, alt: str, forming: bool = False) -> str:
-    """A picture as large as there is room; one that is forming or small comes with the page."""
-    data = picture.read_bytes() if picture.stat().st_size <= INLINE else None
-    if data is None:
-        source = url(picture)
+    """A picture, as large as there is room for."""
+    if picture.stat().st_size <= INLINE:
+        url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
     else:
-        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    kind = "mix-frame forming" if forming else "mix-frame"
-    return (
-        f'<figure class="{kind}"><img decoding="sync" src="{source}" alt="{escape(alt)}"></figure>'
-    )
+        url = picture_url(picture)
+    return template("mix/frame.html").render(url=url, alt=alt, forming=forming)
 
 
-def empty(said: str) -> str:
+def empty(text: str) -> str:
     """The frame without a picture."""
-    return f'<figure class="mix-frame none"><p>{escape(said)}</p></figure>'
+    return template("mix/no_picture.html").render(sentences=[text], failed=False)
 
 
 def failed(error: str, advice: str = "") -> str:
-    """The frame of a picture that could not be made, with the reason and what may help."""
-    said = "".join(f"<p>{escape(_sentence(text))}</p>" for text in (error, advice) if text)
-    return f'<figure class="mix-frame none" role="alert"><div>{said}</div></figure>'
+    """The frame of a picture that couldn't be made: the reason, and what may help."""
+    sentences = [sentence(text) for text in (error, advice) if text]
+    return template("mix/no_picture.html").render(sentences=sentences, failed=True)
 
 
-def cell_grid(space: Workspace, job: Job, forming: str) -> str:
-    """A comparison as a labelled table, as far as it is drawn. forming: the next one's frame."""
-    shots = job.arguments["shots"]
-    assert isinstance(shots, list)
-    labels = table(shots)  # pyright: ignore[reportArgumentType]
-    cells = [_cell(space, id) for id in job.results]
-    if len(cells) < len(shots) and forming:
-        cells.append(forming)
-    cells += ['<div class="cell none"></div>'] * (len(shots) - len(cells))
-    several = len(labels.rows) > 1
-    return (_labelled if several else _side_by_side)(labels, cells)
-
-
-def history(space: Workspace, pictures: Sequence[PictureFile], *, more: bool) -> str:
-    """Thumbnails, the newest first. more: whether there are others behind them."""
-    if not pictures:
-        return '<p class="quiet">Every picture that you make is kept here, with its settings.</p>'
-    found = "".join(
-        f'<button type="button" data-name="{escape(one.id)}" title="{escape(_words(one.id))}">'
-        f'<img loading="lazy" src="{url(small)}" alt="{escape(_words(one.id))}"></button>'
-        for one in pictures
-        if (small := _thumbnail(space, one.id))
+def comparison(space: Workspace, labels: Table, results: Sequence[str], preview: str) -> str:
+    """A comparison as far as it is drawn. preview: the frame of the picture that forms."""
+    cells = [_Cell(id, _prompt_of(id), _thumbnail(space, id)) for id in results]
+    count = len(labels.rows) * len(labels.columns)
+    if len(cells) < count and preview:
+        cells.append(_Cell("", "", None))
+    padded = [*cells, *[None] * (count - len(cells))]
+    return template("mix/comparison.html").render(
+        rows=labels.rows, columns=labels.columns, cells=padded, preview=Markup(preview)
     )
-    last = '<button type="button" class="more" data-name="more">Show more</button>' if more else ""
-    return f'<div class="mix-history">{found}{last}</div>'
 
 
-def cards(library: Sequence[tuple[AdapterFile, str]]) -> str:
-    """The library to choose from. Beside each adapter why it does not fit, or ""."""
-    if not library:
-        return (
-            '<p class="quiet">The library is empty: train an adapter in Train, where there are '
-            "pictures to begin with, or import one in Library.</p>"
-        )
-    fits = [_card(*one) for one in library if not one[1]]
-    others = [_card(*one) for one in library if one[1]]
-    return f'<div class="mix-cards">{"".join(fits + others)}</div>'
+def history(space: Workspace, pictures: Sequence[PictureFile], more: bool) -> str:
+    """Thumbnails, the newest first. more: whether there are older ones."""
+    shown = [(one.id, _prompt_of(one.id), _thumbnail(space, one.id)) for one in pictures]
+    found = [entry for entry in shown if entry[2]]
+    return template("mix/history.html").render(pictures=found, more=more)
+
+
+def library_cards(adapters: Sequence[tuple[AdapterFile, str]]) -> str:
+    """The library. With each adapter the reason why it doesn't fit the base, or ""."""
+    fitting_first = sorted(adapters, key=lambda pair: bool(pair[1]))
+    return template("mix/library.html").render(adapters=fitting_first)
 
 
 def examples(prompts: Sequence[str]) -> str:
     """Prompts to try."""
-    chips = "".join(
-        f'<button type="button" data-name="{escape(one)}">{escape(one)}</button>' for one in prompts
-    )
-    return f'<div class="mix-examples"><span>Try</span>{chips}</div>'
+    return template("mix/examples.html").render(prompts=prompts)
 
 
-def row(adapter: AdapterFile | None, picked: Picked, place: int) -> str:
-    """The head of an adapter's row in the mix."""
-    if adapter is None:
-        return f'<div class="mix-picked"><b>{place}. {escape(picked.name)}</b> is gone</div>'
-    return (
-        f'<div class="mix-picked"><i class="c{(place - 1) % 6}"></i>{_face(adapter)}'
-        f"<div><b>{place}. {escape(adapter.name)}</b>"
-        f"<span>{escape(_facts(adapter))}</span></div></div>"
+def slot_head(adapter: AdapterFile | None, name: str, place: int) -> str:
+    """The head of an adapter's row in the mix. adapter: None where it was deleted."""
+    return template("mix/slot.html").render(
+        adapter=adapter, name=name, place=place, colours=COLOURS
     )
 
 
-def caption(job: Job) -> str:
-    """Under a picture: how it stands with the job, or how the picture was made."""
+def job_note(job: Job) -> str:
+    """How far a job is, or what it has made."""
     match job.state:
         case "queued":
-            return note("Waiting for its turn")
+            return note("Waiting in the queue")
         case "running":
-            done = job.step / job.total if job.total else 0.0
-            said = "Stopping" if job.stopping else job.phase.capitalize() or "Starting"
-            return note(said, f'<progress max="1" value="{done:.3f}"></progress>')
+            progress = job.step / job.total if job.total else 0.0
+            text = "Stopping" if job.stopping else job.phase.capitalize() or "Starting"
+            return note(text, progress=progress)
         case "failed":
             return note("Not drawn")
         case "stopped":
             drawn = f", {len(job.results)} of {job.total} drawn" if job.results else ""
             return note(f"Stopped{drawn}")
-    return note(_told(job))
+    return note(_summary(job))
 
 
-def made(recipe: Mapping[str, object], path: Path) -> str:
-    """Under a picture of the history: how it was made, and the file."""
+def recipe_note(recipe: Mapping[str, object], path: Path) -> str:
+    """How a picture of the history was made, and a link to its file."""
     method = recipe.get("method")
     mixed = f", {method['name']}" if isinstance(method, dict) and recipe.get("adapters") else ""
-    said = f"Seed {recipe.get('seed')}, {recipe.get('steps')} steps{mixed}"
-    return note(said, f'<a href="{url(path)}" download="{escape(path.name)}">Save the file</a>')
+    return note(f"Seed {recipe.get('seed')}, {recipe.get('steps')} steps{mixed}", file=path)
 
 
-def note(said: str, more: str = "") -> str:
-    """The line under the picture. more: HTML."""
-    return f'<div class="mix-note" role="status">{escape(said)} {more}</div>'
+def note(text: str, *, progress: float | None = None, file: Path | None = None) -> str:
+    """The line under the picture. progress: from 0 to 1. file: the picture to save."""
+    return template("mix/note.html").render(text=text, progress=progress, file=file)
 
 
-def notice(sentences: Sequence[str]) -> str:
-    """What was not as it was when a picture was made."""
-    said = "".join(f"<p>{escape(_sentence(one))}</p>" for one in sentences)
-    return f'<div class="mix-notice" role="alert">{said}</div>'
+def notice(problems: Sequence[str]) -> str:
+    """What is missing here of a picture's settings."""
+    return template("mix/notice.html").render(problems=problems)
 
 
-def _told(job: Job) -> str:
+def _summary(job: Job) -> str:
     shots = job.arguments["shots"]
     assert isinstance(shots, list)
-    first = shots[0]
-    assert isinstance(first, dict)
-    took = f" in {job.seconds:.1f} s" if job.seconds else ""
+    took = f", took {job.seconds:.1f} s" if job.seconds else ""
     if len(shots) > 1:
-        return f"{len(shots)} pictures{took}; choose one for its settings"
-    return f"Seed {first['seed']}, {first['steps']} steps{took}"
-
-
-def _labelled(labels: Table, cells: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels.columns)
-    wide = len(labels.columns)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(label)}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in cells[at * wide : (at + 1) * wide])
-        + "</tr>"
-        for at, label in enumerate(labels.rows)
-    )
-    return (
-        f'<div class="mix-table"><table><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _side_by_side(labels: Table, cells: Sequence[str]) -> str:
-    pairs = zip(labels.columns, cells, strict=True)
-    figures = "".join(
-        f"<figure>{cell}<figcaption>{escape(label)}</figcaption></figure>" for label, cell in pairs
-    )
-    return f'<div class="mix-side">{figures}</div>'
-
-
-def _cell(space: Workspace, id: str) -> str:
-    small, said = _thumbnail(space, id), escape(_words(id))
-    if small is None:
-        return '<div class="cell none">deleted</div>'
-    return (
-        f'<button type="button" class="cell" data-name="{escape(id)}" title="Open its settings">'
-        f'<img src="{url(small)}" alt="{said}"></button>'
-    )
+        return f"{len(shots)} pictures{took}; click one to open its settings"
+    shot = shots[0]
+    assert isinstance(shot, dict)
+    return f"Seed {shot['seed']}, {shot['steps']} steps{took}"
 
 
 def _thumbnail(space: Workspace, id: str) -> Path | None:
@@ -206,34 +153,7 @@ def _thumbnail(space: Workspace, id: str) -> Path | None:
         return None
 
 
-def _card(adapter: AdapterFile, wrong: str) -> str:
-    name, said = escape(adapter.name), escape(wrong or _facts(adapter))
-    off = " disabled" if wrong else ""
-    return (
-        f'<button type="button" data-name="{name}"{off} title="{said}">{_face(adapter)}'
-        f"<span><b>{name}</b><small>{said}</small></span></button>"
-    )
-
-
-def _face(adapter: AdapterFile) -> str:
-    if adapter.preview is None or not adapter.preview.is_file():
-        return f'<div class="face">{escape(adapter.name[:1].upper())}</div>'
-    return f'<img class="face" src="{url(adapter.preview)}" alt="">'
-
-
-def _facts(adapter: AdapterFile) -> str:
-    base = adapter.base.rpartition("/")[2] or adapter.family
-    kind = "" if adapter.kind == "unknown" else adapter.kind
-    trigger = f"“{adapter.triggers[0]}”" if adapter.triggers else ""
-    return " · ".join(filter(None, (kind, base, trigger)))
-
-
-def _words(id: str) -> str:
-    """What a picture's name tells of its prompt."""
+def _prompt_of(id: str) -> str:
+    """What a picture's file name holds of its prompt."""
     name = id.rpartition("/")[2].removesuffix(".png")
     return name.partition("-")[2] or name
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,92 +1,84 @@
-"""A schedule as a chart in the page: steps go right, UNet blocks go down, adapters are colours."""
+"""A schedule as a chart: steps from left to right, blocks of the UNet from top to bottom, a colour
+for each adapter."""
 
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
+from studio.requests.shot import Shot
+from ui.web.frontend import template
+from ui.web.mix.html import COLOURS
 from ui.worker.schedule_summary import PassSummary, ScheduleSummary
 
-__all__ = ["COLOURS", "score", "untold"]
+__all__ = ["chart", "no_chart"]
 
-COLOURS = 6  # classes c0 to c5 of the style sheet
-HIGH = 10  # of a block, in the picture's own units
-WIDE = 12  # of a pass
-Fill = tuple[tuple[int, float], ...]
+BLOCK_HEIGHT = 10  # in the drawing's own units, with a gap of 1 above and below
+PASS_WIDTH = 12
 
 
-def score(summary: ScheduleSummary) -> str:
-    """It, as HTML; it is as wide as there is room."""
-    if not summary.adapters:
-        return f'<div class="mix-score"><div class="cost">{cost_of(summary)}</div></div>'
-    bars = [bar for step in summary.steps for bar in step]
-    paths = "".join(_paths(summary, bars))
-    width, height = max(1, len(bars)) * WIDE, max(1, len(summary.blocks)) * HIGH
-    labels = "".join(f"<span>{escape(block)}</span>" for block in summary.blocks)
-    legend = "".join(
-        f'<span><i class="c{at % COLOURS}"></i>{escape(name)}</span>'
-        for at, name in enumerate(summary.adapters)
-    )
-    return (
-        f'<div class="mix-score"><div class="cost">{cost_of(summary)}</div>'
-        f'<div class="plot"><div class="blocks">{labels}</div>'
-        f'<svg role="img" aria-label="{escape(_aloud(summary))}" viewBox="0 0 {width} {height}" '
-        f'preserveAspectRatio="none" style="height:{len(summary.blocks) * 14}px">'
-        f"{paths}</svg></div>"
-        f'<div class="ends"><span>step 1</span><span>step {len(summary.steps)}</span></div>'
-        f'<div class="legend">{legend}</div></div>'
-    )
+@dataclass(frozen=True)
+class _Path:
+    """All boxes of one colour. pale: of passes that reuse deep features."""
+
+    colour: int
+    pale: bool
+    boxes: list[str] = field(default_factory=list)
 
 
-def untold(passes: int, said: str) -> str:
-    """What stands in its place while the weights have not been looked at."""
-    return (
-        f'<div class="mix-score"><div class="cost">{_evaluations(passes, passes)}</div>'
-        f'<div class="quiet">{escape(said)}</div></div>'
+def chart(summary: ScheduleSummary) -> str:
+    """The chart as HTML; it fills the width that there is."""
+    passes = [one for step in summary.steps for one in step]
+    return template("mix/schedule.html").render(
+        summary=summary,
+        cost=summary.cost,
+        steps=len(summary.steps),
+        ratio=_ratio(summary.cost, len(summary.steps)),
+        paths=_paths(summary.blocks, passes),
+        width=max(1, len(passes)) * PASS_WIDTH,
+        height=max(1, len(summary.blocks)) * BLOCK_HEIGHT,
+        block_height=BLOCK_HEIGHT,
+        reason="",
+        colours=COLOURS,
     )
 
 
-def cost_of(summary: ScheduleSummary) -> str:
-    """Such as "50 evaluations of the UNet in 25 steps, 2 x a plain picture"."""
-    return _evaluations(summary.cost, len(summary.steps))
+def no_chart(shot: Shot, reason: str) -> str:
+    """The reason in the place of a chart that can't be drawn, and the least cost."""
+    steps = shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
+    return template("mix/schedule.html").render(
+        summary=None, cost=steps, steps=steps, ratio=_ratio(steps, steps), reason=reason
+    )
 
 
-def _evaluations(cost: float, steps: int) -> str:
+def _ratio(cost: float, steps: int) -> str:
     ratio = cost / max(steps, 1)
-    more = (
-        "the cost of a plain picture"
-        if ratio == 1
-        else f"{ratio:.3g} times that of a plain picture"
-    )
-    return f"<b>{cost:g}</b> evaluations of the UNet in {steps} steps, {more}"
+    if ratio == 1:
+        return "as many as for a picture without adapters"
+    return f"{ratio:.3g} times those of a picture without adapters"
 
 
-def _aloud(summary: ScheduleSummary) -> str:
-    names = ", ".join(summary.adapters) or "no adapter"
-    return f"Which adapter changes which block at which step: {names}"
-
-
-def _paths(summary: ScheduleSummary, bars: list[PassSummary]) -> Iterator[str]:
-    """One path for each colour, full and pale; neighbouring passes that are alike are one box."""
-    drawn: dict[tuple[int, bool], list[str]] = {}
-    for row in range(len(summary.blocks)):
+def _paths(blocks: Sequence[str], passes: Sequence[PassSummary]) -> list[_Path]:
+    """Equal passes beside each other are one box, so that long schedules stay small."""
+    paths: dict[tuple[int, bool], _Path] = {}
+    for row in range(len(blocks)):
         x = 0
-        for (fill, shallow), alike in groupby(bars, key=lambda bar: (_fill(bar, row), bar.shallow)):
-            wide = WIDE * len(list(alike))
-            y = row * HIGH + 1.0
-            for at, share in fill:
-                high = round(share * (HIGH - 2), 2)
-                box = f"M{x} {y:g}h{wide}v{high:g}h-{wide}z"
-                drawn.setdefault((at % COLOURS, shallow), []).append(box)
-                y += high
-            x += wide
-    for (colour, shallow), boxes in drawn.items():
-        yield f'<path class="c{colour}{" pale" if shallow else ""}" d="{"".join(boxes)}"/>'
-    yield from (f'<path class="line" d="M0 {row * HIGH}h{len(bars) * WIDE}"/>'
-                for row in range(len(summary.blocks) + 1))  # fmt: skip
+        for (parts, pale), equal in groupby(passes, key=partial(_look, row)):
+            width = PASS_WIDTH * len(list(equal))
+            y = row * BLOCK_HEIGHT + 1.0
+            for adapter, part in parts:
+                height = round(part * (BLOCK_HEIGHT - 2), 2)
+                key = adapter % COLOURS, pale
+                box = f"M{x} {y:g}h{width}v{height:g}h-{width}z"
+                paths.setdefault(key, _Path(*key)).boxes.append(box)
+                y += height
+            x += width
+    return list(paths.values())
 
 
-def _fill(bar: PassSummary, row: int) -> Fill:
-    """The adapters that change a block in a pass, and their parts of its height."""
-    shares = bar.shares[row]
+def _look(row: int, one: PassSummary) -> tuple[tuple[tuple[int, float], ...], bool]:
+    """The adapters that change a block, each with its part of the height; whether it is pale."""
+    shares = one.shares[row]
     whole = max(sum(shares), 1.0)
-    return tuple((at, share / whole) for at, share in enumerate(shares) if share)
+    parts = tuple((adapter, share / whole) for adapter, share in enumerate(shares) if share)
+    return parts, one.shallow

@@ -22,7 +22,7 @@ from ui.shared.terminal import remark
 from ui.web.batch.tab import batch_tab
 from ui.web.frontend import STYLES
 from ui.web.library.tab import library_tab
-from ui.web.mix.tab import mix_tab
+from ui.web.mix.events import mix_tab
 from ui.web.server.api import add_endpoints
 from ui.web.server.downloads import web_folder
 from ui.web.server.page import Page

@@ -1,20 +1,35 @@
 """What the tabs of the page share: the page under construction, and how events are wired."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
+from gradio.blocks import Block, BlockContext
+from gradio.components import Component
 from gradio.events import Dependency
 
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["QUIET", "SLOW", "Page", "in_order", "on", "show_bad_input"]
+__all__ = [
+    "QUIET",
+    "SLOW",
+    "Components",
+    "Page",
+    "Update",
+    "Values",
+    "in_order",
+    "on",
+    "show_bad_input",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Components = Set[Component | BlockContext]
+Values = Mapping[Block, Any]  # what stands in components
+Update = dict[Block, Any]  # what is to change in them
 # How a page's events are wired: those that answer at once, and those that take seconds.
 QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
@@ -35,8 +50,8 @@ class Page:
     tab: the one that is laid out.
 
     What one tab wants of another it writes into a state here, whose `change` the other listens to:
-    adapters: names in the library that Mix is to mix. shot: what Mix shows, as a recipe, for Batch
-    to vary.
+    adapters: names in the library that Mix is to mix. shot: the Shot that Mix shows, for Batch to
+    vary.
     """
 
     space: Workspace

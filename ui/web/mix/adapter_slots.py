@@ -1,0 +1,104 @@
+"""The widgets of the mix: a row for each adapter in it, and the library to choose from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import gradio as gr
+
+from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
+from ui.web.frontend import script
+from ui.web.mix import html
+from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, misfit
+from ui.web.server.page import Components, Update, Values
+
+__all__ = ["AdapterSlots"]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The row of one adapter."""
+
+    row: gr.Row
+    head: gr.HTML
+    strength: gr.Slider
+    half: gr.Radio
+    remove: gr.Button
+
+    def outputs(self) -> Components:
+        return {self.row, self.head, self.strength, self.half}
+
+    def update(self, one: MixAdapter | None, adapter: AdapterFile | None, place: int) -> Update:
+        """adapter: of the library; None where it was deleted."""
+        if one is None:
+            return {self.row: gr.Row(visible=False)}
+        least, most = min(-1, one.strength), max(2, one.strength)
+        return {
+            self.row: gr.Row(visible=True),
+            self.head: html.slot_head(adapter, one.name, place),
+            self.strength: gr.update(value=one.strength, minimum=least, maximum=most),
+            self.half: gr.update(value=one.half, visible=bool(adapter and adapter.halves)),
+        }
+
+
+class AdapterSlots:
+    """Lays them out where it is made.
+
+    mix: the adapters, a tuple of MixAdapter. Their strengths and halves are those of the slots.
+    """
+
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+        self.mix = gr.State(())
+        gr.HTML('<div class="mix-head">Adapters</div>')
+        self.slots = [_lay_out_slot(place) for place in range(1, MOST + 1)]
+        with gr.Accordion("Add an adapter", open=True):
+            self.library = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="mix-library")
+
+    def inputs(self) -> Components:
+        """What `read` needs."""
+        widgets = {widget for slot in self.slots for widget in (slot.strength, slot.half)}
+        return {self.mix} | widgets
+
+    def outputs(self) -> Components:
+        """What `update` changes."""
+        return {self.mix, self.library} | {one for slot in self.slots for one in slot.outputs()}
+
+    def read(self, values: Values) -> tuple[MixAdapter, ...]:
+        """The mix, with the strengths and halves that are set now."""
+        return tuple(
+            replace(one, strength=float(values[slot.strength]), half=values[slot.half] or WHOLE)
+            for one, slot in zip(values[self.mix], self.slots, strict=False)
+        )
+
+    def update(self, mix: Sequence[MixAdapter], base: str) -> Update:
+        """Show this mix, and which adapters of the library fit the base."""
+        adapters = {one.name: one for one in list_adapters(self.space)}
+        update: Update = {self.mix: tuple(mix), self.library: self.cards(base)}
+        for at, slot in enumerate(self.slots):
+            one = mix[at] if at < len(mix) else None
+            update |= slot.update(one, adapters.get(one.name) if one else None, at + 1)
+        return update
+
+    def cards(self, base: str) -> str:
+        """The library as HTML; adapters that don't fit the base come last and can't be chosen."""
+        family = next((one.family for one in list_bases(self.space) if one.source == base), "")
+        adapters = list_adapters(self.space)
+        return html.library_cards(
+            [(one, misfit(one, base=base, family=family)) for one in adapters]
+        )
+
+
+def _lay_out_slot(place: int) -> _Slot:
+    with gr.Row(visible=False, elem_classes="mix-slot", equal_height=False) as row:
+        head = gr.HTML(elem_classes="mix-face")
+        strength = gr.Slider(
+            -1, 2, 1.0, step=0.05, label=f"Strength of adapter {place}", show_label=False,
+            min_width=170, scale=2, buttons=[],
+        )  # fmt: skip
+        half = gr.Radio(
+            [("Whole", WHOLE), ("Content", "content"), ("Style", "style")],
+            value=WHOLE, label=f"Half of adapter {place}", show_label=False, visible=False,
+            min_width=200,
+        )  # fmt: skip
+        remove = gr.Button("Remove", size="sm", min_width=80, elem_classes="mix-remove")
+    return _Slot(row, head, strength, half, remove)

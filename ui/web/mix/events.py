@@ -1,0 +1,122 @@
+"""Which event of the tab Mix calls which handler, and which components that one may change."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import gradio as gr
+from gradio.events import Dependency
+
+from ui.web.mix.handlers import Handlers
+from ui.web.mix.tab import MixTab
+from ui.web.server.page import Components, Page, show_bad_input
+
+__all__ = ["mix_tab"]
+
+
+def mix_tab(page: Page) -> None:
+    """Lay the tab out and connect its events."""
+    tab = MixTab(page.space)
+    do = Handlers(page, tab)
+    form, mix = tab.form, tab.form.adapters
+    inputs, drawing, computed, everything = _inputs(tab), _drawing(tab), _computed(tab), _all(tab)
+    drawn = drawing | computed
+    mixed = drawn | form.mix_outputs() | {form.prompt}
+    changes = [tab.change.input, form.start.input, form.start.clear]
+    changes += [choice.input for choice in form.choices()]
+    _on(changes, do.change, inputs, drawn, "always_last")
+    _on([form.base.input], do.change_base, inputs, drawn | form.mix_outputs() | {tab.auto})
+    _on([form.examples.click], do.use_example, inputs, drawing | {form.prompt})
+    _on([mix.library.click], do.add, inputs, mixed)
+    for place, slot in enumerate(mix.slots):
+        _on([slot.remove.click], _remove_at(do, place), inputs, mixed)
+    _on([tab.draw.click], do.draw, inputs, drawing | {form.seed}, "always_last")
+    _on([tab.stop.click], do.stop, {tab.job}, {tab.note})
+    _on([tab.compare_methods.click], do.compare_methods, inputs, drawing)
+    _on([tab.compare_grid.click], do.compare_grid, inputs, drawing)
+    _on([tab.column.input], do.suggest_columns, inputs, {tab.columns})
+    _on([tab.row.input], do.suggest_rows, inputs, {tab.rows})
+    watched = {tab.job, tab.job_version, tab.history_length}
+    _on([tab.news.input], do.poll, watched, _shown(tab), "always_last")
+    reopened = everything | {tab.history_length}
+    _on([tab.history.click, tab.frame.click], do.reopen, inputs, reopened)
+    _on([tab.dropped.upload], do.open_file, inputs | {tab.dropped}, everything | {tab.dropped})
+    trash = {tab.picture, tab.deleted, tab.history_length}
+    _on([tab.delete.click], do.delete, trash, _shown(tab) | {tab.deleted, tab.undo})
+    _on([tab.undo.click], do.undo, trash, _shown(tab) | {tab.deleted, tab.undo})
+    _on([tab.send.click], do.send_to_batch, inputs, {page.shot, page.tabs})
+    sent = {page.adapters}
+    _on([page.adapters.change], do.add_sent, inputs | sent, mixed | sent)
+    entered = drawing | {mix.library, tab.was_opened, tab.history, form.base}
+    _on([page.tab.select], do.enter, inputs | sent, entered)
+    loaded = _on(None, do.load, set(), everything)
+    loaded.then(
+        show_bad_input(do.draw_first),
+        inputs=inputs | sent,
+        outputs=_in_order(entered),
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _inputs(tab: MixTab) -> Components:
+    """The settings, and what the page remembers."""
+    remembered = {
+        tab.job, tab.own_job, tab.job_version, tab.queued, tab.picture, tab.was_opened,
+        tab.history_length,
+    }  # fmt: skip
+    options = {tab.auto, tab.form.lock, tab.column, tab.columns, tab.row, tab.rows}
+    return remembered | options | tab.form.inputs()
+
+
+def _drawing(tab: MixTab) -> Components:
+    """What changes when a picture is queued."""
+    remembered = {tab.job, tab.own_job, tab.job_version, tab.queued, tab.picture}
+    return remembered | {tab.frame, tab.note, tab.notice, tab.stop, tab.delete}
+
+
+def _shown(tab: MixTab) -> Components:
+    """What changes while a picture forms, and when it is done."""
+    shown = {tab.frame, tab.note, tab.stop, tab.delete, tab.history, tab.schedule}
+    return shown | {tab.job_version, tab.picture}
+
+
+def _computed(tab: MixTab) -> Components:
+    """What depends on the settings alone."""
+    return {tab.schedule, tab.column, tab.row, *tab.form.groups.values()}
+
+
+def _all(tab: MixTab) -> Components:
+    """What changes when a page is loaded, or settings are reopened."""
+    more = {tab.auto, tab.form.lock, tab.columns}
+    return _drawing(tab) | _shown(tab) | _computed(tab) | tab.form.outputs() | more
+
+
+def _on(
+    triggers: Sequence[Any] | None,
+    handler: Callable[..., Any],
+    inputs: Components,
+    outputs: Components,
+    mode: Literal["once", "always_last"] = "once",
+) -> Dependency:
+    """Inputs and outputs are as few as possible, since each event sends all of them."""
+    return gr.on(
+        triggers,
+        show_bad_input(handler),
+        inputs=inputs or None,
+        outputs=_in_order(outputs),
+        trigger_mode=mode,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _in_order(outputs: Components) -> list[Any]:
+    """The same order in every process, for pages that outlive their server."""
+    return sorted(outputs, key=lambda one: one._id)
+
+
+def _remove_at(do: Handlers, place: int) -> Callable[[Any], Any]:
+    def remove(values: Any) -> Any:
+        return do.remove(values, place)
+
+    return remove

@@ -1,0 +1,123 @@
+"""What the tab Mix shows of a job, of a finished picture and of the history."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import gradio as gr
+
+import compose
+from studio.errors import BadInput
+from studio.queue.client import Job, get_job, live_preview
+from studio.requests.shot import Shot
+from studio.workspace import Workspace, get_picture, list_pictures
+from ui.shared.queue_requests import Drawing
+from ui.web.mix import html
+from ui.web.mix.comparison import table
+from ui.web.mix.schedule_chart import chart, no_chart
+from ui.web.mix.tab import MixTab
+from ui.web.server.page import Update, Values
+from ui.web.server.polling import job_version
+from ui.worker.schedule_summary import load_summary, summarize
+
+__all__ = ["JobView", "queued_shots"]
+
+NEEDS_WEIGHTS = (
+    "This method compares the adapters' weights: which adapter changes which layer is shown once "
+    "a picture is drawn."
+)
+
+
+class JobView:
+    """Writes jobs and pictures into the components of the tab."""
+
+    def __init__(self, space: Workspace, tab: MixTab) -> None:
+        self.space, self.tab = space, tab
+
+    def poll(self, values: Values) -> Update:
+        """The job shown, if it has got further.
+
+        This may be an answer about a job that was replaced in the same moment; the next poll
+        corrects it.
+        """
+        tab = self.tab
+        try:
+            job = get_job(self.space, values[tab.job] or 0)
+        except BadInput:
+            return gr.skip()
+        version = job_version(self.space, job)
+        if version == values[tab.job_version]:
+            return gr.skip()
+        update = self.show(job) | {tab.job_version: version}
+        return update | (self._show_ended(job, values[tab.history_length]) if job.ended else {})
+
+    def show(self, job: Job) -> Update:
+        """The job as it stands, with a preview of the picture that forms."""
+        tab, preview = self.tab, self._preview(job)
+        update: Update = {
+            tab.note: html.job_note(job),
+            tab.stop: gr.Button(interactive=not job.ended),
+        }
+        if job.state == "failed":
+            update[tab.frame] = html.failed(job.error, job.advice)
+        elif len(queued_shots(job)) > 1:
+            update[tab.frame] = html.comparison(
+                self.space, table(_shots(job)), job.results, preview
+            )
+        elif job.results:
+            with suppress(BadInput):  # deleted meanwhile
+                update |= self.picture(job.results[0])
+        elif preview:
+            update[tab.frame] = preview
+        return update
+
+    def picture(self, id: str) -> Update:
+        """A finished picture."""
+        path = get_picture(self.space, id).path
+        return {
+            self.tab.frame: html.frame(path, alt=path.stem.partition("-")[2]),
+            self.tab.picture: id,
+            self.tab.delete: gr.Button(interactive=True),
+        }
+
+    def history(self, length: int) -> Update:
+        """The newest pictures."""
+        found = list_pictures(self.space, limit=length + 1)
+        return {self.tab.history: html.history(self.space, found[:length], len(found) > length)}
+
+    def schedule(self, shot: Shot) -> str:
+        """The schedule of a shot as HTML, or why it can't be drawn."""
+        try:
+            return chart(summarize(compose.outline(shot)))
+        except compose.NeedsWeights:
+            summary = load_summary(self.space, shot)
+            return chart(summary) if summary else no_chart(shot, NEEDS_WEIGHTS)
+        except BadInput as error:
+            return no_chart(shot, str(error))
+
+    def _preview(self, job: Job) -> str:
+        """The frame of the picture that forms; "" where there is none yet, or none any more."""
+        live = live_preview(self.space, job.id) if job.state == "running" else None
+        try:
+            return html.frame(live, alt="The picture, forming", forming=True) if live else ""
+        except FileNotFoundError:
+            return ""
+
+    def _show_ended(self, job: Job, length: int) -> Update:
+        """The new history, and a schedule that only the worker could compute."""
+        update = self.history(length)
+        if job.state == "done" and len(queued_shots(job)) == 1:
+            update[self.tab.schedule] = self.schedule(_shots(job)[0])
+        return update
+
+
+def queued_shots(job: Job) -> list[Mapping[str, Any]]:
+    """The shots of a job, as the queue has them."""
+    shots = job.arguments["shots"]
+    assert isinstance(shots, list)
+    return [shot for shot in shots if isinstance(shot, dict)]
+
+
+def _shots(job: Job) -> list[Shot]:
+    drawing = Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
+    return [drawing.shot(number) for number in range(len(drawing.shots))]

@@ -1,0 +1,128 @@
+"""The adapters in the mix, and their trigger words in the prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from studio.adapters.formats import FAMILIES
+from studio.bases.names import BUNDLED_BASES
+from studio.errors import BadInput
+from studio.workspace import AdapterFile, Workspace, adapter_path
+
+__all__ = [
+    "EXAMPLES",
+    "MOST",
+    "WHOLE",
+    "MixAdapter",
+    "add_to_mix",
+    "misfit",
+    "remove_from_mix",
+    "short_name",
+]
+
+MOST = 6  # adapters in a mix
+WHOLE = "whole"  # beside "content" and "style", the halves of a B-LoRA
+# Prompts that the sketch base draws well. A trigger takes the place of an untouched example.
+EXAMPLES = (
+    "a red mushroom in a meadow",
+    "a blue cat with a top hat in a city at night",
+    "cartoon of a purple airplane in the snowy mountains",
+    "a teal duck on the beach, pixel art",
+    "a brown owl in space, line drawing",
+)
+
+
+@dataclass(frozen=True)
+class MixAdapter:
+    """An adapter of the library in the mix.
+
+    inserted: the prompt before and after the adapter's trigger was added to it.
+    """
+
+    name: str
+    strength: float = 1.0
+    half: str = WHOLE
+    inserted: tuple[str, str] | None = None
+
+    def file(self, space: Workspace) -> str:
+        """What `load_adapter` opens."""
+        return adapter_path(space, self.name + ("" if self.half == WHOLE else f":{self.half}"))
+
+
+def add_to_mix(
+    mix: Sequence[MixAdapter], prompt: str, adapter: AdapterFile
+) -> tuple[tuple[MixAdapter, ...], str]:
+    """The mix with one more adapter, and the prompt with its trigger.
+
+    The same file may be added twice, as the two halves of a B-LoRA. BadInput for one too many.
+    """
+    if len(mix) == MOST:
+        raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
+    trigger = adapter.triggers[0] if adapter.triggers else ""
+    after = _with_trigger(prompt, trigger)
+    inserted = (prompt, after) if after != prompt else None
+    return (*mix, MixAdapter(adapter.name, inserted=inserted)), after
+
+
+def remove_from_mix(
+    mix: Sequence[MixAdapter], prompt: str, place: int
+) -> tuple[tuple[MixAdapter, ...], str]:
+    """The mix without the adapter at this place, and the prompt without its trigger.
+
+    The trigger stays where the user has changed it, and where the other half still needs it.
+    """
+    removed = mix[place]
+    left = tuple(one for at, one in enumerate(mix) if at != place)
+    if removed.inserted is None:
+        return left, prompt
+    other_half = next((at for at, one in enumerate(left) if one.name == removed.name), None)
+    if other_half is not None:  # it takes the trigger along when it is removed too
+        heir = left[other_half]
+        heir = replace(heir, inserted=heir.inserted or removed.inserted)
+        return (*left[:other_half], heir, *left[other_half + 1 :]), prompt
+    return left, _without_trigger(prompt, *removed.inserted)
+
+
+def misfit(adapter: AdapterFile, *, base: str, family: str) -> str:
+    """Why an adapter can't be used with a base; "" where the headers show no reason.
+
+    base: its source. What only the layers' shapes show, the worker reports.
+    """
+    if adapter.problem:
+        return adapter.problem
+    name = short_name(base)
+    if adapter.family and family and adapter.family != family:
+        return f"made for {_family(adapter.family)}, but {name} is {_family(family)}"
+    if adapter.base and adapter.base != base and {adapter.base, base} & set(BUNDLED_BASES):
+        return f"made for {short_name(adapter.base)}, not for {name}"
+    return ""
+
+
+def short_name(base: str) -> str:
+    """The last part of a base's source."""
+    return base.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _family(name: str) -> str:
+    return FAMILIES.get(name, name)
+
+
+def _with_trigger(prompt: str, trigger: str) -> str:
+    """The prompt with the trigger at its end.
+
+    The trigger replaces an untouched example, unless it is one of a style, which needs a subject.
+    """
+    if not trigger or trigger.lower() in prompt.lower():
+        return prompt
+    replaceable = prompt.strip() in EXAMPLES and "style" not in trigger.lower()
+    if replaceable or not prompt.strip():
+        return trigger
+    return f"{prompt.rstrip(' ,')}, {trigger}"
+
+
+def _without_trigger(prompt: str, before: str, after: str) -> str:
+    if prompt == after:
+        return before
+    added = after.removeprefix(before)
+    if after == f"{before}{added}" and added.strip(", ") and prompt.count(added) == 1:
+        return prompt.replace(added, "")
+    return prompt

@@ -1,0 +1,251 @@
+"""The widgets that one shot is made of; `read` turns them into the shot, `update` back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+from gradio.components import Component
+
+import compose
+from studio.bases.names import BUNDLED_BASES
+from studio.errors import BadInput
+from studio.files import file_sha256
+from studio.requests.shot import SCHEDULERS, Shot, method_name, method_options
+from studio.workspace import Workspace, add_upload, create_set, get_set, list_bases
+from ui.shared.form import Form
+from ui.shared.loading import Loading
+from ui.shared.names import adapter_name
+from ui.web.frontend import script
+from ui.web.mix import html
+from ui.web.mix.adapter_slots import AdapterSlots
+from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
+from ui.web.server.fields import filled, values, whole_number, widgets
+from ui.web.server.page import Components, Update, Values
+
+__all__ = ["PLAIN", "ShotForm", "base_choices"]
+
+PLAIN = Shot(EXAMPLES[0])
+START_PICTURES = "start pictures"  # the set of uploads that keeps pictures to start from
+LOADING = Form(Loading, "Loading")
+
+
+@dataclass(frozen=True)
+class Size:
+    """The part of a shot that says its size."""
+
+    width: int | None = field(default=None, metadata={"help": "pixels"})
+    height: int | None = field(default=None, metadata={"help": "pixels"})
+
+
+SIZE = Form(Size, "Size", defaults=dict.fromkeys(("width", "height"), "the base's own"))
+
+
+class ShotForm:
+    """Lays the widgets out where it is made."""
+
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+        self._lay_out_prompt()
+        self.adapters = AdapterSlots(space)
+        self._lay_out_method()
+        self._lay_out_sampling()
+        self._lay_out_base()
+        self._lay_out_start_picture()
+        with gr.Accordion("Loading the base", open=False):
+            self.loading = widgets(LOADING)
+
+    def _lay_out_prompt(self) -> None:
+        self.prompt = gr.Textbox(
+            PLAIN.prompt, label="Prompt", lines=2, max_lines=6, elem_id="mix-prompt",
+            info="What the picture shows, with the trigger words of the adapters",
+        )  # fmt: skip
+        self.examples = gr.HTML(
+            html.examples(EXAMPLES), js_on_load=script("clicked_item.js"), elem_id="mix-examples"
+        )
+        with gr.Accordion("Negative prompt", open=False):
+            self.negative = gr.Textbox(
+                label="Negative prompt", show_label=False, lines=1, max_lines=4,
+                placeholder="What the picture must not show",
+            )  # fmt: skip
+
+    def _lay_out_method(self) -> None:
+        self.method = gr.Dropdown(
+            list(compose.methods()), value=method_name(PLAIN.method), label="Method",
+            info="How the adapters share the picture",
+        )  # fmt: skip
+        self.groups: dict[str, gr.Group] = {}
+        self.options: dict[str, dict[str, Component]] = {}
+        with gr.Accordion("Options of the method", open=False):
+            for name in compose.methods():
+                shown = name == method_name(PLAIN.method)
+                with gr.Group(visible=shown) as self.groups[name]:
+                    self.options[name] = widgets(_options(name))
+
+    def _lay_out_sampling(self) -> None:
+        with gr.Row():
+            self.steps = gr.Slider(
+                1, 100, PLAIN.steps, step=1, label="Steps", info="More are slower", buttons=[]
+            )
+            self.guidance = gr.Slider(
+                1, 15, PLAIN.guidance, step=0.5, label="CFG scale", buttons=[],
+                info="How strictly the prompt is followed",
+            )  # fmt: skip
+        with gr.Row(equal_height=True):
+            # Not a gr.Number: numbers in a browser have 53 bits, seeds have up to 63.
+            self.seed = gr.Textbox(
+                str(PLAIN.seed), label="Seed", info="Of the starting noise", max_lines=1, scale=2,
+                min_width=120,
+            )  # fmt: skip
+            self.lock = gr.Checkbox(
+                False, label="Lock seed", info="Otherwise Draw picks a new one", scale=2,
+                min_width=120,
+            )  # fmt: skip
+
+    def _lay_out_base(self) -> None:
+        with gr.Row():
+            self.base = gr.Dropdown(
+                base_choices(self.space), value=PLAIN.base, label="Base", min_width=140
+            )
+            self.scheduler = gr.Dropdown(
+                [("The base's own", ""), *SCHEDULERS], value="", label="Scheduler", min_width=140
+            )
+        with gr.Accordion("Size", open=False), gr.Row():
+            self.size = widgets(SIZE)
+
+    def _lay_out_start_picture(self) -> None:
+        with gr.Accordion("Start from a picture", open=False):
+            self.start = gr.Image(
+                label="Picture", type="filepath", sources=["upload", "clipboard"], height=200,
+                buttons=[],
+            )  # fmt: skip
+            self.denoise = gr.Slider(
+                0.05, 1, PLAIN.denoise, step=0.05, label="Denoise", buttons=[],
+                info="How much of it is drawn anew",
+            )  # fmt: skip
+
+    def choices(self) -> list[gr.Dropdown]:
+        """The dropdowns that only the picture depends on."""
+        made = [*self.loading.values(), *self._all_options()]
+        found = [widget for widget in made if isinstance(widget, gr.Dropdown)]
+        return [self.method, self.scheduler, *found]
+
+    def inputs(self) -> Components:
+        """What `read` and `read_loading` need."""
+        return (
+            {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
+            | {self.base, self.scheduler, self.start, self.denoise, *self.size.values()}
+            | {*self.loading.values(), *self._all_options()}
+            | self.adapters.inputs()
+        )
+
+    def outputs(self) -> Components:
+        """What `update` changes."""
+        return self.inputs() - {*self.loading.values()} | self.mix_outputs()
+
+    def mix_outputs(self) -> Components:
+        """What `update_mix` changes."""
+        return self.adapters.outputs() | {self.examples}
+
+    def read(self, given: Values) -> Shot:
+        """The shot; its adapters and the picture to start from are files of the workspace.
+
+        Raises BadInput for a field that can't have its value, and for adapters that are gone.
+        """
+        size = values(SIZE, {name: given[widget] for name, widget in self.size.items()})
+        shot = Shot(
+            prompt=given[self.prompt] or "",
+            base=given[self.base],
+            negative=given[self.negative] or "",
+            seed=whole_number("seed", given[self.seed] or "0"),
+            width=size.get("width"),
+            height=size.get("height"),
+            steps=int(given[self.steps]),
+            guidance=float(given[self.guidance]),
+            scheduler=given[self.scheduler] or None,
+            adapters=tuple(
+                (one.file(self.space), one.strength) for one in self.adapters.read(given)
+            ),
+            method=self._read_method(given),
+            init_image=_keep_start_picture(self.space, given[self.start]),
+            denoise=float(given[self.denoise]),
+        )
+        shot.check()
+        return shot
+
+    def read_loading(self, given: Values) -> dict[str, object]:
+        """How the base is to be loaded, as far as that was chosen."""
+        return values(LOADING, {name: given[widget] for name, widget in self.loading.items()})
+
+    def update(self, shot: Shot) -> Update:
+        """Show this shot, whose adapters are those of the library."""
+        guidance, steps = shot.guidance, shot.steps
+        update: Update = {
+            self.prompt: shot.prompt,
+            self.negative: shot.negative,
+            self.base: shot.base,
+            self.seed: str(shot.seed),
+            self.steps: gr.update(value=steps, maximum=max(100, steps)),
+            self.guidance: gr.update(
+                value=guidance, minimum=min(1, guidance), maximum=max(15, guidance)
+            ),
+            self.size["width"]: str(shot.width or ""),
+            self.size["height"]: str(shot.height or ""),
+            self.scheduler: shot.scheduler or "",
+            self.start: shot.init_image,
+            self.denoise: shot.denoise,
+        }
+        mix = [_mix_adapter(str(file), strength) for file, strength in shot.adapters]
+        return update | self._update_method(shot) | self.update_mix(mix, shot.base)
+
+    def update_mix(self, mix: Sequence[MixAdapter], base: str) -> Update:
+        """Show these adapters, and the library beside them."""
+        examples = gr.HTML(visible=base in BUNDLED_BASES and not mix)
+        return {self.examples: examples} | self.adapters.update(mix, base)
+
+    def _read_method(self, given: Values) -> object | None:
+        """None where there is nothing to mix, and for a plain merge."""
+        name = given[self.method]
+        typed = {field: given[widget] for field, widget in self.options[name].items()}
+        method = compose.method_named(name, values(_options(name), typed))
+        return None if not given[self.adapters.mix] or method == compose.Merge() else method
+
+    def _update_method(self, shot: Shot) -> Update:
+        update: Update = {self.method: method_name(shot.method)}
+        for name, fields in self.options.items():
+            own = method_options(shot.method) if name == method_name(shot.method) else {}
+            shown = filled(_options(name), own)
+            update |= {widget: shown[field] for field, widget in fields.items()}
+        return update
+
+    def _all_options(self) -> list[Component]:
+        return [widget for fields in self.options.values() for widget in fields.values()]
+
+
+def base_choices(space: Workspace) -> list[tuple[str, str]]:
+    """The known bases by name, each with its source."""
+    return [(one.name, one.source) for one in list_bases(space)]
+
+
+def _options(method: str) -> Form:
+    return Form(compose.methods()[method], method)
+
+
+def _mix_adapter(file: str, strength: float) -> MixAdapter:
+    name, _, half = adapter_name(file).partition(":")
+    return MixAdapter(name, strength, half or WHOLE)
+
+
+def _keep_start_picture(space: Workspace, path: str | None) -> str | None:
+    """The same picture in the workspace; uploads are deleted after a day."""
+    if not path or Path(path).resolve().is_relative_to(space.uploads):
+        return path or None
+    stem = file_sha256(path)[:16]
+    try:
+        kept = get_set(space, START_PICTURES)
+    except BadInput:
+        kept = create_set(space, START_PICTURES)
+    for one in kept.pictures:
+        if Path(one.name).stem == stem:
+            return str(one.path)
+    return str(add_upload(space, kept.name, path, name=f"{stem}.png").path)

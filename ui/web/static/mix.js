@@ -1,0 +1,14 @@
+// Tells when a setting has been changed for good: a slider let go, a text field left, a box ticked,
+// by mouse or by keyboard. Ctrl or Cmd with Enter presses Draw.
+let due;
+document.addEventListener("change", (event) => {
+  if (!event.target.closest("#mix-settings")) return;
+  clearTimeout(due);
+  due = setTimeout(() => trigger("input"), 20);
+});
+document.addEventListener("keydown", (event) => {
+  const draw = document.querySelector("#mix-draw");
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !draw?.offsetParent) return;
+  event.preventDefault();
+  draw.click();
+});
