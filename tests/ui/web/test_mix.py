@@ -51,7 +51,10 @@ def mix(page: Page, server: Server) -> Page:
     """The tab, with four steps a picture."""
     open_tab(page, "Mix")
     _drawn(page)
-    if page.get_by_label("number input for Steps").input_value() != "4":
+    steps = page.get_by_label("number input for Steps")
+    last = list_jobs(server.space, kinds=("render",), limit=1)[0]
+    expect(steps).to_have_value(str(_shot(last)["steps"]))  # the settings are shown too
+    if steps.input_value() != "4":
         _made(page, server, lambda: _type(page, "number input for Steps", "4"))
     return page
 
