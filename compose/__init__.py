@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from compose.engine.denoise import Done, Step, denoise
     from compose.engine.detail_profile import profiled
     from compose.engine.header_schedule import NeedsWeights, outline
-    from compose.engine.render import develop, like, render
+    from compose.engine.render import develop, render
     from compose.engine.schedule import Pass, Schedule, schedule
+    from compose.engine.shot_reader import like, shot_from_dict
 
 __all__ = [
     "Advanced",
@@ -67,6 +68,7 @@ __all__ = [
     "render_groups",
     "render_many",
     "schedule",
+    "shot_from_dict",
     "spread_for",
 ]
 
@@ -93,10 +95,11 @@ _HOMES = {
     "develop": "compose.engine.render",
     "outline": "compose.engine.header_schedule",
     "NeedsWeights": "compose.engine.header_schedule",
-    "like": "compose.engine.render",
+    "like": "compose.engine.shot_reader",
     "profiled": "compose.engine.detail_profile",
     "render": "compose.engine.render",
     "schedule": "compose.engine.schedule",
+    "shot_from_dict": "compose.engine.shot_reader",
 }
 
 

@@ -36,10 +36,9 @@ from studio.adapters.delta import swap_weights
 from studio.adapters.token_embeddings import use_embeddings
 from studio.bases.base import TextEmbedding
 from studio.errors import BadInput
-from studio.requests.shot import open_picture
+from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:
-    from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
     from studio.requests.shot import Shot
 
@@ -101,14 +100,14 @@ class Scheduler(Protocol):
     ) -> tuple[Tensor, ...]: ...
 
 
-def denoise(base: "Base", shot: "Shot") -> Generator[Step | Done, None, None]:
+def denoise(base: "Base", shot: "Shot | ResolvedShot") -> Generator[Step | Done, None, None]:
     """Make a shot's latents: a Step after each denoising step, then one Done.
 
     To cancel, stop iterating. Raises BadInput at once for a shot that can't be made on this base.
     """
-    shot = shot.settled(base)
-    scheduler, timesteps = timesteps_of(base, shot)
-    lent = Lent(base, shot, steps=-(-len(timesteps) // scheduler.order))
+    resolved = resolve(shot, base)
+    scheduler, timesteps = timesteps_of(base, resolved.shot)
+    lent = Lent(base, resolved, steps=-(-len(timesteps) // scheduler.order))
     settle([lent])
     return _progress(lent, scheduler, timesteps)
 
@@ -142,13 +141,13 @@ def denoised(
     lents: of one base and size, for which scheduler and timesteps are the same.
     """
     order = scheduler.order  # of a second-order scheduler a step is two timesteps
-    base, shots = lents[0].base, [lent.shot for lent in lents]
-    draws = [torch.Generator().manual_seed(shot.seed) for shot in shots]
+    base = lents[0].base
+    draws = [torch.Generator().manual_seed(lent.shot.seed) for lent in lents]
     with torch.no_grad():
         latents = torch.cat(
             [
-                _start(base, shot, scheduler, timesteps, draw)
-                for shot, draw in zip(shots, draws, strict=True)
+                _start(base, lent.resolved, scheduler, timesteps, draw)
+                for lent, draw in zip(lents, draws, strict=True)
             ]
         )
     advance: Callable[..., tuple[Tensor, ...]] = scheduler.step
@@ -187,26 +186,25 @@ def _predicted(lents: "Sequence[Lent]", scaled: Tensor, timestep: Tensor, step: 
 class Lent:
     """The base as one shot uses it: what its method asks for, what that means, its texts.
 
-    shot: settled. asked: the calls of each step. Raises BadInput where the method can't use the
-    adapters.
+    asked: the calls of each step. Raises BadInput where the method can't use the adapters.
     """
 
-    def __init__(self, base: "Base", shot: "Shot", *, steps: int) -> None:
-        pairs = cast("tuple[tuple[Adapter, float], ...]", shot.adapters)
-        adapters, beside = taking_turns(pairs)
+    def __init__(self, base: "Base", resolved: ResolvedShot, *, steps: int) -> None:
+        shot = resolved.shot
+        adapters, beside = taking_turns(resolved.adapters)
         method = Merge() if shot.method is None else shot.method
         if not isinstance(method, Method):
             raise BadInput(f"method: {method!r} is not a method of compose.")
         method.check([adapter for adapter, _ in adapters])
         self.base = base
-        self.shot = shot
+        self.resolved, self.shot = resolved, shot
         self.changes = ingredients(base, adapters)
         self.beside = ingredients(base, beside)  # in every mix, for what they let prompts say
         self.kept = kept_on(base)
         self.plan = self.kept.plan(method, self.changes, steps)
         self.asked = record(self.plan, steps)
         self.reused = {call.reuse for step in self.asked for call in step if call.reuse is not None}
-        size = (cast(int, shot.height), cast(int, shot.width))
+        size = (resolved.height, resolved.width)
         self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
         self.deep: dict[Mix, Tensor] = {}
         # What trains changes unseen, so what text encoders say with it is not to be kept.
@@ -307,7 +305,7 @@ def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
     timesteps = scheduler.timesteps
     if shot.init_image is None:
         return scheduler, timesteps
-    left_out = (shot.steps - int(shot.steps * shot.denoise)) * scheduler.order
+    left_out = (shot.steps - shot.steps_run) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(left_out)
     return scheduler, timesteps[left_out:]
@@ -315,20 +313,18 @@ def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
 
 def _start(
     base: "Base",
-    shot: "Shot",
+    shot: ResolvedShot,
     scheduler: Scheduler,
     timesteps: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """The first latents [1, 4, h, w] float32: noise, or the initial picture with noise on it."""
-    width, height = cast(int, shot.width), cast(int, shot.height)
-    shape = (1, 4, height // base.latent_factor, width // base.latent_factor)
+    shape = (1, 4, shot.height // base.latent_factor, shot.width // base.latent_factor)
     noise = torch.randn(shape, generator=generator).to(base.device)  # drawn on the CPU, always
     if shot.init_image is None:
         return noise * scheduler.init_noise_sigma
-    start = shot.init_image
-    picture = start if isinstance(start, Image.Image) else open_picture(start)
-    resized = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    picture = shot.init_image.convert("RGB")
+    resized = picture.resize((shot.width, shot.height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(resized)).movedim(-1, 0)[None].contiguous() / 255
     # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
     latents = base.encode_pictures(2 * pixels - 1, sample=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from compose.engine.method import Call, Mix, Plan
-from compose.engine.schedule import Schedule, method_of, scheduled, steps_of
+from compose.engine.schedule import Schedule, method_of, scheduled
 from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
 from studio.adapters.describe import JSON, find_adapter_file
 from studio.adapters.formats import read_info, survey
@@ -38,7 +38,7 @@ def outline(shot: "Shot") -> Schedule:
     shot.check()
     told = [_Told(_header(str(file)), float(strength)) for file, strength in shot.adapters]
     mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
-    method, steps = method_of(shot), steps_of(shot)
+    method, steps = method_of(shot), shot.steps_run
     method.check([one.adapter for one in mixed])
     calls, weights = _recorded(method.prepare(mixed, steps), steps)
     return scheduled([one.header.name for one in mixed], mixed, calls, weights)

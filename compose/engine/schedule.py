@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
+    from studio.requests.resolved_shot import ResolvedShot
     from studio.requests.shot import Shot
 
-__all__ = ["Pass", "Schedule", "method_of", "schedule", "scheduled", "steps_of"]
+__all__ = ["Pass", "Schedule", "method_of", "schedule", "scheduled"]
 
 # What a pass that reuses deep features costs of a full one, estimated for SD 1.5 at 512 pixels.
 SHALLOW = 0.35
@@ -116,7 +117,7 @@ class Schedule:
         draw.text((8, 2), said, TEXT)
 
 
-def schedule(shot: "Shot", base: "Base | None" = None) -> Schedule:
+def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedule:
     """What the shot's method asks for at each of its steps.
 
     A second-order scheduler has all of it done twice. base: leaves out the layers that it lacks;
@@ -125,17 +126,19 @@ def schedule(shot: "Shot", base: "Base | None" = None) -> Schedule:
     from compose.engine.learned_words import taking_turns
     from compose.engine.weight_cache import ingredients  # PyTorch with all of them
     from studio.adapters.adapter import Adapter, load_adapter
+    from studio.requests.resolved_shot import ResolvedShot, resolve
 
-    shot.check()
+    asked = shot.shot if isinstance(shot, ResolvedShot) else shot
+    asked.check()
     if base is not None:
-        shot = shot.settled(base)
-    pairs, _ = taking_turns(
-        [
+        found = resolve(shot, base).adapters
+    else:
+        found = [
             (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
             for one, strength in shot.adapters
         ]
-    )
-    method, steps = method_of(shot), steps_of(shot)
+    pairs, _ = taking_turns(found)
+    method, steps = method_of(asked), asked.steps_run
     method.check([adapter for adapter, _ in pairs])
     mixed: Sequence[Ingredient] = (
         [_OnNothing(*pair) for pair in pairs] if base is None else ingredients(base, pairs)
@@ -152,11 +155,6 @@ def method_of(shot: "Shot") -> Method:
     if not isinstance(method, Method):
         raise BadInput(f"method: {method!r} is not a method of compose.")
     return method
-
-
-def steps_of(shot: "Shot") -> int:
-    """The steps that are made: with a picture to start from the last part of the schedule."""
-    return shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
 
 
 def scheduled(

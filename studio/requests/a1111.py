@@ -1,16 +1,24 @@
-"""Reads the `parameters` text that A1111 and similar programs write into their PNGs.
+"""The `parameters` text that A1111 and similar programs write into their PNGs.
 
 The text is the prompt, then "Negative prompt: ...", then one line of "Key: value" pairs. A value
 that holds a comma or a colon is quoted as JSON. Adapters stand in the prompt as
-<lora:NAME:STRENGTH>. `shot.parameters_text` writes the same format.
+<lora:NAME:STRENGTH>. What Studio writes has keys of its own behind those that A1111 knows.
 """
 
 import json
 import re
+from typing import TYPE_CHECKING
 
-from studio.requests.shot import A1111_SAMPLERS
+from studio.requests.resolved_shot import ResolvedShot
+from studio.requests.shot import method_name
+from studio.requests.shot_recipe import adapter_to_dict, versions
 
-__all__ = ["parse_parameters"]
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["parameters_text", "parse_parameters"]
+
+A1111_SAMPLERS = {"euler": "Euler", "ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "unipc": "UniPC"}
 
 LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([-+.\d]+))?[^<>]*>")
 PAIR = re.compile(r'\s*([\w /-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
@@ -19,6 +27,36 @@ WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
 SCHEDULERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
 UNSUPPORTED = ("Euler a", "DPM++ 2M SDE")  # they only begin like a sampler that we have
+
+
+def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
+    """The text for a picture that Studio has made."""
+    shot = resolved.shot
+    own = type(base.scheduler(None)).__name__
+    pairs = {
+        "Steps": f"{shot.steps}",
+        "Sampler": own if shot.scheduler is None else A1111_SAMPLERS[shot.scheduler],
+        "CFG scale": f"{shot.guidance:g}",
+        "Seed": f"{shot.seed}",
+        "Size": f"{resolved.width}x{resolved.height}",
+        "Model hash": base.fingerprint()[:10],
+        "Model": base.name,
+    }
+    if shot.init_image is not None:
+        pairs["Denoising strength"] = f"{shot.denoise:g}"
+    if resolved.adapters:
+        entries = [adapter_to_dict(*pair) for pair in resolved.adapters]
+        hashes = (f"{entry['name']}: {str(entry['sha256'])[:12]}" for entry in entries)
+        strengths = (f"{entry['name']}: {entry['strength']:g}" for entry in entries)
+        pairs["Lora hashes"] = ", ".join(hashes)
+        pairs["Adapters"] = ", ".join(strengths)
+        pairs["Method"] = method_name(shot.method)
+    pairs["Version"] = f"Studio {versions()['studio']}"
+    lines = [shot.prompt]
+    if shot.negative:
+        lines.append(f"Negative prompt: {shot.negative}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items()))
+    return "\n".join(lines)
 
 
 def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
@@ -88,3 +126,8 @@ def _scheduler(sampler: str) -> str | None:
         return None
     known = (ours for name, ours in SCHEDULERS.items() if sampler.startswith(f"{name} "))
     return next(known, None)
+
+
+def _quoted(value: str) -> str:
+    """A1111's rule: JSON quotes around a value that holds a separator."""
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value

@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import atomic_write, write_file
-from studio.requests.shot import LARGEST_PICTURE
+from studio.requests.picture_file import LARGEST_PICTURE
 from studio.workspace.folder import (
     Workspace,
     child_path,

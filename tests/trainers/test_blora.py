@@ -9,13 +9,14 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 import studio
-from compose.engine.render import like
+from compose.engine.shot_reader import like
 from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.delta import LowRank, attach, swap_weights
 from studio.adapters.describe import describe
 from studio.bases.base import Base, real_config
 from studio.errors import BadInput
-from studio.requests.shot import recipe
+from studio.requests.resolved_shot import resolve
+from studio.requests.shot_recipe import recipe
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import BLoRA, LoRA
 from trainers.engine.kind import kinds, new_deltas
@@ -121,7 +122,7 @@ def test_halves_are_named_on_the_command_line(file: Path, monkeypatch: pytest.Mo
 
 def test_a_picture_is_made_again_with_the_same_halves(sdxl: Base, file: Path) -> None:
     pairs = ((f"{file}:content", 1.0), (f"{file}:style", 0.4))
-    made = recipe(studio.Shot(prompt="a robot", adapters=pairs), sdxl)
+    made = recipe(resolve(studio.Shot(prompt="a robot", adapters=pairs), sdxl), sdxl)
     again = like(made, sdxl)
     kept = [(adapter.half, strength) for adapter, strength in again.adapters]  # pyright: ignore
     assert kept == [("content", 1.0), ("style", 0.4)]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import compose
-from studio.requests.shot import Shot, save_picture
+from studio.requests.picture_file import save_picture
+from studio.requests.shot import Shot
 from ui.shared.loading import open_base
 from ui.shared.ray_cluster import Cluster, Undone
 
@@ -81,8 +82,8 @@ def _make(
     with tempfile.TemporaryDirectory() as folder:
         for event in compose.render_groups(base, shots, [group], shelf):
             match event:
-                case compose.Made(number, shot, picture):
-                    path = save_picture(picture, Path(folder) / f"{number}.png", shot, base)
+                case compose.Made(number, _, picture):
+                    path = save_picture(picture, Path(folder) / f"{number}.png")
                     pictures[number] = path.read_bytes()
                 case compose.Failed(number, _, reason):
                     reasons[number] = reason

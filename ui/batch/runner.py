@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import compose
 from studio.errors import BadInput
 from studio.files import atomic_write, remove_partial_files, write_file
-from studio.requests.shot import Shot, method_name, method_options, open_picture, save_picture
+from studio.requests.picture_file import open_picture, save_picture
+from studio.requests.resolved_shot import with_size
+from studio.requests.shot import Shot
+from studio.requests.shot_recipe import shot_to_dict
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.folder_record import Record
 from ui.batch.manifest import PlannedShot
@@ -30,7 +33,6 @@ from ui.shared.loading import open_base
 from ui.shared.ray_cluster import connected
 
 if TYPE_CHECKING:
-    from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
 __all__ = ["NotMade", "Written", "expect_batch", "run_batch"]
@@ -173,7 +175,7 @@ class _Making:
             planned = [self.plan.planned[at] for at in self.plan.of_base(source)]
             problems += _problems(base, planned)
             self.facts[source] = _facts(base)
-            self.shots[source] = [] if problems else [one.shot.sized(base) for one in planned]
+            self.shots[source] = [] if problems else [with_size(one.shot, base) for one in planned]
             if len(self.plan.sources) == 1:
                 kept[source] = base
         if problems:
@@ -232,7 +234,7 @@ class _Making:
             def save(made: compose.Made) -> None:
                 if (at := places[made.number]) in missing:
                     path = self.plan.out / self.plan.names[at]
-                    saves[at] = thread.submit(save_picture, made.picture, path, made.shot, base)
+                    saves[at] = thread.submit(save_picture, made.picture, path)
 
             writing: list[tuple[int, Future[Path]]] = []
             shelf = compose.Shelf(base)
@@ -279,7 +281,7 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
             yield one.problem("init_image", str(error))
             continue
         try:
-            shot.sized(base)
+            with_size(shot, base)
         except BadInput as error:
             name, _, said = str(error).partition(": ")
             yield one.problem(name, said)
@@ -289,7 +291,7 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
             continue
         looked.add(mix)
         try:
-            pairs = cast("list[tuple[Adapter, float]]", shelf.settled(shot).adapters)
+            pairs = shelf.resolve(shot).adapters
         except BadInput as error:
             yield one.problem("adapters", str(error))
             continue
@@ -306,28 +308,8 @@ def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
     """A line for each shot, in the manifest's order; nothing in it changes from run to run."""
     with atomic_write(plan.out / "results.jsonl") as file:
         for at, (one, name) in enumerate(zip(plan.planned, plan.names, strict=True)):
-            shot = one.shot
-            told: dict[str, object] = {
-                "file": name,
-                "made": at not in failed,
-                "prompt": shot.prompt,
-                "seed": shot.seed,
-                "adapters": [[Path(str(file)).name, by] for file, by in shot.adapters],
-                "line": one.places[""]().line,
-                "base": shot.base,
-                "negative": shot.negative,
-                "width": shot.width,  # null: the base's own
-                "height": shot.height,
-                "steps": shot.steps,
-                "guidance": shot.guidance,
-                "scheduler": shot.scheduler,
-                "method": {
-                    "name": method_name(shot.method),
-                    "options": method_options(shot.method),
-                },
-                "init_image": None if shot.init_image is None else str(shot.init_image),
-                "denoise": shot.denoise,
-            }
+            told = {"file": name, "made": at not in failed, "line": one.places[""]().line}
+            told |= shot_to_dict(one.shot)
             if at in failed:
                 told["reason"] = failed[at]
             file.write((json.dumps(told, ensure_ascii=False) + "\n").encode())

@@ -12,7 +12,9 @@ import compose
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.errors import BadInput
-from studio.requests.shot import Shot, open_picture, read_recipe, save_picture
+from studio.requests.picture_file import open_picture, read_recipe, save_picture
+from studio.requests.resolved_shot import ResolvedShot, resolve
+from studio.requests.shot import Shot
 from ui.cli.options import (
     LOADING,
     METHODS,
@@ -105,37 +107,36 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     made = dict(read_recipe(request.like)) if request.like else None
     _check(request)
     base, shot = _new_shot(request) if made is None else _shot_like(request, made)
-    settled = shot.settled(base)
-    _warn_of_missing_layers(settled, base)
+    resolved = resolve(shot, base)
+    _warn_of_missing_layers(resolved, base)
     rows: list[dict[str, object]] = []
     with bars() as progress:
         task = progress.add_task("Drawing", total=None)
         for number in range(request.count):
             title = f"Picture {number + 1} of {request.count}"
             progress.reset(task, description=title, total=None)
-            start, one = perf_counter(), replace(settled, seed=shot.seed + number)
-            path = _place(request.out, one)
+            start, one = perf_counter(), resolved.with_seed(shot.seed + number)
+            path = _place(request.out, one.shot)
             for step in _write_picture(one, base, path):
                 progress.update(task, total=step.steps, completed=step.step)
             seconds = round(perf_counter() - start, 2)
-            rows.append({"path": str(path), "seed": one.seed, "seconds": seconds})
+            rows.append({"path": str(path), "seed": one.shot.seed, "seconds": seconds})
     return rows
 
 
-def _write_picture(shot: Shot, base: "Base", path: Path) -> "Iterator[compose.Step]":
+def _write_picture(shot: ResolvedShot, base: "Base", path: Path) -> "Iterator[compose.Step]":
     """Make a picture and write it; yields its denoising steps."""
     for event in compose.denoise(base, shot):
         if isinstance(event, compose.Step):
             yield event
         else:
-            save_picture(compose.develop(base, shot, event.latents), path, shot, base)
+            save_picture(compose.develop(base, shot, event.latents), path)
 
 
-def _warn_of_missing_layers(shot: Shot, base: "Base") -> None:
-    from studio.adapters.adapter import Adapter, check_fits
+def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
+    from studio.adapters.adapter import check_fits
 
     for adapter, _ in shot.adapters:
-        assert isinstance(adapter, Adapter)  # the shot is settled
         covered = check_fits(adapter, base)
         if covered.missing:
             remark(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from studio.adapters.describe import describe
-from studio.requests.shot import read_recipe
+from studio.requests.picture_file import read_recipe
 from ui.cli.options import AsJson
 from ui.shared.terminal import print_facts, print_json
 

@@ -21,10 +21,11 @@ from studio.bases.names import BUNDLED_BASES
 from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.errors import BadInput
 from studio.queue.client import Job, add_job
-from studio.requests.shot import Shot, method_name, method_options
+from studio.requests.shot import Shot
+from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import Workspace, check_name, clean_name
 
-__all__ = ["Drawing", "Training", "queue_pictures", "queue_training"]
+__all__ = ["Drawing", "Training", "drawing_of", "queue_pictures", "queue_training"]
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,26 @@ class Training:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The arguments of a job of the kinds "render" and "batch". shots: as `_plain` writes them."""
+    """The arguments of a job of the kinds "render" and "batch".
+
+    shots: as `studio.requests.shot_recipe.shot_to_dict` writes them. loading: fields of Loading.
+    """
 
     shots: list[dict[str, Any]]
     loading: dict[str, Any]
 
     def shot(self, number: int) -> Shot:
-        """One of the shots, its adapters not loaded."""
-        fields = dict(self.shots[number])
-        fields["adapters"] = tuple((file, strength) for file, strength in fields["adapters"])
-        if method := fields["method"]:
-            fields["method"] = compose.method_named(method["name"], method["options"])
-        return Shot(**fields)
+        """One of the shots, its adapters not loaded. Raises BadInput where no such shot can be."""
+        return compose.shot_from_dict(self.shots[number])
+
+    def all_shots(self) -> list[Shot]:
+        """All of them."""
+        return [self.shot(number) for number in range(len(self.shots))]
+
+
+def drawing_of(job: Job) -> Drawing:
+    """What a job of the kinds "render" and "batch" is to draw."""
+    return Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
 
 
 def queue_training(
@@ -122,25 +131,16 @@ def queue_pictures(
     """
     if not shots:
         raise BadInput("there is no shot to make a picture of")
-    for shot in shots:
-        shot.check()
     more = f" and {len(shots) - 1} more" if len(shots) > 1 else ""
-    drawing = Drawing([_plain(shot) for shot in shots], dict(loading or {}))
+    drawing = Drawing([_written(shot) for shot in shots], dict(loading or {}))
     return add_job(space, kind, asdict(drawing), title=f"{shots[0].prompt[:160]}{more}")
 
 
-def _plain(shot: Shot) -> dict[str, Any]:
-    """A shot as JSON has it; TypeError where a part of it is in no file."""
-    fields = {entry.name: getattr(shot, entry.name) for entry in dataclasses.fields(shot)}
-    method = shot.method
-    return fields | {
-        "base": _source(shot.base),
-        "adapters": [[_place(file), strength] for file, strength in shot.adapters],
-        "method": None
-        if method is None
-        else {"name": method_name(method), "options": method_options(method)},
-        "init_image": None if shot.init_image is None else _place(shot.init_image),
-    }
+def _written(shot: Shot) -> dict[str, Any]:
+    """A shot for the queue; BadInput where a part of it is in no file."""
+    written = shot_to_dict(dataclasses.replace(shot, base=_source(shot.base)))
+    compose.shot_from_dict(written)
+    return written
 
 
 def _place(file: object) -> str:

@@ -30,7 +30,7 @@ from studio.queue.worker import (
     requeue_job,
 )
 from studio.workspace import Workspace
-from ui.shared.queue_requests import Drawing
+from ui.shared.queue_requests import drawing_of
 from ui.shared.terminal import remark
 from ui.worker import render_jobs as _drawing
 from ui.worker import train_jobs as _training
@@ -144,7 +144,7 @@ def _warm(context: WorkerContext) -> None:
     last = list_jobs(context.space, kinds=("render",), limit=1)
     with suppress(BadInput):  # whoever asks for a picture on it is told
         if last:
-            drawing = Drawing(**last[0].arguments)  # pyright: ignore[reportArgumentType]
-            context.models.base(drawing.shots[0]["base"], drawing.loading)
+            drawing = drawing_of(last[0])
+            context.models.base(drawing.shot(0).base, drawing.loading)
         else:
             context.models.base("sketch", {})

@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.blora_blocks import split_half
 from studio.bases.base import Base
+from studio.requests.resolved_shot import ResolvedShot, resolve
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, remember_base
 from ui.shared.loading import open_base
@@ -42,10 +42,9 @@ class ModelCache:
             remember_base(self._space, base.source, name=base.name, family=base.family)
         return self._base
 
-    def settled(self, shot: Shot, base: Base) -> Shot:
+    def resolve(self, shot: Shot, base: Base) -> ResolvedShot:
         """The shot with its adapters loaded, from here where they lie here."""
-        pairs = tuple((self._adapter(one), strength) for one, strength in shot.adapters)
-        return replace(shot, adapters=pairs).settled(base)
+        return resolve(shot, base, load=self._load)
 
     def clear(self) -> None:
         """Let go of everything, and give its memory back."""
@@ -64,9 +63,7 @@ class ModelCache:
         if sum(weight.nbytes for part in parts for weight in part.parameters()) > large:
             self.clear()
 
-    def _adapter(self, one: Adapter | str | Path) -> Adapter:
-        if isinstance(one, Adapter):
-            return one
+    def _load(self, one: str | Path) -> Adapter:
         file = Path(split_half(str(one))[0])
         state = file.stat() if file.exists() else None
         key = (str(one), state.st_mtime_ns, state.st_size) if state else None

@@ -15,9 +15,10 @@ from studio.files import atomic_write
 from studio.out_of_memory import is_out_of_memory
 from studio.queue.client import Job, State
 from studio.queue.worker import report_job
-from studio.requests.shot import Shot, save_picture
+from studio.requests.picture_file import save_picture
+from studio.requests.resolved_shot import ResolvedShot
 from studio.workspace import next_picture_path
-from ui.shared.queue_requests import Drawing
+from ui.shared.queue_requests import Drawing, drawing_of
 from ui.worker.context import JobProgress, WorkerContext
 from ui.worker.out_of_memory import describe_shortage, memory_advice
 from ui.worker.schedule_summary import save_summary, summarize
@@ -46,7 +47,7 @@ def draw(
     Of a batch, what cannot be drawn is left out, and named in a BadInput once the others are.
     between: called after each picture, if there are more, with the seconds that it took.
     """
-    drawing = Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
+    drawing = drawing_of(job)
     results, wanted = list(job.results), len(drawing.shots)
     missing = [n for n in range(wanted) if n >= len(results) or not results[n]]
     progress = JobProgress(
@@ -90,8 +91,8 @@ def _draw_one(progress: JobProgress, drawing: Drawing, number: int) -> Path | St
     shot = drawing.shot(number)
     base = progress.context.models.base(shot.base, drawing.loading)
     try:
-        shot = progress.context.models.settled(shot, base)
-        picture = _develop(progress, shot, base, number if several else None)
+        resolved = progress.context.models.resolve(shot, base)
+        picture = _develop(progress, resolved, base, number if several else None)
     except BadInput as error:
         if may_be_left_out:
             return _LeftOut(str(error))
@@ -104,11 +105,13 @@ def _draw_one(progress: JobProgress, drawing: Drawing, number: int) -> Path | St
         raise
     if isinstance(picture, str):
         return picture
-    return save_picture(picture, next_picture_path(progress.context.space, shot.prompt), shot, base)
+    return save_picture(picture, next_picture_path(progress.context.space, shot.prompt))
 
 
-def _develop(progress: JobProgress, shot: Shot, base: Base, number: int | None) -> Image | State:
-    """The picture of a settled shot. number: of the shot, where there are several."""
+def _develop(
+    progress: JobProgress, shot: ResolvedShot, base: Base, number: int | None
+) -> Image | State:
+    """The picture of a shot. number: of the shot, where there are several."""
     progress.phase = "waiting for its turn"
     progress.save(at_once=True)
     with progress.context.device.for_picture():
@@ -140,7 +143,7 @@ def _save_schedule(context: WorkerContext, drawing: Drawing) -> None:
         compose.outline(shot)
     except compose.NeedsWeights:
         base = context.models.base(shot.base, drawing.loading)
-        found = compose.schedule(context.models.settled(shot, base), base)
+        found = compose.schedule(context.models.resolve(shot, base), base)
         save_summary(context.space, shot, summarize(found))
 
 

@@ -85,9 +85,10 @@ def _block(layer: str) -> str:
 
 
 def _place(space: Workspace, shot: Shot) -> Path:
-    steps = int(shot.steps * shot.denoise) if shot.init_image is not None else shot.steps
     adapters = [[*_file_state(str(file)), strength] for file, strength in shot.adapters]
-    key = json.dumps([adapters, steps, method_name(shot.method), method_options(shot.method)])
+    key = json.dumps(
+        [adapters, shot.steps_run, method_name(shot.method), method_options(shot.method)]
+    )
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

@@ -2,12 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compose.engine.batch.allocator import uncollected
-from studio.adapters.adapter import Adapter, check_fits, load_adapter
+from studio.adapters.adapter import Adapter, load_adapter
+from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -25,28 +25,20 @@ class Shelf:
         self.base, self.most = base, most
         self._loaded: OrderedDict[str, tuple[Adapter, int]] = OrderedDict()
 
-    def settled(self, shot: "Shot") -> "Shot":
-        """`Shot.settled`, the same file being the same adapter in every shot.
-
-        Raises BadInput as that does.
-        """
-        shot.check()
-        pairs = tuple((self._take(adapter), strength) for adapter, strength in shot.adapters)
-        return replace(shot.sized(self.base), adapters=pairs)
+    def resolve(self, shot: "Shot") -> ResolvedShot:
+        """As `resolve`; the same file is the same adapter in every shot."""
+        return resolve(shot, self.base, load=self._load)
 
     def let_go(self, files: Iterable[str]) -> None:
         """Of what is not wanted again: memory that was used is there sooner than fresh memory."""
         for file in files:
             self._loaded.pop(file, None)
 
-    def _take(self, adapter: Adapter | str | Path) -> Adapter:
-        if isinstance(adapter, Adapter):
-            check_fits(adapter, self.base)
-            return adapter
-        key = str(adapter)
+    def _load(self, file: str | Path) -> Adapter:
+        key = str(file)
         if key not in self._loaded:
             with uncollected():
-                found = load_adapter(adapter, base=self.base)
+                found = load_adapter(file, base=self.base)
             self._loaded[key] = found, _bytes(found)
         self._loaded.move_to_end(key)
         while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self.most:

@@ -54,7 +54,7 @@ class Group:
 def group_shots(shots: "Sequence[Shot]", spread: Spread) -> list[Group]:
     """All the shots in groups, in the order in which they are best made.
 
-    shots: with their sizes, see `Shot.sized`.
+    shots: with their sizes, see `studio.requests.resolved_shot.with_size`.
     """
     found: list[Group] = []
     for numbers in _sorted(range(len(shots)), [_batch_of(shot) for shot in shots]):
@@ -91,7 +91,7 @@ def mix_of(shot: "Shot") -> Hashable:
 
 def _batch_of(shot: "Shot") -> Hashable:
     """Equal for shots that can be one batch: they have their timesteps in common."""
-    part = None if shot.init_image is None else int(shot.steps * shot.denoise)
+    part = None if shot.init_image is None else shot.steps_run
     return shot.width, shot.height, shot.steps, part, shot.scheduler
 
 

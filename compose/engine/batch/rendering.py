@@ -25,6 +25,7 @@ from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
+from studio.requests.resolved_shot import ResolvedShot, with_size
 from studio.requests.shot import Shot
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
     sized: list[Shot] = []
     for number, shot in enumerate(shots):
         try:
-            sized.append(shot.sized(base))
+            sized.append(with_size(shot, base))
             numbers.append(number)
         except BadInput as error:
             yield Failed(number, shot, str(error))
@@ -170,13 +171,13 @@ class _Making:
             if latents is None:
                 yield Failed(number, lent.shot, reason)
             else:
-                self.decoding.give(number, lent.shot, latents[at : at + 1])
+                self.decoding.give(number, lent.resolved, latents[at : at + 1])
 
     def _denoised(
         self, group: Group, lents: Sequence[Lent]
     ) -> Generator[Event, None, Tensor | None]:
         """A group's latents [N, 4, h, w]; None where the memory did not hold its rows."""
-        side, limits = latent_side(self.base, lents[0].shot), kept_on(self.base).most_rows
+        side, limits = latent_side(self.base, lents[0].resolved), kept_on(self.base).most_rows
         rows = limits[side] = min(group.rows, self.most.get(side, group.rows))
         if rows < group.rows:
             yield Narrowed(group, rows)
@@ -202,9 +203,9 @@ class _Decoding:
         at_once: Callable[[Made], None] | None,
     ) -> None:
         self.base, self.thread, self.at_once = base, thread, at_once
-        self.waiting: deque[tuple[int, Shot, Tensor, Future[Made] | None]] = deque()
+        self.waiting: deque[tuple[int, ResolvedShot, Tensor, Future[Made] | None]] = deque()
 
-    def give(self, number: int, shot: Shot, latents: Tensor) -> None:
+    def give(self, number: int, shot: ResolvedShot, latents: Tensor) -> None:
         """Latents [1, 4, h, w] to be decoded."""
         own = self.thread.submit(self._made, number, shot, latents) if self.thread else None
         self.waiting.append((number, shot, latents, own))
@@ -219,9 +220,11 @@ class _Decoding:
             try:
                 yield self._found(number, shot, latents, found)
             except REASONS as error:
-                yield Failed(number, shot, said(error))
+                yield Failed(number, shot.shot, said(error))
 
-    def _found(self, number: int, shot: Shot, latents: Tensor, found: Future[Made] | None) -> Made:
+    def _found(
+        self, number: int, shot: ResolvedShot, latents: Tensor, found: Future[Made] | None
+    ) -> Made:
         if found is None:
             return self._made(number, shot, latents)
         try:
@@ -231,8 +234,8 @@ class _Decoding:
                 raise
         return self._made(number, shot, latents)  # now that the UNet rests there may be room
 
-    def _made(self, number: int, shot: Shot, latents: Tensor) -> Made:
-        made = Made(number, shot, develop(self.base, shot, latents))
+    def _made(self, number: int, shot: ResolvedShot, latents: Tensor) -> Made:
+        made = Made(number, shot.shot, develop(self.base, shot, latents))
         if self.at_once:
             self.at_once(made)
         return made

@@ -21,6 +21,7 @@ from compose.engine.render import develop
 from compose.engine.weight_cache import kept_on
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
+from studio.requests.resolved_shot import ResolvedShot
 from studio.requests.shot import Shot
 
 if TYPE_CHECKING:
@@ -112,9 +113,9 @@ def _asked(base: "Base", shelf: Shelf, shot: Shot, counts: dict[Hashable, int]) 
 
 
 def _decoding(base: "Base", lent: Lent) -> float:
-    latents = torch.zeros(1, 4, *latent_side(base, lent.shot), device=base.device)
+    latents = torch.zeros(1, 4, *latent_side(base, lent.resolved), device=base.device)
     begun = perf_counter()
-    develop(base, lent.shot, latents)
+    develop(base, lent.resolved, latents)
     return perf_counter() - begun
 
 
@@ -179,11 +180,11 @@ def _seconds(base: "Base", lents: Sequence[Lent]) -> float:
 
 def lent_to(base: "Base", shelf: Shelf, shot: Shot) -> Lent:
     scheduler, timesteps = timesteps_of(base, shot)
-    return Lent(base, shelf.settled(shot), steps=-(-len(timesteps) // scheduler.order))
+    return Lent(base, shelf.resolve(shot), steps=-(-len(timesteps) // scheduler.order))
 
 
 def _evaluate(base: "Base", lents: Sequence[Lent]) -> None:
-    side = latent_side(base, lents[0].shot)
+    side = latent_side(base, lents[0].resolved)
     _, timesteps = timesteps_of(base, lents[0].shot)
     asked = [
         lent.ask(call, latents, timesteps[0])
@@ -195,7 +196,7 @@ def _evaluate(base: "Base", lents: Sequence[Lent]) -> None:
         answer.noise.sum().item()  # waits for the device
 
 
-def latent_side(base: "Base", shot: Shot) -> tuple[int, int]:
+def latent_side(base: "Base", shot: Shot | ResolvedShot) -> tuple[int, int]:
     assert shot.width and shot.height
     return shot.height // base.latent_factor, shot.width // base.latent_factor
 

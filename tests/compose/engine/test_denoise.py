@@ -18,6 +18,7 @@ from studio.adapters.adapter import Adapter, load_adapter
 from studio.adapters.delta import Dense, LowRank, attach
 from studio.bases.base import Base, TextEmbedding
 from studio.errors import BadInput
+from studio.requests.resolved_shot import resolve
 from studio.requests.shot import Shot
 from tests.compose.conftest import Asks, bits, noise, same_bits
 
@@ -312,7 +313,7 @@ def test_deep_features_are_reused(sdxl: Base, shot: Shot) -> None:
 def test_fresh_deep_features_are_as_good_as_computed(bases: dict[str, Base], family: str) -> None:
     """At the very same latents and timestep nothing is lost by reusing."""
     base = bases[family]
-    lent = Lent(base, Shot("a cat").settled(base), steps=1)
+    lent = Lent(base, resolve(Shot("a cat"), base), steps=1)
     mix = Mix(())
     lent.reused = {mix}
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -36,6 +36,7 @@ from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
 from studio.bases.base import Base, TextEmbedding, load_base
+from studio.requests.resolved_shot import with_size
 from studio.requests.shot import Shot
 from tests.compose.conftest import bits, open_pipeline, same_bits
 
@@ -165,7 +166,9 @@ def test_adapters_that_no_later_group_wants_are_let_go_of(
     sdxl: Base, lora_files: dict[str, tuple[Path, Path]]
 ) -> None:
     one, two = lora_files["sdxl"]
-    shots = [Shot("a cat", steps=1, adapters=((file, 1.0),)).sized(sdxl) for file in (one, two)]
+    shots = [
+        with_size(Shot("a cat", steps=1, adapters=((file, 1.0),)), sdxl) for file in (one, two)
+    ]
     shelf, there = Shelf(sdxl), []
     for groups in (group_shots(shots, Spread({"64x64": 1})), group_shots(shots[:1], Spread())):
         list(render_groups(sdxl, shots, groups, shelf))
@@ -274,7 +277,7 @@ def little_memory(sdxl: Base, no_memory: Exception, monkeypatch: pytest.MonkeyPa
 def test_without_memory_for_a_batch_it_begins_again_in_smaller_ones(
     sdxl: Base, little_memory: list[int]
 ) -> None:
-    shots = [Shot("a cat", seed=seed, steps=2).sized(sdxl) for seed in range(8)]
+    shots = [with_size(Shot("a cat", seed=seed, steps=2), sdxl) for seed in range(8)]
     groups = group_shots(shots, Spread({"64x64": 4}))
     events = list(render_groups(sdxl, shots, groups, Shelf(sdxl)))
     pictures = {event.number: event.picture for event in events if isinstance(event, Made)}
@@ -403,7 +406,7 @@ def test_pictures_are_given_while_the_next_group_is_at_work(
 
     steps: list[int] = []
     monkeypatch.setattr(sdxl, "predict", second_waits)
-    shots = [Shot("a cat", seed=seed, steps=1).sized(sdxl) for seed in range(4)]
+    shots = [with_size(Shot("a cat", seed=seed, steps=1), sdxl) for seed in range(4)]
     groups = group_shots(shots, Spread({"64x64": 2}))
     events = list(render_groups(sdxl, shots, groups, Shelf(sdxl), at_once=at_once))
     assert len(steps) == 2
@@ -412,7 +415,7 @@ def test_pictures_are_given_while_the_next_group_is_at_work(
 
 def test_one_may_stop_at_any_step(sdxl: Base, forms: list[Adapter]) -> None:
     before = bits(sdxl)
-    shots = [Shot("a cat", steps=3, adapters=((one, 1.0),)).sized(sdxl) for one in forms]
+    shots = [with_size(Shot("a cat", steps=3, adapters=((one, 1.0),)), sdxl) for one in forms]
     groups = group_shots(shots, Spread({"64x64": 2}))
     events = render_groups(sdxl, shots, groups, Shelf(sdxl))
     seen = [event for event, _ in zip(events, range(4), strict=False)]
@@ -427,7 +430,7 @@ def test_mixes_share_a_batch_unless_that_was_measured_to_be_slower(
 ) -> None:
     monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", 2 * 2 * 64)
     pairs = [((forms[at % 3], 0.5 + at),) for at in range(8)]
-    shots = [Shot("a cat", steps=25, adapters=pair).sized(sdxl) for pair in pairs]
+    shots = [with_size(Shot("a cat", steps=25, adapters=pair), sdxl) for pair in pairs]
     times = iter([1.0, 0.4, 1.0, 0.48])  # two together, then one of them: as long as the other
     monkeypatch.setattr("compose.engine.batch.timing._seconds", lambda base, lents: next(times))
     assert spread_for(sdxl, shots, Shelf(sdxl)) == Spread(

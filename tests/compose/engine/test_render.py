@@ -13,7 +13,9 @@ from compose import Merge, develop, like, render
 from studio.adapters.adapter import load_adapter
 from studio.bases.base import Base, load_base
 from studio.errors import BadInput
-from studio.requests.shot import Shot, read_recipe, save_picture
+from studio.requests.picture_file import read_recipe, save_picture
+from studio.requests.resolved_shot import resolve
+from studio.requests.shot import Shot
 
 Loras = dict[str, tuple[Path, Path]]
 
@@ -26,7 +28,7 @@ def lora(lora_files: Loras, tmp_path: Path) -> Path:
 
 def made(base: Base, shot: Shot, path: Path) -> Image.Image:
     picture = render(base, shot)
-    save_picture(picture, path, shot, base)
+    save_picture(picture, path)
     return picture
 
 
@@ -103,9 +105,9 @@ def test_start_without_a_file_has_to_be_given_again(sdxl: Base, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seed": "7"}, "its seed is '7'"),
-        ({"steps": True}, "its steps is True"),
-        ({"guidance": None}, "its guidance is None"),
+        ({"seed": "7"}, "seed: '7' is not a whole number"),
+        ({"steps": True}, "steps: True is not a whole number"),
+        ({"guidance": None}, "guidance: None is not a number"),
         ({"method": {"name": "_denoise", "options": {}}}, "no method '_denoise'"),
         ({"adapters": [3]}, "no JSON object"),
         ({"scheduler": "os.system"}, "there is no 'os.system'"),
@@ -131,4 +133,4 @@ def test_what_the_base_predicted_is_part_of_the_recipe(sd1_folder: Path, tmp_pat
 def test_a_picture_of_no_numbers_is_refused(sdxl: Base) -> None:
     latents = torch.full((1, 4, 8, 8), torch.nan)
     with pytest.raises(BadInput, match="lower the strengths"):
-        develop(sdxl, Shot("a cat").settled(sdxl), latents)
+        develop(sdxl, resolve(Shot("a cat"), sdxl), latents)

@@ -16,6 +16,7 @@ from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank, attach
 from studio.bases.base import Base
+from studio.requests.resolved_shot import resolve
 from studio.requests.shot import Shot
 from tests.compose.conftest import Asks, bits, noise, same_bits
 
@@ -181,7 +182,7 @@ def test_pictures_of_different_mixes_and_prompts_share_a_batch(
     """As a batch of shots is evaluated: other latents, timesteps, texts and adapters in each."""
     asked, alone = [], []
     for seed, adapter in enumerate((forms[0], forms[1], forms[0])):
-        shot = Shot(f"a cat {seed}", seed=seed, adapters=((adapter, 0.8),)).settled(sdxl)
+        shot = resolve(Shot(f"a cat {seed}", seed=seed, adapters=((adapter, 0.8),)), sdxl)
         lent = Lent(sdxl, shot, steps=1)
         one = lent.ask(Call(Mix((Part(0, 0.8),))), noise(shot), torch.tensor(300 * seed + 100))
         asked.append(one)

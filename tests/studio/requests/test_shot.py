@@ -10,20 +10,16 @@ from typing import cast
 import pytest
 from PIL import Image, PngImagePlugin
 
+import compose
 from studio.adapters.adapter import Adapter
 from studio.bases import base as bases
 from studio.bases.base import Base
 from studio.errors import BadInput
-from studio.requests.shot import (
-    SCHEDULERS,
-    Shot,
-    open_picture,
-    parameters_text,
-    picture_sha256,
-    read_recipe,
-    recipe,
-    save_picture,
-)
+from studio.requests.a1111 import parameters_text
+from studio.requests.picture_file import open_picture, picture_sha256, read_recipe, save_picture
+from studio.requests.resolved_shot import resolve
+from studio.requests.shot import SCHEDULERS, Shot
+from studio.requests.shot_recipe import recipe, shot_to_dict
 
 
 def stand_in() -> Base:
@@ -44,6 +40,21 @@ def stand_in() -> Base:
             scheduler=lambda name: SimpleNamespace(),
         ),
     )
+
+
+def text_of(shot: Shot) -> str:
+    return parameters_text(resolve(shot, stand_in()), stand_in())
+
+
+def recipe_of(shot: Shot) -> dict[str, object]:
+    return recipe(resolve(shot, stand_in()), stand_in())
+
+
+def rendered(shot: Shot, colour: str = "black") -> Image.Image:
+    """A picture with its recipe, as compose renders it."""
+    picture = Image.new("RGB", (64, 64), colour)
+    picture.info |= {"parameters": text_of(shot), "studio": json.dumps(recipe_of(shot))}
+    return picture
 
 
 def test_schedulers_are_those_of_the_base() -> None:
@@ -73,10 +84,10 @@ def test_first_wrong_field_is_named(fields: dict[str, object], says: str) -> Non
 
 
 def test_size_is_the_bases_own() -> None:
-    settled = Shot("a cat").settled(stand_in())
-    assert (settled.width, settled.height) == (64, 64)
+    resolved = resolve(Shot("a cat"), stand_in())
+    assert (resolved.width, resolved.height) == (64, 64)
     with pytest.raises(BadInput, match="height: 65 is not a multiple of 4"):
-        Shot("a cat", height=65).settled(stand_in())
+        resolve(Shot("a cat", height=65), stand_in())
 
 
 @pytest.mark.parametrize(
@@ -85,19 +96,19 @@ def test_size_is_the_bases_own() -> None:
 def test_picture_to_start_from_gives_its_proportions(
     start: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    settled = Shot("a cat", init_image=Image.new("RGB", start)).settled(stand_in())
-    assert (settled.width, settled.height) == size
+    resolved = resolve(Shot("a cat", init_image=Image.new("RGB", start)), stand_in())
+    assert (resolved.width, resolved.height) == size
     given = Shot("a cat", init_image=Image.new("RGB", start), width=32, height=64)
-    assert given.settled(stand_in()).width == 32
+    assert resolve(given, stand_in()).width == 32
 
 
 def test_parameters_are_a1111s() -> None:
     shot = Shot("a cat, (ink:1.2)\nsecond line", negative="bad", seed=7, steps=20)
-    assert parameters_text(dataclasses.replace(shot, scheduler="dpmpp_2m"), stand_in()) == (
+    assert text_of(dataclasses.replace(shot, scheduler="dpmpp_2m")) == (
         "a cat, (ink:1.2)\nsecond line\nNegative prompt: bad\n"
         "Steps: 20, Sampler: DPM++ 2M, CFG scale: 5, Seed: 7, Size: 64x64, "
         "Model hash: 0123456789, Model: sketch, "
-        f"Version: {parameters_text(shot, stand_in()).rpartition('Version: ')[2]}"
+        f"Version: {text_of(shot).rpartition('Version: ')[2]}"
     )
 
 
@@ -107,10 +118,10 @@ def test_adapters_stand_in_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
         {}, "lora", "sdxl", triggers=("sks",), name="robot", path=Path("robot.st"), sha256="ab" * 32
     )
     shot = Shot("a sks robot", adapters=((adapter, 0.8), (adapter, 0.1)))
-    text = parameters_text(shot, stand_in())
+    text = text_of(shot)
     assert 'Lora hashes: "robot: abababababab, robot: abababababab"' in text
     assert 'Adapters: "robot: 0.8, robot: 0.1", Method: merge' in text
-    written = cast(list[dict[str, object]], recipe(shot, stand_in())["adapters"])
+    written = cast(list[dict[str, object]], recipe_of(shot)["adapters"])
     assert written[0] == {
         "name": "robot",
         "path": os.path.abspath("robot.st"),
@@ -123,10 +134,10 @@ def test_adapters_stand_in_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_saved_picture_is_read_back(tmp_path: Path) -> None:
     shot = Shot("ein Kätzchen 猫", seed=3)
-    path = save_picture(Image.new("RGB", (64, 64), "red"), tmp_path / "a/b.png", shot, stand_in())
-    assert read_recipe(path) == json.loads(json.dumps(recipe(shot, stand_in())))
+    path = save_picture(rendered(shot, "red"), tmp_path / "a/b.png")
+    assert read_recipe(path) == json.loads(json.dumps(recipe_of(shot)))
     with Image.open(path) as saved:
-        assert saved.info["parameters"] == parameters_text(shot, stand_in())
+        assert saved.info["parameters"] == text_of(shot)
     assert [file.name for file in path.parent.iterdir()] == ["b.png"]
 
 
@@ -134,7 +145,7 @@ def test_failed_save_leaves_the_old_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "picture.png"
-    save_picture(Image.new("RGB", (64, 64)), path, Shot("a cat"), stand_in())
+    save_picture(rendered(Shot("a cat")), path)
     before = path.read_bytes()
 
     def fill_the_disk(self: Image.Image, file: object, *rest: object, **named: object) -> None:
@@ -143,14 +154,14 @@ def test_failed_save_leaves_the_old_picture(
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)
     with pytest.raises(BadInput, match=r"picture\.png cannot be written: No space left"):
-        save_picture(Image.new("RGB", (64, 64)), path, Shot("a dog"), stand_in())
+        save_picture(rendered(Shot("a dog")), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
 def test_only_png_keeps_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"saved as \.png"):
-        save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.jpg", Shot("a cat"), stand_in())
+        save_picture(rendered(Shot("a cat")), tmp_path / "a.jpg")
     assert not list(tmp_path.iterdir())
 
 
@@ -204,3 +215,37 @@ def test_sha256_tells_pictures_apart() -> None:
 def test_a_transparent_picture_is_opened_over_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_older_versions_queued_is_read(tmp_path: Path) -> None:
+    queued = {
+        "prompt": "a sks robot",
+        "base": "sketch",
+        "negative": "",
+        "seed": 3,
+        "width": None,
+        "height": 64,
+        "steps": 10,
+        "guidance": 5.0,
+        "scheduler": None,
+        "adapters": [["/a/robot.safetensors:content", 0.5]],
+        "method": {"name": "switch", "options": {"interval": 2, "order": []}},
+        "init_image": "/a/start.png",
+        "denoise": 0.6,
+    }
+    shot = Shot(
+        "a sks robot",
+        seed=3,
+        height=64,
+        steps=10,
+        adapters=(("/a/robot.safetensors:content", 0.5),),
+        method=compose.Switch(interval=2),
+        init_image="/a/start.png",
+    )
+    assert compose.shot_from_dict(queued) == shot
+    assert compose.shot_from_dict(queued | {"method": None}).method is None
+    written = json.loads(json.dumps(shot_to_dict(shot)))
+    assert compose.shot_from_dict(written) == shot
+    assert written["adapters"] == [
+        {"name": "robot", "path": "/a/robot.safetensors", "strength": 0.5, "half": "content"}
+    ]

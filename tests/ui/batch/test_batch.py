@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.requests.shot import read_recipe
+from studio.requests.picture_file import read_recipe
 from tests.compose.conftest import write_lora
 from ui import cli
 
@@ -63,7 +63,7 @@ def test_a_manifest_becomes_a_folder_of_pictures(
             "denoise",
         )
         assert {name: made[name] for name in alike} == {name: line[name] for name in alike}
-        assert (made["base"]["source"], line["init_image"]) == (line["base"], None)
+        assert (made["base"]["source"], line["init_image"]) == (line["base"]["source"], None)
     assert {(line["width"], line["height"]) for line in lines} == {(None, None)}  # the base's own
     page = (tmp_path / "out/sheet.html").read_text()
     assert all(f'src="{line["file"]}"' in page for line in lines)
@@ -151,10 +151,11 @@ def test_a_shot_that_fails_is_told_and_stops_nothing(
 
     develop: Callable = many.develop
 
-    def no_dogs(base: object, shot: object, latents: object) -> object:
-        if shot.prompt == "a dog" and shot.seed == 2:  # type: ignore[attr-defined]
+    def no_dogs(base: object, resolved: object, latents: object) -> object:
+        shot = resolved.shot  # type: ignore[attr-defined]
+        if shot.prompt == "a dog" and shot.seed == 2:
             raise BadInput("no dogs.")
-        return develop(base, shot, latents)
+        return develop(base, resolved, latents)
 
     monkeypatch.setattr(many, "develop", no_dogs)
     assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 1

@@ -16,7 +16,7 @@ from PIL import Image
 
 from studio.adapters.adapter import load_adapter
 from studio.errors import BadInput, Stopped
-from studio.requests.shot import read_recipe
+from studio.requests.picture_file import read_recipe
 from ui import cli
 
 Run = Callable[..., "Ended"]

@@ -167,7 +167,7 @@ def test_what_another_tab_sends_is_in_the_first_picture(tab: Tab) -> None:
     entered = tab.act("enter")  # in whichever order the two come
     assert tab.form.adapters.mix not in entered
     (job,) = list_jobs(tab.space)
-    assert [Path(file).stem for file, _ in _shots(tab)[0]["adapters"]] == ["bolt"]
+    assert [one["name"] for one in _shots(tab)[0]["adapters"]] == ["bolt"]
     assert job.state == "queued"
 
 
@@ -201,7 +201,7 @@ def test_adapters_come_and_go_from_here_and_from_other_tabs(tab: Tab) -> None:
         ("wash", 1.0),
     ]
     assert tab.now[form.prompt] == "bolt thing, wash thing"
-    assert [strength for _, strength in _shots(tab)[0]["adapters"]] == [0.4, 1.0]
+    assert [one["strength"] for one in _shots(tab)[0]["adapters"]] == [0.4, 1.0]
     tab.act("compare_methods")
     assert len(_shots(tab)) == 5
     tab.now[form.steps] = 3

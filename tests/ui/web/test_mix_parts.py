@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -11,10 +10,11 @@ from compose import Composite, KLoRA, Merge, Switch, schedule
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
 from studio.queue.client import get_job
-from studio.requests.shot import Shot, method_name, recipe_with
+from studio.requests.shot import Shot, method_name
+from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import AdapterFile, Workspace, add_adapter, get_adapter, open_workspace
 from tests.compose.conftest import small
-from ui.shared.queue_requests import queue_pictures
+from ui.shared.queue_requests import drawing_of, queue_pictures
 from ui.web.mix.comparison import axes, every_method, grid, table
 from ui.web.mix.html import history, library_cards
 from ui.web.mix.mix_adapters import (
@@ -25,7 +25,7 @@ from ui.web.mix.mix_adapters import (
     misfit,
     remove_from_mix,
 )
-from ui.web.mix.recipes import recipe_of_picture, recipe_of_queued, shot_of_recipe
+from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
 from ui.web.mix.schedule_chart import chart
 from ui.worker.schedule_summary import load_summary, save_summary, summarize
 
@@ -62,21 +62,11 @@ def mixed(space: Workspace) -> Shot:
     )
 
 
-def recipe_of(shot: Shot) -> dict[str, Any]:
-    """As a picture carries it."""
-    adapters = [
-        {"name": Path(str(file)).stem, "path": str(file), "strength": strength}
-        for file, strength in shot.adapters
-    ]
-    return recipe_with(shot, base={"source": shot.base}, adapters=adapters)
-
-
 def test_a_recipe_and_a_queued_shot_become_the_same_shot(space: Workspace, mixed: Shot) -> None:
-    assert shot_of_recipe(space, recipe_of(mixed)) == (mixed, [])
+    assert shot_of_recipe(space, shot_to_dict(mixed)) == (mixed, [])
     job = queue_pictures(space, [mixed])
-    queued = get_job(space, job.id).arguments["shots"]
-    assert isinstance(queued, list) and isinstance(queued[0], dict)
-    assert shot_of_recipe(space, recipe_of_queued(queued[0])) == (mixed, [])
+    queued = drawing_of(get_job(space, job.id)).shot(0)
+    assert shot_of_recipe(space, shot_to_dict(queued)) == (mixed, [])
 
 
 def test_a_recipes_adapter_is_the_one_of_its_whole_name(space: Workspace) -> None:
@@ -84,14 +74,14 @@ def test_a_recipes_adapter_is_the_one_of_its_whole_name(space: Workspace) -> Non
     kept = add_adapter(space, bolt.path, name="wash.v2")  # beside one that is called wash
     named = {"name": "wash.v2", "strength": 1.0}
     for entry in (named, named | {"path": "/elsewhere/wash.v2.safetensors"}):
-        shot, problems = shot_of_recipe(space, recipe_of(Shot("")) | {"adapters": [entry]})
+        shot, problems = shot_of_recipe(space, shot_to_dict(Shot("")) | {"adapters": [entry]})
         assert (shot.adapters, problems) == (((str(kept.path), 1.0),), [])
 
 
 def test_a_recipe_says_what_of_it_is_missing(space: Workspace, mixed: Shot, tmp_path: Path) -> None:
     elsewhere = tmp_path / "private.png"
     Image.new("RGB", (8, 8)).save(elsewhere)
-    recipe = recipe_of(mixed) | {
+    recipe = shot_to_dict(mixed) | {
         "base": {"source": "somewhere/else"},
         "init_image": {"path": str(elsewhere)},
         "adapters": [

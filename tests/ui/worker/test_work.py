@@ -30,7 +30,7 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.queue.worker import claim_job, is_locked, queue_lock, report_job
-from studio.requests.shot import read_recipe
+from studio.requests.picture_file import read_recipe
 from studio.workspace import (
     Workspace,
     adapter_path,
@@ -446,10 +446,10 @@ def test_the_model_cache_keeps_a_base_and_adapters(
     assert models.base(str(sd1_folder), {}) is base
     file = adapter_path(space, "sks robot")
     shot = a_shot(sd1_folder, adapters=((file, 1.0),))
-    first, again = (models.settled(shot, base).adapters[0][0] for _ in range(2))
+    first, again = (models.resolve(shot, base).adapters[0][0] for _ in range(2))
     assert first is again
     os.utime(file, (1, 1))
-    assert models.settled(shot, base).adapters[0][0] is not first
+    assert models.resolve(shot, base).adapters[0][0] is not first
     assert models.base(str(sd1_folder), {"vae_tiling": True}) is not base
 
 

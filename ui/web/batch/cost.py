@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, cast
 
 import compose
 from studio.queue.client import Job, list_jobs
 from studio.requests.shot import Shot
 from studio.workspace import Workspace
-from ui.shared.queue_requests import Drawing
+from ui.shared.queue_requests import drawing_of
 
 __all__ = ["evaluations", "seconds_for"]
 
@@ -17,7 +16,7 @@ LOOKED_AT = 30  # jobs, of those that ended last
 
 def evaluations(shots: Sequence[Shot]) -> float:
     """Evaluations of the UNet, told without opening an adapter."""
-    return sum(_evaluations(shot.adapters, shot.method, _steps(shot)) for shot in shots)
+    return sum(_evaluations(shot.adapters, shot.method, shot.steps_run) for shot in shots)
 
 
 def seconds_for(space: Workspace, shots: Sequence[Shot]) -> float | None:
@@ -37,8 +36,7 @@ def seconds_for(space: Workspace, shots: Sequence[Shot]) -> float | None:
 
 def _speed(job: Job, base: str) -> float | None:
     """Seconds of an evaluation of a picture of the base's own size; None where a job tells none."""
-    drawing = Drawing(**cast(dict[str, Any], job.arguments))
-    shots = [drawing.shot(number) for number in range(len(drawing.shots))]
+    shots = drawing_of(job).all_shots()
     work = _work(shots)
     if not (job.seconds and work) or {shot.base for shot in shots} != {base}:
         return None
@@ -48,10 +46,6 @@ def _speed(job: Job, base: str) -> float | None:
 def _work(shots: Sequence[Shot]) -> float:
     """Evaluations; each counts once more where there is guidance."""
     return sum(evaluations([shot]) * (2 if shot.guidance > 1 else 1) for shot in shots)
-
-
-def _steps(shot: Shot) -> int:
-    return shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
 
 
 @lru_cache(maxsize=4096)

@@ -7,16 +7,16 @@ from contextlib import suppress
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
 from zipfile import ZipFile
 
 from studio.duration import format_duration
 from studio.errors import BadInput
 from studio.queue.client import Job
 from studio.requests.shot import Shot
+from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import Workspace, get_picture, thumbnail
 from ui.batch.contact_sheet import write_sheets
-from ui.shared.queue_requests import Drawing
+from ui.shared.queue_requests import drawing_of
 from ui.web.server.downloads import file_url, write_download
 
 __all__ = ["batch_rows", "pictures", "progress", "shots_in", "zipped"]
@@ -67,8 +67,7 @@ def pictures(space: Workspace, job: Job) -> str:
 
 def shots_in(job: Job) -> list[Shot]:
     """The shots of a batch."""
-    drawing = Drawing(**cast(dict[str, Any], job.arguments))
-    return [drawing.shot(number) for number in range(len(drawing.shots))]
+    return drawing_of(job).all_shots()
 
 
 def zipped(space: Workspace, job: Job) -> Path:
@@ -95,7 +94,8 @@ def _zip(space: Workspace, job: Job, place: Path) -> None:
             archive.write(file, name)
             names.append(name)
             there.append(shot)
-            lines.append(json.dumps(_line(name, shot), ensure_ascii=False))
+            line = {"file": name, "made": True} | shot_to_dict(shot)
+            lines.append(json.dumps(line, ensure_ascii=False))
         if not names:
             raise BadInput("the pictures of this batch were deleted")
         write_sheets(folder, job.title, there, names, {})
@@ -104,17 +104,8 @@ def _zip(space: Workspace, job: Job, place: Path) -> None:
         archive.writestr("results.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def _line(name: str, shot: Shot) -> dict[str, object]:
-    """As `studio batch` writes it."""
-    adapters = [[Path(str(file)).name, by] for file, by in shot.adapters]
-    return {"file": name, "prompt": shot.prompt, "seed": shot.seed, "adapters": adapters}
-
-
 def _told(job: Job, number: int) -> str:
-    shots = job.arguments["shots"]
-    assert isinstance(shots, list)
-    shot = shots[number]
-    assert isinstance(shot, dict)
+    shot = drawing_of(job).shots[number]
     return f"{shot['prompt']}, seed {shot['seed']}"
 
 
@@ -129,7 +120,7 @@ def _cell(space: Workspace, id: str, *, shot: str) -> str:
 
 
 def _state(job: Job) -> str:
-    made = f"{len(job.finished_results)} of {job.total or len(cast(list, job.arguments['shots']))}"
+    made = f"{len(job.finished_results)} of {job.total or len(drawing_of(job).shots)}"
     if left_out := len(job.results) - len(job.finished_results):
         made += f", {left_out} could not be drawn"
     if job.state == "queued":

@@ -14,14 +14,16 @@ import compose
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.queue.client import Job, get_job, list_jobs, stop_job
-from studio.requests.shot import Shot, read_recipe
+from studio.requests.picture_file import read_recipe
+from studio.requests.shot import Shot
+from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import delete_picture, get_adapter, get_picture, undelete
-from ui.shared.queue_requests import queue_pictures
+from ui.shared.queue_requests import drawing_of, queue_pictures
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING, axes, every_method, grid
-from ui.web.mix.job_view import JobView, queued_shots
+from ui.web.mix.job_view import JobView
 from ui.web.mix.mix_adapters import MixAdapter, add_to_mix, remove_from_mix
-from ui.web.mix.recipes import recipe_of_picture, recipe_of_queued, shot_of_recipe
+from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
 from ui.web.mix.shot_form import PLAIN, base_choices
 from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
@@ -188,7 +190,7 @@ class Handlers:
         if values[self.tab.job] is None:
             return False
         job = get_job(self.space, values[self.tab.job])
-        return not job.ended and len(queued_shots(job)) > 1
+        return not job.ended and len(drawing_of(job).shots) > 1
 
     # The page
 
@@ -233,7 +235,7 @@ class Handlers:
 
     def _shot_of_job(self, job: Job) -> Shot | None:
         """Its first shot; None where a part of it is gone."""
-        shot, missing = shot_of_recipe(self.space, recipe_of_queued(queued_shots(job)[0]))
+        shot, missing = shot_of_recipe(self.space, shot_to_dict(drawing_of(job).shot(0)))
         return None if missing else shot
 
     def _filled(self, shot: Shot, values: Values) -> Update:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from studio.errors import BadInput
 from studio.queue.client import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
+from ui.shared.queue_requests import drawing_of
 from ui.web.frontend import picture_url, sentence, template
 from ui.web.mix.comparison import Table
 
@@ -134,13 +135,11 @@ def notice(problems: Sequence[str]) -> str:
 
 
 def _summary(job: Job) -> str:
-    shots = job.arguments["shots"]
-    assert isinstance(shots, list)
+    shots = drawing_of(job).shots
     took = f", took {job.seconds:.1f} s" if job.seconds else ""
     if len(shots) > 1:
         return f"{len(shots)} pictures{took}; click one to open its settings"
     shot = shots[0]
-    assert isinstance(shot, dict)
     return f"Seed {shot['seed']}, {shot['steps']} steps{took}"
 
 

@@ -1,8 +1,6 @@
 """What the tab Mix shows of a job, of a finished picture and of the history."""
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import gradio as gr
 
@@ -11,7 +9,7 @@ from studio.errors import BadInput
 from studio.queue.client import Job, get_job, live_preview
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture, list_pictures
-from ui.shared.queue_requests import Drawing
+from ui.shared.queue_requests import drawing_of
 from ui.web.mix import html
 from ui.web.mix.comparison import table
 from ui.web.mix.schedule_chart import chart, no_chart
@@ -20,7 +18,7 @@ from ui.web.server.page import Update, Values
 from ui.web.server.polling import job_version
 from ui.worker.schedule_summary import load_summary, summarize
 
-__all__ = ["JobView", "queued_shots"]
+__all__ = ["JobView"]
 
 NEEDS_WEIGHTS = (
     "This method compares the adapters' weights: which adapter changes which layer is shown once "
@@ -60,9 +58,9 @@ class JobView:
         }
         if job.state == "failed":
             update[tab.frame] = html.failed(job.error, job.advice)
-        elif len(queued_shots(job)) > 1:
+        elif len(drawing_of(job).shots) > 1:
             update[tab.frame] = html.comparison(
-                self.space, table(_shots(job)), job.results, preview
+                self.space, table(drawing_of(job).all_shots()), job.results, preview
             )
         elif job.results:
             with suppress(BadInput):  # deleted meanwhile
@@ -106,18 +104,6 @@ class JobView:
     def _show_ended(self, job: Job, length: int) -> Update:
         """The new history, and a schedule that only the worker could compute."""
         update = self.history(length)
-        if job.state == "done" and len(queued_shots(job)) == 1:
-            update[self.tab.schedule] = self.schedule(_shots(job)[0])
+        if job.state == "done" and len(drawing_of(job).shots) == 1:
+            update[self.tab.schedule] = self.schedule(drawing_of(job).shot(0))
         return update
-
-
-def queued_shots(job: Job) -> list[Mapping[str, Any]]:
-    """The shots of a job, as the queue has them."""
-    shots = job.arguments["shots"]
-    assert isinstance(shots, list)
-    return [shot for shot in shots if isinstance(shot, dict)]
-
-
-def _shots(job: Job) -> list[Shot]:
-    drawing = Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
-    return [drawing.shot(number) for number in range(len(drawing.shots))]

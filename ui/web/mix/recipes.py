@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 from PIL import Image
 
 import compose
-from studio.adapters.blora_blocks import HALVES, split_half
+from studio.adapters.blora_blocks import HALVES
 from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import file_sha256
 from studio.requests.a1111 import parse_parameters
-from studio.requests.shot import SCHEDULERS, Shot, read_recipe
+from studio.requests.picture_file import read_recipe
+from studio.requests.shot import SCHEDULERS, Shot
 from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui.shared.names import adapter_name
 from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, short_name
 
-__all__ = ["recipe_of_picture", "recipe_of_queued", "shot_of_recipe"]
+__all__ = ["recipe_of_picture", "shot_of_recipe"]
 
 T = TypeVar("T")
 
@@ -68,22 +69,6 @@ def shot_of_recipe(space: Workspace, recipe: Mapping[str, object]) -> tuple[Shot
         denoise=_number(recipe, "denoise", plain.denoise),
     )
     return shot, problems
-
-
-def recipe_of_queued(shot: Mapping[str, Any]) -> dict[str, object]:
-    """The recipe of a shot as a queued job has it; see ui.shared.queue_requests."""
-    adapters = []
-    for place, strength in shot["adapters"]:
-        file, half = split_half(place)
-        adapters.append({"path": file, "strength": strength} | ({"half": half} if half else {}))
-    start = shot["init_image"]
-    return {
-        **shot,
-        "base": {"source": shot["base"]},
-        "adapters": adapters,
-        "method": shot["method"] or {},
-        "init_image": {"path": start} if start else None,
-    }
 
 
 def _base(space: Workspace, entry: Mapping[str, object], problems: list[str]) -> str:

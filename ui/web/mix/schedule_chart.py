@@ -45,7 +45,7 @@ def chart(summary: ScheduleSummary) -> str:
 
 def no_chart(shot: Shot, reason: str) -> str:
     """The reason in the place of a chart that can't be drawn, and the least cost."""
-    steps = shot.steps if shot.init_image is None else int(shot.steps * shot.denoise)
+    steps = shot.steps_run
     return template("mix/schedule.html").render(
         summary=None, cost=steps, steps=steps, ratio=_ratio(steps, steps), reason=reason
     )

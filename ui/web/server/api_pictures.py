@@ -7,7 +7,8 @@ from gradio.data_classes import FileData
 import compose
 from studio.errors import BadInput
 from studio.queue.client import Job
-from studio.requests.shot import Shot, read_recipe
+from studio.requests.picture_file import read_recipe
+from studio.requests.shot import Shot
 from studio.workspace import (
     Workspace,
     adapter_path,

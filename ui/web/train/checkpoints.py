@@ -24,7 +24,7 @@ from studio.workspace import (
     list_checkpoints,
     thumbnail,
 )
-from ui.shared.queue_requests import queue_pictures
+from ui.shared.queue_requests import drawing_of, queue_pictures
 
 __all__ = [
     "Cell",
@@ -112,7 +112,7 @@ def cells(grid: Job) -> list[Cell]:
     """What a grid holds, row by row; a row is a checkpoint."""
     return [
         Cell(_step(grid, n), _adapter(grid, n)[1], _result(grid, n))
-        for n in range(len(cast("list", grid.arguments["shots"])))
+        for n in range(len(drawing_of(grid).shots))
     ]
 
 
@@ -157,8 +157,8 @@ def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFi
 
 def _adapter(grid: Job, number: int) -> tuple[str, float]:
     """File and strength of the one adapter of a shot; an empty name where it has not one."""
-    shot = cast("Any", grid.arguments)["shots"][number]
-    return tuple(shot["adapters"][0]) if len(shot["adapters"]) == 1 else ("", 0.0)
+    adapters = drawing_of(grid).shot(number).adapters
+    return (str(adapters[0][0]), adapters[0][1]) if len(adapters) == 1 else ("", 0.0)
 
 
 def _step(grid: Job, number: int) -> int:

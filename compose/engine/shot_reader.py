@@ -1,0 +1,175 @@
+"""The reader of a shot's text form; `studio.requests.shot_recipe` writes it.
+
+What older versions of Studio wrote into their queues is read as well: a base by its source alone,
+adapters as pairs of a path and a strength, a picture to start from by its path alone, and null for
+no method.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from compose.engine.method import method_named
+from studio.errors import BadInput
+from studio.files import file_sha256
+from studio.requests.picture_file import open_picture, picture_sha256
+from studio.requests.shot import Shot
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["like", "shot_from_dict"]
+
+PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
+FRACTIONS = ("guidance", "denoise")
+
+
+def shot_from_dict(written: Mapping[str, object]) -> Shot:
+    """The shot, its adapters and its picture to start from as files.
+
+    A field that is missing has its default. Raises BadInput for a value that no shot can have, and
+    for an adapter or a picture to start from that was in no file.
+    """
+    plain = {name: written[name] for name in PLAIN if name in written}
+    fractions = {name: _fraction(written[name]) for name in FRACTIONS if name in written}
+    shot = Shot(
+        prompt=written.get("prompt"),  # pyright: ignore[reportArgumentType]
+        base=_base(written.get("base", "sketch")),
+        adapters=tuple(_adapter(one) for one in _list(written.get("adapters", ()))),
+        method=_method(written.get("method")),
+        init_image=_start(written.get("init_image")),
+        **plain,  # pyright: ignore[reportArgumentType]
+        **fractions,  # pyright: ignore[reportArgumentType]
+    )
+    shot.check()
+    return shot
+
+
+def like(
+    recipe: Mapping[str, object],
+    base: "Base",
+    *,
+    init_image: Image.Image | str | Path | None = None,
+) -> Shot:
+    """The shot that a picture was made from, given its recipe.
+
+    recipe: as `studio.requests.picture_file.read_recipe` gives it. init_image: the picture that one
+    was started from, where the recipe has no path to it.
+
+    Raises BadInput when the base, an adapter or the picture to start from is absent or is not the
+    very one that was used, and when the recipe is damaged.
+    """
+    if missing := [name for name in (*PLAIN, *FRACTIONS) if name not in recipe]:
+        raise BadInput(f"The recipe is damaged: it has no {missing[0]}.")
+    start = recipe.get("init_image")
+    if init_image is not None and start is not None:
+        recipe = {**recipe, "init_image": None}
+    shot = shot_from_dict(recipe)
+    _check_base(_mapping("base", recipe.get("base")), base)
+    for entry in _list(recipe.get("adapters")):
+        _check_adapter(_mapping("adapters", entry))
+    if start is not None:
+        chosen = shot.init_image if init_image is None else init_image
+        assert chosen is not None
+        _check_start(chosen, _text(_mapping("init_image", start), "sha256"))
+        shot = replace(shot, init_image=chosen)
+    return replace(shot, base=str(base.source))
+
+
+def _base(entry: object) -> str:
+    return entry if isinstance(entry, str) else _text(_mapping("base", entry), "source")
+
+
+def _adapter(entry: object) -> tuple[str, float]:
+    if isinstance(entry, list | tuple) and len(entry) == 2:
+        return str(entry[0]), entry[1]
+    adapter = _mapping("adapters", entry)
+    if adapter.get("path") is None:
+        name = adapter.get("name", "of no name")
+        raise BadInput(f"The picture was made with the adapter {name}, which was never saved.")
+    path, half = _text(adapter, "path"), adapter.get("half")
+    strength = adapter.get("strength", 1.0)
+    return f"{path}:{half}" if half else path, strength  # pyright: ignore[reportReturnType]
+
+
+def _method(entry: object) -> object | None:
+    """None and `merge` without any option are the plain sum."""
+    if entry is None:
+        return None
+    method = _mapping("method", entry)
+    name, options = _text(method, "name"), _mapping("method", method.get("options", {}))
+    return None if name == "merge" and not options else method_named(name, options)
+
+
+def _start(entry: object) -> str | None:
+    if entry is None or isinstance(entry, str):
+        return entry
+    start = _mapping("init_image", entry)
+    if start.get("path") is None:
+        raise BadInput(
+            "The picture was started from one that had no file; give that with init_image."
+        )
+    return _text(start, "path")
+
+
+def _check_base(entry: Mapping[str, object], base: "Base") -> None:
+    fingerprint = _text(entry, "fingerprint")
+    if fingerprint != base.fingerprint():
+        raise BadInput(
+            f"The picture was made on {_text(entry, 'source')} ({fingerprint[:10]}), "
+            f"but this base is {base.source} ({base.fingerprint()[:10]})."
+        )
+    if (then := entry.get("prediction", base.prediction_type)) != base.prediction_type:
+        raise BadInput(
+            f"The picture was made with {base.source} predicting {then}: open it so (prediction)."
+        )
+
+
+def _check_adapter(entry: Mapping[str, object]) -> None:
+    path, sha256 = Path(_text(entry, "path")), _text(entry, "sha256")
+    if not path.is_file():
+        raise BadInput(
+            f"The picture was made with {path} (sha256 {sha256[:12]}), which isn't there: "
+            "put that file back."
+        )
+    now = file_sha256(path)
+    if now != sha256:
+        raise BadInput(
+            f"{path} has changed since the picture was made with it: sha256 {sha256[:12]} then, "
+            f"{now[:12]} now."
+        )
+
+
+def _check_start(start: Image.Image | str | Path, sha256: str) -> None:
+    if not isinstance(start, Image.Image):
+        open_picture(start)
+    if picture_sha256(start) != sha256:
+        raise BadInput(
+            f"{start} isn't the picture that this one was started from (sha256 {sha256[:12]})."
+        )
+
+
+def _fraction(number: object) -> object:
+    return float(number) if isinstance(number, int) and not isinstance(number, bool) else number
+
+
+def _list(entries: object) -> list[object] | tuple[object, ...]:
+    if not isinstance(entries, list | tuple):
+        raise BadInput(f"adapters: {entries!r} is not a list.")
+    return entries
+
+
+def _mapping(field: str, entry: object) -> Mapping[str, object]:
+    if not isinstance(entry, Mapping):
+        raise BadInput(f"{field}: {entry!r} is no JSON object.")
+    return entry
+
+
+def _text(entry: Mapping[str, object], key: str) -> str:
+    found = entry.get(key)
+    if not isinstance(found, str):
+        raise BadInput(f"{key}: {found!r} is not a text.")
+    return found

@@ -1,0 +1,94 @@
+"""Pictures on disk: one to start from is opened, a finished one is written with its recipe.
+
+A finished picture's PNG holds two texts: `parameters`, as A1111 writes it and most galleries read
+it, and `studio`, a JSON object from which the same picture can be made again bit for bit.
+"""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, PngImagePlugin
+
+from studio.errors import PICTURE_ERRORS, BadInput
+from studio.files import atomic_write, file_sha256
+
+__all__ = ["open_picture", "picture_sha256", "read_recipe", "save_picture"]
+
+VERSION = 1  # of the JSON in the PNG
+LARGEST_PICTURE = 64_000_000  # pixels of a picture to start from
+TEXTS = ("parameters", "studio")
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
+    from studio.dataset.pictures import to_rgb  # PyTorch takes seconds
+
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns up to twice its own limit; ours is lower and decides.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened as picture:
+            if picture.width * picture.height > LARGEST_PICTURE:
+                raise BadInput(
+                    f"{path} is {picture.width} x {picture.height} pixels; "
+                    f"at most {LARGEST_PICTURE:,} pixels are opened. Scale it down first."
+                )
+            return to_rgb(ImageOps.exif_transpose(picture))
+    except FileNotFoundError:
+        raise BadInput(f"There is no picture at {path}.") from None
+    except Image.DecompressionBombError:
+        raise BadInput(f"{path} has too many pixels to open. Scale it down first.") from None
+    except PICTURE_ERRORS as error:
+        raise BadInput(f"{path} can't be read as a picture: {error}.") from None
+
+
+def picture_sha256(picture: Image.Image | str | Path) -> str:
+    """Of a file's bytes, or of the size and RGB pixels of a picture in memory."""
+    if isinstance(picture, Image.Image):
+        rgb = picture.convert("RGB")
+        return hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()
+    return file_sha256(picture)
+
+
+def save_picture(image: Image.Image, path: str | Path) -> Path:
+    """Write a rendered picture as a PNG, with the recipe that `compose.render` put in its `info`.
+
+    The file is written whole or not at all, its folders are made as needed.
+    Raises BadInput when `path` doesn't end in .png or can't be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise BadInput(f"{path}: pictures are saved as .png, which keeps their recipe.")
+    texts = PngImagePlugin.PngInfo()
+    for name in TEXTS:
+        texts.add_text(name, image.info[name])
+    with atomic_write(path) as file:
+        image.save(file, "PNG", pnginfo=texts)
+    return path
+
+
+def read_recipe(path: str | Path) -> dict[str, object]:
+    """The `studio` JSON of a PNG; BadInput when there is none or it is of another version."""
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get("studio")
+    except FileNotFoundError:
+        raise BadInput(f"There is no picture at {path}.") from None
+    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path} can't be read as a picture: {error}.") from None
+    if not isinstance(text, str):
+        raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "version" not in found:
+        raise BadInput(f"The recipe in {path} is damaged.")
+    if found["version"] != VERSION:
+        raise BadInput(
+            f"The recipe in {path} is of version {found['version']}, this Studio reads {VERSION}."
+        )
+    return found

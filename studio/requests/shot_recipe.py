@@ -1,0 +1,117 @@
+"""A shot as a dictionary of JSON values: its one text form.
+
+`shot_to_dict` writes it for the queue, for results.jsonl and for the web page. `recipe` adds what
+is known of a picture once it is made, for the PNG: hashes of all files, the base's fingerprint and
+the versions of the libraries. `compose.shot_from_dict` reads both.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from studio.adapters.blora_blocks import split_half
+from studio.requests.picture_file import VERSION, picture_sha256
+from studio.requests.shot import Shot, method_name, method_options
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+    from studio.requests.resolved_shot import ResolvedShot
+
+__all__ = ["adapter_to_dict", "recipe", "shot_to_dict", "versions"]
+
+
+def shot_to_dict(shot: Shot) -> dict[str, object]:
+    """A shot as it was asked for. Files are named by absolute paths."""
+    return {
+        "version": VERSION,
+        "prompt": shot.prompt,
+        "negative": shot.negative,
+        "seed": shot.seed,
+        "width": shot.width,
+        "height": shot.height,
+        "steps": shot.steps,
+        "guidance": shot.guidance,
+        "scheduler": shot.scheduler,
+        "base": {"source": shot.base},
+        "adapters": [
+            _file_to_dict(one, strength)
+            if isinstance(one, str | Path)
+            else adapter_to_dict(one, strength)
+            for one, strength in shot.adapters
+        ],
+        "method": {"name": method_name(shot.method), "options": method_options(shot.method)},
+        "init_image": None if shot.init_image is None else {"path": _place(shot.init_image)},
+        "denoise": shot.denoise,
+    }
+
+
+def adapter_to_dict(adapter: "Adapter", strength: float) -> dict[str, object]:
+    """An adapter of a mix. path: None where it was never saved."""
+    path = None if adapter.path is None else str(Path(adapter.path).resolve())
+    entry: dict[str, object] = {
+        "name": adapter.name or (Path(path).stem if path else "adapter"),
+        "path": path,
+        "sha256": adapter.sha256,
+        "strength": strength,
+        "kind": adapter.kind,
+        "triggers": list(adapter.triggers),
+    }
+    return entry | {"half": adapter.half} if adapter.half else entry
+
+
+def recipe(shot: "ResolvedShot", base: "Base") -> dict[str, object]:
+    """All that is needed to make the shot's picture again on this base, bit for bit."""
+    return shot_to_dict(shot.shot) | {
+        "width": shot.width,
+        "height": shot.height,
+        "base": _base_to_dict(base),
+        "adapters": [adapter_to_dict(one, strength) for one, strength in shot.adapters],
+        "init_image": _start_to_dict(shot.shot.init_image),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Studio and of the libraries that decide a picture's bits."""
+    return {name: _version(name) for name in ("studio", "torch", "diffusers", "transformers")}
+
+
+def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:
+    path, half = split_half(str(file))
+    place = Path(path).absolute()
+    entry: dict[str, object] = {"name": place.stem, "path": str(place), "strength": strength}
+    return entry | {"half": half} if half else entry
+
+
+def _base_to_dict(base: "Base") -> dict[str, object]:
+    return {
+        "source": str(base.source),
+        "name": base.name,
+        "family": base.family,
+        "fingerprint": base.fingerprint(),
+        "dtype": base.precision,
+        "device": base.device.type,
+        "prediction": base.prediction_type,
+    }
+
+
+def _start_to_dict(start: Image.Image | str | Path | None) -> Mapping[str, object] | None:
+    if start is None:
+        return None
+    return {"path": _place(start), "sha256": picture_sha256(start)}
+
+
+def _place(start: Image.Image | str | Path) -> str | None:
+    """None of a picture in memory."""
+    return None if isinstance(start, Image.Image) else str(Path(start).absolute())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return "unknown"
