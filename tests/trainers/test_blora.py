@@ -21,7 +21,7 @@ from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import BLoRA, LoRA
 from trainers.engine.kind import kinds, new_deltas
 from ui.cli import main
-from ui.shared.names import adapter_and_strength
+from ui.shared.names import parse_adapter
 
 CONTENT = "unet.up_blocks.0.attentions.0."
 STYLE = "unet.up_blocks.0.attentions.1."
@@ -109,15 +109,15 @@ def test_two_halves_are_the_whole(sdxl: Base, file: Path) -> None:
 def test_halves_are_named_on_the_command_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     name = file.name
-    assert adapter_and_strength(f"{name}:content") == (f"{name}:content", 1.0)
-    assert adapter_and_strength(f"{name}:style:0.8") == (f"{name}:style", 0.8)
+    assert parse_adapter(f"{name}:content") == (f"{name}:content", 1.0)
+    assert parse_adapter(f"{name}:style:0.8") == (f"{name}:style", 0.8)
     assert load_adapter(f"{name}:style").half == "style"
     with pytest.raises(BadInput, match=r"there is no robot\.safetensors:background"):
-        adapter_and_strength(f"{name}:background")
+        parse_adapter(f"{name}:background")
     with pytest.raises(BadInput, match=r"there is no ink\.safetensors\."):
-        adapter_and_strength("ink.safetensors:style:0.8")
+        parse_adapter("ink.safetensors:style:0.8")
     Path("ink.safetensors:style").touch()
-    assert adapter_and_strength("ink.safetensors:style") == ("ink.safetensors:style", 1.0)
+    assert parse_adapter("ink.safetensors:style") == ("ink.safetensors:style", 1.0)
 
 
 def test_a_picture_is_made_again_with_the_same_halves(sdxl: Base, file: Path) -> None:

@@ -20,7 +20,7 @@ from studio.errors import BadInput
 from studio.requests.shot import Shot
 from studio.requests.validation import in_words
 from ui.shared.form import Form, fields_of
-from ui.shared.names import file_and_strength
+from ui.shared.names import split_strength
 
 __all__ = ["TEXTS", "grid_values", "read_cell", "read_value"]
 
@@ -101,7 +101,7 @@ def _mix(raw: object, folder: Path) -> Mix:
 
 def _adapter(raw: object, folder: Path) -> tuple[str, float]:
     text = _text(raw, "an adapter, such as robot.safetensors:0.8")
-    file, strength = file_and_strength(text)
+    file, strength = split_strength(text)
     if not math.isfinite(strength):
         raise BadInput(f"{in_words(text)}: a strength is a finite number, such as 0.8")
     path = os.path.join(folder, os.path.expanduser(file))

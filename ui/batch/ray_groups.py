@@ -17,7 +17,7 @@ import compose
 from studio.requests.picture_file import save_picture
 from studio.requests.shot import Shot
 from ui.shared.loading import open_base
-from ui.shared.ray_cluster import Cluster, Undone
+from ui.shared.ray_cluster import Cluster, TaskFailure
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -64,7 +64,7 @@ def run_errands(
         send(errand)
     for errand, found in cluster.outcomes():
         group = errand.group
-        if not isinstance(found, Undone):
+        if not isinstance(found, TaskFailure):
             yield Reply(errand, *found)
         elif found.lost and len(group.numbers) > 1:
             for number in errand.wanted:

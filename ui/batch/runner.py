@@ -30,7 +30,7 @@ from ui.batch.plan import Plan
 from ui.batch.ray_groups import Errand, Reply, run_errands
 from ui.shared.launched_processes import SINGLE_PROCESS, ProcessGroup
 from ui.shared.loading import open_base
-from ui.shared.ray_cluster import connected
+from ui.shared.ray_cluster import connect
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -138,7 +138,7 @@ class _Making:
 
     def events_from(self, address: str) -> Iterator[Event]:
         """Have it made on a Ray cluster."""
-        with connected(address, device=self.loading.get("device")) as cluster:
+        with connect(address, device=self.loading.get("device")) as cluster:
             errands = list(self.errands())
             for reply in run_errands(errands, self.loading, cluster):
                 yield from self._received(reply)

@@ -17,7 +17,7 @@ from studio.errors import BadInput, Stopped
 from ui.cli.options import LOADING, AsJson, RayAddress
 from ui.shared.form import with_options
 from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
-from ui.shared.terminal import bars, print_facts, print_json, print_table, remark
+from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
 
 if TYPE_CHECKING:
     from ui.batch.plan import Plan
@@ -84,7 +84,7 @@ def _run_rank(
     failed: dict[int, str] = {}
     looked = 0.0
     try:
-        with bars() as shown:
+        with progress_bars() as shown:
             left = len(plan.missing())
             task = shown.add_task("Pictures", total=left)
             for event in run_batch(plan, loading, processes, ray=ray):
@@ -99,7 +99,7 @@ def _run_rank(
                         failed[at] = reason
                         shown.advance(task)
                     case compose.Narrowed(_, rows):
-                        remark(f"less memory than thought: {rows} rows at a time")
+                        print_note(f"less memory than thought: {rows} rows at a time")
             shown.update(task, completed=left - len(plan.missing()) + len(failed))
     except KeyboardInterrupt:
         there = len(plan.names) - len(plan.missing())

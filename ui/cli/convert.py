@@ -11,7 +11,7 @@ from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
 from studio.workspace import display_name
 from ui.shared.names import slug
-from ui.shared.terminal import remark
+from ui.shared.terminal import print_note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
             raise BadInput(f"{path} already exists: give another --out.")
     for path, (tensors, metadata) in files.items():
         write_tensors(path, tensors, metadata)
-        remark(f"{path}: {len(tensors)} tensors in {to} names")
+        print_note(f"{path}: {len(tensors)} tensors in {to} names")
 
 
 def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Contents]:

@@ -21,7 +21,7 @@ from ui.cli.train import draw_with, follow
 from ui.shared.form import with_options
 from ui.shared.labelled_sheet import Group, Row, draw_sheet
 from ui.shared.loading import open_base
-from ui.shared.terminal import bars, print_facts, print_json
+from ui.shared.terminal import print_facts, print_json, progress_bars
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -150,7 +150,7 @@ def _draw_sheet(base: "Base", subject: Learned, style: Learned) -> Image.Image:
 def _draw_rows(base: "Base", shots: Sequence[Shot]) -> list[Row]:
     """A row for each prompt, with a picture for each shot's mix."""
     rows = []
-    with bars() as progress:
+    with progress_bars() as progress:
         task = progress.add_task("Drawing", total=len(PROMPTS) * len(shots))
         for number, prompt in enumerate(PROMPTS):
             pictures = []

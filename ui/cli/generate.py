@@ -28,7 +28,7 @@ from ui.cli.options import (
 from ui.shared.form import Form, with_options
 from ui.shared.loading import open_base
 from ui.shared.names import slug
-from ui.shared.terminal import bars, print_json, print_table, remark
+from ui.shared.terminal import print_json, print_note, print_table, progress_bars
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -110,7 +110,7 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     resolved = resolve(shot, base)
     _warn_of_missing_layers(resolved, base)
     rows: list[dict[str, object]] = []
-    with bars() as progress:
+    with progress_bars() as progress:
         task = progress.add_task("Drawing", total=None)
         for number in range(request.count):
             title = f"Picture {number + 1} of {request.count}"
@@ -139,7 +139,7 @@ def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
     for adapter, _ in shot.adapters:
         covered = check_fits(adapter, base)
         if covered.missing:
-            remark(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
+            print_note(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
 
 
 def _new_shot(request: Request) -> "tuple[Base, Shot]":

@@ -15,7 +15,7 @@ from ui.shared.checkpoint_grid import CheckpointShot, checkpoint_grid, checkpoin
 from ui.shared.form import with_options
 from ui.shared.labelled_sheet import draw_table
 from ui.shared.loading import open_base
-from ui.shared.terminal import bars, print_facts, print_json, remark
+from ui.shared.terminal import print_facts, print_json, print_note, progress_bars
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,11 +95,11 @@ def write_grid(
     then = trainers.base_of(run)
     base = open_base(then.pop("source"), then | dict(loading))
     pictures: dict[int, Image] = {}
-    with bars() as shown:
+    with progress_bars() as shown:
         task = shown.add_task("Rendering", total=len(cells))
         for number, made in draw_grid(base, cells):
             if isinstance(made, BadInput):
-                remark(f"Step {cells[number].step}: {made}")
+                print_note(f"Step {cells[number].step}: {made}")
             else:
                 pictures[number] = made
             shown.advance(task)

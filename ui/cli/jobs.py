@@ -24,7 +24,7 @@ from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspa
 from ui.cli.options import AsJson, WorkspaceFolder
 from ui.cli.train_request import Asked
 from ui.shared.queue_requests import queue_training
-from ui.shared.terminal import print_facts, print_json, print_table, remark
+from ui.shared.terminal import print_facts, print_json, print_note, print_table
 
 __all__ = ["app", "enqueue_run"]
 
@@ -86,7 +86,7 @@ def list_(
     print_table(("job", "kind", "what", "state", "progress"), rows)
     idle = [one.queue for one in list_workers(space) if not one.alive]
     if running_first and idle:
-        remark(f"No worker runs {' or '.join(idle)} jobs now: start one with `studio worker`.")
+        print_note(f"No worker runs {' or '.join(idle)} jobs now: start one with `studio worker`.")
 
 
 @jobs_app.command(epilog="Example: studio jobs show 3")
@@ -161,7 +161,7 @@ def enqueue_run(space: Workspace, asked: Asked, *, as_json: bool) -> None:
     if as_json:
         print_json({"job": job.id, "run": str(space.runs / job.run)})
     else:
-        remark(f"Job {job.id} is queued; `studio jobs list` shows it, `studio worker` runs it")
+        print_note(f"Job {job.id} is queued; `studio jobs list` shows it, `studio worker` runs it")
 
 
 def _change(
@@ -172,9 +172,9 @@ def _change(
     if as_json:
         print_json(_facts(job) if job else {"id": id, "removed": True})
     elif job:
-        remark(f"Job {id} is {_state(job)}")
+        print_note(f"Job {id} is {_state(job)}")
     else:
-        remark(f"Job {id} is removed; `studio jobs restore {id}` brings it back")
+        print_note(f"Job {id} is removed; `studio jobs restore {id}` brings it back")
 
 
 def _facts(job: Job) -> dict[str, object]:

@@ -10,7 +10,7 @@ import compose
 from studio.errors import BadInput
 from ui.shared.form import Form
 from ui.shared.loading import Loading
-from ui.shared.names import adapter_and_strength
+from ui.shared.names import parse_adapter
 
 __all__ = [
     "LOADING",
@@ -63,7 +63,7 @@ RayAddress = Annotated[
 
 def parse_adapters(texts: Sequence[str] | None) -> tuple[tuple[str, float], ...]:
     """Files with their strengths; BadInput for a file that is not there."""
-    return tuple(adapter_and_strength(text) for text in texts or ())
+    return tuple(parse_adapter(text) for text in texts or ())
 
 
 def parse_method(

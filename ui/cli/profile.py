@@ -11,7 +11,7 @@ from studio.errors import BadInput
 from ui.cli.options import BASES, LOADING, AsJson
 from ui.shared.form import with_options
 from ui.shared.loading import open_base
-from ui.shared.terminal import bars, print_json, print_table
+from ui.shared.terminal import print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -47,7 +47,7 @@ def profile(
     """
     adapters, bases = _open(files, base, loading)
     rows = []
-    with bars() as progress:
+    with progress_bars() as progress:
         task = progress.add_task("Measuring", total=len(adapters))
         for adapter, on in zip(adapters, bases, strict=True):
             rows.append(_measure(adapter, on, steps=steps, pictures=pictures))

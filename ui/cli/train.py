@@ -24,9 +24,9 @@ from ui.cli.options import LOADING, AsJson, OptionalBase, WorkspaceFolder
 from ui.cli.train_request import Asked
 from ui.shared.form import Form, with_options
 from ui.shared.launched_processes import process_group
-from ui.shared.loading import flags, open_base
-from ui.shared.names import folder_and_weight
-from ui.shared.terminal import bars, print_facts, print_json, remark
+from ui.shared.loading import command_options, open_base
+from ui.shared.names import parse_folder
+from ui.shared.terminal import print_facts, print_json, print_note, progress_bars
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,11 +60,11 @@ def start_run(asked: Asked, *, as_json: bool) -> None:
     """Train from the start, or as a recipe says."""
     # All that can be known without the base, before the long work of opening it.
     pictures = asked.check()
-    again = f"studio train {asked.kind} {flags(asked.loading)}--resume"
+    again = f"studio train {asked.kind} {command_options(asked.loading)}--resume"
     with process_group(asked.loading.get("device", "auto")):
         opened = asked.open()
         progress = asked.train(opened, draw=draw_with(opened))
-        remark(f"This will take {asked.estimate(opened, pictures=pictures)}.")
+        print_note(f"This will take {asked.estimate(opened, pictures=pictures)}.")
         trained = follow(progress, said=f"Training {asked.words!r}", resume_with=again)
         _report(trained, as_json=as_json)
 
@@ -94,7 +94,7 @@ def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
     """Go on with a training that was stopped."""
     then = trainers.base_of(run)
-    again = f"studio train {name} {flags(loading)}--resume"
+    again = f"studio train {name} {command_options(loading)}--resume"
     with process_group(loading.get("device", "auto")):
         opened = open_base(then.pop("source"), then | dict(loading))
         progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
@@ -121,7 +121,7 @@ def follow(
     """
     started: Started | None = None
     losses: deque[float] = deque(maxlen=SMOOTHED)
-    with stopping() as asked, closing(progress), bars("loss") as shown:
+    with stopping() as asked, closing(progress), progress_bars("loss") as shown:
         drawing = shown.add_task("Drawing the class", total=None, visible=False, loss="")
         encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
         training = shown.add_task(said, total=None, loss="")
@@ -142,16 +142,16 @@ def follow(
                     loss = f"loss {fmean(losses):.4f}"
                     shown.update(training, completed=event.step, loss=loss)
                 case Sampled():
-                    remark(f"Step {event.step}: samples in {event.paths[0].parent}")
+                    print_note(f"Step {event.step}: samples in {event.paths[0].parent}")
                 case Saved():
-                    remark(f"Step {event.step}: checkpoint in {event.path}")
+                    print_note(f"Step {event.step}: checkpoint in {event.path}")
                 case Finished():
                     assert started  # it is what a training says first
                     return Trained(started, event, fmean(losses) if losses else None)
             if asked():
                 break
     if started and resume_with:
-        remark(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
+        print_note(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
     if not losses:
         raise Stopped("the training was stopped before its first step.")
     raise Stopped(f"the training was stopped{', its checkpoint is written' * bool(resume_with)}.")
@@ -159,14 +159,14 @@ def follow(
 
 def _introduce(started: Started) -> None:
     for skipped in started.skipped:
-        remark(f"Skipped {skipped.path}: {skipped.reason}")
+        print_note(f"Skipped {skipped.path}: {skipped.reason}")
     for said in started.remarks:
-        remark(said)
+        print_note(said)
     after = f", going on after step {started.done}" if started.done else ""
     pictures = "1 picture" if started.examples == 1 else f"{started.examples} pictures"
     if started.round != started.examples:
         pictures += f", {started.round:g} a round with repeats and weights"
-    remark(
+    print_note(
         f"{pictures}, {started.layers} layers, "
         f"{started.parameters:,} parameters; run folder {started.run}{after}"
     )
@@ -203,7 +203,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if came:
             raise KeyboardInterrupt
         came = True
-        remark("Stopping after this step; once more to stop at once.")
+        print_note("Stopping after this step; once more to stop at once.")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -318,7 +318,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             raise BadInput("--base-config has no weights to train: give --dry-run with it.")
         asked = Asked(
             kind=name,
-            pictures=[folder_and_weight(text) for text in pictures or ()],
+            pictures=[parse_folder(text) for text in pictures or ()],
             trigger=trigger,
             base=base,
             out=out,

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from studio.errors import BadInput
-from ui.shared.terminal import hush
+from ui.shared.terminal import silence
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -76,7 +76,7 @@ def process_group(device: object) -> Iterator[ProcessGroup]:
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     state = PartialState(cpu=on_cpu, timeout=TIMEOUT)
     if state.process_index:
-        hush()
+        silence()
     try:
         yield ProcessGroup(state.process_index, state.num_processes, state)
     finally:

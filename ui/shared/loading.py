@@ -1,4 +1,4 @@
-"""How a base is opened, as options of every command that opens one."""
+"""How to open a base: the options of every command that needs one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Loading", "flags", "open_base"]
+__all__ = ["Loading", "command_options", "open_base"]
 
 
 @dataclass(frozen=True)
 class Loading:
     """The options of studio.load_base."""
 
-    device: str = field(default="auto", metadata={"help": "auto takes the GPU where there is one"})
+    device: str = field(
+        default="auto", metadata={"help": "where to compute; auto takes the GPU if there is one"}
+    )
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = field(
         default="auto", metadata={"help": "auto is fp16 on a GPU, fp32 elsewhere"}
     )
     attention: Literal["sdpa", "xformers"] = field(
-        default="sdpa", metadata={"help": "PyTorch's own attention, or xformers where installed"}
+        default="sdpa", metadata={"help": "PyTorch's own attention, or xformers if installed"}
     )
     vae_slicing: bool = field(
-        default=False, metadata={"help": "decode pictures one by one, in less memory"}
+        default=False, metadata={"help": "decode pictures one by one, to save memory"}
     )
-    vae_tiling: bool = field(default=False, metadata={"help": "decode in tiles, in less memory"})
+    vae_tiling: bool = field(default=False, metadata={"help": "decode in tiles, to save memory"})
     offload: bool = field(
-        default=False, metadata={"help": "keep on the GPU only the part at work; for small GPUs"}
+        default=False,
+        metadata={"help": "keep on the GPU only the part that is at work; for small GPUs"},
     )
     prediction: Literal["auto", "epsilon", "v_prediction"] = field(
         default="auto", metadata={"help": "what a single-file base predicts, if it does not say"}
@@ -50,16 +53,13 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
     )
 
 
-def flags(given: Mapping[str, object]) -> str:
-    """The options that give these fields again, each with a space behind it."""
-    words = []
+def command_options(given: Mapping[str, object]) -> str:
+    """The options that set these fields, each followed by a space."""
+    options = []
     for name, value in given.items():
         option = name.replace("_", "-")
-        words.append(
-            f"--{option} {value} "
-            if not isinstance(value, bool)
-            else f"--{option} "
-            if value
-            else f"--no-{option} "
-        )
-    return "".join(words)
+        if isinstance(value, bool):
+            options.append(f"--{option} " if value else f"--no-{option} ")
+        else:
+            options.append(f"--{option} {value} ")
+    return "".join(options)

@@ -1,5 +1,4 @@
-"""Names: an adapter in a mix, FILE[:HALF][:STRENGTH], a folder of pictures, FOLDER[:WEIGHT], and
-files after what they hold."""
+"""Short forms on the command line, FILE[:HALF][:STRENGTH] and FOLDER[:WEIGHT], and file names."""
 
 import math
 import os
@@ -10,50 +9,54 @@ from studio.adapters.blora_blocks import split_half
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 
-__all__ = ["adapter_and_strength", "adapter_name", "file_and_strength", "folder_and_weight", "slug"]
+__all__ = ["adapter_name", "parse_adapter", "parse_folder", "slug", "split_strength"]
 
 
-def adapter_and_strength(text: str) -> tuple[str, float]:
-    """`robot.safetensors:0.8` is the file and 0.8; without a strength it is 1.
+def parse_adapter(text: str) -> tuple[str, float]:
+    """File and strength of `robot.safetensors:0.8`; the strength is 1 if none is given.
 
-    Raises BadInput when the strength is no finite number, or when there is nothing of that name.
+    Raises BadInput when the strength is not finite, or when there is no such file.
     """
-    file, strength = file_and_strength(text)
+    file, strength = split_strength(text)
     if not math.isfinite(strength):
         raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
-    there = split_half(file)[0]
-    if not there or not os.path.exists(there):
-        nearest, _, behind = there.rpartition(":")
-        hint = ""
-        if nearest and os.path.exists(split_half(nearest)[0]):
-            hint = f"; behind a file stand a half and a strength, as in :style:0.8, not :{behind}"
-        raise BadInput(f"--adapter {text}: there is no {there}{hint}.")
+    path = split_half(file)[0]
+    if not path or not os.path.exists(path):
+        raise BadInput(f"--adapter {text}: there is no file {path}{_suffix_hint(path)}.")
     return file, strength
 
 
+def _suffix_hint(path: str) -> str:
+    """What may follow a file, if a file with something else behind it was given."""
+    file, _, suffix = path.rpartition(":")
+    if not file or not os.path.exists(split_half(file)[0]):
+        return ""
+    return f"; after a file you can give a half and a strength, as in :style:0.8, but not :{suffix}"
+
+
 def adapter_name(file: str) -> str:
-    """What `photos/robot.v2.safetensors:style` is called, here `robot.v2:style`."""
+    """The name of an adapter: `robot.v2:style` of `photos/robot.v2.safetensors:style`."""
     path, half = split_half(file)
     name = path.replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
     return f"{name}:{half}" if half else name
 
 
-def file_and_strength(text: str) -> tuple[str, float]:
-    """`robot.safetensors:0.8` taken apart, whatever is there.
+def split_strength(text: str) -> tuple[str, float]:
+    """File and strength of `robot.safetensors:0.8`, whether or not the file exists.
 
-    Only a number behind the last colon is a strength, so a Windows drive, or the half of a B-LoRA
-    (`robot.safetensors:style:0.8`), stays with the file; `studio.load_adapter` knows halves.
+    Only a number after the last colon is a strength. So the drive of a Windows path and the half of
+    a B-LoRA (`robot.safetensors:style:0.8`) stay with the file.
     """
     file, colon, last = text.rpartition(":")
     strength = _number(last) if colon and file else None
     return (text, 1.0) if strength is None else (file, strength)
 
 
-def folder_and_weight(text: str) -> Folder:
-    """`photos:2` is the folder photos and its weight 2; without a weight it is 1.
+def parse_folder(text: str) -> Folder:
+    """Folder and weight of `photos:2`; the weight is 1 if none is given.
 
-    Only a number behind the last colon is a weight, and not where a folder of the whole name is
-    there. Raises BadInput for a weight out of range.
+    Only a number after the last colon is a weight, unless a folder has the whole text as its name.
+    Raises BadInput for a weight out of range.
     """
     path, colon, last = text.rpartition(":")
     weight = _number(last) if colon and path and not Path(text).exists() else None
@@ -61,7 +64,7 @@ def folder_and_weight(text: str) -> Folder:
 
 
 def slug(text: str) -> str:
-    """A text as a file name: lower case words with hyphens, at most 60 letters; may be empty."""
+    """A text as a file name: lower-case words with hyphens, at most 60 characters, maybe empty."""
     return re.sub(r"[^\w]+|_", "-", text.lower()).strip("-")[:60].strip("-")
 
 

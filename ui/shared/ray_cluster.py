@@ -1,8 +1,8 @@
 """Tasks on a Ray cluster, for `studio batch --ray ADDRESS` and `studio sweep --ray ADDRESS`.
 
-Whoever asks counts how often a task's worker was lost, and Ray begins none again by itself: its own
-count has no end where it was Ray that killed a worker, for want of memory. A task begins in the
-folder in which it was asked for, so that a path means the same on every machine.
+A task whose worker dies is started again, a few times. We count these tries ourselves: Ray's own
+retries have no limit where Ray killed the worker because memory ran out. A task starts in the
+folder in which the command was started, so that a path means the same on every machine.
 """
 
 import os
@@ -16,19 +16,19 @@ from typing import Any
 
 from studio.errors import BadInput
 
-__all__ = ["Cluster", "Undone", "connected"]
+__all__ = ["Cluster", "TaskFailure", "connect"]
 
-TRIES = 3  # workers that a task may lose before it is given up
-ANSWER = 5.0  # seconds for whoever listens at an address to speak as Ray does
-GRACE = 30.0  # seconds for tasks that are stopped to put down what they have
-# The first words of HTTP/2 (RFC 9113, section 3.4), to which any server of gRPC answers its own.
+TRIES = 3  # workers that may die under a task before it counts as failed
+ANSWER = 5.0  # seconds to wait for an answer from an address
+GRACE = 30.0  # seconds that stopped tasks have to save their work
+# The preface of HTTP/2 (RFC 9113, section 3.4). A gRPC server, as Ray's is, answers with its own.
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
-SETTINGS = 4  # the type of its first frame
+SETTINGS = 4  # type of the first frame of that answer
 
 
 @dataclass(frozen=True)
-class Undone:
-    """What became of a task that gave nothing. lost: that its workers died under it."""
+class TaskFailure:
+    """Why a task has no result. lost: whether its workers died."""
 
     reason: str
     lost: bool
@@ -39,71 +39,75 @@ class _Task:
     key: Any
     function: Callable[..., object]
     arguments: tuple[object, ...]
-    left: int
+    tries: int
 
 
 class Cluster:
-    """A cluster to which this process is connected. gpus: that each task is to have."""
+    """A cluster to which this process is connected. gpus: for each task."""
 
     def __init__(self, ray: ModuleType, gpus: int) -> None:
         self._ray, self._gpus = ray, gpus
         self._pending: dict[Any, _Task] = {}
 
     def keep(self, value: object) -> object:
-        """Send a value once, for many tasks; what is returned stands for it among arguments."""
+        """Send a value once, for many tasks. Pass what is returned as an argument in its place."""
         return self._ray.put(value)
 
     def add(self, key: object, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called on the cluster; key: what its outcome is told with."""
-        self._begin(_Task(key, function, arguments, left=TRIES))
+        """Call a function on the cluster. key: returned with its result."""
+        self._start(_Task(key, function, arguments, tries=TRIES))
 
     def outcomes(self) -> Iterator[tuple[Any, Any]]:
-        """Keys with what their functions gave, or Undone, as they are done; more may be added."""
+        """Keys with results or TaskFailures, as tasks end. You may add tasks in between."""
         while self._pending:
             (done,), _ = self._ray.wait(list(self._pending), num_returns=1)
             task = self._pending.pop(done)
-            found = self._found(done)
-            if isinstance(found, Undone) and found.lost and task.left > 1:
-                self._begin(replace(task, left=task.left - 1))
+            result = self._result(done)
+            if isinstance(result, TaskFailure) and result.lost and task.tries > 1:
+                self._start(replace(task, tries=task.tries - 1))
             else:
-                yield task.key, found
+                yield task.key, result
 
     def stop(self) -> None:
-        """Have what is left interrupted, as Ctrl-C does it, and wait until it has ended."""
-        left = list(self._pending)
-        for one in left:
-            self._ray.cancel(one)
-        if left:
-            self._ray.wait(left, num_returns=len(left), timeout=GRACE)
+        """Interrupt the tasks that are left, as Ctrl-C would, and wait until they end."""
+        tasks = list(self._pending)
+        for task in tasks:
+            self._ray.cancel(task)
+        if tasks:
+            self._ray.wait(tasks, num_returns=len(tasks), timeout=GRACE)
 
-    def _begin(self, task: _Task) -> None:
-        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(_called)
+    def _start(self, task: _Task) -> None:
+        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(_run_in)
         self._pending[remote.remote(os.getcwd(), task.function, *task.arguments)] = task
 
-    def _found(self, done: object) -> object:
+    def _result(self, done: object) -> object:
         errors = self._ray.exceptions
         try:
             return self._ray.get(done)
-        except errors.RayTaskError as error:  # the function's own
+        except errors.RayTaskError as error:  # raised by the function itself
             cause = error.cause
-            known = isinstance(cause, BadInput)
-            said = str(cause) if known else f"{type(cause).__name__}: {cause}"
-            return Undone(said.strip().partition("\n")[0], lost=False)
+            expected = isinstance(cause, BadInput)
+            text = str(cause) if expected else f"{type(cause).__name__}: {cause}"
+            return TaskFailure(_first_line(text), lost=False)
         except errors.RuntimeEnvSetupError as error:
-            return Undone(str(error).strip().partition("\n")[0], lost=False)
+            return TaskFailure(_first_line(str(error)), lost=False)
         except errors.RayError as error:
             memory = isinstance(error, errors.OutOfMemoryError)
-            why = ", the last for want of memory" if memory else ""
-            return Undone(f"all {TRIES} workers that began it died{why}", lost=True)
+            why = ", the last because memory ran out" if memory else ""
+            return TaskFailure(f"all {TRIES} workers that started it died{why}", lost=True)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 @contextmanager
-def connected(address: str, *, device: object) -> Iterator[Cluster]:
-    """This process as one that gives work to a cluster; what is left of it at the end is stopped.
+def connect(address: str, *, device: object) -> Iterator[Cluster]:
+    """Connect this process to a cluster; tasks that are left at the end are stopped.
 
-    address: HOST:PORT, "auto" for the cluster of this machine, "local" for one of its own.
-    device: that tasks are to compute on; with other than "cpu" each has a GPU where there are any.
-    Raises BadInput where Ray is not installed, and soon where no such cluster answers.
+    address: HOST:PORT, "auto" for the cluster of this machine, "local" to start one.
+    device: where tasks compute. Unless it is "cpu", each gets a GPU if the cluster has any.
+    Raises BadInput if Ray is not installed, or, within seconds, if no cluster answers.
     """
     try:
         import ray  # pyright: ignore[reportMissingImports]
@@ -111,10 +115,9 @@ def connected(address: str, *, device: object) -> Iterator[Cluster]:
         raise BadInput("--ray needs Ray: pip install 'studio[ray]'") from None
     _require_answer(address)
     try:
-        _connect(ray, address)
-        cluster = Cluster(
-            ray, gpus=1 if device != "cpu" and ray.cluster_resources().get("GPU") else 0
-        )
+        _init(ray, address)
+        use_gpu = device != "cpu" and ray.cluster_resources().get("GPU")
+        cluster = Cluster(ray, gpus=1 if use_gpu else 0)
         try:
             yield cluster
         finally:
@@ -123,46 +126,52 @@ def connected(address: str, *, device: object) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _connect(ray: ModuleType, address: str) -> None:
+def _init(ray: ModuleType, address: str) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError, ray.exceptions.RayError) as no:
-        said = " ".join(str(no).split())
-        if said.startswith("Version mismatch"):
+    except (
+        ConnectionError,
+        TimeoutError,
+        ValueError,
+        RuntimeError,
+        ray.exceptions.RayError,
+    ) as error:
+        text = " ".join(str(error).split())
+        if text.startswith("Version mismatch"):
             raise BadInput(
-                f"the Ray cluster at {address} is of another version of Ray or Python than this "
-                f"process: install the same ones. {said}"
+                f"the Ray cluster at {address} has another version of Ray or Python than this "
+                f"process: install the same versions. {text}"
             ) from None
-        raise BadInput(f"there is no Ray cluster at {address}: {said}") from None
+        raise BadInput(f"there is no Ray cluster at {address}: {text}") from None
     finally:
-        signal.signal(signal.SIGTERM, handler)  # Ray's own ends without a word
+        signal.signal(signal.SIGTERM, handler)  # Ray's own handler ends without a message
 
 
 def _require_answer(address: str) -> None:
-    """BadInput unless a server of gRPC listens; Ray would try for a minute and end the process."""
+    """BadInput unless a gRPC server answers; Ray would try for a minute and end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:
         if address not in ("auto", "local"):
             raise BadInput(f"--ray {address} is no address: give HOST:PORT, or auto")
         return
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise BadInput(f"--ray {address} names no port: give HOST:PORT, such as {host}:6379")
+        raise BadInput(f"--ray {address} has no valid port: give HOST:PORT, such as {host}:6379")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER) as found:
-            found.sendall(HELLO)
-            frame = found.recv(9, socket.MSG_WAITALL)
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER) as server:
+            server.sendall(HELLO)
+            frame = server.recv(9, socket.MSG_WAITALL)
     except OSError as error:
         raise BadInput(f"there is no Ray cluster at {address}: {error.strerror or error}") from None
-    # Over TLS, which is Ray's own setting, nothing can be understood here.
+    # With TLS, which RAY_USE_TLS turns on, the answer cannot be read here.
     if (len(frame) < 9 or frame[3] != SETTINGS) and os.environ.get("RAY_USE_TLS") != "1":
         raise BadInput(
-            f"what answers at {address} is no Ray cluster: its port is 6379 if none was chosen"
+            f"the server at {address} is no Ray cluster: Ray's own port is 6379 by default"
         )
 
 
-def _called(folder: str, function: Callable[..., object], *arguments: object) -> object:
-    """The task."""
+def _run_in(folder: str, function: Callable[..., object], *arguments: object) -> object:
+    """Run a task in a folder."""
     try:
         os.chdir(folder)
     except OSError as error:

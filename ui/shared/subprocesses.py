@@ -1,19 +1,19 @@
-"""Modules of this installation as processes of their own, wherever it lies and they are started."""
+"""How to start a module of this installation as a process, from any working folder."""
 
 import os
 import sys
 from pathlib import Path
 
-__all__ = ["environment", "module_words"]
+__all__ = ["module_command", "module_environment"]
 
 
-def module_words(module: str, *words: str) -> list[str]:
-    """What runs a module in this interpreter, the folder it is started in left out of the path."""
-    return [sys.executable, "-P", "-m", module, *words]
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module in this interpreter; its working folder is not searched."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def environment() -> dict[str, str]:
-    """This process's variables, with our packages before any others of their names."""
-    ours = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+def module_environment() -> dict[str, str]:
+    """This process's environment, in which our packages are found before others of their names."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path}

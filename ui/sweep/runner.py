@@ -22,8 +22,8 @@ from ui.cli.train import SMOOTHED, follow
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import open_base
 from ui.shared.queue_requests import Training
-from ui.shared.ray_cluster import Undone, connected
-from ui.shared.terminal import bars, print_facts, print_json, print_table, remark
+from ui.shared.ray_cluster import TaskFailure, connect
+from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
 from ui.sweep.sweep_file import ANY, Planned, read_sweep
 from ui.worker.train_jobs import begun
 
@@ -170,10 +170,10 @@ def _here(sweep: Sweep, left: Sequence[Planned]) -> dict[str, str]:
     failed: dict[str, str] = {}
     opened = _Opened()
     if found := _expected(sweep, left, opened):
-        remark(f"This will take {found}, {len(left)} trainings one after another.")
+        print_note(f"This will take {found}, {len(left)} trainings one after another.")
     for number, one in enumerate(left, start=1):
         training = one.training
-        remark(f"Training {number} of {len(left)}: {_said(sweep, one) or training.name}")
+        print_note(f"Training {number} of {len(left)}: {_said(sweep, one) or training.name}")
         try:
             said = f"Training {training.trigger!r}"
             follow(begun(training, sweep.folder(one), opened), said=said)
@@ -184,7 +184,7 @@ def _here(sweep: Sweep, left: Sequence[Planned]) -> dict[str, str]:
                 raise
             failed[training.name] = "there was not enough memory"
         if training.name in failed:
-            remark(f"It failed: {failed[training.name]}")
+            print_note(f"It failed: {failed[training.name]}")
     return failed
 
 
@@ -192,14 +192,14 @@ def _on_cluster(sweep: Sweep, left: Sequence[Planned], address: str) -> dict[str
     """Have a Ray cluster do trainings; why some failed, by name."""
     failed: dict[str, str] = {}
     device = left[0].training.loading.get("device")
-    with connected(address, device=device) as cluster, bars() as shown:
+    with connect(address, device=device) as cluster, progress_bars() as shown:
         _expected(sweep, left, _Opened())
         task = shown.add_task("Trainings", total=len(left))
         sweep.out.mkdir(parents=True, exist_ok=True)
         for one in left:
             cluster.add(one, _train, one.training, sweep.folder(one).absolute())
         for one, found in cluster.outcomes():
-            if isinstance(found, Undone):
+            if isinstance(found, TaskFailure):
                 failed[one.training.name] = found.reason
             elif not sweep.adapter(one).is_file():
                 failed[one.training.name] = (

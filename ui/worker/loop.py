@@ -31,7 +31,7 @@ from studio.queue.worker import (
 )
 from studio.workspace import Workspace
 from ui.shared.queue_requests import drawing_of
-from ui.shared.terminal import remark
+from ui.shared.terminal import print_note
 from ui.worker import render_jobs as _drawing
 from ui.worker import train_jobs as _training
 from ui.worker.context import WorkerContext
@@ -58,7 +58,7 @@ def work(
     context = WorkerContext(space, queue, ModelCache(space), DeviceLock(space), ending, time.time())
     context.beat("starting")
     for orphan in recover_jobs(space, queue):
-        remark(f"Job {orphan.id} was left by a worker that died")
+        print_note(f"Job {orphan.id} was left by a worker that died")
     if queue == "render" and not (leaving() or has_waiting_jobs(space, QUEUES[queue])):
         _warm(context)
     idle = beaten = 0.0
@@ -80,7 +80,7 @@ def work(
 
 def _do(context: WorkerContext, job: Job) -> None:
     """Do a job and write down how it ended."""
-    remark(f"Job {job.id}: {job.kind}, {job.title}")
+    print_note(f"Job {job.id}: {job.kind}, {job.title}")
     begun = time.monotonic()
     try:
         state, error, helpful = _attempt(context, job)
@@ -97,7 +97,7 @@ def _do(context: WorkerContext, job: Job) -> None:
         requeue_job(context.space, job.id)
     else:
         finish_job(context.space, job.id, state, error=error, advice=helpful)
-    remark(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
+    print_note(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
 
 
 def _attempt(context: WorkerContext, job: Job) -> tuple[State, str, str]:

@@ -23,8 +23,8 @@ from studio.queue.client import QUEUES
 from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
 from ui.cli.train import stopping
-from ui.shared.subprocesses import environment, module_words
-from ui.shared.terminal import remark
+from ui.shared.subprocesses import module_command, module_environment
+from ui.shared.terminal import print_note
 
 __all__ = ["run_worker", "watch_workers", "workers"]
 
@@ -53,7 +53,7 @@ def run_worker(
             with suppress(Timeout):
                 lock.acquire(timeout=LOOK)
             if not lock.is_locked and leaving():
-                remark(f"Another worker has the queue {queue}")
+                print_note(f"Another worker has the queue {queue}")
                 return
         try:
             if hasattr(os, "nice"):  # the server's pages come first, then pictures, then trainings
@@ -117,8 +117,8 @@ class _Watched:
         with _log(self.space, self.queue).open("ab") as log:
             # A session of its own: Ctrl-C on the terminal is for who watches, who then tells it.
             self.process = subprocess.Popen(
-                module_words("ui.cli", *words),
-                env=threads | environment(),
+                module_command("ui.cli", *words),
+                env=threads | module_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -151,7 +151,7 @@ class _Watched:
 def watch_workers(space: Workspace, *, until_empty: bool) -> None:
     """Have both queues worked on until told to end; raises Stopped then."""
     with workers(space, until_empty=until_empty) as busy, stopping() as told:
-        remark(f"Working for {space.root}; what the workers say is in {space.logs}")
+        print_note(f"Working for {space.root}; what the workers say is in {space.logs}")
         while busy():
             if told():
                 raise Stopped("the workers have ended, and their jobs are queued again.")

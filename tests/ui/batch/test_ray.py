@@ -18,7 +18,7 @@ from tests.ui.shared import deadly
 from ui import cli
 from ui.batch.plan import plan_batch
 from ui.batch.runner import NotMade, Written, run_batch
-from ui.shared.ray_cluster import connected
+from ui.shared.ray_cluster import connect
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -129,7 +129,7 @@ def test_a_shot_that_kills_every_worker_is_named_and_the_others_are_made(
     monkeypatch.setattr("ui.shared.ray_cluster.TRIES", 2)
     events = list(batch_of(cluster, tmp_path))
     assert [event.reason for event in events if isinstance(event, NotMade)] == [
-        "all 2 workers that began it died"
+        "all 2 workers that started it died"
     ]
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     (lost,) = [line for line in lines if not line["made"]]
@@ -174,7 +174,7 @@ def test_another_version_of_ray_is_refused(
     monkeypatch.setattr(ray, "__version__", "2.0.0")
     with (
         pytest.raises(BadInput, match=r"another version of Ray.*2\.0\.0"),
-        connected(cluster.address, device="cpu"),
+        connect(cluster.address, device="cpu"),
     ):
         pass
     assert not ray.is_initialized()

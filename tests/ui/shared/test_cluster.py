@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from studio.errors import BadInput
-from ui.shared.ray_cluster import connected
+from ui.shared.ray_cluster import connect
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 def refused(address: str) -> str:
-    with pytest.raises(BadInput) as error, connected(address, device="cpu"):
+    with pytest.raises(BadInput) as error, connect(address, device="cpu"):
         pass
     return str(error.value)
 

@@ -6,7 +6,7 @@ import pytest
 
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
-from ui.shared.names import adapter_and_strength, folder_and_weight, slug
+from ui.shared.names import parse_adapter, parse_folder, slug
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("files")
 def test_only_a_number_at_the_end_is_a_strength(text: str, file: str, strength: float) -> None:
-    assert adapter_and_strength(text) == (file, strength)
+    assert parse_adapter(text) == (file, strength)
 
 
 @pytest.mark.parametrize("text", ["a.safetensors:nan", "a.safetensors:inf", "b.safetensors:1", ""])
 @pytest.mark.usefixtures("files")
 def test_no_finite_strength_or_no_file_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="--adapter"):
-        adapter_and_strength(text)
+        parse_adapter(text)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_only_a_number_at_the_end_is_a_weight(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("take:2").mkdir()
-    assert folder_and_weight(text) == Folder(Path(path), weight)
+    assert parse_folder(text) == Folder(Path(path), weight)
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_long_texts_become_short_names() -> None:
 @pytest.mark.usefixtures("files")
 def test_what_may_stand_behind_a_file_is_said_where_something_else_does(behind: str) -> None:
     with pytest.raises(BadInput, match=r"a half and a strength, as in :style:0\.8"):
-        adapter_and_strength(f"a.safetensors:{behind}")
+        parse_adapter(f"a.safetensors:{behind}")

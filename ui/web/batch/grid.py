@@ -13,7 +13,7 @@ from itertools import product
 
 from studio.errors import BadInput
 from studio.requests.shot import Shot, method_name, method_options
-from ui.shared.names import adapter_name, file_and_strength
+from ui.shared.names import adapter_name, split_strength
 from ui.web.server.fields import whole_number
 
 __all__ = ["ALONE", "NONE", "TOGETHER", "Grid", "grid_of", "manifest_of"]
@@ -88,7 +88,7 @@ def _seeds(typed: str) -> object:
 def _mixes(grid: Grid) -> list[list[str]]:
     strengths = _numbers("strengths", grid.strengths) or [1.0]
     each = [
-        [name] if file_and_strength(name)[0] != name else [f"{name}:{by:g}" for by in strengths]
+        [name] if split_strength(name)[0] != name else [f"{name}:{by:g}" for by in strengths]
         for name in grid.adapters
     ]
     found: list[list[str]] = []

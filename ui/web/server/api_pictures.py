@@ -18,7 +18,7 @@ from studio.workspace import (
     get_picture,
     list_pictures,
 )
-from ui.shared.names import file_and_strength
+from ui.shared.names import split_strength
 from ui.shared.queue_requests import queue_pictures
 from ui.web.batch.library_names import shots_of
 from ui.web.server.api_values import (
@@ -156,7 +156,7 @@ def _answer(space: Workspace, job: Job, *, wait: bool) -> tuple[JsonObject, list
 
 def _adapter(space: Workspace, text: str) -> tuple[str, float]:
     """`robot:0.8` as the adapter's file and 0.8."""
-    name, strength = file_and_strength(text)
+    name, strength = split_strength(text)
     return adapter_path(space, name), strength
 
 

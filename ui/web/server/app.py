@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from studio.errors import BadInput
 from studio.workspace import Workspace
 from ui.cli.train import stopping
-from ui.shared.terminal import remark
+from ui.shared.terminal import print_note
 from ui.web.batch.tab import batch_tab
 from ui.web.frontend import STYLES
 from ui.web.library.tab import library_tab
@@ -86,7 +86,7 @@ def serve(
             _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
             app_kwargs={"middleware": [_request_filter(space, local=is_loopback(host))]},
         )
-        remark(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
+        print_note(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
         while not stop():
             time.sleep(0.2)
         page.close()

@@ -18,7 +18,7 @@ from studio.bases.info import BaseInfo
 from studio.errors import BadInput
 from studio.files import write_file
 from studio.workspace import Workspace
-from ui.shared.subprocesses import environment, module_words
+from ui.shared.subprocesses import module_command, module_environment
 
 __all__ = ["Asked", "estimated"]
 
@@ -85,13 +85,13 @@ def estimated(space: Workspace, asked: Asked) -> str:
         return _told(kept.read_text())
     try:
         done = subprocess.run(
-            module_words("ui.web.train.estimate_process"),
+            module_command("ui.web.train.estimate_process"),
             input=text,
             capture_output=True,
             text=True,
             timeout=LONGEST,
             cwd=space.cache,
-            env=environment(),
+            env=module_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
