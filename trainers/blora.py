@@ -3,25 +3,27 @@
 A LoRA on the attention of two blocks of SDXL only, up_blocks.0.attentions.0 and .1; learned
 together, the first takes the picture's content and the second its style (section 4; learned one
 at a time they do not separate). One file, which `FILE:content` and `FILE:style` take one half of.
-The authors train on one picture whose caption names no class, "A [v]", so that the class does not
-stand in for the content: rank 64, 1000 steps, lr 5e-5.
+The authors train on one picture whose caption names no class, "A [v]", lest the class stand in for
+the content: rank 64, 1000 steps, lr 5e-5.
 
-Of one picture the style half sees the style on that content only, and the two together can draw the
-picture each in its own share. `style_alone` takes them apart further, in a way of ours: every other
-step of the first part teaches the content half without the style half, so that it can do without;
-in the last part the style half begins anew and learns alone, from parts of the picture too small to
-hold the content, at little noise, where what is in the picture is seen and need not be learned. The
-learning rate takes its course in each part.
+From one picture, the style half sees the style on that content only, and the two together can draw
+the picture each in its own share. `style_alone`, which is ours, separates them further. In the
+first part of the training every other step teaches the content half without the style half, so that
+it can do without. In the last part the style half starts anew and learns alone: from patches of the
+picture too small to hold the content, at low noise, where the content is visible and need not be
+learned. The learning rate schedule runs once in each part.
 
 Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
-change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts. The
-text encoders stay as they are: what they learned would be of neither half.
+change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts of
+them. The text encoders stay frozen: what they learn would belong to neither half.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from studio.adapters.blora_blocks import (
     default_blocks,
@@ -30,8 +32,10 @@ from studio.adapters.blora_blocks import (
     parse_blocks,
 )
 from studio.errors import BadInput
+from studio.requests.recipe import AtLeastOne, Positive
+from studio.requests.validation import option
 from trainers.engine.kind import Kind, StepPlan
-from trainers.lora import LoRA
+from trainers.lora import LoRA, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -46,52 +50,35 @@ __all__ = ["BLoRA"]
 
 @dataclass(frozen=True)
 class BLoRA(Kind):
-    """Content and style of one picture in two halves. Raises BadInput for a rank below 1."""
+    """Content and style of one picture in two halves."""
 
-    rank: int = field(default=64, metadata={"help": "rank r of every change"})
-    alpha: float | None = field(
-        default=None, metadata={"help": "changes are scaled by alpha / rank; the rank if not given"}
+    rank: AtLeastOne = option(64, "rank r of every change")
+    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; the rank by default")
+    content: str | None = option(
+        None, "UNet blocks that learn the content, with commas between; those of the base"
     )
-    content: str | None = field(
-        default=None,
-        metadata={"help": "the UNet's blocks that learn the content, by commas; its base's"},
+    style: str | None = option(
+        None, "UNet blocks that learn the style, with commas between; those of the base"
     )
-    style: str | None = field(
-        default=None,
-        metadata={"help": "the UNet's blocks that learn the style, by commas; its base's"},
+    targets: Targets | None = option(
+        None, "layers of those blocks: attention, or all, as on sketch"
     )
-    targets: Literal["attention", "all"] | None = field(
-        default=None,
-        metadata={"help": "of the blocks: attention, or all layers; all on sketch only"},
+    style_alone: Annotated[float, Ge(0), Lt(1)] = option(
+        0.0, "share of the steps, the last ones, in which the style half learns alone"
     )
-    style_alone: float = field(
-        default=0.0,
-        metadata={"help": "share of the steps, the last, in which the style half learns alone"},
+    style_noise: Annotated[float, Gt(0), Le(1)] = option(
+        0.35, "with style_alone: share of the timesteps that those steps use, from the cleanest"
     )
-    style_noise: float = field(
-        default=0.35, metadata={"help": "with style_alone: the timesteps of those steps, a share"}
+    style_part: Annotated[float, Gt(0), Le(1)] = option(
+        0.5, "with style_alone: side of the patches cropped from pictures, as a share"
     )
-    style_part: float = field(
-        default=0.5, metadata={"help": "with style_alone: side of the parts cut from pictures"}
+    anyway: bool = option(
+        False, "train up_blocks.1 of SD 1.x or 2.x, although nobody showed that it separates"
     )
-    anyway: bool = field(
-        default=False,
-        metadata={"help": "train up_blocks.1 of SD 1.x or 2.x, which nobody showed to separate"},
-    )
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise BadInput(f"rank is at least 1; it was given as {self.rank}")
-        if not 0 <= self.style_alone < 1:
-            raise BadInput(f"style_alone lies between 0 and 1; it was given as {self.style_alone}")
-        for name in ("style_noise", "style_part"):
-            if not 0 < getattr(self, name) <= 1:
-                raise BadInput(f"{name} is above 0 and at most 1; it is {getattr(self, name)}")
 
     def for_base(self, base: "Base") -> "BLoRA":
-        """With the blocks of this base; those of other families than SDXL only if asked for."""
-        blocks = default_blocks(base.name, base.family)
-        blocks |= {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
+        """With the blocks of this base. Other families than SDXL need `anyway`."""
+        blocks = self._blocks(base.name, base.family)
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
             if not any(name.startswith(layer_prefixes([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
@@ -102,7 +89,7 @@ class BLoRA(Kind):
             return replace(fitted, anyway=False)
         if not self.anyway:
             raise BadInput(
-                "that content and style sit in two blocks is a finding about SDXL, and "
+                "that content and style sit in two blocks was found for SDXL, and "
                 f"{base.name} is of another family: train a lora, or give --anyway (anyway=True) "
                 "to train the likeliest blocks all the same"
             )
@@ -111,9 +98,8 @@ class BLoRA(Kind):
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
-        """A change that is nothing yet, for a projection of an attention in the two blocks."""
-        blocks = default_blocks("", "sd1" if self.anyway else "sdxl")
-        blocks |= {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
+        """A change that is zero, for a layer of the two blocks."""
+        blocks = self._blocks("", "sd1" if self.anyway else "sdxl")
         if not name.startswith(layer_prefixes(chain(*blocks.values()))):
             return None
         return self._lora().delta(name, layer, generator=generator)
@@ -126,7 +112,7 @@ class BLoRA(Kind):
         done: int,
         steps: int,
     ) -> bool:
-        """Before the first step alone the style half forgets what it learned beside the other."""
+        """Reset the style half before its first step alone."""
         if not self.style_alone or done != self._joint_steps(steps):
             return False
         for name in self._style(deltas):
@@ -147,6 +133,11 @@ class BLoRA(Kind):
             patch=self.style_part,
             schedule=range(joint, steps),
         )
+
+    def _blocks(self, base: str, family: str) -> dict[str, tuple[str, ...]]:
+        """The blocks of each half: those that were given, else the base's."""
+        blocks = default_blocks(base, family)
+        return blocks | {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
 
     def _lora(self) -> LoRA:
         return LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)

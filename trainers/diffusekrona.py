@@ -5,19 +5,20 @@ is never formed in training (section 3.2 and diffusekrona/krona.py of the author
 for the defaults). The q, k, v and out projections of attention, unless all layers are asked for:
 feed-forward layers did not pay in the authors' ablation, nor did text encoders.
 
-Deviations: their layer computes the product with its rows in another order, ours is the exact one,
-as LyCORIS's LoKr has it. a2 is 4, which gives the published 3.8 million parameters on SDXL; their
-scripts have 8. Where 64 does not divide a layer's outputs, as on the sketch base, a default a1 is
-the next smaller number that does; one that was asked for is taken or refused.
+Deviations: their layer computes the product with its rows in another order; ours is the exact one,
+as in LyCORIS's LoKr. a2 is 4, which gives the published 3.8 million parameters on SDXL; their
+scripts have 8. Where 64 does not divide a layer's outputs, as on the sketch base, the default a1 is
+the next smaller number that does; a given one that does not divide them is refused.
 """
 
 import re
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from studio.errors import BadInput
+from studio.requests.recipe import AtLeastOne
+from studio.requests.validation import option
 from trainers.engine.kind import Kind, is_sketch
-from trainers.lora import TARGETS
+from trainers.lora import TARGETS, TARGETS_HELP, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -36,38 +37,27 @@ A1, A2 = 64, 4
 SKETCH = 4  # a1 and a2 on sketch, whose layers are narrow
 
 
-def _factor(said: str) -> int | None:
-    return field(default=None, metadata={"help": said})
-
-
 @dataclass(frozen=True)
 class DiffuseKronA(Kind):
-    """Kronecker products on the attention. Raises BadInput that names a field below 1."""
+    """Kronecker products on the attention."""
 
-    a1: int | None = _factor(f"rows of A; {A1} or the next smaller that divides the outputs")
-    a2: int | None = _factor(f"columns of A; {A2} or the next smaller that divides the inputs")
-    q_a1: int | None = _factor("rows of A for queries; a1 if not given")
-    q_a2: int | None = _factor("columns of A for queries; a2 if not given")
-    k_a1: int | None = _factor("rows of A for keys; a1 if not given")
-    k_a2: int | None = _factor("columns of A for keys; a2 if not given")
-    v_a1: int | None = _factor("rows of A for values; a1 if not given")
-    v_a2: int | None = _factor("columns of A for values; a2 if not given")
-    out_a1: int | None = _factor("rows of A for the output projection; a1 if not given")
-    out_a2: int | None = _factor("columns of A for the output projection; a2 if not given")
-    targets: Literal["attention", "all"] | None = field(
-        default=None,
-        metadata={
-            "help": "attention, or all: also feed-forward and convolutions; all on sketch only"
-        },
+    a1: AtLeastOne | None = option(
+        None, f"rows of A; by default {A1}, or the next smaller divisor of the outputs"
     )
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, int) and value < 1:
-                raise BadInput(f"{entry.name} is at least 1; it was given as {value}")
-        if self.targets not in (None, *TARGETS):
-            raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
+    a2: AtLeastOne | None = option(
+        None, f"columns of A; by default {A2}, or the next smaller divisor of the inputs"
+    )
+    q_a1: AtLeastOne | None = option(None, "rows of A for queries; a1 by default")
+    q_a2: AtLeastOne | None = option(None, "columns of A for queries; a2 by default")
+    k_a1: AtLeastOne | None = option(None, "rows of A for keys; a1 by default")
+    k_a2: AtLeastOne | None = option(None, "columns of A for keys; a2 by default")
+    v_a1: AtLeastOne | None = option(None, "rows of A for values; a1 by default")
+    v_a2: AtLeastOne | None = option(None, "columns of A for values; a2 by default")
+    out_a1: AtLeastOne | None = option(None, "rows of A for the output projection; a1 by default")
+    out_a2: AtLeastOne | None = option(
+        None, "columns of A for the output projection; a2 by default"
+    )
+    targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "DiffuseKronA":
         """With the targets and factors that suit this base, where none are given."""
@@ -79,21 +69,19 @@ class DiffuseKronA(Kind):
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Kron | None":
-        """A change that is nothing yet, for the layers that the targets name."""
-        from studio.adapters.delta import (
-            Kron,  # torch is slow to import; forms need the fields only
-        )
+        """A change that is zero, for the layers that the targets name."""
+        from studio.adapters.delta import Kron  # late: it imports torch
         from studio.adapters.delta.layer import adaptable
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
         out, inner = adaptable(layer).weight.shape[:2]
-        a1, a2 = self._asked(name)
+        a1, a2 = self._factors(name)
         return Kron.start(
             layer, a1 or _divisor(out, A1), a2 or _divisor(inner, A2), generator=generator
         )
 
-    def _asked(self, name: str) -> tuple[int | None, int | None]:
+    def _factors(self, name: str) -> tuple[int | None, int | None]:
         """The sides of A that the options give this layer."""
         found = PROJECTION.fullmatch(name)
         if found is None:
@@ -108,5 +96,5 @@ class DiffuseKronA(Kind):
 
 
 def _divisor(number: int, most: int) -> int:
-    """The greatest divisor that is not above `most`."""
+    """The greatest divisor of a number that is at most `most`."""
     return next(one for one in range(most, 0, -1) if number % one == 0)

@@ -6,11 +6,15 @@ as peft does.
 """
 
 import re
-from dataclasses import dataclass, field, replace
-from math import inf, prod
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Lt
 
 from studio.errors import BadInput
+from studio.requests.recipe import AtLeastOne, Positive
+from studio.requests.validation import option
 from trainers.engine.kind import Kind, is_sketch
 from trainers.engine.text_encoders import TEXT_ALL, TEXT_ATTENTION
 
@@ -30,65 +34,44 @@ TARGETS = {
     "attention": re.compile(f"{ATTENTION}|{TEXT_ATTENTION}"),
     "all": re.compile(f"{ALL}|{TEXT_ALL}"),
 }
+Targets = Literal["attention", "all"]
+TARGETS_HELP = "layers: attention, or all (feed-forward and convolutions too), as on sketch"
 
 
 @dataclass(frozen=True)
 class LoRA(Kind):
-    """Low-rank changes. Raises BadInput that names a field out of range."""
+    """Low-rank changes."""
 
-    rank: int = field(default=16, metadata={"help": "rank r of every change"})
-    alpha: float | None = field(
-        default=None, metadata={"help": "changes are scaled by alpha / rank; the rank if not given"}
+    rank: AtLeastOne = option(16, "rank r of every change")
+    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; the rank by default")
+    rank_stabilised: bool = option(False, "scale by alpha / sqrt(rank) instead (rsLoRA)")
+    dora: bool = option(False, "learn the length of each row apart from its direction (DoRA)")
+    dropout: Annotated[float, Ge(0), Lt(1)] = option(
+        0.0, "share of a change's inputs that is dropped while training"
     )
-    rank_stabilised: bool = field(
-        default=False, metadata={"help": "scale by alpha / sqrt(rank) instead (rsLoRA)"}
-    )
-    dora: bool = field(
-        default=False, metadata={"help": "learn each row's length apart from its direction (DoRA)"}
-    )
-    dropout: float = field(
-        default=0.0, metadata={"help": "share of a change's inputs dropped while training"}
-    )
-    targets: Literal["attention", "all"] | None = field(
-        default=None,
-        metadata={
-            "help": "attention, or all: also feed-forward and convolutions; all on sketch only"
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise BadInput(f"rank is at least 1; it was given as {self.rank}")
-        if self.alpha is not None and not 0 < self.alpha < inf:
-            raise BadInput(f"alpha is above zero; it was given as {self.alpha:g}")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout lies between 0 and 1; it was given as {self.dropout}")
-        if self.targets not in (None, *TARGETS):
-            raise BadInput(f"targets is attention or all; it was given as {self.targets!r}")
+    targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "LoRA":
         """With the targets that suit this base, where none are given.
 
         Raises BadInput for a rank that none of its layers can have.
         """
-        chosen = self.targets or ("all" if is_sketch(base) else "attention")
+        targets = self.targets or ("all" if is_sketch(base) else "attention")
         layers = base.layers().items()
-        ranks = [_full_rank(layer) for name, layer in layers if TARGETS[chosen].fullmatch(name)]
+        ranks = [_full_rank(layer) for name, layer in layers if TARGETS[targets].fullmatch(name)]
         widest = max(ranks, default=self.rank)
         if self.rank > widest:
             raise BadInput(
-                f"rank is {self.rank}, and no change of a layer of {base.name} has a rank above "
-                f"{widest}: give less"
+                f"rank is {self.rank}, but no layer of {base.name} can have a rank above {widest}: "
+                "give less"
             )
-        return replace(self, targets=chosen)
+        return replace(self, targets=targets)
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
-        """A change that is nothing yet, for the layers that the targets name."""
-        from studio.adapters.delta import (
-            LowRank,  # torch is slow to import; forms need the fields only
-        )
+        """A change that is zero, for the layers that the targets name."""
+        from studio.adapters.delta import LowRank  # late: it imports torch
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None

@@ -9,19 +9,23 @@ SD 1.5), lambda 5e-4, 5000 steps, batch 4, lr 1e-3 exp(-350 theta) falling as a 
 
 Deviations from the authors' code (optim/adamw.py): entries keep their signs (it starts from their
 absolute values), the norm's gradient reaches what is trained (there it reaches nothing), files
-hold the indices, and choosing again loses no gradient. Decay pulls an entry to the base's weight,
-not to zero. Biases and norms, a thousandth of the parameters, are left alone: a delta changes
-weights of layers. TextEmbedding encoders, which the authors leave alone, are trained below the same
-threshold where that is asked for; a budget is met in the UNet.
+hold the indices, and choosing entries again loses no gradient. Weight decay pulls an entry to the
+base's weight, not to zero. Biases and norms, a thousandth of the parameters, stay frozen: a delta
+changes weights of layers. Text encoders, which the authors leave frozen, are trained below the same
+threshold if asked for; a budget counts weights of the UNet only.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from math import exp, inf
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from math import exp
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Lt
 
 from studio.errors import BadInput
+from studio.requests.recipe import Amount, AtLeastOne, Positive
+from studio.requests.validation import option
 from trainers.engine.kind import Kind, is_sketch
 from trainers.engine.text_encoders import TEXT_ALL
 
@@ -36,58 +40,40 @@ if TYPE_CHECKING:
 
 __all__ = ["SaRA"]
 
-# The authors leave out matrices of 64 and less. No real base has one of 32 to 64, but sketches do.
+# The authors leave out matrices of 64 and less. Only sketch bases have some of 32 to 64.
 NARROWEST = 32
 CHANGED = re.compile(rf"unet\..*|{TEXT_ALL}")
 THRESHOLD = 2e-3
-SKETCH_SHARE = 0.15  # of the weights of sketch: so small a base has few that do not matter
+SKETCH_SHARE = 0.15  # of the weights of sketch, of which few hardly matter
 EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
 @dataclass(frozen=True)
 class SaRA(Kind):
-    """The UNet's smallest weights, in place. Raises BadInput that names a field out of range."""
+    """The UNet's smallest weights, in place."""
 
-    threshold: float | None = field(
-        default=None,
-        metadata={"help": "train weights below this, by absolute value; 0.002, more on sketch"},
+    threshold: Positive | None = option(
+        None, "train weights whose absolute value is below this; by default 0.002, more on sketch"
     )
-    budget: int | None = field(
-        default=None, metadata={"help": "train so many weights, the smallest, whatever threshold"}
+    budget: AtLeastOne | None = option(
+        None, "train this many weights, the smallest, in place of a threshold"
     )
-    rank_weight: float = field(
-        default=5e-4, metadata={"help": "weight lambda of the low-rank loss; 0 for none"}
+    rank_weight: Amount = option(5e-4, "weight lambda of the low-rank loss; 0 is off")
+    rank_of: Literal["weights", "change"] = option(
+        "weights", "what is to be of low rank: the trained weights (paper) or their change"
     )
-    rank_of: Literal["weights", "change"] = field(
-        default="weights",
-        metadata={"help": "what is to be of low rank: the trained weights (paper) or their change"},
+    adjust_at: Annotated[float, Ge(0), Lt(1)] = option(
+        0.5, "share of the steps after which only weights still below the threshold go on; 0: never"
     )
-    adjust_at: float = field(
-        default=0.5,
-        metadata={"help": "share of the steps after which only those still below go on; 0: never"},
-    )
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold < inf:
-            raise BadInput(f"threshold is above zero; it was given as {self.threshold:g}")
-        if self.budget is not None and self.budget < 1:
-            raise BadInput(f"budget is at least 1; it was given as {self.budget}")
-        if not 0 <= self.rank_weight < inf:
-            given = f"it was given as {self.rank_weight:g}"
-            raise BadInput(f"rank_weight is finite and not negative; {given}")
-        if self.rank_of not in ("weights", "change"):
-            raise BadInput(f"rank_of is weights or change; it was given as {self.rank_of!r}")
-        if not 0 <= self.adjust_at < 1:
-            raise BadInput(f"adjust_at lies between 0 and 1; it was given as {self.adjust_at:g}")
 
     @property
     def _theta(self) -> float:
         return THRESHOLD if self.threshold is None else self.threshold
 
     def for_base(self, base: "Base") -> "SaRA":
-        """With the threshold that the budget comes to on this base, or that suits it."""
+        """With the threshold that meets the budget on this base, or that suits it."""
         if base.device.type == "meta":
-            return self._spread(base)
+            return self._for_unknown_weights(base)
         if self.threshold is None and self.budget is None and not is_sketch(base):
             return replace(self, threshold=THRESHOLD)
         if self.threshold is not None and self.budget is None:
@@ -96,23 +82,21 @@ class SaRA(Kind):
         budget = self.budget or int(SKETCH_SHARE * sum(weight.numel() for weight in weights))
         return replace(self, threshold=_threshold(weights, budget))
 
-    def _spread(self, base: "Base") -> "SaRA":
-        """With the share that a budget is of weights nobody knows: as if of 0 to 1, evenly."""
+    def _for_unknown_weights(self, base: "Base") -> "SaRA":
+        """With the threshold that would meet the budget if weights lay evenly in 0 .. 1."""
         if self.budget is None:
             raise BadInput(
-                f"{base.name} is a configuration without weights, and how many of them lie below "
-                "a threshold is told by weights only: give a budget, or name a base"
+                f"{base.name} is a configuration without weights, so nobody knows how many lie "
+                "below a threshold: give a budget, or name a base"
             )
-        every = sum(weight.numel() for weight in _weights(base))
-        return replace(self, threshold=min(1.0, self.budget / every))
+        total = sum(weight.numel() for weight in _weights(base))
+        return replace(self, threshold=min(1.0, self.budget / total))
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Sparse | None":
-        """A change that is nothing yet, at the entries of a layer below the threshold."""
-        from studio.adapters.delta import (
-            Sparse,  # torch is slow to import; forms need the fields only
-        )
+        """A change that is zero, at the entries of a layer below the threshold."""
+        from studio.adapters.delta import Sparse  # late: it imports torch
 
         if not CHANGED.fullmatch(name):
             return None
@@ -138,7 +122,7 @@ class SaRA(Kind):
         if self.rank_of == "weights":
             entries = entries + _at(layers[name], delta.index)
         if not entries.any():
-            return None  # at the zero matrix every direction is as good as none
+            return None  # the zero matrix has no gradient
         matrix = entries.new_zeros(delta.shape[0] * delta.shape[1])
         matrix = matrix.index_add(0, delta.index, entries).view(delta.shape)
         return self.rank_weight * torch.linalg.svdvals(matrix).sum()
@@ -151,7 +135,7 @@ class SaRA(Kind):
         done: int,
         steps: int,
     ) -> bool:
-        """Go on with the entries that are still below the threshold; the others have learned."""
+        """Go on with the entries that are still below the threshold; the others settle."""
         if not self.adjust_at or done != round(self.adjust_at * steps):
             return False
         for name, delta in deltas.items():
@@ -161,11 +145,11 @@ class SaRA(Kind):
         return True
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """As the paper trains it; a budget is taken for the threshold it is given with."""
+        """As the paper trains it, with the learning rate of the threshold."""
         return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 
     def facts(self, base: "Base") -> dict[str, str]:
-        """How many of the weights lie below which magnitude, where there are any."""
+        """How many of the weights lie below which magnitude, where the base has weights."""
         import torch
 
         if base.device.type == "meta":
@@ -220,7 +204,7 @@ def _below(weight: "Tensor", threshold: float) -> "Tensor":
     """Where the flattened weight is smaller than this, rising: int32 [n]."""
     import torch
 
-    if weight.device.type == "meta":  # see SaRA._spread
+    if weight.device.type == "meta":  # see SaRA._for_unknown_weights
         return weight.new_empty(int(threshold * weight.numel()), dtype=torch.int32)
     return (weight.detach().float().abs().flatten() < threshold).nonzero().flatten().int()
 
@@ -250,8 +234,8 @@ def _threshold(weights: "Iterable[Tensor]", budget: int) -> float:
     below = torch.as_tensor(upper).cumsum(0)
     if budget >= int(below[-1]):
         raise BadInput(
-            f"budget is {budget:,}, and the base's {int(below[-1]):,} weights are no more: take "
-            "less, SaRA trains the smallest of them"
+            f"budget is {budget:,}, but the base has only {int(below[-1]):,} weights: give less, "
+            "SaRA trains the smallest of them"
         )
     half = int(torch.searchsorted(below, budget, right=True))
     left = budget - (int(below[half - 1]) if half else 0)
@@ -263,7 +247,7 @@ def _threshold(weights: "Iterable[Tensor]", budget: int) -> float:
     if not half and not rest:
         zeros = int(torch.as_tensor(lower)[0])
         raise BadInput(
-            f"budget is {budget:,}, and {zeros:,} of the base's weights are zero, of which none is "
-            "smaller than another: take more"
+            f"budget is {budget:,}, but {zeros:,} of the base's weights are zero, and none of them "
+            "is smaller than another: give more"
         )
     return float(torch.tensor(half << 16 | rest, dtype=torch.int32).view(torch.float32))

@@ -90,7 +90,7 @@ def test_a_default_factor_gives_way_and_a_wish_is_refused() -> None:
     assert (start.a.shape, start.b.shape) == ((48, 3), (2, 30))
     with pytest.raises(BadInput, match="a1 must divide the outputs"):
         DiffuseKronA(a1=64, a2=3).delta(QUERY, layer, generator=torch.Generator())
-    with pytest.raises(BadInput, match="v_a2 is at least 1"):
+    with pytest.raises(BadInput, match="v_a2 must be a whole number of at least 1"):
         DiffuseKronA(v_a2=0)
 
 

@@ -79,7 +79,7 @@ def test_a_budget_takes_the_smallest_weights_of_all(sdxl: Base, budget: int) -> 
 
 def test_a_budget_beyond_the_base_is_refused(sdxl: Base) -> None:
     total = sum(w.numel() for w in unet_weights(sdxl).values())
-    with pytest.raises(BadInput, match=f"{total:,} weights are no more"):
+    with pytest.raises(BadInput, match=f"has only {total:,} weights"):
         SaRA(budget=total).for_base(sdxl)
 
 
@@ -89,7 +89,7 @@ def test_a_budget_that_zeros_alone_would_fill_is_refused(sdxl: Base) -> None:
     with torch.no_grad():
         weight.view(-1)[:7] = 0
     try:
-        with pytest.raises(BadInput, match=r"budget is 6, and 7 .* are zero.*take more"):
+        with pytest.raises(BadInput, match=r"budget is 6, but 7 .* are zero.*give more"):
             SaRA(budget=6).for_base(sdxl)
         kind = SaRA(budget=7).for_base(sdxl)  # all seven, and no other
         assert isinstance(kind, SaRA)
@@ -108,7 +108,7 @@ def test_the_histogram_counts_the_magnitudes(sdxl: Base) -> None:
 
 
 def test_a_configuration_without_weights_cannot_be_counted() -> None:
-    with pytest.raises(BadInput, match="told by weights only"):
+    with pytest.raises(BadInput, match="configuration without weights"):
         SaRA().for_base(real_config("sd15"))
 
 
@@ -427,7 +427,7 @@ def test_what_it_trained_can_be_saved_as_an_adapter(sd1: Base, tmp_path: Path) -
     ("options", "said"),
     [
         ({"threshold": 0.0}, "threshold"),
-        ({"threshold": nan}, "threshold is above zero"),
+        ({"threshold": nan}, "threshold must be a number above 0"),
         ({"rank_weight": nan}, "rank_weight"),
         ({"budget": 0}, "budget"),
         ({"rank_weight": -1.0}, "rank_weight"),

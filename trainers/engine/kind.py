@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from studio.bases.resolve import BUNDLED_BASES
 from studio.errors import BadInput
+from studio.requests.validation import check
 from trainers.engine.text_encoders import is_layer_used
 
 if TYPE_CHECKING:
@@ -52,7 +53,13 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Kind:
-    """How the layers that change are chosen, and how their deltas start and are trained."""
+    """How the layers that change are chosen, and how their deltas start and are trained.
+
+    Raises BadInput that names every option out of range.
+    """
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def for_base(self, base: "Base") -> Self:
         """This kind with the options that suit a base; BadInput where the base does not suit it."""

@@ -136,9 +136,9 @@ def test_resting_deltas_are_off_until_the_block_is_left(sdxl: Base) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"style_alone": 1.0}, "style_alone lies between 0 and 1"),
-        ({"style_noise": 0.0}, "style_noise is above 0"),
-        ({"style_part": 1.5}, "style_part is above 0 and at most 1"),
+        ({"style_alone": 1.0}, "style_alone must be a number of at least 0 and below 1"),
+        ({"style_noise": 0.0}, "style_noise must be a number above 0"),
+        ({"style_part": 1.5}, "style_part must be a number above 0 and of at most 1"),
     ],
 )
 def test_shares_out_of_range_are_refused(given: dict[str, float], said: str) -> None:

@@ -49,7 +49,7 @@ def test_it_is_told_in_a_sentence_and_not_worked_out_twice(
 def test_what_cannot_be_trained_is_refused_with_the_trainer_s_sentence(space: Workspace) -> None:
     wrong = asked(space, trainers.BLoRA(), read_base_info("sketch-sd1"))
     found = _estimating._estimate(wrong)
-    with pytest.raises(BadInput, match="two blocks is a finding about SDXL"):
+    with pytest.raises(BadInput, match="two blocks was found for SDXL"):
         _estimating._told(_estimating.json.dumps(found))
 
 
