@@ -6,24 +6,26 @@ from typing import TYPE_CHECKING
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
-    from studio.adapters.adapter import Adapter, load_adapter
-    from studio.bases.base import Base, load_base
+    from studio.adapters.adapter import Adapter
+    from studio.adapters.load import load_adapter
+    from studio.bases.base import Base
+    from studio.bases.load import load_base
     from studio.requests.shot import Shot
 
 __all__ = ["Adapter", "BadInput", "Base", "Shot", "load_adapter", "load_base"]
 
-# Where each name lives. They are imported when first used: PyTorch takes seconds to import, and
-# `studio --help` shall not wait for it.
-_HOMES = {
+# The module of each name. They are imported when first used: PyTorch takes seconds to import, and
+# `studio --help` must not wait for it.
+_MODULES = {
     "Adapter": "studio.adapters.adapter",
-    "load_adapter": "studio.adapters.adapter",
+    "load_adapter": "studio.adapters.load",
     "Base": "studio.bases.base",
-    "load_base": "studio.bases.base",
+    "load_base": "studio.bases.load",
     "Shot": "studio.requests.shot",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'studio' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -33,8 +33,7 @@ from compose.engine.weight_cache import (
 )
 from compose.merge import Merge
 from studio.adapters.delta import swap_weights
-from studio.adapters.token_embeddings import use_embeddings
-from studio.bases.base import TextEmbedding
+from studio.bases.prompts import TextEmbedding
 from studio.errors import BadInput
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
@@ -209,7 +208,7 @@ class Lent:
         self.deep: dict[Mix, Tensor] = {}
         # What trains changes unseen, so what text encoders say with it is not to be kept.
         encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
-        self._training = carries_deltas(encoders) or bool(base.words)
+        self._training = carries_deltas(encoders) or bool(base.learned_words)
         self._blends: dict[tuple[Mix, bool], Blends] = {}
         self._texts: dict[Blends, TextEmbedding] = {}
 
@@ -291,7 +290,7 @@ class Lent:
             if not is_word(layer)
         }
         said = embeddings(wanted)
-        with torch.no_grad(), swap_weights(layers, weights), use_embeddings(self.base, said):
+        with torch.no_grad(), swap_weights(layers, weights), self.base.use_embeddings(said):
             encoded = self.base.encode_text([text])
         if not self._training:
             self.kept.texts[key] = encoded

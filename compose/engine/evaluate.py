@@ -25,7 +25,7 @@ from compose.engine.weight_cache import (
     factors,
     kept_on,
 )
-from studio.bases.base import TextEmbedding
+from studio.bases.prompts import TextEmbedding
 from studio.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
     # Neighbours that wear the same are one stretch, and go through one weight.
     worn = {blends: number for number, (blends, *_) in enumerate(once)}
     answers: dict[tuple[object, ...], Answer] = {}
-    base.bring(base.unet)
+    base.move_to_device(base.unet)
     for shallow in (False, True):
         alike = [one for one in once.values() if (one.deep is not None) == shallow]
         alike.sort(key=lambda one: worn[one.blends])

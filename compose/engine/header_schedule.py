@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, cast
 from compose.engine.method import Call, Mix, Plan
 from compose.engine.schedule import Schedule, method_of, scheduled
 from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
-from studio.adapters.describe import JSON, find_adapter_file
-from studio.adapters.formats import read_info, survey
+from studio.adapters.describe import find_adapter_file
+from studio.adapters.formats.metadata import read_info
+from studio.adapters.formats.survey import survey
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
+from studio.json_value import JSON
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -125,7 +125,8 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     """
     from compose.engine.learned_words import taking_turns
     from compose.engine.weight_cache import ingredients  # PyTorch with all of them
-    from studio.adapters.adapter import Adapter, load_adapter
+    from studio.adapters.adapter import Adapter
+    from studio.adapters.load import load_adapter
     from studio.requests.resolved_shot import ResolvedShot, resolve
 
     asked = shot.shot if isinstance(shot, ResolvedShot) else shot

@@ -22,7 +22,8 @@ from studio.adapters.delta import Layer, LowRank
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
-    from studio.bases.base import Base, TextEmbedding
+    from studio.bases.base import Base
+    from studio.bases.prompts import TextEmbedding
 
 __all__ = [
     "Blend",

@@ -1,24 +1,24 @@
-"""What an adapter's file is, told from its header: no tensor is read, no PyTorch is imported."""
+"""A description of an adapter's file from its header alone, without PyTorch."""
 
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TypeAlias
 
 from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
-from studio.adapters.formats import AdapterInfo, Contents, read_info, survey
+from studio.adapters.formats.metadata import AdapterInfo, read_info
+from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
+from studio.json_value import JSON
 
-__all__ = ["JSON", "describe", "find_adapter_file", "trigger_words"]
+__all__ = ["describe", "find_adapter_file", "trigger_words"]
 
-JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
 
 
 def describe(path: str | Path) -> dict[str, JSON]:
-    """What an adapter's file is.
+    """Describe an adapter's file.
 
     layers: of each component. forms: layers of each. ranks: layers of each low rank.
     halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
@@ -71,7 +71,7 @@ def find_adapter_file(path: Path) -> Path:
     return path
 
 
-def _ranks(header: Header, contents: Contents) -> "dict[str, JSON]":
+def _ranks(header: Header, contents: Contents) -> dict[str, JSON]:
     ranks = Counter(
         header.shapes[leaves["lora_B.weight"]][1]
         for layer, leaves in contents.layers.items()
@@ -80,7 +80,7 @@ def _ranks(header: Header, contents: Contents) -> "dict[str, JSON]":
     return {str(rank): layers for rank, layers in sorted(ranks.items())}
 
 
-def _tokens(header: Header, contents: Contents) -> "dict[str, JSON]":
+def _tokens(header: Header, contents: Contents) -> dict[str, JSON]:
     shapes = {
         token: header.shapes[next(iter(keys.values()))]
         for token, keys in contents.embeddings.items()

@@ -29,34 +29,21 @@ from studio.errors import BadInput
 if TYPE_CHECKING:  # transformers takes seconds, and adapters are opened without it
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    from studio.bases.base import Base
+    TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 __all__ = [
     "TEXT_ENCODERS",
     "Embeddings",
-    "check_embeddings",
     "contains_token",
     "embedding_table",
     "initial_embedding",
     "learned_rows",
     "token_numbers",
-    "use_embeddings",
 ]
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 # By token and text encoder: [n, width].
 Embeddings = Mapping[str, Mapping[str, Tensor]]
-
-
-@contextmanager
-def use_embeddings(base: "Base", embeddings: Embeddings) -> Iterator[None]:
-    """Let the tokens in prompts stand for these embeddings, until the block is left."""
-    before = base.words
-    base.words = {**before, **embeddings}
-    try:
-        yield
-    finally:
-        base.words = before
 
 
 def token_numbers(
@@ -79,7 +66,7 @@ def token_numbers(
         return numbers, mask
     begin, end = numbers[0, :2].tolist()
     for row, text in enumerate(texts):
-        inside = _numbers(tokenizer, text, words)[: length - 2]
+        inside = _ids_with_learned(tokenizer, text, words)[: length - 2]
         whole = torch.tensor([begin, *inside, end])
         numbers[row, : len(whole)] = whole
         mask[row, : len(whole)] = 1
@@ -93,14 +80,14 @@ def learned_rows(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[N
         yield
         return
     rows = torch.cat([own.to(table.weight.device) for own in words.values()])
-    vars(table)["forward"] = partial(_look_up, table, rows)
+    vars(table)["forward"] = partial(_embed, table, rows)
     try:
         yield
     finally:
         del vars(table)["forward"]
 
 
-def embedding_table(encoder: "CLIPTextModel | CLIPTextModelWithProjection") -> nn.Embedding:
+def embedding_table(encoder: "TextEncoder") -> nn.Embedding:
     """A text encoder's own embeddings."""
     table = encoder.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
@@ -109,55 +96,44 @@ def embedding_table(encoder: "CLIPTextModel | CLIPTextModelWithProjection") -> n
 
 def contains_token(text: str, token: str) -> bool:
     """Whether the token occurs in the text."""
-    return _finding([token]).search(text) is not None
+    return _token_pattern([token]).search(text) is not None
 
 
 def initial_embedding(
-    base: "Base", vectors: int, *, like: str | None, generator: torch.Generator
+    tokenizers: "Sequence[CLIPTokenizer]",
+    text_encoders: "Sequence[TextEncoder]",
+    vectors: int,
+    *,
+    like: str | None,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """What a token starts from, for each text encoder: [vectors, width], float32.
+    """The vectors that a new token starts with, for each text encoder: [vectors, width], float32.
 
-    like: words whose own embeddings to start from, spread over the vectors as A1111 does. Without
-    it they are drawn, as wide as the table's (diffusers' advanced DreamBooth scripts).
+    like: start from these words' own embeddings, spread over the vectors as A1111 does. Without it
+    they are drawn, as wide as the table's (diffusers' advanced DreamBooth scripts).
 
     Raises BadInput where there is no word in `like`.
     """
-    made = {}
-    for name, tokenizer, encoder in zip(
-        TEXT_ENCODERS, base.tokenizers, base.text_encoders, strict=False
-    ):
+    initial = {}
+    for name, tokenizer, encoder in zip(TEXT_ENCODERS, tokenizers, text_encoders, strict=False):
         table = embedding_table(encoder).weight.detach().float()
         if like is None:
             drawn = torch.randn(vectors, table.shape[1], generator=generator)
-            made[name] = drawn.to(table.device) * table.std()
+            initial[name] = drawn.to(table.device) * table.std()
             continue
-        numbers = _known(tokenizer, like)
+        numbers = _token_ids(tokenizer, like)
         if not numbers:
             raise BadInput(f"token_init is {like!r}, which holds no word to start from")
-        made[name] = table[[numbers[k * len(numbers) // vectors] for k in range(vectors)]].clone()
-    return made
+        initial[name] = table[
+            [numbers[k * len(numbers) // vectors] for k in range(vectors)]
+        ].clone()
+    return initial
 
 
-def check_embeddings(embeddings: Embeddings, base: "Base", who: str) -> None:
-    """Raise BadInput where the base's text encoders cannot read them."""
-    encoders = dict(zip(TEXT_ENCODERS, base.text_encoders, strict=False))
-    for token, own in embeddings.items():
-        for name, rows in own.items():
-            if name not in encoders:
-                raise BadInput(
-                    f"{who} has an embedding of {token!r} for a second text encoder, and the base "
-                    f"{base.name} has one only: it was made for SDXL"
-                )
-            width = embedding_table(encoders[name]).embedding_dim
-            if rows.shape[1] != width:
-                raise BadInput(
-                    f"{who} was made for a base of another size: its embedding of {token!r} is "
-                    f"{rows.shape[1]} wide, and {name} of {base.name} reads {width}"
-                )
-
-
-def _numbers(tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]) -> list[int]:
-    """A text's numbers, without the marks of its beginning and end."""
+def _ids_with_learned(
+    tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]
+) -> list[int]:
+    """A text's token ids, without those of its beginning and end."""
     own, count = {}, 0
     for token, rows in words.items():
         own[token] = range(-1 - count, -1 - count - len(rows), -1)
@@ -165,21 +141,21 @@ def _numbers(tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor])
     tokens = sorted(words, key=len, reverse=True)
     numbers: list[int] = []
     end = 0
-    for found in _finding(tokens).finditer(text):
+    for found in _token_pattern(tokens).finditer(text):
         assert found.lastindex
-        numbers += _known(tokenizer, text[end : found.start()])
+        numbers += _token_ids(tokenizer, text[end : found.start()])
         numbers += own[tokens[found.lastindex - 1]]
         end = found.end()
-    return numbers + _known(tokenizer, text[end:])
+    return numbers + _token_ids(tokenizer, text[end:])
 
 
-def _known(tokenizer: "CLIPTokenizer", text: str) -> list[int]:
+def _token_ids(tokenizer: "CLIPTokenizer", text: str) -> list[int]:
     numbers = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     assert isinstance(numbers, list)
     return numbers
 
 
-def _finding(tokens: Sequence[str]) -> re.Pattern[str]:
+def _token_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
     """Finds the first of the tokens that fits, each as a group of its own."""
     ways = []
     for token in tokens:
@@ -189,7 +165,7 @@ def _finding(tokens: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(ways), re.IGNORECASE)
 
 
-def _look_up(table: nn.Embedding, rows: Tensor, numbers: Tensor) -> Tensor:
+def _embed(table: nn.Embedding, rows: Tensor, numbers: Tensor) -> Tensor:
     known = nn.Embedding.forward(table, numbers.clamp(min=0))
     learned = rows.to(known.dtype)[(-1 - numbers).clamp(min=0)]
     return torch.where((numbers < 0)[..., None], learned, known)

@@ -1,4 +1,4 @@
-"""Of which family a base is, told from its configuration or its header, without PyTorch."""
+"""The family of a base, from its configuration or header alone, without PyTorch."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from studio.errors import BadInput
 
 __all__ = [
-    "JSON",
+    "Config",
     "check_unet",
     "checkpoint_header",
     "detect_family",
@@ -16,20 +16,20 @@ __all__ = [
     "read_json",
 ]
 
-JSON = dict[str, object]
+Config = dict[str, object]
 Shapes = dict[str, tuple[int, ...]]
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 
 
 def family_of(path: Path) -> str:
-    """ "sd1", "sd2" or "sdxl" of a diffusers folder or a checkpoint; BadInput for other things."""
+    """The family ("sd1", "sd2", "sdxl") of a diffusers folder or checkpoint, or BadInput."""
     if path.is_dir():
         read_json(path / "model_index.json")
         return check_unet(read_json(path / "unet" / "config.json"), str(path))
     return detect_family(checkpoint_header(path)[0], str(path))
 
 
-def check_unet(config: JSON, where: str) -> str:
+def check_unet(config: Config, where: str) -> str:
     """The family ("sd1", "sd2", "sdxl") that a UNet's configuration belongs to, or BadInput."""
     if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
         raise BadInput(
@@ -48,7 +48,7 @@ def check_unet(config: JSON, where: str) -> str:
 
 
 def detect_family(shapes: Shapes, where: str) -> str:
-    """ "sd1", "sd2" or "sdxl", from the keys of a checkpoint in the original layout.
+    """The family ("sd1", "sd2", "sdxl") of a checkpoint in the original layout, from its keys.
 
     Raises BadInput for adapters, refiners, inpainting models and other architectures.
     """
@@ -93,7 +93,7 @@ def checkpoint_header(path: Path) -> tuple[Shapes, dict[str, str]]:
         ) from error
 
 
-def read_json(path: Path) -> JSON:
+def read_json(path: Path) -> Config:
     """A JSON object from a file, or BadInput."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

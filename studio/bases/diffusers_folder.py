@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from studio.bases.architecture import JSON, check_unet, read_json
+from studio.bases.architecture import Config, check_unet, read_json
 from studio.bases.resolve import weight_variant
 from studio.errors import BadInput
 
@@ -31,9 +31,9 @@ Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
 
 @dataclass(frozen=True)
 class Parts:
-    """What a base is made of, on the CPU; `noise` is the configuration of its scheduler.
+    """The parts of a base, on the CPU.
 
-    zero_negative: an empty negative prompt stands for zeros, not for the encoded empty text.
+    zero_negative: an empty negative prompt means zeros, not the encoded empty text.
     """
 
     family: str
@@ -41,14 +41,19 @@ class Parts:
     vae: AutoencoderKL
     tokenizers: tuple[CLIPTokenizer, ...]
     text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
-    noise: JSON
+    scheduler_config: Config
     zero_negative: bool
 
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The UNet, the VAE and the text encoders."""
+        return (self.unet, self.vae, *self.text_encoders)
 
-def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
+
+def open_folder(folder: Path, dtype: torch.dtype, *, prediction: str = "auto") -> Parts:
     """Read a base of the SD 1.x, SD 2.x or SDXL family.
 
     dtype: of the weights; see `vae_dtype` for the VAE.
+    prediction: "epsilon" or "v_prediction" where the configuration says it wrongly.
 
     Raises BadInput where a part is missing, damaged, pickled or of another family.
     """
@@ -60,7 +65,9 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
     config = read_json(folder / "unet" / "config.json")
     family = check_unet(config, str(folder))
     names = ("text_encoder", "text_encoder_2") if family == "sdxl" else ("text_encoder",)
-    noise = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
+    if prediction != "auto":
+        scheduler_config["prediction_type"] = prediction
     vae_config = read_json(folder / "vae" / "config.json")
     half = dtype != torch.float32
     for part in ("unet", "vae", *names):
@@ -79,8 +86,8 @@ def open_folder(folder: Path, dtype: torch.dtype) -> Parts:
                     for name in names
                 ),
                 text_encoders=tuple(_text_encoder(folder / name, dtype) for name in names),
-                noise=noise,
-                # SDXL's pipeline takes it as said where its index says nothing.
+                scheduler_config=scheduler_config,
+                # SDXL's pipeline assumes true where the index says nothing.
                 zero_negative=family == "sdxl"
                 and index.get("force_zeros_for_empty_prompt", True) is True,
             )
@@ -113,7 +120,7 @@ def _text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel | CLIPTextM
     )
 
 
-def vae_dtype(config: JSON, dtype: torch.dtype) -> torch.dtype:
+def vae_dtype(config: Config, dtype: torch.dtype) -> torch.dtype:
     """The precision for a VAE: SDXL's overflows in float16, so that it stays in float32.
 
     diffusers reads an absent `force_upcast` as true.
@@ -125,7 +132,7 @@ def vae_dtype(config: JSON, dtype: torch.dtype) -> torch.dtype:
 
 def freeze_and_check(parts: Parts, where: str) -> None:
     """Freeze every weight; raise BadInput where one was missing from the files."""
-    for module in (parts.unet, parts.vae, *parts.text_encoders):
+    for module in parts.modules():
         module.requires_grad_(False).eval()
         for name, weight in module.named_parameters():
             if weight.is_meta:
@@ -144,7 +151,7 @@ def freeze_and_check(parts: Parts, where: str) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Without transformers' progress bars, and diffusers' warning of a list that is empty."""
+    """Silence transformers' progress bars, and diffusers' warning about an empty list."""
     shown = transformers_logging.is_progress_bar_enabled()
     level = diffusers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()

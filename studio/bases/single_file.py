@@ -16,7 +16,13 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from studio.bases.architecture import JSON, check_unet, checkpoint_header, detect_family, read_json
+from studio.bases.architecture import (
+    Config,
+    check_unet,
+    checkpoint_header,
+    detect_family,
+    read_json,
+)
 from studio.bases.diffusers_folder import Parts, freeze_and_check, quiet_libraries, vae_dtype
 from studio.bases.resolve import is_hub_reachable
 from studio.errors import BadInput
@@ -52,15 +58,22 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     tokenizers = _tokenizers(path, family)
     try:
         weights = load_file(path)
-        noise = _noise(configs, family, weights, metadata, prediction)
+        scheduler_config = _scheduler_config(configs, family, weights, metadata, prediction)
         with quiet_libraries():
             parts = Parts(
                 family=family,
-                unet=_unet(weights, configs, dtype, family=family, noise=noise, own=own),
+                unet=_unet(
+                    weights,
+                    configs,
+                    dtype,
+                    family=family,
+                    scheduler_config=scheduler_config,
+                    own=own,
+                ),
                 vae=_vae(weights, configs, dtype),
                 tokenizers=tokenizers,
                 text_encoders=_text_encoders(weights, configs, dtype, family=family),
-                noise=noise,
+                scheduler_config=scheduler_config,
                 zero_negative=family == "sdxl",
             )
     except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
@@ -70,30 +83,30 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     return parts
 
 
-def _noise(
+def _scheduler_config(
     configs: Path,
     family: str,
     weights: dict[str, torch.Tensor],
     metadata: dict[str, str],
     prediction: str,
-) -> JSON:
-    """The scheduler's configuration, with what the checkpoint says of its own prediction.
+) -> Config:
+    """The scheduler's configuration, with the prediction type that the checkpoint states.
 
     `v_pred` and `ztsnr` are the marker keys that SDXL fine-tunes carry and ComfyUI reads.
     """
-    noise = read_json(configs / "scheduler" / "scheduler_config.json")
-    said = metadata.get("modelspec.prediction_type", "")
+    config = read_json(configs / "scheduler" / "scheduler_config.json")
+    stated = metadata.get("modelspec.prediction_type", "")
     if prediction != "auto":
-        noise["prediction_type"] = prediction
-    elif "v_pred" in weights or said in ("v", "v_prediction"):
-        noise["prediction_type"] = "v_prediction"
-    elif said in ("epsilon", "eps"):
-        noise["prediction_type"] = "epsilon"
+        config["prediction_type"] = prediction
+    elif "v_pred" in weights or stated in ("v", "v_prediction"):
+        config["prediction_type"] = "v_prediction"
+    elif stated in ("epsilon", "eps"):
+        config["prediction_type"] = "epsilon"
     elif family == "sd2":
-        noise["prediction_type"] = _guess_sd2(weights, metadata, default=noise["prediction_type"])
+        config["prediction_type"] = _guess_sd2(weights, metadata, default=config["prediction_type"])
     if "ztsnr" in weights:
-        noise |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return noise
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return config
 
 
 def _guess_sd2(
@@ -118,7 +131,7 @@ def _unet(
     dtype: torch.dtype,
     *,
     family: str,
-    noise: JSON,
+    scheduler_config: Config,
     own: bool,
 ) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_single_file(
@@ -128,7 +141,7 @@ def _unet(
         torch_dtype=dtype,
         local_files_only=True,
     )
-    if family == "sd2" and noise["prediction_type"] == "epsilon" and not own:
+    if family == "sd2" and scheduler_config["prediction_type"] == "epsilon" and not own:
         unet.register_to_config(sample_size=64)  # the epsilon SD 2 is the one made for 512 x 512
     return unet
 

@@ -5,7 +5,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.adapters.describe import JSON
+from studio.json_value import JSON
 
 __all__ = ["FINISHED", "QUEUES", "UNFINISHED", "Job", "Kind", "State", "job_from_row"]
 

@@ -53,11 +53,9 @@ def resolve(
     """
     if isinstance(shot, ResolvedShot):
         return shot
-    from studio.adapters.adapter import (  # PyTorch takes seconds
-        Adapter,
-        check_fits,
-        load_adapter,
-    )
+    from studio.adapters.adapter import Adapter  # PyTorch takes seconds
+    from studio.adapters.compatibility import check_fits
+    from studio.adapters.load import load_adapter
 
     shot.check()
     adapters = []

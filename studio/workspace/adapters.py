@@ -18,20 +18,13 @@ from typing import Any, Literal
 
 from studio.adapters.blora_blocks import HALVES
 from studio.adapters.describe import describe, find_adapter_file
-from studio.adapters.formats import read_info
+from studio.adapters.formats.metadata import read_info
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
 from studio.files import atomic_write
 from studio.workspace.database import read_database, write_database
-from studio.workspace.folder import (
-    Workspace,
-    check_name,
-    child_path,
-    clean_name,
-    entries,
-    move_to_free_name,
-    numbered_names,
-)
+from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
+from studio.workspace.names import check_name, clean_name, numbered_names
 from studio.workspace.trash import delete
 
 __all__ = [
@@ -119,7 +112,7 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
 
     Raises BadInput for whatever `studio.load_adapter` refuses; nothing is then kept.
     """
-    from studio.adapters.adapter import load_adapter  # PyTorch takes seconds
+    from studio.adapters.load import load_adapter  # PyTorch takes seconds
 
     source = Path(file)
     said = _without_ending(name or (source.name if source.is_dir() else source.stem))
@@ -179,8 +172,8 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
     path = _path(space, name)
     if to == "studio" and not half:
         return path
-    from studio.adapters.adapter import load_adapter  # PyTorch takes seconds
-    from studio.adapters.formats import to_diffusers, to_kohya, to_lycoris
+    from studio.adapters.formats.convert import to_diffusers, to_kohya, to_lycoris
+    from studio.adapters.load import load_adapter  # PyTorch takes seconds
     from studio.adapters.tensor_file import write_tensors
 
     adapter = load_adapter(adapter_path(space, f"{name}:{half}" if half else name))

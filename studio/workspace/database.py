@@ -8,12 +8,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from studio.errors import BadInput
-
-if TYPE_CHECKING:
-    from studio.workspace.folder import Workspace
+from studio.workspace.folder import Workspace
 
 __all__ = ["create_database", "read_database", "write_database"]
 
@@ -86,14 +83,14 @@ def create_database(path: Path) -> None:
 
 
 @contextmanager
-def read_database(space: "Workspace") -> Iterator[sqlite3.Connection]:
+def read_database(space: Workspace) -> Iterator[sqlite3.Connection]:
     """A connection to ask; rows answer by the names of their columns."""
     with _connected(space.database) as connection:
         yield connection
 
 
 @contextmanager
-def write_database(space: "Workspace", *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+def write_database(space: Workspace, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
     """A transaction, alone among all processes; it is undone when the block is left by an error.
 
     durable: wait until it is on the disk. Without, it survives the death of any process but

@@ -1,47 +1,30 @@
 """The folder of a workspace, and the rule that no name leads out of it.
 
-What a page or a program sends are names, never paths: `child_path` turns a name into a path, and
-refuses one that is more than a name, or stands for a link.
+Pages and programs send names, never paths. `child_path` turns a name into a path; it refuses a name
+that is more than a name, or that is a link.
 """
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.workspace.names import LONGEST_FILE_NAME, LONGEST_NAME, is_name, numbered_names
 
 __all__ = [
-    "DEFAULT_FOLDER",
+    "DATABASE",
+    "FOLDERS",
     "Workspace",
-    "check_name",
     "child_path",
-    "clean_name",
+    "display_name",
     "entries",
     "move_to_free_name",
-    "numbered_names",
-    "open_workspace",
     "path_in_workspace",
 ]
 
-# Not ~/studio, which is where a clone of this program lies when it was cloned at home.
-DEFAULT_FOLDER = Path("~/studio-workspace")
 FOLDERS = ("adapters", "runs", "pictures", "uploads", "trash", "cache", "logs")
 DATABASE = "studio.sqlite"
-# What a name may hold besides letters, digits and their marks, of any script. No colon, as in
-# FILE:HALF:STRENGTH; neither < nor > nor ".
-NAME_PUNCTUATION = set("_ .,+()[]@=~!&'#-")
-LONGEST_NAME = 120  # bytes in UTF-8 of what a user may call a thing
-LONGEST_FILE_NAME = 200  # with an ending and a number behind it
-RESERVED_NAMES = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
-}
 
 
 @dataclass(frozen=True)
@@ -88,72 +71,6 @@ class Workspace:
         return self.root / DATABASE
 
 
-def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
-    """The workspace in this folder, made where there is none.
-
-    Raises BadInput where the folder holds other things, so that nothing of them is ever served or
-    deleted, where it cannot be written, and for a workspace of a newer Studio.
-    """
-    from studio.workspace.database import create_database
-
-    try:
-        root = Path(folder).expanduser().resolve()
-        if root.exists() and not root.is_dir():
-            raise BadInput(f"{root} is a file: a workspace is a folder")
-        if root.is_dir() and not (root / DATABASE).is_file() and any(root.iterdir()):
-            raise BadInput(
-                f"{root} holds other things: a workspace needs an empty folder, or a new one"
-            )
-        root.mkdir(parents=True, exist_ok=True)
-        space = Workspace(root)
-        create_database(space.database)  # first: it is what tells a workspace from other folders
-        for name in FOLDERS:
-            (root / name).mkdir(exist_ok=True)
-            if (root / name).resolve() != root / name:
-                raise BadInput(f"{root / name} leads out of the workspace: put a folder there")
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"{folder} cannot be a workspace: {reason}") from error
-    return space
-
-
-def check_name(name: str) -> str:
-    """The name, if it is one that any system can have for a file; else BadInput."""
-    if not _is_name(name, longest=LONGEST_NAME):
-        raise BadInput(
-            f"{name[:LONGEST_NAME]!r} cannot be a name: use letters, digits, spaces and "
-            f"- _ . , + ( ), beginning with a letter or a digit, at most {LONGEST_NAME} bytes"
-        )
-    return name
-
-
-def clean_name(text: str, *, otherwise: str) -> str:
-    """The nearest permitted name; `otherwise` where nothing of the text is left."""
-    kept = "".join(
-        sign if _is_allowed(sign) else " " for sign in unicodedata.normalize("NFC", text)
-    )
-    kept = " ".join(kept.split()).encode()[:LONGEST_NAME].decode(errors="ignore")
-    while kept and not (kept[0].isalnum() or kept[0] == "_"):
-        kept = kept[1:]
-    kept = kept.rstrip(" .")
-    return kept if _is_name(kept, longest=LONGEST_NAME) else otherwise
-
-
-def _is_name(name: str, *, longest: int) -> bool:
-    return (
-        all(map(_is_allowed, name))
-        and name[:1].replace("_", "a").isalnum()
-        and name[-1] not in " ."
-        and len(name.encode()) <= longest
-        and name.partition(".")[0].strip().lower() not in RESERVED_NAMES
-        and unicodedata.is_normalized("NFC", name)
-    )
-
-
-def _is_allowed(sign: str) -> bool:
-    return sign.isalnum() or sign in NAME_PUNCTUATION or unicodedata.category(sign)[0] == "M"
-
-
 def child_path(folder: Path, name: str) -> Path:
     """The path of this name in a folder of the workspace, whether or not there is such a thing.
 
@@ -161,7 +78,7 @@ def child_path(folder: Path, name: str) -> Path:
     """
     path = folder / name
     if (
-        not _is_name(name, longest=LONGEST_FILE_NAME)
+        not is_name(name, longest=LONGEST_FILE_NAME)
         or path.is_symlink()
         or path.parent.resolve() != folder
     ):
@@ -209,13 +126,6 @@ def move_to_free_name(thing: Path, folder: Path, name: str) -> Path:
 def display_name(path: Path) -> str:
     """What a person calls a thing: a folder by its name, a file by its name without the ending."""
     return path.name if path.is_dir() else path.stem
-
-
-def numbered_names(name: str) -> Iterator[str]:
-    """The name, then `name-2`, `name-3` and so on."""
-    yield name
-    for number in count(2):
-        yield f"{name}-{number}"
 
 
 def _move(thing: Path, place: Path) -> None:

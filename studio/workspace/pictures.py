@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from studio.errors import BadInput
-from studio.workspace.folder import Workspace, child_path, clean_name, entries
+from studio.workspace.folder import Workspace, child_path, entries
+from studio.workspace.names import clean_name
 from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 

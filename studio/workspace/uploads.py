@@ -11,14 +11,8 @@ from PIL import Image
 from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import atomic_write, write_file
 from studio.requests.picture_file import LARGEST_PICTURE
-from studio.workspace.folder import (
-    Workspace,
-    child_path,
-    clean_name,
-    entries,
-    move_to_free_name,
-    numbered_names,
-)
+from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
+from studio.workspace.names import clean_name, numbered_names
 from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 

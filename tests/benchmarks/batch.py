@@ -121,7 +121,7 @@ def random_file(base: studio.Base, layers: str, seed: int, scratch: Path) -> Pat
             delta = LowRank.start(layer, RANK, alpha=RANK, generator=generator)
             torch.nn.init.normal_(delta.up, std=0.02, generator=generator)
             deltas[name] = delta
-    made = Adapter(deltas, "lora", base.family, name=f"{layers}-{seed}")
+    made = Adapter(deltas=deltas, kind="lora", family=base.family, name=f"{layers}-{seed}")
     return made.save(scratch / f"{layers}-{seed}.safetensors")
 
 

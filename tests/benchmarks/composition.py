@@ -169,7 +169,7 @@ def random_adapter(base: studio.Base, seed: int) -> Adapter:
             delta = LowRank.start(layer, RANK, alpha=RANK, generator=generator)
             torch.nn.init.normal_(delta.up, std=0.02, generator=generator)
             deltas[name] = delta
-    return Adapter(deltas, "lora", base.family, name=f"random-{seed}")
+    return Adapter(deltas=deltas, kind="lora", family=base.family, name=f"random-{seed}")
 
 
 def measure(folder: Path, scratch: Path, asked: argparse.Namespace, steps: int) -> list[dict]:

@@ -21,7 +21,7 @@ from rich.table import Table
 import studio
 import trainers
 from studio.adapters.delta import attach
-from studio.bases.base import real_config
+from studio.bases.real_config import real_config
 
 # SaRA's authors give 50 million entries for a threshold of 2e-3; random weights have no such tail.
 ROWS = {

@@ -16,9 +16,12 @@ from compose import Eps, Mix
 from compose.engine.denoise import Scheduler
 from compose.engine.method import Ingredient
 from compose.engine.weight_cache import Change
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
-from studio.bases.base import Base, TextEmbedding, load_base
+from studio.adapters.load import load_adapter
+from studio.bases.base import Base
+from studio.bases.load import load_base
+from studio.bases.prompts import TextEmbedding
 from studio.requests.shot import Shot
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -144,7 +147,7 @@ def forms(sdxl: Base, lora_files: dict[str, tuple[Path, Path]]) -> list[Adapter]
                 None if bias is None else torch.randn(bias.shape, generator=generator),
             )
     others = [
-        Adapter(deltas, kind, "sdxl", name=kind)
+        Adapter(deltas=deltas, kind=kind, family="sdxl", name=kind)
         for deltas, kind in zip(made, ("diffusekrona", "sara", "unknown"), strict=True)
     ]
     return [load_adapter(lora_files["sdxl"][0]), *others]
@@ -161,7 +164,7 @@ def small(layers: dict[str, tuple[int, ...]], *, seed: int, rank: int = 2) -> Ad
         )
         for name, shape in layers.items()
     }
-    return Adapter(deltas, "lora", "sdxl", name=f"small {seed}")
+    return Adapter(deltas=deltas, kind="lora", family="sdxl", name=f"small {seed}")
 
 
 def on_layers(pairs: Sequence[tuple[Adapter, float]]) -> list[Change]:

@@ -28,7 +28,7 @@ def scaled(adapter: Adapter, factors: Sequence[float]) -> Adapter:
         for (name, delta), factor in zip(adapter.deltas.items(), factors, strict=True)
         if isinstance(delta, LowRank)
     }
-    return Adapter(dict(deltas), "lora", "sdxl")
+    return Adapter(deltas=dict(deltas), kind="lora", family="sdxl")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_size_does_not_matter(content: Adapter, style: Adapter) -> None:
 
 
 def test_factors_count_only_by_their_product(content: Adapter, style: Adapter) -> None:
-    turned = Adapter({}, "lora", "sdxl")
+    turned = Adapter(deltas={}, kind="lora", family="sdxl")
     for name, delta in content.deltas.items():
         assert isinstance(delta, LowRank)
         turn = torch.linalg.qr(torch.randn(3, 3))[0]
@@ -187,7 +187,7 @@ def test_a_form_without_a_rank_counts_64_entries() -> None:
     dense = Dense(torch.randn(shape, generator=generator))
     for other in (kron, sparse, dense):
         for pair in ((lora, other), (other, lora)):
-            adapters = [Adapter({name: delta}, "", "sdxl") for delta in pair]
+            adapters = [Adapter(deltas={name: delta}, kind="", family="sdxl") for delta in pair]
             pairs = [(adapter, 1.0) for adapter in adapters]
             assert of_content(KLoRA(), pairs) == of_content(KLoRA(k=64), pairs)
             sizes = [delta.dense(torch.zeros(shape)).detach().abs().flatten() for delta in pair]
@@ -208,7 +208,7 @@ def test_several_adapters_of_a_role_count_as_their_sum(content: Adapter, style: 
             for name, d in content.deltas.items()
             if isinstance(d, LowRank)
         }
-        halves.append(Adapter(dict(deltas), "lora", "sdxl"))
+        halves.append(Adapter(deltas=dict(deltas), kind="lora", family="sdxl"))
     method = KLoRA(style=(2,))
     pairs = [(halves[0], 1.0), (style, 1.0), (halves[1], 1.0)]
     method.check([adapter for adapter, _ in pairs])

@@ -105,7 +105,9 @@ def test_svd_is_the_sum_at_full_rank_and_the_nearest_below(
     """Of factors and of changes that are written out."""
     if whole:
         changes = [Dense(share / power) for share, power in zip(shares, POWERS, strict=True)]
-        made = [Adapter({"unet.a": change}, "lora", "sdxl") for change in changes]
+        made = [
+            Adapter(deltas={"unet.a": change}, kind="lora", family="sdxl") for change in changes
+        ]
         pairs = list(zip(made, POWERS, strict=True))
     total = torch.stack(shares).sum(0)
     torch.testing.assert_close(combined(Merge("svd", rank=6), pairs), total)
@@ -189,15 +191,15 @@ def test_a_block_left_out_is_the_picture_without_its_layers(
         if has and "mid_block" not in name:
             changes = [strength * delta.dense(layer.weight).detach() for delta, strength in has]
             combined[name] = Dense(Ties(0.5)(name, changes))
-    summed = Adapter(combined, "unknown", "sdxl")
+    summed = Adapter(deltas=combined, kind="unknown", family="sdxl")
     biases = Adapter(
-        {
+        deltas={
             name: Dense(torch.zeros(delta.shape), delta.bias)
             for name, delta in forms[3].deltas.items()
             if "mid_block" not in name and delta.bias is not None
         },
-        "unknown",
-        "sdxl",
+        kind="unknown",
+        family="sdxl",
     )
     made = expected.run(lambda step: expected.eps([(summed, 1.0, None), (biases, 1.0, None)]))
     torch.testing.assert_close(render(sdxl, shot, output="latents"), made, rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ from diffusers import HeunDiscreteScheduler
 from torch import Tensor
 
 from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, render
-from studio.adapters.adapter import load_adapter
+from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.requests.shot import Shot
 from tests.compose.conftest import open_pipeline
@@ -91,7 +91,7 @@ def test_latents_are_those_of_peft_and_diffusers(
     kind, settings = SCHEDULERS.get(scheduler, (HeunDiscreteScheduler, {}))
     pipe.scheduler = kind.from_config(pipe.scheduler.config, **settings)
     if scheduler == "heun":  # of second order, which a base has for its own
-        base = dataclasses.replace(base, noise=dict(pipe.scheduler.config))
+        base = dataclasses.replace(base, scheduler_config=dict(pipe.scheduler.config))
     ours, reference = method
     shot = Shot(
         theirs.prompt,

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from compose import render
-from studio.adapters.adapter import load_adapter
-from studio.bases.base import Base, load_base
+from studio.adapters.load import load_adapter
+from studio.bases.base import Base
+from studio.bases.load import load_base
 from studio.requests.shot import Shot
 from tests.compose.conftest import Pipeline, noise, open_pipeline
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 import studio
 from compose.engine.shot_reader import like
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank, attach, swap_weights
 from studio.adapters.describe import describe
-from studio.bases.base import Base, real_config
+from studio.adapters.load import load_adapter
+from studio.bases.base import Base
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from studio.requests.resolved_shot import resolve
 from studio.requests.shot_recipe import recipe
@@ -35,7 +37,7 @@ def shaken(base: Base) -> Adapter:
     for delta in deltas.values():
         assert isinstance(delta, LowRank)
         delta.up.data.normal_(generator=draw)
-    return Adapter(deltas, "blora", base.family, name="robot")
+    return Adapter(deltas=deltas, kind="blora", family=base.family, name="robot")
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_the_exported_halves_load_in_diffusers(
 
 def test_a_half_of_anything_else_is_refused(sdxl: Base, file: Path, tmp_path: Path) -> None:
     everywhere = new_deltas(LoRA(rank=2), sdxl, generator=torch.Generator())
-    Adapter(everywhere, "lora", "sdxl").save(tmp_path / "lora.safetensors")
+    Adapter(deltas=everywhere, kind="lora", family="sdxl").save(tmp_path / "lora.safetensors")
     with pytest.raises(BadInput, match=r"lora has no style half, as it is no B-LoRA.*down_blocks"):
         load_adapter(f"{tmp_path}/lora.safetensors:style")
     content = tmp_path / "content.safetensors"

@@ -9,11 +9,12 @@ from diffusers import UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
-from studio.adapters.adapter import load_adapter
 from studio.adapters.delta import Kron, attach, swap_weights
-from studio.adapters.formats import to_lycoris
+from studio.adapters.formats.convert import to_lycoris
+from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
-from studio.bases.base import Base, real_config
+from studio.bases.base import Base
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import DiffuseKronA

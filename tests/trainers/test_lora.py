@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from studio.adapters.delta import LowRank
-from studio.bases.base import Base, real_config
+from studio.bases.base import Base
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from trainers import LoRA
 from trainers.engine.kind import kinds, new_deltas

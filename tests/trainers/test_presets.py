@@ -6,7 +6,7 @@ import torch
 import studio
 from studio import Base
 from studio.adapters.delta import Delta
-from studio.bases.base import real_config
+from studio.bases.real_config import real_config
 from trainers import DiffuseKronA, Kind, LoRA, SaRA
 from trainers.engine.kind import new_deltas
 

@@ -12,10 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import trainers
-from studio.adapters.adapter import Adapter, check_fits, load_adapter
+from studio.adapters.adapter import Adapter
+from studio.adapters.compatibility import check_fits
 from studio.adapters.delta import Delta, Sparse, attach
 from studio.adapters.describe import describe
-from studio.bases.base import Base, load_base, real_config
+from studio.adapters.load import load_adapter
+from studio.bases.base import Base
+from studio.bases.load import load_base
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import assert_lent, assert_resumes, learned
@@ -326,9 +330,9 @@ def test_another_base_is_refused(
     with pytest.raises(BadInput, match=r"changes single weights of .* open that base"):
         load_adapter(tmp_path / "run" / "adapter.safetensors", base=other)
     low = Adapter(
-        new_deltas(trainers.LoRA(rank=1), sdxl, generator=torch.Generator()),
-        "lora",
-        "sdxl",
+        deltas=new_deltas(trainers.LoRA(rank=1), sdxl, generator=torch.Generator()),
+        kind="lora",
+        family="sdxl",
         fingerprint=sdxl.fingerprint(),
     )
     assert check_fits(low, other).missing == ()  # a LoRA may go where it likes
@@ -412,7 +416,9 @@ def test_what_it_trained_can_be_saved_as_an_adapter(sd1: Base, tmp_path: Path) -
     for _ in range(2):
         noisy_batch(unet).square().mean().backward()
     optimizer.step()
-    saved = Adapter(optimizer.deltas(), "sara", "sd1", fingerprint=sd1.fingerprint())
+    saved = Adapter(
+        deltas=optimizer.deltas(), kind="sara", family="sd1", fingerprint=sd1.fingerprint()
+    )
     loaded = load_adapter(saved.save(tmp_path / "a.safetensors"), base=sd1)
     with torch.no_grad(), attach(sd1.layers(), loaded.deltas):
         beside = noisy_batch(sd1.unet)

@@ -24,7 +24,6 @@ from PIL.Image import Image
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import attach, detached
-from studio.adapters.token_embeddings import use_embeddings
 from studio.bases.base import Base
 from studio.errors import BadInput
 from trainers.engine.data.batches import Batch, training_batches
@@ -72,7 +71,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         for done, total in cache.fill(training.captions_to_cache()):
             yield Encoded(done, total)
         trainer = Trainer(training, cache, accelerator)
-        with attach(base.layers(), training.deltas), use_embeddings(base, training.embeddings):
+        with attach(base.layers(), training.deltas), base.use_embeddings(training.embeddings):
             yield from _logged_steps(trainer)
 
 

@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from studio.bases.base import Base, TextEmbedding
+from studio.bases.base import Base
+from studio.bases.prompts import TextEmbedding
 from studio.dataset.pictures import Example
 from studio.requests.recipe import Recipe
 from trainers.engine.data.cache import Cache

@@ -9,11 +9,12 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
-from studio.adapters.adapter import JSON, Adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta
 from studio.bases.base import Base
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
+from studio.json_value import JSON
 from studio.requests.recipe import Recipe
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.dataset import Dataset, folders_table, read_dataset

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.bases.base import Base, TextEmbedding
+    from studio.bases.base import Base
+    from studio.bases.prompts import TextEmbedding
     from studio.requests.recipe import Recipe
 
 __all__ = [
@@ -106,7 +107,11 @@ def new_embeddings(
         token: {
             name: nn.Parameter(rows)
             for name, rows in initial_embedding(
-                base, recipe.new_tokens, like=recipe.token_init, generator=generator
+                base.tokenizers,
+                base.text_encoders,
+                recipe.new_tokens,
+                like=recipe.token_init,
+                generator=generator,
             ).items()
         }
         for token in tokens
@@ -118,7 +123,7 @@ def encode_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
 
     Equal ones are encoded once. No caption is what no prompt is when pictures are made.
     """
-    from studio.bases.base import TextEmbedding
+    from studio.bases.prompts import TextEmbedding
 
     once = list(dict.fromkeys(captions))
     rows = [once.index(caption) for caption in captions]

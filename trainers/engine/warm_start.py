@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Kron, LowRank, Sparse
+from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
 

@@ -13,10 +13,11 @@ from typing import cast
 import compose
 from studio.adapters.blora_blocks import find_halves, layers_of_half, split_half, trained_blocks
 from studio.adapters.describe import find_adapter_file
-from studio.adapters.formats import FAMILIES, read_info, survey
+from studio.adapters.formats.metadata import FAMILIES, read_info
+from studio.adapters.formats.survey import survey
 from studio.adapters.safetensors_header import read_header
 from studio.assets import asset
-from studio.bases.architecture import JSON, family_of, read_json
+from studio.bases.architecture import Config, family_of, read_json
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.requests.shot import Shot
@@ -125,7 +126,7 @@ def _base(source: str) -> _Base | None:
 
 
 def _factor(folder: Path) -> int:
-    config: JSON = read_json(folder / "vae" / "config.json")
+    config: Config = read_json(folder / "vae" / "config.json")
     blocks = config.get("block_out_channels")
     if not isinstance(blocks, list) or not blocks:
         raise BadInput(f"{folder / 'vae' / 'config.json'} names no block_out_channels")

@@ -64,7 +64,7 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
     files called OUT-WORD. family: of the adapter's base, where the file does not say.
     Raises BadInput when a file to write already exists.
     """
-    from studio.adapters.adapter import load_adapter
+    from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
     if out.suffix != ".safetensors":
@@ -83,7 +83,7 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
 
 def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Contents]:
     """What to write, by file."""
-    from studio.adapters.formats import to_diffusers, to_inversions, to_kohya, to_lycoris
+    from studio.adapters.formats.convert import to_diffusers, to_inversions, to_kohya, to_lycoris
 
     if to == "embedding":
         words = to_inversions(adapter)

@@ -106,7 +106,7 @@ def demo(
 
 def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
     """Train the lesson's adapter and write it into `out`."""
-    from studio.adapters.adapter import load_adapter
+    from studio.adapters.load import load_adapter
 
     with tempfile.TemporaryDirectory() as folder:
         progress = trainers.train(

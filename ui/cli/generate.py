@@ -134,7 +134,7 @@ def _write_picture(shot: ResolvedShot, base: "Base", path: Path) -> "Iterator[co
 
 
 def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
-    from studio.adapters.adapter import check_fits
+    from studio.adapters.compatibility import check_fits
 
     for adapter, _ in shot.adapters:
         covered = check_fits(adapter, base)

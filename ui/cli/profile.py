@@ -65,7 +65,8 @@ def _open(
 
     Raises BadInput for a file that is no adapter, or that does not fit its base.
     """
-    from studio.adapters.adapter import check_fits, load_adapter
+    from studio.adapters.compatibility import check_fits
+    from studio.adapters.load import load_adapter
 
     for file in files:
         if split_half(str(file))[1]:
@@ -85,7 +86,7 @@ def _measure(adapter: "Adapter", base: "Base", *, steps: int, pictures: int) -> 
     The tensors of the file stay as they are, byte for byte.
     """
     import compose
-    from studio.adapters.formats import adapter_metadata
+    from studio.adapters.formats.metadata import adapter_metadata
     from studio.adapters.safetensors_header import read_header, replace_metadata
 
     measured = compose.profiled(base, adapter, steps=steps, pictures=pictures)

@@ -71,7 +71,7 @@ def start_run(asked: Asked, *, as_json: bool) -> None:
 
 def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
     """Say what would be trained. config: a real configuration, without weights, for the base."""
-    from studio.bases.base import real_config  # PyTorch with it
+    from studio.bases.real_config import real_config  # PyTorch with it
 
     if config:
         opened = real_config(config, dtype=str(asked.loading.get("dtype", "auto")))

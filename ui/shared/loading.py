@@ -38,7 +38,7 @@ class Loading:
 
 def open_base(source: str, given: Mapping[str, object]) -> "Base":
     """Open a base. given: fields of Loading, by name."""
-    from studio.bases.base import load_base  # PyTorch with it
+    from studio.bases.load import load_base  # PyTorch with it
 
     chosen = Loading(**given)  # pyright: ignore[reportArgumentType]
     return load_base(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.blora_blocks import split_half
+from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.requests.resolved_shot import ResolvedShot, resolve
 from studio.requests.shot import Shot

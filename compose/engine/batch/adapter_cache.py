@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compose.engine.batch.allocator import uncollected
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
+from studio.adapters.load import load_adapter
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:

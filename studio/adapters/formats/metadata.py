@@ -1,7 +1,7 @@
-"""What an adapter's file says in words: Studio's own account, and those that other tools read.
+"""The metadata of an adapter's file, written and read.
 
-`studio` holds all of it as JSON; `modelspec.*` (Stability AI's ModelSpec 1.0.1) says the same to
-galleries; kohya's `ss_*` are read where there is nothing better.
+`studio` holds all of it as JSON. `modelspec.*` (Stability AI's ModelSpec 1.0.1) repeats it for
+galleries. kohya's `ss_*` are read where a file has neither.
 """
 
 import base64
@@ -11,14 +11,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from studio.errors import BadInput
-
-if TYPE_CHECKING:
-    from studio.adapters.adapter import JSON, Adapter
+from studio.json_value import JSON
 
 __all__ = ["FAMILIES", "AdapterInfo", "adapter_metadata", "read_info"]
 
@@ -37,23 +34,28 @@ LARGEST_PREVIEW = 1024  # pixels of a side, of a preview that is read
 LONGEST_RECIPE_ENTRY = 500  # characters; kohya's counts of tags and buckets are longer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AdapterInfo:
-    """The fields of an `Adapter` that are words."""
+    """What an adapter is, without its tensors. `studio.adapters.adapter.Adapter` adds those.
+
+    kind: one of trainers/, "unknown" for files of other programs.
+    family: "sd1", "sd2", "sdxl", or "" where another program's file doesn't state it.
+    base, fingerprint: the base it was trained on.
+    """
 
     kind: str = "unknown"
     family: str = ""
     base: str = ""
     fingerprint: str = ""
     triggers: tuple[str, ...] = ()
-    recipe: "dict[str, JSON]" = field(default_factory=dict)
+    recipe: dict[str, JSON] = field(default_factory=dict)
     preview: Image.Image | None = None
     name: str = ""
 
 
-def adapter_metadata(adapter: "Adapter") -> dict[str, str]:
+def adapter_metadata(adapter: AdapterInfo) -> dict[str, str]:
     """The metadata of any file that holds this adapter; the same for the same adapter."""
-    told = {
+    fields = {
         "version": VERSION,
         "kind": adapter.kind,
         "family": adapter.family,
@@ -68,7 +70,7 @@ def adapter_metadata(adapter: "Adapter") -> dict[str, str]:
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "diffusers",
         "modelspec.title": adapter.name or adapter.kind,
-        "studio": json.dumps(told, sort_keys=True, ensure_ascii=False),
+        "studio": json.dumps(fields, sort_keys=True, ensure_ascii=False),
     }
     for family, architecture, _ in KNOWN:
         if family == adapter.family:
@@ -81,15 +83,15 @@ def adapter_metadata(adapter: "Adapter") -> dict[str, str]:
 
 
 def read_info(metadata: Mapping[str, str], path: Path) -> AdapterInfo:
-    """What a file says of itself. Raises BadInput for a `studio` entry that cannot be read."""
+    """Read a file's metadata. Raises BadInput for a `studio` entry that cannot be read."""
     preview = _preview(metadata.get("modelspec.thumbnail", ""))
     if "studio" not in metadata:
         return _foreign_facts(metadata, preview, path)
     try:
-        told = json.loads(metadata["studio"])
+        fields = json.loads(metadata["studio"])
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is damaged: what it says of itself is not JSON") from error
-    match told:
+        raise BadInput(f"{path} is damaged: its `studio` metadata is not JSON") from error
+    match fields:
         case {"version": int(version)} if version > VERSION:
             raise BadInput(f"{path} was written by a newer Studio: upgrade to open it")
         case {
@@ -102,9 +104,17 @@ def read_info(metadata: Mapping[str, str], path: Path) -> AdapterInfo:
             "triggers": list(triggers),
             "recipe": dict(recipe),
         } if family in ("", *FAMILIES):
-            words = tuple(str(trigger) for trigger in triggers)
-            return AdapterInfo(kind, family, source, fingerprint, words, recipe, preview, name)
-    raise BadInput(f"{path} is damaged: what it says of itself is not complete")
+            return AdapterInfo(
+                kind=kind,
+                family=family,
+                base=source,
+                fingerprint=fingerprint,
+                triggers=tuple(map(str, triggers)),
+                recipe=recipe,
+                preview=preview,
+                name=name,
+            )
+    raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
 
 
 def _foreign_facts(
@@ -134,7 +144,7 @@ def _foreign_facts(
 
 
 def _data_url(picture: Image.Image) -> str:
-    """A small copy as PNG, which comes out the same however often it is read and written."""
+    """A small copy as a PNG in a data URL. PNG is lossless: rewriting the file keeps its bytes."""
     small = picture.convert("RGB")
     small.thumbnail((PREVIEW, PREVIEW))
     file = io.BytesIO()
@@ -143,7 +153,7 @@ def _data_url(picture: Image.Image) -> str:
 
 
 def _preview(url: str) -> Image.Image | None:
-    """The picture in a data URL; None where there is none that can be read: it is decoration."""
+    """The picture in a data URL; None where it cannot be read, as a preview is optional."""
     kind, _, data = url.partition(";base64,")
     if not kind.startswith("data:image/"):
         return None

@@ -1,43 +1,24 @@
-"""Deltas as the tensors and metadata of other programs' files.
+"""Studio's own file: deltas and embeddings as named tensors, and peft's configuration.
 
-Sources: diffusers (loaders/lora_base.py), kohya's sd-scripts (networks/lora.py, sai_model_spec)
-and LyCORIS. What a format cannot hold is refused: nobody looks for a missing layer in a picture.
+Source of the configuration: diffusers (loaders/lora_base.py).
 """
 
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
-from studio.adapters.formats.metadata import adapter_metadata
-from studio.adapters.formats.names import kohya_name
-from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, OWN, TOKEN
+from studio.adapters.delta import Delta, LowRank
+from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, OWN
+from studio.adapters.token_embeddings import Embeddings
 from studio.errors import BadInput
 
-if TYPE_CHECKING:
-    from studio.adapters.adapter import Adapter
-    from studio.adapters.token_embeddings import Embeddings
-
-__all__ = [
-    "embedding_tensors",
-    "lora_metadata",
-    "own_tensors",
-    "to_diffusers",
-    "to_inversions",
-    "to_kohya",
-    "to_lycoris",
-]
-
-KOHYA_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-Written = tuple[dict[str, Tensor], dict[str, str]]
+__all__ = ["embedding_tensors", "lora_metadata", "own_tensors"]
 
 
 def own_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
-    """The tensors of Studio's own file: for low-rank deltas they are named as peft does."""
+    """The tensors of deltas in Studio's own file. Low-rank ones have peft's names."""
     return {
         f"{layer}.{leaf}": tensor
         for layer, delta in deltas.items()
@@ -45,8 +26,8 @@ def own_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
     }
 
 
-def embedding_tensors(embeddings: "Embeddings", bundle: str = OWN) -> dict[str, Tensor]:
-    """The tensors of what prompts may say besides, beside an adapter's layers.
+def embedding_tensors(embeddings: Embeddings, bundle: str = OWN) -> dict[str, Tensor]:
+    """The tensors of learned words, to be stored beside an adapter's layers.
 
     Raises BadInput for a token that the names of other programs' bundles cannot hold.
     """
@@ -81,76 +62,6 @@ def lora_metadata(deltas: Mapping[str, Delta]) -> str:
     return json.dumps(packed, indent=2, sort_keys=True) if packed else ""
 
 
-def to_diffusers(adapter: "Adapter") -> Written:
-    """For `load_lora_weights` of diffusers. Raises BadInput where a delta is not low-rank."""
-    deltas = _all_low_rank(adapter, "diffusers")
-    for component in {layer.partition(".")[0] for layer in deltas}:
-        own = [delta for layer, delta in deltas.items() if layer.startswith(f"{component}.")]
-        kinds = {delta.magnitude is not None for delta in own}
-        if len(kinds) > 1 or any(d.magnitude is not None and d.magnitude.ndim > 1 for d in own):
-            raise BadInput(
-                "diffusers knows DoRA for all layers of a model or none, by output: "
-                "this adapter has it otherwise; convert it to lycoris instead"
-            )
-    metadata = adapter_metadata(adapter) | {"lora_adapter_metadata": lora_metadata(deltas)}
-    return own_tensors(deltas) | embedding_tensors(adapter.embeddings), metadata
-
-
-def to_kohya(adapter: "Adapter") -> Written:
-    """kohya's names and scalars. Raises BadInput where a delta is not low-rank."""
-    deltas = _all_low_rank(adapter, "kohya")
-    tensors: dict[str, Tensor] = {}
-    for layer, delta in deltas.items():
-        tensors |= _kohya_tensors(kohya_name(layer, _family(adapter)), delta)
-    tensors |= embedding_tensors(adapter.embeddings, BUNDLED)
-    return tensors, _kohya_metadata(adapter, "networks.lora")
-
-
-def to_lycoris(adapter: "Adapter") -> Written:
-    """kohya's names, with LyCORIS's tensors for what is not low-rank: any adapter can be held."""
-    tensors: dict[str, Tensor] = {}
-    for layer, delta in adapter.deltas.items():
-        name = kohya_name(layer, _family(adapter))
-        match delta:
-            case LowRank():
-                tensors |= _kohya_tensors(name, delta)
-            case Kron(rows_swapped=False):
-                own = {k: v for k, v in delta.tensors().items() if k.startswith("lokr_")}
-                ranks = [own[k].shape[0] for k in ("lokr_w2_b", "lokr_w1_b") if k in own]
-                own["alpha"] = torch.tensor(float(ranks[0] if ranks else 1))
-                own |= _dora_scale(delta)
-                tensors |= {f"{name}.{leaf}": tensor for leaf, tensor in own.items()}
-            case Dense():
-                own = {"diff": delta.change, "diff_b": delta.bias} | _dora_scale(delta)
-                tensors |= {f"{name}.{k}": v.detach() for k, v in own.items() if v is not None}
-            case Sparse() | Kron():
-                # DoRA needs the weight, which no one has here; these two forms are without.
-                tensors[f"{name}.diff"] = delta.dense(torch.zeros(delta.shape)).detach()
-    tensors |= embedding_tensors(adapter.embeddings, BUNDLED)
-    return tensors, _kohya_metadata(adapter, "lycoris.kohya")
-
-
-def to_inversions(adapter: "Adapter") -> dict[str, Written]:
-    """Each embedding as a textual inversion's file, by its token.
-
-    For one text encoder the tensor is named by the token, which diffusers' `load_textual_inversion`
-    takes it from and the others leave aside; for SDXL they are `clip_l` and `clip_g`. Raises
-    BadInput where there is no embedding.
-    """
-    if not adapter.embeddings:
-        raise BadInput("the adapter has no embedding: it was trained without new_tokens")
-    metadata = adapter_metadata(adapter)
-    if "modelspec.architecture" in metadata:
-        architecture = metadata["modelspec.architecture"].removesuffix("/lora")
-        metadata["modelspec.architecture"] = f"{architecture}/textual-inversion"
-    written = {}
-    for token, own in adapter.embeddings.items():
-        alone = adapter.family != "sdxl" and own.keys() == {"text_encoder"}
-        tensors = {token if alone else NAMES[name]: rows.detach() for name, rows in own.items()}
-        written[token] = tensors, metadata | {TOKEN: token}
-    return written
-
-
 def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:
     """peft's LoraConfig of one component's deltas, by module path."""
     stabilised = all(delta.rank_stabilised for delta in deltas.values())
@@ -174,58 +85,3 @@ def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:
 
 def _number(value: float) -> float | int:
     return int(value) if value == int(value) else value
-
-
-def _all_low_rank(adapter: "Adapter", form: str) -> dict[str, LowRank]:
-    low = {layer: d for layer, d in adapter.deltas.items() if isinstance(d, LowRank)}
-    if len(low) < len(adapter.deltas):
-        raise BadInput(
-            f"{form} files hold low-rank changes only, and {len(adapter.deltas) - len(low)} of "
-            f"this adapter's {len(adapter.deltas)} are of another form: convert it to lycoris"
-        )
-    return low
-
-
-def _family(adapter: "Adapter") -> str:
-    if not adapter.family:
-        raise BadInput("the adapter's file does not tell its base's family: give it (--family)")
-    return adapter.family
-
-
-def _kohya_tensors(name: str, delta: LowRank) -> dict[str, Tensor]:
-    own = {
-        f"{name}.lora_down.weight": delta.down,
-        f"{name}.lora_up.weight": delta.up,
-        f"{name}.alpha": torch.tensor(delta.scale * delta.rank),
-    }
-    own |= {f"{name}.{leaf}": tensor for leaf, tensor in _dora_scale(delta).items()}
-    return {key: tensor.detach() for key, tensor in own.items()}
-
-
-def _dora_scale(delta: LowRank | Kron | Dense) -> dict[str, Tensor]:
-    """LyCORIS's magnitude: [out, 1(, 1, 1)], or [1, in(, 1, 1)]."""
-    magnitude = delta.magnitude
-    if magnitude is None:
-        return {}
-    if magnitude.ndim == 1:
-        magnitude = magnitude.view(-1, *(1 for _ in delta.shape[1:]))
-    return {"dora_scale": magnitude.detach()}
-
-
-def _kohya_metadata(adapter: "Adapter", module: str) -> dict[str, str]:
-    ranks = Counter(d.rank for d in adapter.deltas.values() if isinstance(d, LowRank))
-    metadata = adapter_metadata(adapter) | {
-        "ss_base_model_version": KOHYA_VERSIONS[_family(adapter)],
-        "ss_network_module": module,
-        "ss_v2": str(adapter.family == "sd2"),
-    }
-    if ranks:
-        rank = ranks.most_common(1)[0][0]
-        alphas = Counter(
-            delta.scale * delta.rank
-            for delta in adapter.deltas.values()
-            if isinstance(delta, LowRank) and delta.rank == rank
-        )
-        metadata["ss_network_dim"] = str(rank)
-        metadata["ss_network_alpha"] = str(alphas.most_common(1)[0][0])
-    return metadata

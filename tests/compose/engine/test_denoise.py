@@ -14,9 +14,11 @@ import compose.engine.weight_cache
 from compose import Done, Merge, Mix, Part, Step, denoise, render
 from compose.engine.denoise import Lent
 from compose.engine.weight_cache import _KEPT, Kept, Written, kept_on
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, LowRank, attach
-from studio.bases.base import Base, TextEmbedding
+from studio.adapters.load import load_adapter
+from studio.bases.base import Base
+from studio.bases.prompts import TextEmbedding
 from studio.errors import BadInput
 from studio.requests.resolved_shot import resolve
 from studio.requests.shot import Shot
@@ -230,7 +232,11 @@ def forbidden(*given: object, **named: object) -> TextEmbedding:
 
 def test_adapter_trained_on_since_is_seen(sdxl: Base) -> None:
     delta = LowRank.start(sdxl.layers()[LAYER], 4, alpha=4.0)
-    shot = Shot("a cat", steps=2, adapters=((Adapter({LAYER: delta}, "lora", "sdxl"), 1.0),))
+    shot = Shot(
+        "a cat",
+        steps=2,
+        adapters=((Adapter(deltas={LAYER: delta}, kind="lora", family="sdxl"), 1.0),),
+    )
     before = latents(sdxl, shot)
     with torch.no_grad():
         delta.up.normal_()
@@ -247,7 +253,7 @@ def test_texts_read_while_training_are_not_kept(sdxl: Base) -> None:
     assert not torch.equal(attached, plain)
     assert torch.equal(latents(sdxl, shot), plain)
     merged = dataclasses.replace(
-        shot, adapters=((Adapter({TEXT_LAYER: delta}, "lora", "sdxl"), 1.0),)
+        shot, adapters=((Adapter(deltas={TEXT_LAYER: delta}, kind="lora", family="sdxl"), 1.0),)
     )
     torch.testing.assert_close(latents(sdxl, merged), attached, rtol=1e-4, atol=1e-4)
 
@@ -260,9 +266,9 @@ def test_method_may_split_a_mix_by_layers(
     rest = frozenset(second.deltas) - chosen
     mix = Mix((Part(0, 1.0, chosen), Part(1, 1.0, rest)))
     spliced = Adapter(
-        {name: (lora if name in chosen else second).deltas[name] for name in chosen | rest},
-        "lora",
-        "sdxl",
+        deltas={name: (lora if name in chosen else second).deltas[name] for name in chosen | rest},
+        kind="lora",
+        family="sdxl",
     )
     both = dataclasses.replace(shot, adapters=((lora, 1.0), (second, 1.0)), method=Asks((mix,)))
     expected = latents(sdxl, dataclasses.replace(shot, adapters=((spliced, 1.0),)))
@@ -286,7 +292,9 @@ def test_method_may_give_the_text_encoders_their_own_mix(
 ) -> None:
     only_unet = {n: d for n, d in lora.deltas.items() if n.startswith("unet.")}
     plain_text = dataclasses.replace(shot, method=Asks((Mix((Part(0, 0.8),), text=()),)))
-    expected = dataclasses.replace(shot, adapters=((Adapter(only_unet, "lora", "sdxl"), 0.8),))
+    expected = dataclasses.replace(
+        shot, adapters=((Adapter(deltas=only_unet, kind="lora", family="sdxl"), 0.8),)
+    )
     assert torch.equal(latents(sdxl, plain_text), latents(sdxl, expected))
     assert not torch.equal(latents(sdxl, plain_text), latents(sdxl, shot))
 

@@ -35,7 +35,9 @@ from compose import (
 from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
-from studio.bases.base import Base, TextEmbedding, load_base
+from studio.bases.base import Base
+from studio.bases.load import load_base
+from studio.bases.prompts import TextEmbedding
 from studio.requests.resolved_shot import with_size
 from studio.requests.shot import Shot
 from tests.compose.conftest import bits, open_pipeline, same_bits
@@ -209,7 +211,9 @@ def test_what_cannot_be_made_is_told_and_stops_nothing(
     shots = [
         Shot("a cat", steps=1),
         Shot("a cat", steps=1, adapters=((hurt, 1.0),)),
-        Shot("a cat", steps=1, adapters=((Adapter(wild, "unknown", "sdxl"), 1.0),)),
+        Shot(
+            "a cat", steps=1, adapters=((Adapter(deltas=wild, kind="unknown", family="sdxl"), 1.0),)
+        ),
         Shot("a cat", steps=1, adapters=((lora_files["sdxl"][1], 1.0),)),
         Shot("a cat", steps=1, method=KLoRA(style=(2,))),
     ]

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from compose import Merge, develop, like, render
-from studio.adapters.adapter import load_adapter
-from studio.bases.base import Base, load_base
+from studio.adapters.load import load_adapter
+from studio.bases.base import Base
+from studio.bases.load import load_base
 from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe, save_picture
 from studio.requests.resolved_shot import resolve

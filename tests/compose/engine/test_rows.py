@@ -238,7 +238,7 @@ def test_deltas_in_training_are_left_on_their_layers(sdxl: Base, forms: list[Ada
     with attach(sdxl.layers(), {name: delta}):
         attached, rows = rows_run(sdxl, shot)
     assert rows == [2, 2]
-    learning = (Adapter({name: delta}, "lora", "sdxl"), 1.0)
+    learning = (Adapter(deltas={name: delta}, kind="lora", family="sdxl"), 1.0)
     mixes = tuple(Mix((Part(at, 1.0), Part(2, 1.0))) for at in range(2))
     merged = dataclasses.replace(shot, adapters=(*shot.adapters, learning), method=Asks(mixes))
     torch.testing.assert_close(

@@ -95,7 +95,10 @@ def test_dora_needs_a_base(sdxl: Base) -> None:
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     dora = LowRank.start(sdxl.layers()[name], 2, alpha=2.0, dora=True)
     torch.nn.init.normal_(dora.up)
-    pairs = ((Adapter({name: dora}, "lora", "sdxl"), 1.0), (small({name: (64, 64)}, seed=1), 1.0))
+    pairs = (
+        (Adapter(deltas={name: dora}, kind="lora", family="sdxl"), 1.0),
+        (small({name: (64, 64)}, seed=1), 1.0),
+    )
     shot = Shot("a", steps=2, adapters=pairs, method=KLoRA())
     with pytest.raises(BadInput, match="DoRA"):
         schedule(shot)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from compose import CMLoRA, Composite, KLoRA, Merge, Switch, render, schedule
 from compose.engine.denoise import denoise
-from studio.adapters.adapter import Adapter, load_adapter
-from studio.adapters.formats import to_inversions
+from studio.adapters.adapter import Adapter
+from studio.adapters.formats.convert import to_inversions
+from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
-from studio.adapters.token_embeddings import use_embeddings
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.shot import Shot
@@ -91,12 +91,14 @@ def test_the_base_comes_back_and_its_texts_with_it(
     stopped = denoise(sdxl, replace(plain, adapters=((adapter, 1.0),)))
     next(stopped)
     stopped.close()
-    assert sdxl.words == {}
+    assert sdxl.learned_words == {}
     assert same_bits(sdxl, before)
 
 
 def test_words_are_there_or_not_whatever_the_strength(sdxl: Base) -> None:
-    only = Adapter({}, "unknown", "sdxl", embeddings={"<robot>": rows("sdxl", 1)})
+    only = Adapter(
+        deltas={}, kind="unknown", family="sdxl", embeddings={"<robot>": rows("sdxl", 1)}
+    )
     shot = Shot("a <robot> robot", seed=2, steps=1)
     made = {
         strength: render(sdxl, replace(shot, adapters=((only, strength),)), output="latents")
@@ -109,7 +111,7 @@ def test_words_are_there_or_not_whatever_the_strength(sdxl: Base) -> None:
 
 def test_what_is_trained_on_is_seen_anew(sdxl: Base) -> None:
     own = rows("sdxl", 1)
-    only = Adapter({}, "unknown", "sdxl", embeddings={"<robot>": own})
+    only = Adapter(deltas={}, kind="unknown", family="sdxl", embeddings={"<robot>": own})
     shot = Shot("a <robot> robot", seed=2, steps=1, adapters=((only, 1.0),))
     first = render(sdxl, shot, output="latents")
     own["text_encoder"].add_(1.0)
@@ -130,7 +132,7 @@ def test_each_pass_of_composite_says_its_own_words(
     def at_step(step: int) -> Tensor:
         passes = []
         for adapter in (one, two):
-            with use_embeddings(sdxl, adapter.embeddings):
+            with sdxl.use_embeddings(adapter.embeddings):
                 passes.append(hand.eps([(adapter, 0.8, None)]))
         return torch.stack(passes).mean(dim=0)
 
@@ -146,14 +148,16 @@ def test_an_adapter_of_words_alone_takes_no_turn_and_speaks_in_all(
 ) -> None:
     """The picture is that of the other two, the base reading the word for all of them."""
     one, two = map(load_adapter, lora_files["sdxl"])
-    only = Adapter({}, "unknown", "sdxl", embeddings={"<robot>": rows("sdxl", 1)})
+    only = Adapter(
+        deltas={}, kind="unknown", family="sdxl", embeddings={"<robot>": rows("sdxl", 1)}
+    )
     both = Shot(
         "a <robot> robot", seed=2, steps=2, method=method, adapters=((one, 0.7), (two, 0.7))
     )
     three = replace(both, adapters=((only, 1.0), *both.adapters))
     assert schedule(three).steps == schedule(both).steps
     ours = render(sdxl, three, output="latents")
-    with use_embeddings(sdxl, only.embeddings):
+    with sdxl.use_embeddings(only.embeddings):
         expected = render(sdxl, both, output="latents")
     assert torch.equal(ours, expected)
     assert not torch.allclose(ours, render(sdxl, both, output="latents"))
@@ -161,10 +165,18 @@ def test_an_adapter_of_words_alone_takes_no_turn_and_speaks_in_all(
 
 def test_one_token_of_two_meanings_is_refused_before_anything_is_done(sdxl: Base) -> None:
     one, two = (
-        Adapter({}, "unknown", "sdxl", embeddings={token: rows("sdxl", seed)}, name=token)
+        Adapter(
+            deltas={},
+            kind="unknown",
+            family="sdxl",
+            embeddings={token: rows("sdxl", seed)},
+            name=token,
+        )
         for token, seed in (("<robot>", 1), ("<ROBOT>", 2))
     )
-    same = Adapter({}, "unknown", "sdxl", embeddings={"<robot>": rows("sdxl", 1)})
+    same = Adapter(
+        deltas={}, kind="unknown", family="sdxl", embeddings={"<robot>": rows("sdxl", 1)}
+    )
     shot = Shot("a <robot> robot", steps=1)
     with pytest.raises(BadInput, match="<robot> and <ROBOT> both have an embedding"):
         denoise(sdxl, replace(shot, adapters=((one, 1.0), (two, 1.0))))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from compose import render
-from studio.bases.base import Base, load_base
+from studio.bases.base import Base
+from studio.bases.load import load_base
 from studio.requests.shot import Shot
 from tests.compose.conftest import open_pipeline
 from tests.compose.test_parity import SCHEDULERS, assert_same, reference

@@ -19,12 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import load as safetensors_load
 from safetensors.torch import load_file
 
-from studio.adapters.adapter import Adapter, check_fits, load_adapter
+from studio.adapters.adapter import Adapter
+from studio.adapters.compatibility import check_fits
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.describe import describe
+from studio.adapters.load import load_adapter
 from studio.adapters.safetensors_header import read_header
 from studio.adapters.tensor_file import NAMES, read_tensors, write_tensors
-from studio.bases.base import Base, load_base
+from studio.bases.base import Base
+from studio.bases.load import load_base
 from studio.errors import BadInput
 
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
@@ -63,7 +66,7 @@ def every_form() -> dict[str, Delta]:
 
 def adapter_of(deltas: Mapping[str, Delta]) -> Adapter:
     return Adapter(
-        dict(deltas),
+        deltas=dict(deltas),
         kind="lora",
         family="sdxl",
         base="sketch",
@@ -102,7 +105,7 @@ def test_all_that_was_saved_is_loaded(tmp_path: Path) -> None:
 def test_the_bytes_depend_on_nothing_but_the_adapter(tmp_path: Path) -> None:
     """The library's writer orders metadata by a hash that changes from process to process."""
     delta = LowRank(torch.arange(8.0).view(2, 4), torch.arange(6.0).view(3, 2), 1.0)
-    adapter = Adapter({CONV: delta}, "lora", "sdxl", triggers=("sks",))
+    adapter = Adapter(deltas={CONV: delta}, kind="lora", family="sdxl", triggers=("sks",))
     data = adapter.save(tmp_path / "a.safetensors").read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + length])
@@ -278,7 +281,7 @@ HEADERS = {
     "its own account damaged": (
         {"__metadata__": {"studio": "[}"}, f"{CONV}.diff": entry(shape=(2, 1))},
         EIGHT,
-        "what it says of itself",
+        "`studio` metadata",
     ),
     "its own account incomplete": (
         {"__metadata__": {"studio": '{"version": 1}'}, f"{CONV}.diff": entry(shape=(2, 1))},

@@ -10,19 +10,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
-from studio.adapters.adapter import Adapter, check_fits, load_adapter
+from studio.adapters.adapter import Adapter
+from studio.adapters.compatibility import check_fits
 from studio.adapters.delta import LowRank
 from studio.adapters.describe import describe
-from studio.adapters.formats import to_inversions, to_kohya, to_lycoris
+from studio.adapters.formats.convert import to_inversions, to_kohya, to_lycoris
+from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
 from studio.adapters.token_embeddings import (
     embedding_table,
     initial_embedding,
     learned_rows,
     token_numbers,
-    use_embeddings,
 )
-from studio.bases.base import Base, load_base
+from studio.bases.base import Base
+from studio.bases.load import load_base
 from studio.errors import BadInput
 from tests.tiny import tokenizer
 
@@ -56,7 +58,7 @@ def adapter(base: Base, embeddings: dict[str, dict[str, Tensor]]) -> Adapter:
     name = next(name for name in base.layers() if name.endswith("attn1.to_q"))
     delta = LowRank.start(base.layers()[name], 2, alpha=2)
     torch.nn.init.normal_(delta.up)
-    return Adapter({name: delta}, "lora", base.family, embeddings=embeddings)
+    return Adapter(deltas={name: delta}, kind="lora", family=base.family, embeddings=embeddings)
 
 
 def load_inversion(pipeline: Pipeline, file: Path, token: str) -> None:
@@ -93,7 +95,7 @@ def test_prompts_are_read_as_diffusers_reads_them(
     ((tensors, metadata),) = to_inversions(adapter(base, embeddings)).values()
     write_tensors(tmp_path / "robot.safetensors", tensors, metadata)
     load_inversion(pipeline, tmp_path / "robot.safetensors", "<robot>")
-    with torch.no_grad(), use_embeddings(base, embeddings):
+    with torch.no_grad(), base.use_embeddings(embeddings):
         ours = base.encode_text([prompt, "a cat"])
     # diffusers writes a token's further vectors into the prompt only where its case is the same.
     theirs = [
@@ -135,7 +137,7 @@ def test_nothing_of_the_base_changes(base: Base) -> None:
     words = [len(reader) for reader in base.tokenizers]
     with torch.no_grad():
         plain = base.encode_text(["a <robot> robot"]).hidden
-        with use_embeddings(base, drawn(base.family)):
+        with base.use_embeddings(drawn(base.family)):
             learned = base.encode_text(["a <robot> robot"]).hidden
         after = base.encode_text(["a <robot> robot"]).hidden
     assert torch.equal(plain, after)
@@ -158,7 +160,7 @@ def test_the_pooled_output_is_read_at_the_end_whatever_the_configuration_says(
         assert isinstance(encoder, CLIPTextModelWithProjection)
         if end:
             encoder.text_model.eos_token_id = end
-        with torch.no_grad(), use_embeddings(base, drawn("sdxl")):
+        with torch.no_grad(), base.use_embeddings(drawn("sdxl")):
             pooled.append(base.encode_text(["a <robot> robot in red"]).pooled)
     assert pooled[0] is not None
     assert torch.equal(*pooled)
@@ -189,8 +191,12 @@ def test_gradients_reach_the_learned_rows_alone_as_dense_autograd_has_them() -> 
 
 def test_new_words_start_as_others_or_as_wide(base: Base) -> None:
     generator = torch.Generator().manual_seed(0)
-    spread = initial_embedding(base, 4, like="red robot", generator=generator)
-    drawn = initial_embedding(base, 400, like=None, generator=generator)
+    spread = initial_embedding(
+        base.tokenizers, base.text_encoders, 4, like="red robot", generator=generator
+    )
+    drawn = initial_embedding(
+        base.tokenizers, base.text_encoders, 400, like=None, generator=generator
+    )
     for name, reader, encoder in zip(
         WIDTHS["sdxl"], base.tokenizers, base.text_encoders, strict=False
     ):
@@ -199,7 +205,7 @@ def test_new_words_start_as_others_or_as_wide(base: Base) -> None:
         assert torch.equal(spread[name], table[[red, red, robot, robot]])
         assert drawn[name].std() == pytest.approx(float(table.std()), rel=0.05)
     with pytest.raises(BadInput, match="holds no word"):
-        initial_embedding(base, 1, like=" ", generator=generator)
+        initial_embedding(base.tokenizers, base.text_encoders, 1, like=" ", generator=generator)
 
 
 @pytest.fixture

@@ -24,11 +24,16 @@ from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft as 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from studio.adapters.adapter import Adapter, check_fits, load_adapter
+from studio.adapters.adapter import Adapter
+from studio.adapters.compatibility import check_fits
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse, swap_weights
-from studio.adapters.formats import kohya_name, layer_name, to_diffusers, to_kohya, to_lycoris
+from studio.adapters.formats.convert import to_diffusers, to_kohya, to_lycoris
+from studio.adapters.formats.names import kohya_name, layer_name
+from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
-from studio.bases.base import Base, load_base, real_config
+from studio.bases.base import Base
+from studio.bases.load import load_base
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 
 FAMILIES = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
@@ -124,7 +129,7 @@ def lora(base: Base, *, dora: bool = False, stabilised: bool = False) -> Adapter
         )
         nn.init.normal_(delta.up, std=0.05)
         deltas[name] = delta
-    return Adapter(deltas, kind="lora", family=base.family)
+    return Adapter(deltas=deltas, kind="lora", family=base.family)
 
 
 # Names.
@@ -313,7 +318,7 @@ def test_our_kohya_files_load_in_diffusers_with_the_same_outputs(
         for layer, delta in adapter.deltas.items()
         if isinstance(delta, LowRank)
     }
-    adapter = Adapter(one, kind="lora", family=base.family)
+    adapter = Adapter(deltas=one, kind="lora", family=base.family)
     write_tensors(tmp_path / "one.safetensors", *to_kohya(adapter))
     pipe = pipeline(base)
     pipe.load_lora_weights(tmp_path / "one.safetensors")
@@ -483,7 +488,7 @@ def test_any_adapter_survives_lycoris(tmp_path: Path) -> None:
         "7": Dense(torch.randn(64, 64), torch.randn(64)),
     }
     deltas = {Q.replace("blocks.0", f"blocks.{n}"): delta for n, delta in deltas.items()}
-    adapter = Adapter(deltas, kind="mixed", family="sdxl", triggers=("sks",))
+    adapter = Adapter(deltas=deltas, kind="mixed", family="sdxl", triggers=("sks",))
     write_tensors(tmp_path / "l.safetensors", *to_lycoris(adapter))
     again = load_adapter(tmp_path / "l.safetensors")
     assert (again.kind, again.family, again.triggers) == ("mixed", "sdxl", ("sks",))
@@ -497,7 +502,9 @@ def test_any_adapter_survives_lycoris(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("convert", [to_kohya, to_diffusers])
 def test_what_a_format_cannot_hold_is_refused(convert) -> None:
-    adapter = Adapter({Q: Kron(torch.randn(4, 2), torch.randn(16, 32))}, "lokr", "sdxl")
+    adapter = Adapter(
+        deltas={Q: Kron(torch.randn(4, 2), torch.randn(16, 32))}, kind="lokr", family="sdxl"
+    )
     with pytest.raises(BadInput, match="convert it to lycoris"):
         convert(adapter)
 
@@ -505,7 +512,7 @@ def test_what_a_format_cannot_hold_is_refused(convert) -> None:
 def test_diffusers_is_given_dora_for_all_layers_or_none() -> None:
     plain = LowRank(torch.randn(2, 64), torch.randn(64, 2), 3.0)
     dora = LowRank(torch.randn(2, 64), torch.randn(64, 2), 3.0, magnitude=torch.rand(64))
-    mixed = Adapter({Q: plain, Q.replace("to_q", "to_k"): dora}, "lora", "sdxl")
+    mixed = Adapter(deltas={Q: plain, Q.replace("to_q", "to_k"): dora}, kind="lora", family="sdxl")
     with pytest.raises(BadInput, match="DoRA for all layers"):
         to_diffusers(mixed)
 

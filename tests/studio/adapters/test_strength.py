@@ -32,7 +32,7 @@ def every_form() -> dict[str, Delta]:
 
 
 def test_every_form_is_scaled_and_so_is_its_file(tmp_path: Path) -> None:
-    adapter = Adapter(every_form(), kind="lora", family="sdxl", triggers=("sks",))
+    adapter = Adapter(deltas=every_form(), kind="lora", family="sdxl", triggers=("sks",))
     scaled = scale_adapter(adapter, 0.7)
     read = load_adapter(scaled.save(tmp_path / "scaled.safetensors"))
     assert read.triggers == ("sks",)
@@ -49,7 +49,7 @@ def test_every_form_is_scaled_and_so_is_its_file(tmp_path: Path) -> None:
 
 
 def test_the_adapter_itself_stays(tmp_path: Path) -> None:
-    adapter = Adapter(every_form(), kind="lora", family="sdxl")
+    adapter = Adapter(deltas=every_form(), kind="lora", family="sdxl")
     before = {layer: delta.dense(WEIGHT).clone() for layer, delta in adapter.deltas.items()}
     scale_adapter(adapter, 0.0)
     assert all(torch.equal(adapter.deltas[one].dense(WEIGHT), was) for one, was in before.items())
@@ -59,7 +59,7 @@ def test_the_adapter_itself_stays(tmp_path: Path) -> None:
 def test_dora_and_what_is_no_number_are_refused() -> None:
     layer = nn.Linear(12, 8)
     dora = LowRank.start(layer, 2, alpha=2.0, dora=True)
-    adapter = Adapter({"unet.a": dora}, kind="lora", family="sdxl")
+    adapter = Adapter(deltas={"unet.a": dora}, kind="lora", family="sdxl")
     with pytest.raises(BadInput, match="keep it at strength 1"):
         scale_adapter(adapter, 0.5)
     with pytest.raises(BadInput, match="finite"):

@@ -23,9 +23,12 @@ from torch import nn
 
 import studio
 from studio.bases.architecture import detect_family
-from studio.bases.base import SCHEDULERS, Base, load_base, real_config
+from studio.bases.base import Base
+from studio.bases.load import load_base
+from studio.bases.real_config import real_config
 from studio.bases.resolve import files_to_download
-from studio.bases.single_file import _noise
+from studio.bases.schedulers import SCHEDULERS
+from studio.bases.single_file import _scheduler_config
 from studio.errors import BadInput
 from tests.original import original_keys, save_original
 from tests.tiny import tiny_sd2
@@ -353,7 +356,7 @@ def test_offloading_keeps_only_the_part_at_work_on_the_device(sdxl_folder: Path)
     """There is no GPU to move to here: the meta device stands for it."""
     base = load_base(sdxl_folder)
     base.offload, base.device = True, torch.device("meta")
-    base.bring(base.unet)
+    base.move_to_device(base.unet)
     assert base.unet.device.type == "meta"
     assert {part.device.type for part in (base.vae, *base.text_encoders)} == {"cpu"}
 
@@ -686,7 +689,8 @@ def test_the_two_kinds_of_sd2_are_told_apart(
     path = tmp_path / "model.safetensors"
     extra = {norm: spread * torch.tensor([1.0, -1.0, 1.0, -1.0])}
     weights = load_file(save_original(sd2_folder, path, family="sd2", layers=1)) | extra
-    assert _noise(sd2_folder, "sd2", weights, metadata, "auto")["prediction_type"] == prediction
+    config = _scheduler_config(sd2_folder, "sd2", weights, metadata, "auto")
+    assert config["prediction_type"] == prediction
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 import compose
 from studio.adapters.adapter import Adapter
-from studio.bases import base as bases
+from studio.bases import schedulers as base_schedulers
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.a1111 import parameters_text
@@ -58,7 +58,7 @@ def rendered(shot: Shot, colour: str = "black") -> Image.Image:
 
 
 def test_schedulers_are_those_of_the_base() -> None:
-    assert SCHEDULERS == bases.SCHEDULERS
+    assert SCHEDULERS == base_schedulers.SCHEDULERS
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,15 @@ def test_parameters_are_a1111s() -> None:
 
 
 def test_adapters_stand_in_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.adapters.adapter.check_fits", lambda adapter, base: None)
+    monkeypatch.setattr("studio.adapters.compatibility.check_fits", lambda adapter, base: None)
     adapter = Adapter(
-        {}, "lora", "sdxl", triggers=("sks",), name="robot", path=Path("robot.st"), sha256="ab" * 32
+        deltas={},
+        kind="lora",
+        family="sdxl",
+        triggers=("sks",),
+        name="robot",
+        path=Path("robot.st"),
+        sha256="ab" * 32,
     )
     shot = Shot("a sks robot", adapters=((adapter, 0.8), (adapter, 0.1)))
     text = text_of(shot)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, LowRank
-from studio.adapters.formats import to_kohya
+from studio.adapters.formats.convert import to_kohya
+from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
 from studio.errors import BadInput
 from studio.workspace import (
@@ -104,7 +105,7 @@ def an_adapter(
         return LowRank(down, torch.randn(8, 2, generator=generator), 2.0)
 
     return Adapter(
-        {layer: delta() for layer in layers},
+        deltas={layer: delta() for layer in layers},
         kind="lora",
         family=family,
         base="sketch",

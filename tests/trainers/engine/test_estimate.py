@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import trainers
 from studio import Base
 from studio.adapters.delta import Delta, attach
-from studio.bases.base import TextEmbedding, real_config
+from studio.bases.prompts import TextEmbedding
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from tests.trainers.learning import SHORT, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Recipe, SaRA

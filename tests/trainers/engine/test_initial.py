@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import trainers
 from studio import Base, load_adapter, load_base
 from studio.adapters.delta import Delta, LowRank, attach
-from studio.bases.base import TextEmbedding
+from studio.bases.prompts import TextEmbedding
 from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import SHORT, TRIGGER, learned

@@ -8,7 +8,7 @@ import pytest
 
 import trainers
 from studio import Base
-from studio.bases.base import real_config
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from studio.requests.recipe import Recipe, with_options
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA

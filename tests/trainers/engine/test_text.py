@@ -19,9 +19,9 @@ from torch.nn import functional as F
 import compose
 import studio
 from studio import Base
-from studio.adapters.formats import to_kohya
+from studio.adapters.formats.convert import to_kohya
 from studio.adapters.tensor_file import write_tensors
-from studio.bases.base import real_config
+from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from tests.trainers.learning import NEAR, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
@@ -173,7 +173,7 @@ def test_the_picture_is_that_of_diffusers_with_the_same_file(
     shot = studio.Shot(TRIGGER, seed=4, steps=2, guidance=4.0, adapters=((file, 1.0),))
     ours = compose.render(base, shot, output="latents")
     only_unet = {n: d for n, d in adapter.deltas.items() if n.startswith("unet.")}
-    part = studio.Adapter(only_unet, "lora", base.family)
+    part = studio.Adapter(deltas=only_unet, kind="lora", family=base.family)
     without = compose.render(
         base, studio.Shot(**{**vars(shot), "adapters": ((part, 1.0),)}), output="latents"
     )

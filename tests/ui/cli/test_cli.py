@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.adapters.adapter import load_adapter
+from studio.adapters.load import load_adapter
 from studio.errors import BadInput, Stopped
 from studio.requests.picture_file import read_recipe
 from ui import cli
@@ -478,7 +478,7 @@ def test_what_can_be_known_without_the_base_is_said_before_it_is_opened(
     def opened(*_: object) -> None:
         raise AssertionError("the base was opened")
 
-    monkeypatch.setattr("studio.bases.base.load_base", opened)
+    monkeypatch.setattr("studio.bases.load.load_base", opened)
     assert run(*wrong(WRONG[name])).code == 2
 
 

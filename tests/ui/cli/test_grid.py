@@ -9,7 +9,8 @@ from PIL import Image
 
 import compose
 import trainers
-from studio.bases.base import Base, load_base
+from studio.bases.base import Base
+from studio.bases.load import load_base
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from tests.trainers.conftest import make_pictures

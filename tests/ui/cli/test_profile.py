@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compose import profiled
-from studio.adapters.adapter import load_adapter
-from studio.bases.base import load_base
+from studio.adapters.load import load_adapter
+from studio.bases.load import load_base
 from ui import cli
 
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"

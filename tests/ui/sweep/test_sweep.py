@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import trainers
-from studio.bases.base import load_base
+from studio.bases.load import load_base
 from studio.errors import BadInput
 from ui import cli
 from ui.sweep.sweep_file import read_sweep

@@ -9,7 +9,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from studio.adapters.adapter import load_adapter
+from studio.adapters.load import load_adapter
 from studio.errors import BadInput
 from studio.workspace import Workspace, adapter_path, add_adapter, open_workspace
 from tests.ui.web.conftest import ROOT, Server

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Page, expect
 
-from studio.adapters.adapter import Adapter, load_adapter
+from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank
-from studio.adapters.formats import to_kohya
+from studio.adapters.formats.convert import to_kohya
+from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
 from studio.workspace import AdapterFile, add_adapter, get_adapter, list_trash
 from tests.ui.web.conftest import Server, fill, open_tab
@@ -22,7 +23,12 @@ def an_adapter(*, triggers: tuple[str, ...] = ("sks lamp",), name: str = "") -> 
     down = torch.randn(2, 160, generator=generator)
     delta = LowRank(down, torch.randn(160, 2, generator=generator), 2.0)
     return Adapter(
-        {LAYER: delta}, kind="lora", family="sdxl", base="sketch", triggers=triggers, name=name
+        deltas={LAYER: delta},
+        kind="lora",
+        family="sdxl",
+        base="sketch",
+        triggers=triggers,
+        name=name,
     )
 
 

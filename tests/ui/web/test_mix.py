@@ -43,7 +43,7 @@ def _adapter(trigger: str, *, seed: int) -> Adapter:
             up = 0.1 * torch.randn(rows, 2, generator=generator)
             down = 0.1 * torch.randn(2, columns, generator=generator)
             deltas[f"unet.{key.removesuffix('.weight')}"] = LowRank(down, up, alpha=2.0)
-    return Adapter(deltas, "lora", "sdxl", base="sketch", triggers=(trigger,))
+    return Adapter(deltas=deltas, kind="lora", family="sdxl", base="sketch", triggers=(trigger,))
 
 
 @pytest.fixture

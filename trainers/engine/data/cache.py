@@ -28,7 +28,8 @@ from studio.files import write_file
 from trainers.engine.data.randomness import generator_for
 
 if TYPE_CHECKING:
-    from studio.bases.base import Base, TextEmbedding
+    from studio.bases.base import Base
+    from studio.bases.prompts import TextEmbedding
 
 __all__ = ["Cache", "EncodedPicture"]
 
@@ -102,7 +103,7 @@ class Cache:
 
     def text(self, caption: str) -> "TextEmbedding":
         """A caption's embeddings, a batch of one."""
-        from studio.bases.base import TextEmbedding
+        from studio.bases.prompts import TextEmbedding
 
         kept = self._store[self._text_key(caption)]
         return TextEmbedding(hidden=kept["hidden"], pooled=kept.get("pooled"))

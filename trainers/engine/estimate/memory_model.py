@@ -23,7 +23,8 @@ from torch.utils.flop_counter import flop_registry
 
 from studio.adapters.delta import Sparse, attach
 from studio.adapters.token_embeddings import embedding_table
-from studio.bases.base import Base, TextEmbedding
+from studio.bases.base import Base
+from studio.bases.prompts import TextEmbedding
 
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from jinja2.filters import do_filesizeformat
 
-from studio.adapters.describe import JSON
 from studio.bases.names import BUNDLED_BASES
+from studio.json_value import JSON
 from studio.workspace import AdapterFile, Deleted, KnownBase
 from ui.web.frontend import local_time, template
 

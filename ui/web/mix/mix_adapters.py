@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from studio.adapters.formats import FAMILIES
+from studio.adapters.formats.metadata import FAMILIES
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.workspace import AdapterFile, Workspace, adapter_path

@@ -146,7 +146,7 @@ def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFi
         name = f"{name} step {step}"
     if strength == 1:
         return add_adapter(space, there[step], name=name)
-    from studio.adapters.adapter import load_adapter
+    from studio.adapters.load import load_adapter
     from studio.adapters.rescale import scale_adapter
 
     with TemporaryDirectory(dir=space.cache) as scratch:

@@ -111,7 +111,8 @@ def _told(text: str) -> str:
 
 
 def _estimate(asked: Asked) -> dict[str, str]:
-    from studio.bases.base import load_base, real_config  # PyTorch with it
+    from studio.bases.load import load_base  # PyTorch with it
+    from studio.bases.real_config import real_config
 
     try:
         base = (

@@ -1,0 +1,124 @@
+"""Whether an adapter fits a base: its family, its layers, their shapes."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from studio.adapters.adapter import Adapter
+from studio.adapters.delta import Delta, Sparse
+from studio.adapters.formats.metadata import FAMILIES
+from studio.adapters.token_embeddings import TEXT_ENCODERS, embedding_table
+from studio.errors import BadInput
+
+if TYPE_CHECKING:  # diffusers takes seconds
+    from studio.bases.base import Base
+
+__all__ = ["Coverage", "check_fits"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of an adapter a base has layers for."""
+
+    matched: int
+    total: int
+    missing: tuple[str, ...]
+    base: str
+
+    @property
+    def sentence(self) -> str:
+        """Such as "240 of 264 layers matched, base sdxl"."""
+        return f"{self.matched} of {self.total} layers matched, base {self.base}"
+
+
+_CHECKED: "WeakKeyDictionary[Base, WeakKeyDictionary[Adapter, Coverage]]" = WeakKeyDictionary()
+
+
+def check_fits(adapter: Adapter, base: "Base") -> Coverage:
+    """How many of the adapter's layers the base has.
+
+    Raises BadInput where the family differs, no layer matches, or a layer has another shape. The
+    answer is cached: a large base has hundreds of layers, and every picture asks.
+    """
+    cache = _CHECKED.setdefault(base, WeakKeyDictionary())
+    if adapter not in cache:
+        cache[adapter] = _check(adapter, base)
+    return cache[adapter]
+
+
+def _check(adapter: Adapter, base: "Base") -> Coverage:
+    who = f"the adapter {adapter.path or adapter.name or adapter.kind}"
+    if adapter.family and adapter.family != base.family:
+        raise BadInput(
+            f"{who} was made for {FAMILIES[adapter.family]}, "
+            f"and the base {base.name} is {FAMILIES[base.family]}: choose another of the two"
+        )
+    _check_embeddings(adapter, base, who)
+    layers, total = base.layers(), len(adapter.deltas)
+    missing = tuple(layer for layer in adapter.deltas if layer not in layers)
+    if not total and not adapter.embeddings:
+        raise BadInput(f"{who} changes nothing: it has no layers")
+    if total and len(missing) == total:
+        raise BadInput(
+            f"{who} has no layer that the base {base.name} has: its first is {missing[0]}"
+        )
+    for name, delta in adapter.deltas.items():
+        if name in layers:
+            _check_layer(name, delta, layers[name], base.name, who)
+    _check_fingerprint(adapter, base, who)
+    return Coverage(total - len(missing), total, missing, base.name)
+
+
+def _check_layer(name: str, delta: Delta, layer: nn.Module, base: str, who: str) -> None:
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    if delta.bias is not None and getattr(layer, "bias", None) is None:
+        raise BadInput(f"{who} changes the bias of {name}, which has none in the base {base}")
+    if not _shapes_match(delta.shape, weight.shape):
+        raise BadInput(
+            f"{who} was made for a base of another size: its {name} is "
+            f"{_sides(delta.shape)}, and that of {base} is {_sides(weight.shape)}"
+        )
+
+
+def _check_embeddings(adapter: Adapter, base: "Base", who: str) -> None:
+    encoders = dict(zip(TEXT_ENCODERS, base.text_encoders, strict=False))
+    for token, rows_of in adapter.embeddings.items():
+        for name, rows in rows_of.items():
+            if name not in encoders:
+                raise BadInput(
+                    f"{who} has an embedding of {token!r} for a second text encoder, and the base "
+                    f"{base.name} has one only: it was made for SDXL"
+                )
+            width = embedding_table(encoders[name]).embedding_dim
+            if rows.shape[1] != width:
+                raise BadInput(
+                    f"{who} was made for a base of another size: its embedding of {token!r} is "
+                    f"{rows.shape[1]} wide, and {name} of {base.name} reads {width}"
+                )
+
+
+def _check_fingerprint(adapter: Adapter, base: "Base", who: str) -> None:
+    """SaRA chooses single weights of one base. In another base they mean something else."""
+    sparse = any(isinstance(delta, Sparse) for delta in adapter.deltas.values())
+    if sparse and adapter.fingerprint and adapter.fingerprint != base.fingerprint():
+        raise BadInput(
+            f"{who} changes single weights of {adapter.base or 'the base it was trained on'} "
+            f"({adapter.fingerprint[:10]}), and the base {base.name} ({base.fingerprint()[:10]}) "
+            "has others: open that base"
+        )
+
+
+def _shapes_match(delta: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Whether the shapes are equal, or one of them is the other flattened to a matrix."""
+    if delta[0] != weight[0] or math.prod(delta) != math.prod(weight):
+        return False
+    return delta == weight or min(len(delta), len(weight)) == 2
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

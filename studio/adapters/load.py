@@ -1,0 +1,54 @@
+"""Reading an adapter's file: Studio's own format, or another program's."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.adapters.adapter import Adapter
+from studio.adapters.blora_blocks import select_half, split_half
+from studio.adapters.compatibility import check_fits
+from studio.adapters.describe import find_adapter_file, trigger_words
+from studio.adapters.formats.metadata import read_info
+from studio.adapters.formats.read import read_deltas, read_embeddings
+from studio.adapters.formats.survey import survey
+from studio.adapters.safetensors_header import read_header
+from studio.adapters.tensor_file import read_tensors
+
+if TYPE_CHECKING:  # diffusers takes seconds
+    from studio.bases.base import Base
+
+__all__ = ["load_adapter"]
+
+
+def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
+    """Read an adapter's file: Studio's own, or one that `studio.adapters.formats` lists.
+
+    path: the file, or a folder that diffusers or peft wrote. ":content" or ":style" behind it
+    selects that half of a B-LoRA.
+    base: the adapter must fit it. A file that doesn't state its family gets the base's.
+    Raises BadInput where the file is no adapter, is damaged, or does not fit the base.
+    """
+    file, half = split_half(str(path))
+    path = find_adapter_file(Path(file))
+    # The header is checked before any tensor is read.
+    header = read_header(path)
+    contents = survey(header, path)
+    tensors, sha256 = read_tensors(path, header)
+    info = read_info(header.metadata, path)
+    info = replace(
+        info,
+        family=info.family or contents.family or (base.family if base else ""),
+        triggers=trigger_words(info, contents),
+    )
+    adapter = Adapter(
+        **vars(info),
+        deltas=read_deltas(contents, tensors, path),
+        embeddings=read_embeddings(contents, tensors, path),
+        path=path,
+        sha256=sha256,
+    )
+    if half:
+        adapter = select_half(adapter, half)
+    if base is not None:
+        check_fits(adapter, base)
+    return adapter

@@ -1,0 +1,7 @@
+"""The type of a value that JSON can hold."""
+
+from typing import TypeAlias
+
+__all__ = ["JSON"]
+
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"

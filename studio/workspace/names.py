@@ -1,0 +1,74 @@
+"""What a name in a workspace may be: one that any system can give to a file."""
+
+import unicodedata
+from collections.abc import Iterator
+from itertools import count
+
+from studio.errors import BadInput
+
+__all__ = [
+    "LONGEST_FILE_NAME",
+    "LONGEST_NAME",
+    "check_name",
+    "clean_name",
+    "is_name",
+    "numbered_names",
+]
+
+# What a name may hold besides letters, digits and their marks, of any script. No colon, as in
+# FILE:HALF:STRENGTH; neither < nor > nor ".
+NAME_PUNCTUATION = set("_ .,+()[]@=~!&'#-")
+LONGEST_NAME = 120  # bytes in UTF-8 of what a user may call a thing
+LONGEST_FILE_NAME = 200  # with an ending and a number behind it
+RESERVED_NAMES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
+}
+
+
+def check_name(name: str) -> str:
+    """The name, if it is one that any system can have for a file; else BadInput."""
+    if not is_name(name, longest=LONGEST_NAME):
+        raise BadInput(
+            f"{name[:LONGEST_NAME]!r} cannot be a name: use letters, digits, spaces and "
+            f"- _ . , + ( ), beginning with a letter or a digit, at most {LONGEST_NAME} bytes"
+        )
+    return name
+
+
+def clean_name(text: str, *, otherwise: str) -> str:
+    """The nearest permitted name; `otherwise` where nothing of the text is left."""
+    kept = "".join(
+        sign if _is_allowed(sign) else " " for sign in unicodedata.normalize("NFC", text)
+    )
+    kept = " ".join(kept.split()).encode()[:LONGEST_NAME].decode(errors="ignore")
+    while kept and not (kept[0].isalnum() or kept[0] == "_"):
+        kept = kept[1:]
+    kept = kept.rstrip(" .")
+    return kept if is_name(kept, longest=LONGEST_NAME) else otherwise
+
+
+def is_name(name: str, *, longest: int) -> bool:
+    """Whether any system can give this name to a file. longest: in bytes of UTF-8."""
+    return (
+        all(map(_is_allowed, name))
+        and name[:1].replace("_", "a").isalnum()
+        and name[-1] not in " ."
+        and len(name.encode()) <= longest
+        and name.partition(".")[0].strip().lower() not in RESERVED_NAMES
+        and unicodedata.is_normalized("NFC", name)
+    )
+
+
+def _is_allowed(sign: str) -> bool:
+    return sign.isalnum() or sign in NAME_PUNCTUATION or unicodedata.category(sign)[0] == "M"
+
+
+def numbered_names(name: str) -> Iterator[str]:
+    """The name, then `name-2`, `name-3` and so on."""
+    yield name
+    for number in count(2):
+        yield f"{name}-{number}"

@@ -1,0 +1,39 @@
+"""Opening a workspace, or making one."""
+
+from pathlib import Path
+
+from studio.errors import BadInput
+from studio.workspace.database import create_database
+from studio.workspace.folder import DATABASE, FOLDERS, Workspace
+
+__all__ = ["DEFAULT_FOLDER", "open_workspace"]
+
+# Not ~/studio, which is where a clone of this program lies when it was cloned at home.
+DEFAULT_FOLDER = Path("~/studio-workspace")
+
+
+def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
+    """The workspace in this folder, made where there is none.
+
+    Raises BadInput where the folder holds other things, so that nothing of them is ever served or
+    deleted, where it cannot be written, and for a workspace of a newer Studio.
+    """
+    try:
+        root = Path(folder).expanduser().resolve()
+        if root.exists() and not root.is_dir():
+            raise BadInput(f"{root} is a file: a workspace is a folder")
+        if root.is_dir() and not (root / DATABASE).is_file() and any(root.iterdir()):
+            raise BadInput(
+                f"{root} holds other things: a workspace needs an empty folder, or a new one"
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        space = Workspace(root)
+        create_database(space.database)  # first: it is what tells a workspace from other folders
+        for name in FOLDERS:
+            (root / name).mkdir(exist_ok=True)
+            if (root / name).resolve() != root / name:
+                raise BadInput(f"{root / name} leads out of the workspace: put a folder there")
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{folder} cannot be a workspace: {reason}") from error
+    return space
