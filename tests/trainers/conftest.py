@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from studio import Base, load_base
-from studio.bases.base import DTYPES
+from studio.bases.device import PRECISIONS
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def float64(monkeypatch: pytest.MonkeyPatch, sdxl: Base, sd1: Base) -> Iterator[
     precision the smallest gradients are rounding errors, and their sign differs between processors.
     The shared bases are asked for so that they are there before the default precision changes.
     """
-    monkeypatch.setitem(DTYPES, "fp64", torch.float64)
+    monkeypatch.setitem(PRECISIONS, "fp64", torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     torch.set_default_dtype(torch.float64)
     yield
