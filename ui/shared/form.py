@@ -1,8 +1,8 @@
-"""A frozen dataclass as a form: its fields become options of the command line.
+"""Command line options, and widgets of the page, made from the fields of a frozen dataclass.
 
-A kind, a method, the recipe and the shot are dataclasses whose fields carry their type, their
-default and, under `help` in their metadata, a few words. All that a form shows comes from there,
-so a new kind or method needs nothing here.
+Kinds, methods, the recipe and the shot are dataclasses. Each field has a type, a default, and a few
+words under `help` in its metadata. A form shows nothing else, so a new kind or method needs no
+change here.
 """
 
 import dataclasses
@@ -25,26 +25,27 @@ PLAIN = (bool, int, float, str, Path)
 
 @dataclass(frozen=True)
 class Field:
-    """One entry of a form."""
+    """One entry of a form.
+
+    type: bool, int, float, str or Path; with `many`, of each value. many: whether it takes any
+    number of values, as a tuple. choices: the allowed values; empty if any value will do.
+    """
 
     name: str
     type: type
-    """bool, int, float, str or Path; of each value where there are several"""
     many: bool
-    """whether it takes any number of values, a tuple in the dataclass"""
     choices: tuple[str, ...]
-    """the only values there are; empty when any will do"""
     default: object
     help: str
 
 
 @dataclass(frozen=True)
 class Form:
-    """A dataclass whose fields are asked for.
+    """A dataclass whose fields become options.
 
-    title: what its options stand under. without: fields that are not asked for here. defaults:
-    what to show as a field's default where the dataclass's own is not the whole truth. prefix: a
-    word before its options' names, for forms of one command that have fields of the same name.
+    title: heading of the options in `--help`. without: fields to leave out. defaults: what to show
+    as a field's default, where the dataclass's own default does not always apply. prefix: put
+    before the options' names, for forms of one command that have fields of the same name.
     """
 
     of: type
@@ -54,12 +55,12 @@ class Form:
     prefix: str = ""
 
     def parameter(self, field: str) -> str:
-        """What a field is called among the parameters of a command."""
+        """The name of a field's parameter in a command."""
         return f"{self.prefix}_{field}" if self.prefix else field
 
 
 def fields_of(form: Form) -> tuple[Field, ...]:
-    """The fields of a form in their order; TypeError for a type that no form can ask for."""
+    """The fields of a form, in order; TypeError for a type that has no option."""
     return tuple(
         _field(form.of, field)
         for field in dataclasses.fields(form.of)
@@ -70,32 +71,31 @@ def fields_of(form: Form) -> tuple[Field, ...]:
 def with_options(
     forms: Mapping[str, Form | Mapping[str, Form]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a typer command: each parameter named here becomes the options of its form.
+    """Decorate a typer command: replace each parameter named here by the options of its form.
 
-    The command is called with a dict of those that the user gave, by field name; what is not in it
-    was not given, and the dataclass's default holds. A parameter that stands for several forms is
-    given such a dict of each, by its key. Raises ValueError where two options of one command would
-    have the same name.
+    The command receives a dict of the options that the user gave, by field name. For other fields
+    the dataclass's default applies. A parameter with several forms receives a dict for each, by its
+    key. Raises ValueError if two options of a command have the same name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command).parameters
         parameters = [one for name, one in own.items() if name not in forms]
-        for asked in forms.values():
-            for form in [asked] if isinstance(asked, Form) else asked.values():
+        for entry in forms.values():
+            for form in [entry] if isinstance(entry, Form) else entry.values():
                 parameters += [_parameter(field, form) for field in fields_of(form)]
 
         @functools.wraps(command)
         def run(**given: object) -> None:
-            for name, asked in forms.items():
+            for name, entry in forms.items():
                 given[name] = (
-                    _given(asked, given)
-                    if isinstance(asked, Form)
-                    else {key: _given(form, given) for key, form in asked.items()}
+                    _pop_given(entry, given)
+                    if isinstance(entry, Form)
+                    else {key: _pop_given(form, given) for key, form in entry.items()}
                 )
             command(**given)
 
-        # typer reads a command from its signature and its annotations.
+        # typer reads a command's options from its signature and its annotations.
         run.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
             sorted(parameters, key=lambda one: one.kind)
         )
@@ -105,8 +105,8 @@ def with_options(
     return decorate
 
 
-def _given(form: Form, given: dict[str, object]) -> dict[str, object]:
-    """Take out what was given of a form's fields."""
+def _pop_given(form: Form, given: dict[str, object]) -> dict[str, object]:
+    """Remove a form's parameters from `given`; return those that have a value, by field."""
     values = {field.name: given.pop(form.parameter(field.name)) for field in fields_of(form)}
     return {
         key: tuple(value) if isinstance(value, list) else value
@@ -122,7 +122,7 @@ def _field(form: type, field: dataclasses.Field) -> Field:
     choices = get_args(plain) if get_origin(plain) is Literal else ()
     kind = str if choices else plain
     if kind not in PLAIN:
-        raise TypeError(f"{form.__name__}.{field.name} is of a type that no form asks for: {kind}")
+        raise TypeError(f"{form.__name__}.{field.name} has a type that no option can have: {kind}")
     return Field(
         name=field.name,
         type=kind,
@@ -148,16 +148,16 @@ def _parameter(field: Field, form: Form) -> inspect.Parameter:
 
 
 def _help(field: Field, form: Form) -> str:
-    """A field's words as a sentence, its default behind it."""
-    said = field.help[:1].upper() + field.help[1:]
+    """A field's help as a sentence, followed by its default."""
+    text = field.help[:1].upper() + field.help[1:]
     more = "; may be given several times." if field.many else "."
-    default = form.defaults.get(field.name, _shown(field.default))
+    default = form.defaults.get(field.name, _default_text(field.default))
     shown = f" [dim]{escape(f'[default: {default}]')}[/dim]" if default else ""
-    return escape(said) + more + shown
+    return escape(text) + more + shown
 
 
-def _shown(default: object) -> str:
-    """A default in the words of the command line; empty where there is nothing to show."""
+def _default_text(default: object) -> str:
+    """A default as the command line shows it; empty if there is nothing to show."""
     if default is None or default is False or default == ():
         return ""
     if default is True:

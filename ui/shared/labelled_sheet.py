@@ -1,4 +1,4 @@
-"""A labelled contact sheet: rows of pictures, and at the left what they were learned from."""
+"""A contact sheet with labels: rows of pictures, and on the left what they were learned from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,16 @@ __all__ = ["Group", "Row", "draw_sheet", "draw_table"]
 
 CELL, THUMB = 168, 76  # pixels, square
 GAP, MARGIN = 12, 36
+TOP = MARGIN + 92  # below title and note
 LABEL = 170  # width of a row's label
 PAPER, INK, PALE = (250, 249, 246), (32, 31, 36), (124, 121, 130)
 FAILED = (232, 213, 211)  # where a picture is missing
 HEADING = 19  # height of a heading's line
 THUMBS_ACROSS = 3
+THUMB_STEP = THUMB + GAP // 2
+THUMBS_WIDTH = THUMBS_ACROSS * THUMB + (THUMBS_ACROSS - 1) * GAP // 2
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the sheet, a picture for each column."""
+    """A row of the sheet: one picture for each column."""
 
     label: str
     pictures: Sequence[Image.Image]
@@ -38,7 +43,7 @@ class Row:
 def draw_table(
     title: str, table: Table, pictures: Mapping[int, Image.Image], *, note: str = ""
 ) -> Image.Image:
-    """A table's sheet. pictures: by the numbers in its cells; one that is missing is left blank."""
+    """A sheet of a table. pictures: by the numbers in its cells; a missing one stays blank."""
     blank, none = (Image.new("RGB", (CELL, CELL), colour) for colour in (FAILED, PAPER))
     rows = [
         Row(label, [none if at is None else pictures.get(at, blank) for at in cells])
@@ -57,84 +62,82 @@ def draw_sheet(
 ) -> Image.Image:
     """The sheet as an RGB picture, as large as it needs to be.
 
-    columns: headings over the rows' pictures, each in as many lines as it needs.
+    columns: headings over the pictures; long ones are wrapped.
     """
-    side = THUMBS_ACROSS * THUMB + (THUMBS_ACROSS - 1) * GAP // 2
-    left = MARGIN + side + 2 * MARGIN if groups else MARGIN
-    top = MARGIN + 92
-    heads = [_heading(column) for column in columns]
-    head = max(44, 6 + HEADING * max((text.count("\n") + 1 for text in heads), default=1))
-    across = left + LABEL + len(columns) * (CELL + GAP) - GAP + MARGIN
-    down = max(top + head + len(rows) * (CELL + GAP), top + sum(_height(group) for group in groups))
-    sheet = Image.new("RGB", (across, down - GAP + MARGIN), PAPER)
+    headings = [_wrap_heading(column) for column in columns]
+    lines = max((text.count("\n") + 1 for text in headings), default=1)
+    left = 3 * MARGIN + THUMBS_WIDTH if groups else MARGIN
+    first = TOP + max(44, 6 + HEADING * lines)  # upper edge of the first row
+    width = left + LABEL + len(columns) * (CELL + GAP) - GAP + MARGIN
+    end = max(first + len(rows) * (CELL + GAP), TOP + sum(_height(group) for group in groups))
+    sheet = Image.new("RGB", (width, end - GAP + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), title, INK, font=_font(30))
     pen.text((MARGIN, MARGIN + 44), note, PALE, font=_font(15))
     if groups:
-        rule = left - MARGIN
-        pen.line((rule, top, rule, sheet.height - MARGIN), (224, 221, 214), 1)
-    _draw_groups(sheet, groups, top=top)
-    for number, column in enumerate(heads):
-        x = left + LABEL + number * (CELL + GAP)
-        pen.text(
-            (x + CELL / 2, top + head - 12),
-            column,
-            INK,
-            font=_font(15),
-            anchor="md",
-            align="center",
-        )
+        line = left - MARGIN
+        pen.line((line, TOP, line, sheet.height - MARGIN), (224, 221, 214), 1)
+        _draw_groups(sheet, groups)
+    for number, heading in enumerate(headings):
+        middle = left + LABEL + number * (CELL + GAP) + CELL / 2
+        place = (middle, first - 12)
+        pen.text(place, heading, INK, font=_font(15), anchor="md", align="center")
     for number, row in enumerate(rows):
-        y = top + head + number * (CELL + GAP)
-        label = _wrapped(row.label, LABEL - 2 * GAP, _font(14))
-        pen.multiline_text((left, y + CELL / 2), label, INK, font=_font(14), anchor="lm", spacing=5)
-        for at, picture in enumerate(row.pictures):
-            sheet.paste(_fitted(picture, CELL), (left + LABEL + at * (CELL + GAP), y))
+        _draw_row(sheet, row, left=left, top=first + number * (CELL + GAP))
     return sheet
 
 
-def _draw_groups(sheet: Image.Image, groups: Sequence[Group], *, top: int) -> None:
-    pen = ImageDraw.Draw(sheet)
+def _draw_row(sheet: Image.Image, row: Row, *, left: int, top: int) -> None:
+    label = _wrap(row.label, LABEL - 2 * GAP, _font(14))
+    place = (left, top + CELL / 2)
+    ImageDraw.Draw(sheet).multiline_text(place, label, INK, font=_font(14), anchor="lm", spacing=5)
+    for number, picture in enumerate(row.pictures):
+        sheet.paste(_crop(picture, CELL), (left + LABEL + number * (CELL + GAP), top))
+
+
+def _draw_groups(sheet: Image.Image, groups: Sequence[Group]) -> None:
+    pen, top = ImageDraw.Draw(sheet), TOP
     for group in groups:
         pen.text((MARGIN, top), group.title, INK, font=_font(17))
         pen.text((MARGIN, top + 23), group.note, PALE, font=_font(13))
         for number, picture in enumerate(group.pictures):
             row, column = divmod(number, THUMBS_ACROSS)
-            x = MARGIN + column * (THUMB + GAP // 2)
-            sheet.paste(_fitted(picture, THUMB), (x, top + 48 + row * (THUMB + GAP // 2)))
+            place = (MARGIN + column * THUMB_STEP, top + 48 + row * THUMB_STEP)
+            sheet.paste(_crop(picture, THUMB), place)
         top += _height(group)
 
 
 def _height(group: Group) -> int:
-    return 48 + -(-len(group.pictures) // THUMBS_ACROSS) * (THUMB + GAP // 2) + 2 * GAP
+    return 48 + -(-len(group.pictures) // THUMBS_ACROSS) * THUMB_STEP + 2 * GAP
 
 
-def _fitted(picture: Image.Image, side: int) -> Image.Image:
+def _crop(picture: Image.Image, side: int) -> Image.Image:
     return ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _heading(column: str) -> str:
-    """As wide as a picture; a line break is kept."""
-    return "\n".join(_wrapped(line, CELL, _font(15)) for line in column.split("\n"))
+def _wrap_heading(column: str) -> str:
+    """A heading in lines no wider than a picture; its own line breaks are kept."""
+    return "\n".join(_wrap(line, CELL, _font(15)) for line in column.split("\n"))
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text in lines of at most this many pixels; a word that is longer goes on below."""
+# Pillow's own ImageText.wrap refuses a word that is longer than a line.
+def _wrap(text: str, width: int, font: Font) -> str:
+    """The text in lines of at most this many pixels. Longer words are split."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
-            lines += _cut(word, width, font)
+            lines += _split(word, width, font)
         else:
-            lines[-1:] = _cut(longer, width, font)
+            lines[-1:] = _split(longer, width, font)
     return "\n".join(lines)
 
 
-def _cut(word: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _split(word: str, width: int, font: Font) -> list[str]:
     """A word in pieces of at most this many pixels."""
     pieces = [""]
     for letter in word:
