@@ -9,13 +9,23 @@ Whatever a template is given is escaped. A template's undefined names raise an e
 from collections.abc import Sequence
 from pathlib import Path
 from time import localtime, strftime
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
-__all__ = ["STYLES", "local_time", "notices", "picture_url", "script", "sentence", "template"]
+__all__ = [
+    "STYLES",
+    "local_time",
+    "notices",
+    "paragraph",
+    "picture_url",
+    "script",
+    "sentence",
+    "template",
+]
 
 FOLDER = Path(__file__).parent
 STYLES = sorted((FOLDER / "static").glob("*.css"))
@@ -34,6 +44,11 @@ def script(name: str) -> str:
 def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
     """What was done and what was refused, a line each, as HTML."""
     return template("notices.html").render(done=done, refused=refused)
+
+
+def paragraph(text: str, kind: Literal["quiet", "problem", "studio-cost"] = "quiet") -> str:
+    """A paragraph of this CSS class, as HTML."""
+    return template("paragraph.html").render(text=text, kind=kind)
 
 
 def local_time(seconds: float) -> str:

@@ -59,11 +59,11 @@ def test_pictures_are_dropped_captioned_and_taken_out(
 
     page.get_by_role("button", name="Remove this picture").click()
     expect(thumbs).to_have_count(1)
-    page.get_by_role("button", name="Undo: put robot-2.png back").click()
+    page.get_by_role("button", name="Undo: restore robot-2.png").click()
     expect(thumbs).to_have_count(2)
     expect(thumbs.nth(1)).to_contain_text("a <b>dropped</b> robot")
 
-    page.get_by_role("button", name="How they are cut").click()
+    page.get_by_role("button", name="Crop preview").click()
     expect(page.get_by_text("64 x 64 · 2 pictures")).to_be_visible()
 
 

@@ -29,12 +29,12 @@ from studio.workspace import (
     open_workspace,
 )
 from ui.shared.queue_requests import queue_training
-from ui.web.train import run_html as _run_view
 from ui.web.train.checkpoints import cells, draw_grid, drawn, latest_grid, strengths_of
-from ui.web.train.crops import cuts, cuts_of
-from ui.web.train.loss_plot import plot, smoothed
+from ui.web.train.crops import crop_preview, crops_of
+from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
-from ui.web.train.picture_sets import take, take_examples
+from ui.web.train.picture_sets import add_example, add_files
+from ui.web.train.run_html import run_header, sample_prompts_of, sample_rows
 
 
 @pytest.fixture
@@ -58,37 +58,37 @@ def job(space: Workspace) -> Job:
 def test_a_plot_stays_small_however_long_the_training() -> None:
     make = random.Random(0)
     points = [(step, math.exp(-step / 5000) + make.random()) for step in range(1, 50_001)]
-    drawing = plot(points, steps=50_000)
+    drawing = loss_plot(points, steps=50_000)
     assert len(drawing) < 20_000
-    assert plot(points[:1], steps=50_000) == ""
+    assert loss_plot(points[:1], steps=50_000) == ""
 
 
 def test_a_plot_lies_within_its_frame_and_keeps_outliers_from_flattening_it() -> None:
     points = [(step, 0.2 + 0.1 * (step % 2)) for step in range(1, 201)]
     points[50] = (51, 40.0)
-    drawing = plot(points, steps=400, marks=[100])
+    drawing = loss_plot(points, steps=400, checkpoints=[100])
     line = re.search(r'polyline points="([^"]+)"', drawing)
     assert line
     placed = [tuple(map(float, pair.split(","))) for pair in line[1].split()]
     assert all(0 <= x <= 1000 and 0 <= y <= 300 for x, y in placed)
     assert placed[-1][0] == 500  # half of the way
-    assert 'd="M250.0,0V300.0"' in drawing
+    assert 'd="M250.0,0V300"' in drawing
     assert 'aria-label="Loss 0.25 at step 200 of 400"' in drawing
 
 
 def test_the_course_is_the_mean_of_what_went_before() -> None:
     losses = np.random.default_rng(0).random(60)
-    course = smoothed([(step, float(loss)) for step, loss in enumerate(losses)])
+    course = running_mean([(step, float(loss)) for step, loss in enumerate(losses)])
     for number, (step, mean) in enumerate(course):
         assert step == number
         assert mean == pytest.approx(losses[max(0, number - 9) : number + 1].mean())
 
 
 def test_losses_that_are_all_the_same_can_be_drawn() -> None:
-    assert plot([(1, 0.0), (2, 0.0)], steps=2) and plot([(1, 5.0), (2, 5.0)], steps=2)
+    assert loss_plot([(1, 0.0), (2, 0.0)], steps=2) and loss_plot([(1, 5.0), (2, 5.0)], steps=2)
 
 
-# The cuts.
+# The crop preview.
 
 
 @pytest.mark.parametrize("sides", [(300, 200), (100, 500), (64, 64), (40, 30), (130, 128)])
@@ -103,12 +103,12 @@ def test_what_is_shown_as_kept_is_what_the_trainer_keeps(
     name = create_set(space, "ramps").name
     add_upload(space, name, tmp_path / "ramp.png")
 
-    (cut,) = cuts_of(get_set(space, name), size=64, step=16)
+    (crop,) = crops_of(get_set(space, name), size=64, step=16)
     (example,) = read_pictures(get_set(space, name).path, trigger="a", size=64, step=16).examples
     values, _ = crop_to_bucket(load_picture(example.path), example.bucket)
     seen = (values + 1) / 2
-    assert cut.bucket == example.bucket
-    left, top, wide, high = cut.kept
+    assert crop.bucket == example.bucket
+    left, top, wide, high = crop.left, crop.top, crop.width, crop.height
     near = 2.5 / min(*sides, 64)
     assert float(seen[0].min()) == pytest.approx(left, abs=near)
     assert float(seen[0].max()) == pytest.approx(left + wide, abs=near)
@@ -116,13 +116,13 @@ def test_what_is_shown_as_kept_is_what_the_trainer_keeps(
     assert float(seen[1].max()) == pytest.approx(top + high, abs=near)
 
 
-def test_cuts_come_by_bucket_and_say_what_is_enlarged(space: Workspace, tmp_path: Path) -> None:
+def test_crops_come_by_bucket_and_say_what_is_enlarged(space: Workspace, tmp_path: Path) -> None:
     name = create_set(space, "mixed").name
     for number, sides in enumerate([(64, 64), (30, 30), (200, 100)]):
         Image.new("RGB", sides).save(tmp_path / f"{number}.png")
         add_upload(space, name, tmp_path / f"{number}.png")
-    found = cuts_of(get_set(space, name), size=64, step=16)
-    shown = cuts(found, {one.name: Path(f"/space/{one.name}") for one in found})
+    found = crops_of(get_set(space, name), size=64, step=16)
+    shown = crop_preview(found, {one.name: Path(f"/space/{one.name}") for one in found})
     assert re.findall(r"<h4[^>]*>([^<]*)", shown) == [
         "64 x 64 · 2 pictures, 1 enlarged",
         "80 x 48 · 1 picture",
@@ -140,14 +140,14 @@ def test_files_become_a_set_and_each_that_does_not_is_named(
     (tmp_path / "b.txt").write_text("nothing")
     (tmp_path / "c.jpg").write_bytes(b"no picture")
     files = [tmp_path / name for name in ("a.txt", "a.png", "b.txt", "c.jpg")]
-    name, left_out = take(space, "", files, otherwise="../thing")
+    name, left_out = add_files(space, "", files, new_name="../thing")
     assert [one.caption for one in get_set(space, name).pictures] == ["a grey thing"]
     assert [said.split()[0] for said in left_out] == ["c.jpg", "b.txt"]
-    assert take(space, "", [tmp_path / "c.jpg"], otherwise="x")[1]
+    assert add_files(space, "", [tmp_path / "c.jpg"], new_name="x")[1]
 
 
 def test_examples_are_taken_once(space: Workspace) -> None:
-    assert take_examples(space, "robot") == take_examples(space, "robot")
+    assert add_example(space, "robot") == add_example(space, "robot")
     (one,) = list_sets(space)
     assert len(one.pictures) == 5 and all(picture.caption for picture in one.pictures)
 
@@ -179,7 +179,7 @@ def test_a_preset_is_what_the_training_starts_from_with_samples_on_the_way(kind:
 def test_what_users_wrote_is_text(job: Job) -> None:
     failed = replace(job, state="failed", error="<i>no</i>", advice="<u>less</u>")
     sample = Sample(3, 0, Path("/runs/x y/step-000003-00.png"))
-    shown = _run_view.head(failed, before=0) + _run_view.samples([sample], _run_view.prompts(job))
+    shown = run_header(failed, ahead=0) + sample_rows([sample], sample_prompts_of(job))
     assert not re.search(r"<(b|i|u)>", shown.replace("<i style", ""))
     assert "&lt;b&gt;robot" in shown and "&lt;i&gt;no" in shown and "&lt;u&gt;less" in shown
     assert "gradio_api/file=/runs/x%20y/step-000003-00.png" in shown
@@ -187,7 +187,7 @@ def test_what_users_wrote_is_text(job: Job) -> None:
 
 def test_of_many_samples_the_first_the_last_and_some_between_are_shown() -> None:
     found = [Sample(step, 0, Path(f"/{step}.png")) for step in range(1, 101)]
-    steps = [int(n) for n in re.findall(r"<span>(\d+)</span>", _run_view.samples(found, ("a",)))]
+    steps = [int(n) for n in re.findall(r"<span>(\d+)</span>", sample_rows(found, ("a",)))]
     assert len(steps) == 10 and steps[0] == 1 and steps[-1] == 100
 
 
@@ -247,27 +247,27 @@ def test_what_cannot_be_a_grid_is_refused(space: Workspace, job: Job) -> None:
 
 
 def test_a_log_is_read_on_and_a_resumed_one_afresh(space: Workspace, job: Job) -> None:
-    from ui.web.train.runs import Seen, look
+    from ui.web.train.runs import Seen, updates
 
     folder = space.runs / job.run
     folder.mkdir()
     lines = [json.dumps({"step": n, "loss": 1 / n, "lr": 0.1, "seconds": 0.1}) for n in (1, 2, 3)]
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
-    seen = look(space, None, Seen())[-1]
+    seen = updates(space, None, Seen())[-1]
     assert [step for step, _ in seen.points] == [1, 2, 3]
-    unchanged = look(space, job.id, seen)
+    unchanged = updates(space, job.id, seen)
     assert all("__type__" in part and part["__type__"] == "update" for part in unchanged[:-1])
     (folder / "new").write_text(lines[0] + "\n")
     (folder / "new").replace(folder / "log.jsonl")
-    assert [step for step, _ in look(space, job.id, seen)[-1].points] == [1]
+    assert [step for step, _ in updates(space, job.id, seen)[-1].points] == [1]
 
 
 def test_a_late_look_at_a_training_does_not_choose_it_again(space: Workspace, job: Job) -> None:
-    from ui.web.train.runs import Seen, look, look_at
+    from ui.web.train.runs import Seen, select_run, updates
 
     def chosen(looked: list) -> object:
         return looked[0].constructor_args.get("value", "as it was")
 
-    assert chosen(look(space, job.id, Seen())) == "as it was"
-    assert chosen(look_at(space, job.id)) == job.id
-    assert chosen(look(space, None, Seen())) == job.id
+    assert chosen(updates(space, job.id, Seen())) == "as it was"
+    assert chosen(select_run(space, job.id)) == job.id
+    assert chosen(updates(space, None, Seen())) == job.id

@@ -14,8 +14,8 @@ from ui.web.server.downloads import file_url
 from ui.web.server.fields import whole_number
 from ui.web.server.page import QUIET, Page, show_bad_input
 from ui.web.train import checkpoints as _checkpoints
-from ui.web.train import run_html as _run_view
-from ui.web.train.runs import Runs
+from ui.web.train.run_html import evenly_spaced, sample_prompts_of
+from ui.web.train.runs import RunPanel
 
 __all__ = ["Comparison", "Drawn", "comparison", "wire_comparison"]
 
@@ -108,7 +108,7 @@ def comparison() -> Comparison:
     )
 
 
-def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
+def wire_comparison(page: Page, own: Comparison, runs: RunPanel) -> None:
     """Let it do what it says."""
     space = page.space
 
@@ -162,7 +162,7 @@ def wire_comparison(page: Page, own: Comparison, runs: Runs) -> None:
         "outputs": own.looked,
         **QUIET,
     }
-    gr.on([runs.told.input, runs.jobs.change], **again, trigger_mode="always_last")
+    gr.on([runs.news.input, runs.jobs.change], **again, trigger_mode="always_last")
     asked = [runs.jobs, own.steps, own.strengths, own.prompt, own.seed, own.seen]
     own.draw.click(draw, asked, own.seen, **QUIET).success(**again)
     own.stop.click(stop, own.seen, **QUIET).success(**again)
@@ -194,7 +194,7 @@ def _look(space: Workspace, chosen: int | None, ticked: list[int], seen: Drawn) 
         return [gr.skip()] * 8
     same = seen.job == job.id
     steps = gr.skip() if same and now.steps == seen.steps else _steps(job, now, seen, ticked)
-    prompt = gr.skip() if same else _run_view.prompts(job)[-1]
+    prompt = gr.skip() if same else sample_prompts_of(job)[-1]
     return [
         gr.Accordion(visible=True),
         steps,
@@ -210,9 +210,9 @@ def _look(space: Workspace, chosen: int | None, ticked: list[int], seen: Drawn) 
 def _steps(job: Job, now: Drawn, seen: Drawn, ticked: list[int]) -> Any:
     """The checkpoints that can be chosen; as they are chosen by themselves, until somebody does."""
     choices = [(_named(step, job), step) for step in now.steps]
-    if seen.job == job.id and ticked != _run_view.spread(list(seen.steps), FEW):
+    if seen.job == job.id and ticked != evenly_spaced(list(seen.steps), FEW):
         return gr.CheckboxGroup(choices)
-    return gr.CheckboxGroup(choices, value=_run_view.spread(list(now.steps), FEW))
+    return gr.CheckboxGroup(choices, value=evenly_spaced(list(now.steps), FEW))
 
 
 def _named(step: int, job: Job) -> str:

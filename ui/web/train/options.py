@@ -1,4 +1,4 @@
-"""The options of a training as widgets, in groups, and what was asked for with them."""
+"""The options of a training as widgets, in groups, and their values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -16,17 +16,17 @@ from ui.shared.loading import Loading
 from ui.web.server.fields import values, widgets
 
 __all__ = [
+    "DESCRIPTIONS",
     "GROUPS",
     "MAIN",
     "NAMES",
     "SHOWN",
     "STEPS",
-    "WORDS",
     "Options",
     "asked",
-    "options",
+    "lay_out_options",
     "preset",
-    "shown",
+    "preset_placeholders",
 ]
 
 NAMES = {
@@ -35,11 +35,11 @@ NAMES = {
     "blora": "B-LoRA",
     "sara": "SaRA",
 }
-WORDS = {
-    "lora": "Subjects and styles; every other program reads its files. Begin with this one.",
-    "diffusekrona": "Subjects, in files about a sixth of a LoRA's size.",
-    "blora": "One picture, whose content and style can then be mixed apart; for SDXL and sketch.",
-    "sara": "The base's least important weights themselves; styles, from more pictures.",
+DESCRIPTIONS = {
+    "lora": "For subjects and styles; all other programs read its files. Start with this one.",
+    "diffusekrona": "For subjects; its files are about a sixth of a LoRA's size.",
+    "blora": "For one picture, whose content and style can be mixed separately; SDXL and sketch.",
+    "sara": "For styles, from more pictures; trains the base's least important weights themselves.",
 }
 MAIN = ("steps", "sample_prompts")  # fields of Recipe that are not folded away
 GROUPS = {
@@ -58,11 +58,11 @@ GROUPS = {
     "Samples and checkpoints": ("sample_every", "save_every", "keep", "tensorboard"),
     "Memory and precision": ("checkpointing", "precision", "cache"),
 }
-# What a base and a kind decide where nothing is asked for; of the others the dataclass tells.
+# Fields whose presets depend on the base and the adapter type; the others have fixed defaults.
 PRESET = ("steps", "batch", "accumulation", "lr", "schedule", "sample_every", "save_every")
 SHOWN = tuple(name for name in PRESET if name not in MAIN)
-SAMPLES, CHECKPOINTS = 8, 4  # of a training, where nothing else is asked for
-ELSEWHERE = ", in the snowy mountains"  # behind the trigger, in the second sample prompt
+SAMPLES, CHECKPOINTS = 8, 4  # of a training, unless set
+ELSEWHERE = ", in the snowy mountains"  # after the trigger words, in the second sample prompt
 STEPS = Form(
     Recipe,
     "",
@@ -73,7 +73,7 @@ STEPS = Form(
 
 @dataclass(frozen=True)
 class Options:
-    """The widgets. of_kind: for each kind its own, by field; groups: what holds them."""
+    """The widgets, by field. of_kind: those of each adapter type; groups: their containers."""
 
     recipe: dict[str, Component]
     loading: dict[str, Component]
@@ -84,19 +84,19 @@ class Options:
     prior: gr.Dropdown
 
     def all(self) -> set[Component]:
-        """Every one of them."""
+        """All widgets."""
         return {*self.deciding(), self.name, self.init, self.prior}
 
     def deciding(self) -> list[Component]:
-        """Those on which time and memory hang."""
+        """The widgets that time and memory depend on."""
         own = [one for kind in self.of_kind.values() for one in kind.values()]
         return [*self.recipe.values(), *self.loading.values(), *own]
 
 
 def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None) -> Recipe:
-    """Where a training of this kind starts from, with samples and checkpoints on the way.
+    """The preset of this kind on this base, with samples and checkpoints during the training.
 
-    base: None for one that is not here yet. steps: where they were asked for.
+    base: None for one that is not downloaded yet. steps: if they were set.
     """
     chosen = trainers.recipe_for(base, kind) if base else Recipe()
     steps = steps or chosen.steps
@@ -107,12 +107,12 @@ def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None)
     return trainers.with_options(chosen, {"steps": steps} | every)
 
 
-def options(space: Workspace) -> Options:
-    """Lay out all but those in MAIN, folded away."""
+def lay_out_options(space: Workspace) -> Options:
+    """Lay out all options but those in MAIN, in closed accordions."""
     recipe: dict[str, Component] = {}
     own, groups = {}, {}
     with gr.Accordion("More options", open=False):
-        with gr.Accordion("Kind", open=True):
+        with gr.Accordion("Adapter type", open=True):
             for name, kind in trainers.kinds().items():
                 with gr.Group(visible=name == "lora") as groups[name]:
                     own[name] = _row(Form(kind, ""))
@@ -124,7 +124,7 @@ def options(space: Workspace) -> Options:
                         _sets(space),
                         value="",
                         label="Class pictures",
-                        info="A set that holds some; those that are missing are drawn",
+                        info="A set of them; missing ones are generated",
                     )
                     prior.focus(
                         lambda: gr.Dropdown(_sets(space)), outputs=prior, api_visibility="private"
@@ -132,36 +132,38 @@ def options(space: Workspace) -> Options:
         with gr.Accordion("Opening the base", open=False):
             loading = _row(Form(Loading, ""))
         name = gr.Textbox(
-            label="Name", info="Of the adapter in the library", placeholder="as the trigger"
+            label="Name", info="Of the adapter in the library", placeholder="the trigger words"
         )
         init = gr.Dropdown(
             _adapters(space),
             value="",
             label="Start from",
-            info="An adapter of this kind that is there already",
+            info="Warm start: an adapter of this type in the library",
         )
         init.focus(lambda: gr.Dropdown(_adapters(space)), outputs=init, api_visibility="private")
     return Options(recipe, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def shown(kind: trainers.Kind, base: BaseInfo | None, steps: int | None) -> dict[str, Any]:
-    """Updates of the widgets, by field, that show what holds where nothing is asked for."""
+def preset_placeholders(
+    kind: trainers.Kind, base: BaseInfo | None, steps: int | None
+) -> dict[str, Any]:
+    """Updates of the widgets, by field, that show the values used when they are left empty."""
     recipe = preset(kind, base, steps)
-    told = {name: getattr(recipe, name) for name in SHOWN}
+    presets = {name: getattr(recipe, name) for name in SHOWN}
     return {
         name: gr.Dropdown(info=f"{_help(name)}; {value} here")
         if name == "schedule"
         else gr.Textbox(placeholder=f"{value:g}")
-        for name, value in told.items()
+        for name, value in presets.items()
     }
 
 
 def asked(
     space: Workspace, given: Options, kind: str, data: Mapping[Component, Any]
 ) -> dict[str, Any]:
-    """What `queue_training` takes besides pictures, trigger and base; of the recipe what was given.
+    """The arguments of `queue_training` besides pictures, trigger and base.
 
-    Raises BadInput.
+    The recipe holds only the fields that were set. Raises BadInput.
     """
     made, init, prior = trainers.kinds()[kind], data[given.init], data[given.prior]
     recipe = {}
@@ -180,7 +182,7 @@ def asked(
 
 
 def _row(form: Form) -> dict[str, Component]:
-    """A form's widgets, as many beside each other as there is room for."""
+    """A form's widgets, side by side as far as there is room."""
     with gr.Row(elem_classes="studio-fields"):
         return widgets(form)
 

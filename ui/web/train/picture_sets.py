@@ -1,4 +1,4 @@
-"""Sets of pictures to train on: of what was dropped, of the examples, of what was there before."""
+"""Sets of training pictures: from dropped files, from the examples, and those made before."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 from studio.assets import asset
 from studio.errors import BadInput
 from studio.workspace import (
-    UploadSet,
     Workspace,
     add_upload,
     clean_name,
@@ -15,24 +14,25 @@ from studio.workspace import (
     write_caption,
 )
 
-__all__ = ["EXAMPLES", "choices", "take", "take_examples"]
+__all__ = ["EXAMPLES", "add_example", "add_files", "set_choices"]
 
-EXAMPLES = {"robot": "sks robot", "ink": "ink style"}  # folders, with what they are to be called
-
-
-def choices(space: Workspace) -> list[tuple[str, str]]:
-    """What there is to choose from: the label and the name of every set, and a new one."""
-    found = [(f"{one.name} · {_count(one)}", one.name) for one in list_sets(space)]
-    return [*found, ("A new set", "")]
+EXAMPLES = {"robot": "sks robot", "ink": "ink style"}  # folders and their trigger words
 
 
-def take(
-    space: Workspace, name: str, files: Sequence[str | Path], *, otherwise: str
+def set_choices(space: Workspace) -> list[tuple[str, str]]:
+    """Label and name of every set, and of a new one."""
+    counts = {one.name: len(one.pictures) for one in list_sets(space)}
+    choices = [(f"{name} · {n} picture{'s' if n != 1 else ''}", name) for name, n in counts.items()]
+    return [*choices, ("A new set", "")]
+
+
+def add_files(
+    space: Workspace, name: str, files: Sequence[str | Path], *, new_name: str
 ) -> tuple[str, list[str]]:
-    """Put files into a set, or into a new one where the name is empty.
+    """Add files to a set, or to a new one if the name is empty.
 
-    Text files are captions of the pictures of the same name. otherwise: what to call a new set.
-    Returns the set's name and why files were left out, a sentence each.
+    A text file is the caption of the picture of the same name. new_name: for a new set. Returns
+    the set's name, and a sentence for each file that was left out.
     """
     paths = [Path(file) for file in files]
     captions = {path.stem: path for path in paths if path.suffix.lower() == ".txt"}
@@ -41,34 +41,30 @@ def take(
         if path.suffix.lower() == ".txt":
             continue
         try:
-            name = name or create_set(space, clean_name(otherwise, otherwise="pictures")).name
+            name = name or create_set(space, clean_name(new_name, otherwise="pictures")).name
             added[path.stem] = add_upload(space, name, path).name
         except BadInput as error:
             left_out.append(str(error))
     for stem, path in captions.items():
-        if stem not in added:
-            left_out.append(f"{path.name} is no picture, and none of that name came with it")
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        write_caption(space, name, added[stem], text)
+        if stem in added:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            write_caption(space, name, added[stem], text)
+        else:
+            left_out.append(f"{path.name} belongs to no picture: add the picture of that name too")
     return name, left_out
 
 
-def take_examples(space: Workspace, example: str) -> str:
-    """The name of a set that holds an example's pictures, made where there is none."""
+def add_example(space: Workspace, example: str) -> str:
+    """The name of a set that holds an example's pictures; it is created if there is none."""
     folder = asset(f"examples/{example}")
-    wanted = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".txt")]
-    if not wanted:
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".txt")]
+    if not files:
         raise BadInput(
-            f"the example pictures {folder} are not there: `python -m studio.sketch.examples` "
+            f"the example pictures {folder} are missing: `python -m studio.sketch.examples` "
             "draws them"
         )
-    pictures = {path.name for path in wanted if path.suffix == ".png"}
+    pictures = {path.name for path in files if path.suffix == ".png"}
     for one in list_sets(space):
         if one.name == example and {picture.name for picture in one.pictures} == pictures:
             return example
-    return take(space, "", wanted, otherwise=example)[0]
-
-
-def _count(one: UploadSet) -> str:
-    return "1 picture" if len(one.pictures) == 1 else f"{len(one.pictures)} pictures"
+    return add_files(space, "", files, new_name=example)[0]

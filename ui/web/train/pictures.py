@@ -1,9 +1,6 @@
-"""The pictures of a training: dropped in, chosen again, captioned, taken out."""
+"""The pictures of a training: dropped in, chosen again, captioned, removed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -22,245 +19,202 @@ from studio.workspace import (
     upload_thumbnail,
     write_caption,
 )
-from ui.web.server.page import QUIET, show_bad_input
-from ui.web.train.crops import cuts, cuts_of
-from ui.web.train.picture_sets import EXAMPLES, choices, take, take_examples
+from ui.web.frontend import paragraph, template
+from ui.web.server.page import on
+from ui.web.train.crops import crop_preview, crops_of
+from ui.web.train.picture_sets import EXAMPLES, add_example, add_files, set_choices
 
-__all__ = ["EXAMPLES", "Pictures", "choices", "pictures", "take", "take_examples", "wire_pictures"]
+__all__ = ["PicturePanel"]
 
 EMPTY = (
-    "Drop five pictures or more of one thing or in one style, or begin with an example. "
-    "Captions may come along, as .txt files of the pictures' names."
+    "Drop five or more pictures of one thing or in one style, or start with an example. "
+    "Captions can come along as .txt files with the pictures' names."
 )
-How = tuple[str | None, str | None, bool]  # base, size and buckets as they stand in the form
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """The widgets. sets: its value is the name of the set, "" for a new one."""
+class PicturePanel:
+    """The widgets and what they do. sets: its value is the name of the set, "" for a new one."""
 
-    sets: gr.Dropdown
-    remove_set: gr.Button
-    drop: gr.File
-    examples: dict[str, gr.Button]
-    hint: gr.HTML
-    note: gr.HTML
-    gallery: gr.Gallery
-    editor: gr.Group
-    chosen: gr.Textbox
-    caption: gr.Textbox
-    remove: gr.Button
-    undo: gr.Button
-    gone: gr.Textbox
-    cutting: gr.Accordion
-    cuts: gr.HTML
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+        self._lay_out_sets()
+        self._lay_out_gallery()
 
-    @property
-    def shown(self) -> list[Component]:
-        """What `_shown` gives values for."""
-        parts = [self.gallery, self.editor, self.cutting, self.cuts]
-        return [self.sets, self.remove_set, self.hint, *parts]
-
-
-def pictures(space: Workspace) -> Pictures:
-    """Lay them out."""
-    sets = gr.Dropdown(
-        choices(space), value="", label="Pictures", info="A set of yours, or a new one"
-    )
-    drop = gr.File(
-        file_count="multiple",
-        file_types=["image", ".txt"],
-        label="Add pictures",
-        height=120,
-        elem_classes="studio-drop",
-    )
-    with gr.Row(elem_classes="studio-buttons"):
-        examples = {
-            name: gr.Button(f"Example: {words}", size="sm", min_width=120)
-            for name, words in EXAMPLES.items()
+    def wire(self, trigger: gr.Textbox, base: gr.Dropdown, recipe: dict[str, Component]) -> None:
+        """Wire the events. recipe: the fields of Recipe; `size` and `buckets` decide the crops."""
+        size, buckets = recipe["size"], recipe["buckets"]
+        crops = [self.preview, self.crops]
+        show: dict[str, Any] = {
+            "handler": self._show,
+            "inputs": [self.sets, base, size, buckets],
+            "outputs": [self.sets, self.remove_set, self.hint, self.gallery, self.editor, *crops],
         }
-        remove_set = gr.Button("Remove this set", size="sm", min_width=120, visible=False)
-    hint = gr.HTML(f'<p class="quiet">{EMPTY}</p>', padding=False)
-    note = gr.HTML(padding=False, visible=False)
-    gallery = gr.Gallery(
-        show_label=False,
-        columns=6,
-        height="auto",
-        object_fit="contain",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        visible=False,
-        elem_classes="studio-thumbs",
-    )
-    with gr.Group(visible=False) as editor:
-        chosen = gr.Textbox(visible=False)
-        caption = gr.Textbox(
-            label="Caption",
-            info="What this picture shows, with the trigger; kept when you leave the field",
-            lines=2,
+        changed = [self.sets.input, base.change, size.blur, buckets.input]  # pyright: ignore
+        on(changed, **show, mode="always_last")
+        on(None, self._choices, None, self.sets)
+        undone = on(self.undo.click, self._undo, [self.sets, self.deleted], [self.sets, self.undo])
+        for event in (undone, *self._wire_sets(trigger), self._wire_picture()):
+            on(event.success, **show)
+
+    def _lay_out_sets(self) -> None:
+        self.sets = gr.Dropdown(
+            set_choices(self._space),
+            value="",
+            label="Pictures",
+            info="One of your sets, or a new one",
         )
-        remove = gr.Button("Remove this picture", size="sm")
-    gone = gr.Textbox(visible=False)
-    undo = gr.Button("Undo", size="sm", visible=False)
-    with gr.Accordion("How they are cut", open=False, visible=False) as cutting:
-        cut = gr.HTML(padding=False)
-    return Pictures(
-        sets,
-        remove_set,
-        drop,
-        examples,
-        hint,
-        note,
-        gallery,
-        editor,
-        chosen,
-        caption,
-        remove,
-        undo,
-        gone,
-        cutting,
-        cut,
-    )
+        self.drop = gr.File(
+            file_count="multiple",
+            file_types=["image", ".txt"],
+            label="Add pictures",
+            height=120,
+            elem_classes="studio-drop",
+        )
+        with gr.Row(elem_classes="studio-buttons"):
+            self.examples = {
+                name: gr.Button(f"Example: {words}", size="sm", min_width=120)
+                for name, words in EXAMPLES.items()
+            }
+            self.remove_set = gr.Button("Remove this set", size="sm", min_width=120, visible=False)
+        self.hint = gr.HTML(paragraph(EMPTY), padding=False)
+        self.note = gr.HTML(padding=False, visible=False)
 
+    def _lay_out_gallery(self) -> None:
+        self.gallery = gr.Gallery(
+            show_label=False,
+            columns=6,
+            height="auto",
+            object_fit="contain",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            visible=False,
+            elem_classes="studio-thumbs",
+        )
+        self.chosen, self.deleted = gr.State(""), gr.State("")
+        with gr.Group(visible=False) as self.editor:
+            self.caption = gr.Textbox(
+                label="Caption",
+                info="What this picture shows, with the trigger words; saved when you leave it",
+                lines=2,
+            )
+            self.remove = gr.Button("Remove this picture", size="sm")
+        self.undo = gr.Button("Undo", size="sm", visible=False)
+        with gr.Accordion("Crop preview", open=False, visible=False) as self.preview:
+            self.crops = gr.HTML(padding=False)
 
-def wire_pictures(
-    space: Workspace,
-    own: Pictures,
-    trigger: gr.Textbox,
-    base: gr.Dropdown,
-    cutting: dict[str, Component],
-) -> None:
-    """Let them do what they say. cutting: the fields of Recipe that say how pictures are cut."""
-    how = [base, cutting["size"], cutting["buckets"]]
+    def _wire_sets(self, trigger: gr.Textbox) -> list[Dependency]:
+        """Filling sets and removing them; after each of these events all is shown again."""
+        filled = [self.sets, self.note, self.drop]
+        started = [self.sets, trigger, self.note]
+        removed = [self.sets, self.deleted, self.undo]
+        return [
+            on(
+                self.drop.upload,
+                self._add,
+                [self.sets, self.drop, trigger],
+                filled,
+                progress="full",
+            ),
+            on(self.remove_set.click, self._remove_set, self.sets, removed),
+            *(
+                on(button.click, partial(self._add_example, name), None, started)
+                for name, button in self.examples.items()
+            ),
+        ]
 
-    @show_bad_input
-    def show(name: str, base: str | None, size: str | None, buckets: bool) -> list[Any]:
-        return _shown(space, name, (base, size, buckets))
+    def _wire_picture(self) -> Dependency:
+        """Selecting and captioning a picture; returns its removal, after which all is shown."""
+        chosen = [self.sets, self.chosen]
+        on(self.gallery.select, self._edit, self.sets, [self.editor, self.chosen, self.caption])
+        left = [self.caption.blur, self.caption.submit]
+        on(left, self._save_caption, [*chosen, self.caption], self.gallery)
+        return on(self.remove.click, self._remove, chosen, [self.deleted, self.undo])
 
-    @show_bad_input
-    def put_back(name: str, gone: str) -> tuple[Any, Any]:
-        place = undelete(space, gone)
-        back = place.name if place.is_dir() else name
-        return gr.Dropdown(choices(space), value=back), gr.Button(visible=False)
+    def _choices(self, name: str | None = None) -> Any:
+        choices = set_choices(self._space)
+        return gr.Dropdown(choices) if name is None else gr.Dropdown(choices, value=name)
 
-    again = {"fn": show, "inputs": [own.sets, *how], "outputs": own.shown, **QUIET}
-    gr.on(
-        [own.sets.input, base.change, cutting["size"].blur, cutting["buckets"].input],  # pyright: ignore
-        **again,
-        trigger_mode="always_last",
-    )
-    gr.on(None, lambda: gr.Dropdown(choices(space)), None, own.sets, **QUIET)
-    undone = own.undo.click(put_back, [own.sets, own.gone], [own.sets, own.undo], **QUIET)
-    for changed in (undone, *_wire_sets(space, own, trigger), _wire_picture(space, own)):
-        changed.success(**again)
+    def _add(self, name: str, files: list[str] | None, trigger: str | None) -> tuple:
+        name, left_out = add_files(self._space, name, files or [], new_name=trigger or "")
+        note = template("train/left_out.html").render(reasons=left_out)
+        return self._choices(name), gr.HTML(note, visible=bool(left_out)), None
 
+    def _add_example(self, example: str) -> tuple:
+        name = add_example(self._space, example)
+        return self._choices(name), EXAMPLES[example], gr.HTML(visible=False)
 
-def _wire_sets(space: Workspace, own: Pictures, trigger: gr.Textbox) -> list[Dependency]:
-    """Filling sets and removing them; after each of these events all is shown again."""
+    def _remove_set(self, name: str) -> tuple:
+        return "", delete_set(self._space, name), _undo_button(name)
 
-    def choose(name: str) -> Any:
-        return gr.Dropdown(choices(space), value=name)
+    def _remove(self, name: str, picture: str) -> tuple:
+        return delete_upload(self._space, name, picture), _undo_button(picture)
 
-    @show_bad_input
-    def dropped(name: str, files: list[str] | None, words: str | None) -> tuple[Any, Any, None]:
-        name, left_out = take(space, name, files or [], otherwise=words or "")
-        return choose(name), gr.HTML(_note(left_out), visible=bool(left_out)), None
+    def _undo(self, name: str, deleted: str) -> tuple:
+        restored = undelete(self._space, deleted)
+        is_set = restored.is_dir()
+        return self._choices(restored.name if is_set else name), gr.Button(visible=False)
 
-    @show_bad_input
-    def example(which: str) -> tuple[Any, str, Any]:
-        return choose(take_examples(space, which)), EXAMPLES[which], gr.HTML(visible=False)
-
-    @show_bad_input
-    def remove_set(name: str) -> tuple[str, str, Any]:
-        return "", delete_set(space, name), gr.Button(f"Undo: put {name} back", visible=True)
-
-    given, filled = [own.sets, own.drop, trigger], [own.sets, own.note, own.drop]
-    begun = [own.sets, trigger, own.note]
-    return [
-        own.drop.upload(dropped, given, filled, api_visibility="private"),
-        own.remove_set.click(remove_set, own.sets, [own.sets, own.gone, own.undo], **QUIET),
-        *(
-            button.click(partial(example, name), None, begun, **QUIET)
-            for name, button in own.examples.items()
-        ),
-    ]
-
-
-def _wire_picture(space: Workspace, own: Pictures) -> Dependency:
-    """Choosing a picture and its caption; returns its removal, after which all is shown again."""
-
-    @show_bad_input
-    def edit(name: str, picked: gr.SelectData) -> tuple[Any, str, Any]:
-        there = get_set(space, name).pictures
-        if picked.index >= len(there):
+    def _edit(self, name: str, event: gr.SelectData) -> tuple:
+        pictures = get_set(self._space, name).pictures
+        if event.index >= len(pictures):
             raise BadInput("that picture is no longer there: choose the set again")
-        picture = there[picked.index]
+        picture = pictures[event.index]
+        caption = gr.Textbox(picture.caption, label=f"Caption of {picture.name}")
+        return gr.Group(visible=True), picture.name, caption
+
+    def _save_caption(self, name: str, picture: str, text: str) -> Any:
+        if not (name and picture):
+            return gr.skip()
+        write_caption(self._space, name, picture, text)
+        return gr.Gallery(_thumbnails(self._space, get_set(self._space, name)))
+
+    def _show(self, name: str, base: str | None, size: str | None, buckets: bool) -> tuple:
+        """The set as it is now: its thumbnails, and their crops."""
+        choices = set_choices(self._space)
+        if name not in dict(choices).values():
+            name = ""
+        pictures = get_set(self._space, name) if name else None
+        gallery = _thumbnails(self._space, pictures) if pictures else []
+        crops = self._crop_preview(pictures, base, size, buckets) if pictures and gallery else ""
         return (
-            gr.Group(visible=True),
-            picture.name,
-            gr.Textbox(picture.caption, label=f"Caption of {picture.name}"),
+            gr.Dropdown(choices, value=name),
+            gr.Button(visible=bool(name)),
+            gr.HTML(visible=not gallery),
+            gr.Gallery(gallery, visible=bool(gallery)),
+            gr.Group(visible=False),
+            gr.Accordion(visible=bool(gallery)),
+            crops,
         )
 
-    @show_bad_input
-    def write(name: str, chosen: str, text: str) -> Any:
-        if not (name and chosen):
-            return gr.skip()
-        write_caption(space, name, chosen, text)
-        return gr.Gallery(_gallery(space, get_set(space, name)))
+    def _crop_preview(
+        self, pictures: UploadSet, base: str | None, size: str | None, buckets: bool
+    ) -> str:
+        try:
+            info = read_base_info(base or "")
+        except BadInput as error:
+            return paragraph(str(error))
+        if info is None:
+            return paragraph("Shown once the base is downloaded.")
+        text = (size or "").strip() or str(info.size)
+        side = int(text) if text.isdecimal() else 0
+        if side < info.step or side % info.step:
+            return paragraph(f"The size must be a multiple of {info.step}.")
+        thumbnails = {
+            picture.name: upload_thumbnail(self._space, pictures.name, picture.name)
+            for picture in pictures.pictures
+        }
+        crops = crops_of(pictures, size=side, step=info.step, buckets=buckets)
+        return crop_preview(crops, thumbnails)
 
-    @show_bad_input
-    def remove(name: str, chosen: str) -> tuple[str, Any]:
-        gone = delete_upload(space, name, chosen)
-        return gone, gr.Button(f"Undo: put {chosen} back", visible=True)
 
-    own.gallery.select(edit, own.sets, [own.editor, own.chosen, own.caption], **QUIET)
-    written = [own.caption.blur, own.caption.submit]
-    gr.on(written, write, [own.sets, own.chosen, own.caption], own.gallery, **QUIET)
-    return own.remove.click(remove, [own.sets, own.chosen], [own.gone, own.undo], **QUIET)
-
-
-def _shown(space: Workspace, name: str, how: How) -> list[Any]:
-    """The set as it is now: sets, its thumbnails, and how they are cut."""
-    known = choices(space)
-    if name not in dict(known).values():
-        name = ""
-    one = get_set(space, name) if name else None
-    gallery = _gallery(space, one) if one else []
-    there = bool(gallery)
-    cut = _cut(space, one, how) if one and there else ""
+def _thumbnails(space: Workspace, pictures: UploadSet) -> list[tuple[str, str]]:
+    """Thumbnails with their captions."""
     return [
-        gr.Dropdown(known, value=name),
-        gr.Button(visible=bool(name)),
-        gr.HTML(visible=not there),
-        gr.Gallery(gallery, visible=there),
-        gr.Group(visible=False),
-        gr.Accordion(visible=there),
-        cut,
+        (str(upload_thumbnail(space, pictures.name, one.name)), one.caption)
+        for one in pictures.pictures
     ]
 
 
-def _gallery(space: Workspace, one: UploadSet) -> list[tuple[str, str]]:
-    return [(str(upload_thumbnail(space, one.name, p.name)), p.caption) for p in one.pictures]
-
-
-def _cut(space: Workspace, one: UploadSet, how: How) -> str:
-    base, size, buckets = how
-    small = {p.name: upload_thumbnail(space, one.name, p.name) for p in one.pictures}
-    try:
-        known = read_base_info(base or "")
-    except BadInput as error:
-        return f'<p class="quiet">{escape(str(error))}</p>'
-    if known is None:
-        return '<p class="quiet">Known once the base is downloaded.</p>'
-    asked = (size or "").strip() or str(known.size)
-    side = int(asked) if asked.isdecimal() else 0
-    if side < known.step or side % known.step:
-        return f'<p class="quiet">The size needs to be a multiple of {known.step}.</p>'
-    return cuts(cuts_of(one, size=side, step=known.step, buckets=buckets), small)
-
-
-def _note(left_out: Sequence[str]) -> str:
-    """What was left out, and why."""
-    items = "".join(f"<li>{escape(one)}</li>" for one in left_out)
-    return f'<div role="alert" class="studio-left-out">Left out:<ul>{items}</ul></div>'
+def _undo_button(name: str) -> gr.Button:
+    return gr.Button(f"Undo: restore {name}", visible=True)

@@ -1,10 +1,9 @@
-"""The trainings, waiting, running and ended: one of them is looked at, steered, and mixed with."""
+"""The trainings, waiting, running and ended. One of them is selected: watched, stopped, mixed."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from studio.errors import BadInput
 from studio.queue.client import (
@@ -18,177 +17,150 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
-from ui.web.server.page import QUIET, Page, in_order, show_bad_input
+from ui.web.frontend import paragraph
+from ui.web.server.page import Page, on
 from ui.web.server.polling import tab_news
-from ui.web.train import run_html as _run_view
-from ui.web.train.loss_plot import plot
+from ui.web.train.loss_plot import loss_plot
+from ui.web.train.run_html import run_header, run_label, sample_prompts_of, sample_rows
 
-__all__ = ["Runs", "look", "look_at", "runs", "wire_runs"]
+__all__ = ["RunPanel", "Seen", "select_run", "updates"]
 
-LISTED = 30
-IN_ORDER = in_order("trainings")
-NOTHING = "No training yet. Choose pictures and a trigger, and press Train; it is watched here."
+MOST_LISTED = 30
+NO_RUN = paragraph(
+    "No training yet. Choose pictures and trigger words, and press Train; follow its progress here."
+)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page shows already, so that only what changed is sent.
+    """What a page shows already, so that only what has changed is sent.
 
-    points: steps and losses read so far, of `job`; mark: as in `studio.workspace.Log`.
+    points: steps and losses read so far, of `job`; mark: where its log was read to.
     """
 
     job: int | None = None
     mark: str = ""
     points: tuple[tuple[int, float], ...] = ()
-    html: tuple[str, ...] = ()
+    html: tuple[str | None, ...] = (None, None, None)
     listed: tuple[tuple[str, int], ...] = ()
     state: tuple[str | bool, ...] = ()
 
 
-@dataclass(frozen=True)
-class Runs:
-    """The widgets. jobs: its value is the number of the training that is looked at."""
+class RunPanel:
+    """The widgets and what they do. jobs: its value is the number of the selected training."""
 
-    jobs: gr.Radio
-    head: gr.HTML
-    stop: gr.Button
-    resume: gr.Button
-    mix: gr.Button
-    remove: gr.Button
-    undo: gr.Button
-    gone: gr.Number
-    plot: gr.HTML
-    samples: gr.HTML
-    told: gr.HTML
-    seen: gr.State
-
-    @property
-    def looked(self) -> list[Component]:
-        """What `look` gives values for."""
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+        self.header = gr.HTML(NO_RUN, padding=False)
+        with gr.Row(elem_classes="studio-buttons"):
+            self.stop = gr.Button("Stop", visible=False, min_width=90)
+            self.resume = gr.Button("Resume", variant="primary", visible=False, min_width=90)
+            self.mix = gr.Button("Mix with it", variant="primary", visible=False, min_width=110)
+            self.remove = gr.Button("Remove", visible=False, min_width=90)
+            self.undo = gr.Button("Undo", visible=False, min_width=90)
+        self.plot = gr.HTML(padding=False)
+        self.samples = gr.HTML(padding=False)
+        self.jobs = gr.Radio(
+            _listed(space), label="Trainings", visible=False, elem_classes="studio-list"
+        )
+        self.news = tab_news("train")
+        self.seen, self._removed = gr.State(Seen()), gr.State(0)
         buttons = [self.stop, self.resume, self.mix, self.remove]
-        return [self.jobs, self.head, self.plot, self.samples, *buttons, self.seen]
+        self.updated = [
+            self.jobs,
+            self.header,
+            self.plot,
+            self.samples,
+            *buttons,
+            self.seen,
+        ]  # what `updates` gives values for
+
+    def wire(self, page: Page) -> None:
+        """Wire the events."""
+        space, jobs = self._space, self.jobs
+        update: dict[str, Any] = {
+            "handler": lambda selected, seen: updates(space, selected, seen),
+            "inputs": [jobs, self.seen],
+            "outputs": self.updated,
+            "queue": "trainings",
+        }
+        on(self.news.input, **update, mode="always_last")
+        on(None, lambda job: updates(space, job, Seen()), jobs, self.updated, queue="trainings")
+        changes = [
+            on(self.stop.click, self._stop, jobs),
+            on(self.resume.click, self._resume, jobs),
+            on(self.remove.click, self._remove, jobs, [self._removed, self.undo]),
+            on(self.undo.click, self._undo, self._removed, [jobs, self.undo]),
+        ]
+        for change in changes:
+            on(change.success, **update)
+        on(self.mix.click, self._mix, jobs, [page.adapters, page.tabs])
+
+    def _stop(self, job: int) -> None:
+        stop_job(self._space, job)
+
+    def _resume(self, job: int) -> None:
+        resume_job(self._space, job)
+
+    def _remove(self, job: int) -> tuple[int, gr.Button]:
+        title = get_job(self._space, job).title
+        remove_job(self._space, job)
+        return job, gr.Button(f"Undo: restore {title}", visible=True)
+
+    def _undo(self, removed: int) -> tuple[gr.Radio, gr.Button]:
+        job = restore_job(self._space, removed)
+        return gr.Radio(_listed(self._space), value=job.id), gr.Button(visible=False)
+
+    def _mix(self, job: int) -> tuple[list[str], gr.Tabs]:
+        return list(get_job(self._space, job).results), gr.Tabs(selected="mix")
 
 
-def runs(space: Workspace) -> Runs:
-    """Lay them out."""
-    head = gr.HTML(f'<p class="quiet">{NOTHING}</p>', padding=False)
-    with gr.Row(elem_classes="studio-buttons"):
-        stop = gr.Button("Stop", visible=False, min_width=90)
-        resume = gr.Button("Resume", variant="primary", visible=False, min_width=90)
-        mix = gr.Button("Mix with it", variant="primary", visible=False, min_width=110)
-        remove = gr.Button("Remove", visible=False, min_width=90)
-        undo = gr.Button("Undo", visible=False, min_width=90)
-    plot = gr.HTML(padding=False)
-    samples = gr.HTML(padding=False)
-    jobs = gr.Radio(_listed(space), label="Trainings", visible=False, elem_classes="studio-list")
-    gone = gr.Number(visible=False)
-    told = tab_news("train")
-    seen = gr.State(Seen())
-    return Runs(jobs, head, stop, resume, mix, remove, undo, gone, plot, samples, told, seen)
+def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
+    """What is new in the list and in the selected training, in the order of `RunPanel.updated`.
 
-
-def wire_runs(page: Page, own: Runs) -> None:
-    """Let them do what they say."""
-    space = page.space
-
-    def looking(chosen: int | None, seen: Seen) -> list[Any]:
-        return look(space, chosen, seen)
-
-    def afresh(chosen: int | None) -> list[Any]:
-        return look(space, chosen, Seen())
-
-    @show_bad_input
-    def stop(chosen: int) -> None:
-        stop_job(space, chosen)
-
-    @show_bad_input
-    def resume(chosen: int) -> None:
-        resume_job(space, chosen)
-
-    @show_bad_input
-    def remove(chosen: int) -> tuple[int, Any]:
-        title = get_job(space, chosen).title
-        remove_job(space, chosen)
-        return chosen, gr.Button(f"Undo: put {title} back", visible=True)
-
-    @show_bad_input
-    def undo(gone: int) -> tuple[Any, Any]:
-        job = restore_job(space, int(gone))
-        return gr.Radio(_listed(space), value=job.id), gr.Button(visible=False)
-
-    @show_bad_input
-    def mix(chosen: int) -> tuple[list[str], gr.Tabs]:
-        return list(get_job(space, chosen).results), gr.Tabs(selected="mix")
-
-    again: dict[str, Any] = {
-        "fn": looking,
-        "inputs": [own.jobs, own.seen],
-        "outputs": own.looked,
-        **IN_ORDER,
-    }
-    own.told.input(**again, trigger_mode="always_last")
-    gr.on(None, afresh, own.jobs, own.looked, **IN_ORDER)
-    own.stop.click(stop, own.jobs, **QUIET).success(**again)
-    own.resume.click(resume, own.jobs, **QUIET).success(**again)
-    own.remove.click(remove, own.jobs, [own.gone, own.undo], **QUIET).success(**again)
-    own.undo.click(undo, own.gone, [own.jobs, own.undo], **QUIET).success(**again)
-    own.mix.click(mix, own.jobs, [page.adapters, page.tabs], **QUIET)
-
-
-def look(space: Workspace, chosen: int | None, seen: Seen) -> list[Any]:
-    """What is new of the list and of the chosen training, in the order of `Runs.looked`.
-
-    Where the chosen one is gone, or none was, it is the one that runs, else the latest. Otherwise
-    the choice is left alone: another may have been made since this was asked for.
+    If none is selected, or the selected one is gone, the one that runs is selected, else the
+    latest. Otherwise the selection is left alone: the user may have changed it since.
     """
     listed = _listed(space)
-    job = _chosen(space, chosen, [id for _, id in listed])
+    job = _selected_job(space, selected, [id for _, id in listed])
     if job is None:
-        head = f'<p class="quiet">{NOTHING}</p>'
-        hide = gr.Button(visible=False)
-        nothing = gr.Radio([], value=None, visible=False)
-        return [nothing, head, "", "", *[hide] * 4, Seen()]
-    if seen.job != job.id:
-        seen = Seen(job.id)
-    seen = _read(space, job, seen)
+        hidden = gr.Button(visible=False)
+        no_jobs = gr.Radio([], value=None, visible=False)
+        return [no_jobs, NO_RUN, "", "", *[hidden] * 4, Seen()]
+    seen = _read_log(space, job, seen if seen.job == job.id else Seen(job.id))
     html = _html(space, job, seen)
-    if job.id != chosen:
-        choices = gr.Radio(listed, value=job.id, visible=True)
-    else:
-        known = tuple(listed) == seen.listed
-        choices = gr.skip() if known else gr.Radio(listed, visible=True)
-    parts = [
-        gr.skip() if old == new else new
-        for old, new in zip(seen.html or (None,) * len(html), html, strict=True)
-    ]
+    jobs = gr.skip()
+    if job.id != selected:
+        jobs = gr.Radio(listed, value=job.id, visible=True)
+    elif tuple(listed) != seen.listed:
+        jobs = gr.Radio(listed, visible=True)
+    parts = [gr.skip() if old == new else new for old, new in zip(seen.html, html, strict=True)]
     state = (job.state, job.stopping, bool(job.results))
     buttons = [gr.skip()] * 4 if state == seen.state else _buttons(job)
-    seen = replace(seen, html=html, listed=tuple(listed), state=state)
-    return [choices, *parts, *buttons, seen]
+    return [jobs, *parts, *buttons, replace(seen, html=html, listed=tuple(listed), state=state)]
 
 
-def look_at(space: Workspace, job: int) -> list[Any]:
-    """What `look` gives, for a training that is to be chosen."""
-    return [gr.Radio(_listed(space), value=job, visible=True), *look(space, job, Seen())[1:]]
+def select_run(space: Workspace, job: int) -> list[Any]:
+    """What `updates` gives, with this training selected."""
+    return [gr.Radio(_listed(space), value=job, visible=True), *updates(space, job, Seen())[1:]]
 
 
 def _listed(space: Workspace) -> list[tuple[str, int]]:
-    """The trainings by what stands for them, the latest first."""
-    found = list_jobs(space, kinds=("train",), limit=LISTED)
-    return [(f"{job.id} · {_run_view.label(job)}", job.id) for job in found]
+    """Label and number of the trainings, the latest first."""
+    jobs = list_jobs(space, kinds=("train",), limit=MOST_LISTED)
+    return [(f"{job.id} · {run_label(job)}", job.id) for job in jobs]
 
 
-def _chosen(space: Workspace, chosen: int | None, listed: list[int]) -> Job | None:
-    if chosen in listed:
-        return get_job(space, chosen)
-    running = list_jobs(space, states=("running",), kinds=("train",), limit=1)
-    if running:
+def _selected_job(space: Workspace, selected: int | None, listed: list[int]) -> Job | None:
+    if selected in listed:
+        return get_job(space, selected)
+    if running := list_jobs(space, states=("running",), kinds=("train",), limit=1):
         return running[0]
     return get_job(space, listed[0]) if listed else None
 
 
-def _read(space: Workspace, job: Job, seen: Seen) -> Seen:
-    """With what its log has more."""
+def _read_log(space: Workspace, job: Job, seen: Seen) -> Seen:
+    """With the points that its log has gained."""
     try:
         log = read_log(space, job.run, after=seen.mark)
     except BadInput:  # its worker has not made the folder yet
@@ -198,30 +170,32 @@ def _read(space: Workspace, job: Job, seen: Seen) -> Seen:
 
 
 def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
-    """The head, the plot and the samples."""
-    before = 0
-    if job.state == "queued":
-        waiting = list_jobs(space, states=UNFINISHED, kinds=("train",), limit=1000)
-        before = sum(one.state == "running" or one.queued < job.queued for one in waiting)
+    """The header, the loss plot and the samples."""
     try:
-        marks = [one.step for one in list_checkpoints(space, job.run)]
-        found = list_samples(space, job.run)
-    except BadInput:
-        marks, found = [], []
-    drawn = plot(seen.points, steps=job.total, marks=marks)
+        checkpoints = [one.step for one in list_checkpoints(space, job.run)]
+        samples = list_samples(space, job.run)
+    except BadInput:  # its worker has not made the folder yet
+        checkpoints, samples = [], []
     return (
-        _run_view.head(job, before=before),
-        drawn,
-        _run_view.samples(found, _run_view.prompts(job)),
+        run_header(job, ahead=_jobs_ahead(space, job)),
+        loss_plot(seen.points, steps=job.total, checkpoints=checkpoints),
+        sample_rows(samples, sample_prompts_of(job)),
     )
 
 
-def _buttons(job: Job) -> list[Any]:
-    """Those of stop, resume, mix and remove that would do something."""
-    at_work = not job.ended
+def _jobs_ahead(space: Workspace, job: Job) -> int:
+    """How many trainings run before a queued one."""
+    if job.state != "queued":
+        return 0
+    unfinished = list_jobs(space, states=UNFINISHED, kinds=("train",), limit=1000)
+    return sum(one.state == "running" or one.queued < job.queued for one in unfinished)
+
+
+def _buttons(job: Job) -> list[gr.Button]:
+    """Stop, resume, mix and remove; those are shown that would do something."""
     return [
-        gr.Button(visible=at_work, interactive=not job.stopping),
+        gr.Button(visible=not job.ended, interactive=not job.stopping),
         gr.Button(visible=job.state in ("stopped", "failed")),
         gr.Button(visible=bool(job.results)),
-        gr.Button(visible=not at_work),
+        gr.Button(visible=job.ended),
     ]
