@@ -188,10 +188,10 @@ def test_every_method_that_takes_the_adapters(mixed: Shot) -> None:
     ("columns", "rows", "across", "down"),
     [
         (("steps", "4, 8"), ("guidance", "1,3,5"), ("steps 4", "steps 8"),
-         ("CFG scale 1.0", "CFG scale 3.0", "CFG scale 5.0")),
-        (("strength 2", "0, 1"), ("seed", "1, 2"), ("wash 0.0", "wash 1.0"), ("seed 1", "seed 2")),
+         ("CFG scale 1", "CFG scale 3", "CFG scale 5")),
+        (("strength 2", "0, 1"), ("seed", "1, 2"), ("wash 0", "wash 1"), ("seed 1", "seed 2")),
         (("method", "merge, klora"), ("strength 1", "0.1, 2"), ("merge", "klora"),
-         ("bolt 0.1", "bolt 2.0")),
+         ("bolt 0.1", "bolt 2")),
         (("option interval", "1, 3"), ("scheduler", "ddim, euler"),
          ("switch interval 1", "switch interval 3"), ("scheduler ddim", "scheduler euler")),
         (("prompt words", "bolt, wash"), ("nothing", ""), ("a bolt thing", "a wash thing"), ("",)),

@@ -5,7 +5,7 @@ where the shots differ, so any page can show it at any time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ import compose
 from studio.errors import BadInput
 from studio.requests.shot import SCHEDULERS, Shot, method_name, method_options
 from ui.shared.form import Field, Form, fields_of
+from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
 from ui.web.server.fields import values, whole_number
 
-__all__ = ["MOST_CELLS", "NOTHING", "Axis", "Table", "axes", "every_method", "grid", "table"]
+__all__ = ["MOST_CELLS", "NOTHING", "Axis", "axes", "every_method", "grid", "table"]
 
 MOST_CELLS = 64
 NOTHING = "nothing"
@@ -39,14 +40,6 @@ class Axis:
     label: str
     suggestion: str
     change: Callable[[Shot, str], Shot]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The labels of a comparison's pictures, which come row by row."""
-
-    columns: tuple[str, ...]
-    rows: tuple[str, ...]
 
 
 def axes(shot: Shot) -> list[Axis]:
@@ -110,17 +103,16 @@ def grid(shot: Shot, columns: tuple[str, str], rows: tuple[str, str] = (NOTHING,
 
 def table(shots: Sequence[Shot]) -> Table:
     """Rows and columns where two things differ in every combination, otherwise a single row."""
-    flat = [_flat(shot) for shot in shots]
-    names = dict.fromkeys(name for one in flat for name in one)
-    # Methods have different options: only shots that have one can differ in it.
-    varied = [name for name in names if len({one[name] for one in flat if name in one}) > 1]
-    if len(varied) == 2 and all(name in one for one in flat for name in varied):
+    facts = [shot_fields(shot) for shot in shots]
+    varied = differing(facts)
+    labels = {name: [_label(name, one) for one in facts] for name in varied}
+    if len(varied) == 2:
         for down, across in (varied, varied[::-1]):
-            rows = list(dict.fromkeys(one[down] for one in flat))
-            columns = list(dict.fromkeys(one[across] for one in flat))
-            if [*product(rows, columns)] == [(one[down], one[across]) for one in flat]:
-                return Table(_labels(across, columns, flat[0]), _labels(down, rows, flat[0]))
-    return Table(tuple(_label_of(one, varied, flat[0]) for one in flat), ("",))
+            found = arrange(labels[down], labels[across])
+            if found and found.in_order:
+                return found
+    together = zip(*labels.values(), strict=True)
+    return one_row([_cut(", ".join(filter(None, one))) for one in together])
 
 
 def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
@@ -217,36 +209,19 @@ def _form(method: object | None) -> Form:
     return Form(compose.methods()[name], name)
 
 
-def _flat(shot: Shot) -> dict[str, str]:
-    """A shot in one level, as text, so that each thing that can differ has a name."""
-    names = [field.name for field in fields(shot) if field.name not in ("adapters", "method")]
-    flat = {CALLED.get(name, name): str(getattr(shot, name)) for name in names}
-    method = flat["method"] = method_name(shot.method)
-    for name, value in method_options(shot.method).items():
-        flat[f"{method} {name.replace('_', ' ')}"] = str(value)
-    for place, (file, strength) in enumerate(shot.adapters, start=1):
-        flat[f"adapter {place}"] = adapter_name(str(file))
-        flat[f"strength {place}"] = str(strength)
-    return flat
-
-
-def _labels(name: str, found: Sequence[str], first: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(_cut(_label(name, value, first)) for value in found)
-
-
-def _label_of(one: Mapping[str, str], varied: Sequence[str], first: Mapping[str, str]) -> str:
-    return _cut(", ".join(_label(name, one[name], first) for name in varied if name in one))
-
-
-def _label(name: str, value: str, first: Mapping[str, str]) -> str:
-    """Such as "steps 20", or a value that says by itself what it is."""
+def _label(name: str, facts: Mapping[str, object]) -> str:
+    """Such as "steps 20", or a value that says by itself what it is; "" where it has none."""
+    if name not in facts:
+        return ""
+    value = facts[name]
+    text = f"{value:g}" if isinstance(value, float) else str(value)
     if name.startswith("adapter ") or name in ("method", "prompt", "base"):
-        return value
+        return _cut(text)
     if name.startswith("strength "):
-        return f"{first.get(name.replace('strength', 'adapter'), name)} {value}"
-    if name == "scheduler" and value == "None":
+        return _cut(f"{facts[name.replace('strength', 'adapter')]} {text}")
+    if name == "scheduler" and value is None:
         return "the base's own scheduler"
-    return f"{name} {value}"
+    return _cut(f"{CALLED.get(name, name)} {text}")
 
 
 def _cut(text: str) -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import gradio as gr
 from gradio.events import Dependency
 
 from ui.web.mix.handlers import Handlers
 from ui.web.mix.tab import MixTab
-from ui.web.server.page import Components, Page, show_bad_input
+from ui.web.server.page import Components, Page, on
 
 __all__ = ["mix_tab"]
 
@@ -49,13 +48,7 @@ def mix_tab(page: Page) -> None:
     entered = drawing | {mix.library, tab.was_opened, tab.history, form.base}
     _on([page.tab.select], do.enter, inputs | sent, entered)
     loaded = _on(None, do.load, set(), everything)
-    loaded.then(
-        show_bad_input(do.draw_first),
-        inputs=inputs | sent,
-        outputs=_in_order(entered),
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    on(loaded.then, do.draw_first, inputs | sent, _in_order(entered))
 
 
 def _inputs(tab: MixTab) -> Components:
@@ -99,15 +92,7 @@ def _on(
     mode: Literal["once", "always_last"] = "once",
 ) -> Dependency:
     """Inputs and outputs are as few as possible, since each event sends all of them."""
-    return gr.on(
-        triggers,
-        show_bad_input(handler),
-        inputs=inputs or None,
-        outputs=_in_order(outputs),
-        trigger_mode=mode,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    return on(triggers, handler, inputs or None, _in_order(outputs), mode=mode)
 
 
 def _in_order(outputs: Components) -> list[Any]:

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from studio.errors import BadInput
 from studio.queue.client import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
+from ui.shared.grid import Table
 from ui.shared.queue_requests import drawing_of
 from ui.web.frontend import picture_url, sentence, template
-from ui.web.mix.comparison import Table
 
 __all__ = [
     "COLOURS",
@@ -35,8 +35,8 @@ INLINE = 300_000  # bytes of a picture that is sent in the page itself, which sh
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """A place in a comparison. id: "" for the picture that forms. thumbnail: None if deleted."""
+class _Picture:
+    """A picture of the history. words: of its prompt. thumbnail: None where it was deleted."""
 
     id: str
     words: str
@@ -65,20 +65,16 @@ def failed(error: str, advice: str = "") -> str:
 
 def comparison(space: Workspace, labels: Table, results: Sequence[str], preview: str) -> str:
     """A comparison as far as it is drawn. preview: the frame of the picture that forms."""
-    cells = [_Cell(id, _prompt_of(id), _thumbnail(space, id)) for id in results]
-    count = len(labels.rows) * len(labels.columns)
-    if len(cells) < count and preview:
-        cells.append(_Cell("", "", None))
-    padded = [*cells, *[None] * (count - len(cells))]
+    pictures = [_Picture(id, _prompt_of(id), _thumbnail(space, id)) for id in results]
     return template("mix/comparison.html").render(
-        rows=labels.rows, columns=labels.columns, cells=padded, preview=Markup(preview)
+        table=labels, pictures=pictures, preview=Markup(preview)
     )
 
 
 def history(space: Workspace, pictures: Sequence[PictureFile], more: bool) -> str:
     """Thumbnails, the newest first. more: whether there are older ones."""
-    shown = [(one.id, _prompt_of(one.id), _thumbnail(space, one.id)) for one in pictures]
-    found = [entry for entry in shown if entry[2]]
+    shown = [_Picture(one.id, _prompt_of(one.id), _thumbnail(space, one.id)) for one in pictures]
+    found = [one for one in shown if one.thumbnail]
     return template("mix/history.html").render(pictures=found, more=more)
 
 
