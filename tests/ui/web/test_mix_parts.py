@@ -105,9 +105,22 @@ def test_a_recipe_says_what_of_it_is_missing(space: Workspace, mixed: Shot, tmp_
     assert len(problems) == 5
 
 
-@pytest.mark.parametrize("broken", [{}, {"adapters": 3, "seed": "x", "method": [], "base": None}])
-def test_a_damaged_recipe_is_the_page_as_it_comes(space: Workspace, broken: dict) -> None:
-    assert shot_of_recipe(space, broken) == (Shot(""), [])
+def test_a_recipe_without_fields_is_the_page_as_it_comes(space: Workspace) -> None:
+    assert shot_of_recipe(space, {}) == (Shot(""), [])
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"adapters": 3}, "its adapters is 3"),
+        ({"adapters": [3]}, "its adapter is 3"),
+        ({"seed": "x"}, "seed: 'x' is not a whole number"),
+        ({"guidance": float("nan")}, "guidance: nan is not a number"),
+    ],
+)
+def test_a_damaged_recipe_is_named(space: Workspace, broken: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        shot_of_recipe(space, broken)
 
 
 def test_a_trigger_comes_and_goes_with_its_adapter(space: Workspace) -> None:

@@ -235,8 +235,9 @@ class Handlers:
 
     def _shot_of_job(self, job: Job) -> Shot | None:
         """Its first shot; None where a part of it is gone."""
-        shot, missing = shot_of_recipe(self.space, shot_to_dict(drawing_of(job).shot(0)))
-        return None if missing else shot
+        with suppress(BadInput):
+            shot, missing = shot_of_recipe(self.space, shot_to_dict(drawing_of(job).shot(0)))
+            return None if missing else shot
 
     def _filled(self, shot: Shot, values: Values) -> Update:
         """All settings are those of this shot."""
