@@ -46,27 +46,36 @@ class CMLoRA:
     """
 
     order: tuple[int, ...] = field(
-        default=(), metadata={"help": "number of the adapter next in turn, from 1; by profile"}
+        default=(),
+        metadata={
+            "help": "numbers of adapters, from 1, in the order they lead; default: by profile"
+        },
     )
     low: tuple[int, ...] = field(
         default=(),
-        metadata={"help": "number of an adapter that leads late, such as a background; by profile"},
+        metadata={
+            "help": "numbers of adapters that lead late, such as a background; default: by profile"
+        },
     )
     split: float = field(
-        default=120 / 220, metadata={"help": "share of the steps after which those lead"}
+        default=120 / 220,
+        metadata={"help": "share of the steps after which the late adapters lead"},
     )
     interval: int = field(
-        default=0, metadata={"help": "steps from turn to turn; 0 for the paper's 2, 3 and 2"}
+        default=0, metadata={"help": "steps of each turn; 0 for the paper's 2, 3 and 2"}
     )
     cache: bool = field(default=True, metadata={"help": "reuse deep features between turns"})
     lead: float | None = field(
         default=None,
         metadata={
-            "help": "how many others the leading adapter weighs; adapters less a half if not"
+            "help": "weight of the leading adapter; others have 1; default: their number and a half"
         },
     )
     decay: float = field(
-        default=0.0, metadata={"help": "0.5 lessens that by 1/2 at the second turn, then 1/4, ..."}
+        default=0.0,
+        metadata={
+            "help": "how fast that weight falls from turn to turn: 0.5 takes off 1/2, then 1/4, ..."
+        },
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

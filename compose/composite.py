@@ -28,7 +28,8 @@ class Composite:
     """The mean of the adapters' predictions; no adapter at all is the plain base."""
 
     shared_text: bool = field(
-        default=False, metadata={"help": "encode the prompt once, with all text-encoder changes"}
+        default=False,
+        metadata={"help": "encode the prompt once, with the text-encoder changes of all adapters"},
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

@@ -46,23 +46,33 @@ class KLoRA:
     """
 
     content: tuple[int, ...] = field(
-        default=(), metadata={"help": "number of an adapter of the content, from 1; the first of 2"}
+        default=(),
+        metadata={"help": "numbers of the content adapters, from 1; default: the first of two"},
     )
     style: tuple[int, ...] = field(
-        default=(), metadata={"help": "number of an adapter of the style, from 1; the second of 2"}
+        default=(),
+        metadata={"help": "numbers of the style adapters, from 1; default: the second of two"},
     )
     pattern: Literal["linear", "style"] = field(
-        default="linear", metadata={"help": "how s(t) runs; style favours the style early too"}
+        default="linear",
+        metadata={
+            "help": "shape of the scale s(t) over the steps; style favours the style early, too"
+        },
     )
-    alpha: float = field(default=1.5, metadata={"help": "slope of s(t) = alpha t + beta"})
+    alpha: float = field(
+        default=1.5, metadata={"help": "slope of the scale, s(t) = alpha t + beta"}
+    )
     beta: float | None = field(
-        default=None, metadata={"help": "s(0): 0.5, or 0.85 alpha with the pattern style, if not"}
+        default=None,
+        metadata={"help": "start of the scale; default: 0.5, or 0.85 alpha with the pattern style"},
     )
     gamma: Literal["layers", "total"] = field(
-        default="layers", metadata={"help": "how the adapters' sizes are balanced"}
+        default="layers",
+        metadata={"help": "how magnitudes are balanced: by the mean over layers, or in total"},
     )
     k: int | None = field(
-        default=None, metadata={"help": "entries that count in a layer; the ranks' product if not"}
+        default=None,
+        metadata={"help": "entries compared in each layer; default: the product of the ranks"},
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

@@ -35,16 +35,19 @@ class Merge:
     """
 
     combination: Literal["linear", "cat", "svd", "ties", "dare"] = field(
-        default="linear", metadata={"help": "how changes to one weight become one; cat is linear"}
+        default="linear",
+        metadata={"help": "how changes of one weight are combined; cat equals linear"},
     )
-    rank: int = field(default=32, metadata={"help": "rank that svd leaves"})
+    rank: int = field(default=32, metadata={"help": "rank that svd keeps"})
     density: float = field(
         default=0.5, metadata={"help": "share of a change that ties or dare keeps"}
     )
-    seed: int = field(default=0, metadata={"help": "of what dare drops"})
+    seed: int = field(default=0, metadata={"help": "random seed of what dare drops"})
     blocks: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, such as 2:up_blocks.0=0.5"},
+        metadata={
+            "help": "factor of a block: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
+        },
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

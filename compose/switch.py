@@ -31,9 +31,10 @@ class Switch:
     order: places among the shot's adapters, from 1; one that stands there twice has two turns.
     """
 
-    interval: int = field(default=5, metadata={"help": "steps that an adapter stays"})
+    interval: int = field(default=5, metadata={"help": "steps of each turn"})
     order: tuple[int, ...] = field(
-        default=(), metadata={"help": "number of the adapter next in turn, from 1; as given if not"}
+        default=(),
+        metadata={"help": "numbers of adapters, from 1, in the order of turns; default: as given"},
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

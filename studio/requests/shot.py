@@ -43,19 +43,21 @@ class Shot:
 
     prompt: str
     base: str = "sketch"
-    negative: str = _option("", "what the picture is not to show")
-    seed: int = _option(0, "of the noise that the picture is made from")
-    width: int | None = _option(None, "pixels; the base's own if not given")
-    height: int | None = _option(None, "pixels; the base's own if not given")
+    negative: str = _option("", "negative prompt: what the picture must not show")
+    seed: int = _option(0, "random seed of the starting noise")
+    width: int | None = _option(None, "pixels; default: the base's own size")
+    height: int | None = _option(None, "pixels; default: the base's own size")
     steps: int = _option(25, "denoising steps")
-    guidance: float = _option(5.0, "how strictly the prompt is followed; 1 or less is fastest")
+    guidance: float = _option(
+        5.0, "guidance scale (CFG): how closely to follow the prompt; 1 or less is fastest"
+    )
     scheduler: str | None = _option(
-        None, "euler, ddim, dpmpp_2m or unipc; the base's own if not given"
+        None, "noise scheduler: euler, ddim, dpmpp_2m or unipc; default: the base's own"
     )
     adapters: tuple[tuple["Adapter | str | Path", float], ...] = ()
     method: object | None = None
     init_image: Image.Image | str | Path | None = None
-    denoise: float = _option(0.6, "how much of the schedule is run over a picture to start from")
+    denoise: float = _option(0.6, "with an init image: share of the schedule to run")
 
     def __post_init__(self) -> None:
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)

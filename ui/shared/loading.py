@@ -18,7 +18,8 @@ class Loading:
         default="auto", metadata={"help": "where to compute; auto takes the GPU if there is one"}
     )
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = field(
-        default="auto", metadata={"help": "auto is fp16 on a GPU, fp32 elsewhere"}
+        default="auto",
+        metadata={"help": "precision of the weights; auto is fp16 on a GPU, fp32 elsewhere"},
     )
     attention: Literal["sdpa", "xformers"] = field(
         default="sdpa", metadata={"help": "PyTorch's own attention, or xformers if installed"}
