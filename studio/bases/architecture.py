@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
+from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
 
 __all__ = [
@@ -26,7 +25,7 @@ def family_of(path: Path) -> str:
     if path.is_dir():
         read_json(path / "model_index.json")
         return check_unet(read_json(path / "unet" / "config.json"), str(path))
-    return detect_family(checkpoint_header(path)[0], str(path))
+    return detect_family(checkpoint_header(path).shapes, str(path))
 
 
 def check_unet(config: Config, where: str) -> str:
@@ -78,19 +77,11 @@ def detect_family(shapes: Shapes, where: str) -> str:
     raise BadInput(f"{where} holds no text encoder: give a full checkpoint, not the UNet alone.")
 
 
-def checkpoint_header(path: Path) -> tuple[Shapes, dict[str, str]]:
-    """Shapes and metadata of a safetensors file, without its tensors."""
+def checkpoint_header(path: Path) -> Header:
+    """The header of a base in one file, or BadInput."""
     if path.suffix.lower() != ".safetensors":
         raise BadInput(f"{path} is not a base: give a .safetensors file or a diffusers folder.")
-    try:
-        with safe_open(path, framework="np") as file:
-            keys = file.keys()
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
-            return shapes, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"{path} is not a whole safetensors file ({error}): download it again."
-        ) from error
+    return read_header(path)
 
 
 def read_json(path: Path) -> Config:

@@ -45,14 +45,8 @@ def load_base(
     chosen = parse_device(device)
     precision = parse_dtype(dtype, chosen)
     _check_attention(attention, chosen)
-    if offload and chosen.type != "cuda":
-        raise BadInput(
-            "offload moves parts between the CPU and a GPU, but the device is "
-            f"{chosen.type}: leave it out."
-        )
-    if prediction not in ("auto", *PREDICTION_TYPES):
-        choices = " or ".join(PREDICTION_TYPES)
-        raise BadInput(f"prediction is {prediction!r}: choose auto, {choices}.")
+    _check_offload(offload, chosen)
+    _check_prediction(prediction)
     path = find_source(source, half=precision != torch.float32)
     open_parts = open_folder if path.is_dir() else open_single_file
     parts = open_parts(path, precision, prediction=prediction)
@@ -94,6 +88,20 @@ def _display_name(source: str | Path, path: Path) -> str:
     if not Path(source).expanduser().exists():
         return str(source)
     return path.resolve().name if path.is_dir() else path.stem
+
+
+def _check_offload(offload: bool, device: torch.device) -> None:
+    if offload and device.type != "cuda":
+        raise BadInput(
+            "offload moves parts between the CPU and a GPU, but the device is "
+            f"{device.type}: leave it out."
+        )
+
+
+def _check_prediction(prediction: str) -> None:
+    if prediction not in ("auto", *PREDICTION_TYPES):
+        choices = " or ".join(PREDICTION_TYPES)
+        raise BadInput(f"prediction is {prediction!r}: choose auto, {choices}.")
 
 
 def _check_attention(attention: str, device: torch.device) -> None:

@@ -49,8 +49,8 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
 
     Raises BadInput where the file is no such checkpoint, is damaged, or has no tokenizer at hand.
     """
-    shapes, metadata = checkpoint_header(path)
-    family = detect_family(shapes, str(path))
+    header = checkpoint_header(path)
+    family = detect_family(header.shapes, str(path))
     beside = path.with_suffix("")
     own = (beside / "unet" / "config.json").is_file()
     configs = beside if own else CONFIGS / REAL[family]
@@ -58,7 +58,7 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     tokenizers = _tokenizers(path, family)
     try:
         weights = load_file(path)
-        scheduler_config = _scheduler_config(configs, family, weights, metadata, prediction)
+        scheduler_config = _scheduler_config(configs, family, weights, header.metadata, prediction)
         with quiet_libraries():
             parts = Parts(
                 family=family,

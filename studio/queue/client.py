@@ -22,6 +22,7 @@ the table that the pages need anyway, what is left of a queue is one UPDATE.
 """
 
 import json
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -215,17 +216,11 @@ def list_workers(space: Workspace) -> list[Worker]:
     """The worker of each queue, whether or not there is one."""
     with read_database(space) as db:
         rows = {row["lane"]: row for row in db.execute("SELECT * FROM workers")}
-    found = []
-    for queue in QUEUES:
-        row, alive = rows.get(queue), is_locked(space, queue)
-        found.append(
-            Worker(
-                queue=queue,
-                alive=alive,
-                pid=row["pid"] if row and alive else None,
-                started=row["started"] if row and alive else None,
-                seen=row["seen"] if row else None,
-                doing=row["doing"] if row and alive else "",
-            )
-        )
-    return found
+    return [_worker(queue, rows.get(queue), is_locked(space, queue)) for queue in QUEUES]
+
+
+def _worker(queue: str, row: sqlite3.Row | None, alive: bool) -> Worker:
+    if row is None or not alive:
+        seen = row["seen"] if row else None
+        return Worker(queue, alive, pid=None, started=None, seen=seen, doing="")
+    return Worker(queue, alive, row["pid"], row["started"], row["seen"], row["doing"])

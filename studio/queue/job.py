@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from studio.json_value import JSON
@@ -68,25 +68,10 @@ class Job:
 
 
 def job_from_row(row: sqlite3.Row) -> Job:
-    """The job that a row of the table `jobs` tells of."""
-    return Job(
-        id=row["id"],
-        kind=row["kind"],
-        title=row["title"],
-        arguments=json.loads(row["arguments"]),
-        run=row["run"],
-        state=row["state"],
-        stopping=bool(row["stop"]) and row["state"] == "running",
-        phase=row["phase"],
-        step=row["step"],
-        total=row["total"],
-        loss=row["loss"],
-        seconds=row["seconds"],
-        results=tuple(json.loads(row["results"])),
-        error=row["error"],
-        advice=row["advice"],
-        created=row["created"],
-        queued=row["queued"],
-        started=row["started"],
-        finished=row["finished"],
-    )
+    """The job of a row of the table `jobs`, whose columns have the names of the fields."""
+    values = dict(row) | {
+        "arguments": json.loads(row["arguments"]),
+        "results": tuple(json.loads(row["results"])),
+        "stopping": bool(row["stop"]) and row["state"] == "running",
+    }
+    return Job(**{field.name: values[field.name] for field in fields(Job)})

@@ -38,7 +38,7 @@ def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
 
 def test_no_pytorch_is_imported() -> None:
     code = (
-        "import sys; from studio.bases.info import outline; outline('sketch'); "
+        "import sys; from studio.bases.info import read_base_info; read_base_info('sketch'); "
         "import studio.dataset.pictures"
     )
     done = run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False)
