@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from studio.adapters.delta import Delta, Sparse
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
-    from trainers.engine.sparse_optimizer import ChosenAdamW
+    from trainers.engine.sparse_optimizer import SparseAdamW
 
 __all__ = ["SaRA"]
 
@@ -170,12 +170,12 @@ class SaRA(Kind):
 
     def optimizer(
         self, unet: "nn.Module", *, lr: float | None = None, weight_decay: float = 0.01
-    ) -> "ChosenAdamW":
-        """AdamW over the smallest weights of anybody's UNet, changed in place by each step.
+    ) -> "SparseAdamW":
+        """AdamW over the smallest weights of any UNet, changed in place by each step.
 
-        All its other parameters are frozen. lr: the paper's for the threshold, when not given.
+        All its other parameters are frozen. lr: by default the paper's for the threshold.
         """
-        from trainers.engine.sparse_optimizer import ChosenAdamW, adaptable_layers
+        from trainers.engine.sparse_optimizer import SparseAdamW, adaptable_layers
 
         layers = adaptable_layers(unet)
         threshold = self._theta
@@ -186,7 +186,7 @@ class SaRA(Kind):
             raise BadInput(f"none of the model's weights is below {threshold:g}: raise threshold")
         unet.requires_grad_(False)
         rate = _rate(threshold) if lr is None else lr
-        return ChosenAdamW(layers, chosen, lr=rate, weight_decay=weight_decay)
+        return SparseAdamW(layers, chosen, lr=rate, weight_decay=weight_decay)
 
 
 def _rate(threshold: float) -> float:

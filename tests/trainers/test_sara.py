@@ -404,7 +404,7 @@ def test_such_a_training_goes_on_from_its_state_exactly(sd1: Base, tmp_path: Pat
     learn(after, second, 2)
     for name, p in whole.named_parameters():
         assert torch.equal(p, after.get_parameter(name)), name
-    with pytest.raises(BadInput, match="an optimiser over other weights"):
+    with pytest.raises(BadInput, match="an optimizer over other weights"):
         SaRA(budget=400).optimizer(copy.deepcopy(sd1.unet)).load_state_dict(first.state_dict())
 
 

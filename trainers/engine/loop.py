@@ -37,7 +37,7 @@ from trainers.engine.distributed import (
     sum_over_ranks,
 )
 from trainers.engine.ema import EMA
-from trainers.engine.estimate.step_times import note, settings_of
+from trainers.engine.estimate.step_times import settings_of, write_step_time
 from trainers.engine.kind import StepPlan
 from trainers.engine.objective import BatchLoss
 from trainers.engine.optimizers import (
@@ -297,7 +297,7 @@ class Trainer:
         """Note how long steps took, for the next estimate of such a training."""
         prior = self.training.dataset.prior is not None
         settings = settings_of(self.training.kind, self.base, self.recipe, prior=prior)
-        note(self.training.run.folder, settings, self.step_seconds)
+        write_step_time(self.training.run.folder, settings, self.step_seconds)
 
     def adapter(self) -> Adapter:
         """What is learned so far: the EMA weights, where they are kept."""

@@ -1,12 +1,11 @@
-"""The optimisers, and how fast which of the trained numbers learn.
+"""The optimizers, and the learning rate of each parameter.
 
-AdamW (Loshchilov & Hutter 2019) is PyTorch's. The others come with packages of their own: AdamW
-whose state takes a byte a number (Dettmers et al. 2022, arXiv 2110.02861), Prodigy, which finds
-the learning rate by itself (Mishchenko & Defazio 2024, arXiv 2306.06101), and Lion (Chen et al.
-2023, arXiv 2302.06675).
+AdamW (Loshchilov & Hutter 2019) is PyTorch's. The others come with packages of their own: 8-bit
+AdamW (Dettmers et al. 2022, arXiv 2110.02861), Prodigy, which finds the learning rate by itself
+(Mishchenko & Defazio 2024, arXiv 2306.06101), and Lion (Chen et al. 2023, arXiv 2302.06675).
 
-LoRA+ (Hayou et al. 2024, arXiv 2402.12354): the matrices that start at zero learn faster by a
-ratio, for which the authors take 16.
+LoRA+ (Hayou et al. 2024, arXiv 2402.12354): matrices that start at zero learn faster by a ratio,
+for which the authors take 16.
 """
 
 import logging
@@ -37,19 +36,19 @@ __all__ = [
     "state_bytes",
 ]
 
-# The module that an optimiser is found in, and what pip knows it by.
+# The module of an optimizer, and its package.
 PACKAGES = {
     "adamw8bit": ("bitsandbytes", "bitsandbytes"),
     "prodigy": ("prodigyopt", "prodigyopt"),
     "lion": ("lion_pytorch", "lion-pytorch"),
 }
 
-# bitsandbytes keeps tensors of fewer numbers than this in float32, and takes so many to a block.
+# bitsandbytes keeps smaller tensors than this in float32, and quantises in blocks of this size.
 SMALLEST, BLOCK = 4096, 256
 
 
 class Group(TypedDict):
-    """Parameters, and what the learning rate of a step is multiplied by for them."""
+    """Parameters, and their learning rate as a multiple of the step's."""
 
     params: "list[nn.Parameter]"
     share: float
@@ -66,7 +65,7 @@ def check_optimizer(name: str) -> None:
 
 
 def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> list[Group]:
-    """The parameters as an optimiser takes them, together where they learn at one rate.
+    """The parameters in groups of equal learning rate, as an optimizer takes them.
 
     Raises BadInput where LoRA+ is asked for and a delta has no matrix that starts at zero.
     """
@@ -74,9 +73,9 @@ def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> li
     for name, module in trained.items():
         rate = recipe.lr if name.startswith("unet.") else recipe.text_lr
         rate = recipe.token_lr if name.startswith(TOKEN) else rate
-        late = {id(p) for p in _from_zero(module)} if recipe.lora_plus != 1 else set()
+        faster = {id(p) for p in _from_zero(module)} if recipe.lora_plus != 1 else set()
         for parameter in module.parameters():
-            ratio = recipe.lora_plus if id(parameter) in late else 1.0
+            ratio = recipe.lora_plus if id(parameter) in faster else 1.0
             groups.setdefault(rate / recipe.lr * ratio, []).append(parameter)
     return [{"params": params, "share": share} for share, params in groups.items()]
 
@@ -94,13 +93,14 @@ def learning_rates(
 
 
 def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
+    """The matrices that start at zero."""
     if isinstance(module, LowRank):
         return [module.up]
     if isinstance(module, Kron):
         return list(module.b_parts)
     if isinstance(module, Sparse):
         raise BadInput(
-            "lora_plus speeds up the one of two factors that starts at zero, and this kind trains "
+            "lora_plus speeds up the one of two factors that starts at zero, but this kind trains "
             "single weights: leave it out"
         )
     return []
@@ -109,11 +109,11 @@ def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
 def new_optimizer(
     groups: list[Group], recipe: "Recipe", *, scaled: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimiser that the recipe names. scaled: gradients come with a scaler, as in fp16."""
+    """The optimizer that the recipe names. scaled: GradScaler scales the loss, as in fp16."""
     name, rate, decay = recipe.optimizer, recipe.lr, recipe.weight_decay
     grouped = [dict(group) for group in groups]
     if name == "adamw8bit":
-        # On its import it says that it lacks kernels which no optimiser has a use for.
+        # Its import warns that kernels are missing, which no optimizer uses.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
@@ -121,8 +121,8 @@ def new_optimizer(
     if name == "prodigy":
         from prodigyopt import Prodigy
 
-        # Without Adam's correction of its first moments, with which its estimate of the rate was
-        # still a twentieth after 60 steps on the sketch base. It says on stdout that it decays.
+        # Without Adam's bias correction: with it, the estimated rate was still a twentieth after
+        # 60 steps on the sketch base. It prints that it uses decoupled decay.
         with redirect_stdout(StringIO()):
             return Prodigy(
                 grouped,
@@ -134,21 +134,21 @@ def new_optimizer(
         from lion_pytorch import Lion
 
         return Lion(grouped, lr=rate, weight_decay=decay)
-    # Fused: one call a step, not ten for each of hundreds of small tensors. The scaler of
-    # fp16 skips steps, which accelerate sees in the plain form only.
+    # Fused: one call a step, not ten for each of hundreds of small tensors. In fp16 GradScaler
+    # skips steps that overflow, which accelerate notices in the plain form only.
     return torch.optim.AdamW(grouped, lr=rate, weight_decay=decay, fused=not scaled)
 
 
 def state_bytes(name: str, parameters: "Iterable[nn.Parameter]") -> int:
-    """What the optimiser keeps of these parameters, all in float32 but where it says otherwise."""
+    """Bytes of the optimizer's state for these parameters; float32 unless noted."""
     total = 0
     for parameter in parameters:
         size = parameter.numel()
         if name == "adamw8bit" and size >= SMALLEST:
-            # A byte for each of two moments, and a scale in float32 for every block of them.
+            # A byte for each of two moments, and a float32 scale for every block.
             total += 2 * (size + 4 * -(-size // BLOCK))
         elif name == "prodigy":
-            # Two moments, the numerator's sum, and where it started, a single 0 for zeros.
+            # Two moments, the sum in the numerator, and the start, a single 0 for all zeros.
             total += 4 * size * (4 if parameter.device.type == "meta" or parameter.any() else 3)
         else:
             total += 4 * size * (1 if name == "lion" else 2)
@@ -156,7 +156,7 @@ def state_bytes(name: str, parameters: "Iterable[nn.Parameter]") -> int:
 
 
 def start_afresh(optimizer: torch.optim.Optimizer) -> None:
-    """Forget all that the optimiser has learned of its parameters, which may have another size."""
+    """Reset the optimizer's state; its parameters may have another size by now."""
     optimizer.state.clear()
     for group in optimizer.param_groups:  # Prodigy keeps its estimate of the rate there
         group.update(optimizer.defaults)

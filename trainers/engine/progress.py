@@ -1,4 +1,4 @@
-"""What a training says while it runs: one frozen dataclass for each thing that can happen."""
+"""The progress of a training: one frozen dataclass for each thing that can happen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["Drawn", "Encoded", "Finished", "Progress", "Sampled", "Saved", "Star
 
 @dataclass(frozen=True)
 class Started:
-    """Everything was checked and the run folder is written; drawing and encoding come next."""
+    """Everything is checked and the run's folder is made; drawing and encoding come next."""
 
     run: Path
     layers: int
@@ -22,18 +22,18 @@ class Started:
     """how many numbers are trained"""
     examples: int
     round: float
-    """how many pictures come in a round: as `examples`, but repeats and weights counted"""
+    """how many pictures come in an epoch: as `examples`, but repeats and weights counted"""
     skipped: "tuple[Skipped, ...]"
     steps: int
     done: int
-    """steps that a resumed run had behind it; 0 for a new one"""
+    """steps that a resumed run had taken; 0 for a new one"""
     remarks: tuple[str, ...] = ()
-    """what the user may not have meant, a sentence each"""
+    """what the user may not have intended, a sentence each"""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """So many of the class pictures that were missing have been drawn and written."""
+    """So many of the missing class pictures have been drawn and written."""
 
     done: int
     total: int
@@ -41,7 +41,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Encoded:
-    """So many of the pictures and captions that do not change have been encoded."""
+    """So many of the pictures and captions have been encoded for the cache."""
 
     done: int
     total: int
@@ -55,16 +55,16 @@ class Step:
     """counted from 1"""
     steps: int
     loss: float
-    """mean over the step's pictures, min-SNR weighting included, and the prior's loss on top; a
-    kind's own penalty left out"""
+    """mean over the step's pictures, with min-SNR weights, plus the loss of prior preservation;
+    without a kind's own penalty"""
     lr: float
     seconds: float
-    """what the step itself took"""
+    """what the step itself took, without samples and checkpoints"""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Sample pictures of this step lie in the run folder."""
+    """Sample pictures of this step are in the run's folder."""
 
     step: int
     paths: tuple[Path, ...]
@@ -72,7 +72,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint folder was written, whole."""
+    """A checkpoint was written."""
 
     step: int
     path: Path
@@ -86,7 +86,7 @@ class Finished:
     adapter: "Adapter"
     steps: int
     seconds: float
-    """training time, that of the run before it was resumed included"""
+    """training time, including that before the run was resumed"""
 
 
 Progress = Started | Drawn | Encoded | Step | Sampled | Saved | Finished

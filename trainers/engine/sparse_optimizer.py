@@ -1,8 +1,8 @@
-"""SaRA's selective training for anybody's own loop: an optimiser over chosen entries of weights.
+"""SaRA's selective training for your own loop: an optimizer over some entries of weights.
 
-Beside it Studio's own loop trains the same entries through `studio.adapters.delta.Sparse`, which
-leaves the base's weights alone. Here they change in place, as a loop that knows nothing of it
-expects: what it evaluates and saves is the trained model.
+Studio's loop trains the same entries through `studio.adapters.delta.Sparse`, which leaves the
+base's weights alone. Here they change in place, so that a loop that knows nothing of SaRA evaluates
+and saves the trained model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from studio.adapters.delta import Layer, Sparse
 from studio.errors import BadInput
 
-__all__ = ["ChosenAdamW", "adaptable_layers"]
+__all__ = ["SparseAdamW", "adaptable_layers"]
 
 
 def adaptable_layers(module: nn.Module) -> dict[str, Layer]:
@@ -27,15 +27,15 @@ def adaptable_layers(module: nn.Module) -> dict[str, Layer]:
     }
 
 
-class ChosenAdamW(torch.optim.AdamW):
-    """AdamW over some entries of some weights; all other entries stay as they are, bit for bit.
+class SparseAdamW(torch.optim.AdamW):
+    """AdamW over some entries of some weights; all other entries stay bit-identical.
 
-    Its parameters are the changes to those entries, one float32 vector for each layer: clip those
-    (`optimizer.param_groups[0]["params"]`), the weights themselves never hold a gradient. As soon
-    as a layer's gradient is complete its chosen entries are kept and the rest is let go.
+    Its parameters are the changes of those entries, one float32 vector for each layer. Clip those
+    (`optimizer.param_groups[0]["params"]`): the weights themselves never hold a gradient. As soon
+    as a layer's gradient is complete, that of the chosen entries is kept and the rest is freed.
 
-    To go on later, open the model as it was before the training, make the same optimiser and load
-    its `state_dict`: that holds the changes too, which are written into the weights again.
+    To go on later, open the model as it was before the training, make the same optimizer and load
+    its `state_dict`. That holds the changes too, which are written into the weights again.
 
     layers: by path. chosen: entries of the flattened weights, each once: int [n].
     """
@@ -56,7 +56,7 @@ class ChosenAdamW(torch.optim.AdamW):
             weight = layers[path].weight.requires_grad_(True)
             before = weight.detach().flatten()[index.long()]
             change = nn.Parameter(torch.zeros_like(before, dtype=torch.float32))
-            weight.register_post_accumulate_grad_hook(partial(_keep, change, index))
+            weight.register_post_accumulate_grad_hook(partial(_keep_gradient, change, index))
             self._entries[path] = weight, index, before
             changes.append(change)
         super().__init__(changes, lr=lr, weight_decay=weight_decay)
@@ -76,16 +76,16 @@ class ChosenAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from such a state; raises BadInput for that of other layers or entries."""
-        told = state_dict.get("changes", {})
-        sizes = {path: len(change) for path, change in told.items()}
+        changes = state_dict.get("changes", {})
+        sizes = {path: len(change) for path, change in changes.items()}
         if sizes != {path: len(change) for path, change in self._changes()}:
             raise BadInput(
-                "this is the state of an optimiser over other weights: open the model as it was "
-                "before the training, and make the optimiser with the same threshold or budget"
+                "this is the state of an optimizer over other weights: open the model as it was "
+                "before the training, and make the optimizer with the same threshold or budget"
             )
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "changes"})
         for path, change in self._changes():
-            change.copy_(told[path])
+            change.copy_(changes[path])
         self._write()
 
     def deltas(self) -> dict[str, Sparse]:
@@ -108,8 +108,8 @@ class ChosenAdamW(torch.optim.AdamW):
             weight.copy_(flat.view_as(weight))
 
 
-def _keep(change: nn.Parameter, index: Tensor, weight: Tensor) -> None:
-    """Move the chosen entries of a weight's gradient to its change, and drop the gradient."""
+def _keep_gradient(change: nn.Parameter, index: Tensor, weight: Tensor) -> None:
+    """Move the chosen entries of a weight's gradient to its change, and free the gradient."""
     assert weight.grad is not None
     part = weight.grad.flatten()[index.long()].to(change.dtype)
     change.grad = part if change.grad is None else change.grad + part

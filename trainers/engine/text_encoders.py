@@ -1,13 +1,13 @@
-"""What a training does to the text encoders and to their words, where that is asked for.
+"""Training the text encoders and new tokens, where the recipe asks for it.
 
-With `text_encoders` the kinds change them too: their attention, and with `targets` all their
-feed-forward layers, which are kohya's targets. Captions are then read anew at every step, through
-`Base.encode_text` as when pictures are made, so that gradients reach whatever the UNet is given:
+With `text_encoders` the kinds change them too: their attention and, if `targets` is all, their
+feed-forward layers, which are kohya's targets. Captions are then encoded at every step, through
+`Base.encode_text` as when pictures are made, so that gradients reach all that the UNet is given:
 the hidden states and, for SDXL, the pooled projection.
 
 With `new_tokens` the trigger's new word gets vectors of its own, learned beside the adapter
-("pivotal tuning", Roich et al. 2021, arXiv 2106.05744, as cloneofsimo's lora took it over to text).
-It is a word in angle brackets, which no caption holds by chance, or the one that `token` names.
+("pivotal tuning", Roich et al. 2021, arXiv 2106.05744, as cloneofsimo's lora applied it to text).
+It is a word in angle brackets, which no caption has by chance, or the one that `token` names.
 """
 
 import re
@@ -53,7 +53,7 @@ def is_layer_used(base: "Base", name: str) -> bool:
 
 
 def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
-    """The words of the trigger that get embeddings. Raises BadInput where there is none."""
+    """The words of the trigger that get embeddings; BadInput where there is none."""
 
     from studio.adapters.token_embeddings import contains_token  # late: it imports torch
 
@@ -62,14 +62,14 @@ def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
     if recipe.token is not None:
         if not contains_token(trigger, recipe.token):
             raise BadInput(
-                f"token is {recipe.token!r}, and the trigger {trigger!r} has no such word: name "
+                f"token is {recipe.token!r}, but the trigger {trigger!r} has no such word: name "
                 "one of the trigger's"
             )
         return (recipe.token,)
     found = tuple(dict.fromkeys(BRACKETED.findall(trigger)))
     if not found:
         raise BadInput(
-            f"new_tokens asks for a new word, and the trigger {trigger!r} has none in angle "
+            f"new_tokens asks for a new word, but the trigger {trigger!r} has none in angle "
             'brackets: write it so, as in "a <sks> robot", or name it with token'
         )
     return found
@@ -83,9 +83,9 @@ def new_embeddings(
     *,
     generator: "torch.Generator",
 ) -> "dict[str, dict[str, nn.Parameter]]":
-    """What the tokens start from, by token and text encoder: [n, width].
+    """The initial vectors of the tokens, by token and text encoder: [n, width].
 
-    Raises BadInput for a token that no caption says, or that leaves no room for other words.
+    Raises BadInput for a token that no caption has, or that leaves no room for other words.
     """
     from torch import nn
 
@@ -94,14 +94,14 @@ def new_embeddings(
     for token in tokens:
         if not any(contains_token(caption, token) for caption in captions):
             raise BadInput(
-                f"no caption says {token!r}, so that nothing could be learned for it: write it "
+                f"no caption has the word {token!r}, so nothing could be learned for it: write it "
                 "into the captions, or leave them out for the trigger to take their place"
             )
     room = min(tokenizer.model_max_length for tokenizer in base.tokenizers) // 2
     if recipe.new_tokens * len(tokens) > room:
         raise BadInput(
-            f"new_tokens is {recipe.new_tokens}, which leaves the captions too little of the "
-            f"{2 * room} places that {base.name} reads: {room // len(tokens)} are the most"
+            f"new_tokens is {recipe.new_tokens}, which leaves the captions too few of the "
+            f"{2 * room} tokens that {base.name} reads: give at most {room // len(tokens)}"
         )
     return {
         token: {
@@ -121,7 +121,7 @@ def new_embeddings(
 def encode_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
     """The captions of a step, with gradients: hidden [B, L, D] and pooled [B, P] or None.
 
-    Equal ones are encoded once. No caption is what no prompt is when pictures are made.
+    Equal captions are encoded once. An empty one is encoded as an empty prompt is.
     """
     from studio.bases.prompts import TextEmbedding
 
@@ -130,7 +130,7 @@ def encode_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
     text = base.encode_text(once)
     hidden, pooled = text.hidden[rows], None if text.pooled is None else text.pooled[rows]
     if base.zero_negative and "" in captions:
-        said = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]
-        hidden = hidden * said[..., None]
-        pooled = None if pooled is None else pooled * said
+        given = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]
+        hidden = hidden * given[..., None]
+        pooled = None if pooled is None else pooled * given
     return TextEmbedding(hidden, pooled)

@@ -1,8 +1,8 @@
-"""Starting a training from an adapter that is there already.
+"""Warm start: a training that starts from an existing adapter.
 
-What is trained then changes the base at its first step exactly as the adapter does. Numbers are
-taken over as they are wherever scales agree; a higher rank, another alpha and a factored LoKr are
-converted, which is exact too: dW stays the same product.
+At its first step it changes the base exactly as that adapter does. Weights are copied where scales
+agree. A higher rank, another alpha and a factored LoKr are converted, which is exact too: dW stays
+the same product.
 """
 
 from collections.abc import Mapping
@@ -11,67 +11,61 @@ from pathlib import Path
 
 import torch
 
-from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Kron, LowRank, Sparse
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
 
-__all__ = ["WarmStart", "read_initial", "start_from"]
+__all__ = ["WarmStart", "start_from"]
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The file that a training starts from. source: as `load_adapter` takes it, in full."""
+    """The adapter that a training starts from. source: as `load_adapter` takes it, in full."""
 
     source: str
     sha256: str
     fresh: int
-    """layers that start from nothing, since the file has none for them"""
-
-
-def read_initial(source: str | Path, base: Base) -> tuple[Adapter, str]:
-    """The adapter of a file and its name in full; BadInput where it does not fit the base."""
-    adapter = load_adapter(source, base=base)
-    assert adapter.path
-    half = f":{adapter.half}" if adapter.half else ""
-    return adapter, f"{adapter.path.resolve()}{half}"
+    """layers that start from zero, since the file has none for them"""
 
 
 def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind: str) -> WarmStart:
-    """Put an adapter's numbers into deltas that were just made.
+    """Copy an adapter's weights into new deltas.
 
-    Raises BadInput where the two cannot change the base alike.
+    Raises BadInput where the adapter does not fit the base, and where the deltas cannot change the
+    base as it does.
     """
-    adapter, full = read_initial(source, base)
+    adapter = load_adapter(source, base=base)
+    assert adapter.path
+    full = f"{adapter.path.resolve()}{f':{adapter.half}' if adapter.half else ''}"
     who = f"the adapter {full}"
     if extra := [layer for layer in adapter.deltas if layer not in deltas]:
         raise BadInput(
             f"{who} changes {len(extra)} layers that this {kind} does not train, such as "
-            f"{extra[0]}: choose its targets, train text_encoders if it does, or another file"
+            f"{extra[0]}: give its targets, give text_encoders if it has them, or name another file"
         )
     for layer, own in deltas.items():
         if layer in adapter.deltas:
-            _take(own, adapter.deltas[layer], f"{who} cannot start this {kind}, since at {layer}")
+            _copy(own, adapter.deltas[layer], f"{who} cannot start this {kind}, since at {layer}")
     return WarmStart(full, adapter.sha256, fresh=len(deltas) - len(adapter.deltas))
 
 
 @torch.no_grad()
-def _take(own: Delta, given: Delta, where: str) -> None:
+def _copy(own: Delta, given: Delta, where: str) -> None:
     if isinstance(own, LowRank) and isinstance(given, LowRank):
-        _take_low_rank(own, given, where)
+        _copy_low_rank(own, given, where)
     elif isinstance(own, Kron) and isinstance(given, Kron):
-        _take_kron(own, given, where)
+        _copy_kron(own, given, where)
     elif isinstance(own, Sparse) and isinstance(given, Sparse):
-        _take_sparse(own, given, where)
+        _copy_sparse(own, given, where)
     else:
         raise BadInput(
             f"{where} it is a {type(given).__name__} change and this trains a {type(own).__name__} "
-            "one: choose the kind that it was trained as"
+            "one: choose the kind that it was trained with"
         )
 
 
-def _take_low_rank(own: LowRank, given: LowRank, where: str) -> None:
+def _copy_low_rank(own: LowRank, given: LowRank, where: str) -> None:
     if given.rank > own.rank:
         raise BadInput(f"{where} its rank is {given.rank}: give rank {given.rank} or more")
     if (given.magnitude is None) != (own.magnitude is None):
@@ -81,13 +75,13 @@ def _take_low_rank(own: LowRank, given: LowRank, where: str) -> None:
         if given.magnitude.ndim > 1:
             raise BadInput(f"{where} its magnitude is that of inputs, not of outputs")
         own.magnitude.copy_(given.magnitude)
-    # The rows beyond its rank stay as they were drawn, and come to nothing: `up` is zero there.
+    # The rows beyond its rank stay random and have no effect: `up` is zero there.
     own.down[: given.rank] = given.down.view(given.rank, *own.down.shape[1:]).to(own.down)
     up = given.up.view(own.up.shape[0], given.rank, *own.up.shape[2:]).to(own.up)
     own.up[:, : given.rank] = up if given.scale == own.scale else up * (given.scale / own.scale)
 
 
-def _take_kron(own: Kron, given: Kron, where: str) -> None:
+def _copy_kron(own: Kron, given: Kron, where: str) -> None:
     if given.rows_swapped or given.magnitude is not None:
         what = "its magnitude" if given.magnitude is not None else "its order of rows"
         raise BadInput(f"{where} {what} is not what this kind trains")
@@ -98,8 +92,8 @@ def _take_kron(own: Kron, given: Kron, where: str) -> None:
     own.b_parts[0].copy_(given.b.float() if given.scale == 1 else given.b.float() * given.scale)
 
 
-def _take_sparse(own: Sparse, given: Sparse, where: str) -> None:
-    place = torch.searchsorted(own.index, given.index.to(own.index))  # both rise
+def _copy_sparse(own: Sparse, given: Sparse, where: str) -> None:
+    place = torch.searchsorted(own.index, given.index.to(own.index))  # both are sorted
     found = own.index[place.clamp(max=len(own.index) - 1)] == given.index.to(own.index)
     if not found.all():
         raise BadInput(

@@ -22,8 +22,8 @@ from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from tests.trainers.learning import SHORT, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Recipe, SaRA
-from trainers.engine.estimate.memory_model import trained
-from trainers.engine.estimate.step_times import note, noted, settings_of
+from trainers.engine.estimate.memory_model import training_cost
+from trainers.engine.estimate.step_times import find_step_time, settings_of, write_step_time
 from trainers.engine.kind import new_deltas
 
 KINDS = [LoRA(rank=4), DiffuseKronA(), SaRA(budget=3000), BLoRA(rank=4)]
@@ -69,7 +69,7 @@ def keeping(base: Base, deltas: dict[str, Delta]) -> Iterator[dict[int, int]]:
 def test_what_a_real_pass_keeps_and_multiplies(kind: Kind, sdxl: Base) -> None:
     deltas = started(kind, sdxl)
     sdxl.unet.requires_grad_(False).train()
-    said = trained(sdxl, deltas, Recipe(batch=2))
+    said = training_cost(sdxl, deltas, Recipe(batch=2))
     with attach(sdxl.layers(), deltas):
         with keeping(sdxl, deltas) as kept:
             really(sdxl, batch=2)
@@ -79,21 +79,21 @@ def test_what_a_real_pass_keeps_and_multiplies(kind: Kind, sdxl: Base) -> None:
                 predicted = really(sdxl, batch=2)
             with FlopCounterMode(display=False) as back:
                 predicted.square().mean().backward()
-    assert said.kept == sum(kept.values())
-    assert said.there == pytest.approx(there.get_total_flops(), rel=0.01)
-    assert said.back == pytest.approx(back.get_total_flops(), rel=0.07)
+    assert said.saved == sum(kept.values())
+    assert said.forward == pytest.approx(there.get_total_flops(), rel=0.01)
+    assert said.backward == pytest.approx(back.get_total_flops(), rel=0.07)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_what_a_real_pass_makes(kind: Kind, sdxl: Base) -> None:
     deltas = started(kind, sdxl)
     sdxl.unet.requires_grad_(False).train()
-    said = trained(sdxl, deltas, Recipe(batch=2))
+    said = training_cost(sdxl, deltas, Recipe(batch=2))
     seen = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     with attach(sdxl.layers(), deltas), seen:
         really(sdxl, batch=2)
     allocated = sum(max(0, event.self_cpu_memory_usage) for event in seen.events() or ())
-    assert said.moved == pytest.approx(allocated, rel=0.02)
+    assert said.written == pytest.approx(allocated, rel=0.02)
 
 
 def test_half_precision_keeps_less_as_it_really_does(sdxl: Base) -> None:
@@ -102,26 +102,26 @@ def test_half_precision_keeps_less_as_it_really_does(sdxl: Base) -> None:
     mixed = torch.autocast("cpu", dtype=torch.bfloat16)
     with attach(sdxl.layers(), deltas), keeping(sdxl, deltas) as kept, mixed:
         really(sdxl, batch=2)
-    said = trained(sdxl, deltas, Recipe(batch=2, precision="bf16"))
+    said = training_cost(sdxl, deltas, Recipe(batch=2, precision="bf16"))
     # The fake norms have their means in half precision, the real ones have not.
-    assert said.kept == pytest.approx(sum(kept.values()), rel=0.005)
+    assert said.saved == pytest.approx(sum(kept.values()), rel=0.005)
 
 
 def test_checkpoints_keep_less_and_multiply_more(sd1: Base) -> None:
     deltas = started(LoRA(rank=4), sd1)
-    plain, again = (trained(sd1, deltas, Recipe(checkpointing=c)) for c in (False, True))
-    assert again.kept < 0.5 * plain.kept
-    assert again.back == plain.back + plain.there
-    assert again.moved > plain.moved
+    plain, again = (training_cost(sd1, deltas, Recipe(checkpointing=c)) for c in (False, True))
+    assert again.saved < 0.5 * plain.saved
+    assert again.backward == plain.backward + plain.forward
+    assert again.written > plain.written
 
 
 def test_text_encoders_and_new_words_are_read_at_every_step(sd1: Base) -> None:
-    plain = trained(sd1, started(LoRA(rank=4), sd1), Recipe())
+    plain = training_cost(sd1, started(LoRA(rank=4), sd1), Recipe())
     deltas = started(LoRA(rank=4), sd1, text_encoders=True)
-    encoders = trained(sd1, deltas, Recipe(text_encoders=True))
-    words = trained(sd1, started(LoRA(rank=4), sd1), Recipe(new_tokens=2))
-    assert encoders.kept > words.kept > plain.kept
-    assert encoders.there > words.there > plain.there
+    encoders = training_cost(sd1, deltas, Recipe(text_encoders=True))
+    words = training_cost(sd1, started(LoRA(rank=4), sd1), Recipe(new_tokens=2))
+    assert encoders.saved > words.saved > plain.saved
+    assert encoders.forward > words.forward > plain.forward
 
 
 def test_a_run_says_what_the_next_of_its_settings_takes(
@@ -140,16 +140,18 @@ def test_a_run_says_what_the_next_of_its_settings_takes(
 def test_a_run_says_nothing_of_other_settings(tmp_path: Path, sd1: Base) -> None:
     runs, kind, recipe = tmp_path, LoRA(rank=2).for_base(sd1), Recipe()
     settings = settings_of(kind, sd1, recipe, prior=False)
-    note(runs / "one", settings, [0.5] * 5)
-    assert noted(runs, settings_of(kind, sd1, Recipe(steps=9, lr=1.0), prior=False)) == 0.5
-    assert noted(runs, settings_of(kind, sd1, Recipe(size=64), prior=False)) == 0.5  # its own
-    assert noted(runs, settings_of(kind, sd1, Recipe(batch=2), prior=False)) is None
-    assert noted(runs, settings_of(kind, sd1, recipe, prior=True)) is None
-    assert noted(runs, settings_of(LoRA(rank=2, targets="all"), sd1, recipe, prior=False)) is None
-    note(runs / "two", settings, [0.1] * 4)  # too few to say anything
-    assert noted(runs, settings) == 0.5
+    write_step_time(runs / "one", settings, [0.5] * 5)
+    assert find_step_time(runs, settings_of(kind, sd1, Recipe(steps=9, lr=1.0), prior=False)) == 0.5
+    own_size = settings_of(kind, sd1, Recipe(size=64), prior=False)
+    assert find_step_time(runs, own_size) == 0.5
+    assert find_step_time(runs, settings_of(kind, sd1, Recipe(batch=2), prior=False)) is None
+    assert find_step_time(runs, settings_of(kind, sd1, recipe, prior=True)) is None
+    other = settings_of(LoRA(rank=2, targets="all"), sd1, recipe, prior=False)
+    assert find_step_time(runs, other) is None
+    write_step_time(runs / "two", settings, [0.1] * 4)  # too few to say anything
+    assert find_step_time(runs, settings) == 0.5
     (runs / "one" / "cost.json").write_text("{")
-    assert noted(runs, settings) is None
+    assert find_step_time(runs, settings) is None
 
 
 def test_more_pictures_and_samples_take_longer(sd1: Base, tmp_path: Path) -> None:

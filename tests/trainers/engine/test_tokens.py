@@ -180,14 +180,14 @@ def test_what_cannot_be_is_refused(sdxl: Base, folder: Path, tmp_path: Path) -> 
         ({"token_init": "robot"}, "token_init needs new_tokens"),
         ({"new_tokens": -1}, "new_tokens must be a whole number of at least 0"),
         ({"new_tokens": 1, "token": " "}, "token must be a text that is not empty"),
-        ({"new_tokens": 39, "token": "sks"}, "38 are the most"),
+        ({"new_tokens": 39, "token": "sks"}, "at most 38"),
         ({"new_tokens": 1, "token": "sks", "optimizer": "prodigy", "token_lr": 0.1}, "token_lr is"),
     ):
         with pytest.raises(BadInput, match=said):
             start(**options)
     for number in range(3):
         (folder / f"{number}.txt").write_text("a robot")
-    with pytest.raises(BadInput, match="no caption says '<sks>'"):
+    with pytest.raises(BadInput, match="no caption has the word '<sks>'"):
         start("a <sks> robot", new_tokens=1)
     with pytest.raises(BadInput, match="has none in angle brackets"):
         trainers.check(folder, trigger=TRIGGER, new_tokens=1)

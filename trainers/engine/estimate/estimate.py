@@ -1,10 +1,10 @@
-"""What a training will take, said before it starts: its memory and its time.
+"""What a training will take, told before it starts: its memory and its time.
 
-Memory is counted: the weights, what is trained with its gradients and the optimiser's state, and
-what autograd keeps of a pass (trainers/engine/estimate/memory_model.py). Time is that of an earlier
-run of the same settings, or else what is multiplied at the speed of a short measurement
-(trainers/engine/estimate/step_times.py). How far both are from what trainings take is printed by
-tests/benchmarks/estimates.py.
+Memory is counted: the weights, what is trained with its gradients and the optimizer's state, and
+what autograd saves of a pass (trainers/engine/estimate/memory_model.py). Time is that of an earlier
+run of the same settings, or else the number of operations at a speed that is measured for a moment
+(trainers/engine/estimate/step_times.py). tests/benchmarks/estimates.py prints how far both are from
+what trainings take.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +19,19 @@ from studio.duration import format_duration
 from studio.requests.recipe import with_options
 from studio.requests.shot import Shot
 from trainers.engine.distributed import world_size
-from trainers.engine.estimate.memory_model import AUTOCAST, Pass, decoded, encoded, trained
-from trainers.engine.estimate.step_times import measured, noted, place_of, settings_of
+from trainers.engine.estimate.memory_model import (
+    AUTOCAST,
+    PassCost,
+    decoding_cost,
+    encoding_cost,
+    training_cost,
+)
+from trainers.engine.estimate.step_times import (
+    device_of,
+    find_step_time,
+    measure_speed,
+    settings_of,
+)
 from trainers.engine.kind import new_deltas
 from trainers.engine.optimizers import state_bytes
 from trainers.engine.resolve import recipe_for
@@ -33,17 +44,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "estimate"]
 
-# Bytes that a process has which did nothing yet: Python with PyTorch and diffusers on a CPU, its
-# CUDA context on a GPU.
-FIRST = {"cpu": 450e6, "cuda": 500e6}
-# What allocators take beside what is asked for: on a CPU pieces are left between tensors.
-SPREAD = {"cpu": 1.25, "cuda": 1.05}
-# Of the VAE's widest tensor, [channels of its first block, H, W], what either way needs at once.
+# Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
+# context on a GPU.
+PROCESS = {"cpu": 450e6, "cuda": 500e6}
+# By how much fragmentation makes an allocator take more than it was asked for.
+FRAGMENTED = {"cpu": 1.25, "cuda": 1.05}
+# How many of the VAE's widest tensor, [channels of its first block, H, W], are needed at once.
 ENCODING, DECODING = 5, 8
-# What a call on the way there comes to, in the plainest of all: Python's modules around it, its
-# way back, its part of the optimiser. And what a byte made there comes to, in bytes that an
-# activation makes: those of the way back, and what is read. Fitted on sketch, in processor time.
-CALL, MOVED = 7.5, 10
+# What a call of the forward pass costs, in the plainest of calls: Python's modules around it, its
+# backward pass, its part of the optimizer. And what a byte written there costs, in bytes that an
+# activation writes: those of the backward pass, and reading. Fitted on sketch, in processor time.
+PER_CALL, PER_BYTE = 7.5, 10
 
 
 @dataclass(frozen=True)
@@ -96,30 +107,30 @@ def estimate(
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=recipe.text_encoders)
     prior = recipe.prior_class is not None or prior_pictures is not None
     passes = recipe.accumulation * (2 if prior else 1)
-    once = noted(Path(runs), settings_of(kind, base, recipe, prior=prior))
+    known = find_step_time(Path(runs), settings_of(kind, base, recipe, prior=prior))
     recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # that of each process
-    through = trained(base, deltas, recipe)
-    step = _step(through, base, recipe) * passes if once is None else once
+    cost = training_cost(base, deltas, recipe)
+    step = _batch_seconds(cost, base, recipe) * passes if known is None else known
     # Whatever else is encoded and drawn goes as fast as what is trained.
     drawn = _samples(recipe) if drawing else 0
     drawn += recipe.prior_count if recipe.prior_class is not None and not prior_pictures else 0
-    besides = _besides(base, recipe, through, pictures=pictures, drawn=drawn)
+    others = _other_operations(base, recipe, cost, pictures=pictures, drawn=drawn)
     return Estimate(
-        seconds=recipe.steps * step + besides * step / (passes * (through.there + through.back)),
-        bytes=_bytes(base, deltas, recipe, through, drawing=drawing),
+        seconds=recipe.steps * step + others * step / (passes * (cost.forward + cost.backward)),
+        bytes=_peak_bytes(base, deltas, recipe, cost, drawing=drawing),
         step=step,
-        known=once is not None,
-        free=_free(place_of(base)),
+        known=known is not None,
+        free=_free_bytes(device_of(base)),
     )
 
 
-def _step(through: Pass, base: "Base", recipe: "Recipe") -> float:
-    """Seconds of a batch, there and back, at this machine's speed of the moment."""
+def _batch_seconds(cost: PassCost, base: "Base", recipe: "Recipe") -> float:
+    """Seconds of a batch, forward and backward, at this machine's speed of the moment."""
     half = recipe.precision in AUTOCAST or base.dtype != torch.float32
     side = _side(base, recipe) // base.latent_factor
-    speed = measured(base, side=side, batch=recipe.batch, half=half)
-    multiplied = (through.there + through.back) / speed.flops
-    return multiplied + CALL * through.calls * speed.call + MOVED * through.moved / speed.moved
+    speed = measure_speed(base, side=side, batch=recipe.batch, half=half)
+    computing = (cost.forward + cost.backward) / speed.flops
+    return computing + PER_CALL * cost.calls * speed.call + PER_BYTE * cost.written / speed.written
 
 
 def _samples(recipe: "Recipe") -> int:
@@ -128,49 +139,52 @@ def _samples(recipe: "Recipe") -> int:
     return rounds * max(1, len(recipe.sample_prompts))
 
 
-def _besides(base: "Base", recipe: "Recipe", through: Pass, *, pictures: int, drawn: int) -> float:
-    """Floating point operations before, between and after the steps: of coding and drawing."""
+def _other_operations(
+    base: "Base", recipe: "Recipe", cost: PassCost, *, pictures: int, drawn: int
+) -> float:
+    """Floating point operations outside the steps: those of encoding and drawing pictures."""
     side, shot = _side(base, recipe), Shot("")
     variants = recipe.crops * (2 if recipe.flip else 1)
     rows = 2 if shot.guidance > 1 else 1
-    picture = shot.steps * rows * through.plain / recipe.batch + decoded(base, side=side).there
-    return encoded(base, side=side).there * variants * pictures + picture * drawn
+    denoising = shot.steps * rows * cost.base_forward / recipe.batch
+    drawing = drawn * (denoising + decoding_cost(base, side=side).forward)
+    return encoding_cost(base, side=side).forward * variants * pictures + drawing
 
 
-def _bytes(
-    base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe", through: Pass, *, drawing: bool
+def _peak_bytes(
+    base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe", cost: PassCost, *, drawing: bool
 ) -> int:
     """The most memory at a time: while pictures are encoded, learned from, or drawn."""
-    place = place_of(base).type
+    device = device_of(base).type
     parts: tuple[nn.Module, ...] = (base.unet, base.vae, *base.text_encoders)
-    weights = [_held(part) for part in parts]
-    lent = max(weights) if base.offload else sum(weights)
-    learned = [p for delta in deltas.values() for p in delta.parameters()]
-    numbers = sum(p.numel() for p in learned)
-    state = sum(map(_held, deltas.values())) + state_bytes(recipe.optimizer, learned)
-    state += 4 * numbers if recipe.ema else 0
+    weights = [_module_bytes(part) for part in parts]
+    model = max(weights) if base.offload else sum(weights)
+    parameters = [p for delta in deltas.values() for p in delta.parameters()]
+    gradients = 4 * sum(p.numel() for p in parameters)
+    state = sum(map(_module_bytes, deltas.values())) + state_bytes(recipe.optimizer, parameters)
+    state += gradients if recipe.ema else 0  # the average is as large
     largest = max(4 * prod(delta.shape) for delta in deltas.values())
-    step = 4 * numbers + SPREAD[place] * (through.kept + 2 * largest)
+    step = gradients + FRAGMENTED[device] * (cost.saved + 2 * largest)
     side = _side(base, recipe)
-    wide = base.vae.config["block_out_channels"][0] * side**2 * base.vae.dtype.itemsize
-    return int(FIRST[place] + lent + state + max(step, wide * (DECODING if drawing else ENCODING)))
+    widest = base.vae.config["block_out_channels"][0] * side**2 * base.vae.dtype.itemsize
+    vae = widest * (DECODING if drawing else ENCODING)
+    return int(PROCESS[device] + model + state + max(step, vae))
 
 
 def _side(base: "Base", recipe: "Recipe") -> int:
     return recipe.size or base.size
 
 
-def _held(part: nn.Module) -> int:
-    """Bytes of a module's own tensors."""
-    return sum(t.numel() * t.itemsize for t in (*part.parameters(), *part.buffers()))
+def _module_bytes(module: nn.Module) -> int:
+    return sum(t.numel() * t.itemsize for t in (*module.parameters(), *module.buffers()))
 
 
-def _free(place: torch.device) -> int | None:
-    """Bytes that are free there; None where the system does not say."""
-    if place.type == "cuda":
-        return torch.cuda.mem_get_info(place)[0]
-    said = Path("/proc/meminfo")
-    lines = said.read_text().splitlines() if said.exists() else []
+def _free_bytes(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
     free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return None if free is None else int(free) * 1024
 

@@ -1,10 +1,10 @@
-"""The passes of a training through the base, counted without being made.
+"""The passes of a training through the base, counted without computing them.
 
-The base's modules are built again of PyTorch's fake tensors, which have shapes and no numbers, the
-deltas are put beside them as for a training, and a batch goes through: what autograd keeps for the
-way back is then known to the byte, and so is how much is multiplied, whatever the kind, the base
-and the options. On the way back a product is made again for each of its factors that has a
-gradient.
+The base's modules are rebuilt of PyTorch's fake tensors, which have shapes and no numbers, the
+deltas are attached as for a training, and a batch goes through. What autograd saves for the
+backward pass is then known to the byte, and so are the floating point operations, whatever the
+kind, the base and the options. The backward pass repeats a product for each of its factors that has
+a gradient.
 """
 
 import copy
@@ -30,236 +30,236 @@ if TYPE_CHECKING:
     from studio.adapters.delta import Delta
     from studio.requests.recipe import Recipe
 
-__all__ = ["Pass", "decoded", "encoded", "trained"]
+__all__ = ["AUTOCAST", "PassCost", "decoding_cost", "encoding_cost", "training_cost"]
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
-ATTENTION_BACK = 2.5  # of its products there: one of the two is made anew
-Made = TypeVar("Made", bound=nn.Module)
+ATTENTION_BACKWARD = 2.5  # of its forward products: one of the two is computed again
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What goes on in one pass.
+class PassCost:
+    """What one pass takes.
 
-    there, back: floating point operations on either way. plain: those there that are the base's
-    own. calls: operations on tensors on the way there. moved: bytes of the tensors that they make.
-    kept: bytes that autograd keeps for the way back.
+    forward, backward: floating point operations. base_forward: those of the base's own layers.
+    calls: operations on tensors in the forward pass. written: bytes of the tensors that they make.
+    saved: bytes that autograd keeps for the backward pass.
     """
 
-    there: float
-    plain: float
+    forward: float
+    base_forward: float
     calls: int
-    moved: int
-    back: float = 0.0
-    kept: int = 0
+    written: int
+    backward: float = 0.0
+    saved: int = 0
 
 
-def trained(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -> Pass:
-    """A batch through the UNet, and through the text encoders where they or new words learn.
+def training_cost(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -> PassCost:
+    """A batch through the UNet, and through the text encoders where they or new tokens learn.
 
     deltas: by layer, as they are attached to the base; on any device.
     """
-    reads = recipe.new_tokens > 0 or any(not name.startswith("unet.") for name in deltas)
+    trains_text = recipe.new_tokens > 0 or any(not name.startswith("unet.") for name in deltas)
     precision = base.precision if recipe.precision == "auto" else recipe.precision
     fake = FakeTensorMode()
-    outline = _outline(base, fake)
-    copied = {name: _faked(delta, fake) for name, delta in deltas.items()}
-    kept, work = _Kept(outline, copied), _Work(outline.layers(), copied)
+    model = _fake_base(base, fake)
+    fakes = {name: _to_fake(delta, fake) for name, delta in deltas.items()}
+    saved, counter = _SavedTensors(model, fakes), _OperationCounter(model.layers(), fakes)
     if recipe.new_tokens:
-        for encoder in outline.text_encoders:
+        for encoder in model.text_encoders:
             embedding_table(encoder).weight.requires_grad_(True)
     if recipe.checkpointing:
-        outline.unet.enable_gradient_checkpointing(kept.by_itself)
+        model.unet.enable_gradient_checkpointing(saved.checkpoint)
     autocast = nullcontext()
     if precision in AUTOCAST:
         autocast = torch.autocast("cpu", dtype=AUTOCAST[precision])
-    with attach(outline.layers(), copied), fake, autocast, kept.noted(), work:
-        text = _read(outline, recipe.batch) if reads else None
-        _predict(outline, recipe.size or base.size, recipe.batch, text)
-    found = Pass(work.there, work.plain(), work.calls, work.moved, work.back(), kept.bytes())
+    with attach(model.layers(), fakes), fake, autocast, saved.recorded(), counter:
+        text = _run_text_encoders(model, recipe.batch) if trains_text else None
+        _run_unet(model, recipe.size or base.size, recipe.batch, text)
+    cost = replace(counter.cost(), backward=counter.backward(), saved=saved.bytes())
     if not recipe.checkpointing:
-        return found
-    # Made once more, to which a call's way back and the optimiser do not belong.
-    calls, moved = found.calls * 4 // 3, found.moved * 4 // 3
-    return replace(found, back=found.back + found.there, calls=calls, moved=moved)
+        return cost
+    # The forward pass runs once more, without a backward pass and an optimizer of its own.
+    calls, written = cost.calls * 4 // 3, cost.written * 4 // 3
+    return replace(cost, backward=cost.backward + cost.forward, calls=calls, written=written)
 
 
-def encoded(base: Base, *, side: int) -> Pass:
-    """A square picture through the VAE."""
-    return _coded(base, "encode", (3, side, side))
+def encoding_cost(base: Base, *, side: int) -> PassCost:
+    """A square picture through the VAE's encoder."""
+    return _vae_cost(base, "encode", (3, side, side))
 
 
-def decoded(base: Base, *, side: int) -> Pass:
-    """The latents of a square picture through the VAE."""
+def decoding_cost(base: Base, *, side: int) -> PassCost:
+    """The latents of a square picture through the VAE's decoder."""
     small = side // base.latent_factor
-    return _coded(base, "decode", (4, small, small))
+    return _vae_cost(base, "decode", (4, small, small))
 
 
-def _coded(base: Base, way: str, shape: tuple[int, ...]) -> Pass:
+def _vae_cost(base: Base, method: str, shape: tuple[int, ...]) -> PassCost:
     fake = FakeTensorMode()
-    vae, work = _faked(_built(base.vae), fake), _Work({}, {})
-    with torch.no_grad(), fake, work:
-        getattr(vae, way)(torch.randn(1, *shape, dtype=base.vae.dtype))
-    return Pass(work.there, work.there, work.calls, work.moved)
+    vae, counter = _to_fake(_rebuild(base.vae), fake), _OperationCounter({}, {})
+    with torch.no_grad(), fake, counter:
+        getattr(vae, method)(torch.randn(1, *shape, dtype=base.vae.dtype))
+    return counter.cost()
 
 
-class _Work(TorchDispatchMode):
-    """Inside, counts what is multiplied, and which of it the way back multiplies again."""
+class _OperationCounter(TorchDispatchMode):
+    """Inside the block, counts floating point operations and those of the backward pass."""
 
     def __init__(self, layers: Mapping[str, nn.Module], deltas: "Mapping[str, Delta]") -> None:
         super().__init__()
-        self.calls, self.moved, self.there = 0, 0, 0.0
-        self._attended, self._layers, self._plain_back = 0.0, 0.0, 0.0
+        self._calls, self._written, self._forward = 0, 0, 0.0
+        self._attention, self._layers, self._base_backward = 0.0, 0.0, 0.0
         for name, layer in layers.items():
             # A sparse change takes the gradient of the whole weight.
-            whole = isinstance(deltas.get(name), Sparse)
-            layer.register_forward_hook(partial(self._through, whole=whole))
+            sparse = isinstance(deltas.get(name), Sparse)
+            layer.register_forward_hook(partial(self._count_layer, weight_gradient=sparse))
 
     def __torch_dispatch__(self, called, types, args=(), kwargs=None):
-        given = kwargs or {}
-        made = called(*args, **given)
+        kwargs = kwargs or {}
+        result = called(*args, **kwargs)
         if called.namespace != "aten":
-            return made
-        self.calls += 1
-        self.moved += _fresh(args, made)
+            return result
+        self._calls += 1
+        self._written += _new_bytes(args, result)
+        flops = 0
         if "scaled_dot_product" in called.__name__:
             flops = 4 * args[0].numel() * args[1].shape[-2]
-            self._attended += flops
-            learning = any(one.requires_grad for one in args[:3])
-            self._plain_back += ATTENTION_BACK * flops * learning
+            self._attention += flops
+            learns = any(one.requires_grad for one in args[:3])
+            self._base_backward += ATTENTION_BACKWARD * flops * learns
         elif called.overloadpacket in flop_registry:
-            flops = flop_registry[called.overloadpacket](*args, **given, out_val=made)
-        else:
-            flops = 0
-        self.there += flops
-        return made
+            flops = flop_registry[called.overloadpacket](*args, **kwargs, out_val=result)
+        self._forward += flops
+        return result
 
-    def plain(self) -> float:
-        """Operations of the base's own layers and attention."""
-        return self._layers + self._attended
+    def cost(self) -> PassCost:
+        """The forward pass."""
+        base_forward = self._layers + self._attention
+        return PassCost(self._forward, base_forward, self._calls, self._written)
 
-    def back(self) -> float:
-        """Operations of the way back: both factors of what deltas multiply have gradients."""
-        beside = self.there - self.plain()
-        return self._plain_back + 2 * beside
+    def backward(self) -> float:
+        """Operations of the backward pass: both factors of what deltas multiply have gradients."""
+        return self._base_backward + 2 * (self._forward - self._layers - self._attention)
 
-    def _through(
-        self, layer: nn.Module, given: tuple[Tensor, ...], made: Tensor, *, whole: bool
+    def _count_layer(
+        self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor, *, weight_gradient: bool
     ) -> None:
         """Count a layer's own product; the gradient of its input is another such."""
-        flops = 2.0 * made.numel() * layer.weight[0].numel()  # pyright: ignore
+        flops = 2.0 * output.numel() * layer.weight[0].numel()  # pyright: ignore
         self._layers += flops
-        self._plain_back += flops * (given[0].requires_grad + whole)
+        self._base_backward += flops * (args[0].requires_grad + weight_gradient)
 
 
-class _Kept:
-    """What autograd keeps, but for what is there anyway: the base's and the deltas' own."""
+class _SavedTensors:
+    """What autograd saves, without the base's and the deltas' own tensors."""
 
     def __init__(self, base: Base, deltas: "Mapping[str, Delta]") -> None:
         parts = (base.unet, *base.text_encoders, *deltas.values())
         self._own = {_storage(t) for part in parts for t in (*part.parameters(), *part.buffers())}
         self._all: dict[int, Tensor] = {}
-        self._most = 0
+        self._largest_block = 0
 
-    def noted(self) -> saved_tensors_hooks:
-        """Inside, everything that is kept is noted."""
-        return self._into(self._all)
+    def recorded(self) -> saved_tensors_hooks:
+        """Inside the block, everything that autograd saves is recorded."""
+        return self._record_into(self._all)
 
-    def by_itself(self, part: nn.Module, *given: object) -> object:
-        """Stands in for a checkpoint: only what goes in stays, the rest is made when it is due."""
-        self._all |= {_storage(one): one for one in given if isinstance(one, Tensor)}
+    def checkpoint(self, block: nn.Module, *args: object) -> object:
+        """Stands in for gradient checkpointing: only a block's inputs stay saved."""
+        self._all |= {_storage(one): one for one in args if isinstance(one, Tensor)}
         inside: dict[int, Tensor] = {}
-        with self._into(inside):
-            made = part(*given)
-        self._most = max(self._most, _bytes(inside))
-        return made
+        with self._record_into(inside):
+            output = block(*args)
+        self._largest_block = max(self._largest_block, _bytes(inside))
+        return output
 
     def bytes(self) -> int:
-        """The most that is kept at a time."""
-        return _bytes(self._all) + self._most
+        """The most that is saved at a time."""
+        return _bytes(self._all) + self._largest_block
 
-    def _into(self, kept: dict[int, Tensor]) -> saved_tensors_hooks:
-        def note(one: Tensor) -> Tensor:
-            if _storage(one) not in self._own:
-                kept[_storage(one)] = one  # held, so that its place is not another's
-            return one
+    def _record_into(self, saved: dict[int, Tensor]) -> saved_tensors_hooks:
+        def pack(tensor: Tensor) -> Tensor:
+            if _storage(tensor) not in self._own:
+                saved[_storage(tensor)] = tensor  # held, so that its address is not used again
+            return tensor
 
-        return saved_tensors_hooks(note, lambda one: one)
-
-
-def _fresh(given: Sequence[object], made: object) -> int:
-    """Bytes of the tensors made, but for views of those given."""
-    there = {_storage(one) for one in given if isinstance(one, Tensor)}
-    several = made if isinstance(made, tuple | list) else (made,)
-    tensors = [one for one in several if isinstance(one, Tensor)]
-    return sum(one.numel() * one.itemsize for one in tensors if _storage(one) not in there)
+        return saved_tensors_hooks(pack, lambda tensor: tensor)
 
 
-def _places(base: Base) -> int:
+def _new_bytes(args: Sequence[object], result: object) -> int:
+    """Bytes of the resulting tensors that are not views of the arguments."""
+    given = {_storage(one) for one in args if isinstance(one, Tensor)}
+    results = result if isinstance(result, tuple | list) else (result,)
+    tensors = [one for one in results if isinstance(one, Tensor)]
+    return sum(one.numel() * one.itemsize for one in tensors if _storage(one) not in given)
+
+
+def _caption_length(base: Base) -> int:
     """How many tokens a caption has."""
     return base.text_encoders[0].config.max_position_embeddings
 
 
-def _storage(one: Tensor) -> int:
-    return one.untyped_storage()._cdata
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
-def _bytes(kept: Mapping[int, Tensor]) -> int:
-    return sum(one.untyped_storage().nbytes() for one in kept.values())
+def _bytes(tensors: Mapping[int, Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
 
 
-def _outline(base: Base, fake: FakeTensorMode) -> Base:
+def _fake_base(base: Base, fake: FakeTensorMode) -> Base:
     """The base in fake tensors, frozen and without its tokenizers."""
     return replace(
         base,
-        unet=_faked(_built(base.unet), fake),
-        text_encoders=tuple(_faked(_built(encoder), fake) for encoder in base.text_encoders),
+        unet=_to_fake(_rebuild(base.unet), fake),
+        text_encoders=tuple(_to_fake(_rebuild(encoder), fake) for encoder in base.text_encoders),
         tokenizers=(),
         device=torch.device("cpu"),
         offload=False,
     )
 
 
-def _built(part: Made) -> Made:
+def _rebuild(module: Module) -> Module:
     """A module like this one, in its precision, without storage."""
-    build = getattr(type(part), "from_config", None) or type(part)._from_config  # pyright: ignore
+    build = getattr(type(module), "from_config", None) or type(module)._from_config  # pyright: ignore
     with torch.device("meta"):
-        made = build(part.config)
-    return nn.Module.to(made, part.dtype).requires_grad_(False)  # pyright: ignore
+        rebuilt = build(module.config)
+    return nn.Module.to(rebuilt, module.dtype).requires_grad_(False)  # pyright: ignore
 
 
-def _faked(part: Made, fake: FakeTensorMode) -> Made:
-    """A copy of the module in fake tensors that are said to be on the CPU."""
+def _to_fake(module: Module, fake: FakeTensorMode) -> Module:
+    """A copy of the module in fake tensors that claim to be on the CPU."""
     tensors: dict[int, object] = {}
-    for one in (*part.parameters(), *part.buffers()):
-        made = FakeTensor(fake, torch.empty_like(one, device="meta"), torch.device("cpu"))
-        is_parameter = isinstance(one, nn.Parameter)
-        tensors[id(one)] = nn.Parameter(made, one.requires_grad) if is_parameter else made
-    return copy.deepcopy(part, tensors)
+    for own in (*module.parameters(), *module.buffers()):
+        tensor = FakeTensor(fake, torch.empty_like(own, device="meta"), torch.device("cpu"))
+        is_parameter = isinstance(own, nn.Parameter)
+        tensors[id(own)] = nn.Parameter(tensor, own.requires_grad) if is_parameter else tensor
+    return copy.deepcopy(module, tensors)
 
 
-def _read(base: Base, rows: int) -> TextEmbedding:
+def _run_text_encoders(base: Base, rows: int) -> TextEmbedding:
     """Captions through the text encoders, as `Base.encode_text` takes them."""
     hidden, pooled = [], None
     for encoder in base.text_encoders:
         sdxl = base.family == "sdxl"
-        numbers = torch.zeros(rows, _places(base), dtype=torch.long)
-        said = encoder(numbers, output_hidden_states=sdxl)
-        hidden.append(said.hidden_states[-2] if sdxl else said.last_hidden_state)
-        pooled = said.text_embeds if sdxl and hasattr(said, "text_embeds") else None
+        tokens = torch.zeros(rows, _caption_length(base), dtype=torch.long)
+        output = encoder(tokens, output_hidden_states=sdxl)
+        hidden.append(output.hidden_states[-2] if sdxl else output.last_hidden_state)
+        pooled = output.text_embeds if sdxl and hasattr(output, "text_embeds") else None
     return TextEmbedding(torch.cat(hidden, dim=-1), pooled)
 
 
-def _predict(base: Base, side: int, rows: int, text: TextEmbedding | None) -> None:
+def _run_unet(base: Base, side: int, rows: int, text: TextEmbedding | None) -> None:
     """Latents of so many square pictures through the UNet."""
     config, small = base.unet.config, side // base.latent_factor
     if text is None:
-        hidden = torch.randn(rows, _places(base), config["cross_attention_dim"], dtype=base.dtype)
-        text = TextEmbedding(hidden)
+        shape = rows, _caption_length(base), config["cross_attention_dim"]
+        hidden, pooled = torch.randn(*shape, dtype=base.dtype), None
         if base.family == "sdxl":
-            wide = config["projection_class_embeddings_input_dim"]
-            wide -= 6 * config["addition_time_embed_dim"]
-            text = TextEmbedding(hidden, torch.randn(rows, wide, dtype=base.dtype))
+            width = config["projection_class_embeddings_input_dim"]
+            width -= 6 * config["addition_time_embed_dim"]
+            pooled = torch.randn(rows, width, dtype=base.dtype)
+        text = TextEmbedding(hidden, pooled)
     base.predict(
         torch.randn(rows, 4, small, small),
         torch.zeros(rows, dtype=torch.long),

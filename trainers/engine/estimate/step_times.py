@@ -1,9 +1,9 @@
-"""How fast a training goes here: as fast as an earlier one of its settings, which left a note.
+"""How fast a training goes here: as fast as an earlier run of the same settings.
 
-A run writes cost.json beside its recipe: what decides how long a step takes, and how long it took.
-Where no run of the same settings lies beside, the speed of convolutions of the base's own widths is
-measured, that of an activation between them, and what PyTorch takes for a call whatever is in it;
-all together in a quarter of a second.
+Every run writes cost.json beside its recipe: what decides how long a step takes, and how long it
+took. Where no run of the same settings is found, three speeds are measured in a quarter of a
+second: of convolutions as wide as the base's own, of an activation between them, and of a call,
+whatever it computes.
 """
 
 import json
@@ -28,11 +28,18 @@ if TYPE_CHECKING:
     from studio.requests.recipe import Recipe
     from trainers.engine.kind import Kind
 
-__all__ = ["Speed", "measured", "note", "noted", "place_of", "settings_of"]
+__all__ = [
+    "Speed",
+    "device_of",
+    "find_step_time",
+    "measure_speed",
+    "settings_of",
+    "write_step_time",
+]
 
-NOTE = "cost.json"
-FEWEST = 5  # steps that say something
-# Of a recipe, what decides how long a step takes.
+FILE = "cost.json"
+FEWEST_STEPS = 5  # whose median is worth noting
+# The fields of a recipe that decide how long a step takes.
 DECIDING = (
     "batch",
     "accumulation",
@@ -46,23 +53,20 @@ DECIDING = (
 OPERATIONS = {"cpu": 5e8, "cuda": 5e10}  # of one convolution that is timed
 LARGEST = {"cpu": 2**24, "cuda": 2**28}  # bytes of an activation that is timed
 CALLS = 200
-LONG = 0.05  # seconds of one measurement
+SHORTEST = 0.05  # seconds of one measurement
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What is done in a second, and seconds that a call takes besides.
-
-    flops: floating point operations. moved: bytes that an activation makes.
-    """
+    """flops: operations a second. written: bytes that activations make a second. call: seconds."""
 
     flops: float
-    moved: float
+    written: float
     call: float
 
 
-def place_of(base: "Base") -> torch.device:
-    """Where a training on this base runs; one without weights would run where bases are opened."""
+def device_of(base: "Base") -> torch.device:
+    """Where a training on this base runs; without weights, where bases are opened by default."""
     if base.device.type != "meta":
         return base.device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,10 +77,10 @@ def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) ->
 
     kind: as it is trained on the base. prior: whether class pictures are learned too.
     """
-    place = place_of(base)
+    device = device_of(base)
     threads = f"{platform.machine()} x {torch.get_num_threads()}"
     return {
-        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else threads,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else threads,
         "base": base.source,
         "dtype": base.precision,
         "kind": kind_name(kind),
@@ -89,61 +93,62 @@ def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) ->
     }
 
 
-def note(run: Path, settings: Mapping[str, object], seconds: Sequence[float]) -> None:
-    """Leave word in a run's folder. seconds: of each step that was taken."""
-    if len(seconds) >= FEWEST:
-        said = {"settings": settings, "step": median(seconds)}
-        write_file(run / NOTE, json.dumps(said, indent=1).encode(), durable=False)
+def write_step_time(run: Path, settings: Mapping[str, object], seconds: Sequence[float]) -> None:
+    """Write the step time into a run's folder. seconds: of each step that was taken."""
+    if len(seconds) >= FEWEST_STEPS:
+        entry = {"settings": settings, "step": median(seconds)}
+        write_file(run / FILE, json.dumps(entry, indent=1).encode(), durable=False)
 
 
-def noted(runs: Path, settings: Mapping[str, object]) -> float | None:
+def find_step_time(runs: Path, settings: Mapping[str, object]) -> float | None:
     """Seconds of a step, as the latest run of these settings in this folder has it."""
-    found = sorted(runs.glob(f"*/{NOTE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = sorted(runs.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            said = json.loads(path.read_text())
-            if said["settings"] == settings:
-                return float(said["step"])
+            entry = json.loads(path.read_text())
+            if entry["settings"] == settings:
+                return float(entry["step"])
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a note that cannot be read says nothing
+            continue  # a damaged file tells nothing
     return None
 
 
-def measured(base: "Base", *, side: int, batch: int, half: bool) -> Speed:
+def measure_speed(base: "Base", *, side: int, batch: int, half: bool) -> Speed:
     """The speed of this base's kind of work, here and now. side: of the latents."""
-    place = place_of(base)
+    device = device_of(base)
     dtype = base.dtype if half and base.dtype != torch.float32 else torch.float32
     dtype = torch.bfloat16 if half and dtype == torch.float32 else dtype
-    small = torch.ones(8, device=place)
+    small = torch.ones(8, device=device)
     return Speed(
-        flops=_multiplied(base, dtype, side=side, batch=batch),
-        moved=_moved(base, dtype, side=side, batch=batch),
-        call=_seconds(partial(_calls, small), place) / CALLS,
+        flops=_convolution_speed(base, dtype, side=side, batch=batch),
+        written=_activation_speed(base, dtype, side=side, batch=batch),
+        call=_time(partial(_calls, small), device) / CALLS,
     )
 
 
-def _multiplied(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
+def _convolution_speed(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
     """Floating point operations a second, of convolutions of each of the UNet's widths."""
-    place = place_of(base)
+    device = device_of(base)
     done = spent = 0.0
     for level, channels in enumerate(base.unet.config["block_out_channels"]):
         operations = 18.0 * channels**2  # of a pixel, in a kernel of three by three
         own = batch * (side >> level) ** 2
-        pixels = max(1, int(min(own, OPERATIONS[place.type] / operations)))
-        high = max(1, int(pixels**0.5))
-        x = torch.randn(1, channels, high, pixels // high, device=place, dtype=dtype)
-        weight = torch.randn(channels, channels, 3, 3, device=place, dtype=dtype)
-        spent += _seconds(partial(F.conv2d, x, weight, padding=1), place)
-        done += operations * high * (pixels // high)
+        pixels = max(1, int(min(own, OPERATIONS[device.type] / operations)))
+        height = max(1, int(pixels**0.5))
+        x = torch.randn(1, channels, height, pixels // height, device=device, dtype=dtype)
+        weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+        spent += _time(partial(F.conv2d, x, weight, padding=1), device)
+        done += operations * height * (pixels // height)
     return done / spent
 
 
-def _moved(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
+def _activation_speed(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
     """Bytes a second that an activation makes, of one as wide as the UNet's first block."""
-    place = place_of(base)
+    device = device_of(base)
     numbers = batch * base.unet.config["block_out_channels"][0] * side**2
-    x = torch.randn(min(numbers, LARGEST[place.type] // dtype.itemsize), device=place, dtype=dtype)
-    return x.numel() * x.itemsize / _seconds(partial(F.silu, x), place)
+    most = LARGEST[device.type] // dtype.itemsize
+    x = torch.randn(min(numbers, most), device=device, dtype=dtype)
+    return x.numel() * x.itemsize / _time(partial(F.silu, x), device)
 
 
 def _calls(small: torch.Tensor) -> None:
@@ -151,18 +156,18 @@ def _calls(small: torch.Tensor) -> None:
         small = small + 1
 
 
-def _seconds(work: Callable[[], object], place: torch.device) -> float:
-    """What it takes on the average of a while, so that whatever else runs here counts too."""
+def _time(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that work takes: the mean over a while, so that whatever else runs here counts."""
     work()
-    _settled(place)
-    begun, times = perf_counter(), 0
-    while times < 2 or perf_counter() - begun < LONG:
+    _synchronize(device)
+    started, times = perf_counter(), 0
+    while times < 2 or perf_counter() - started < SHORTEST:
         work()
-        _settled(place)
+        _synchronize(device)
         times += 1
-    return (perf_counter() - begun) / times
+    return (perf_counter() - started) / times
 
 
-def _settled(place: torch.device) -> None:
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
