@@ -13,11 +13,11 @@ import trainers
 from studio import Base, load_adapter
 from studio.adapters.token_embeddings import embedding_table
 from studio.errors import BadInput
-from tests.trainers.engine.test_text import PeftLoop, Pipeline, draws
-from tests.trainers.engine.test_text import base as base
-from tests.trainers.engine.test_text import base64 as base64
-from tests.trainers.engine.test_text import family as family
-from tests.trainers.engine.test_text import pipeline as pipeline
+from tests.trainers.engine.test_text_encoders import PeftLoop, Pipeline, draws
+from tests.trainers.engine.test_text_encoders import base as base
+from tests.trainers.engine.test_text_encoders import base64 as base64
+from tests.trainers.engine.test_text_encoders import family as family
+from tests.trainers.engine.test_text_encoders import pipeline as pipeline
 from tests.trainers.learning import NEAR, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
 from trainers.engine.data.randomness import generator_for
