@@ -7,7 +7,7 @@ import pytest
 
 from studio.errors import BadInput
 from ui.shared.form import Form
-from ui.web.server.fields import values
+from ui.web.server.fields import read_values
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ FORM = Form(Dough, "")
 
 def test_what_is_left_empty_or_at_its_default_was_not_given() -> None:
     left = {"flour": " ", "salt": "", "oven": None, "rested": True, "seeds": ""}
-    assert values(FORM, left) == {}
-    assert values(FORM, {"flour": "500", "salt": 0.02}) == {}
+    assert read_values(FORM, left) == {}
+    assert read_values(FORM, {"flour": "500", "salt": 0.02}) == {}
 
 
 def test_what_was_given_is_of_the_field_s_type() -> None:
     given = {"flour": " 400", "salt": "1e-2", "oven": "wood", "rested": False, "seeds": "rye, oat"}
-    assert values(FORM, given) == {
+    assert read_values(FORM, given) == {
         "flour": 400,
         "salt": 0.01,
         "oven": "wood",
@@ -41,7 +41,7 @@ def test_what_was_given_is_of_the_field_s_type() -> None:
 
 def test_a_default_that_is_not_the_whole_truth_can_be_asked_for() -> None:
     form = Form(Dough, "", defaults={"flour": "800, in this house"})
-    assert values(form, {"flour": "500", "salt": ""}) == {"flour": 500}
+    assert read_values(form, {"flour": "500", "salt": ""}) == {"flour": 500}
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_a_default_that_is_not_the_whole_truth_can_be_asked_for() -> None:
 )
 def test_what_is_none_of_a_field_s_values_is_named(field: str, value: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        values(FORM, {field: value})
+        read_values(FORM, {field: value})

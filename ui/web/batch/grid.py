@@ -14,7 +14,7 @@ from itertools import product
 from studio.errors import BadInput
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import adapter_name, split_strength
-from ui.web.server.fields import whole_number
+from ui.web.server.fields import read_whole_number
 
 __all__ = ["ALONE", "NONE", "TOGETHER", "Grid", "grid_of", "manifest_of"]
 
@@ -82,7 +82,7 @@ def grid_of(shot: Shot) -> Grid:
 def _seeds(typed: str) -> object:
     if ".." in typed:
         return typed.strip()
-    return [whole_number("seeds", word) for word in typed.replace(",", " ").split()] or [0]
+    return [read_whole_number("seeds", word) for word in typed.replace(",", " ").split()] or [0]
 
 
 def _mixes(grid: Grid) -> list[list[str]]:

@@ -15,7 +15,7 @@ from studio.requests.shot import SCHEDULERS, Shot, method_name, method_options
 from ui.shared.form import Field, Form, fields_of
 from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
-from ui.web.server.fields import values, whole_number
+from ui.web.server.fields import read_values, read_whole_number
 
 __all__ = ["MOST_CELLS", "NOTHING", "Axis", "axes", "every_method", "grid", "table"]
 
@@ -168,7 +168,7 @@ def _option_axis(shot: Shot, field: Field) -> Axis:
         method, form = method_name(shot.method), _form(shot.method)
         if field.name not in {one.name for one in fields_of(form)}:
             raise BadInput(f"{method} has no option {field.name}.")
-        options = method_options(shot.method) | values(form, {field.name: given})
+        options = method_options(shot.method) | read_values(form, {field.name: given})
         return replace(shot, method=compose.method_named(method, options))
 
     label = f"{method_name(shot.method)}: {field.name.replace('_', ' ')}"
@@ -197,7 +197,7 @@ def _with_scheduler(shot: Shot, name: str) -> Shot:
 
 def _number(name: str, kind: type[Number], word: str) -> Number:
     if kind is int:
-        return kind(whole_number(name, word))
+        return kind(read_whole_number(name, word))
     try:
         return kind(word)
     except ValueError:

@@ -20,7 +20,7 @@ from ui.web.frontend import script
 from ui.web.mix import html
 from ui.web.mix.adapter_slots import AdapterSlots
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
-from ui.web.server.fields import filled, values, whole_number, widgets
+from ui.web.server.fields import field_widgets, read_values, read_whole_number, shown_values
 from ui.web.server.page import Components, Update, Values
 
 __all__ = ["PLAIN", "ShotForm", "base_choices"]
@@ -53,7 +53,7 @@ class ShotForm:
         self._lay_out_base()
         self._lay_out_start_picture()
         with gr.Accordion("Loading the base", open=False):
-            self.loading = widgets(LOADING)
+            self.loading = field_widgets(LOADING)
 
     def _lay_out_prompt(self) -> None:
         self.prompt = gr.Textbox(
@@ -80,7 +80,7 @@ class ShotForm:
             for name in compose.methods():
                 shown = name == method_name(PLAIN.method)
                 with gr.Group(visible=shown) as self.groups[name]:
-                    self.options[name] = widgets(_options(name))
+                    self.options[name] = field_widgets(_options(name))
 
     def _lay_out_sampling(self) -> None:
         with gr.Row():
@@ -111,7 +111,7 @@ class ShotForm:
                 [("The base's own", ""), *SCHEDULERS], value="", label="Scheduler", min_width=140
             )
         with gr.Accordion("Size", open=False), gr.Row():
-            self.size = widgets(SIZE)
+            self.size = field_widgets(SIZE)
 
     def _lay_out_start_picture(self) -> None:
         with gr.Accordion("Start from a picture", open=False):
@@ -152,12 +152,12 @@ class ShotForm:
 
         Raises BadInput for a field that can't have its value, and for adapters that are gone.
         """
-        size = values(SIZE, {name: given[widget] for name, widget in self.size.items()})
+        size = read_values(SIZE, {name: given[widget] for name, widget in self.size.items()})
         shot = Shot(
             prompt=given[self.prompt] or "",
             base=given[self.base],
             negative=given[self.negative] or "",
-            seed=whole_number("seed", given[self.seed] or "0"),
+            seed=read_whole_number("seed", given[self.seed] or "0"),
             width=size.get("width"),
             height=size.get("height"),
             steps=int(given[self.steps]),
@@ -175,7 +175,7 @@ class ShotForm:
 
     def read_loading(self, given: Values) -> dict[str, object]:
         """How the base is to be loaded, as far as that was chosen."""
-        return values(LOADING, {name: given[widget] for name, widget in self.loading.items()})
+        return read_values(LOADING, {name: given[widget] for name, widget in self.loading.items()})
 
     def update(self, shot: Shot) -> Update:
         """Show this shot, whose adapters are those of the library."""
@@ -207,14 +207,14 @@ class ShotForm:
         """None where there is nothing to mix, and for a plain merge."""
         name = given[self.method]
         typed = {field: given[widget] for field, widget in self.options[name].items()}
-        method = compose.method_named(name, values(_options(name), typed))
+        method = compose.method_named(name, read_values(_options(name), typed))
         return None if not given[self.adapters.mix] or method == compose.Merge() else method
 
     def _update_method(self, shot: Shot) -> Update:
         update: Update = {self.method: method_name(shot.method)}
         for name, fields in self.options.items():
             own = method_options(shot.method) if name == method_name(shot.method) else {}
-            shown = filled(_options(name), own)
+            shown = shown_values(_options(name), own)
             update |= {widget: shown[field] for field, widget in fields.items()}
         return update
 

@@ -1,7 +1,7 @@
-"""A form's fields as widgets, and what was put into them as values.
+"""The fields of a form as widgets, and the values that are typed into them.
 
-An empty widget means "not given": the dataclass's default, or what suits the base, holds and is
-shown as the placeholder.
+An empty widget means that nothing was given: then the dataclass's default applies, or one that
+suits the base. That default is shown as the placeholder.
 """
 
 from collections.abc import Mapping
@@ -13,35 +13,35 @@ from gradio.components import Component
 from studio.errors import BadInput
 from ui.shared.form import Field, Form, fields_of
 
-__all__ = ["filled", "values", "whole_number", "widgets"]
+__all__ = ["field_widgets", "read_values", "read_whole_number", "shown_values"]
 
 
-def widgets(form: Form) -> dict[str, Component]:
-    """A widget for each field, by its name, made where the caller lays out."""
+def field_widgets(form: Form) -> dict[str, Component]:
+    """A widget for each field, by its name, laid out where this is called."""
     return {field.name: _widget(field, form) for field in fields_of(form)}
 
 
-def values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given of a form's fields; those left empty, or at their default, are not there.
+def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields; those that are empty or at their default are left out.
 
-    A field whose default is not the whole truth (`form.defaults`) is there whenever it was given.
-    Raises BadInput for a value that is none of the field's type, naming it.
+    A field in `form.defaults` is left out only if it is empty, since its default may differ from
+    that of the dataclass. Raises BadInput that names a field with a value of another type.
     """
     found = {}
     for field in fields_of(form):
-        value = _value(field, given.get(field.name))
+        value = _parse(field, given.get(field.name))
         if value is not None and (value != field.default or field.name in form.defaults):
             found[field.name] = value
     return found
 
 
-def filled(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the widgets show for these values of the fields; empty where a default holds."""
+def shown_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the widgets show for these values; empty where a default applies."""
     return {field.name: _shown(field, form, given) for field in fields_of(form)}
 
 
-def whole_number(name: str, typed: str) -> int:
-    """What was typed, of however many digits; BadInput naming it for what is no whole number."""
+def read_whole_number(name: str, typed: str) -> int:
+    """A whole number of any length; BadInput with this name where the text is none."""
     try:
         return int(typed)
     except ValueError:
@@ -76,20 +76,20 @@ def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
     return "" if usual or value is None else str(value)
 
 
-def _value(field: Field, value: Any) -> Any:
+def _parse(field: Field, value: Any) -> Any:
     if field.many:
         words = [word.strip() for word in str(value or "").split(",") if word.strip()]
-        return tuple(_one(field, word) for word in words) or None
+        return tuple(_parse_one(field, word) for word in words) or None
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return _one(field, value)
+    return _parse_one(field, value)
 
 
-def _one(field: Field, value: Any) -> Any:
+def _parse_one(field: Field, value: Any) -> Any:
     if field.choices and value not in field.choices:
         raise BadInput(f"{field.name}: {value!r} is none of {', '.join(field.choices)}")
     try:
         return field.type(value.strip() if isinstance(value, str) else value)
     except (TypeError, ValueError):
-        said = {int: "a whole number", float: "a number"}.get(field.type, field.type.__name__)
-        raise BadInput(f"{field.name}: {value!r} is not {said}") from None
+        expected = {int: "a whole number", float: "a number"}.get(field.type, field.type.__name__)
+        raise BadInput(f"{field.name}: {value!r} is not {expected}") from None

@@ -11,7 +11,7 @@ from studio.errors import BadInput
 from studio.queue.client import Job, get_job, stop_job
 from studio.workspace import Workspace, get_picture
 from ui.web.server.downloads import file_url
-from ui.web.server.fields import whole_number
+from ui.web.server.fields import read_whole_number
 from ui.web.server.page import QUIET, Page, show_bad_input
 from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
@@ -125,7 +125,7 @@ def wire_comparison(page: Page, own: Comparison, runs: RunPanel) -> None:
             steps=steps,
             strengths=_checkpoints.strengths_of(strengths),
             prompt=prompt,
-            seed=whole_number("seed", seed),
+            seed=read_whole_number("seed", seed),
         )
         return replace(seen, grid=None)
 

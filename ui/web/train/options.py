@@ -13,7 +13,7 @@ from studio.workspace import Workspace, adapter_path, get_set, list_adapters, li
 from trainers import Recipe
 from ui.shared.form import Form
 from ui.shared.loading import Loading
-from ui.web.server.fields import values, widgets
+from ui.web.server.fields import field_widgets, read_values
 
 __all__ = [
     "DESCRIPTIONS",
@@ -168,9 +168,13 @@ def asked(
     made, init, prior = trainers.kinds()[kind], data[given.init], data[given.prior]
     recipe = {}
     for names in GROUPS.values():
-        recipe |= values(_form(names), {name: data[given.recipe[name]] for name in names})
-    own = values(Form(made, ""), {name: data[one] for name, one in given.of_kind[kind].items()})
-    loading = values(Form(Loading, ""), {name: data[one] for name, one in given.loading.items()})
+        recipe |= read_values(_form(names), {name: data[given.recipe[name]] for name in names})
+    own = read_values(
+        Form(made, ""), {name: data[one] for name, one in given.of_kind[kind].items()}
+    )
+    loading = read_values(
+        Form(Loading, ""), {name: data[one] for name, one in given.loading.items()}
+    )
     return {
         "kind": made(**own),
         "recipe": recipe,
@@ -184,7 +188,7 @@ def asked(
 def _row(form: Form) -> dict[str, Component]:
     """A form's widgets, side by side as far as there is room."""
     with gr.Row(elem_classes="studio-fields"):
-        return widgets(form)
+        return field_widgets(form)
 
 
 def _form(names: tuple[str, ...]) -> Form:

@@ -11,7 +11,7 @@ from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.workspace import Workspace, get_set
 from ui.shared.queue_requests import queue_training
-from ui.web.server.fields import values
+from ui.web.server.fields import read_values
 from ui.web.train.estimate_process import Asked, estimated
 from ui.web.train.options import ELSEWHERE, STEPS, Options, asked, preset
 
@@ -80,7 +80,7 @@ def queue(space: Workspace, form: Form, data: Data) -> int:
 
 def _recipe(form: Form, data: Data, given: Mapping[str, Any], base: BaseInfo | None) -> Table:
     """What differs from where a training of this kind on this base starts from."""
-    number = values(STEPS, {"steps": data[form.steps]})
+    number = read_values(STEPS, {"steps": data[form.steps]})
     start = preset(given["kind"], base, number.get("steps"))
     prompts = data[form.sampled] or sample_prompts((data[form.trigger] or "").strip())
     return {
