@@ -1,4 +1,4 @@
-"""A length of time, as one says it."""
+"""A duration in words."""
 
 __all__ = ["format_duration"]
 

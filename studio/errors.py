@@ -1,4 +1,4 @@
-"""What the user can mend, said in one sentence, and what damaged files raise."""
+"""The errors that users see, and those that damaged pictures raise."""
 
 import struct
 
@@ -9,8 +9,8 @@ PICTURE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 
 
 class BadInput(ValueError):
-    """What was given is wrong; the message says what, and what to do about it."""
+    """The input is wrong. The message says what is wrong, and what to do about it."""
 
 
 class Stopped(Exception):
-    """The user asked for an end before the work was done."""
+    """The user stopped the work before it was done."""

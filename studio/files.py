@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what tells one from another."""
+"""Writing files atomically, and their SHA-256."""
 
 import hashlib
 import os
@@ -18,11 +18,10 @@ PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends well.
+    """Open a temporary file beside `path`; when the block succeeds, it replaces `path`.
 
-    It is written beside it, so that a reader never sees half a file and a full disk leaves the
-    old one; its folder is made. durable: wait until it is on the disk, so that a power cut leaves
-    one of the two.
+    So a reader never sees half a file, and a full disk leaves the old one. Makes the folder.
+    durable: wait until the file is on the disk, so that a power cut leaves the old or the new one.
     Raises BadInput where it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -42,15 +41,15 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file as `atomic_write` does."""
+    """Write a file with `atomic_write`."""
     with atomic_write(path, durable=durable) as file:
         file.write(data)
 
 
 def remove_partial_files(folder: Path, ours: Callable[[str], bool]) -> None:
-    """Remove what processes that were killed left of files that they wrote by `atomic_write`.
+    """Remove the temporary files of killed processes that used `atomic_write`.
 
-    ours: whether a file of this name is one that nobody is writing now.
+    ours: whether no process is writing the file of this name now.
     """
     for name in os.listdir(folder):
         if (part := PART.fullmatch(name)) and ours(part[1]):

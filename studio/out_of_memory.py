@@ -1,15 +1,15 @@
-"""How it is said that there is not so much memory, by Python, PyTorch and what that calls."""
+"""Recognise the errors of Python, PyTorch and its libraries that mean "out of memory"."""
 
 __all__ = ["is_out_of_memory"]
 
-# Where it is not said by the type: CUDA's libraries, and on a CPU the allocator and oneDNN.
+# Errors of CUDA's libraries, of the allocator and of oneDNN have no type of their own.
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 NO_MEMORY += ("bad_alloc", "could not create a primitive")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is not so much memory."""
-    import torch  # takes seconds, and is there already where its errors are
+    """Whether an error means that memory ran out."""
+    import torch  # takes seconds; it is loaded already where its errors occur
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

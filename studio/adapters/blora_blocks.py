@@ -1,11 +1,11 @@
-"""The two halves of a B-LoRA, content and style, told from the names of its layers.
+"""The two halves of a B-LoRA, content and style, and the blocks that they change.
 
 Frenkel et al. 2024 (arXiv 2403.14572) found them in SDXL, by giving single blocks another prompt.
 The same trial finds those of the sketch base one level up (`python -m tests.benchmarks.blocks`).
-There a block only passes on what its prompt says, and other layers draw it: each half has those
-that stand before or behind its block too, without which it cannot draw what the base never saw.
-For SD 1.x and 2.x the first two blocks with attention on the way up stand in; nobody showed that
-they separate. An adapter that names no blocks has those of its base, so files of the authors'
+There a block only passes on its prompt, and neighbouring layers draw it. So each half also has the
+layers before or after its block, without which it cannot draw what the base never saw. SD 1.x and
+2.x use the first two blocks with attention on the way up; that these separate content and style has
+not been shown. An adapter that names no blocks has those of its base, so files of the authors'
 program have halves too.
 """
 
@@ -49,7 +49,7 @@ BLOCKS = {
 def default_blocks(base: str, family: str) -> dict[str, tuple[str, ...]]:
     """The blocks of the UNet that carry each half, on a base of this name and family.
 
-    Those of SD 1.x for a family that no file told.
+    Those of SD 1.x where the family is unknown.
     """
     blocks = BLOCKS.get(base) or BLOCKS.get(family, BLOCKS["sd1"])
     return dict(zip(HALVES, blocks, strict=True))
@@ -111,11 +111,11 @@ def select_half(adapter: "Adapter", half: str) -> "Adapter":
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
     trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)
     known = layer_prefixes(chain(*trained.values()))
-    strange = [layer for layer in adapter.deltas if not layer.startswith(known)]
-    if strange:
+    others = [layer for layer in adapter.deltas if not layer.startswith(known)]
+    if others:
         raise BadInput(
             f"the adapter {name} has no {half} half, as it is no B-LoRA: it also changes "
-            f"{strange[0]}"
+            f"{others[0]}"
         )
     deltas = layers_of_half(half, adapter.deltas, trained)
     if not deltas:

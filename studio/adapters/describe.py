@@ -27,16 +27,16 @@ def describe(path: str | Path) -> dict[str, JSON]:
     path = find_adapter_file(Path(path))
     header = read_header(path)
     contents = survey(header, path)
-    facts = read_info(header.metadata, path)
-    family = facts.family or contents.family
-    blocks = trained_blocks(facts.base, family, facts.recipe)
+    info = read_info(header.metadata, path)
+    family = info.family or contents.family
+    blocks = trained_blocks(info.base, family, info.recipe)
     return {
-        "name": facts.name,
-        "kind": facts.kind,
+        "name": info.name,
+        "kind": info.kind,
         "family": family,
-        "base": facts.base,
-        "fingerprint": facts.fingerprint,
-        "triggers": list(trigger_words(facts, contents)),
+        "base": info.base,
+        "fingerprint": info.fingerprint,
+        "triggers": list(trigger_words(info, contents)),
         "tokens": _tokens(header, contents),
         "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
         "forms": dict(Counter(contents.forms.values())),
@@ -44,19 +44,19 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "ranks": _ranks(header, contents),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,
-        "preview": facts.preview is not None,
-        "recipe": facts.recipe,
+        "preview": info.preview is not None,
+        "recipe": info.recipe,
     }
 
 
-def trigger_words(facts: AdapterInfo, contents: Contents) -> tuple[str, ...]:
-    """The trigger words; for a file that tells none, those that it has embeddings for."""
-    told = facts.triggers or facts.kind != "unknown"
-    return facts.triggers if told else tuple(contents.embeddings)
+def trigger_words(info: AdapterInfo, contents: Contents) -> tuple[str, ...]:
+    """The trigger words; another program's file without any has the words of its embeddings."""
+    stated = info.triggers or info.kind != "unknown"
+    return info.triggers if stated else tuple(contents.embeddings)
 
 
 def find_adapter_file(path: Path) -> Path:
-    """The adapter's file, also when its folder is given; BadInput where there is none."""
+    """The file of an adapter given as a file or a folder; BadInput where there is none."""
     if path.is_dir():
         for name in FILES:
             if (path / name).is_file():

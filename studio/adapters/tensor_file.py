@@ -1,8 +1,9 @@
-"""The tensors of safetensors files, checked when read and written with the same bytes every time.
+"""Reading and writing the tensors of safetensors files.
 
-The library's own writer orders metadata by a hash that differs between processes, and its reader
-copies every tensor, which for hundreds of adapters counts; hence this file.
-What a file says it holds is studio/adapters/safetensors_header.py's affair.
+By hand, because the library's writer orders metadata by a hash that differs between processes, so
+that equal adapters would give different bytes. Its reader would read the file once more for the
+SHA-256, and leave tensors on a memory map that changes when the file does.
+Headers are checked in studio/adapters/safetensors_header.py.
 """
 
 import hashlib
@@ -38,10 +39,9 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
-    """The tensors that a file's header tells of, on the CPU, and the SHA-256 of its bytes.
+    """The tensors of a file, on the CPU, and the SHA-256 of its bytes.
 
-    Raises BadInput where the file is no longer the one whose header that is, or a tensor holds NaN
-    or infinity.
+    Raises BadInput where the file no longer has this header, or a tensor contains NaN or Inf.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -57,24 +57,24 @@ def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
         for key, tensor in tensors.items():
             wide = tensor.float() if tensor.element_size() == 1 else tensor
             if not wide.isfinite().all():
-                raise BadInput(f"{path} is damaged: {key} holds numbers that are not finite")
+                raise BadInput(f"{path} is damaged: {key} contains NaN or Inf")
     return tensors, hashlib.sha256(data.data).hexdigest()
 
 
 def _tensor(data: np.ndarray, span: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """The bytes of a span as a flat tensor, which shares them where that can be."""
+    """The bytes of a span as a flat tensor, without a copy where they are aligned."""
     first, last = span
     if first == last:
         return torch.empty(0, dtype=dtype)
-    if first % dtype.itemsize:  # of the memory itself: it begins at a multiple of 16
+    if first % dtype.itemsize:  # not aligned; the array itself begins at a multiple of 16
         data, first, last = data[first:last].copy(), 0, last - first
     return torch.frombuffer(data, dtype=dtype, count=(last - first) // dtype.itemsize, offset=first)
 
 
 def _all_finite(data: np.ndarray, header: Header) -> bool:
-    """Whether all certainly are: one sum of the many tensors of a kind that lie side by side tells.
+    """Whether all numbers are certainly finite, from one sum over each run of tensors of a type.
 
-    Large numbers may overflow in it.
+    False where a sum of large numbers overflows: the tensors are then checked one by one.
     """
     order = sorted(header.spans, key=lambda key: header.spans[key])
     for name, keys in groupby(order, key=lambda key: header.dtypes[key]):
@@ -88,9 +88,9 @@ def _all_finite(data: np.ndarray, header: Header) -> bool:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file: whole or not at all, and equal contents give equal bytes.
+    """Write a safetensors file atomically; equal contents give equal bytes.
 
-    Raises BadInput where the place cannot be written or is full.
+    Raises BadInput where it cannot be written.
     """
     # Wide numbers first, so that each tensor lies on a multiple of its own width.
     order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
@@ -112,6 +112,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """A tensor's numbers as they stand in a file."""
+    """A tensor's numbers as the bytes of a file."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes()

@@ -1,18 +1,16 @@
-"""Words that a base did not know: vectors beside its text encoders' tables of embeddings.
+"""Learned words: embeddings beside those of a base's text encoders.
 
-Textual inversion (Gal et al. 2022, arXiv 2208.01618): in place of a word, its token, a prompt has
-one or several learned vectors. They are kept by token and by text encoder ("text_encoder",
-"text_encoder_2"), [n, width] each, the n vectors standing side by side in the prompt.
+Textual inversion (Gal et al. 2022, arXiv 2208.01618): a token in a prompt is replaced by one or
+several learned vectors, [n, width] for each text encoder ("text_encoder", "text_encoder_2").
 
-Nothing of the base is changed for them, neither its tokenizers nor its tables: a prompt is cut at
-the tokens, the pieces between are tokenized as ever, and a learned vector is given a number below
-zero, which only the lookup here knows. So gradients reach the learned vectors alone, and since no
-number lies above that of the end of the text, CLIP's pooled output is read at that end. (diffusers
-reads it at the learned token for SDXL's encoders, whose configuration has the number of the end
-wrong; the other programs read it where it is here.)
+Neither the base's tokenizers nor its embedding tables change. A prompt is split at the tokens, the
+text between is tokenized as usual, and learned vectors get negative ids, which only the lookup
+here knows. So gradients reach the learned vectors alone. No id is above that of the end of the
+text, so CLIP's pooled output is read at that end, as other programs do. (For SDXL's encoders
+diffusers reads it at the learned token, because their configuration has the wrong end id.)
 
-A token is found as tokenizers find an added one, whatever the case of its letters; one that starts
-or ends with a letter must be a word by itself, so that `sks` is not found in `masks`.
+Tokens are found as tokenizers find added ones, in upper and lower case. A token that starts or ends
+with a letter must be a whole word, so that `sks` is not found in `masks`.
 """
 
 import re
@@ -49,9 +47,9 @@ Embeddings = Mapping[str, Mapping[str, Tensor]]
 def token_numbers(
     tokenizer: "CLIPTokenizer", texts: Sequence[str], words: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What a text encoder reads, and where there is text: int64 [B, L] each, padded and cut.
+    """Token ids and attention mask of prompts: int64 [B, L] each, padded and cut.
 
-    words: rows by token; counted on from the first row of the first word, row k is number -1 - k.
+    words: rows by token. Row k, counted over all words, has the id -1 - k.
     """
     length = tokenizer.model_max_length
     tokens = tokenizer(
@@ -75,7 +73,7 @@ def token_numbers(
 
 @contextmanager
 def learned_rows(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the table answer numbers below zero with the rows of the words; see `token_numbers`."""
+    """Within the block, look up negative ids in the rows of the words; see `token_numbers`."""
     if not words:
         yield
         return
@@ -156,7 +154,7 @@ def _token_ids(tokenizer: "CLIPTokenizer", text: str) -> list[int]:
 
 
 def _token_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
-    """Finds the first of the tokens that fits, each as a group of its own."""
+    """Matches the first of the tokens that fits; each is a group of its own."""
     ways = []
     for token in tokens:
         before = r"(?<![^\W_])" if token[0].isalnum() else ""

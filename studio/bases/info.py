@@ -1,4 +1,4 @@
-"""What is known of a base without opening it: told from its configuration, without PyTorch."""
+"""What is known of a base from its configuration alone, without PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from studio.errors import BadInput
 
 __all__ = ["BaseInfo", "read_base_info"]
 
-# Of a checkpoint in one file, which has no configuration; what diffusers takes them for.
+# A checkpoint in one file has no configuration. These are diffusers' assumptions.
 SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 STEPS = {"sd1": 64, "sd2": 64, "sdxl": 32}
 
 
 @dataclass(frozen=True)
 class BaseInfo:
-    """The fields are those of studio.Base of the same names."""
+    """The fields have the meaning of those of studio.Base."""
 
     source: str
     name: str
@@ -27,29 +27,29 @@ class BaseInfo:
 
 
 def read_base_info(source: str) -> BaseInfo | None:
-    """The base that `load_base` would open; None for one that is still to be downloaded.
+    """Describe the base that `load_base` would open; None for one that is not downloaded yet.
 
     Raises BadInput for a folder or file that is no base of the families known.
     """
-    place = _place(source)
-    if place is None:
+    path = _find_local(source)
+    if path is None:
         return None
-    family, name = family_of(place), place.name if place.is_dir() else place.stem
-    if place.is_file():
+    family, name = family_of(path), path.name if path.is_dir() else path.stem
+    if path.is_file():
         return BaseInfo(source, name, family, SIZES[family], STEPS[family])
-    unet = cast("Any", read_json(place / "unet" / "config.json"))
-    vae = cast("Any", read_json(place / "vae" / "config.json"))
+    unet = cast("Any", read_json(path / "unet" / "config.json"))
+    vae = cast("Any", read_json(path / "vae" / "config.json"))
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         size = int(unet["sample_size"]) * factor
         step = factor * 2 ** (len(unet["block_out_channels"]) - 1)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{place} does not say how large its pictures are") from error
-    name = name if place.parent.name != "snapshots" else source
+        raise BadInput(f"{path} does not say how large its pictures are") from error
+    name = name if path.parent.name != "snapshots" else source
     return BaseInfo(source, name, family, size, step)
 
 
-def _place(source: str) -> Path | None:
+def _find_local(source: str) -> Path | None:
     from studio.bases.resolve import find_source  # the hub's client takes half a second
 
     if (
@@ -62,7 +62,7 @@ def _place(source: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        kept = Path(snapshot_download(source, local_files_only=True))
+        snapshot = Path(snapshot_download(source, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError):
         return None
-    return kept if (kept / "unet" / "config.json").is_file() else None
+    return snapshot if (snapshot / "unet" / "config.json").is_file() else None

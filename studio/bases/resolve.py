@@ -1,4 +1,4 @@
-"""From what the user calls a base to a folder or a file on this machine."""
+"""Finding a base: from its name to a folder or file on this machine, downloaded if needed."""
 
 import json
 import re
@@ -28,7 +28,7 @@ PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEM = r"(model|diffusion_pytorch_model)"
 PLAIN = re.compile(rf"{STEM}(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.json")
-SMALL = re.compile(
+FP16 = re.compile(
     rf"{STEM}\.fp16(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.fp16\.json"
 )
 
@@ -84,14 +84,20 @@ def _our_folder(name: str) -> Path:
 
 def _hub_folder(repository: str, *, half: bool) -> Path:
     """The snapshot of a hub repository: from the local cache if all of it is there."""
+    return _cached_snapshot(repository, half=half) or _download(repository, half=half)
+
+
+def _cached_snapshot(repository: str, *, half: bool) -> Path | None:
     try:
-        kept = Path(snapshot_download(repository, local_files_only=True))
+        snapshot = Path(snapshot_download(repository, local_files_only=True))
     except LocalEntryNotFoundError:
-        kept = None
-    if kept is not None:
-        names = [path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()]
-        if _complete(kept, names, half=half):
-            return kept
+        return None
+    files = (path for path in snapshot.rglob("*") if path.is_file())
+    names = [path.relative_to(snapshot).as_posix() for path in files]
+    return snapshot if _complete(snapshot, names, half=half) else None
+
+
+def _download(repository: str, *, half: bool) -> Path:
     if not is_hub_reachable():
         raise BadInput(
             f"The base {repository!r} is not on this machine and the Hugging Face Hub cannot be "
@@ -126,7 +132,7 @@ def _hub_folder(repository: str, *, half: bool) -> Path:
 
 
 def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
-    """Whether a cached snapshot has every part; one with configurations alone does not."""
+    """Whether a cached snapshot has every part, not only the configurations."""
     if "model_index.json" not in names:
         return False
     try:
@@ -142,7 +148,7 @@ def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
 
 
 def is_hub_reachable() -> bool:
-    """Whether the hub answers at all; its client would retry for half a minute to find out."""
+    """Whether the hub answers. Its own client would retry for half a minute."""
     if constants.is_offline_mode():
         return False
     address = urlsplit(constants.ENDPOINT)
@@ -178,7 +184,7 @@ def files_to_download(names: list[str], repository: str, *, half: bool) -> list[
 
 
 def weight_variant(folder: Path, component: str, *, half: bool) -> str | None:
-    """Which weights of a part diffusers shall open: None for the plain ones, or "fp16".
+    """The variant of a part's weights for diffusers to open: None for the plain ones, or "fp16".
 
     Raises BadInput where the part has no safetensors.
     """
@@ -191,11 +197,11 @@ def weight_variant(folder: Path, component: str, *, half: bool) -> str | None:
 
 def _weight_files(names: list[str], component: str, where: str, *, half: bool) -> list[str]:
     """One set of a part's weight files, whole or in shards: plain, or fp16."""
-    plain, small = (
+    plain, half_files = (
         [name for name in names if pattern.fullmatch(name.removeprefix(f"{component}/"))]
-        for pattern in (PLAIN, SMALL)
+        for pattern in (PLAIN, FP16)
     )
-    if found := (small or plain) if half else (plain or small):
+    if found := (half_files or plain) if half else (plain or half_files):
         return found
     if any(name.startswith(f"{component}/") and Path(name).suffix in PICKLES for name in names):
         raise BadInput(

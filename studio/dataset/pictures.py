@@ -116,7 +116,7 @@ def read_pictures(
         for part, captions in zip(parts, _captions_of(parts), strict=True):
             found, left_out = _read(part, captions, choices, trigger)
             if not found and (part.words or len(parts) == 1):
-                raise BadInput(_nothing(part.path, left_out))
+                raise BadInput(_no_pictures_message(part.path, left_out))
             weight = Fraction(str(folder.weight)) * part.repeats
             examples += [replace(example, weight=weight) for example in found]
             skipped += left_out
@@ -144,8 +144,8 @@ def _captions_of(parts: Sequence[Part]) -> list[dict[Path, str]]:
     whole = _metadata(parts[0].path)
     found = [whole]
     for part in parts[1:]:
-        said = {path: whole.pop(path) for path in list(whole) if part.path in path.parents}
-        found.append(said | _metadata(part.path))
+        listed = {path: whole.pop(path) for path in list(whole) if part.path in path.parents}
+        found.append(listed | _metadata(part.path))
     return found
 
 
@@ -177,7 +177,7 @@ def _listed(folder: Path) -> list[Path]:
     return [path for path in found if path.stem not in masks]
 
 
-def _nothing(folder: Path, skipped: Sequence[Skipped]) -> str:
+def _no_pictures_message(folder: Path, skipped: Sequence[Skipped]) -> str:
     if not skipped:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
         return f"There are no pictures in {folder}: put some there ({kinds})."

@@ -1,4 +1,4 @@
-"""Jobs: trainings and pictures to be made by a worker, one row each in the workspace's database.
+"""The queue of jobs: trainings and pictures for the workers, one row each in the database.
 
     space = open_workspace()
     job = add_job(space, "train", arguments, title="sks robot")
@@ -68,7 +68,7 @@ LONGEST_TITLE = 200  # characters
 
 @dataclass(frozen=True)
 class Worker:
-    """Who does the jobs of a queue. started, seen: seconds since 1970; pid: None for nobody.
+    """The worker of a queue. started, seen: seconds since 1970; pid: None where there is none.
 
     alive: its process is there. One that is alive and was not seen for minutes is in one long
     step, or stuck.
@@ -88,11 +88,11 @@ def add_job(space: Workspace, kind: Kind, arguments: Mapping[str, object], *, ti
     A training gets its folder's name here, so that a page can look there from the first moment.
     """
     now, title = time.time(), " ".join(title.split())[:LONGEST_TITLE]
-    told = json.dumps(arguments, allow_nan=False)
+    encoded = json.dumps(arguments, allow_nan=False)
     with write_database(space) as db:
         id = db.execute(
             "INSERT INTO jobs (kind, title, arguments, created, queued) VALUES (?, ?, ?, ?, ?)",
-            (kind, title, told, now, now),
+            (kind, title, encoded, now, now),
         ).lastrowid
         run = f"{clean_name(title, otherwise='run')}-{id}" if kind == "train" else ""
         row = db.execute("UPDATE jobs SET run = ? WHERE id = ? RETURNING *", (run, id)).fetchone()
@@ -120,17 +120,17 @@ def list_jobs(
 
     states, kinds: only these; all where none is named.
     """
-    asked, values = ["removed IS NULL"], []
+    conditions, values = ["removed IS NULL"], []
     for column, wanted in (("state", states), ("kind", kinds)):
         if wanted:
-            asked.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+            conditions.append(f"{column} IN ({', '.join('?' * len(wanted))})")
             values += wanted
     if before is not None:
-        asked.append("id < ?")
+        conditions.append("id < ?")
         values.append(before)
     with read_database(space) as db:
         rows = db.execute(
-            f"SELECT * FROM jobs WHERE {' AND '.join(asked)} ORDER BY id DESC LIMIT ?",
+            f"SELECT * FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
             (*values, limit),
         ).fetchall()
     return [job_from_row(row) for row in rows]

@@ -1,4 +1,4 @@
-"""What a job is: one row of the workspace's database."""
+"""A job: one row of the workspace's database."""
 
 import json
 import sqlite3
@@ -20,7 +20,7 @@ QUEUES: dict[str, tuple[Kind, ...]] = {"train": ("train",), "render": ("render",
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stands. Times are in seconds since 1970, None for what has not come.
+    """A job. Times are in seconds since 1970, None for what has not happened.
 
     title: what to call it on a page. run: the folder of a training, by its name in runs/.
     stopping: it was asked to stop and has not yet. phase: what is being done, in a few words.

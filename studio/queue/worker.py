@@ -1,4 +1,4 @@
-"""The workers' side of the jobs: take one, say how it goes, and find those of a dead worker.
+"""The workers' side of the queue: claim a job, report its progress, recover a dead worker's jobs.
 
 A worker holds its queue's lock, a lock of the operating system on a file, for as long as it lives.
 Whatever ends the process gives the lock back, kill -9 too; so whoever holds it knows that no
@@ -32,12 +32,12 @@ MAX_DEATHS = 3  # in a row, of one job, without getting further
 DIED = "its worker was ended {deaths} times without getting further than step {step}"
 DIED_ADVICE = (
     "the system ends programs that want more memory than there is: ask for less (a smaller batch "
-    "or size), close other programs, and resume it; what the worker said last is in logs/"
+    "or size), close other programs, and resume it; the end of the worker's output is in logs/"
 )
 
 
 def queue_lock(space: Workspace, queue: str) -> FileLock:
-    """The lock of a queue, not yet taken; also of other names that only one process may have."""
+    """The file lock of this name, not yet acquired: that of a queue, or another one."""
     return FileLock(space.root / f".{queue}.lock", poll_interval=0.02)
 
 
@@ -54,8 +54,8 @@ def has_waiting_jobs(space: Workspace, kinds: Sequence[Kind]) -> bool:
     """Whether a job of these kinds is queued."""
     marks = ", ".join("?" * len(kinds))
     with read_database(space) as db:
-        asked = f"SELECT 1 FROM jobs WHERE state = 'queued' AND kind IN ({marks}) LIMIT 1"
-        return db.execute(asked, tuple(kinds)).fetchone() is not None
+        query = f"SELECT 1 FROM jobs WHERE state = 'queued' AND kind IN ({marks}) LIMIT 1"
+        return db.execute(query, tuple(kinds)).fetchone() is not None
 
 
 def claim_job(space: Workspace, kinds: Sequence[Kind]) -> Job | None:
@@ -87,15 +87,15 @@ def report_job(
     seconds: float | None = None,
     results: Sequence[str] | None = None,
 ) -> bool:
-    """Write down how a job goes, what is not given staying as it is; whether it shall stop."""
-    told = None if results is None else json.dumps(list(results))
+    """Store a job's progress; what is None stays as it is. Returns whether the job must stop."""
+    encoded = None if results is None else json.dumps(list(results))
     with write_database(space, durable=results is not None) as db:
         row = db.execute(
             "UPDATE jobs SET phase = COALESCE(?, phase), step = COALESCE(?, step), "
             "total = COALESCE(?, total), loss = COALESCE(?, loss), "
             "seconds = COALESCE(?, seconds), results = COALESCE(?, results) "
             "WHERE id = ? RETURNING stop",
-            (phase, step, total, loss, seconds, told, id),
+            (phase, step, total, loss, seconds, encoded, id),
         ).fetchone()
     return row is None or bool(row["stop"])
 
@@ -103,7 +103,7 @@ def report_job(
 def finish_job(
     space: Workspace, id: int, state: State, *, error: str = "", advice: str = ""
 ) -> None:
-    """Write down how a job ended: "done", "failed" or "stopped"."""
+    """Store how a job ended: "done", "failed" or "stopped"."""
     with write_database(space) as db:
         db.execute(
             "UPDATE jobs SET state = ?, stop = 0, phase = '', error = ?, advice = ?, finished = ? "
@@ -113,9 +113,9 @@ def finish_job(
 
 
 def requeue_job(space: Workspace, id: int) -> None:
-    """Put a job back into its place in the queue, for a worker that is told to end.
+    """Put a job back into its place in the queue, because its worker must end.
 
-    One that was asked to stop at the same time has stopped.
+    A job that was to stop anyway is stopped.
     """
     with write_database(space) as db:
         db.execute(
@@ -127,23 +127,22 @@ def requeue_job(space: Workspace, id: int) -> None:
 
 
 def recover_jobs(space: Workspace, queue: str) -> list[Job]:
-    """Settle what a dead worker left running; returns those jobs. The queue's lock must be held.
+    """Deal with the jobs that a dead worker left running, and return them. Hold the queue's lock.
 
-    A job that was asked to stop has stopped. Others go back to their place in the queue, and are
-    resumed from what they left; but one whose workers die again and again without getting
-    further has failed.
+    A job that was to stop is stopped. Others go back to their place in the queue and resume. A job
+    whose workers die MAX_DEATHS times without progress has failed.
     """
     kinds = QUEUES[queue]
     marks = ", ".join("?" * len(kinds))
     with write_database(space) as db:
-        asked = f"SELECT * FROM jobs WHERE state = 'running' AND kind IN ({marks})"
-        orphans = db.execute(asked, kinds).fetchall()
+        query = f"SELECT * FROM jobs WHERE state = 'running' AND kind IN ({marks})"
+        orphans = db.execute(query, kinds).fetchall()
         for row in orphans:
             deaths = 1 if row["step"] > row["reached"] else row["deaths"] + 1
             reached = max(row["step"], row["reached"])
             given_up = deaths >= MAX_DEATHS
             state = "stopped" if row["stop"] else "failed" if given_up else "queued"
-            said = (DIED.format(deaths=deaths, step=reached), DIED_ADVICE)
+            reason = (DIED.format(deaths=deaths, step=reached), DIED_ADVICE)
             db.execute(
                 "UPDATE jobs SET state = ?, stop = 0, phase = '', deaths = ?, reached = ?, "
                 "error = ?, advice = ?, finished = ? WHERE id = ?",
@@ -151,7 +150,7 @@ def recover_jobs(space: Workspace, queue: str) -> list[Job]:
                     state,
                     deaths,
                     reached,
-                    *(said if state == "failed" else ("", "")),
+                    *(reason if state == "failed" else ("", "")),
                     None if state == "queued" else time.time(),
                     row["id"],
                 ),
@@ -160,7 +159,7 @@ def recover_jobs(space: Workspace, queue: str) -> list[Job]:
 
 
 def write_heartbeat(space: Workspace, queue: str, doing: str, *, started: float) -> None:
-    """Say that the worker of this queue lives, and what it does. started: since when it lives."""
+    """Store that the worker of this queue is alive, and what it does. started: since 1970."""
     row = (queue, os.getpid(), started, time.time(), doing)
     with write_database(space, durable=False) as db:
         db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)

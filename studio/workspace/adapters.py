@@ -1,7 +1,7 @@
-"""The library: a flat folder of adapter files, told by their headers alone.
+"""The library: a flat folder of adapter files, described from their headers alone.
 
-What a header said is kept in the database until the file changes, so that a library of hundreds
-is listed in milliseconds.
+The database caches each description until the file changes, so that a library of hundreds is
+listed in milliseconds.
 """
 
 import filecmp
@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +39,7 @@ __all__ = [
 ]
 
 SUFFIX = ".safetensors"
-PEFT = "base_model.model."  # how its keys begin; its strengths lie in a file of their own
+PEFT = "base_model.model."  # the start of its keys; its alphas are in a file beside
 Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
 
 
@@ -78,7 +76,7 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
     with read_database(space) as db:
         kept = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
     files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
-    found = [_listed(space, path, kept.get(path.stem)) for path in files]
+    found = [_describe(space, path, kept.get(path.stem)) for path in files]
     gone = set(kept) - {path.stem for path in files}
     if gone:
         with write_database(space, durable=False) as db:
@@ -92,7 +90,7 @@ def get_adapter(space: Workspace, name: str) -> AdapterFile:
     path = _path(space, name)
     with read_database(space) as db:
         kept = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
-    return _listed(space, path, kept)
+    return _describe(space, path, kept)
 
 
 def adapter_path(space: Workspace, name: str) -> str:
@@ -104,28 +102,28 @@ def adapter_path(space: Workspace, name: str) -> str:
 
 
 def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> AdapterFile:
-    """Take a file from elsewhere into the library, after opening all of it.
+    """Copy a file from elsewhere into the library, once all of it could be read.
 
     file: a .safetensors file of Studio, kohya, diffusers, peft or LyCORIS, or a folder that
     diffusers or peft wrote. name: as the file is called where it is not given. The same file
     imported twice is there once. Imports PyTorch.
 
-    Raises BadInput for whatever `studio.load_adapter` refuses; nothing is then kept.
+    Raises BadInput for whatever `studio.load_adapter` refuses; nothing is then stored.
     """
     from studio.adapters.load import load_adapter  # PyTorch takes seconds
 
     source = Path(file)
-    said = _without_ending(name or (source.name if source.is_dir() else source.stem))
+    said = _without_suffix(name or (source.name if source.is_dir() else source.stem))
     wanted = check_name(said) if name else clean_name(said, otherwise="adapter")
-    # What is checked is what is kept, whatever happens to the original meanwhile.
-    with _scratch(space) as folder:
-        copy = _copied(find_adapter_file(source), folder)
+    # The copy is checked and stored, so that a change of the original in between does no harm.
+    with TemporaryDirectory(dir=space.cache) as folder:
+        copy = _copy(find_adapter_file(source), Path(folder))
         try:
             adapter = load_adapter(copy)
         except BadInput as error:
             raise BadInput(str(error).replace(str(copy), source.name)) from error
         if any(key.startswith(PEFT) for key in read_header(copy).shapes):
-            copy = adapter.save(folder / f"whole{SUFFIX}")  # its strength lies in another file
+            copy = adapter.save(Path(folder) / f"whole{SUFFIX}")  # its alpha is in another file
         return add_adapter(space, copy, name=wanted)
 
 
@@ -134,24 +132,24 @@ def add_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
 
     Where the name is taken it becomes `name-2` and so on, unless what has it is this very file.
     """
-    name = _without_ending(name)
+    name = _without_suffix(name)
     for stem in numbered_names(check_name(name)):
         place = space.adapters / f"{stem}{SUFFIX}"
         if not place.exists():
             break
-        if _same(place, file):
+        if filecmp.cmp(place, file, shallow=False):
             return get_adapter(space, stem)
-    with _scratch(space) as folder:
-        place = move_to_free_name(_copied(file, folder), space.adapters, f"{name}{SUFFIX}")
+    with TemporaryDirectory(dir=space.cache) as folder:
+        place = move_to_free_name(_copy(file, Path(folder)), space.adapters, f"{name}{SUFFIX}")
     return get_adapter(space, place.stem)
 
 
 def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
-    """Call an adapter otherwise; BadInput where the new name is taken or cannot be one.
+    """Rename an adapter; BadInput where the new name is taken or not permitted.
 
     new: with or without the ending of the file.
     """
-    path, new = _path(space, name), _without_ending(new)
+    path, new = _path(space, name), _without_suffix(new)
     if child_path(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
         raise BadInput(f"there is an adapter {new} already: choose another name")
     return get_adapter(space, move_to_free_name(path, space.adapters, f"{new}{SUFFIX}").stem)
@@ -192,20 +190,13 @@ def _path(space: Workspace, name: str) -> Path:
     return path
 
 
-def _without_ending(name: str) -> str:
-    """What a person may give with the ending of its file; the dot of `robot.v2` begins none."""
+def _without_suffix(name: str) -> str:
+    """A name without the file's suffix; `robot.v2` has none."""
     return name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
 
 
-@contextmanager
-def _scratch(space: Workspace) -> Iterator[Path]:
-    """A folder on the workspace's own disk for as long as the block lasts."""
-    with TemporaryDirectory(prefix="adapter-", dir=space.cache) as folder:
-        yield Path(folder)
-
-
-def _copied(file: Path, folder: Path) -> Path:
-    """A copy, with the settings that peft keeps beside its file."""
+def _copy(file: Path, folder: Path) -> Path:
+    """Copy an adapter's file, with the settings that peft writes beside it."""
     settings = file.with_name("adapter_config.json")
     for one in (file, settings) if settings.is_file() else (file,):
         try:
@@ -216,17 +207,13 @@ def _copied(file: Path, folder: Path) -> Path:
     return folder / file.name
 
 
-def _same(one: Path, other: Path) -> bool:
-    return filecmp.cmp(one, other, shallow=False)
-
-
-def _listed(space: Workspace, path: Path, kept: sqlite3.Row | None) -> AdapterFile:
-    """What the header says, as kept in the database or, for a new or changed file, read now."""
+def _describe(space: Workspace, path: Path, cached: sqlite3.Row | None) -> AdapterFile:
+    """The adapter of a file: from the cache or, if the file is new or changed, from its header."""
     state = path.stat()
-    if kept:
-        before = _from_json(space, path, state, kept["told"])
-        there = before.preview is None or before.preview.exists()
-        if there and (kept["modified"], kept["bytes"]) == (state.st_mtime_ns, state.st_size):
+    if cached:
+        before = _from_json(space, path, state, cached["told"])
+        unchanged = (cached["modified"], cached["bytes"]) == (state.st_mtime_ns, state.st_size)
+        if unchanged and (before.preview is None or before.preview.exists()):
             return before
         if before.preview:
             before.preview.unlink(missing_ok=True)
@@ -238,12 +225,12 @@ def _listed(space: Workspace, path: Path, kept: sqlite3.Row | None) -> AdapterFi
 
 
 def _read(space: Workspace, path: Path, state: os.stat_result) -> AdapterFile:
-    """What the header says; its picture is written into the cache."""
+    """The adapter of a file, from its header. Writes its preview into the cache."""
     found = AdapterFile(path.stem, path, state.st_size, state.st_mtime)
     try:
         check_name(path.stem)
         header = read_header(path)
-        told: Any = describe(path)
+        description: Any = describe(path)
         picture = read_info(header.metadata, path).preview
     except BadInput as error:
         return replace(found, problem=str(error))
@@ -252,22 +239,22 @@ def _read(space: Workspace, path: Path, state: os.stat_result) -> AdapterFile:
         preview = space.cache / "previews" / f"{path.stem}-{state.st_mtime_ns}.png"
         with atomic_write(preview) as file:
             picture.save(file, "PNG")
-    steps = told["recipe"].get("steps")
+    steps = description["recipe"].get("steps")
     return replace(
         found,
-        kind=told["kind"],
-        family=told["family"],
-        base=told["base"],
-        triggers=tuple(told["triggers"]),
-        halves=tuple(told["halves"]),
-        parameters=told["parameters"],
+        kind=description["kind"],
+        family=description["family"],
+        base=description["base"],
+        triggers=tuple(description["triggers"]),
+        halves=tuple(description["halves"]),
+        parameters=description["parameters"],
         steps=steps if isinstance(steps, int) else None,
         preview=preview,
     )
 
 
 def _to_json(found: AdapterFile) -> str:
-    """The fields that the header told, the preview by its name in the cache."""
+    """The fields that come from the header; the preview by its name in the cache."""
     fields = asdict(found)
     for known in ("name", "path", "bytes", "modified"):
         del fields[known]
@@ -275,9 +262,9 @@ def _to_json(found: AdapterFile) -> str:
 
 
 def _from_json(space: Workspace, path: Path, state: os.stat_result, text: str) -> AdapterFile:
-    told = json.loads(text)
+    values = json.loads(text)
     for several in ("triggers", "halves"):
-        told[several] = tuple(told[several])
-    if told["preview"]:
-        told["preview"] = space.cache / "previews" / told["preview"]
-    return AdapterFile(path.stem, path, state.st_size, state.st_mtime, **told)
+        values[several] = tuple(values[several])
+    if values["preview"]:
+        values["preview"] = space.cache / "previews" / values["preview"]
+    return AdapterFile(path.stem, path, state.st_size, state.st_mtime, **values)

@@ -1,4 +1,4 @@
-"""The bases that this workspace knows: those that came with the repository, and those used."""
+"""The bases that a workspace offers: the bundled ones, and those used before."""
 
 import time
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class KnownBase:
 
 
 def list_bases(space: Workspace) -> list[KnownBase]:
-    """Those of the repository, then the others, the last used first."""
+    """The bundled bases, then the others, the last used first."""
     ours = [
         KnownBase(name, name, family_of(asset(name)))
         for name in BUNDLED_BASES
@@ -54,7 +54,7 @@ def add_base(space: Workspace, source: str) -> KnownBase:
 
 
 def remember_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:
-    """Remember that a base was used; says of which family it turned out to be."""
+    """Store that a base was used, and its family."""
     if source not in BUNDLED_BASES:
         with write_database(space) as db:
             row = (source, name, family, time.time())
@@ -63,7 +63,7 @@ def remember_base(space: Workspace, source: str, *, name: str, family: str) -> K
 
 
 def forget_base(space: Workspace, source: str) -> None:
-    """Strike a base from the list; its files stay where they are."""
+    """Remove a base from the list; its files stay."""
     with write_database(space) as db:
         if db.execute("DELETE FROM bases WHERE source = ?", (source,)).rowcount == 0:
             raise BadInput(f"{source} is not among the bases")

@@ -1,7 +1,7 @@
-"""The workspace's SQLite file: jobs, workers, bases, and what adapters' headers said.
+"""The workspace's SQLite file: jobs, workers, bases, and a cache of adapters' headers.
 
-Every transaction is whole or not at all, also when its process is killed: that is SQLite's
-write-ahead log. A connection is opened for each use, so any thread and any process may.
+Transactions are atomic, even when their process is killed (SQLite's write-ahead log). Each use
+opens its own connection, so any thread and any process may call this.
 """
 
 import sqlite3
@@ -84,17 +84,17 @@ def create_database(path: Path) -> None:
 
 @contextmanager
 def read_database(space: Workspace) -> Iterator[sqlite3.Connection]:
-    """A connection to ask; rows answer by the names of their columns."""
+    """A connection for reading; rows give columns by name."""
     with _connected(space.database) as connection:
         yield connection
 
 
 @contextmanager
 def write_database(space: Workspace, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-    """A transaction, alone among all processes; it is undone when the block is left by an error.
+    """A transaction, exclusive among all processes; an error in the block rolls it back.
 
     durable: wait until it is on the disk. Without, it survives the death of any process but
-    perhaps not a power cut, and takes a tenth of the time: for progress, said many times a second.
+    perhaps not a power cut, and takes a tenth of the time: for progress, many times a second.
     """
     with _connected(space.database) as connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -106,7 +106,7 @@ def write_database(space: Workspace, *, durable: bool = True) -> Iterator[sqlite
 @contextmanager
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        # Closing what has an open transaction undoes it.
+        # Closing a connection rolls back its open transaction.
         with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
             yield connection

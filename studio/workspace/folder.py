@@ -33,7 +33,7 @@ class Workspace:
 
     adapters/ the library, runs/ a folder for each training, pictures/ what was rendered, by date,
     uploads/ sets of pictures to train on or start from, trash/ what was deleted and may come back,
-    cache/ what can be made again, logs/ what workers said, studio.sqlite jobs and known bases.
+    cache/ what can be made again, logs/ the output of workers, studio.sqlite jobs and known bases.
     """
 
     root: Path
@@ -100,17 +100,17 @@ def path_in_workspace(space: Workspace, place: str) -> Path:
 
 
 def entries(folder: Path) -> Iterator[Path]:
-    """What lies in a folder of the workspace: no hidden files, no links, in no order."""
+    """The entries of a folder of the workspace without hidden files and links, in no order."""
     for path in folder.iterdir():
         if not path.name.startswith(".") and not path.is_symlink():
             yield path
 
 
 def move_to_free_name(thing: Path, folder: Path, name: str) -> Path:
-    """Move a file or folder into a folder, never over anything.
+    """Move a file or folder into a folder, without overwriting anything.
 
     Where the name is taken it becomes `name-2`, `name-3` and so on, a file's before its ending.
-    Returns where it lies now.
+    Returns its new path.
     """
     ending = "" if thing.is_dir() else Path(name).suffix
     for stem in numbered_names(name.removesuffix(ending)):
@@ -124,7 +124,7 @@ def move_to_free_name(thing: Path, folder: Path, name: str) -> Path:
 
 
 def display_name(path: Path) -> str:
-    """What a person calls a thing: a folder by its name, a file by its name without the ending."""
+    """The name to show: that of a folder, or that of a file without its suffix."""
     return path.name if path.is_dir() else path.stem
 
 

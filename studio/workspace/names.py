@@ -40,15 +40,15 @@ def check_name(name: str) -> str:
 
 
 def clean_name(text: str, *, otherwise: str) -> str:
-    """The nearest permitted name; `otherwise` where nothing of the text is left."""
-    kept = "".join(
+    """The nearest permitted name; `otherwise` where no character of the text is permitted."""
+    name = "".join(
         sign if _is_allowed(sign) else " " for sign in unicodedata.normalize("NFC", text)
     )
-    kept = " ".join(kept.split()).encode()[:LONGEST_NAME].decode(errors="ignore")
-    while kept and not (kept[0].isalnum() or kept[0] == "_"):
-        kept = kept[1:]
-    kept = kept.rstrip(" .")
-    return kept if is_name(kept, longest=LONGEST_NAME) else otherwise
+    name = " ".join(name.split()).encode()[:LONGEST_NAME].decode(errors="ignore")
+    while name and not (name[0].isalnum() or name[0] == "_"):
+        name = name[1:]
+    name = name.rstrip(" .")
+    return name if is_name(name, longest=LONGEST_NAME) else otherwise
 
 
 def is_name(name: str, *, longest: int) -> bool:

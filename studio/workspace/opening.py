@@ -15,8 +15,8 @@ DEFAULT_FOLDER = Path("~/studio-workspace")
 def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
     """The workspace in this folder, made where there is none.
 
-    Raises BadInput where the folder holds other things, so that nothing of them is ever served or
-    deleted, where it cannot be written, and for a workspace of a newer Studio.
+    Raises BadInput where the folder holds other files, so that those are never served or deleted,
+    where it cannot be written, and for a workspace of a newer Studio.
     """
     try:
         root = Path(folder).expanduser().resolve()

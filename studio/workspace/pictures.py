@@ -1,4 +1,4 @@
-"""What was rendered: PNGs with their recipes, a folder for each day, numbered in order."""
+"""Rendered pictures: PNGs with their recipes, numbered, a folder for each day."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""What a page shows of a training while it runs and after: read from the run's own folder."""
+"""The progress of a training, read from its run's folder."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def list_samples(space: Workspace, run: str) -> list[Sample]:
     """The sample pictures so far, by step and number."""
     return [
         Sample(int(matched[1]), int(matched[2]), path)
-        for path in _listed(get_run(space, run) / "samples")
+        for path in _sorted_entries(get_run(space, run) / "samples")
         if (matched := SAMPLE.fullmatch(path.name))
     ]
 
@@ -83,10 +83,10 @@ def list_checkpoints(space: Workspace, run: str) -> list[Checkpoint]:
     """The checkpoints so far, by step."""
     return [
         Checkpoint(int(matched[1]), path / "adapter.safetensors")
-        for path in _listed(get_run(space, run) / "checkpoints")
+        for path in _sorted_entries(get_run(space, run) / "checkpoints")
         if (matched := CHECKPOINT.fullmatch(path.name))
     ]
 
 
-def _listed(folder: Path) -> list[Path]:
+def _sorted_entries(folder: Path) -> list[Path]:
     return sorted(entries(folder)) if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""Small copies of pictures, to look at; kept in the cache until the picture changes."""
+"""Thumbnails of pictures, in the cache until the picture changes."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ THUMBNAIL_SIZE = 320  # pixels of the longer side
 
 
 def cached_thumbnail(picture: Path, place: Path) -> Path:
-    """A small JPEG of a picture at `place`, made where there is none that is younger.
+    """The thumbnail of a picture, a JPEG at `place`, made anew where the picture is newer.
 
     Turned as its EXIF says, transparency over white. Raises BadInput for a damaged picture.
     """

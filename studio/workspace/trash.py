@@ -1,4 +1,4 @@
-"""What was deleted: in trash/, each thing in a folder with a note of where it came from."""
+"""Deleted things: in trash/, each in a folder with a note of where it came from."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def delete(space: Workspace, place: str) -> str:
 
 
 def undelete(space: Workspace, id: str) -> Path:
-    """Put something back where it lay, under another name if that is taken meanwhile.
+    """Move something back to where it was, under another name if that is now taken.
 
     Raises BadInput where it is no longer in the trash.
     """

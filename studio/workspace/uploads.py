@@ -1,4 +1,4 @@
-"""Pictures that came from outside: sets to train on, each a folder with captions beside."""
+"""Uploaded pictures: sets to train on, each a folder of pictures and their captions."""
 
 import shutil
 import warnings
@@ -57,10 +57,10 @@ class UploadSet:
 def create_set(space: Workspace, name: str) -> UploadSet:
     """Make an empty set, under another name where that one is taken."""
     with TemporaryDirectory(dir=space.cache) as empty:
-        made = Path(empty) / "set"
-        made.mkdir()
+        folder = Path(empty) / "set"
+        folder.mkdir()
         return get_set(
-            space, move_to_free_name(made, space.uploads, clean_name(name, otherwise="set")).name
+            space, move_to_free_name(folder, space.uploads, clean_name(name, otherwise="set")).name
         )
 
 
@@ -85,14 +85,14 @@ def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str =
     damaged, or is larger than a picture needs to be.
     """
     folder, source = get_set(space, set_name).path, Path(file)
-    said = name or source.name
+    title = name or source.name
     taken = {path.stem for path in folder.iterdir()}  # a caption goes by the stem alone
-    stems = numbered_names(clean_name(Path(said).stem, otherwise="picture"))
+    stems = numbered_names(clean_name(Path(title).stem, otherwise="picture"))
     stem = next(stem for stem in stems if stem not in taken)
     with TemporaryDirectory(dir=space.cache) as scratch:
         copy = Path(scratch) / "upload"
-        _copy(source, copy, said)
-        place = move_to_free_name(copy, folder, f"{stem}{_ending(copy, said)}")
+        _copy(source, copy, title)
+        place = move_to_free_name(copy, folder, f"{stem}{_ending(copy, title)}")
     return Upload(place.name, place, "")
 
 
@@ -139,17 +139,19 @@ def _caption(picture: Path) -> str:
     return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
 
 
-def _copy(source: Path, copy: Path, said: str) -> None:
+def _copy(source: Path, copy: Path, title: str) -> None:
     try:
         if source.stat().st_size > LARGEST_FILE:
-            raise BadInput(f"{said} is larger than {LARGEST_FILE // 10**6} MB: scale it down first")
+            raise BadInput(
+                f"{title} is larger than {LARGEST_FILE // 10**6} MB: scale it down first"
+            )
         with source.open("rb") as file, atomic_write(copy) as new:
             shutil.copyfileobj(file, new)
     except OSError as error:
-        raise BadInput(f"{said} cannot be read: {error.strerror or error}") from error
+        raise BadInput(f"{title} cannot be read: {error.strerror or error}") from error
 
 
-def _ending(path: Path, said: str) -> str:
+def _ending(path: Path, title: str) -> str:
     """The ending for a picture's format; BadInput where it does not decode to its end."""
     try:
         with warnings.catch_warnings():
@@ -158,14 +160,14 @@ def _ending(path: Path, said: str) -> str:
         with opened as picture:
             if picture.width * picture.height > LARGEST_PICTURE:
                 raise BadInput(
-                    f"{said} is {picture.width} x {picture.height} pixels; at most "
+                    f"{title} is {picture.width} x {picture.height} pixels; at most "
                     f"{LARGEST_PICTURE:,} are taken: scale it down first"
                 )
             picture.load()
             return FORMATS[str(picture.format)]
     except Image.DecompressionBombError:
-        raise BadInput(f"{said} has too many pixels: scale it down first") from None
+        raise BadInput(f"{title} has too many pixels: scale it down first") from None
     except BadInput:
         raise
     except PICTURE_ERRORS as error:
-        raise BadInput(f"{said} is damaged or no picture") from error
+        raise BadInput(f"{title} is damaged or no picture") from error

@@ -1,4 +1,4 @@
-"""The two ways to put deltas on a base, and to take them off again exactly."""
+"""Two ways to put deltas on a base and to remove them without a trace."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ __all__ = ["attach", "detached", "swap_weights"]
 
 @contextmanager
 def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> Iterator[None]:
-    """Let the output of every named layer go through its delta, until the block is left.
+    """Within the block, the output of every named layer goes through its delta.
 
     Raises BadInput for a name that is no layer of the base, before anything is changed.
     """
@@ -37,22 +37,22 @@ def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> It
 
 @contextmanager
 def detached(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterator[None]:
-    """Take the deltas of these layers off inside `attach`, until the block is left."""
-    worn = {name: vars(layers[name]).pop("forward") for name in names}
+    """Within a block inside `attach`, remove the deltas of these layers."""
+    forwards = {name: vars(layers[name]).pop("forward") for name in names}
     try:
         yield
     finally:
-        for name, forward in worn.items():
+        for name, forward in forwards.items():
             vars(layers[name])["forward"] = forward
 
 
 @contextmanager
 def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let other weights stand in for the named layers' own, until the block is left.
+    """Within the block, replace the named layers' weights.
 
     merged: by layer name; a name with ".bias" behind it is that layer's bias. Raises BadInput for
     a name that is no layer of the base, ValueError for another shape, before anything is changed.
-    On exit the very same storage is back.
+    Afterwards the layers have the very same storage as before.
     """
     swaps: list[tuple[Tensor, Tensor, Tensor]] = []
     for name, tensor in merged.items():

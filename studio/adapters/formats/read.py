@@ -52,8 +52,9 @@ def read_embeddings(
 
 
 def _delta(form: str, own: dict[str, Tensor], setting: Setting, name: str) -> Delta:
-    told = _told(setting, ("lora_alpha", "alpha"), "alpha_pattern", name)
-    alpha = float(own["alpha"]) if "alpha" in own else told
+    alpha = _setting_of_layer(setting, ("lora_alpha", "alpha"), "alpha_pattern", name)
+    if "alpha" in own:
+        alpha = float(own["alpha"])
     match form:
         case "lora":
             return _lora(own, alpha, bool(setting.get("use_rslora", False)))
@@ -66,7 +67,7 @@ def _delta(form: str, own: dict[str, Tensor], setting: Setting, name: str) -> De
             return _loha(own, alpha)
         case "lokr":
             always = setting.get("peft_type") == "LOKR"
-            rank = _told(setting, ("r",), "rank_pattern", name) if always else None
+            rank = _setting_of_layer(setting, ("r",), "rank_pattern", name) if always else None
             return _lokr(own, alpha, rank)
         case "sparse":
             return Sparse.from_tensors(own)
@@ -112,8 +113,10 @@ def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kr
     return Kron.from_tensors(own, scale=scale)
 
 
-def _told(setting: Setting, plain: tuple[str, ...], patterns: str, name: str) -> float | None:
-    """A number of peft's configuration: its own for this layer, or the one for all."""
+def _setting_of_layer(
+    setting: Setting, plain: tuple[str, ...], patterns: str, name: str
+) -> float | None:
+    """A number of peft's configuration: the one for this layer, or the one for all."""
     own = setting.get(patterns)
     found = next((setting[key] for key in plain if key in setting), None)
     if isinstance(own, Mapping):

@@ -1,7 +1,6 @@
-"""What a file holds: which layers, in which form, for which family; told by its header alone.
+"""What a file holds, from its header alone: its layers, their forms and the base's family.
 
-Every tensor of a file must be accounted for: a tensor that is passed over is a picture that
-comes out wrong without a word.
+Every tensor must be recognised. One that is ignored would give a wrong picture without a warning.
 """
 
 import json
@@ -114,21 +113,21 @@ def survey(header: Header, path: Path) -> Contents:
     Raises BadInput that names the first tensors which are no adapter's, or of a kind not read.
     """
     layers: dict[str, Leaves] = {}
-    strange: list[str] = []
+    unknown: list[str] = []
     rows = bundled_embeddings(header, path) or lone_embedding(header, path)
-    spoken = {key for encoders in rows.values() for key in encoders.values()}
-    for key in sorted(header.shapes.keys() - spoken):
-        layer, leaf = _placed(key)
+    embedding_keys = {key for encoders in rows.values() for key in encoders.values()}
+    for key in sorted(header.shapes.keys() - embedding_keys):
+        layer, leaf = _layer_and_leaf(key)
         if layer is None or leaf in layers.get(layer, {}):
-            strange.append(key)
+            unknown.append(key)
         else:
             layers.setdefault(layer, {})[leaf] = key
-    if strange or not (layers or rows):
-        names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+    if unknown or not (layers or rows):
+        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         raise BadInput(
             f"{path} holds no adapter's tensors"
             if not layers
-            else f"{path} holds {len(strange)} of {len(header.shapes)} tensors that Studio cannot "
+            else f"{path} holds {len(unknown)} of {len(header.shapes)} tensors that Studio cannot "
             f"place on a Stable Diffusion model: {names}"
         )
     authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
@@ -139,7 +138,7 @@ def survey(header: Header, path: Path) -> Contents:
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
-    family = _seen_family(layers, forms, header.shapes) or guess_family(rows, header)
+    family = _family_of_layers(layers, forms, header.shapes) or guess_family(rows, header)
     return Contents(layers, forms, family, rows, _settings(header, path))
 
 
@@ -163,7 +162,7 @@ def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
 
 # A base's layers have few names and shapes, which all the adapters' files for it repeat.
 @lru_cache(maxsize=2**14)
-def _placed(key: str) -> tuple[str | None, str]:
+def _layer_and_leaf(key: str) -> tuple[str | None, str]:
     """The layer and the leaf that a tensor belongs to; of what is no layer's, None."""
     ending = ENDING.search(key)
     return (layer_name(key[: ending.start()]), LEAVES[ending[0]]) if ending else (None, "")
@@ -211,7 +210,7 @@ def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]
     return matrices and any(down[0] != up[1] for down, up in pairs)
 
 
-def _seen_family(
+def _family_of_layers(
     layers: Mapping[str, Leaves], forms: Mapping[str, str], shapes: Mapping[str, Shape]
 ) -> str:
     """The family that names, widths and prefixes betray; "" where they leave it open."""
