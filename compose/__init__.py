@@ -11,17 +11,17 @@ from compose.merge import Merge
 from compose.switch import Switch
 
 if TYPE_CHECKING:
-    from compose.engine.batch.adapter_cache import Shelf
-    from compose.engine.batch.groups import Group, Spread, group_shots
+    from compose.engine.batch.adapter_cache import AdapterCache
+    from compose.engine.batch.estimate import BatchEstimate, estimate_batch
+    from compose.engine.batch.groups import Group, group_shots
+    from compose.engine.batch.memory_limit import batch_sizes
     from compose.engine.batch.rendering import (
         Advanced,
         Failed,
         Made,
-        Narrowed,
         render_groups,
         render_many,
     )
-    from compose.engine.batch.timing import Expected, expect, spread_for
     from compose.engine.denoise import Done, Step, denoise
     from compose.engine.detail_profile import profiled
     from compose.engine.header_schedule import NeedsWeights, outline
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from compose.engine.shot_reader import like, shot_from_dict
 
 __all__ = [
+    "AdapterCache",
     "Advanced",
+    "BatchEstimate",
     "CMLoRA",
     "Call",
     "Composite",
     "Done",
     "Eps",
-    "Expected",
     "Failed",
     "Group",
     "KLoRA",
@@ -44,19 +45,17 @@ __all__ = [
     "Merge",
     "Method",
     "Mix",
-    "Narrowed",
     "NeedsWeights",
     "Part",
     "Pass",
     "Plan",
     "Schedule",
-    "Shelf",
-    "Spread",
     "Step",
     "Switch",
+    "batch_sizes",
     "denoise",
     "develop",
-    "expect",
+    "estimate_batch",
     "group_shots",
     "like",
     "method_named",
@@ -69,21 +68,18 @@ __all__ = [
     "render_many",
     "schedule",
     "shot_from_dict",
-    "spread_for",
 ]
 
 # These need PyTorch, which takes seconds to import; a method's options can be read without.
 _HOMES = {
     "group_shots": "compose.engine.batch.groups",
-    "Spread": "compose.engine.batch.groups",
     "Group": "compose.engine.batch.groups",
-    "Shelf": "compose.engine.batch.adapter_cache",
-    "spread_for": "compose.engine.batch.timing",
-    "expect": "compose.engine.batch.timing",
-    "Expected": "compose.engine.batch.timing",
+    "AdapterCache": "compose.engine.batch.adapter_cache",
+    "batch_sizes": "compose.engine.batch.memory_limit",
+    "estimate_batch": "compose.engine.batch.estimate",
+    "BatchEstimate": "compose.engine.batch.estimate",
     "render_many": "compose.engine.batch.rendering",
     "render_groups": "compose.engine.batch.rendering",
-    "Narrowed": "compose.engine.batch.rendering",
     "Made": "compose.engine.batch.rendering",
     "Failed": "compose.engine.batch.rendering",
     "Advanced": "compose.engine.batch.rendering",

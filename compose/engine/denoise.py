@@ -106,7 +106,7 @@ def denoise(base: "Base", shot: "Shot | ResolvedShot") -> Generator[Step | Done,
     """
     resolved = resolve(shot, base)
     scheduler, timesteps = timesteps_of(base, resolved.shot)
-    lent = Lent(base, resolved, steps=-(-len(timesteps) // scheduler.order))
+    lent = lend(base, resolved)
     settle([lent])
     return _progress(lent, scheduler, timesteps)
 
@@ -295,6 +295,12 @@ class Lent:
         if not self._training:
             self.kept.texts[key] = encoded
         return encoded
+
+
+def lend(base: "Base", resolved: ResolvedShot) -> Lent:
+    """A shot ready to be denoised."""
+    scheduler, timesteps = timesteps_of(base, resolved.shot)
+    return Lent(base, resolved, steps=-(-len(timesteps) // scheduler.order))
 
 
 def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:

@@ -1,9 +1,8 @@
 """What a folder of a batch keeps beside its pictures, so that the batch can go on after any end.
 
-`batch.json` says how the shots are spent in groups (compose.Spread) and on which bases; it is
-written before the first picture. `narrowed.jsonl` has a line for every group that there was no
-memory for as a whole, written before the group begins. Both decide last bits, so a batch that goes
-on reads them instead of measuring again.
+`batch.json` says on which bases the pictures are made and how many of them are one batch, for each
+size of picture. That decides a picture's last bits, so a batch that goes on reads it instead of
+measuring again. It is written before the first picture.
 """
 
 import hashlib
@@ -13,7 +12,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from compose import Spread
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import find_adapter_file
 from studio.errors import BadInput
@@ -28,25 +26,22 @@ PREFIX = 40  # letters of the prompt in a file's name
 
 
 class Record:
-    """The record in a folder. bases: by source, the fingerprint, the precision and the Spread."""
+    """The record in a folder: by the base's source its fingerprint and precision, and the sizes of
+    batches as `compose.batch_sizes` gives them."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path, self.lines = folder / "batch.json", folder / "narrowed.jsonl"
+        self.path = folder / "batch.json"
 
     @property
     def there(self) -> bool:
         return self.path.is_file()
 
-    def write(self, spreads: Mapping[str, tuple[Mapping[str, str], Spread]]) -> None:
-        """Keep what was decided: by base, what it is and how its shots are spent."""
-        bases = {
-            source: {**facts, "size": spread.size, "apart": sorted(spread.apart)}
-            for source, (facts, spread) in spreads.items()
-        }
+    def write(self, sizes: Mapping[str, tuple[Mapping[str, str], Mapping[str, int]]]) -> None:
+        """Keep what was decided: by base, what it is and how many shots are a batch."""
+        bases = {source: {**facts, "size": by_size} for source, (facts, by_size) in sizes.items()}
         write_file(self.path, json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
 
-    def read(self) -> dict[str, tuple[dict[str, str], Spread]]:
+    def read(self) -> dict[str, tuple[dict[str, str], dict[str, int]]]:
         """The inverse. Raises BadInput for a damaged record."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
@@ -55,33 +50,12 @@ class Record:
             return {
                 source: (
                     {key: str(one[key]) for key in ("fingerprint", "dtype")},
-                    Spread({k: int(v) for k, v in one["size"].items()}, frozenset(one["apart"])),
+                    {size: int(count) for size, count in one["size"].items()},
                 )
                 for source, one in found["bases"].items()
             }
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{self.path} is damaged ({error}): give another --out.") from None
-
-    def narrow(self, first: str, rows: int) -> None:
-        """Keep that a group, named by its first file, is made in batches of so many rows."""
-        line = json.dumps({"first": first, "rows": rows}) + "\n"
-        with self.lines.open("ab") as file:  # one write, so that processes do not mix lines
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-    def narrowed(self) -> dict[str, int]:
-        """The rows of the groups that were narrowed, by their first file."""
-        if not self.lines.is_file():
-            return {}
-        found = {}
-        for line in self.lines.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                found[str(entry["first"])] = int(entry["rows"])
-            except (ValueError, KeyError, TypeError):
-                continue  # of a process that ended while it wrote: its group had not begun
-        return found
 
 
 def file_name(shot: Shot, folder: Path) -> str:

@@ -40,15 +40,11 @@ class Errand:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of an errand. pictures: PNG files by number. reasons: of those that failed.
-
-    rows: fewer than the group was to have, where the memory held no more.
-    """
+    """What came of an errand. pictures: PNG files by number. reasons: of those that failed."""
 
     errand: Errand
     pictures: Mapping[int, bytes]
     reasons: Mapping[int, str]
-    rows: int
 
 
 def run_errands(
@@ -70,30 +66,30 @@ def run_errands(
             for number in errand.wanted:
                 send(replace(errand, group=replace(group, numbers=(number,)), wanted=(number,)))
         else:
-            yield Reply(errand, {}, dict.fromkeys(errand.wanted, found.reason), group.rows)
+            yield Reply(errand, {}, dict.fromkeys(errand.wanted, found.reason))
 
 
 def _make(
     source: str, shots: Sequence[Shot], group: compose.Group, loading: Mapping[str, object]
-) -> tuple[dict[int, bytes], dict[int, str], int]:
-    """The task: pictures, reasons and rows of a group."""
-    base, shelf = _opened(source, tuple(sorted(loading.items())))
-    pictures, reasons, rows = {}, {}, group.rows
+) -> tuple[dict[int, bytes], dict[int, str]]:
+    """The task: pictures and reasons of a group."""
+    base, cache = _opened(source, tuple(sorted(loading.items())))
+    pictures, reasons = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for event in compose.render_groups(base, shots, [group], shelf):
+        for event in compose.render_groups(base, shots, [group], cache):
             match event:
                 case compose.Made(number, _, picture):
                     path = save_picture(picture, Path(folder) / f"{number}.png")
                     pictures[number] = path.read_bytes()
                 case compose.Failed(number, _, reason):
                     reasons[number] = reason
-                case compose.Narrowed(_, fewer):
-                    rows = fewer
-    return pictures, reasons, rows
+    return pictures, reasons
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, loading: tuple[tuple[str, object], ...]) -> "tuple[Base, compose.Shelf]":
+def _opened(
+    source: str, loading: tuple[tuple[str, object], ...]
+) -> "tuple[Base, compose.AdapterCache]":
     """A base stays open in its worker for the next group."""
     base = open_base(source, dict(loading))
-    return base, compose.Shelf(base)
+    return base, compose.AdapterCache(base)

@@ -6,7 +6,6 @@ missing is made again whole and only those are written, and the folder ends with
 wherever it was interrupted.
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import compose
+from compose.engine.batch.groups import pixels
 from studio.errors import BadInput
 from studio.files import atomic_write, remove_partial_files, write_file
 from studio.requests.picture_file import open_picture, save_picture
@@ -57,7 +57,7 @@ class NotMade:
     reason: str
 
 
-Event = Written | NotMade | compose.Advanced | compose.Narrowed
+Event = Written | NotMade | compose.Advanced
 
 
 def run_batch(
@@ -94,21 +94,21 @@ def run_batch(
         write_sheets(plan.out, plan.manifest.path.name, shots, plan.names, failed)
 
 
-def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.Expected:
+def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEstimate:
     """What is missing of a plan will cost, measured on this machine; nothing is written.
 
     Raises BadInput as run_batch does.
     """
     making = _Making(plan, loading)
     bases = making.checked()
-    spreads = making.spreads(bases, keep=False)
+    sizes = making.batch_sizes(bases, keep=False)
     missing = set(plan.missing())
     found = []
     for source in plan.sources:
         base = bases.pop(source, None) or open_base(source, loading)
-        shots, groups = making.shots[source], making.groups(source, spreads[source], missing)
-        found.append(compose.expect(base, shots, groups, compose.Shelf(base)))
-    return compose.Expected(
+        shots, groups = making.shots[source], making.groups(source, sizes[source], missing)
+        found.append(compose.estimate_batch(base, shots, groups, compose.AdapterCache(base)))
+    return compose.BatchEstimate(
         sum(one.evaluations for one in found), sum(one.seconds for one in found)
     )
 
@@ -128,13 +128,13 @@ class _Making:
         bases = self.checked()
         missing = set(self.plan.missing())  # for all processes the same: none has begun
         if processes.is_first:
-            self.spreads(bases, keep=True)
+            self.batch_sizes(bases, keep=True)
         processes.wait()
-        spreads = self.spreads(bases, keep=False)
+        sizes = self.batch_sizes(bases, keep=False)
         for source in self.plan.sources:
             if not missing.isdisjoint(self.plan.of_base(source)):
                 base = bases.pop(source, None) or open_base(source, self.loading)
-                yield from self._made(base, source, spreads[source], missing, processes)
+                yield from self._made(base, source, sizes[source], missing, processes)
 
     def events_from(self, address: str) -> Iterator[Event]:
         """Have it made on a Ray cluster."""
@@ -147,17 +147,15 @@ class _Making:
         """All that is missing, group by group."""
         bases = self.checked()
         missing = set(self.plan.missing())
-        spreads = self.spreads(bases, keep=True)
+        sizes = self.batch_sizes(bases, keep=True)
         for source in self.plan.sources:
             places = self.plan.of_base(source)
-            for group in self.groups(source, spreads[source], missing):
+            for group in self.groups(source, sizes[source], missing):
                 wanted = [number for number in group.numbers if places[number] in missing]
                 yield Errand(source, self.shots[source], group, wanted)
 
     def _received(self, reply: Reply) -> Iterator[Event]:
         errand, places = reply.errand, self.plan.of_base(reply.errand.source)
-        if reply.rows < errand.group.rows:
-            self.record.narrow(self._first(places, errand.group), reply.rows)
         for number in errand.wanted:
             if number in reply.reasons:
                 yield NotMade(places[number], reply.reasons[number])
@@ -182,11 +180,10 @@ class _Making:
             raise join_problems(problems)
         return kept
 
-    def spreads(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, compose.Spread]:
-        """How each base's shots are spent: as the record has it, and as measured now for sizes
-        that it does not have.
+    def batch_sizes(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, dict[str, int]]:
+        """How many of each base's shots are a batch: from the record, else measured now.
 
-        keep: put down in the record what was measured.
+        keep: write into the record what was measured.
         """
         known = self.record.read() if self.record.there else {}
         for source, (facts, _) in known.items():
@@ -197,23 +194,23 @@ class _Making:
                 )
         found = dict(known)
         for source in self.plan.sources:
-            _, spread = known.get(source, ({}, compose.Spread()))
-            if new := spread.lacking(self.shots[source]):
+            _, sizes = known.get(source, ({}, dict[str, int]()))
+            if new := [one for one in self.shots[source] if pixels(one) not in sizes]:
                 base = bases.get(source) or open_base(source, self.loading)
-                more = compose.spread_for(base, new, compose.Shelf(base))
-                # Kinds name their size, so none of those that the record has is decided anew.
-                both = compose.Spread(spread.size | more.size, spread.apart | more.apart)
-                found[source] = self.facts[source], both
+                more = compose.batch_sizes(base, new, compose.AdapterCache(base))
+                found[source] = self.facts[source], sizes | more
         if keep and found != known:
             self.record.write(found)
-        return {source: spread for source, (_, spread) in found.items()}
+        return {source: sizes for source, (_, sizes) in found.items()}
 
-    def groups(self, source: str, spread: compose.Spread, missing: set[int]) -> list[compose.Group]:
-        """The groups of a base's shots of which something is missing, as narrow as they were."""
-        places, narrowed = self.plan.of_base(source), self.record.narrowed()
+    def groups(
+        self, source: str, sizes: Mapping[str, int], missing: set[int]
+    ) -> list[compose.Group]:
+        """The groups of a base's shots of which something is missing."""
+        places = self.plan.of_base(source)
         return [
-            dataclasses.replace(group, rows=narrowed.get(self._first(places, group), group.rows))
-            for group in compose.group_shots(self.shots[source], spread)
+            group
+            for group in compose.group_shots(self.shots[source], sizes)
             if any(places[at] in missing for at in group.numbers)
         ]
 
@@ -221,13 +218,13 @@ class _Making:
         self,
         base: "Base",
         source: str,
-        spread: compose.Spread,
+        sizes: Mapping[str, int],
         missing: set[int],
         processes: ProcessGroup,
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
         places, shots = self.plan.of_base(source), self.shots[source]
-        groups = processes.split(self.groups(source, spread, missing))
+        groups = processes.split(self.groups(source, sizes, missing))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
             saves: dict[int, Future[Path]] = {}
 
@@ -237,12 +234,9 @@ class _Making:
                     saves[at] = thread.submit(save_picture, made.picture, path)
 
             writing: list[tuple[int, Future[Path]]] = []
-            shelf = compose.Shelf(base)
-            for event in compose.render_groups(base, shots, groups, shelf, at_once=save):
+            cache = compose.AdapterCache(base)
+            for event in compose.render_groups(base, shots, groups, cache, at_once=save):
                 if isinstance(event, compose.Advanced):
-                    yield event
-                elif isinstance(event, compose.Narrowed):
-                    self.record.narrow(self._first(places, event.group), event.rows)
                     yield event
                 elif (at := places[event.number]) not in missing:
                     continue
@@ -255,9 +249,6 @@ class _Making:
             for at, saved in writing:
                 yield _written(at, saved)
 
-    def _first(self, places: Sequence[int], group: compose.Group) -> str:
-        return self.plan.names[places[group.numbers[0]]]
-
 
 def _written(at: int, saved: Future[Path]) -> Written:
     return Written(at, saved.result())
@@ -269,7 +260,7 @@ def _facts(base: "Base") -> dict[str, str]:
 
 def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on this base, each with the line and the field that say so."""
-    shelf = compose.Shelf(base)
+    cache = compose.AdapterCache(base)
     looked: set[object] = set()
     for one in planned:
         shot = one.shot
@@ -291,7 +282,7 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
             continue
         looked.add(mix)
         try:
-            pairs = shelf.resolve(shot).adapters
+            pairs = cache.resolve(shot).adapters
         except BadInput as error:
             yield one.problem("adapters", str(error))
             continue

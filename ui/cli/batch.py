@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import compose
 from studio.duration import format_duration
 from studio.errors import BadInput, Stopped
 from ui.cli.options import LOADING, AsJson, RayAddress
 from ui.shared.form import with_options
 from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
-from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
+from ui.shared.terminal import print_facts, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from ui.batch.plan import Plan
@@ -98,8 +97,6 @@ def _run_rank(
                     case NotMade(at, reason):
                         failed[at] = reason
                         shown.advance(task)
-                    case compose.Narrowed(_, rows):
-                        print_note(f"less memory than thought: {rows} rows at a time")
             shown.update(task, completed=left - len(plan.missing()) + len(failed))
     except KeyboardInterrupt:
         there = len(plan.names) - len(plan.missing())

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.shot import Shot
 
-__all__ = ["Shelf"]
+__all__ = ["AdapterCache"]
 
 MOST = 4 * 2**30  # bytes of tensors; the adapters used last stay
 
 
-class Shelf:
+class AdapterCache:
     """The adapters of many shots on one base."""
 
     def __init__(self, base: "Base", *, most: int = MOST) -> None:
@@ -30,7 +30,7 @@ class Shelf:
         """As `resolve`; the same file is the same adapter in every shot."""
         return resolve(shot, self.base, load=self._load)
 
-    def let_go(self, files: Iterable[str]) -> None:
+    def release(self, files: Iterable[str]) -> None:
         """Of what is not wanted again: memory that was used is there sooner than fresh memory."""
         for file in files:
             self._loaded.pop(file, None)

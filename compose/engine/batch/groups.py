@@ -1,16 +1,15 @@
 """Which of many shots run as one batch.
 
-A batch has one size of picture, one scheduler and one number of steps. Shots of one mix come
-first: their changed weights are folded once for all of them. What is left over of several mixes
-shares a batch too, each row wearing its own (compose/engine/batched_layers.py), unless that was
-measured to be slower than one mix after another.
+A batch has one size of picture, one scheduler and one number of steps. Shots of one mix come first:
+their changed weights are computed once for all of them. What is left over of several mixes shares a
+batch too, each row with weights of its own (compose/engine/batched_layers.py).
 
-Groups follow from the shots and from what is written in a Spread, never from the clock or from
-what was made before: the same shots make the same groups, and a picture the same bits.
+Groups follow from the shots and from how many of them the memory holds, never from the clock or
+from what was made before: the same shots make the same groups, and a picture the same bits.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,91 +18,63 @@ from studio.requests.shot import method_name
 if TYPE_CHECKING:
     from studio.requests.shot import Shot
 
-__all__ = ["ROWS", "Group", "Spread", "group_shots", "mix_of", "side_of"]
+__all__ = ["ROWS", "Group", "group_shots", "mix_key", "pixels"]
 
 ROWS = 2  # of a shot in most batches: with the prompt and without
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How a batch is spent. size: shots of a group, by "64x64", the pixels of a picture. apart:
-    the kinds of group that are made mix by mix; see Group."""
-
-    size: dict[str, int] = field(default_factory=dict)
-    apart: frozenset[str] = frozenset()
-
-    def lacking(self, shots: "Sequence[Shot]") -> "list[Shot]":
-        """Those of a size that it says nothing of."""
-        return [shot for shot in shots if side_of(shot) not in self.size]
-
-
-@dataclass(frozen=True)
 class Group:
-    """Shots that run as one batch. numbers: their places among all, in the order of rows.
+    """Shots that run as one batch.
 
-    kind: such as "64x64, 8 shots of 3 mixes"; groups of a kind cost about the same. rows: at most,
-    of one evaluation of the UNet.
+    numbers: their places among all shots, in the order of rows. rows: at most, in one evaluation of
+    the UNet.
     """
 
     numbers: tuple[int, ...]
-    kind: str
     rows: int
 
 
-def group_shots(shots: "Sequence[Shot]", spread: Spread) -> list[Group]:
+def group_shots(shots: "Sequence[Shot]", sizes: Mapping[str, int]) -> list[Group]:
     """All the shots in groups, in the order in which they are best made.
 
-    shots: with their sizes, see `studio.requests.resolved_shot.with_size`.
+    shots: with their sizes, see `studio.requests.resolved_shot.with_size`. sizes: shots in a batch
+    by the size of their pictures, see `batch_sizes`; 1 where a size is missing.
     """
     found: list[Group] = []
-    for numbers in _sorted(range(len(shots)), [_batch_of(shot) for shot in shots]):
-        side = side_of(shots[numbers[0]])
-        size = spread.size.get(side, 1)
+    for numbers in _grouped(range(len(shots)), [_batch_key(shot) for shot in shots]):
+        size = sizes.get(pixels(shots[numbers[0]]), 1)
         left: list[int] = []
-        for same in _sorted(numbers, [mix_of(shots[at]) for at in numbers]):
+        for same in _grouped(numbers, [mix_key(shots[at]) for at in numbers]):
             whole = len(same) // size * size
-            found += [_group(shots, part, size) for part in _parts(same[:whole], size)]
+            found += _chunks(same[:whole], size)
             left += same[whole:]
-        for part in _parts(left, size):
-            group = _group(shots, part, size)
-            if group.kind in spread.apart:
-                mixes = _sorted(part, [mix_of(shots[at]) for at in part])
-                found += [_group(shots, same, size) for same in mixes]
-            else:
-                found.append(group)
+        found += _chunks(left, size)
     return found
 
 
-def side_of(shot: "Shot") -> str:
-    """The pixels of a picture, such as "64x64"."""
+def pixels(shot: "Shot") -> str:
+    """The size of a shot's picture, such as "64x64"."""
     return f"{shot.width}x{shot.height}"
 
 
-def mix_of(shot: "Shot") -> Hashable:
-    """Equal for shots that wear the same at every step."""
-    named = (
+def mix_key(shot: "Shot") -> Hashable:
+    """Equal for shots with the same changed weights at every step."""
+    adapters = (
         (str(one) if isinstance(one, str | Path) else one, strength)
         for one, strength in shot.adapters
     )
-    return tuple(named), method_name(shot.method), shot.method
+    return tuple(adapters), method_name(shot.method), shot.method
 
 
-def _batch_of(shot: "Shot") -> Hashable:
-    """Equal for shots that can be one batch: they have their timesteps in common."""
+def _batch_key(shot: "Shot") -> Hashable:
+    """Equal for shots that have their timesteps in common, so that they can be one batch."""
     part = None if shot.init_image is None else shot.steps_run
     return shot.width, shot.height, shot.steps, part, shot.scheduler
 
 
-def _group(shots: "Sequence[Shot]", numbers: Sequence[int], size: int) -> Group:
-    mixes = len({mix_of(shots[at]) for at in numbers})
-    count = f"{len(numbers)} {'shot' if len(numbers) == 1 else 'shots'}"
-    among = "one mix" if mixes == 1 else f"{mixes} mixes"
-    kind = f"{side_of(shots[numbers[0]])}, {count} of {among}"
-    return Group(tuple(numbers), kind, size * ROWS)
-
-
-def _sorted(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:
+def _grouped(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:
     """Items of equal keys together, in the order in which the keys come first."""
     found: dict[Hashable, list[T]] = {}
     for item, key in zip(items, keys, strict=True):
@@ -111,5 +82,7 @@ def _sorted(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:
     return iter(found.values())
 
 
-def _parts(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (numbers[at : at + size] for at in range(0, len(numbers), size))
+def _chunks(numbers: Sequence[int], size: int) -> Iterator[Group]:
+    return (
+        Group(tuple(numbers[at : at + size]), size * ROWS) for at in range(0, len(numbers), size)
+    )

@@ -12,14 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from compose.engine.batch.adapter_cache import Shelf
+from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
-from compose.engine.batch.timing import REASONS, latent_side, lent_to, said, spread_for
-from compose.engine.denoise import Lent, denoised, settle, timesteps_of
+from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side, reason_of
+from compose.engine.denoise import Lent, denoised, lend, settle, timesteps_of
 from compose.engine.render import develop
 from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
@@ -31,7 +32,7 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Advanced", "Failed", "Made", "Narrowed", "render_groups", "render_many"]
+__all__ = ["Advanced", "Failed", "Made", "render_groups", "render_many"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +62,7 @@ class Advanced:
     steps: int
 
 
-@dataclass(frozen=True)
-class Narrowed:
-    """There is no memory for as many rows as a group was to have: it is made in batches of these.
-
-    Told before the group begins, or begins again, as its pictures' last bits depend on it.
-    """
-
-    group: Group
-    rows: int
-
-
-Event = Advanced | Made | Failed | Narrowed
+Event = Advanced | Made | Failed
 
 
 def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
@@ -90,9 +80,9 @@ def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
             numbers.append(number)
         except BadInput as error:
             yield Failed(number, shot, str(error))
-    shelf = Shelf(base)
-    groups = group_shots(sized, spread_for(base, sized, shelf))
-    for event in render_groups(base, sized, groups, shelf):
+    cache = AdapterCache(base)
+    groups = group_shots(sized, batch_sizes(base, sized, cache))
+    for event in render_groups(base, sized, groups, cache):
         if isinstance(event, Made | Failed):
             yield replace(event, number=numbers[event.number])
 
@@ -101,7 +91,7 @@ def render_groups(
     base: "Base",
     shots: Sequence[Shot],
     groups: Iterable[Group],
-    shelf: Shelf,
+    cache: AdapterCache,
     *,
     at_once: Callable[[Made], None] | None = None,
 ) -> Iterator[Event]:
@@ -116,7 +106,7 @@ def render_groups(
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     with kept_heap(base), pool, kept_on(base).for_many(len(texts)):
         decoding = _Decoding(base, None if base.offload else pool, at_once)
-        making = _Making(base, shots, shelf, decoding)
+        making = _Making(base, shots, cache, decoding)
         groups = list(groups)
         last = _last_named(shots, groups)
         try:
@@ -126,7 +116,7 @@ def render_groups(
                     yield from decoding.done()
                 # What the last one wore stays: another call may begin with it.
                 if at + 1 < len(groups):
-                    shelf.let_go({file for file, then in last.items() if then == at})
+                    cache.release({file for file, then in last.items() if then == at})
             yield from decoding.done(wait=True)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -147,50 +137,45 @@ class _Making:
     """Groups on their way to latents."""
 
     def __init__(
-        self, base: "Base", shots: Sequence[Shot], shelf: Shelf, decoding: "_Decoding"
+        self, base: "Base", shots: Sequence[Shot], cache: AdapterCache, decoding: "_Decoding"
     ) -> None:
-        self.base, self.shots, self.shelf, self.decoding = base, shots, shelf, decoding
-        # Of a batch of latents of a size, where the memory was found to hold no more.
-        self.most: dict[tuple[int, int], int] = {}
+        self.base, self.shots, self.cache, self.decoding = base, shots, cache, decoding
 
     def events(self, group: Group) -> Iterator[Event]:
-        """Denoise a group, from its first step again where there was no memory for its rows."""
-        lents: dict[int, Lent] = {}
+        """Denoise a group."""
+        runs: dict[int, Lent] = {}
         for number in group.numbers:
             try:
-                lents[number] = lent_to(self.base, self.shelf, self.shots[number])
+                runs[number] = lend(self.base, self.cache.resolve(self.shots[number]))
             except REASONS as error:
-                yield Failed(number, self.shots[number], said(error))
-        latents, reason = None, ""
-        while lents and latents is None and not reason:
-            try:
-                latents = yield from self._denoised(group, list(lents.values()))
-            except REASONS as error:
-                reason = said(error)
-        for at, (number, lent) in enumerate(lents.items()):
-            if latents is None:
-                yield Failed(number, lent.shot, reason)
-            else:
-                self.decoding.give(number, lent.resolved, latents[at : at + 1])
+                yield Failed(number, self.shots[number], reason_of(error))
+        if not runs:
+            return
+        try:
+            latents = yield from self._denoise(group, list(runs.values()))
+        except REASONS as error:
+            reason = reason_of(error)
+            yield from (Failed(number, run.shot, reason) for number, run in runs.items())
+            return
+        for at, (number, run) in enumerate(runs.items()):
+            self.decoding.add(number, run.resolved, latents[at : at + 1])
 
-    def _denoised(
-        self, group: Group, lents: Sequence[Lent]
-    ) -> Generator[Event, None, Tensor | None]:
-        """A group's latents [N, 4, h, w]; None where the memory did not hold its rows."""
-        side, limits = latent_side(self.base, lents[0].resolved), kept_on(self.base).most_rows
-        rows = limits[side] = min(group.rows, self.most.get(side, group.rows))
-        if rows < group.rows:
-            yield Narrowed(group, rows)
-        settle(lents)
-        scheduler, timesteps = timesteps_of(self.base, lents[0].shot)
-        latents, step = None, 0
-        for now, _ in denoised(lents, scheduler, timesteps):
-            if limits[side] < rows:
-                self.most[side] = limits[side]
-                return None
-            latents, step = now, step + 1
-            yield Advanced(group, step, len(lents[0].asked))
+    def _denoise(self, group: Group, runs: Sequence[Lent]) -> Generator[Event, None, Tensor]:
+        """A group's latents [N, 4, h, w]."""
+        first = runs[0]
+        side, limits = _side(self.base, first), kept_on(self.base).most_rows
+        limits[side] = min(group.rows, limits.get(side, group.rows))
+        settle(runs)
+        scheduler, timesteps = timesteps_of(self.base, first.shot)
+        latents, steps = torch.empty(0), len(first.asked)
+        for step, (current, _) in enumerate(denoised(runs, scheduler, timesteps), start=1):
+            latents = current
+            yield Advanced(group, step, steps)
         return latents
+
+
+def _side(base: "Base", run: Lent) -> tuple[int, int]:
+    return latent_side(base, run.resolved.width, run.resolved.height)
 
 
 class _Decoding:
@@ -205,7 +190,7 @@ class _Decoding:
         self.base, self.thread, self.at_once = base, thread, at_once
         self.waiting: deque[tuple[int, ResolvedShot, Tensor, Future[Made] | None]] = deque()
 
-    def give(self, number: int, shot: ResolvedShot, latents: Tensor) -> None:
+    def add(self, number: int, shot: ResolvedShot, latents: Tensor) -> None:
         """Latents [1, 4, h, w] to be decoded."""
         own = self.thread.submit(self._made, number, shot, latents) if self.thread else None
         self.waiting.append((number, shot, latents, own))
@@ -220,7 +205,7 @@ class _Decoding:
             try:
                 yield self._found(number, shot, latents, found)
             except REASONS as error:
-                yield Failed(number, shot.shot, said(error))
+                yield Failed(number, shot.shot, reason_of(error))
 
     def _found(
         self, number: int, shot: ResolvedShot, latents: Tensor, found: Future[Made] | None

@@ -1,10 +1,10 @@
 """Which shots share a batch."""
 
 from compose import Composite, KLoRA, group_shots
-from compose.engine.batch.groups import Spread
+from compose.engine.batch.groups import mix_key
 from studio.requests.shot import Shot
 
-SPREAD = Spread({"64x64": 4, "128x64": 2})
+SIZES = {"64x64": 4, "128x64": 2}
 
 
 def shot(prompt: str = "a", *, mix: str = "", **fields: object) -> Shot:
@@ -13,8 +13,8 @@ def shot(prompt: str = "a", *, mix: str = "", **fields: object) -> Shot:
     return Shot(prompt, adapters=pairs, **fields)  # type: ignore[arg-type]
 
 
-def groups(shots: list[Shot], spread: Spread = SPREAD) -> list[tuple[int, ...]]:
-    return [group.numbers for group in group_shots(shots, spread)]
+def groups(shots: list[Shot], sizes: dict[str, int] = SIZES) -> list[tuple[int, ...]]:
+    return [group.numbers for group in group_shots(shots, sizes)]
 
 
 def test_a_batch_has_one_size_scheduler_and_number_of_steps() -> None:
@@ -36,14 +36,6 @@ def test_shots_of_one_mix_come_first_and_the_rest_share() -> None:
     assert groups([shot(mix=mix) for mix in mixes]) == [(0, 2, 4, 6), (7, 1, 5, 8), (3,)]
 
 
-def test_what_is_slower_together_is_made_mix_by_mix() -> None:
-    shots = [shot(mix=mix) for mix in ("x", "y", "x", "z")]
-    (group,) = group_shots(shots, SPREAD)
-    assert (group.kind, group.rows) == ("64x64, 4 shots of 3 mixes", 8)
-    assert groups(shots, Spread(SPREAD.size, frozenset({group.kind}))) == [(0, 2), (1,), (3,)]
-    assert groups([*shots, shot()], Spread(SPREAD.size, frozenset({group.kind})))[-1] == (4,)
-
-
 def test_strength_and_method_make_another_mix() -> None:
     shots = [
         shot(mix="x y"),
@@ -53,8 +45,9 @@ def test_strength_and_method_make_another_mix() -> None:
         shot(mix="x y", method=KLoRA(alpha=2.0)),
         Shot("a", width=64, height=64, adapters=(("x", 0.5), ("y", 1.0))),
     ]
-    kinds = [group.kind for group in group_shots(shots, Spread({"64x64": 6}))]
-    assert kinds == ["64x64, 6 shots of 6 mixes"]
+    assert len({mix_key(one) for one in shots}) == 6
+    assert groups(shots, {"64x64": 6}) == [(0, 1, 2, 3, 4, 5)]
+    assert groups([*shots, shot(mix="x y")], {"64x64": 2})[0] == (0, 6)
 
 
 def test_every_shot_has_one_place() -> None:

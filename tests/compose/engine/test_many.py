@@ -3,7 +3,7 @@
 import dataclasses
 import gc
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -16,21 +16,18 @@ from torch import Tensor
 import compose.engine.batch.adapter_cache as shelf
 import compose.engine.batch.rendering as many
 from compose import (
+    AdapterCache,
     Advanced,
     CMLoRA,
     Composite,
     Failed,
     KLoRA,
     Made,
-    Narrowed,
-    Shelf,
-    Spread,
     Switch,
     group_shots,
     render,
     render_groups,
     render_many,
-    spread_for,
 )
 from compose.engine.weight_cache import kept_on
 from studio.adapters.adapter import Adapter
@@ -171,8 +168,8 @@ def test_adapters_that_no_later_group_wants_are_let_go_of(
     shots = [
         with_size(Shot("a cat", steps=1, adapters=((file, 1.0),)), sdxl) for file in (one, two)
     ]
-    shelf, there = Shelf(sdxl), []
-    for groups in (group_shots(shots, Spread({"64x64": 1})), group_shots(shots[:1], Spread())):
+    shelf, there = AdapterCache(sdxl), []
+    for groups in (group_shots(shots, {"64x64": 1}), group_shots(shots[:1], {})):
         list(render_groups(sdxl, shots, groups, shelf))
         there.append(list(shelf._loaded))
     # The last group's stay, as another call may go on with them.
@@ -278,25 +275,29 @@ def little_memory(sdxl: Base, no_memory: Exception, monkeypatch: pytest.MonkeyPa
     return tried
 
 
-def test_without_memory_for_a_batch_it_begins_again_in_smaller_ones(
+def test_a_batch_that_the_memory_does_not_hold_is_made_in_smaller_ones(
     sdxl: Base, little_memory: list[int]
 ) -> None:
     shots = [with_size(Shot("a cat", seed=seed, steps=2), sdxl) for seed in range(8)]
-    groups = group_shots(shots, Spread({"64x64": 4}))
-    events = list(render_groups(sdxl, shots, groups, Shelf(sdxl)))
-    pictures = {event.number: event.picture for event in events if isinstance(event, Made)}
+    groups = group_shots(shots, {"64x64": 4})
+    pictures = pictures_in(render_groups(sdxl, shots, groups, AdapterCache(sdxl)))
     assert sorted(pictures) == list(range(8))
-    assert [event for event in events if isinstance(event, Narrowed)] == [
-        Narrowed(group, 4) for group in groups
-    ]
-    assert little_memory == [8, 4, 4, *4 * [4], *4 * [4]]
+    # The first group tries all of its rows once, and later batches are of four rows at once.
+    assert little_memory == [8, 4, 4, 4, 4, *4 * [4]]
     assert not kept_on(sdxl).most_rows
     # Bit for bit what those rows give where they are wanted from the start.
     groups = [dataclasses.replace(group, rows=4) for group in groups]
-    for event in render_groups(sdxl, shots, groups, Shelf(sdxl)):
-        assert not isinstance(event, Narrowed | Failed)
-        if isinstance(event, Made):
-            assert event.picture.tobytes() == pictures[event.number].tobytes()
+    for number, picture in pictures_in(
+        render_groups(sdxl, shots, groups, AdapterCache(sdxl))
+    ).items():
+        assert picture.tobytes() == pictures[number].tobytes()
+
+
+def pictures_in(events: Iterable[object]) -> dict[int, Image.Image]:
+    """The pictures by their numbers; none may have failed."""
+    found = list(events)
+    assert not any(isinstance(event, Failed) for event in found)
+    return {event.number: event.picture for event in found if isinstance(event, Made)}
 
 
 def test_without_memory_for_one_the_others_go_on(
@@ -411,8 +412,8 @@ def test_pictures_are_given_while_the_next_group_is_at_work(
     steps: list[int] = []
     monkeypatch.setattr(sdxl, "predict", second_waits)
     shots = [with_size(Shot("a cat", seed=seed, steps=1), sdxl) for seed in range(4)]
-    groups = group_shots(shots, Spread({"64x64": 2}))
-    events = list(render_groups(sdxl, shots, groups, Shelf(sdxl), at_once=at_once))
+    groups = group_shots(shots, {"64x64": 2})
+    events = list(render_groups(sdxl, shots, groups, AdapterCache(sdxl), at_once=at_once))
     assert len(steps) == 2
     assert [event for event in events if isinstance(event, Made)] == given and len(given) == 4
 
@@ -420,25 +421,10 @@ def test_pictures_are_given_while_the_next_group_is_at_work(
 def test_one_may_stop_at_any_step(sdxl: Base, forms: list[Adapter]) -> None:
     before = bits(sdxl)
     shots = [with_size(Shot("a cat", steps=3, adapters=((one, 1.0),)), sdxl) for one in forms]
-    groups = group_shots(shots, Spread({"64x64": 2}))
-    events = render_groups(sdxl, shots, groups, Shelf(sdxl))
+    groups = group_shots(shots, {"64x64": 2})
+    events = render_groups(sdxl, shots, groups, AdapterCache(sdxl))
     seen = [event for event, _ in zip(events, range(4), strict=False)]
     assert [event.step for event in seen if isinstance(event, Advanced)] == [1, 2, 3, 1]
     assert same_bits(sdxl, before)
     events.close()
     assert same_bits(sdxl, before)
-
-
-def test_mixes_share_a_batch_unless_that_was_measured_to_be_slower(
-    sdxl: Base, forms: list[Adapter], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", 2 * 2 * 64)
-    pairs = [((forms[at % 3], 0.5 + at),) for at in range(8)]
-    shots = [with_size(Shot("a cat", steps=25, adapters=pair), sdxl) for pair in pairs]
-    times = iter([1.0, 0.4, 1.0, 0.48])  # two together, then one of them: as long as the other
-    monkeypatch.setattr("compose.engine.batch.timing._seconds", lambda base, lents: next(times))
-    assert spread_for(sdxl, shots, Shelf(sdxl)) == Spread(
-        {"64x64": 2}, frozenset({"64x64, 2 shots of 2 mixes"})
-    )
-    assert not spread_for(sdxl, shots, Shelf(sdxl)).apart
-    assert not spread_for(sdxl, shots[:6], Shelf(sdxl)).apart  # too few to measure

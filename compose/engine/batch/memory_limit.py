@@ -1,0 +1,90 @@
+"""How many shots the memory holds as one batch, and what is said where it does not hold one."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+
+from compose.engine.batch.adapter_cache import AdapterCache
+from compose.engine.batch.groups import ROWS, pixels
+from compose.engine.denoise import Lent, lend, timesteps_of
+from compose.engine.evaluate import evaluate, most_rows
+from compose.engine.weight_cache import kept_on
+from studio.errors import BadInput
+from studio.out_of_memory import is_out_of_memory
+from studio.requests.shot import Shot
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
+
+__all__ = ["REASONS", "batch_sizes", "evaluate_first_step", "latent_side", "reason_of"]
+
+MOST_ON_GPU = 32  # rows; more would gain little beside the memory that it takes
+REASONS = (BadInput, MemoryError, RuntimeError)  # why a shot is not made, if `reason_of` knows it
+
+
+def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dict[str, int]:
+    """How many shots make a batch, by the size of their pictures, such as "64x64".
+
+    On a GPU a batch is tried once. shots: with their sizes; one that can't be made is passed over.
+    """
+    with kept_on(base).for_many(0):
+        return {
+            size: _batch_size(base, [shot for shot in shots if pixels(shot) == size], cache)
+            for size in dict.fromkeys(map(pixels, shots))
+        }
+
+
+def evaluate_first_step(base: "Base", runs: Sequence[Lent]) -> None:
+    """Run the UNet as the first step of these shots does, and wait until it is done."""
+    side = latent_side(base, runs[0].resolved.width, runs[0].resolved.height)
+    _, timesteps = timesteps_of(base, runs[0].shot)
+    asked = [
+        run.ask(call, latents, timesteps[0])
+        for run in runs
+        for latents in [torch.zeros(1, 4, *side, device=base.device)]
+        for call in run.asked[0]
+    ]
+    for answer in evaluate(base, asked):
+        answer.noise.sum().item()  # waits for the device
+
+
+def latent_side(base: "Base", width: int, height: int) -> tuple[int, int]:
+    """Height and width of the latents of a picture of this size."""
+    return height // base.latent_factor, width // base.latent_factor
+
+
+def reason_of(error: Exception) -> str:
+    """Why a shot can't be made, as a sentence. Raises an error that is no such reason again."""
+    if isinstance(error, BadInput):
+        return str(error)
+    if not is_out_of_memory(error):
+        raise error
+    return "there is no memory for even one: make it smaller, or give --offload or --vae-tiling."
+
+
+def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int:
+    """Of shots of one size: as many as the memory holds rows for."""
+    assert shots[0].width and shots[0].height
+    side = latent_side(base, shots[0].width, shots[0].height)
+    rows = most_rows(base, side)
+    if rows is None:
+        limits = kept_on(base).most_rows
+        limits[side] = MOST_ON_GPU
+        try:
+            if (run := next(_possible(base, shots, cache), None)) is not None:
+                evaluate_first_step(base, [run] * (MOST_ON_GPU // ROWS))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            limits[side] = ROWS
+        rows = limits[side]
+    return max(1, rows // ROWS)
+
+
+def _possible(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> Iterator[Lent]:
+    """The shots that can be made."""
+    for shot in shots:
+        with suppress(BadInput):
+            yield lend(base, cache.resolve(shot))
