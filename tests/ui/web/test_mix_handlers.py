@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
-from studio.workspace import Workspace, next_picture_path, open_workspace
+from studio.workspace import Workspace, delete_adapter, next_picture_path, open_workspace
 from tests.compose.conftest import small
 from ui.web.mix import events
 from ui.web.mix.tab import MixTab
@@ -35,6 +35,8 @@ class Tab:
             name = getattr(handler, "__name__", "")
             if hasattr(handler, "__self__"):
                 self.parts: MixTab = handler.__self__.tab
+            else:  # the button of a row
+                name += f" {sum(one.startswith(name) for one in self.wired) + 1}"
             self.wired[name] = handler, given, shown
             return SimpleNamespace(then=lambda *_, **__: None)
 
@@ -216,7 +218,7 @@ def test_adapters_come_and_go_from_here_and_from_other_tabs(tab: Tab) -> None:
     assert len(_shots(tab)) == 20
     tab.act("send_to_batch")
     assert Path(tab.now[tab.page.shot].adapters[0][0]).stem == "bolt"
-    tab.act("remove")  # the last row's button: there is no such adapter
+    tab.act("remove 6")  # the last row's button: there is no such adapter
 
 
 def test_settings_from_a_file(tab: Tab, tmp_path: Path) -> None:
@@ -241,3 +243,20 @@ def test_what_no_picture_can_be_made_of_is_said_without_a_job(tab: Tab) -> None:
     tab.now[tab.form.base] = "sketch-sd1"
     tab.act("change_base"), tab.act("use_example", name="a house")
     assert tab.now[tab.form.prompt] == "a house"
+
+
+def test_an_adapter_that_was_deleted_can_be_taken_out(tab: Tab) -> None:
+    for name in ("bolt", "wash"):
+        tab.act("add", name=name)
+    delete_adapter(tab.space, "wash")
+    with pytest.raises(BadInput, match="no adapter wash"):
+        tab.act("change")
+    tab.act("remove 2")
+    assert [Path(one["path"]).stem for one in _shots(tab)[0]["adapters"]] == ["bolt"]
+    assert tab.now[tab.form.prompt] == "bolt thing"
+
+
+def test_the_first_adapter_is_mixed_by_the_method_chosen_before(tab: Tab) -> None:
+    tab.now[tab.form.method] = "composite"
+    tab.act("add", name="bolt")
+    assert _shots(tab)[0]["method"]["name"] == "composite"

@@ -223,6 +223,10 @@ def test_a_grid_is_labelled_by_where_its_shots_differ(
     assert len(cells) == len(across) * len(down)
 
 
+def test_equal_shots_have_a_place_each(mixed: Shot) -> None:
+    assert table(grid(mixed, ("strength 1", "0.5, 0.50"))).cells == ((0, 1),)
+
+
 def test_methods_beside_each_other_are_called_by_their_names(mixed: Shot) -> None:
     labels = table(every_method(mixed, Shot.check))
     assert labels.columns == ("cmlora", "composite", "klora", "merge", "switch")

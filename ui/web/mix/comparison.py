@@ -111,7 +111,7 @@ def table(shots: Sequence[Shot]) -> Table:
             found = arrange(labels[down], labels[across])
             if found and found.in_order:
                 return found
-    together = zip(*labels.values(), strict=True)
+    together = [[labels[name][at] for name in varied] for at in range(len(shots))]
     return one_row([_cut(", ".join(filter(None, one))) for one in together])
 
 

@@ -84,9 +84,7 @@ class Handlers:
         """Another mix and another prompt."""
         base = values[self.form.base]
         update = self.form.update_mix(mix, base) | {self.form.prompt: prompt}
-        adapters = tuple((one.file(self.space), one.strength) for one in mix)
-        shot = replace(self.form.read(values), prompt=prompt, adapters=adapters)
-        return update | self._changed(values, shot)
+        return update | self._changed(values, replace(self.form.read(values, mix), prompt=prompt))
 
     def _changed(self, values: Values, shot: Shot) -> Update:
         return self._computed(shot, values) | self._draw_change(values, shot)

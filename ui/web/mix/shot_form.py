@@ -147,11 +147,13 @@ class ShotForm:
         """What `update_mix` changes."""
         return self.adapters.outputs() | {self.examples}
 
-    def read(self, given: Values) -> Shot:
+    def read(self, given: Values, mix: Sequence[MixAdapter] | None = None) -> Shot:
         """The shot; its adapters and the picture to start from are files of the workspace.
 
-        Raises BadInput for a field that can't have its value, and for adapters that are gone.
+        mix: the adapters, where they are not those of the page. Raises BadInput for a field that
+        can't have its value, and for adapters that are gone.
         """
+        mix = self.adapters.read(given) if mix is None else mix
         size = read_values(SIZE, {name: given[widget] for name, widget in self.size.items()})
         shot = Shot(
             prompt=given[self.prompt] or "",
@@ -163,10 +165,8 @@ class ShotForm:
             steps=int(given[self.steps]),
             guidance=float(given[self.guidance]),
             scheduler=given[self.scheduler] or None,
-            adapters=tuple(
-                (one.file(self.space), one.strength) for one in self.adapters.read(given)
-            ),
-            method=self._read_method(given),
+            adapters=tuple((one.file(self.space), one.strength) for one in mix),
+            method=self._read_method(given) if mix else None,
             init_image=_keep_start_picture(self.space, given[self.start]),
             denoise=float(given[self.denoise]),
         )
@@ -204,11 +204,11 @@ class ShotForm:
         return {self.examples: examples} | self.adapters.update(mix, base)
 
     def _read_method(self, given: Values) -> object | None:
-        """None where there is nothing to mix, and for a plain merge."""
+        """None for a plain merge."""
         name = given[self.method]
         typed = {field: given[widget] for field, widget in self.options[name].items()}
         method = compose.method_named(name, read_values(_options(name), typed))
-        return None if not given[self.adapters.mix] or method == compose.Merge() else method
+        return None if method == compose.Merge() else method
 
     def _update_method(self, shot: Shot) -> Update:
         update: Update = {self.method: method_name(shot.method)}
