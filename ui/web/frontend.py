@@ -17,6 +17,7 @@ from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
 __all__ = [
+    "KIND_NAMES",
     "STYLES",
     "local_time",
     "notices",
@@ -27,6 +28,7 @@ __all__ = [
     "template",
 ]
 
+KIND_NAMES = {"lora": "LoRA", "diffusekrona": "DiffuseKronA", "blora": "B-LoRA", "sara": "SaRA"}
 FOLDER = Path(__file__).parent
 STYLES = sorted((FOLDER / "static").glob("*.css"))
 
@@ -74,6 +76,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.globals["KIND_NAMES"] = KIND_NAMES
 _environment.filters |= {
     "duration": format_duration,
     "file_url": file_url,

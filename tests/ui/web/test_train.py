@@ -72,6 +72,7 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
 ) -> None:
     page.get_by_role("button", name="Example: sks robot").click()
     expect(page.locator(".studio-thumbs button.thumbnail-item")).to_have_count(5)
+    expect(page.locator(".studio-cost")).to_be_visible()  # an estimate of time and memory
     begin(page, "lasting robot", steps=5000, every=10)
     panel = page.locator("#studio-runs")
     head = panel.locator(".studio-run")

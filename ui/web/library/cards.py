@@ -7,7 +7,7 @@ from jinja2.filters import do_filesizeformat
 from studio.bases.names import BUNDLED_BASES
 from studio.json_value import JSON
 from studio.workspace import AdapterFile, Deleted, KnownBase
-from ui.web.frontend import local_time, template
+from ui.web.frontend import KIND_NAMES, local_time, template
 
 __all__ = ["base_rows", "cards", "details", "matching", "trash_rows"]
 
@@ -61,7 +61,7 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
     base = [adapter.base, adapter.family] if adapter.base != adapter.family else [adapter.base]
     return {
         "Trigger words": ", ".join(adapter.triggers),
-        "Adapter type": adapter.kind,
+        "Adapter type": KIND_NAMES.get(adapter.kind, adapter.kind),
         "Base": ", ".join(filter(None, base)),
         "Size": f"{do_filesizeformat(adapter.bytes)}, {adapter.parameters:,} parameters",
         "Steps": adapter.steps,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import wraps
+from inspect import isgeneratorfunction
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
@@ -79,8 +80,10 @@ def on(
     while one is answered, as in `gr.on`. queue: events of one queue are answered one at a time, in
     the order they came in: an answer about an earlier choice might come last otherwise.
     """
+    if handler and not isgeneratorfunction(handler):  # Gradio has to see that one is a generator
+        handler = show_bad_input(handler)
     options: dict[str, Any] = {
-        "fn": show_bad_input(handler) if handler else None,
+        "fn": handler,
         "inputs": inputs,
         "outputs": outputs,
         "js": js,

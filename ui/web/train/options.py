@@ -19,7 +19,6 @@ __all__ = [
     "DESCRIPTIONS",
     "GROUPS",
     "MAIN",
-    "NAMES",
     "SHOWN",
     "STEPS",
     "Options",
@@ -29,12 +28,6 @@ __all__ = [
     "preset_placeholders",
 ]
 
-NAMES = {
-    "lora": "LoRA",
-    "diffusekrona": "DiffuseKronA",
-    "blora": "B-LoRA",
-    "sara": "SaRA",
-}
 DESCRIPTIONS = {
     "lora": "For subjects and styles; all other programs read its files. Start with this one.",
     "diffusekrona": "For subjects; its files are about a sixth of a LoRA's size.",

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 from studio.duration import format_duration
 from studio.queue.client import Job
 from studio.workspace import Sample
-from ui.web.frontend import template
+from ui.web.frontend import KIND_NAMES, template
 
 __all__ = ["evenly_spaced", "run_header", "run_label", "sample_prompts_of", "sample_rows"]
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 def run_label(job: Job) -> str:
     """A training's label in the list."""
     state = "stopping" if job.stopping else {"queued": "waiting"}.get(job.state, job.state)
-    return f"{job.title} · {job.arguments['kind']} · {state}"
+    return f"{job.title} · {_kind_name(job)} · {state}"
 
 
 def run_header(job: Job, *, ahead: int) -> str:
@@ -52,6 +52,11 @@ def evenly_spaced(items: list[T], most: int) -> list[T]:
     return [items[round(n * (len(items) - 1) / (most - 1))] for n in range(most)]
 
 
+def _kind_name(job: Job) -> str:
+    kind = str(job.arguments["kind"])
+    return KIND_NAMES.get(kind, kind)
+
+
 def _state(job: Job, ahead: int) -> str:
     if job.state == "queued":
         return f"{ahead} job{'s' if ahead > 1 else ''} ahead" if ahead else "Starts in a moment"
@@ -66,7 +71,7 @@ def _state(job: Job, ahead: int) -> str:
 
 def _facts(job: Job) -> list[str]:
     """Step, loss, speed and times, as far as they are known."""
-    facts = [f"{job.arguments['kind']} on {job.arguments['base']}"]
+    facts = [f"{_kind_name(job)} on {job.arguments['base']}"]
     if job.total:
         facts.append(f"step {job.step} of {job.total}")
     if job.loss is not None:

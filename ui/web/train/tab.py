@@ -9,12 +9,11 @@ import trainers
 from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.workspace import Workspace, add_base, list_bases
-from ui.web.frontend import paragraph
+from ui.web.frontend import KIND_NAMES, paragraph
 from ui.web.server.page import Page, on
 from ui.web.train.compare import comparison, wire_comparison
 from ui.web.train.options import (
     DESCRIPTIONS,
-    NAMES,
     SHOWN,
     lay_out_options,
     preset,
@@ -61,7 +60,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
     with gr.Row(elem_classes="studio-line"):
         trigger = gr.Textbox(
             label="Trigger words",
-            info="Prompts use them for what this training teaches",
+            info="Words in prompts that call up what is learned",
             placeholder="sks robot",
             max_length=200,
         )
@@ -97,7 +96,8 @@ def _wire_form(space: Workspace, form: Form) -> None:
         return gr.Textbox(placeholder=sample_prompts(trigger or "trigger words"))
 
     on(form.base.input, add_typed_base, form.base, form.base)
-    on(form.trigger.blur, suggest_prompts, form.trigger, form.sampled)
+    # Not at every letter: an event looks up all its components. An example sets trigger and set.
+    on([form.trigger.blur, form.sets.change], suggest_prompts, form.trigger, form.sampled)
 
 
 def _wire_summary(form: Form, summary: gr.HTML) -> None:
@@ -178,7 +178,9 @@ def _base_choices(space: Workspace) -> list[tuple[str, str]]:
 
 def _kind_choices() -> list[tuple[str, str]]:
     known = [name for name in DESCRIPTIONS if name in trainers.kinds()]
-    return [(NAMES.get(name, name), name) for name in dict.fromkeys([*known, *trainers.kinds()])]
+    return [
+        (KIND_NAMES.get(name, name), name) for name in dict.fromkeys([*known, *trainers.kinds()])
+    ]
 
 
 def _description(kind: str) -> str:
