@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -15,10 +15,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from transformers.utils import logging as transformers_logging
 
 from studio.bases.architecture import Config, check_unet, read_json
+from studio.bases.prompts import TextEncoder
 from studio.bases.resolve import weight_variant
 from studio.errors import BadInput
 
 __all__ = [
+    "Model",
     "Parts",
     "freeze_and_check",
     "open_folder",
@@ -40,7 +42,7 @@ class Parts:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     tokenizers: tuple[CLIPTokenizer, ...]
-    text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
+    text_encoders: tuple[TextEncoder, ...]
     scheduler_config: Config
     zero_negative: bool
 
@@ -77,8 +79,8 @@ def open_folder(folder: Path, dtype: torch.dtype, *, prediction: str = "auto") -
         with quiet_libraries():
             parts = Parts(
                 family=family,
-                unet=_diffusers(UNet2DConditionModel, folder / "unet", dtype),
-                vae=_diffusers(AutoencoderKL, folder / "vae", vae_dtype(vae_config, dtype)),
+                unet=_component(UNet2DConditionModel, folder / "unet", dtype),
+                vae=_component(AutoencoderKL, folder / "vae", vae_dtype(vae_config, dtype)),
                 tokenizers=tuple(
                     CLIPTokenizer.from_pretrained(
                         folder / name.replace("text_encoder", "tokenizer"), local_files_only=True
@@ -98,26 +100,20 @@ def open_folder(folder: Path, dtype: torch.dtype, *, prediction: str = "auto") -
     return parts
 
 
-def _diffusers(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
-    return kind.from_pretrained(
-        folder,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        variant=weight_variant(folder.parent, folder.name, half=dtype != torch.float32),
-        local_files_only=True,
-    )
+def _component(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
+    return kind.from_pretrained(folder, torch_dtype=dtype, **_weights(folder, dtype))
 
 
-def _text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel | CLIPTextModelWithProjection:
+def _text_encoder(folder: Path, dtype: torch.dtype) -> TextEncoder:
     second = folder.name == "text_encoder_2"
     kind = CLIPTextModelWithProjection if second else CLIPTextModel
-    return kind.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        variant=weight_variant(folder.parent, folder.name, half=dtype != torch.float32),
-        local_files_only=True,
-    )
+    return kind.from_pretrained(folder, dtype=dtype, **_weights(folder, dtype))
+
+
+def _weights(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Which weights the libraries are to read."""
+    variant = weight_variant(folder.parent, folder.name, half=dtype != torch.float32)
+    return {"use_safetensors": True, "variant": variant, "local_files_only": True}
 
 
 def vae_dtype(config: Config, dtype: torch.dtype) -> torch.dtype:

@@ -23,7 +23,7 @@ from studio.bases.architecture import (
     detect_family,
     read_json,
 )
-from studio.bases.diffusers_folder import Parts, freeze_and_check, quiet_libraries, vae_dtype
+from studio.bases.diffusers_folder import Model, Parts, freeze_and_check, quiet_libraries, vae_dtype
 from studio.bases.resolve import is_hub_reachable
 from studio.errors import BadInput
 
@@ -59,23 +59,19 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     try:
         weights = load_file(path)
         scheduler_config = _scheduler_config(configs, family, weights, header.metadata, prediction)
+        vae, vae_config = configs / "vae", read_json(configs / "vae" / "config.json")
         with quiet_libraries():
             parts = Parts(
                 family=family,
-                unet=_unet(
-                    weights,
-                    configs,
-                    dtype,
-                    family=family,
-                    scheduler_config=scheduler_config,
-                    own=own,
-                ),
-                vae=_vae(weights, configs, dtype),
+                unet=_component(UNet2DConditionModel, weights, configs / "unet", dtype),
+                vae=_component(AutoencoderKL, weights, vae, vae_dtype(vae_config, dtype)),
                 tokenizers=tokenizers,
                 text_encoders=_text_encoders(weights, configs, dtype, family=family),
                 scheduler_config=scheduler_config,
                 zero_negative=family == "sdxl",
             )
+        if family == "sd2" and scheduler_config["prediction_type"] == "epsilon" and not own:
+            parts.unet.register_to_config(sample_size=64)  # this SD 2 was trained at 512 x 512
     except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"The checkpoint {path} could not be opened: {reason}") from error
@@ -125,33 +121,14 @@ def _guess_sd2(
     return "v_prediction" if weights[norm].float().std(unbiased=False) > 0.09 else "epsilon"
 
 
-def _unet(
-    weights: dict[str, torch.Tensor],
-    configs: Path,
-    dtype: torch.dtype,
-    *,
-    family: str,
-    scheduler_config: Config,
-    own: bool,
-) -> UNet2DConditionModel:
-    unet = UNet2DConditionModel.from_single_file(
+def _component(
+    kind: type[Model], weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype
+) -> Model:
+    return kind.from_single_file(
         weights,  # pyright: ignore[reportArgumentType]  documented; the annotation forgets it
-        config=str(configs),
-        subfolder="unet",
+        config=str(configs.parent),
+        subfolder=configs.name,
         torch_dtype=dtype,
-        local_files_only=True,
-    )
-    if family == "sd2" and scheduler_config["prediction_type"] == "epsilon" and not own:
-        unet.register_to_config(sample_size=64)  # the epsilon SD 2 is the one made for 512 x 512
-    return unet
-
-
-def _vae(weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype) -> AutoencoderKL:
-    return AutoencoderKL.from_single_file(
-        weights,  # pyright: ignore[reportArgumentType]  documented; the annotation forgets it
-        config=str(configs),
-        subfolder="vae",
-        torch_dtype=vae_dtype(read_json(configs / "vae" / "config.json"), dtype),
         local_files_only=True,
     )
 

@@ -37,6 +37,8 @@ class Kron(nn.Module):
     magnitude: as in LowRank.
     """
 
+    bias: Tensor | None = None  # this form doesn't change the layer's bias
+
     def __init__(
         self,
         a: Factor,
@@ -88,11 +90,6 @@ class Kron(nn.Module):
         a, b = self.a_parts, self.b_parts
         right = b[-1].shape
         return (a[0].shape[0] * b[0].shape[0], a[-1].shape[1] * right[1], *right[2:])
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The change to the layer's bias: none."""
-        return None
 
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""

@@ -34,6 +34,8 @@ class LowRank(nn.Module):
     dropout: the share of `down`'s inputs that is zeroed, in training mode only.
     """
 
+    bias: Tensor | None = None  # this form doesn't change the layer's bias
+
     def __init__(
         self,
         down: Tensor,
@@ -97,11 +99,6 @@ class LowRank(nn.Module):
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight it changes."""
         return (self.up.shape[0], *self.down.shape[1:])
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The change to the layer's bias: none."""
-        return None
 
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""

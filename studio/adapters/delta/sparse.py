@@ -24,6 +24,7 @@ class Sparse(nn.Module):
     index: Tensor
     settled_index: Tensor
     settled_value: Tensor
+    bias: Tensor | None = None  # this form doesn't change the layer's bias
 
     def __init__(self, index: Tensor, value: Tensor, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -38,11 +39,6 @@ class Sparse(nn.Module):
         """A delta that changes nothing yet, at these entries of the layer's flattened weight."""
         weight = adaptable(layer).weight
         return cls(index, torch.zeros(len(index), device=weight.device), tuple(weight.shape))
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The change to the layer's bias: none."""
-        return None
 
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -29,6 +30,9 @@ KNOWN = (
     ("sdxl", "stable-diffusion-xl", "sdxl"),
 )
 VERSION = 1  # of the JSON under "studio"
+# Its entries and their types. Each has the name of a field of AdapterInfo.
+STORED = {name: str for name in ("kind", "family", "base", "fingerprint", "name")}
+STORED |= {"triggers": list, "recipe": dict}
 PREVIEW = 256  # pixels along the longer side
 LARGEST_PREVIEW = 1024  # pixels of a side, of a preview that is read
 LONGEST_RECIPE_ENTRY = 500  # characters; kohya's counts of tags and buckets are longer
@@ -55,22 +59,13 @@ class AdapterInfo:
 
 def adapter_metadata(adapter: AdapterInfo) -> dict[str, str]:
     """The metadata of any file that holds this adapter; the same for the same adapter."""
-    fields = {
-        "version": VERSION,
-        "kind": adapter.kind,
-        "family": adapter.family,
-        "base": adapter.base,
-        "fingerprint": adapter.fingerprint,
-        "name": adapter.name,
-        "triggers": list(adapter.triggers),
-        "recipe": adapter.recipe,
-    }
+    stored = {name: getattr(adapter, name) for name in STORED} | {"version": VERSION}
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "diffusers",
         "modelspec.title": adapter.name or adapter.kind,
-        "studio": json.dumps(fields, sort_keys=True, ensure_ascii=False),
+        "studio": json.dumps(stored, sort_keys=True, ensure_ascii=False),
     }
     for family, architecture, _ in KNOWN:
         if family == adapter.family:
@@ -86,38 +81,24 @@ def read_info(metadata: Mapping[str, str], path: Path) -> AdapterInfo:
     """Read a file's metadata. Raises BadInput for a `studio` entry that cannot be read."""
     preview = _preview(metadata.get("modelspec.thumbnail", ""))
     if "studio" not in metadata:
-        return _foreign_facts(metadata, preview, path)
+        return _foreign_info(metadata, preview, path)
     try:
-        fields = json.loads(metadata["studio"])
+        stored = json.loads(metadata["studio"])
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is damaged: its `studio` metadata is not JSON") from error
-    match fields:
-        case {"version": int(version)} if version > VERSION:
-            raise BadInput(f"{path} was written by a newer Studio: upgrade to open it")
-        case {
-            "version": int(),
-            "kind": str(kind),
-            "family": str(family),
-            "base": str(source),
-            "fingerprint": str(fingerprint),
-            "name": str(name),
-            "triggers": list(triggers),
-            "recipe": dict(recipe),
-        } if family in ("", *FAMILIES):
-            return AdapterInfo(
-                kind=kind,
-                family=family,
-                base=source,
-                fingerprint=fingerprint,
-                triggers=tuple(map(str, triggers)),
-                recipe=recipe,
-                preview=preview,
-                name=name,
-            )
-    raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
+    if not isinstance(stored, dict) or not isinstance(stored.get("version"), int):
+        raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
+    if stored["version"] > VERSION:
+        raise BadInput(f"{path} was written by a newer Studio: upgrade to open it")
+    complete = all(isinstance(stored.get(name), kind) for name, kind in STORED.items())
+    if not complete or stored["family"] not in ("", *FAMILIES):
+        raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
+    values: dict[str, Any] = {name: stored[name] for name in STORED}
+    values["triggers"] = tuple(map(str, stored["triggers"]))
+    return AdapterInfo(**values, preview=preview)
 
 
-def _foreign_facts(
+def _foreign_info(
     metadata: Mapping[str, str], preview: Image.Image | None, path: Path
 ) -> AdapterInfo:
     architecture = metadata.get("modelspec.architecture", "")
