@@ -21,14 +21,13 @@ from trainers.engine.progress import (
     Started,
     Step,
 )
-from trainers.engine.resolve import recipe_for
+from trainers.engine.resolve import kind_of, recipe_for, recipe_of
 
 if TYPE_CHECKING:
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
-    from trainers.engine.estimate.estimate import Estimate, estimate
-    from trainers.engine.recipe.recipe_file import Written, kind_of, read_recipe
-    from trainers.engine.train import base_of, check, checkpoints, repeat, resume, train
+    from trainers.engine.estimate.estimate import Estimate, estimate, estimate_request
+    from trainers.engine.train import base_of, check, checkpoints, resume, run_request, train
     from trainers.lora import LoRA
     from trainers.sara import SaRA
 
@@ -49,19 +48,19 @@ __all__ = [
     "Saved",
     "Started",
     "Step",
-    "Written",
     "base_of",
     "check",
     "checkpoints",
     "count",
     "draft",
     "estimate",
+    "estimate_request",
     "kind_of",
     "kinds",
-    "read_recipe",
     "recipe_for",
-    "repeat",
+    "recipe_of",
     "resume",
+    "run_request",
     "train",
     "with_options",
 ]
@@ -70,10 +69,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
-    if name in ("base_of", "check", "checkpoints", "repeat", "resume", "train"):
+    if name in ("base_of", "check", "checkpoints", "resume", "run_request", "train"):
         return getattr(import_module("trainers.engine.train"), name)
-    if name in ("Estimate", "estimate"):
+    if name in ("Estimate", "estimate", "estimate_request"):
         return getattr(import_module("trainers.engine.estimate.estimate"), name)
-    if name in ("Written", "kind_of", "read_recipe"):
-        return getattr(import_module("trainers.engine.recipe.recipe_file"), name)
     return kinds()[name.lower()]

@@ -25,9 +25,10 @@ from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-import trainers
+from studio.dataset.folders import Folder
 from studio.queue.client import Job, get_job, list_jobs, list_workers
 from studio.requests.shot import Shot
+from studio.requests.training import TrainingRequest
 from studio.workspace import (
     Workspace,
     delete_adapter,
@@ -153,11 +154,14 @@ def queue(space: Workspace) -> list[int]:
     """Queue the training and the pictures; the jobs' numbers."""
     training = queue_training(
         space,
-        trainers.LoRA(rank=4),
-        ROOT / "assets" / "examples" / "robot",
-        trigger="sks robot",
-        base="sketch-sd1",
-        recipe={"steps": STEPS, "batch": 1, "save_every": SAVE_EVERY, "seed": 3},
+        TrainingRequest(
+            "lora",
+            "sks robot",
+            (Folder(ROOT / "assets" / "examples" / "robot"),),
+            base="sketch-sd1",
+            options={"rank": 4},
+            recipe={"steps": STEPS, "batch": 1, "save_every": SAVE_EVERY, "seed": 3},
+        ),
     )
     shots = [Shot("a red robot", base="sketch-sd1", seed=seed) for seed in range(PICTURES)]
     return [training.id, queue_pictures(space, shots, kind="batch").id]

@@ -21,8 +21,9 @@ from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-import trainers
+from studio.dataset.folders import Folder
 from studio.queue.client import Job, get_job, list_jobs, list_workers, stop_job
+from studio.requests.training import TrainingRequest
 from studio.workspace import Workspace, get_picture, open_workspace
 from tests.ui.web.conftest import BROWSERS, PATIENCE, ROOT, Server, open_tab
 from ui.shared.queue_requests import queue_training
@@ -167,7 +168,8 @@ def _training(space: Workspace) -> Iterator[None]:
     """One that goes on for as long as the block."""
     pictures = ROOT / "assets" / "examples" / "robot"
     job = queue_training(
-        space, trainers.LoRA(), pictures, trigger="sks robot", recipe={"steps": 100_000}
+        space,
+        TrainingRequest("lora", "sks robot", (Folder(pictures),), recipe={"steps": 100_000}),
     )
     while get_job(space, job.id).step < 3:
         assert get_job(space, job.id).state in ("queued", "running")

@@ -8,13 +8,28 @@ import torch
 
 import trainers
 from studio import Adapter, Base
-from studio.dataset.folders import Sources
+from studio.dataset.folders import Folder, Sources
+from studio.requests.training import TrainingRequest
 from trainers import Finished, Kind, Step
 
 TRIGGER = "a sks robot"
 # How near the float32 files of two trainings in float64 come (see the fixture float64).
 NEAR = {"atol": 1e-5, "rtol": 0, "check_dtype": False}
 SHORT = {"steps": 6, "batch": 2, "lr": 1e-3, "save_every": 0}
+
+
+def lora_request(
+    folder: Path, *, init: Path | None = None, prior_pictures: Path | None = None, **recipe: object
+) -> TrainingRequest:
+    """A LoRA training of the pictures in a folder, not begun."""
+    return TrainingRequest(
+        "lora",
+        TRIGGER,
+        (Folder(folder),),
+        init=None if init is None else str(init),
+        prior_pictures=prior_pictures,
+        recipe=recipe,
+    )
 
 
 def learned(

@@ -327,9 +327,9 @@ class Trainer:
         adapter, path = replace(self.adapter(), preview=self.preview), self.training.run.adapter
         if self.accelerator.is_main_process:
             path = adapter.save(path)
-            if self.training.out:
+            if self.training.request.out:
                 try:
-                    path = adapter.save(self.training.out)
+                    path = adapter.save(self.training.request.out)
                 except BadInput as error:  # its folder has gone or is full by now
                     raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)

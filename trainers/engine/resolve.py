@@ -1,17 +1,28 @@
-"""Where a training starts from when nothing is asked for."""
+"""What a request means: its kind, and its recipe on a base."""
 
 from typing import TYPE_CHECKING
 
 from studio.requests.recipe import Recipe, with_options
-from trainers.engine.kind import Kind
+from studio.requests.training import TrainingRequest
+from studio.requests.validation import InvalidFields, build
+from trainers.engine.kind import Kind, kinds
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-__all__ = ["recipe_for"]
+__all__ = ["kind_of", "recipe_for", "recipe_of"]
 
 SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
+
+
+def kind_of(request: TrainingRequest) -> Kind:
+    """The kind with the options of a request; BadInput where there is no such kind or option."""
+    known = kinds()
+    if request.kind not in known:
+        message = f"there is no kind {request.kind!r}: choose from {', '.join(known)}"
+        raise InvalidFields(message, {"kind": message})
+    return build(known[request.kind], request.options)
 
 
 def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
@@ -24,3 +35,8 @@ def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
     if base.size <= SMALL:
         return Recipe(steps=500, batch=8, lr=2e-3, text_lr=2e-3, schedule="cosine")
     return with_options(Recipe(), kind.published(base) if kind else {})
+
+
+def recipe_of(request: TrainingRequest, base: "Base | BaseInfo", kind: Kind) -> Recipe:
+    """How to train on this base: what was asked for, and for the rest the kind's defaults."""
+    return with_options(recipe_for(base, kind), request.recipe)

@@ -1,7 +1,7 @@
 """One training, checked and ready: what is trained on what, how, and where it is written."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -12,19 +12,18 @@ from torch import nn
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta
 from studio.bases.base import Base
-from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.json_value import JSON
 from studio.requests.recipe import Recipe
+from studio.requests.training import Recorded, TrainingRequest
 from trainers.engine.data.cache import Cache
-from trainers.engine.data.dataset import Dataset, folders_table, read_dataset
+from trainers.engine.data.dataset import Dataset, read_dataset
 from trainers.engine.data.prior_preservation import PRIOR_FOLDER, prior_of
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.estimate.disk_space import disk_bytes
 from trainers.engine.kind import Kind, kind_name, new_deltas, options_of
 from trainers.engine.optimizers import check_optimizer, parameter_groups
 from trainers.engine.progress import Started
-from trainers.engine.recipe.toml_text import Table
 from trainers.engine.run.folder import Run, check_adapter_path, check_free_space, check_writable
 from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
@@ -42,11 +41,9 @@ class PreparedTraining:
 
     kind: Kind
     base: Base
-    folders: tuple[Folder, ...]
-    trigger: str
+    request: TrainingRequest
     recipe: Recipe
     run: Run
-    out: Path | None
     draw: Renderer | None
     dataset: Dataset
     deltas: dict[str, Delta]
@@ -86,8 +83,8 @@ class PreparedTraining:
         check_tensorboard(self.recipe)
         parameter_groups(self.trained, self.recipe)
         check_writable(self.run.recipe)
-        if self.out:
-            check_adapter_path(self.out)
+        if self.request.out:
+            check_adapter_path(self.request.out)
         bytes_ = disk_bytes(
             self.dataset,
             list(self.trained.values()),
@@ -99,7 +96,7 @@ class PreparedTraining:
     def begin(self) -> Started:
         """Write the run's recipe, unless it is resumed."""
         if not self.run.recipe.exists():
-            self.run.create(self._tables())
+            self.run.create(self._settled_request())
         examples = self.dataset.pictures.examples
         return Started(
             run=self.run.folder,
@@ -139,7 +136,7 @@ class PreparedTraining:
 
     def sample_prompts(self) -> tuple[str, ...]:
         """What the sample pictures are to show."""
-        return self.recipe.sample_prompts or (self.trigger,)
+        return self.recipe.sample_prompts or (self.request.trigger,)
 
     def adapter(self, *, steps: int) -> Adapter:
         """The deltas as they are now, as an adapter of so many steps."""
@@ -149,7 +146,7 @@ class PreparedTraining:
             family=self.base.family,
             base=self.base.name,
             fingerprint=self.base.fingerprint(),
-            triggers=(self.trigger,),
+            triggers=(self.request.trigger,),
             embeddings={
                 token: {name: rows.detach() for name, rows in own.items()}
                 for token, own in self.embeddings.items()
@@ -165,51 +162,51 @@ class PreparedTraining:
             },
         )
 
-    def _tables(self) -> dict[str, Table]:
-        """What recipe.toml holds."""
-        head = {
-            "kind": kind_name(self.kind),
-            "trigger": self.trigger,
-            **folders_table(self.folders),
-            "prior_pictures": self._users_prior_folder(),
-            "init": self.warm_start.source if self.warm_start else None,
-            "init_sha256": self.warm_start.sha256 if self.warm_start else None,
-            "base": self.base.source,
-            "fingerprint": self.base.fingerprint(),
-            "dtype": self.base.precision,
-            "prediction": self.base.prediction_type,
-            "examples": self.dataset.pictures.sha256,
-            "out": str(self.out.resolve()) if self.out else None,
-            "torch": torch.__version__,
-        }
-        return {"": head, "options": options_of(self.kind), "recipe": _plain(self.recipe)}
+    def _settled_request(self) -> TrainingRequest:
+        """The request with all that base and kind decided, as the run's recipe.toml keeps it."""
+        base, first, out = self.base, self.warm_start, self.request.out
+        recorded = Recorded(
+            base=base.source,
+            fingerprint=base.fingerprint(),
+            prediction=base.prediction_type,
+            examples=self.dataset.pictures.sha256,
+            init_sha256=first.sha256 if first else None,
+            torch=torch.__version__,
+        )
+        return replace(
+            self.request,
+            base=base.source,
+            loading={"dtype": base.precision, "prediction": base.prediction_type},
+            prior_pictures=self._users_prior_folder(),
+            init=first.source if first else None,
+            out=out.resolve() if out else None,
+            options=options_of(self.kind),
+            recipe=asdict(self.recipe),
+            recorded=recorded,
+        )
 
-    def _users_prior_folder(self) -> str | None:
+    def _users_prior_folder(self) -> Path | None:
         """The folder of the class pictures; None for the run's own, which may be moved."""
         prior = self.dataset.prior
         if prior is None or prior.folder == self.run.folder / PRIOR_FOLDER:
             return None
-        return str(prior.folder.resolve())
+        return prior.folder.resolve()
 
 
 def prepare_training(
-    kind: Kind,
+    request: TrainingRequest,
     base: Base,
-    folders: tuple[Folder, ...],
     *,
-    trigger: str,
-    prior_pictures: Path | None,
-    init: str | Path | None,
+    kind: Kind,
     recipe: Recipe,
     run: Run,
-    out: Path | None,
     draw: Renderer | None,
 ) -> PreparedTraining:
     """Read the pictures, make the deltas and check all that can be known before the first step."""
-    size = recipe.size or base.size
-    prior = prior_of(recipe, prior_pictures, run=run.folder, size=size, step=base.step)
+    size, trigger, init = recipe.size or base.size, request.trigger, request.init
+    prior = prior_of(recipe, request.prior_pictures, run=run.folder, size=size, step=base.step)
     dataset = read_dataset(
-        folders, trigger=trigger, recipe=recipe, prior=prior, size=size, step=base.step
+        request.pictures, trigger=trigger, recipe=recipe, prior=prior, size=size, step=base.step
     )
     if prior:
         prior.check(dataset.class_pictures, can_draw=draw is not None)
@@ -218,11 +215,9 @@ def prepare_training(
     training = PreparedTraining(
         kind=kind,
         base=base,
-        folders=folders,
-        trigger=trigger,
+        request=request,
         recipe=recipe,
         run=run,
-        out=out,
         draw=draw,
         dataset=dataset,
         deltas=deltas,

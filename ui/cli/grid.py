@@ -10,6 +10,8 @@ import compose
 import trainers
 from studio.errors import BadInput
 from studio.files import atomic_write
+from studio.requests.recipe import draft
+from studio.requests.training import read_request
 from ui.cli.options import LOADING, AsJson
 from ui.shared.checkpoint_grid import CheckpointShot, checkpoint_grid, checkpoint_table
 from ui.shared.form import with_options
@@ -54,10 +56,9 @@ def grid_of_run(
     )
 
 
-def _own_prompts(run: str | Path) -> list[str]:
-    written = trainers.read_recipe(run)
-    own = written.training.get("sample_prompts") or (written.trigger,)
-    return [str(prompt) for prompt in own]  # pyright: ignore[reportGeneralTypeIssues]
+def _own_prompts(run: str | Path) -> tuple[str, ...]:
+    request = read_request(run)
+    return draft(request.recipe).sample_prompts or (request.trigger,)
 
 
 def draw_grid(

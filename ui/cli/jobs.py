@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
 import typer
 
+import trainers
 from studio.errors import BadInput
 from studio.queue.client import (
     FINISHED,
@@ -20,9 +21,10 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
+from studio.requests.training import TrainingRequest
 from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspace
 from ui.cli.options import AsJson, WorkspaceFolder
-from ui.cli.train_request import Asked
+from ui.cli.train_request import complete
 from ui.shared.queue_requests import queue_training
 from ui.shared.terminal import print_facts, print_json, print_note, print_table
 
@@ -141,23 +143,15 @@ def restore(
     _change(restore_job, job, open_workspace(workspace), as_json=as_json)
 
 
-def enqueue_run(space: Workspace, asked: Asked, *, as_json: bool) -> None:
+def enqueue_run(space: Workspace, request: TrainingRequest, *, as_json: bool) -> None:
     """Queue a training after checking its pictures; tells how to watch it."""
-    if asked.run:
+    if request.run:
         raise BadInput("A queued training gets its folder in the workspace: leave out --run.")
-    asked.check()
-    job = queue_training(
-        space,
-        asked.wanted(),
-        asked.folders,
-        trigger=asked.words,
-        base=asked.source,
-        prior_pictures=asked.prior,
-        init=asked.start,
-        recipe=asked.known(),
-        loading=asked.opening,
-        name=clean_name(asked.place.stem, otherwise=""),
-    )
+    request = complete(request)
+    trainers.check(request)
+    assert request.out  # a complete request has one
+    name = clean_name(request.out.stem, otherwise="")
+    job = queue_training(space, replace(request, name=name))
     if as_json:
         print_json({"job": job.id, "run": str(space.runs / job.run)})
     else:

@@ -18,10 +18,11 @@ import compose
 import trainers
 from studio.errors import BadInput, Stopped
 from studio.requests.shot import Shot
+from studio.requests.training import TrainingRequest, read_request
 from studio.workspace import DEFAULT_FOLDER, open_workspace
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.cli.options import LOADING, AsJson, OptionalBase, WorkspaceFolder
-from ui.cli.train_request import Asked
+from ui.cli.train_request import complete, options_in, request_for
 from ui.shared.form import Form, with_options
 from ui.shared.launched_processes import process_group
 from ui.shared.loading import command_options, open_base
@@ -56,39 +57,45 @@ class Trained:
     loss: float | None
 
 
-def start_run(asked: Asked, *, as_json: bool) -> None:
+def start_run(request: TrainingRequest, *, as_json: bool) -> None:
     """Train from the start, or as a recipe says."""
+    request = complete(request)
     # All that can be known without the base, before the long work of opening it.
-    pictures = asked.check()
-    again = f"studio train {asked.kind} {command_options(asked.loading)}--resume"
-    with process_group(asked.loading.get("device", "auto")):
-        opened = asked.open()
-        progress = asked.train(opened, draw=draw_with(opened))
-        print_note(f"This will take {asked.estimate(opened, pictures=pictures)}.")
-        trained = follow(progress, said=f"Training {asked.words!r}", resume_with=again)
+    pictures = trainers.check(request).examples
+    again = f"studio train {request.kind} {command_options(request.loading)}--resume"
+    with process_group(request.loading.get("device", "auto")):
+        base = open_base(request.base, request.loading)
+        progress = trainers.run_request(request, base, draw=draw_with(base))
+        print_note(f"This will take {_estimate(request, base, pictures=len(pictures))}.")
+        trained = follow(progress, said=f"Training {request.trigger!r}", resume_with=again)
         _report(trained, as_json=as_json)
 
 
-def count_run(asked: Asked, *, config: str | None, as_json: bool) -> None:
+def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) -> None:
     """Say what would be trained. config: a real configuration, without weights, for the base."""
     from studio.bases.real_config import real_config  # PyTorch with it
 
     if config:
-        opened = real_config(config, dtype=str(asked.loading.get("dtype", "auto")))
+        base = real_config(config, dtype=str(request.loading.get("dtype", "auto")))
     else:
-        opened = asked.open()
-    text_encoders = bool(asked.known().get("text_encoders"))
-    counted = trainers.count(asked.wanted(), opened, text_encoders=text_encoders)
-    said = asked.estimate(opened)
+        base = open_base(request.base, request.loading)
+    text_encoders = bool(request.recipe.get("text_encoders"))
+    counted = trainers.count(trainers.kind_of(request), base, text_encoders=text_encoders)
+    estimate = _estimate(request, base)
     facts = asdict(counted)
     if as_json:
-        print_json(facts | {"estimate": asdict(said)})
+        print_json(facts | {"estimate": asdict(estimate)})
         return
     more = facts.pop("facts")
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
     share = {"share": f"{counted.parameters / counted.weights:.3%}"}
-    taking = {"taking": str(said)}
-    print_facts(f"{asked.kind} would train", facts | numbers | share | taking | more)
+    taking = {"taking": str(estimate)}
+    print_facts(f"{request.kind} would train", facts | numbers | share | taking | more)
+
+
+def _estimate(request: TrainingRequest, base: "Base", *, pictures: int = 0) -> "trainers.Estimate":
+    runs = request.run.parent if request.run else "runs"
+    return trainers.estimate_request(request, base, pictures=pictures, runs=runs)
 
 
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
@@ -221,7 +228,7 @@ class KindFromRecipe(TyperGroup):
     ) -> list[str]:
         file = _recipe_file(args)
         if file and args[0] not in self.list_commands(ctx):
-            args = [trainers.kind_of(file), *args]
+            args = [read_request(file).kind, *args]
         return super().parse_args(ctx, args)
 
 
@@ -316,32 +323,34 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
 
         if base_config and not dry_run:
             raise BadInput("--base-config has no weights to train: give --dry-run with it.")
-        asked = Asked(
-            kind=name,
-            pictures=[parse_folder(text) for text in pictures or ()],
-            trigger=trigger,
-            base=base,
-            out=out,
-            run=run,
-            prior_pictures=prior_pictures,
-            init=init,
-            options=options,
-            recipe=recipe,
-            loading=loading,
-            file=recipe_file,
-        )
+        fields = {
+            "pictures": [parse_folder(text) for text in pictures or ()],
+            "trigger": trigger,
+            "base": base,
+            "out": out,
+            "run": run,
+            "prior_pictures": prior_pictures,
+            "init": init,
+            "options": options,
+            "recipe": recipe,
+            "loading": loading,
+        }
+        given = {field: value for field, value in fields.items() if value}
         if resume:
             # What it learns from and how is in the run's own recipe.
-            given = [*asked.given(), *["--dry-run"] * dry_run, *["--queue"] * queue]
-            if given:
-                raise BadInput(f"A resumed training keeps its recipe: leave out {given[0]}.")
+            others = {"--recipe": recipe_file, "--dry-run": dry_run, "--queue": queue}
+            named = [*options_in(given), *(option for option, on in others.items() if on)]
+            if named:
+                raise BadInput(f"A resumed training keeps its recipe: leave out {named[0]}.")
             resume_run(resume, name=name, loading=loading, as_json=as_json)
-        elif dry_run:
-            count_run(asked, config=base_config, as_json=as_json)
+            return
+        request = request_for(name, given, recipe_file)
+        if dry_run:
+            count_run(request, config=base_config, as_json=as_json)
         elif queue:
-            enqueue_run(open_workspace(workspace), asked, as_json=as_json)
+            enqueue_run(open_workspace(workspace), request, as_json=as_json)
         else:
-            start_run(asked, as_json=as_json)
+            start_run(request, as_json=as_json)
 
     return train
 

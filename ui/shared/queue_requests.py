@@ -1,55 +1,28 @@
 """Putting trainings and pictures into the queue, and reading them back there; no PyTorch here.
 
-    job = queue_training(space, LoRA(rank=16), folder, trigger="sks robot", recipe={"steps": 400})
+    job = queue_training(space, TrainingRequest("lora", "sks robot", folders))
     job = queue_pictures(space, [Shot("a robot")])       # somebody waits for it
     job = queue_pictures(space, shots, kind="batch")     # gives way to those
 
 What can be known without opening files is checked first and raises BadInput; what the worker finds
-out later is the job's `error`. Recipe and loading are those of the command line, by field:
-`trainers.Recipe`, `ui.shared.loading.Loading`.
+out later is the job's `error`. loading: fields of `ui.shared.loading.Loading`, by name.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import compose
 import trainers
-from studio.bases.names import BUNDLED_BASES
-from studio.dataset.folders import Folder, Sources, parse_folders
 from studio.errors import BadInput
 from studio.queue.client import Job, add_job
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
+from studio.requests.training import TrainingRequest, anchored, anchored_base, to_json
 from studio.workspace import Workspace, check_name, clean_name
 
-__all__ = ["Drawing", "Training", "drawing_of", "queue_pictures", "queue_training"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """The arguments of a job of the kind "train". name: what the adapter is to be called."""
-
-    kind: str
-    options: dict[str, Any]
-    pictures: list[tuple[str, float]]
-    prior_pictures: str | None
-    init: str | None
-    trigger: str
-    name: str
-    base: str
-    recipe: dict[str, Any]
-    loading: dict[str, Any]
-
-    def made_kind(self) -> trainers.Kind:
-        """The kind with its options."""
-        return trainers.kinds()[self.kind](**self.options)
-
-    def folders(self) -> tuple[Folder, ...]:
-        """The folders of pictures with their weights."""
-        return tuple(Folder(Path(path), weight) for path, weight in self.pictures)
+__all__ = ["Drawing", "drawing_of", "queue_pictures", "queue_training"]
 
 
 @dataclass(frozen=True)
@@ -76,46 +49,26 @@ def drawing_of(job: Job) -> Drawing:
     return Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
 
 
-def queue_training(
-    space: Workspace,
-    kind: trainers.Kind,
-    pictures: Sources,
-    *,
-    trigger: str,
-    base: str = "sketch",
-    prior_pictures: str | Path | None = None,
-    init: str | Path | None = None,
-    recipe: Mapping[str, object] | None = None,
-    loading: Mapping[str, object] | None = None,
-    name: str = "",
-) -> Job:
+def queue_training(space: Workspace, request: TrainingRequest) -> Job:
     """Queue a training; its adapter goes into the library.
 
-    pictures: a folder, such as that of an upload set, or several, as `trainers.train` takes them.
-    recipe: fields of trainers.Recipe that differ from where a training of this kind on this base
-    starts from. name: the adapter's, after the trigger when not given; a number is added where it
-    is taken by then.
+    The adapter is named after the trigger where the request has no name; a number is added where
+    the name is taken by then. Raises BadInput for what can be known without opening a base.
     """
-    folders, recipe = parse_folders(pictures), dict(recipe or {})
-    for folder in folders:
+    request = anchored(request, Path.cwd())
+    for folder in request.pictures:
         if not folder.path.is_dir():
             raise BadInput(f"There is no folder {folder.path}: give a folder of pictures.")
-    if not trigger.strip():
+    if not request.trigger.strip():
         raise BadInput("trigger is empty: name the words that are to stand for what is learned")
-    trainers.draft(recipe)  # its options are checked
-    training = Training(
-        kind=type(kind).__name__.lower(),
-        options=asdict(kind),  # pyright: ignore[reportArgumentType]
-        pictures=[(str(folder.path.resolve()), folder.weight) for folder in folders],
-        prior_pictures=str(Path(prior_pictures).expanduser().resolve()) if prior_pictures else None,
-        init=_place(init) if init else None,
-        trigger=trigger,
-        name=check_name(name) if name else clean_name(trigger, otherwise="adapter"),
-        base=_source(base),
-        recipe=recipe,
-        loading=dict(loading or {}),
+    name = check_name(request.name) if request.name else None
+    request = replace(
+        request,
+        name=name or clean_name(request.trigger, otherwise="adapter"),
+        # With the defaults of today: the job is to be the same under a later Studio.
+        options=asdict(trainers.kind_of(request)),
     )
-    return add_job(space, "train", asdict(training), title=trigger)
+    return add_job(space, "train", to_json(request), title=request.trigger)
 
 
 def queue_pictures(
@@ -138,19 +91,6 @@ def queue_pictures(
 
 def _written(shot: Shot) -> dict[str, Any]:
     """A shot for the queue; BadInput where a part of it is in no file."""
-    written = shot_to_dict(dataclasses.replace(shot, base=_source(shot.base)))
+    written = shot_to_dict(replace(shot, base=anchored_base(shot.base, Path.cwd())))
     compose.shot_from_dict(written)
     return written
-
-
-def _place(file: object) -> str:
-    if not isinstance(file, str | Path):
-        raise TypeError(f"a queued shot names files, and was given {file!r}")
-    return str(Path(file).absolute())
-
-
-def _source(base: str) -> str:
-    """What opens the same base from another folder."""
-    here = Path(base).expanduser()
-    ours = base in BUNDLED_BASES  # whatever folder of that name is here
-    return str(here.resolve()) if here.exists() and not ours else base

@@ -17,15 +17,15 @@ import trainers
 from studio.errors import BadInput, Stopped
 from studio.files import write_file
 from studio.out_of_memory import is_out_of_memory
+from studio.requests.training import TrainingRequest
 from ui.batch.manifest_lines import Problem, join_problems
 from ui.cli.train import SMOOTHED, follow
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import open_base
-from ui.shared.queue_requests import Training
 from ui.shared.ray_cluster import TaskFailure, connect
 from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
 from ui.sweep.sweep_file import ANY, Planned, read_sweep
-from ui.worker.train_jobs import begun
+from ui.worker.train_jobs import start_or_resume
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -44,7 +44,7 @@ class Sweep:
 
     def folder(self, one: Planned) -> Path:
         """Of a training."""
-        return self.out / one.training.name
+        return self.out / one.request.name
 
     def adapter(self, one: Planned) -> Path:
         """Where a training leaves its adapter when it is finished."""
@@ -128,12 +128,12 @@ def _expected(sweep: Sweep, left: Sequence[Planned], opened: _Opened) -> "traine
     known: dict[str, trainers.Estimate] = {}
     total: trainers.Estimate | None = None
     for one in left:
-        training = one.training
-        alike = {k: v for k, v in training.recipe.items() if k in COSTLY or k not in ANY}
-        key = repr((training.kind, training.options, training.base, training.loading, alike))
+        request = one.request
+        alike = {k: v for k, v in request.recipe.items() if k in COSTLY or k not in ANY}
+        key = repr((request.kind, request.options, request.base, request.loading, alike))
         try:
             if key not in known:
-                known[key] = _estimate(sweep, training, opened)
+                known[key] = _estimate(sweep, request, opened)
         except BadInput as error:
             problems.append(one.problem(str(error)))
             continue
@@ -144,16 +144,10 @@ def _expected(sweep: Sweep, left: Sequence[Planned], opened: _Opened) -> "traine
     return total
 
 
-def _estimate(sweep: Sweep, training: Training, opened: _Opened) -> "trainers.Estimate":
-    found = trainers.check(training.folders(), trigger=training.trigger)
-    return trainers.estimate(
-        training.made_kind(),
-        opened(training.base, training.loading),
-        pictures=len(found.examples),
-        runs=sweep.out,
-        prior_pictures=training.prior_pictures,
-        **training.recipe,
-    )
+def _estimate(sweep: Sweep, request: TrainingRequest, opened: _Opened) -> "trainers.Estimate":
+    found = trainers.check(request)
+    base = opened(request.base, request.loading)
+    return trainers.estimate_request(request, base, pictures=len(found.examples), runs=sweep.out)
 
 
 def _sum(one: "trainers.Estimate", other: "trainers.Estimate") -> "trainers.Estimate":
@@ -172,48 +166,48 @@ def _here(sweep: Sweep, left: Sequence[Planned]) -> dict[str, str]:
     if found := _expected(sweep, left, opened):
         print_note(f"This will take {found}, {len(left)} trainings one after another.")
     for number, one in enumerate(left, start=1):
-        training = one.training
-        print_note(f"Training {number} of {len(left)}: {_said(sweep, one) or training.name}")
+        request = one.request
+        print_note(f"Training {number} of {len(left)}: {_said(sweep, one) or request.name}")
         try:
-            said = f"Training {training.trigger!r}"
-            follow(begun(training, sweep.folder(one), opened), said=said)
+            said = f"Training {request.trigger!r}"
+            follow(start_or_resume(replace(request, run=sweep.folder(one)), opened), said=said)
         except BadInput as error:
-            failed[training.name] = str(error)
+            failed[request.name] = str(error)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            failed[training.name] = "there was not enough memory"
-        if training.name in failed:
-            print_note(f"It failed: {failed[training.name]}")
+            failed[request.name] = "there was not enough memory"
+        if request.name in failed:
+            print_note(f"It failed: {failed[request.name]}")
     return failed
 
 
 def _on_cluster(sweep: Sweep, left: Sequence[Planned], address: str) -> dict[str, str]:
     """Have a Ray cluster do trainings; why some failed, by name."""
     failed: dict[str, str] = {}
-    device = left[0].training.loading.get("device")
+    device = left[0].request.loading.get("device")
     with connect(address, device=device) as cluster, progress_bars() as shown:
         _expected(sweep, left, _Opened())
         task = shown.add_task("Trainings", total=len(left))
         sweep.out.mkdir(parents=True, exist_ok=True)
         for one in left:
-            cluster.add(one, _train, one.training, sweep.folder(one).absolute())
+            cluster.add(one, _train, one.request, sweep.folder(one).absolute())
         for one, found in cluster.outcomes():
             if isinstance(found, TaskFailure):
-                failed[one.training.name] = found.reason
+                failed[one.request.name] = found.reason
             elif not sweep.adapter(one).is_file():
-                failed[one.training.name] = (
+                failed[one.request.name] = (
                     f"its adapter is on another machine: {sweep.out} is to be one folder for all"
                 )
             shown.advance(task)
     return failed
 
 
-def _train(training: Training, run: Path) -> None:
+def _train(request: TrainingRequest, run: Path) -> None:
     """The task: a training, from wherever another worker may have left it."""
     if (run / "adapter.safetensors").is_file():
         return
-    with closing(begun(training, run, _open_again)) as progress:
+    with closing(start_or_resume(replace(request, run=run), _open_again)) as progress:
         for _ in progress:
             pass
 
@@ -246,7 +240,7 @@ def _tell(
         ("run", "settings", "loss", "file"),
         [
             (
-                one.training.name,
+                one.request.name,
                 _said(sweep, one),
                 "" if row["loss"] is None else f"{row['loss']:.4f}",
                 row.get("reason") or sweep.adapter(one).name,
@@ -259,7 +253,7 @@ def _tell(
 
 def _results(sweep: Sweep, failed: Mapping[str, str]) -> Iterator[dict[str, object]]:
     for one in sweep.planned:
-        name = one.training.name
+        name = one.request.name
         row: dict[str, object] = {
             "run": name,
             "settings": {key: one.settings.get(key) for key in _varying(sweep)},

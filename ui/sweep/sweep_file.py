@@ -34,26 +34,31 @@ from studio.adapters.blora_blocks import split_half
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.files import file_sha256
-from studio.requests.validation import in_words
-from trainers.engine.recipe.recipe_file import HEAD, NEEDED, check_fields
+from studio.requests.training import (
+    NEEDED,
+    PRECISION,
+    RECIPE_KEYS,
+    TABLES,
+    TrainingRequest,
+    anchored,
+    from_table,
+    to_json,
+)
+from studio.requests.validation import InvalidFields, check_fields
 from ui.batch.field_values import grid_values, read_value
 from ui.batch.manifest_lines import Place, Problem, join_problems, read_text, read_toml
 from ui.shared.names import slug
-from ui.shared.queue_requests import Training
 
 __all__ = ["MOST_RUNS", "Planned", "read_sweep"]
 
 MOST_RUNS = 10_000
 # What a run writes of what it was, and where it is.
 NOT_ASKED = ("fingerprint", "examples", "init_sha256", "out", "torch")
-TOP = tuple(name for name in HEAD if name not in NOT_ASKED)
-TABLES = ("options", "recipe")
-PRECISION = ("dtype", "prediction")  # of how a base is opened, what a training hangs on
-TEXTS = ("kind", "trigger", "prior_pictures", "init", "dtype", "prediction")
+TOP = tuple(name for name in RECIPE_KEYS if name not in (*NOT_ASKED, *TABLES))
 LISTS = ("pictures", "weights")  # of themselves
 # Which pictures and words are refused does not hang on these.
 ANY = ("seed", "lr", "text_lr", "token_lr", "steps", "batch", "accumulation", "warmup", "schedule")
-FIELDS = frozenset((*HEAD, *(entry.name for entry in fields(trainers.Recipe))))
+FIELDS = frozenset((*RECIPE_KEYS, *(entry.name for entry in fields(trainers.Recipe))))
 Key = tuple[str, ...]  # ("lr",) of the top is ("trigger",), of a table ("recipe", "lr")
 Where = Callable[[], Place]
 
@@ -62,7 +67,7 @@ Where = Callable[[], Place]
 class Planned:
     """A training of a sweep. settings: what was written of it, by field; where: on which lines."""
 
-    training: Training
+    request: TrainingRequest
     settings: Mapping[str, object]
     where: Mapping[str, Where]
 
@@ -83,11 +88,11 @@ def read_sweep(
         raise BadInput(f"{path}: a sweep's name ends in .toml.")
     toml = read_toml(path, read_text(path))
     reading = _Reading(path, toml.line, loading)
-    planned = {one.training.name: one for one in reading.all(toml.values)}
+    planned = {one.request.name: one for one in reading.all(toml.values)}
     if reading.problems:
         raise join_problems(reading.problems)
-    bases = list(dict.fromkeys(one.training.base for one in planned.values()))
-    return tuple(sorted(planned.values(), key=lambda one: bases.index(one.training.base)))
+    bases = list(dict.fromkeys(one.request.base for one in planned.values()))
+    return tuple(sorted(planned.values(), key=lambda one: bases.index(one.request.base)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class _Reading:
         self.path, self.line_of, self.loading = path, line_of, loading
         self.problems: list[Problem] = []
         self.runs = 0
-        self.looked: dict[str, str] = {}  # what the pictures hold, by all that says which they are
+        self.digests: dict[str, str] = {}  # of pictures, by all that says which they are
 
     def all(self, found: Mapping[str, Any]) -> Iterator[Planned]:
         """The trainings of the whole file."""
@@ -172,7 +177,7 @@ class _Reading:
         """Whether a value is of its field's type; an option's is known when its kind is."""
         try:
             if table == "recipe":
-                check_fields(trainers.Recipe, {name: cell.value}, "[recipe]")
+                check_fields(trainers.Recipe, {name: cell.value})
         except BadInput as error:
             self.problems.append(Problem(cell.where(), str(error)))
             return False
@@ -192,63 +197,52 @@ class _Reading:
             where = {key[-1]: cell.where for key, cell in zip(columns, cells, strict=True)}
             where[""] = partial(self.place, before)
             try:
-                training = self.training(chosen)
+                request = self.request(chosen)
             except BadInput as error:
-                self.problems.append(_problem(where, str(error)))
+                self.problems += _problems(where, error)
                 return
-            yield Planned(training, {key[-1]: value for key, value in chosen.items()}, where)
+            yield Planned(request, {key[-1]: value for key, value in chosen.items()}, where)
 
-    def training(self, chosen: Mapping[Key, Any]) -> Training:
+    def request(self, chosen: Mapping[Key, Any]) -> TrainingRequest:
         """One training, checked as far as it can be without its base."""
-        head = {key[0]: value for key, value in chosen.items() if len(key) == 1}
-        options, recipe = (
-            {key[1]: value for key, value in chosen.items() if key[0] == table and key[1:]}
-            for table in TABLES
-        )
-        for name in TEXTS:
-            if not isinstance(head.get(name, ""), str):
-                raise BadInput(f"{name} is a text; it was given as {in_words(head[name])}")
-        if head["kind"] not in trainers.kinds():
-            known = ", ".join(trainers.kinds())
-            raise BadInput(f"kind is none of {known}; it was given as {in_words(head['kind'])}")
-        made = trainers.kinds()[head["kind"]]
-        for name in options:
-            check_fields(made, options, f"{name}: [options]")
-        check_fields(trainers.Recipe, recipe, "[recipe]")  # makes lists tuples
+        table: dict[str, Any] = {name: {} for name in TABLES}
+        for key, value in chosen.items():
+            if len(key) == 1:
+                table[key[0]] = value
+            else:
+                table[key[0]][key[1]] = value
         folder = self.path.parent
-        training = Training(
-            kind=head["kind"],
-            options=asdict(made(**options)),  # pyright: ignore[reportArgumentType]
-            pictures=_pictures(head["pictures"], head.get("weights"), folder),
-            prior_pictures=_beside(folder, head.get("prior_pictures")),
-            init=_beside(folder, head.get("init")),
-            trigger=head["trigger"],
-            name="",
-            base=_base(head.get("base", "sketch"), folder),
-            recipe=recipe,
-            loading={key: head[key] for key in PRECISION if key in head} | dict(self.loading),
+        table["base"] = _base(table.get("base", "sketch"), folder)
+        request = anchored(from_table(table), folder)
+        request = replace(
+            request,
+            options=asdict(trainers.kind_of(request)),
+            loading={**request.loading, **self.loading},
         )
-        return replace(training, name=_name(training, folder, self.look_at(training)))
+        return replace(request, name=_name(request, folder, self.pictures_sha256(request)))
 
-    def look_at(self, training: Training) -> str:
+    def pictures_sha256(self, request: TrainingRequest) -> str:
         """A SHA-256 of the pictures; they are read once for trainings like this.
 
         Raises BadInput for what `trainers.check` refuses.
         """
-        trainers.draft(training.recipe)  # its options are checked
-        recipe = {key: value for key, value in training.recipe.items() if key not in ANY}
-        given = {"prior_pictures": training.prior_pictures, "init": training.init, **recipe}
-        alike = repr((training.pictures, training.trigger, given))
-        if alike in self.looked:
-            return self.looked[alike]
-        try:
-            found = trainers.check(training.folders(), trigger=training.trigger, **given)
-        except BadInput as error:
-            named = str(error).partition(" ")[0]
-            known = named in FIELDS or str(training.init) in str(error)
-            raise BadInput(str(error) if known else f"pictures: {error}") from None
-        self.looked[alike] = found.sha256
-        return self.looked[alike]
+        recipe = {key: value for key, value in request.recipe.items() if key not in ANY}
+        alike = replace(request, recipe=recipe)
+        if (key := repr((alike, alike.recipe))) not in self.digests:
+            try:
+                self.digests[key] = trainers.check(alike).sha256
+            except BadInput as error:
+                named = str(error).partition(" ")[0]
+                known = named in FIELDS or str(request.init) in str(error)
+                raise BadInput(str(error) if known else f"pictures: {error}") from None
+        return self.digests[key]
+
+
+def _problems(where: Mapping[str, Where], error: BadInput) -> list[Problem]:
+    """What is wrong, each at its field."""
+    if isinstance(error, InvalidFields):
+        return [Problem(where.get(n, where[""])(), text) for n, text in error.problems.items()]
+    return [_problem(where, str(error))]
 
 
 def _problem(where: Mapping[str, Where], said: str) -> Problem:
@@ -256,24 +250,6 @@ def _problem(where: Mapping[str, Where], said: str) -> Problem:
     if colon and named in where:
         return Problem(where[named](), rest.strip())
     return Problem(where.get(said.partition(" ")[0], where[""])(), said)
-
-
-def _pictures(raw: object, weights: object, folder: Path) -> list[tuple[str, float]]:
-    """Folders with their weights."""
-    paths = [raw] if isinstance(raw, str) else raw
-    if not isinstance(paths, list) or not all(isinstance(one, str) and one for one in paths):
-        raise BadInput(f"pictures is a folder or a list of them; it was given as {in_words(raw)}")
-    heavy = [1.0] * len(paths) if weights is None else weights
-    if not isinstance(heavy, list) or len(heavy) != len(paths):
-        raise BadInput("weights is a list with a number for each folder of pictures")
-    if not all(type(one) in (int, float) for one in heavy):
-        raise BadInput("weights is a list with a number for each folder of pictures")
-    return [(str(_beside(folder, path)), float(by)) for path, by in zip(paths, heavy, strict=True)]
-
-
-def _beside(folder: Path, path: str | None) -> str | None:
-    """A file as it is found from any folder."""
-    return None if path is None else os.path.abspath(folder / Path(path).expanduser())
 
 
 def _base(raw: object, folder: Path) -> str:
@@ -295,24 +271,22 @@ def _many(hint: object) -> bool:
     return get_origin(hint) is tuple or any(get_origin(one) is tuple for one in get_args(hint))
 
 
-def _name(training: Training, folder: Path, pictures: str) -> str:
+def _name(request: TrainingRequest, folder: Path, pictures: str) -> str:
     """The kind, the trigger, and a hash of all that the training is made of.
 
     What lies beside the file counts by its path from there, so a name outlives a move. pictures:
     a hash of what they hold, so that it changes with them.
     """
-    facts = asdict(training) | {
+    base, prior, init = request.base, request.prior_pictures, request.init
+    facts = to_json(request) | {
         "contents": pictures,
-        "loading": {key: training.loading[key] for key in PRECISION if key in training.loading},
-        "pictures": [[os.path.relpath(path, folder), by] for path, by in training.pictures],
-        "base": os.path.relpath(training.base, folder)
-        if os.path.isabs(training.base)
-        else training.base,
-        "prior_pictures": training.prior_pictures
-        and os.path.relpath(training.prior_pictures, folder),
-        "init": training.init and file_sha256(split_half(training.init)[0]),
-        "half": training.init and split_half(training.init)[1],
+        "loading": {key: request.loading[key] for key in PRECISION if key in request.loading},
+        "pictures": [[os.path.relpath(one.path, folder), one.weight] for one in request.pictures],
+        "base": os.path.relpath(base, folder) if os.path.isabs(base) else base,
+        "prior_pictures": prior and os.path.relpath(prior, folder),
+        "init": init and file_sha256(split_half(init)[0]),
+        "half": init and split_half(init)[1],
     }
     text = json.dumps(facts, sort_keys=True)
-    words = slug(training.trigger)[:40].strip("-") or "run"
-    return f"{training.kind}-{words}-{sha256(text.encode()).hexdigest()[:12]}"
+    words = slug(request.trigger)[:40].strip("-") or "run"
+    return f"{request.kind}-{words}-{sha256(text.encode()).hexdigest()[:12]}"

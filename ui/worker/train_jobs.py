@@ -3,23 +3,23 @@
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import trainers
 from studio.queue.client import Job, State
 from studio.queue.worker import report_job
+from studio.requests.training import TrainingRequest, from_table
 from studio.workspace import add_adapter
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.cli.train import SMOOTHED, draw_with
-from ui.shared.queue_requests import Training
 from ui.worker.context import JobProgress, WorkerContext
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["begun", "train"]
+__all__ = ["start_or_resume", "train"]
 
 
 def train(context: WorkerContext, job: Job) -> State:
@@ -28,24 +28,25 @@ def train(context: WorkerContext, job: Job) -> State:
     A job that was killed at any moment, or stopped, may be given again: a finished run is only
     put into the library, and one that was begun is resumed.
     """
-    training = Training(**job.arguments)  # pyright: ignore[reportArgumentType]
-    finished = context.space.runs / job.run / "adapter.safetensors"
+    run = context.space.runs / job.run
+    request = replace(from_table(job.arguments), run=run)
+    finished = run / "adapter.safetensors"
     if not finished.exists():
-        state = _steps(context, job, training)
+        state = _steps(context, job, request)
         if state != "done":
             return state
-    kept = add_adapter(context.space, finished, name=training.name)
+    kept = add_adapter(context.space, finished, name=request.name)
     report_job(context.space, job.id, results=[kept.name])
     return "done"
 
 
-def _steps(context: WorkerContext, job: Job, training: Training) -> State:
+def _steps(context: WorkerContext, job: Job, request: TrainingRequest) -> State:
     progress = JobProgress(context, job, phase="opening the base", step=job.step, total=job.total)
     if ended := progress.save(at_once=True):
         return ended
     losses: deque[float] = deque(maxlen=SMOOTHED)
     # Closing it writes the checkpoint.
-    events = begun(training, context.space.runs / job.run, context.models.base)
+    events = start_or_resume(request, context.models.base)
     with closing(events), context.device.for_training():
         for event in events:
             _record(progress, job, event, losses)
@@ -57,31 +58,20 @@ def _steps(context: WorkerContext, job: Job, training: Training) -> State:
     return "done"
 
 
-def begun(
-    training: Training, run: Path, opened: "Callable[[str, Mapping[str, object]], Base]"
+def start_or_resume(
+    request: TrainingRequest, open_base: "Callable[[str, Mapping[str, object]], Base]"
 ) -> Generator[Progress, None, None]:
-    """The training in this folder, from its start or from its last checkpoint.
+    """The training in the request's run folder, from its start or from its last checkpoint.
 
-    opened: gives a base by its source and fields of ui.shared.loading.Loading.
+    open_base: gives a base by its source and fields of ui.shared.loading.Loading.
     """
-    if (run / "recipe.toml").exists():
-        then = trainers.base_of(run)
-        base = opened(then.pop("source"), then | training.loading)
-        return trainers.resume(run, base, kind=training.kind, draw=draw_with(base))
-    trigger, recipe, prior = training.trigger, training.recipe, training.prior_pictures
-    # Before the base is opened.
-    given = {"prior_pictures": prior, "init": training.init, **recipe}
-    trainers.check(training.folders(), trigger=trigger, **given)
-    base = opened(training.base, training.loading)
-    return trainers.train(
-        training.made_kind(),
-        base,
-        training.folders(),
-        trigger=trigger,
-        run=run,
-        draw=draw_with(base),
-        **given,
-    )
+    if request.run and (request.run / "recipe.toml").exists():
+        then = trainers.base_of(request.run)
+        base = open_base(then.pop("source"), {**then, **request.loading})
+        return trainers.resume(request.run, base, kind=request.kind, draw=draw_with(base))
+    trainers.check(request)  # before the base is opened
+    base = open_base(request.base, request.loading)
+    return trainers.run_request(request, base, draw=draw_with(base))
 
 
 def _record(progress: JobProgress, job: Job, event: Progress, losses: deque[float]) -> None:

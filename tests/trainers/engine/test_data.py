@@ -22,15 +22,15 @@ from torch import Tensor
 
 import trainers
 from studio import Base
-from studio.dataset.folders import Sources
+from studio.dataset.folders import Folder, Sources
 from studio.errors import BadInput
+from studio.requests.training import read_request
 from tests.trainers.conftest import make_pictures
-from tests.trainers.learning import NEAR, assert_resumes, learned
+from tests.trainers.learning import NEAR, assert_resumes, learned, lora_request
 from trainers import Drawn, Encoded, Kind, LoRA, Started, Step
 from trainers.engine.data.batches import batches
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import new_deltas
-from trainers.engine.run.folder import Run
 
 TRIGGER = "a sks robot"
 STEPS, BATCH, SEED = 4, 2, 3
@@ -276,12 +276,10 @@ def begun(base: Base, sources: Sources, run: Path, **options) -> Started:
 def test_a_run_knows_all_its_folders(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     more = make_pictures(tmp_path / "more" / "3_dog", sides=[(64, 64)]).parent
     assert begun(sdxl, folder, tmp_path / "one").round == 3
-    assert Run(tmp_path / "one").read()["pictures"] == str(folder)
+    assert read_request(tmp_path / "one").pictures == (Folder(folder),)
     started = begun(sdxl, [folder, (more, 0.5)], tmp_path / "two")
     assert (started.examples, started.round) == (4, 4.5)
-    tables = Run(tmp_path / "two").read()
-    assert tables["pictures"] == [str(folder), str(more)]
-    assert tables["weights"] == [1.0, 0.5]
+    assert read_request(tmp_path / "two").pictures == (Folder(folder), Folder(more, 0.5))
     (more / "3_dog").rename(more / "4_dog")
     with pytest.raises(BadInput, match=rf"in {folder}, {more} are no longer those"):
         trainers.resume(tmp_path / "two", sdxl)
@@ -418,7 +416,7 @@ def test_other_class_pictures_are_not_resumed(sdxl: Base, folder: Path, tmp_path
     )  # fmt: skip
     with closing(run):
         next(event for event in run if isinstance(event, Step))
-    assert Run(tmp_path / "run").read()["prior_pictures"] == str(classes)
+    assert read_request(tmp_path / "run").prior_pictures == classes
     (classes / "1.txt").write_text("another robot")
     with pytest.raises(BadInput, match=r"class pictures in .* are no longer those"):
         trainers.resume(tmp_path / "run", sdxl)
@@ -448,7 +446,7 @@ def test_wishes_that_make_no_sense_are_refused(sdxl: Base, folder: Path, tmp_pat
         ({"prior_pictures": folder / "0.png", "prior_class": "x"}, "is a file"),
     ):
         with pytest.raises(BadInput, match=said):
-            trainers.check(folder, trigger=TRIGGER, **options)
+            trainers.check(lora_request(folder, **options))
         with pytest.raises(BadInput, match=said):
             trainers.train(LoRA(), sdxl, folder, trigger=TRIGGER, run=tmp_path / "r", **options)
     for options, said in (

@@ -18,7 +18,14 @@ from tests.trainers.engine.test_text_encoders import base as base
 from tests.trainers.engine.test_text_encoders import base64 as base64
 from tests.trainers.engine.test_text_encoders import family as family
 from tests.trainers.engine.test_text_encoders import pipeline as pipeline
-from tests.trainers.learning import NEAR, TRIGGER, assert_lent, assert_resumes, learned
+from tests.trainers.learning import (
+    NEAR,
+    TRIGGER,
+    assert_lent,
+    assert_resumes,
+    learned,
+    lora_request,
+)
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.kind import new_deltas
@@ -190,5 +197,5 @@ def test_what_cannot_be_is_refused(sdxl: Base, folder: Path, tmp_path: Path) -> 
     with pytest.raises(BadInput, match="no caption has the word '<sks>'"):
         start("a <sks> robot", new_tokens=1)
     with pytest.raises(BadInput, match="has none in angle brackets"):
-        trainers.check(folder, trigger=TRIGGER, new_tokens=1)
+        trainers.check(lora_request(folder, new_tokens=1))
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import trainers
 from studio import Base
 from studio.errors import BadInput
 from studio.requests.recipe import with_options
-from tests.trainers.learning import NEAR, TRIGGER, assert_resumes, learned
+from tests.trainers.learning import NEAR, TRIGGER, assert_resumes, learned, lora_request
 from tests.trainers.reference import peft_training, trained
 from trainers import DiffuseKronA, Kind, LoRA, Recipe, SaRA
 from trainers.engine.data.randomness import generator_for
@@ -128,7 +128,7 @@ def test_an_optimizer_that_is_not_installed_is_refused_with_its_line(
 ) -> None:
     monkeypatch.setattr("trainers.engine.optimizers.find_spec", lambda module: None)
     with pytest.raises(BadInput, match=f"not installed: run `pip install {line}`"):
-        trainers.check(folder, trigger=TRIGGER, optimizer=name)
+        trainers.check(lora_request(folder, optimizer=name))
     with pytest.raises(BadInput, match="not installed"):
         trainers.train(LoRA(), sdxl, folder, trigger=TRIGGER, optimizer=name)
 

@@ -1,6 +1,5 @@
 """The loop's options: what is refused, the learning rate's course, the text form."""
 
-import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import pytest
 import trainers
 from studio import Base
 from studio.bases.real_config import real_config
+from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.requests.recipe import Recipe, with_options
+from studio.requests.training import TrainingRequest, read_request, to_toml
+from tests.trainers.learning import lora_request
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA
-from trainers.engine.recipe.toml_text import to_toml
 from trainers.engine.resolve import recipe_for
 
 
@@ -53,9 +54,9 @@ def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) ->
 
 
 def test_a_long_warmup_waits_for_the_steps_that_a_kind_is_trained_for(folder: Path) -> None:
-    trainers.check(folder, trigger="sks", warmup=600)  # SaRA takes 5000 steps, on a real base
+    trainers.check(lora_request(folder, warmup=600))  # SaRA takes 5000 steps, on a real base
     with pytest.raises(BadInput, match="warmup must be at most steps"):
-        trainers.check(folder, trigger="sks", warmup=600, steps=500)
+        trainers.check(lora_request(folder, warmup=600, steps=500))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,13 @@ def test_every_kind_is_quick_on_a_sketch(sdxl: Base) -> None:
     )
 
 
-def test_the_text_form_reads_back() -> None:
+def test_the_text_form_reads_back(tmp_path: Path) -> None:
     recipe = Recipe(lr=1e-5, flip=True, sample_prompts=('a "sks"\nrobot \\ \x7f é', "b"))
-    table = {**asdict(recipe), "sample_prompts": list(recipe.sample_prompts)}
-    read = tomllib.loads(to_toml({"": {"kind": "lora"}, "recipe": table}))
-    assert read["kind"] == "lora"
-    assert with_options(Recipe(), read["recipe"]) == recipe
+    pictures = (Folder(tmp_path), Folder(tmp_path / "more", 2.0))
+    request = TrainingRequest("lora", "sks", pictures, options={"rank": 4}, recipe=asdict(recipe))
+    file = tmp_path / "recipe.toml"
+    file.write_text(to_toml(request))
+    read = read_request(file)
+    assert (read.kind, read.trigger, read.pictures) == ("lora", "sks", pictures)
+    assert read.options == {"rank": 4}
+    assert with_options(Recipe(), read.recipe) == recipe

@@ -8,6 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from studio.errors import BadInput
+from studio.requests.training import TrainingRequest
 from trainers.engine.run.folder import Log, Run, check_free_space, report_full_disk
 
 
@@ -33,7 +34,7 @@ def test_a_file_that_the_disk_has_no_room_for_says_which_run_to_resume(
     monkeypatch.setattr("os.replace", full)
     said = pytest.raises(BadInput, match="free some, then resume this run")
     with said, report_full_disk(Run(tmp_path)):
-        Run(tmp_path).create({})
+        Run(tmp_path).create(TrainingRequest("lora", "sks"))
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import trainers
 from studio import Base
 from studio.errors import BadInput
-from tests.trainers.learning import SHORT, TRIGGER, learned
+from tests.trainers.learning import SHORT, TRIGGER, learned, lora_request
 from trainers import LoRA, Step
 
 ASKED = {"tensorboard": True, "sample_every": 2, "schedule": "linear"}
@@ -79,5 +79,5 @@ def test_without_tensorboard_the_line_that_installs_it(
     with pytest.raises(BadInput, match="pip install tensorboard"):
         learned(LoRA(rank=2), sd1, folder, tmp_path / "run", tensorboard=True)
     with pytest.raises(BadInput, match="pip install tensorboard"):
-        trainers.check(folder, trigger=TRIGGER, tensorboard=True)
+        trainers.check(lora_request(folder, tensorboard=True))
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """A training that starts from an adapter changes the base at first exactly as the adapter does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from studio import Base, load_adapter, load_base
 from studio.adapters.delta import Delta, LowRank, attach
 from studio.bases.prompts import TextEmbedding
 from studio.errors import BadInput
+from studio.requests.training import read_request
 from tests.tiny import tiny_sdxl
-from tests.trainers.learning import SHORT, TRIGGER, learned
+from tests.trainers.learning import SHORT, TRIGGER, learned, lora_request
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, SaRA, Step
 from trainers.engine.kind import new_deltas
 from trainers.engine.warm_start import start_from
@@ -131,7 +133,7 @@ def test_half_a_blora_starts_the_other_afresh(sdxl: Base, folder: Path, tmp_path
     )
     assert isinstance(events[0], trainers.Started)
     assert "start afresh" in events[0].remarks[0]
-    assert trainers.read_recipe(tmp_path / "on").head["init"] == half
+    assert read_request(tmp_path / "on").init == half
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_other_factors_entries_and_bases_are_refused(
     with pytest.raises(BadInput, match="open that base"):
         started(SaRA(threshold=0.01), other, file)
     with pytest.raises(BadInput, match="there is no adapter"):
-        trainers.check(folder, trigger=TRIGGER, init=tmp_path / "none.safetensors")
+        trainers.check(lora_request(folder, init=tmp_path / "none.safetensors"))
 
 
 def test_a_run_that_started_so_is_resumed_and_repeated(
@@ -199,10 +201,11 @@ def test_a_run_that_started_so_is_resumed_and_repeated(
                 break
         going.close()
         list(trainers.resume(tmp_path / run, sdxl))
-    list(trainers.repeat(tmp_path / "whole", sdxl, run=tmp_path / "again"))
+    whole = read_request(tmp_path / "whole")
+    list(trainers.run_request(replace(whole, run=tmp_path / "again"), sdxl))
     files = [tmp_path / run / "adapter.safetensors" for run in ("whole", "early", "later", "again")]
     assert len({path.read_bytes() for path in files}) == 1
     changed = {name: tensor + 1 for name, tensor in load_file(file).items()}
     save_file(changed, file, {"family": "sdxl"})
     with pytest.raises(BadInput, match="is no longer the one"):
-        trainers.repeat(tmp_path / "whole", sdxl, run=tmp_path / "third")
+        trainers.run_request(replace(whole, run=tmp_path / "third"), sdxl)

@@ -4,13 +4,14 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compose import Group
     from studio.requests.shot import Shot
-    from ui.shared.queue_requests import Training
+    from studio.requests.training import TrainingRequest
 
 
 def no_dog(
@@ -36,14 +37,14 @@ def sleep(*arguments: object) -> None:
         raise
 
 
-def die_once(training: "Training", run: Path) -> None:
+def die_once(request: "TrainingRequest", run: Path) -> None:
     """A training whose first worker dies right after a checkpoint."""
     from trainers import Saved
     from ui.sweep import runner as _sweep
 
     if run.exists():
-        return _sweep._train(training, run)
-    for event in _sweep.begun(training, run, _sweep._open_again):
+        return _sweep._train(request, run)
+    for event in _sweep.start_or_resume(replace(request, run=run), _sweep._open_again):
         if isinstance(event, Saved):
             os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("there was no checkpoint")

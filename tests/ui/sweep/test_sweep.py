@@ -12,7 +12,9 @@ from PIL import Image
 
 import trainers
 from studio.bases.load import load_base
+from studio.dataset.folders import Folder
 from studio.errors import BadInput
+from studio.requests.training import read_request
 from ui import cli
 from ui.sweep.sweep_file import read_sweep
 
@@ -75,8 +77,8 @@ def test_every_combination_is_the_training_that_one_would_do_by_hand(
             losses += [event.loss] if isinstance(event, trainers.Step) else []
         assert row["loss"] == pytest.approx(sum(losses) / 3)
         hand = tmp_path / "hand" / row["run"] / "adapter.safetensors"
-        ours = trainers.read_recipe(tmp_path / "out" / row["run"])
-        assert ours.training["lr"] == row["settings"]["lr"]
+        ours = read_request(tmp_path / "out" / row["run"])
+        assert ours.recipe["lr"] == row["settings"]["lr"]
         # The sweep draws a sample, which the file carries as its preview.
         assert tensors(tmp_path / "out" / row["file"]) == tensors(hand)
     results = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
@@ -95,7 +97,7 @@ def test_what_is_finished_is_not_done_again_and_what_was_stopped_goes_on(
     assert run(rates, "--out", "whole")[0] == 0
     whole = adapters(tmp_path / "whole")
 
-    begun = trainers.train
+    begun = trainers.run_request
     calls = 0
 
     def interrupted(*given: object, **options: object) -> object:
@@ -107,7 +109,7 @@ def test_what_is_finished_is_not_done_again_and_what_was_stopped_goes_on(
                 os.kill(os.getpid(), signal.SIGINT)
             yield event
 
-    monkeypatch.setattr(trainers, "train", interrupted)
+    monkeypatch.setattr(trainers, "run_request", interrupted)
     code, _, err = run(rates, "--out", "cut")
     assert code == 130 and "1 of 2 trainings are finished; --resume goes on" in err
     monkeypatch.undo()
@@ -146,18 +148,18 @@ def test_a_dry_run_tells_how_many_and_trains_nothing(
 
 def test_a_name_follows_from_the_settings_and_from_nothing_else(rates: Path) -> None:
     text = rates.read_text()
-    names = [one.training.name for one in read_sweep(rates)]
+    names = [one.request.name for one in read_sweep(rates)]
     assert len(set(names)) == 2
     rates.write_text(text.replace("rank = 2", "rank = 2\nalpha = 8.0"))
-    assert not set(names) & {one.training.name for one in read_sweep(rates)}
+    assert not set(names) & {one.request.name for one in read_sweep(rates)}
     rates.write_text(text.replace("rank = 2", "rank = [4, 2, 8, 2]"))
-    again = [one.training.name for one in read_sweep(rates)]
+    again = [one.request.name for one in read_sweep(rates)]
     assert set(names) < set(again) and len(again) == 6
 
 
 def test_a_name_follows_from_the_pictures_and_the_precision_too(rates: Path) -> None:
     def names(**loading: object) -> set[str]:
-        return {one.training.name for one in read_sweep(rates, loading)}
+        return {one.request.name for one in read_sweep(rates, loading)}
 
     before, photo = names(), rates.parent / "photos" / "1.png"
     assert names(device="cpu") == before  # where it is done makes it no other
@@ -185,12 +187,12 @@ def test_tables_of_their_own_take_the_place_of_what_stands_at_the_top(rates: Pat
     with pytest.raises(BadInput, match=r"line 6, rank: .*no field 'rank'"):
         read_sweep(rates)
     rates.write_text(rates.read_text().replace('kind = "sara"\n[runs.options]\nshare = 0.1\n', ""))
-    first, *_, last = planned = [one.training for one in read_sweep(rates)]
+    first, *_, last = planned = [one.request for one in read_sweep(rates)]
     assert len(planned) == 2 * 2 * 2 * 2
-    photos = str(rates.parent / "photos")
+    photos = Folder(rates.parent / "photos")
     assert (first.trigger, first.options["rank"]) == ("sks cat", 8)
-    assert first.pictures == [(photos, 1.0), (str(rates.parent / "more"), 2.0)]
-    assert (last.trigger, last.options["rank"], last.pictures) == ("sks robot", 2, [(photos, 1.0)])
+    assert first.pictures == (photos, Folder(rates.parent / "more", 2.0))
+    assert (last.trigger, last.options["rank"], last.pictures) == ("sks robot", 2, (photos,))
     assert (last.recipe["seed"], last.recipe["sample_prompts"]) == (2, ("a dog", "a robot"))
 
 

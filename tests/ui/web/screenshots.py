@@ -16,9 +16,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-import trainers
+from studio.dataset.folders import Folder
 from studio.queue.client import Job, get_job
 from studio.requests.shot import Shot
+from studio.requests.training import TrainingRequest
 from studio.workspace import Workspace, adapter_path, import_adapter, open_workspace
 from tests.ui.web.conftest import BROWSERS, PATIENCE, ROOT, SHOTS, Server, open_tab
 from ui.shared.queue_requests import queue_pictures, queue_training
@@ -48,15 +49,17 @@ def main() -> None:
 
 def _adapters(space: Workspace, steps: int, files: Sequence[Path] | None) -> list[str]:
     """A subject and a style in the library, and a training to look at."""
-    kind, few = trainers.kinds()["lora"], min(steps, 60)
+    few = min(steps, 60)
     jobs = [
         queue_training(
             space,
-            kind(),
-            ROOT / "assets" / "examples" / folder,
-            trigger=trigger,
-            recipe={"steps": few if files else steps, "sample_every": max(10, few // 4)},
-            name=f"{folder} new" if files else folder,
+            TrainingRequest(
+                "lora",
+                trigger,
+                (Folder(ROOT / "assets" / "examples" / folder),),
+                recipe={"steps": few if files else steps, "sample_every": max(10, few // 4)},
+                name=f"{folder} new" if files else folder,
+            ),
         )
         for folder, trigger in ((SUBJECT,) if files else (SUBJECT, STYLE))
     ]

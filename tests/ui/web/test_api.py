@@ -67,7 +67,7 @@ def test_an_adapter_comes_in_is_renamed_and_goes_out(client: Client, tmp_path: P
         ("generate", {"prompt": "a", "base": "/etc"}, "not among the bases"),
         ("generate", {"prompt": "a", "steps": 0}, "steps"),
         ("train", {"trigger": "sks", "pictures": []}, "no pictures"),
-        ("train", {"trigger": "sks", "pictures": [], "kind": "magic"}, "no kind magic"),
+        ("train", {"trigger": "sks", "pictures": [], "kind": "magic"}, "no kind 'magic'"),
         ("batch", {"manifest": "prompt = 3"}, "line 1, prompt"),
         ("recipe_of", {"id": "2020-01-01/../../studio.sqlite"}, "can be no|no picture"),
     ],

@@ -13,10 +13,12 @@ from PIL import Image
 
 import trainers
 from studio.bases.info import read_base_info
+from studio.dataset.folders import Folder
 from studio.dataset.pictures import crop_to_bucket, load_picture, read_pictures
 from studio.errors import BadInput
 from studio.queue.client import Job, list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
+from studio.requests.training import TrainingRequest
 from studio.workspace import (
     Sample,
     Workspace,
@@ -46,7 +48,7 @@ def space(tmp_path: Path) -> Workspace:
 def job(space: Workspace) -> Job:
     """A training that was begun."""
     folder = create_set(space, "robot").path
-    queue_training(space, trainers.LoRA(), folder, trigger="<b>robot</b>")
+    queue_training(space, TrainingRequest("lora", "<b>robot</b>", (Folder(Path(folder)),)))
     claimed = claim_job(space, ("train",))
     assert claimed
     return claimed
@@ -217,7 +219,7 @@ def test_a_grid_is_found_again_and_knows_its_cells(space: Workspace, job: Job) -
         (0, 0.5),
         (0, 1.0),
     ]
-    other = queue_training(space, trainers.LoRA(), space.uploads, trigger="other")
+    other = queue_training(space, TrainingRequest("lora", "other", (Folder(space.uploads),)))
     assert latest_grid(space, other) is None
 
     ids = []

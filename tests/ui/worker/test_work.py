@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import compose
 import trainers
 from studio import Shot, load_base
 from studio.bases.base import Base
+from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.queue.client import (
     Job,
@@ -31,6 +33,7 @@ from studio.queue.client import (
 )
 from studio.queue.worker import claim_job, is_locked, queue_lock, report_job
 from studio.requests.picture_file import read_recipe
+from studio.requests.training import TrainingRequest
 from studio.workspace import (
     Workspace,
     adapter_path,
@@ -106,11 +109,14 @@ def training(space: Workspace, photos: Path, sd1_folder: Path) -> Job:
 def a_training(space: Workspace, photos: Path, base: Path, **recipe: object) -> Job:
     return queue_training(
         space,
-        LoRA(rank=2),
-        photos,
-        trigger="sks robot",
-        base=str(base),
-        recipe=RECIPE | recipe,
+        TrainingRequest(
+            "lora",
+            "sks robot",
+            (Folder(photos),),
+            base=str(base),
+            options={"rank": 2},
+            recipe=RECIPE | recipe,
+        ),
     )
 
 
@@ -256,16 +262,17 @@ def test_trainings_that_cannot_be_made_fail_alone(
 def test_what_is_wrong_with_a_training_by_itself_is_said_when_it_is_queued(
     space: Workspace, photos: Path
 ) -> None:
-    with pytest.raises(BadInput, match="no option 'step'; did you mean 'steps'"):
-        queue_training(space, LoRA(), photos, trigger="a", recipe={"step": 3})
+    request = TrainingRequest("lora", "a", (Folder(photos),))
+    with pytest.raises(BadInput, match="no field 'step'; did you mean 'steps'"):
+        queue_training(space, request.changed({"recipe": {"step": 3}}))
     with pytest.raises(BadInput, match="batch must be a whole number of at least 1"):
-        queue_training(space, LoRA(), photos, trigger="a", recipe={"batch": 0})
+        queue_training(space, request.changed({"recipe": {"batch": 0}}))
     with pytest.raises(BadInput, match="trigger is empty"):
-        queue_training(space, LoRA(), photos, trigger=" ")
+        queue_training(space, replace(request, trigger=" "))
     with pytest.raises(BadInput, match="There is no folder"):
-        queue_training(space, LoRA(), photos / "nowhere", trigger="a")
+        queue_training(space, replace(request, pictures=(Folder(photos / "nowhere"),)))
     with pytest.raises(BadInput, match="cannot be a name"):
-        queue_training(space, LoRA(), photos, trigger="a", name="../a")
+        queue_training(space, replace(request, name="../a"))
     with pytest.raises(BadInput, match="steps"):
         queue_pictures(space, [Shot("a", steps=0)])
     assert list_jobs(space) == []

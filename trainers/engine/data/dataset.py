@@ -1,16 +1,14 @@
 """What a training learns from: its pictures, read once, and the class pictures beside them."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from studio.dataset.folders import Folder, Sources, parse_folders
+from studio.dataset.folders import Sources
 from studio.dataset.masks import with_masks
 from studio.dataset.pictures import Example, Pictures, read_pictures
 from studio.requests.recipe import Recipe
 from trainers.engine.data.prior_preservation import Prior
-from trainers.engine.recipe.toml_text import Table
 
-__all__ = ["Dataset", "folders_in", "folders_table", "read_dataset"]
+__all__ = ["Dataset", "read_dataset"]
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,3 @@ def read_dataset(
     found = read_pictures(sources, trigger=trigger, size=size, step=step, buckets=recipe.buckets)
     found = with_masks(found, recipe.masked) if recipe.masked else found
     return Dataset(found, prior, prior.read() if prior else Pictures())
-
-
-def folders_table(folders: Sequence[Folder]) -> Table:
-    """The folders as recipe.toml has them: a path, or lists of paths and of weights."""
-    paths = [str(folder.path.resolve()) for folder in folders]
-    weights = [folder.weight for folder in folders]
-    return {"pictures": paths[0]} if weights == [1] else {"pictures": paths, "weights": weights}
-
-
-def folders_in(tables: Mapping) -> tuple[Folder, ...]:
-    """The inverse of `folders_table`."""
-    paths = tables["pictures"]
-    if isinstance(paths, str):
-        return parse_folders(paths)
-    weights = tables.get("weights", [1.0] * len(paths))
-    return parse_folders(list(zip(paths, weights, strict=True)))

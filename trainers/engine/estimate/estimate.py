@@ -34,15 +34,16 @@ from trainers.engine.estimate.step_times import (
 )
 from trainers.engine.kind import new_deltas
 from trainers.engine.optimizers import state_bytes
-from trainers.engine.resolve import recipe_for
+from trainers.engine.resolve import kind_of, recipe_for, recipe_of
 
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
     from studio.bases.base import Base
     from studio.requests.recipe import Recipe
+    from studio.requests.training import TrainingRequest
     from trainers.engine.kind import Kind
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "estimate_request"]
 
 # Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
 # context on a GPU.
@@ -121,6 +122,25 @@ def estimate(
         step=step,
         known=known is not None,
         free=_free_bytes(device_of(base)),
+    )
+
+
+def estimate_request(
+    request: "TrainingRequest",
+    base: "Base",
+    *,
+    pictures: int = 0,
+    runs: str | Path = "runs",
+) -> Estimate:
+    """What `run_request` will take, as `estimate` has it."""
+    kind = kind_of(request)
+    return estimate(
+        kind,
+        base,
+        pictures=pictures,
+        prior_pictures=request.prior_pictures,
+        runs=runs,
+        recipe=recipe_of(request, base, kind),
     )
 
 

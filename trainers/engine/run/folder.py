@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from safetensors.torch import load_file, save
 
 from studio.errors import BadInput
 from studio.files import write_file
-from trainers.engine.recipe.toml_text import Table, to_toml
+from studio.requests.training import Recorded, TrainingRequest, read_request, to_toml
 from trainers.engine.run.checkpoint import TrainingState
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ __all__ = [
 ]
 
 VERSION = 1
-# What a run's recipe.toml always has.
-REQUIRED = {"kind", "trigger", "pictures", "base", "fingerprint", "examples", "options", "recipe"}
 
 
 @dataclass(frozen=True)
@@ -68,22 +65,20 @@ class Run:
                 f"{self.folder} holds a training already: resume it, or name another folder"
             )
 
-    def create(self, tables: Mapping[str, Table]) -> None:
+    def create(self, request: TrainingRequest) -> None:
         """Make the folder and write the recipe."""
-        write_file(self.recipe, to_toml(tables).encode())
+        write_file(self.recipe, to_toml(request).encode())
 
-    def read(self) -> dict:
-        """The recipe's tables; BadInput when this is no run or its recipe is damaged."""
+    def read(self) -> tuple[TrainingRequest, Recorded]:
+        """The request, and what the run had; BadInput when this is no run or it is damaged."""
         if not self.recipe.is_file():
             raise BadInput(f"{self.folder} is no training's folder: it has no recipe.toml")
-        try:
-            tables = tomllib.loads(self.recipe.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"{self.recipe} cannot be read: {error}") from error
-        missing = REQUIRED - set(tables)
+        request = read_request(self.recipe)
+        recorded = request.recorded or Recorded(request.base)
+        missing = [name for name in ("fingerprint", "examples") if not getattr(recorded, name)]
         if missing:
-            raise BadInput(f"{self.recipe} lacks {', '.join(sorted(missing))}")
-        return tables
+            raise BadInput(f"{self.recipe} lacks {', '.join(missing)}")
+        return request, recorded
 
     @property
     def log(self) -> Path:

@@ -1,13 +1,16 @@
 """Endpoints for jobs: training, and watching and steering what is in the queue."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gradio.data_classes import FileData
 
 import trainers
+from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.queue.client import get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
-from studio.requests.validation import build
+from studio.requests.training import from_table
 from studio.workspace import Workspace, add_upload, create_set, write_caption
 from ui.shared.queue_requests import queue_training
 from ui.web.server.api_values import (
@@ -55,14 +58,14 @@ class JobEndpoints:
         """
         if len(captions or []) > len(pictures):
             raise BadInput("there are more captions than pictures")
-        made = _kind(kind, options or {})
+        fields = {"kind": kind, "trigger": trigger, "base": base, "name": name}
+        request = from_table({**fields, "options": options or {}, "recipe": recipe or {}})
+        trainers.kind_of(request)
         check_base(self._space, base)
         if not pictures:
             raise BadInput("there are no pictures to train on")
         folder = _upload_set(self._space, name or trigger, pictures, captions or [])
-        job = queue_training(
-            self._space, made, folder, trigger=trigger, base=base, recipe=recipe, name=name
-        )
+        job = queue_training(self._space, replace(request, pictures=(Folder(folder),)))
         return job_facts(job)
 
     def jobs(self, state: str = "", limit: int = 100) -> list[JsonObject]:
@@ -135,14 +138,7 @@ class JobEndpoints:
         return job_facts(restore_job(self._space, id))
 
 
-def _kind(name: str, options: JsonObject) -> trainers.Kind:
-    known = trainers.kinds()
-    if name not in known:
-        raise BadInput(f"there is no kind {name}: choose from {', '.join(known)}")
-    return build(known[name], options, where=name)
-
-
-def _upload_set(space: Workspace, name: str, pictures: list[FileData], captions: list[str]) -> str:
+def _upload_set(space: Workspace, name: str, pictures: list[FileData], captions: list[str]) -> Path:
     """Put uploaded pictures into a new set; returns its folder."""
     files = [uploaded_file(space, one) for one in pictures]
     folder = create_set(space, name)
@@ -150,4 +146,4 @@ def _upload_set(space: Workspace, name: str, pictures: list[FileData], captions:
     for file, caption in zip(files, captions, strict=True):
         picture = add_upload(space, folder.name, file)
         write_caption(space, folder.name, picture.name, caption)
-    return str(folder.path)
+    return folder.path

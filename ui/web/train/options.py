@@ -22,7 +22,7 @@ __all__ = [
     "SHOWN",
     "STEPS",
     "Options",
-    "asked",
+    "fields_given",
     "lay_out_options",
     "preset",
     "preset_placeholders",
@@ -151,29 +151,25 @@ def preset_placeholders(
     }
 
 
-def asked(
+def fields_given(
     space: Workspace, given: Options, kind: str, data: Mapping[Component, Any]
 ) -> dict[str, Any]:
-    """The arguments of `queue_training` besides pictures, trigger and base.
-
-    The recipe holds only the fields that were set. Raises BadInput.
-    """
-    made, init, prior = trainers.kinds()[kind], data[given.init], data[given.prior]
+    """The fields of a TrainingRequest that these widgets hold. Raises BadInput."""
+    form, init, prior = Form(trainers.kinds()[kind], ""), data[given.init], data[given.prior]
     recipe = {}
     for names in GROUPS.values():
         recipe |= read_values(_form(names), {name: data[given.recipe[name]] for name in names})
-    own = read_values(
-        Form(made, ""), {name: data[one] for name, one in given.of_kind[kind].items()}
-    )
     loading = read_values(
         Form(Loading, ""), {name: data[one] for name, one in given.loading.items()}
     )
     return {
-        "kind": made(**own),
+        "options": read_values(
+            form, {name: data[one] for name, one in given.of_kind[kind].items()}
+        ),
         "recipe": recipe,
         "loading": loading,
         "name": (data[given.name] or "").strip(),
-        "init": adapter_path(space, init) if init else None,
+        "init": str(adapter_path(space, init)) if init else None,
         "prior_pictures": get_set(space, prior).path if prior else None,
     }
 

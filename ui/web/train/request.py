@@ -7,18 +7,19 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+import trainers
 from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
+from studio.requests.training import TrainingRequest, from_table
 from studio.workspace import Workspace, get_set
 from ui.shared.queue_requests import queue_training
 from ui.web.server.fields import read_values
-from ui.web.train.estimate_process import Asked, estimated
-from ui.web.train.options import ELSEWHERE, STEPS, Options, asked, preset
+from ui.web.train.estimate_process import estimate_sentence
+from ui.web.train.options import ELSEWHERE, STEPS, Options, fields_given, preset
 
 __all__ = ["Data", "Form", "cost", "queue", "sample_prompts"]
 
 Data = Mapping[Component, Any]
-Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,52 +45,38 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
     base = read_base_info(data[form.base] or "")
     if base is None:
         return ""
-    given = asked(space, form.more, data[form.kind], data)
-    told = Asked.of(
-        space,
-        given["kind"],
-        base,
-        pictures=len(get_set(space, data[form.sets]).pictures),
-        recipe=_recipe(form, data, given, base),
-        loading=given["loading"],
-    )
-    said = estimated(space, told)
-    return f"{said[:1].upper()}{said[1:]}"
+    pictures = get_set(space, data[form.sets]).pictures
+    request = _request(space, form, data, base)
+    sentence = estimate_sentence(space, request, base, pictures=len(pictures))
+    return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def queue(space: Workspace, form: Form, data: Data) -> int:
     """Queue the training that was asked for; its job's number. Raises BadInput."""
     if not data[form.sets]:
         raise BadInput("choose pictures first: drop some in, or take an example")
-    given = asked(space, form.more, data[form.kind], data)
-    recipe = _recipe(form, data, given, read_base_info(data[form.base] or ""))
-    job = queue_training(
-        space,
-        given["kind"],
-        get_set(space, data[form.sets]).path,
-        trigger=(data[form.trigger] or "").strip(),
-        base=data[form.base] or "",
-        prior_pictures=given["prior_pictures"],
-        init=given["init"],
-        recipe=recipe,
-        loading=given["loading"],
-        name=given["name"],
-    )
-    return job.id
+    base = read_base_info(data[form.base] or "")
+    return queue_training(space, _request(space, form, data, base)).id
 
 
-def _recipe(form: Form, data: Data, given: Mapping[str, Any], base: BaseInfo | None) -> Table:
-    """What differs from where a training of this kind on this base starts from."""
-    number = read_values(STEPS, {"steps": data[form.steps]})
-    start = preset(given["kind"], base, number.get("steps"))
-    prompts = data[form.sampled] or sample_prompts((data[form.trigger] or "").strip())
-    return {
+def _request(space: Workspace, form: Form, data: Data, base: BaseInfo | None) -> TrainingRequest:
+    """The training that the form asks for. base: None for one that is not here yet."""
+    chosen = fields_given(space, form.more, data[form.kind], data)
+    trigger = (data[form.trigger] or "").strip()
+    steps = read_values(STEPS, {"steps": data[form.steps]})
+    kind = trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
+    start = preset(kind, base, steps.get("steps"))
+    prompts = data[form.sampled] or sample_prompts(trigger)
+    recipe = {
         "sample_every": start.sample_every,
         "save_every": start.save_every,
         "sample_prompts": [line.strip() for line in prompts.splitlines() if line.strip()],
-        **number,
-        **given["recipe"],
+        **steps,
+        **chosen["recipe"],
     }
+    folder = get_set(space, data[form.sets]).path
+    own = {"kind": data[form.kind], "trigger": trigger, "pictures": str(folder)}
+    return from_table({**chosen, **own, "base": data[form.base] or "", "recipe": recipe})
 
 
 def sample_prompts(trigger: str) -> str:
