@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from compose.engine.batch.groups import Group, group_shots
     from compose.engine.batch.memory_limit import batch_sizes
     from compose.engine.batch.rendering import (
-        Advanced,
         Failed,
+        GroupStep,
         Made,
         render_groups,
         render_many,
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from compose.engine.denoise import Done, Step, denoise
     from compose.engine.detail_profile import profiled
     from compose.engine.header_schedule import NeedsWeights, outline
-    from compose.engine.render import develop, render
+    from compose.engine.render import decode, render
     from compose.engine.schedule import Pass, Schedule, schedule
     from compose.engine.shot_reader import like, shot_from_dict
 
 __all__ = [
     "AdapterCache",
-    "Advanced",
     "BatchEstimate",
     "CMLoRA",
     "Call",
@@ -40,6 +39,7 @@ __all__ = [
     "Eps",
     "Failed",
     "Group",
+    "GroupStep",
     "KLoRA",
     "Made",
     "Merge",
@@ -53,8 +53,8 @@ __all__ = [
     "Step",
     "Switch",
     "batch_sizes",
+    "decode",
     "denoise",
-    "develop",
     "estimate_batch",
     "group_shots",
     "like",
@@ -82,13 +82,13 @@ _HOMES = {
     "render_groups": "compose.engine.batch.rendering",
     "Made": "compose.engine.batch.rendering",
     "Failed": "compose.engine.batch.rendering",
-    "Advanced": "compose.engine.batch.rendering",
+    "GroupStep": "compose.engine.batch.rendering",
     "Done": "compose.engine.denoise",
     "Pass": "compose.engine.schedule",
     "Schedule": "compose.engine.schedule",
     "Step": "compose.engine.denoise",
     "denoise": "compose.engine.denoise",
-    "develop": "compose.engine.render",
+    "decode": "compose.engine.render",
     "outline": "compose.engine.header_schedule",
     "NeedsWeights": "compose.engine.header_schedule",
     "like": "compose.engine.shot_reader",

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compose.engine.method import Eps, Ingredient, Mix, Part, check_places
+from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class CMLoRA:
         if not 0 <= self.decay < 1:
             raise BadInput(f"decay: {self.decay:g} is not from 0 to less than 1.")
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Rounds":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Rounds":
         mixes = tuple(Mix((Part(at, one.strength),)) for at, one in enumerate(adapters))
         if not mixes:
             return Rounds((Mix(()),), (Round(frozenset([0]), (1.0,)),) * steps)
@@ -115,7 +115,7 @@ class CMLoRA:
             rounds.append(Round(fresh, self._weights(leader, turn, len(mixes))))
         return Rounds(mixes, tuple(rounds))
 
-    def _roles(self, adapters: Sequence[Ingredient]) -> tuple[list[int], set[int]]:
+    def _roles(self, adapters: Sequence[MethodAdapter]) -> tuple[list[int], set[int]]:
         """The order of turns, and which adapters lead late; places from 0."""
         places = list(range(len(adapters)))
         rises = [one.adapter.recipe.get("frequency_rise") for one in adapters]

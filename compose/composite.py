@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compose.engine.method import Eps, Ingredient, Mix, Part
+from compose.engine.method import Eps, MethodAdapter, Mix, Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class Composite:
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be averaged."""
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Composited":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Composited":
         parts = tuple(Part(at, one.strength) for at, one in enumerate(adapters))
         text = parts if self.shared_text else None
         return Composited(tuple(Mix((part,), text) for part in parts) or (Mix(()),))

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from compose.engine.method import Eps, Ingredient, Mix, Part, check_places
+from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class KLoRA:
         if self.pattern == "style" and self.alpha <= 0:
             raise BadInput(f"alpha: {self.alpha:g} is not above 0, which the pattern style needs.")
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Selected":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Selected":
         content, style = ([adapters[at] for at in role] for role in self._roles(len(adapters)))
         shared = _layers(content) & _layers(style)
         # S_c / (gamma S_s) of every layer in both, for the two models apart.
@@ -132,7 +132,7 @@ class KLoRA:
         return content, style
 
     def _balanced(
-        self, layers: set[str], content: list[Ingredient], style: list[Ingredient]
+        self, layers: set[str], content: list[MethodAdapter], style: list[MethodAdapter]
     ) -> dict[str, float]:
         """S_c / (gamma S_s) by layer; where one of them changes nothing, the other is taken."""
         tops: dict[str, list[float]] = {}
@@ -161,7 +161,7 @@ class KLoRA:
         return sum(usual) / len(usual)
 
     def _mix(
-        self, adapters: Sequence[Ingredient], content: frozenset[str], style: frozenset[str]
+        self, adapters: Sequence[MethodAdapter], content: frozenset[str], style: frozenset[str]
     ) -> Mix:
         roles = zip(self._roles(len(adapters)), (content, style), strict=True)
         parts = (
@@ -181,16 +181,16 @@ class Selected:
         return eps(self.mixes[step])
 
 
-def _layers(role: Iterable[Ingredient]) -> set[str]:
+def _layers(role: Iterable[MethodAdapter]) -> set[str]:
     """What a role changes; at strength 0 an adapter changes nothing."""
     return {layer for one in role if one.strength for layer in one.changed()}
 
 
-def _members(layer: str, role: Iterable[Ingredient]) -> list[Ingredient]:
+def _members(layer: str, role: Iterable[MethodAdapter]) -> list[MethodAdapter]:
     return [one for one in role if one.strength and layer in one.adapter.deltas]
 
 
-def _size(layer: str, role: Iterable[Ingredient], k: int) -> tuple[float, float]:
+def _size(layer: str, role: Iterable[MethodAdapter], k: int) -> tuple[float, float]:
     """The sum of the k largest |entries| of a role's change to a layer, and of all.
 
     Linear in the strength of a role's only adapter, so that another strength costs nothing.
@@ -206,7 +206,7 @@ def _size(layer: str, role: Iterable[Ingredient], k: int) -> tuple[float, float]
     return entry_sums(sum(others, first), k)
 
 
-def _entries(layer: str, *roles: Iterable[Ingredient]) -> int:
+def _entries(layer: str, *roles: Iterable[MethodAdapter]) -> int:
     """K = r_c r_s, the rank of a role being that of its sum."""
     from studio.adapters.delta import LowRank  # PyTorch with it
 

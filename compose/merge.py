@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from compose.engine.method import Combine, Eps, Ingredient, Mix, Part, check_places
+from compose.engine.method import Combine, Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ class Merge:
             if not any(_inside(layer, block) for one in named for layer in one.deltas):
                 raise BadInput(f"blocks: no adapter changes a layer of {block!r}.")
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Merged":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Merged":
         parts = (part for at, one in enumerate(adapters) for part in self._parts(at, one))
         return Merged(Mix(tuple(parts), combine=self._combine()))
 
-    def _parts(self, at: int, one: Ingredient) -> list[Part]:
+    def _parts(self, at: int, one: MethodAdapter) -> list[Part]:
         """The adapter in one part, or in a part for each factor of its strength."""
         if not self.blocks:
             return [Part(at, one.strength)]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compose.engine.method import Eps, Ingredient, Mix, Part, check_places
+from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Switch:
         if self.order and absent:
             raise BadInput(f"order: adapter {min(absent)} has no turn; leave it out of the mix.")
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Switched":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Switched":
         turns = [at - 1 for at in self.order] or range(len(adapters))
         mixes = tuple(Mix((Part(at, adapters[at].strength),)) for at in turns)
         return Switched(mixes or (Mix(()),), self.interval)

@@ -1,10 +1,10 @@
-"""Rows of one batch that wear different changes, so that several mixes are one call of the UNet.
+"""Rows of one batch with different changed weights, so that several mixes are one call of the UNet.
 
 What no row changes, most of a UNet, runs over the whole batch at once. A layer that rows change
 differently by low-rank changes goes one of two ways, whichever is less to do for the input that
 comes: once with the base's own weight and the narrow products of all rows beside it, or with all
 rows' own weights, folded once for all steps. Changes of other forms are whole weights, and each
-stretch of rows goes through its own.
+block of rows goes through its own.
 
 Made ready once, put on and taken off at every step: both swap pointers only.
 """
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from studio.adapters.delta import Layer
 
-__all__ = ["Factors", "Fitting", "Stretch", "Worn", "fit"]
+__all__ = ["Factors", "LayerChanges", "PreparedLayers", "RowBlock", "prepare_layers"]
 
 # Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
 # the faster way, of a linear layer and of a convolution; measured on a CPU. Where it is a little
 # less it would be faster too, but not by so much that a few steps make up for the folding.
 FOLDING_LINEAR, FOLDING_CONV = 12, 25
-# Rows of a stretch, up to which a convolution with weights of their own is one with a group of
-# channels for each row; with more the stretches are gone through one by one.
+# Rows of a block, up to which a convolution with weights of their own is one with a group of
+# channels for each row; with more the blocks are gone through one by one.
 FEW = 4
 Forward = Callable[[Tensor], Tensor]
 
@@ -47,27 +47,27 @@ class Factors:
 
 # By the layer's name: the whole changed weight, or factors beside its own; with ".bias" behind the
 # name, the layer's changed bias.
-Worn = Mapping[str, Tensor | Factors]
+LayerChanges = Mapping[str, Tensor | Factors]
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
-    """So many consecutive rows of a batch, and what they wear."""
+class RowBlock:
+    """Consecutive rows of a batch with the same changes. rows: how many."""
 
     rows: int
-    worn: Worn
+    changes: LayerChanges
 
 
 @dataclass(frozen=True, eq=False)
-class Fitting:
+class PreparedLayers:
     """Changes made ready. swaps: tensors and what stands in for them. forwards: by layer."""
 
     swaps: Sequence[tuple[Tensor, Tensor]]
     forwards: Sequence[tuple[nn.Module, Forward]]
 
     @contextmanager
-    def worn(self) -> Iterator[None]:
-        """The base changed until the block is left; afterwards the very same storage is back."""
+    def applied(self) -> Iterator[None]:
+        """Change the base until the block is left; then put the very same storage back."""
         kept = [own.data for own, _ in self.swaps]
         try:
             for own, other in self.swaps:
@@ -83,32 +83,34 @@ class Fitting:
 
 
 @dataclass(eq=False)
-class Room:
-    """Bytes that weights of the rows' own may still take."""
+class MemoryBudget:
+    """Bytes that are left for weights of the rows."""
 
     left: int
 
     def take(self, wanted: int) -> bool:
-        """Whether there is so much."""
+        """Take so many bytes if there are enough; whether there were."""
         enough = wanted <= self.left
         self.left -= wanted if enough else 0
         return enough
 
 
-def fit(layers: Mapping[str, nn.Module], stretches: Sequence[Stretch], *, room: int = 0) -> Fitting:
-    """Make ready what the rows of a batch wear, stretch by stretch in their order.
+def prepare_layers(
+    layers: Mapping[str, nn.Module], blocks: Sequence[RowBlock], *, room: int = 0
+) -> PreparedLayers:
+    """Prepare the changes of a batch's rows, block by block in their order.
 
     Every layer is to be without a `forward` of its own (studio.adapters.delta.attach gives it one).
     room: bytes for low-rank changes folded into weights; without it all of them go beside. With
     it, inputs are to be of the first one's size always.
     """
-    left = Room(room)
+    left = MemoryBudget(room)
     swaps: list[tuple[Tensor, Tensor]] = []
     forwards: list[tuple[nn.Module, Forward]] = []
-    for name in _names(layers, stretches):
+    for name in _names(layers, blocks):
         layer = cast(Layer, layers[name])
-        weights = [stretch.worn.get(name) for stretch in stretches]
-        biases = [cast(Tensor | None, one.worn.get(f"{name}.bias")) for one in stretches]
+        weights = [block.changes.get(name) for block in blocks]
+        biases = [cast(Tensor | None, one.changes.get(f"{name}.bias")) for one in blocks]
         if all(one is weights[0] for one in weights) and all(one is biases[0] for one in biases):
             if isinstance(weights[0], Tensor):
                 swaps.append((layer.weight, weights[0]))
@@ -116,32 +118,32 @@ def fit(layers: Mapping[str, nn.Module], stretches: Sequence[Stretch], *, room: 
                 swaps.append((cast(Tensor, layer.bias), biases[0]))
             if not isinstance(weights[0], Factors):
                 continue
-        forwards.append((layer, _forward(layer, stretches, weights, biases, left)))
-    return Fitting(swaps, forwards)
+        forwards.append((layer, _forward(layer, blocks, weights, biases, left)))
+    return PreparedLayers(swaps, forwards)
 
 
-def _names(layers: Mapping[str, nn.Module], stretches: Sequence[Stretch]) -> list[str]:
+def _names(layers: Mapping[str, nn.Module], blocks: Sequence[RowBlock]) -> list[str]:
     """The layers that any row changes."""
-    names = (name for stretch in stretches for name in stretch.worn)
+    names = (name for block in blocks for name in block.changes)
     return list(dict.fromkeys(n if n in layers else n.removesuffix(".bias") for n in names))
 
 
 def _forward(
     layer: Layer,
-    stretches: Sequence[Stretch],
+    blocks: Sequence[RowBlock],
     weights: Sequence[Tensor | Factors | None],
     biases: Sequence[Tensor | None],
-    room: Room,
+    room: MemoryBudget,
 ) -> Forward:
-    rows = [stretch.rows for stretch in stretches]
+    rows = [block.rows for block in blocks]
     whole = [weight if isinstance(weight, Tensor) else layer.weight for weight in weights]
     own_bias = [layer.bias if bias is None else bias for bias in biases]
-    plain = _apart(layer, rows, whole, own_bias)
+    plain = _per_block(layer, rows, whole, own_bias)
     factors = [weight if isinstance(weight, Factors) else None for weight in weights]
     if not any(factors):
         return plain
     thin = _stacked(layer, factors)
-    low_rank = _beside(layer, rows, *thin)
+    low_rank = _add_low_rank(layer, rows, *thin)
     if any(isinstance(weight, Tensor) for weight in weights):
         return lambda x: low_rank(x, plain(x))
     chosen: Forward | None = None
@@ -151,7 +153,7 @@ def _forward(
         if chosen is None:
             wanted = _copies(layer, rows) * layer.weight.nbytes
             if _worth_folding(layer, thin, x) and room.take(wanted):
-                chosen = _whole(layer, rows, thin, own_bias)
+                chosen = _folded(layer, rows, thin, own_bias)
             else:
                 chosen = lambda x: low_rank(x, plain(x))  # noqa: E731
         return chosen(x)
@@ -159,37 +161,37 @@ def _forward(
     return forward
 
 
-def _apart(
+def _per_block(
     layer: Layer, rows: Sequence[int], weights: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> Forward:
-    """Each stretch through its own weight; neighbours that share one go together."""
-    stretches = zip(rows, weights, biases, strict=True)
+    """Each block through its own weight; neighbours that share one go together."""
+    blocks = zip(rows, weights, biases, strict=True)
     runs = [
-        (sum(stretch[0] for stretch in inside), *inside[0][1:])
+        (sum(block[0] for block in inside), *inside[0][1:])
         for inside in (
-            list(run) for _, run in groupby(stretches, key=lambda one: (id(one[1]), id(one[2])))
+            list(run) for _, run in groupby(blocks, key=lambda one: (id(one[1]), id(one[2])))
         )
     ]
     counts = [count for count, _, _ in runs]
     if len(runs) == 1:
         _, weight, bias = runs[0]
-        return lambda x: _through(layer, x, weight, bias)
+        return lambda x: _apply(layer, x, weight, bias)
     return lambda x: torch.cat(
         [
-            _through(layer, part, weight, bias)
+            _apply(layer, part, weight, bias)
             for part, (_, weight, bias) in zip(x.split(counts), runs, strict=True)
         ]
     )
 
 
-def _through(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _apply(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
 
 
 def _worth_folding(layer: Layer, thin: tuple[Tensor, Tensor], x: Tensor) -> bool:
-    """Whether reading a weight for each stretch is less than multiplying by narrow factors."""
+    """Whether reading a weight for each block is less than multiplying by narrow factors."""
     down, up = thin
     if isinstance(layer, nn.Linear):
         places, worth = x[..., 0].numel(), FOLDING_LINEAR
@@ -200,18 +202,18 @@ def _worth_folding(layer: Layer, thin: tuple[Tensor, Tensor], x: Tensor) -> bool
 
 
 def _copies(layer: Layer, rows: Sequence[int]) -> int:
-    """How many weights of the rows' own `_whole` keeps of a layer."""
+    """How many weights of the rows' own `_folded` keeps of a layer."""
     by_row = isinstance(layer, nn.Conv2d) and max(rows) <= FEW
     return sum(rows) if by_row else len(rows)
 
 
-def _whole(
+def _folded(
     layer: Layer,
     rows: Sequence[int],
     thin: tuple[Tensor, Tensor],
     biases: Sequence[Tensor | None],
 ) -> Forward:
-    """Every stretch through a weight of its own."""
+    """Every block through a weight of its own."""
     down, up = thin
     own = layer.weight.detach().flatten(1).expand(len(rows), -1, -1)
     weights = torch.baddbmm(own, up, down.flatten(2))  # -> [S, out, in (kh kw)]
@@ -221,11 +223,11 @@ def _whole(
             return _linears(weights, bias)
         if isinstance(layer, nn.Conv2d) and max(rows) <= FEW:
             return _convs(layer, _of_rows(weights, rows), bias)
-    return _apart(layer, rows, [one.view(layer.weight.shape) for one in weights], biases)
+    return _per_block(layer, rows, [one.view(layer.weight.shape) for one in weights], biases)
 
 
 def _linears(weights: Tensor, bias: Tensor | None) -> Forward:
-    """weights: [S, out, in], of stretches of equal rows."""
+    """weights: [S, out, in], of blocks of equal rows."""
     wide = weights.transpose(1, 2)
 
     def linear(x: Tensor) -> Tensor:
@@ -254,14 +256,14 @@ def _convs(layer: nn.Conv2d, weights: Tensor, bias: Tensor | None) -> Forward:
     return conv
 
 
-def _beside(
+def _add_low_rank(
     layer: Layer, rows: Sequence[int], down: Tensor, up: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Adds every row's own low-rank change to what the layer gave: (x, its output) -> the sum.
 
-    down: [S, rank, in(, kh, kw)], up: [S, out, rank], of each stretch.
+    down: [S, rank, in(, kh, kw)], up: [S, out, rank], of each block.
     """
-    if len(set(rows)) > 1:  # products of equal sizes are one product: one stretch for each row
+    if len(set(rows)) > 1:  # products of equal sizes are one product: one block for each row
         down, up, rows = _of_rows(down, rows), _of_rows(up, rows), [1] * sum(rows)
     count, ranks = down.shape[:2]
     if isinstance(layer, nn.Linear):
@@ -285,7 +287,7 @@ def _beside(
     kernels, stride, padding = down.flatten(0, 1), layer.stride, layer.padding
 
     def conv(x: Tensor, given: Tensor) -> Tensor:
-        # The stretches side by side as groups of channels: [rows of each, S in, h, w].
+        # The blocks side by side as groups of channels: [rows of each, S in, h, w].
         aside = x.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
         low = F.conv2d(aside, kernels, None, stride, padding, layer.dilation, groups=count)
         low = low.view(len(aside), count, ranks, -1).transpose(0, 1).flatten(0, 1)
@@ -300,15 +302,15 @@ def _is_point(layer: nn.Conv2d) -> bool:
     return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
 
 
-def _of_rows(stretches: Tensor, rows: Sequence[int]) -> Tensor:
-    """[S, ...] -> [rows, ...]: of every row what its stretch has."""
-    return stretches.repeat_interleave(torch.tensor(rows, device=stretches.device), 0)
+def _of_rows(blocks: Tensor, rows: Sequence[int]) -> Tensor:
+    """[S, ...] -> [rows, ...]: of every row what its block has."""
+    return blocks.repeat_interleave(torch.tensor(rows, device=blocks.device), 0)
 
 
 def _stacked(layer: Layer, factors: Sequence[Factors | None]) -> tuple[Tensor, Tensor]:
     """[S, rank, in(, kh, kw)] and [S, out, rank].
 
-    Lower ranks, and stretches without a change, are filled up with zeros.
+    Lower ranks, and blocks without a change, are filled up with zeros.
     """
     weight, ranks = layer.weight, {0 if one is None else len(one.down) for one in factors}
     if len(ranks) == 1:

@@ -17,7 +17,7 @@ __all__ = ["keeping", "reusing"]
 
 @contextmanager
 def keeping(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
-    """Evaluations inside put the deep features [B, C, h, w] into the list that is lent."""
+    """Evaluations inside put the deep features [B, C, h, w] into the list."""
     kept: list[Tensor] = []
 
     def keep(block: nn.Module, given: tuple[object, ...], named: dict[str, Tensor]) -> None:

@@ -19,17 +19,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from compose.engine.evaluate import Answer, Asked, evaluate
-from compose.engine.learned_words import embeddings, is_word, taking_turns, words
+from compose.engine.evaluate import Answer, Evaluation, evaluate
+from compose.engine.learned_words import embeddings, is_token, split_mixed, words
 from compose.engine.method import Call, Eps, Method, Mix, record
 from compose.engine.preview import fit_palette, paint
 from compose.engine.weight_cache import (
-    Blends,
-    blends,
+    MixedWeights,
+    adapters_on,
+    cache_of,
     carries_deltas,
     changed_weight,
-    ingredients,
-    kept_on,
+    mixed_weights,
 )
 from compose.merge import Merge
 from studio.adapters.delta import swap_weights
@@ -106,83 +106,81 @@ def denoise(base: "Base", shot: "Shot | ResolvedShot") -> Generator[Step | Done,
     """
     resolved = resolve(shot, base)
     scheduler, timesteps = timesteps_of(base, resolved.shot)
-    lent = lend(base, resolved)
-    settle([lent])
-    return _progress(lent, scheduler, timesteps)
+    run = start_run(base, resolved)
+    drop_unused([run])
+    return _progress(run, scheduler, timesteps)
 
 
 def _progress(
-    lent: "Lent", scheduler: Scheduler, timesteps: Tensor
+    run: "PictureRun", scheduler: Scheduler, timesteps: Tensor
 ) -> Generator[Step | Done, None, None]:
-    steps = len(lent.asked)
-    for step, (latents, clean) in enumerate(denoised([lent], scheduler, timesteps), start=1):
-        yield Step(step, steps, latents, clean, lent.paint)
+    steps = len(run.calls)
+    for step, (latents, clean) in enumerate(denoise_steps([run], scheduler, timesteps), start=1):
+        yield Step(step, steps, latents, clean, run.paint)
     yield Done(steps, latents)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def settle(lents: "Sequence[Lent]") -> None:
+def drop_unused(runs: "Sequence[PictureRun]") -> None:
     """Before the first of these shots' steps: let go of what only other shots needed."""
-    kept_on(lents[0].base).steady = all(
-        step == lent.asked[0] for lent in lents for step in lent.asked
-    )
-    calls = [(lent, call) for lent in lents for step in lent.asked for call in step]
-    kept_on(lents[0].base).release(
-        {lent.blends(call.mix, unet=True) for lent, call in calls},
-        {lent.blends(call.mix, unet=False) for lent, call in calls},
+    cache_of(runs[0].base).steady = all(step == run.calls[0] for run in runs for step in run.calls)
+    calls = [(run, call) for run in runs for step in run.calls for call in step]
+    cache_of(runs[0].base).release(
+        {run.mixed_weights(call.mix, unet=True) for run, call in calls},
+        {run.mixed_weights(call.mix, unet=False) for run, call in calls},
     )
 
 
-def denoised(
-    lents: "Sequence[Lent]", scheduler: Scheduler, timesteps: Tensor
+def denoise_steps(
+    runs: "Sequence[PictureRun]", scheduler: Scheduler, timesteps: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """After each step the latents of these shots and what they are taken to become, [N, 4, h, w].
 
-    lents: of one base and size, for which scheduler and timesteps are the same.
+    runs: of one base and size, for which scheduler and timesteps are the same.
     """
     order = scheduler.order  # of a second-order scheduler a step is two timesteps
-    base = lents[0].base
-    draws = [torch.Generator().manual_seed(lent.shot.seed) for lent in lents]
+    base = runs[0].base
+    draws = [torch.Generator().manual_seed(run.shot.seed) for run in runs]
     with torch.no_grad():
         latents = torch.cat(
             [
-                _start(base, lent.resolved, scheduler, timesteps, draw)
-                for lent, draw in zip(lents, draws, strict=True)
+                _start(base, run.resolved, scheduler, timesteps, draw)
+                for run, draw in zip(runs, draws, strict=True)
             ]
         )
     advance: Callable[..., tuple[Tensor, ...]] = scheduler.step
     if "generator" in signature(scheduler.step).parameters:
         advance = partial(advance, generator=draws if len(draws) > 1 else draws[0])
-    for step in range(len(lents[0].asked)):
+    for step in range(len(runs[0].calls)):
         with torch.no_grad():  # not over the yield, which would switch gradients off for others
             for timestep in timesteps[step * order : (step + 1) * order]:
                 scaled = scheduler.scale_model_input(latents, timestep)
-                predicted = _predicted(lents, scaled, timestep, step)
+                predicted = _predicted(runs, scaled, timestep, step)
                 clean = _clean(base, scaled, predicted, timestep)
                 latents = advance(predicted, timestep, latents, return_dict=False)[0]
         yield latents, clean  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _predicted(lents: "Sequence[Lent]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
-    """The guided predictions [N, 4, h, w]; what a step will ask for is evaluated all at once."""
+def _predicted(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
+    """The guided predictions [N, 4, h, w]; all evaluations of a step run together."""
     rows = scaled.split(1)
     asked = [
-        (at, call, lent.ask(call, row, timestep))
-        for at, (lent, row) in enumerate(zip(lents, rows, strict=True))
-        for call in lent.asked[step]
+        (at, call, run.evaluation(call, row, timestep))
+        for at, (run, row) in enumerate(zip(runs, rows, strict=True))
+        for call in run.calls[step]
     ]
-    found = evaluate(lents[0].base, [question for _, _, question in asked])
-    answers: list[dict[Call, Tensor]] = [{} for _ in lents]
+    found = evaluate(runs[0].base, [question for _, _, question in asked])
+    answers: list[dict[Call, Tensor]] = [{} for _ in runs]
     for (at, call, _), answer in zip(asked, found, strict=True):
-        answers[at][call] = lents[at].hear(call, answer)
+        answers[at][call] = runs[at].guided(call, answer)
     return torch.cat(
         [
-            lent.plan.predict(step, lent.eps(row, timestep, heard))
-            for lent, row, heard in zip(lents, rows, answers, strict=True)
+            run.plan.predict(step, run.eps(row, timestep, answers))
+            for run, row, answers in zip(runs, rows, answers, strict=True)
         ]
     )
 
 
-class Lent:
+class PictureRun:
     """The base as one shot uses it: what its method asks for, what that means, its texts.
 
     asked: the calls of each step. Raises BadInput where the method can't use the adapters.
@@ -190,27 +188,27 @@ class Lent:
 
     def __init__(self, base: "Base", resolved: ResolvedShot, *, steps: int) -> None:
         shot = resolved.shot
-        adapters, beside = taking_turns(resolved.adapters)
+        adapters, beside = split_mixed(resolved.adapters)
         method = Merge() if shot.method is None else shot.method
         if not isinstance(method, Method):
             raise BadInput(f"method: {method!r} is not a method of compose.")
         method.check([adapter for adapter, _ in adapters])
         self.base = base
         self.resolved, self.shot = resolved, shot
-        self.changes = ingredients(base, adapters)
-        self.beside = ingredients(base, beside)  # in every mix, for what they let prompts say
-        self.kept = kept_on(base)
-        self.plan = self.kept.plan(method, self.changes, steps)
-        self.asked = record(self.plan, steps)
-        self.reused = {call.reuse for step in self.asked for call in step if call.reuse is not None}
+        self.changes = adapters_on(base, adapters)
+        self.beside = adapters_on(base, beside)  # in every mix, for what they let prompts say
+        self.cache = cache_of(base)
+        self.plan = self.cache.plan(method, self.changes, steps)
+        self.calls = record(self.plan, steps)
+        self.reused = {call.reuse for step in self.calls for call in step if call.reuse is not None}
         size = (resolved.height, resolved.width)
         self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
         self.deep: dict[Mix, Tensor] = {}
         # What trains changes unseen, so what text encoders say with it is not to be kept.
         encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
         self._training = carries_deltas(encoders) or bool(base.learned_words)
-        self._blends: dict[tuple[Mix, bool], Blends] = {}
-        self._texts: dict[Blends, TextEmbedding] = {}
+        self._blends: dict[tuple[Mix, bool], MixedWeights] = {}
+        self._texts: dict[MixedWeights, TextEmbedding] = {}
 
     def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor]) -> Eps:
         """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
@@ -218,25 +216,25 @@ class Lent:
         def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
             call = Call(mix, reuse)
             if call not in answers:
-                (answer,) = evaluate(self.base, [self.ask(call, latents, timestep)])
-                answers[call] = self.hear(call, answer)
+                (answer,) = evaluate(self.base, [self.evaluation(call, latents, timestep)])
+                answers[call] = self.guided(call, answer)
             return answers[call]
 
         return eps
 
-    def ask(self, call: Call, latents: Tensor, timestep: Tensor) -> Asked:
+    def evaluation(self, call: Call, latents: Tensor, timestep: Tensor) -> Evaluation:
         """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
-        return Asked(
+        return Evaluation(
             latents,
             timestep,
             self._text(call.mix),
-            self.blends(call.mix, unet=True),
+            self.mixed_weights(call.mix, unet=True),
             time_ids=self.time_ids,
             deep=None if call.reuse is None else self.deep[call.reuse],
             keeps=call.mix in self.reused and call.reuse is None,
         )
 
-    def hear(self, call: Call, answer: Answer) -> Tensor:
+    def guided(self, call: Call, answer: Answer) -> Tensor:
         """The guided prediction [1, 4, h, w] that a call is answered with."""
         if call.mix in self.reused and answer.deep is not None:
             self.deep[call.mix] = answer.deep
@@ -245,29 +243,29 @@ class Lent:
         without, prompted = answer.noise.chunk(2)
         return without + self.shot.guidance * (prompted - without)
 
-    def blends(self, mix: Mix, *, unet: bool) -> Blends:
+    def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
         """What the UNet or the text encoders wear under a mix."""
         key = mix, unet
         if key not in self._blends:
-            worn = blends(mix, self.changes, unet=unet)
+            worn = mixed_weights(mix, self.changes, unet=unet)
             said = frozenset() if unet else words(mix, self.changes, self.beside)
             self._blends[key] = worn | said
         return self._blends[key]
 
     def paint(self, latents: Tensor) -> Image.Image:
         """A quick look at latents, in the picture's size."""
-        if self.kept.palette is None:
-            self.kept.palette = fit_palette(self.base)
-        return paint(latents, self.kept.palette, factor=self.base.latent_factor)
+        if self.cache.palette is None:
+            self.cache.palette = fit_palette(self.base)
+        return paint(latents, self.cache.palette, factor=self.base.latent_factor)
 
     def _text(self, mix: Mix) -> TextEmbedding:
         """hidden [2, L, D], the negative prompt first, or [1, L, D] without guidance."""
-        wanted = self.blends(mix, unet=False)
+        wanted = self.mixed_weights(mix, unet=False)
         if wanted not in self._texts:
             self._texts[wanted] = self._encode(wanted)
         return self._texts[wanted]
 
-    def _encode(self, wanted: Blends) -> TextEmbedding:
+    def _encode(self, wanted: MixedWeights) -> TextEmbedding:
         guided = self.shot.guidance > 1
         zero = self.base.zero_negative and not self.shot.negative
         texts = [self.shot.negative] if guided and not zero else []
@@ -278,29 +276,29 @@ class Lent:
         hidden = torch.cat([one.hidden for one in found])
         return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
-    def _encode_one(self, text: str, wanted: Blends) -> TextEmbedding:
+    def _encode_one(self, text: str, wanted: MixedWeights) -> TextEmbedding:
         """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
         layers = self.base.layers()
         key = (text, wanted)
-        if key in self.kept.texts and not self._training:
-            return self.kept.texts[key]
+        if key in self.cache.texts and not self._training:
+            return self.cache.texts[key]
         weights = {
-            layer: changed_weight(layer, blend, layers, written=self.kept.written)
+            layer: changed_weight(layer, blend, layers, written=self.cache.written)
             for layer, blend in wanted
-            if not is_word(layer)
+            if not is_token(layer)
         }
         said = embeddings(wanted)
         with torch.no_grad(), swap_weights(layers, weights), self.base.use_embeddings(said):
             encoded = self.base.encode_text([text])
         if not self._training:
-            self.kept.texts[key] = encoded
+            self.cache.texts[key] = encoded
         return encoded
 
 
-def lend(base: "Base", resolved: ResolvedShot) -> Lent:
-    """A shot ready to be denoised."""
+def start_run(base: "Base", resolved: ResolvedShot) -> PictureRun:
+    """Make a shot ready to be denoised."""
     scheduler, timesteps = timesteps_of(base, resolved.shot)
-    return Lent(base, resolved, steps=-(-len(timesteps) // scheduler.order))
+    return PictureRun(base, resolved, steps=-(-len(timesteps) // scheduler.order))
 
 
 def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compose.engine.batched_layers import Factors, Fitting, Stretch, fit
+from compose.engine.batched_layers import Factors, PreparedLayers, RowBlock, prepare_layers
 from compose.engine.deep_features import keeping, reusing
 from compose.engine.weight_cache import (
-    Blend,
-    Blends,
-    Kept,
+    MixedWeights,
+    RenderCache,
+    WeightMix,
+    cache_of,
     carries_deltas,
     changed_weight,
     factors,
-    kept_on,
 )
 from studio.bases.prompts import TextEmbedding
 from studio.out_of_memory import is_out_of_memory
@@ -31,7 +31,7 @@ from studio.out_of_memory import is_out_of_memory
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Answer", "Asked", "evaluate"]
+__all__ = ["Answer", "Evaluation", "evaluate"]
 
 # Latent pixels of all rows of a batch on a CPU. Small pictures gain from company, as most of their
 # time is the calls themselves; larger ones gain nothing that would be worth the memory.
@@ -40,18 +40,18 @@ MOST_FOLDED = 2**30  # bytes of the weights of a batch's rows, beside the base's
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Evaluation:
     """One evaluation of the UNet.
 
     latents: [1, 4, h, w], scaled for the timestep.  text: of the negative prompt and the prompt,
-    or of the prompt alone.  blends: what the layers wear.  time_ids: [6], SDXL only.
+    or of the prompt alone.  mixed_weights: what the layers wear.  time_ids: [6], SDXL only.
     deep: [rows of text, C, h', w'], deep features to be reused.  keeps: wants those it computes.
     """
 
     latents: Tensor
     timestep: Tensor
     text: TextEmbedding
-    blends: Blends
+    mixed_weights: MixedWeights
     time_ids: Tensor | None = None
     deep: Tensor | None = None
     keeps: bool = False
@@ -65,7 +65,7 @@ class Asked:
     def key(self) -> tuple[object, ...]:
         """Equal for what gives equal answers."""
         parts = (self.latents, self.timestep, self.text, self.deep)
-        return self.blends, *map(id, parts)
+        return self.mixed_weights, *map(id, parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Answer:
     deep: Tensor | None
 
 
-def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
+def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     """An answer to each, in their order; latents are all of one size.
 
     Runs without gradients. Which of them share a batch follows from their number and size alone,
@@ -84,28 +84,28 @@ def evaluate(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
     for is halved, and batches of that size are not tried again on this base.
     """
     once = {one.key: one for one in asked}
-    # Neighbours that wear the same are one stretch, and go through one weight.
-    worn = {blends: number for number, (blends, *_) in enumerate(once)}
+    # Neighbours that wear the same are one block, and go through one weight.
+    worn = {mixed_weights: number for number, (mixed_weights, *_) in enumerate(once)}
     answers: dict[tuple[object, ...], Answer] = {}
     base.move_to_device(base.unet)
     for shallow in (False, True):
         alike = [one for one in once.values() if (one.deep is not None) == shallow]
-        alike.sort(key=lambda one: worn[one.blends])
+        alike.sort(key=lambda one: worn[one.mixed_weights])
         while alike:
-            count = _fitting_count(base, alike)
+            count = _batch_length(base, alike)
             try:
-                found = _together(base, alike[:count])
+                found = _evaluate_batch(base, alike[:count])
             except (MemoryError, RuntimeError) as error:
                 if count == 1 or not is_out_of_memory(error):
                     raise
-                kept_on(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
+                cache_of(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
                 continue
             answers |= {one.key: answer for one, answer in zip(alike, found, strict=False)}
             alike = alike[count:]
     return [answers[one.key] for one in asked]
 
 
-def _together(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
+def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     """The answers to what runs as one batch."""
     first, counts = asked[0], [one.rows for one in asked]
     latents = torch.cat([one.latents.expand(one.rows, -1, -1, -1) for one in asked])
@@ -116,7 +116,7 @@ def _together(base: "Base", asked: Sequence[Asked]) -> list[Answer]:
     text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
     deep = [one.deep for one in asked if one.deep is not None]
     with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(_fitting(base, asked).worn())
+        stack.enter_context(_prepared(base, asked).applied())
         if deep:
             stack.enter_context(reusing(base.unet, torch.cat(deep)))
         keeps = any(one.keeps for one in asked)
@@ -134,27 +134,29 @@ def _joined(texts: Iterable[TextEmbedding]) -> TextEmbedding:
     return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
 
-def _fitting(base: "Base", asked: Sequence[Asked]) -> Fitting:
+def _prepared(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:
     """What the rows of a batch wear, made ready once for all steps and pictures that want it."""
-    kept = kept_on(base)
-    runs = groupby(asked, key=lambda one: one.blends)
-    stretches = tuple((_rows(run), blends) for blends, run in runs)
+    kept = cache_of(base)
+    runs = groupby(asked, key=lambda one: one.mixed_weights)
+    blocks = tuple((_rows(run), mixed_weights) for mixed_weights, run in runs)
     # A GPU has the narrow products beside for nearly nothing, and less room.
     room = MOST_FOLDED if kept.steady and base.device.type == "cpu" else 0
-    key = room, _side(asked[0]), stretches
-    if key not in kept.fittings:
-        kept.fittings[key] = _fit(base, kept, stretches, room)
-    return kept.fittings[key]
+    key = room, _side(asked[0]), blocks
+    if key not in kept.prepared:
+        kept.prepared[key] = _fit(base, kept, blocks, room)
+    return kept.prepared[key]
 
 
-def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]], room: int) -> Fitting:
+def _fit(
+    base: "Base", kept: RenderCache, blocks: Sequence[tuple[int, MixedWeights]], room: int
+) -> PreparedLayers:
     layers = base.layers()
-    wanted = [dict(blends) for _, blends in stretches]
+    wanted = [dict(mixed_weights) for _, mixed_weights in blocks]
     alike = {
         name for name, blend in wanted[0].items() if all(one.get(name) == blend for one in wanted)
     }
 
-    def wear(name: str, blend: Blend) -> Tensor | Factors:
+    def wear(name: str, blend: WeightMix) -> Tensor | Factors:
         if name not in alike:
             found = factors(name, blend, layers, dtype=base.dtype)
             if found is not None:
@@ -163,17 +165,17 @@ def _fit(base: "Base", kept: Kept, stretches: Sequence[tuple[int, Blends]], room
             kept.weights[name, blend] = changed_weight(name, blend, layers, written=kept.written)
         return kept.weights[name, blend]
 
-    return fit(
+    return prepare_layers(
         layers,
         [
-            Stretch(rows, {name: wear(name, blend) for name, blend in worn.items()})
-            for (rows, _), worn in zip(stretches, wanted, strict=True)
+            RowBlock(rows, {name: wear(name, blend) for name, blend in worn.items()})
+            for (rows, _), worn in zip(blocks, wanted, strict=True)
         ],
         room=room,
     )
 
 
-def _fitting_count(base: "Base", asked: Sequence[Asked]) -> int:
+def _batch_length(base: "Base", asked: Sequence[Evaluation]) -> int:
     """How many of them, from the first on, make up a batch; at least one."""
     if len(asked) > 1 and carries_deltas(base.layers()):
         return 1  # a training has its deltas on the layers, and they have but one place
@@ -188,13 +190,13 @@ def most_rows(base: "Base", side: tuple[int, int]) -> int | None:
     """Of a batch of latents of this height and width; None where no batch was too large yet."""
     height, width = side
     most = MOST_ON_CPU // (height * width) if base.device.type == "cpu" else None
-    return kept_on(base).most_rows.get(side, most)
+    return cache_of(base).most_rows.get(side, most)
 
 
-def _rows(asked: Iterable[Asked]) -> int:
+def _rows(asked: Iterable[Evaluation]) -> int:
     return sum(one.rows for one in asked)
 
 
-def _side(asked: Asked) -> tuple[int, int]:
+def _side(asked: Evaluation) -> tuple[int, int]:
     height, width = asked.latents.shape[-2:]
     return height, width

@@ -38,7 +38,7 @@ def outline(shot: "Shot") -> Schedule:
     Raises BadInput as that does, and NeedsWeights where headers do not tell it.
     """
     shot.check()
-    told = [_Told(_header(str(file)), float(strength)) for file, strength in shot.adapters]
+    told = [HeaderAdapter(_header(str(file)), float(strength)) for file, strength in shot.adapters]
     mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
     method, steps = method_of(shot), shot.steps_run
     method.check([one.adapter for one in mixed])
@@ -58,8 +58,8 @@ class _Header:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """See _method.Ingredient."""
+class HeaderAdapter:
+    """An adapter of which only the header was read; see MethodAdapter."""
 
     header: _Header
     strength: float

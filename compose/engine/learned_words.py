@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from compose.engine.method import Mix
-from compose.engine.weight_cache import Blend, Blends, Change
+from compose.engine.weight_cache import Change, MixedWeights, WeightMix
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.adapters.token_embeddings import Embeddings
 
-__all__ = ["embeddings", "is_word", "taking_turns", "words"]
+__all__ = ["embeddings", "is_token", "split_mixed", "words"]
 
 WORD = "word:"
 
 
-def taking_turns(
+def split_mixed(
     pairs: "Sequence[tuple[Adapter, float]]",
 ) -> "tuple[list[tuple[Adapter, float]], list[tuple[Adapter, float]]]":
     """The adapters that a method mixes, and those that only carry embeddings.
@@ -33,7 +33,7 @@ def taking_turns(
     return changing, [pair for pair in pairs if pair not in changing]
 
 
-def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> Blends:
+def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> MixedWeights:
     """The tokens that prompts may say under a mix, each with the adapter it comes from.
 
     Raises BadInput where two adapters mean different things by one token.
@@ -46,26 +46,26 @@ def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> Blen
             other = found.setdefault(token.lower(), one)
             _check_same(token, other.adapter, one.adapter)
     return frozenset(
-        (f"{WORD}{token}", Blend(((one.adapter, one.version, 1.0),), None))
+        (f"{WORD}{token}", WeightMix(((one.adapter, one.version, 1.0),), None))
         for one in found.values()
         for token in one.adapter.embeddings
         if found[token.lower()] is one
     )
 
 
-def is_word(name: str) -> bool:
+def is_token(name: str) -> bool:
     """Whether a name among what text encoders wear is that of a token, not of a layer."""
     return name.startswith(WORD)
 
 
-def embeddings(worn: Blends) -> "Embeddings":
+def embeddings(worn: MixedWeights) -> "Embeddings":
     """The embeddings among what text encoders wear."""
     return dict(_embeddings(worn))
 
 
-def _embeddings(worn: Blends) -> "Iterator[tuple[str, dict[str, torch.Tensor]]]":
+def _embeddings(worn: MixedWeights) -> "Iterator[tuple[str, dict[str, torch.Tensor]]]":
     for name, blend in sorted(worn, key=lambda one: one[0]):
-        if is_word(name):
+        if is_token(name):
             token = name.removeprefix(WORD)
             yield token, blend.shares[0][0].embeddings[token]
 

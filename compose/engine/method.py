@@ -35,8 +35,8 @@ __all__ = [
     "Call",
     "Combine",
     "Eps",
-    "Ingredient",
     "Method",
+    "MethodAdapter",
     "Mix",
     "Part",
     "Plan",
@@ -81,7 +81,7 @@ class Mix:
     combine: Combine | None = None
 
 
-class Ingredient(Protocol):
+class MethodAdapter(Protocol):
     """An adapter of the shot, as a method sees it."""
 
     @property
@@ -158,7 +158,7 @@ class Method(Protocol):
         """Raise BadInput, in a sentence, for options or adapters that this method can't use."""
         ...
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> Plan:
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> Plan:
         """Compute what depends on the weights and the steps only; see Plan."""
         ...
 

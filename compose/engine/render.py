@@ -17,7 +17,7 @@ from studio.requests.shot_recipe import recipe
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["develop", "render"]
+__all__ = ["decode", "render"]
 
 
 @overload
@@ -49,10 +49,10 @@ def render(
         if isinstance(progress, Done):
             latents = progress.latents
     assert latents is not None
-    return develop(base, resolved, latents) if output == "picture" else latents
+    return decode(base, resolved, latents) if output == "picture" else latents
 
 
-def develop(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Image:
+def decode(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Image:
     """The picture of a shot's finished latents [1, 4, h, w], its recipe in `info`."""
     if not torch.isfinite(latents).all():
         raise BadInput(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw
 
-from compose.engine.method import Call, Eps, Ingredient, Method, Mix, Plan, record
+from compose.engine.method import Call, Eps, Method, MethodAdapter, Mix, Plan, record
 from compose.merge import Merge
 from studio.errors import BadInput
 
@@ -123,8 +123,8 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     A second-order scheduler has all of it done twice. base: leaves out the layers that it lacks;
     DoRA needs it. Raises BadInput as rendering does.
     """
-    from compose.engine.learned_words import taking_turns
-    from compose.engine.weight_cache import ingredients  # PyTorch with all of them
+    from compose.engine.learned_words import split_mixed
+    from compose.engine.weight_cache import adapters_on  # PyTorch with all of them
     from studio.adapters.adapter import Adapter
     from studio.adapters.load import load_adapter
     from studio.requests.resolved_shot import ResolvedShot, resolve
@@ -138,11 +138,11 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
             (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
             for one, strength in shot.adapters
         ]
-    pairs, _ = taking_turns(found)
+    pairs, _ = split_mixed(found)
     method, steps = method_of(asked), asked.steps_run
     method.check([adapter for adapter, _ in pairs])
-    mixed: Sequence[Ingredient] = (
-        [_OnNothing(*pair) for pair in pairs] if base is None else ingredients(base, pairs)
+    mixed: Sequence[MethodAdapter] = (
+        [AdapterAlone(*pair) for pair in pairs] if base is None else adapters_on(base, pairs)
     )
     plan = method.prepare(mixed, steps)
     calls = record(plan, steps)
@@ -160,7 +160,7 @@ def method_of(shot: "Shot") -> Method:
 
 def scheduled(
     names: Sequence[str],
-    mixed: Sequence[Ingredient],
+    mixed: Sequence[MethodAdapter],
     calls: list[list[Call]],
     weights: list[list[float]],
 ) -> Schedule:
@@ -176,8 +176,8 @@ def scheduled(
 
 
 @dataclass(frozen=True)
-class _OnNothing:
-    """An adapter without a base; see _method.Ingredient."""
+class AdapterAlone:
+    """An adapter without a base; see MethodAdapter."""
 
     adapter: "Adapter"
     strength: float
@@ -221,7 +221,7 @@ def _answering(units: "Tensor") -> Eps:
     return eps
 
 
-def _pass(call: Call, weight: float, mixed: Sequence[Ingredient]) -> Pass:
+def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:
     layers: dict[int, dict[str, float]] = {}
     for part in call.mix.parts:
         for layer in mixed[part.adapter].changed():

@@ -1,8 +1,9 @@
-"""Changed weights: computed once for a mix, kept between pictures, let go when the mix changes.
+"""Changed weights: computed once for a mix, kept between pictures, dropped when the mix changes.
 
-Kept beside a base: the plan, the changed weights and the encoded texts of its last shot, and the
-palette of the previews. The base itself is changed only inside `studio.adapters.delta.folded` and
-`compose.engine.batched_layers.Fitting.worn`, which swap storages.
+Each base has a RenderCache. It keeps the plan, the changed weights and the encoded texts of the
+last shot, and the palette of the previews. The base itself is changed only inside
+`studio.adapters.delta.folded` and `compose.engine.batched_layers.PreparedLayers.applied`, which
+swap storages.
 """
 
 import copy
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from compose.engine.batched_layers import Factors, Fitting
+from compose.engine.batched_layers import Factors, PreparedLayers
 from compose.engine.combine import Truncated
 from compose.engine.method import Combine, Method, Mix, Plan
 from studio.adapters.delta import Layer, LowRank
@@ -26,22 +27,22 @@ if TYPE_CHECKING:
     from studio.bases.prompts import TextEmbedding
 
 __all__ = [
-    "Blend",
-    "Blends",
     "Change",
-    "Kept",
-    "blends",
+    "MixedWeights",
+    "RenderCache",
+    "WeightMix",
+    "adapters_on",
+    "cache_of",
     "carries_deltas",
     "changed_weight",
     "entry_sums",
     "factors",
-    "ingredients",
-    "kept_on",
+    "mixed_weights",
 ]
 
 
-class Blend(NamedTuple):
-    """What a layer's weight carries.
+class WeightMix(NamedTuple):
+    """The changes that are mixed into one weight.
 
     shares: in order of addition, (adapter, version of its tensors, strength). combine: see Mix.
     """
@@ -50,12 +51,12 @@ class Blend(NamedTuple):
     combine: Combine | None
 
 
-# What the UNet or the text encoders carry, as a whole.
-Blends = frozenset[tuple[str, Blend]]
+# The changes to all weights of the UNet or of the text encoders, by layer.
+MixedWeights = frozenset[tuple[str, WeightMix]]
 
-# A batch: bytes that its rows' own weights may take, height and width of its latents, and its
-# stretches, their rows and what they wear.
-Batch = tuple[int, tuple[int, int], tuple[tuple[int, Blends], ...]]
+# A batch: bytes for weights of its rows, height and width of its latents, and for each block of
+# rows their number and their weights.
+Batch = tuple[int, tuple[int, int], tuple[tuple[int, MixedWeights], ...]]
 
 # By layer and k: the sums that Change.size tells.
 Sizes = dict[tuple[str, int], tuple[float, float]]
@@ -67,7 +68,7 @@ MOST_OF_MANY = 2048  # texts; for SDXL 1.3 GB in float32
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """An adapter of the shot on this base: what a method sees of it (_method.Ingredient)."""
+    """An adapter of the shot on this base: what a method sees of it (see MethodAdapter)."""
 
     adapter: "Adapter"
     strength: float
@@ -90,7 +91,7 @@ class Change:
         return self.sizes[layer, k]
 
 
-class Written:
+class DenseChanges:
     """Changes at strength 1 as whole tensors, so that another strength or method costs a sum.
 
     Not of low-rank ones, whose product is made in the same time. Where there is no room for more,
@@ -121,14 +122,14 @@ class Written:
 
 
 @dataclass
-class Kept:
+class RenderCache:
     """What outlives a picture, for the next one on the same base."""
 
-    weights: dict[tuple[str, Blend], Tensor] = field(default_factory=dict)
-    fittings: dict[Batch, Fitting] = field(default_factory=dict)
+    weights: dict[tuple[str, WeightMix], Tensor] = field(default_factory=dict)
+    prepared: dict[Batch, PreparedLayers] = field(default_factory=dict)
     steady: bool = False  # whether each of the shots at work wears the same at every step
-    texts: dict[tuple[str, Blends], "TextEmbedding"] = field(default_factory=dict)
-    written: Written = field(default_factory=Written)
+    texts: dict[tuple[str, MixedWeights], "TextEmbedding"] = field(default_factory=dict)
+    written: DenseChanges = field(default_factory=DenseChanges)
     palette: Tensor | None = None
     # Of each adapter for one version of its tensors.
     sizes: "WeakKeyDictionary[Adapter, tuple[int, Sizes]]" = field(
@@ -141,7 +142,7 @@ class Kept:
 
     @contextmanager
     def for_many(self, texts: int) -> Iterator[None]:
-        """Room for so many texts until the block is left; limits of rows are then as before."""
+        """Keep up to so many texts until the block is left; then restore the limits of rows."""
         rows = self.most_rows
         self.most_rows, self._most_texts = dict(rows), max(MOST_TEXTS, min(texts, MOST_OF_MANY))
         try:
@@ -157,33 +158,33 @@ class Kept:
             self._planned = wanted, method.prepare(changes, steps)
         return self._planned[1]
 
-    def release(self, unet: set[Blends], texts: set[Blends]) -> None:
+    def release(self, unet: set[MixedWeights], texts: set[MixedWeights]) -> None:
         """Let go of what neither these UNets, these texts' encoders nor the plain base need."""
         texts = texts | {frozenset()}
-        weights = frozenset[tuple[str, Blend]]().union(*unet)
+        weights = frozenset[tuple[str, WeightMix]]().union(*unet)
         shares = {share for _, blend in weights.union(*texts) for share in blend.shares}
         self.written.release({(adapter, version) for adapter, version, _ in shares})
         self.weights = {key: kept for key, kept in self.weights.items() if key in weights}
-        self.fittings = {
+        self.prepared = {
             key: kept
-            for key, kept in self.fittings.items()
+            for key, kept in self.prepared.items()
             if all(worn in unet for _, worn in key[2])
         }
         inside = [(key, kept) for key, kept in self.texts.items() if key[1] in texts]
         self.texts = dict(inside[-self._most_texts :])
 
 
-_KEPT: "WeakKeyDictionary[Base, Kept]" = WeakKeyDictionary()
+_CACHES: "WeakKeyDictionary[Base, RenderCache]" = WeakKeyDictionary()
 
 
-def kept_on(base: "Base") -> Kept:
+def cache_of(base: "Base") -> RenderCache:
     """What is kept for this base; it goes when the base goes."""
-    return _KEPT.setdefault(base, Kept())
+    return _CACHES.setdefault(base, RenderCache())
 
 
-def ingredients(base: "Base", pairs: "Iterable[tuple[Adapter, float]]") -> list[Change]:
+def adapters_on(base: "Base", pairs: "Iterable[tuple[Adapter, float]]") -> list[Change]:
     """The shot's adapters on this base."""
-    sizes = kept_on(base).sizes
+    sizes = cache_of(base).sizes
     changes = []
     for adapter, strength in pairs:
         version = _version(adapter)
@@ -201,7 +202,7 @@ def entry_sums(change: Tensor, k: int) -> tuple[float, float]:
     return float(top.double().sum()), float(entries.double().sum())
 
 
-def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> Blends:
+def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWeights:
     """What each changed tensor carries under a mix, in the UNet or in the text encoders.
 
     Named as `studio.adapters.delta.folded` wants them: by a layer, or with ".bias" behind it.
@@ -220,11 +221,11 @@ def blends(mix: Mix, changes: Sequence[Change], *, unet: bool) -> Blends:
                 found.setdefault(layer, []).append(entry)
                 if delta.bias is not None:
                     found.setdefault(f"{layer}.bias", []).append(entry)
-    return frozenset((name, Blend(tuple(of), mix.combine)) for name, of in found.items())
+    return frozenset((name, WeightMix(tuple(of), mix.combine)) for name, of in found.items())
 
 
 def changed_weight(
-    name: str, blend: Blend, layers: Mapping[str, nn.Module], *, written: "Written"
+    name: str, blend: WeightMix, layers: Mapping[str, nn.Module], *, written: "DenseChanges"
 ) -> Tensor:
     """W + sum of strength x dW, or what they combine to, in float32; kept in W's own precision.
 
@@ -253,7 +254,7 @@ def changed_weight(
 
 
 def factors(
-    name: str, blend: Blend, layers: Mapping[str, nn.Module], *, dtype: torch.dtype
+    name: str, blend: WeightMix, layers: Mapping[str, nn.Module], *, dtype: torch.dtype
 ) -> Factors | None:
     """The same change as factors; None where it is not low-rank."""
     deltas = [adapter.deltas[name] for adapter, _, _ in blend.shares if name in layers]

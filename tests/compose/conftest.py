@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compose import Eps, Mix
 from compose.engine.denoise import Scheduler
-from compose.engine.method import Ingredient
+from compose.engine.method import MethodAdapter
 from compose.engine.weight_cache import Change
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
@@ -187,7 +187,7 @@ class Asks:
     def check(self, adapters: Sequence[Adapter]) -> None:
         pass
 
-    def prepare(self, adapters: Sequence[Ingredient], steps: int) -> "Asks":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Asks":
         return self
 
     def predict(self, step: int, eps: Eps) -> Tensor:
@@ -196,7 +196,7 @@ class Asks:
 
 
 # Adapters with their strengths and, where not all, the layers that they are for.
-Worn = Sequence[tuple[Adapter, float, Collection[str] | None]]
+LayerChanges = Sequence[tuple[Adapter, float, Collection[str] | None]]
 
 
 class ByHand:
@@ -222,7 +222,7 @@ class ByHand:
             latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
         return latents
 
-    def eps(self, worn: Worn, deep: Tensor | None = None) -> Tensor:
+    def eps(self, worn: LayerChanges, deep: Tensor | None = None) -> Tensor:
         """The guided prediction; deep: takes the place of what the last up block is given."""
         own = {key: value.clone() for key, value in bits(self.base).items()}
 
@@ -248,7 +248,7 @@ class ByHand:
             self._restore(own)
         return without + self.shot.guidance * (prompted - without)
 
-    def _wear(self, worn: Worn) -> None:
+    def _wear(self, worn: LayerChanges) -> None:
         layers = cast(dict[str, nn.Linear], self.base.layers())
         plain = {name: layer.weight.clone() for name, layer in layers.items()}
         for adapter, strength, only in worn:

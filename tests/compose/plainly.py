@@ -22,7 +22,7 @@ from torch import Tensor, nn
 __all__ = ["Plainly"]
 
 # Names of adapters with their strengths.
-Worn = Mapping[str, float]
+LayerChanges = Mapping[str, float]
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Plainly:
     """
 
     pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline
-    adapters: Worn
+    adapters: LayerChanges
     prompt: str
     negative: str = ""
     steps: int = 4
     guidance: float = 5.0
     seed: int = 0
     size: int = 64
-    read_under: Worn | None = None
+    read_under: LayerChanges | None = None
     texts: dict[str, list[Tensor]] = field(default_factory=dict)
     deep: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -120,7 +120,7 @@ class Plainly:
         return latents
 
     def _eps(
-        self, latents: Tensor, timestep: Tensor, worn: Worn, *, deep: Tensor | None = None
+        self, latents: Tensor, timestep: Tensor, worn: LayerChanges, *, deep: Tensor | None = None
     ) -> Tensor:
         """The guided prediction under these adapters; `deep`: see cmlora."""
         pipe: Any = self.pipeline
@@ -148,7 +148,7 @@ class Plainly:
         without, prompted = noise.chunk(2)
         return without + self.guidance * (prompted - without)
 
-    def _text(self, worn: Worn) -> list[Tensor]:
+    def _text(self, worn: LayerChanges) -> list[Tensor]:
         """Of the negative prompt and the prompt: hidden, and SDXL's pooled; kept for the mix."""
         key = str(dict(worn if self.read_under is None else self.read_under))
         if key not in self.texts:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from compose import Merge, Mix, Part, method_named, methods, record, render
 from compose.engine.combine import Dare, Ties
-from compose.engine.method import Ingredient
-from compose.engine.weight_cache import Written, blends, changed_weight
+from compose.engine.method import MethodAdapter
+from compose.engine.weight_cache import DenseChanges, changed_weight, mixed_weights
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
 from studio.bases.base import Base
@@ -26,12 +26,12 @@ class Fake:
         self.strength = strength
 
 
-def ingredients(*strengths: float) -> list[Ingredient]:
+def adapters_on(*strengths: float) -> list[MethodAdapter]:
     return [Fake(strength) for strength in strengths]  # type: ignore[misc]
 
 
 def test_every_step_is_one_evaluation_of_all_adapters() -> None:
-    plan = Merge().prepare(ingredients(0.8, -0.5), steps=3)
+    plan = Merge().prepare(adapters_on(0.8, -0.5), steps=3)
     every = Mix((Part(0, 0.8), Part(1, -0.5)))
     calls = record(plan, 3)
     assert [[call.mix for call in step] for step in calls] == [[every]] * 3
@@ -66,8 +66,8 @@ def combined(method: Merge, pairs: list[tuple[Adapter, float]]) -> Tensor:
     torch.nn.init.zeros_(mixed[0].layers["unet.a"].weight)  # type: ignore[arg-type]
     method.check([adapter for adapter, _ in pairs])
     ((call,),) = record(method.prepare(mixed, 1), 1)
-    worn = dict(blends(call.mix, mixed, unet=True))
-    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers, written=Written())
+    worn = dict(mixed_weights(call.mix, mixed, unet=True))
+    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers, written=DenseChanges())
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ class NotMade:
     reason: str
 
 
-Event = Written | NotMade | compose.Advanced
+Event = Written | NotMade | compose.GroupStep
 
 
 def run_batch(
@@ -236,7 +236,7 @@ class _Making:
             writing: list[tuple[int, Future[Path]]] = []
             cache = compose.AdapterCache(base)
             for event in compose.render_groups(base, shots, groups, cache, at_once=save):
-                if isinstance(event, compose.Advanced):
+                if isinstance(event, compose.GroupStep):
                     yield event
                 elif (at := places[event.number]) not in missing:
                     continue

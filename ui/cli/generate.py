@@ -130,7 +130,7 @@ def _write_picture(shot: ResolvedShot, base: "Base", path: Path) -> "Iterator[co
         if isinstance(event, compose.Step):
             yield event
         else:
-            save_picture(compose.develop(base, shot, event.latents), path)
+            save_picture(compose.decode(base, shot, event.latents), path)
 
 
 def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:

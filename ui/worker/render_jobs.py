@@ -116,7 +116,7 @@ def _develop(
     progress.save(at_once=True)
     with progress.context.device.for_picture():
         latents = _denoise(progress, compose.denoise(base, shot), number)
-        return latents if isinstance(latents, str) else compose.develop(base, shot, latents)
+        return latents if isinstance(latents, str) else compose.decode(base, shot, latents)
 
 
 def _id(picture: Path | _LeftOut) -> str:

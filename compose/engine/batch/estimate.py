@@ -10,9 +10,9 @@ import torch
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import Group, mix_key, pixels
 from compose.engine.batch.memory_limit import evaluate_first_step, latent_side, reason_of
-from compose.engine.denoise import Lent, lend, settle, timesteps_of
-from compose.engine.render import develop
-from compose.engine.weight_cache import kept_on
+from compose.engine.denoise import PictureRun, drop_unused, start_run, timesteps_of
+from compose.engine.render import decode
+from compose.engine.weight_cache import cache_of
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 
@@ -39,13 +39,13 @@ def estimate_batch(
     """
     counts: dict[Hashable, int] = {}
     evaluations, seconds = 0, 0.0
-    with kept_on(base).for_many(0):
+    with cache_of(base).for_many(0):
         for size in dict.fromkeys(pixels(shots[group.numbers[0]]) for group in groups):
             alike = [one for one in groups if pixels(shots[one.numbers[0]]) == size]
             numbers = [number for group in alike for number in group.numbers]
             needed = sum(_evaluations(base, shots[at], cache, counts) for at in numbers)
             largest = max(alike, key=lambda group: len(group.numbers))
-            runs = [lend(base, cache.resolve(shots[at])) for at in largest.numbers]
+            runs = [start_run(base, cache.resolve(shots[at])) for at in largest.numbers]
             try:
                 evaluation, decoding = _evaluation_seconds(base, runs), _decoding(base, runs[0])
             except (MemoryError, RuntimeError) as error:
@@ -59,26 +59,26 @@ def _evaluations(base: "Base", shot: Shot, cache: AdapterCache, counts: dict[Has
     """Evaluations of a shot; those of shots that are alike are counted once."""
     key = mix_key(shot), shot.steps, shot.init_image and shot.denoise, shot.scheduler
     if key not in counts:
-        run = lend(base, cache.resolve(shot))
+        run = start_run(base, cache.resolve(shot))
         scheduler, timesteps = timesteps_of(base, shot)
         # Of a second-order scheduler's last step there is one timestep only.
         steps = timesteps.split(scheduler.order)
-        counts[key] = sum(len(a) * len(t) for a, t in zip(run.asked, steps, strict=True))
+        counts[key] = sum(len(a) * len(t) for a, t in zip(run.calls, steps, strict=True))
     return counts[key]
 
 
-def _evaluation_seconds(base: "Base", runs: Sequence[Lent]) -> float:
+def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:
     """Of one evaluation, when the weights are ready."""
-    settle(runs)
+    drop_unused(runs)
     evaluate_first_step(base, runs)
     begun = perf_counter()
     evaluate_first_step(base, runs)
-    return (perf_counter() - begun) / sum(len(run.asked[0]) for run in runs)
+    return (perf_counter() - begun) / sum(len(run.calls[0]) for run in runs)
 
 
-def _decoding(base: "Base", run: Lent) -> float:
+def _decoding(base: "Base", run: PictureRun) -> float:
     side = latent_side(base, run.resolved.width, run.resolved.height)
     latents = torch.zeros(1, 4, *side, device=base.device)
     begun = perf_counter()
-    develop(base, run.resolved, latents)
+    decode(base, run.resolved, latents)
     return perf_counter() - begun

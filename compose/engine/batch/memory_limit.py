@@ -8,9 +8,9 @@ import torch
 
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import ROWS, pixels
-from compose.engine.denoise import Lent, lend, timesteps_of
+from compose.engine.denoise import PictureRun, start_run, timesteps_of
 from compose.engine.evaluate import evaluate, most_rows
-from compose.engine.weight_cache import kept_on
+from compose.engine.weight_cache import cache_of
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
 from studio.requests.shot import Shot
@@ -29,22 +29,22 @@ def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dic
 
     On a GPU a batch is tried once. shots: with their sizes; one that can't be made is passed over.
     """
-    with kept_on(base).for_many(0):
+    with cache_of(base).for_many(0):
         return {
             size: _batch_size(base, [shot for shot in shots if pixels(shot) == size], cache)
             for size in dict.fromkeys(map(pixels, shots))
         }
 
 
-def evaluate_first_step(base: "Base", runs: Sequence[Lent]) -> None:
+def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> None:
     """Run the UNet as the first step of these shots does, and wait until it is done."""
     side = latent_side(base, runs[0].resolved.width, runs[0].resolved.height)
     _, timesteps = timesteps_of(base, runs[0].shot)
     asked = [
-        run.ask(call, latents, timesteps[0])
+        run.evaluation(call, latents, timesteps[0])
         for run in runs
         for latents in [torch.zeros(1, 4, *side, device=base.device)]
-        for call in run.asked[0]
+        for call in run.calls[0]
     ]
     for answer in evaluate(base, asked):
         answer.noise.sum().item()  # waits for the device
@@ -70,7 +70,7 @@ def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int
     side = latent_side(base, shots[0].width, shots[0].height)
     rows = most_rows(base, side)
     if rows is None:
-        limits = kept_on(base).most_rows
+        limits = cache_of(base).most_rows
         limits[side] = MOST_ON_GPU
         try:
             if (run := next(_possible(base, shots, cache), None)) is not None:
@@ -83,8 +83,8 @@ def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int
     return max(1, rows // ROWS)
 
 
-def _possible(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> Iterator[Lent]:
+def _possible(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> Iterator[PictureRun]:
     """The shots that can be made."""
     for shot in shots:
         with suppress(BadInput):
-            yield lend(base, cache.resolve(shot))
+            yield start_run(base, cache.resolve(shot))

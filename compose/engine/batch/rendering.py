@@ -1,9 +1,9 @@
 """Many shots on one base: groups of them denoise as one batch, and are decoded meanwhile.
 
-In a batch every row is denoised by itself: its noise is its seed's, its text and its mix are its
-own, and what the scheduler does is done element by element. Matrix products of other sizes round
-otherwise, so a picture differs from `render`'s in its last bits, as the same shot in another group
-does; a group of one is `render` bit for bit.
+Every row of a batch is denoised by itself: its noise comes from its own seed, its text and its mix
+are its own, and schedulers work element by element. Matrix products of other sizes round
+differently, so a picture differs in its last bits from `render`'s and from the same shot in another
+group. A group of one gives the same bits as `render`.
 """
 
 from collections import deque
@@ -20,9 +20,9 @@ from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
 from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side, reason_of
-from compose.engine.denoise import Lent, denoised, lend, settle, timesteps_of
-from compose.engine.render import develop
-from compose.engine.weight_cache import kept_on
+from compose.engine.denoise import PictureRun, denoise_steps, drop_unused, start_run, timesteps_of
+from compose.engine.render import decode
+from compose.engine.weight_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
@@ -32,7 +32,7 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Advanced", "Failed", "Made", "render_groups", "render_many"]
+__all__ = ["Failed", "GroupStep", "Made", "render_groups", "render_many"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Advanced:
+class GroupStep:
     """A group has made a denoising step."""
 
     group: Group
@@ -62,7 +62,7 @@ class Advanced:
     steps: int
 
 
-Event = Advanced | Made | Failed
+Event = GroupStep | Made | Failed
 
 
 def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
@@ -93,20 +93,20 @@ def render_groups(
     groups: Iterable[Group],
     cache: AdapterCache,
     *,
-    at_once: Callable[[Made], None] | None = None,
+    on_picture: Callable[[Made], None] | None = None,
 ) -> Iterator[Event]:
     """Make the pictures of groups one after another, decoding one while the next denoises.
 
-    shots: with their sizes; groups hold their places. at_once: is given every picture as soon as
+    shots: with their sizes; groups hold their places. on_picture: is given every picture as soon as
     it is decoded, mostly in another thread and during a step of the next group, after which the
     same Made is yielded.
     """
     base.fingerprint()  # is computed while nothing is folded
     texts = {text for shot in shots for text in (shot.prompt, shot.negative)}
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
-    with kept_heap(base), pool, kept_on(base).for_many(len(texts)):
-        decoding = _Decoding(base, None if base.offload else pool, at_once)
-        making = _Making(base, shots, cache, decoding)
+    with kept_heap(base), pool, cache_of(base).for_many(len(texts)):
+        decoding = _Decoder(base, None if base.offload else pool, on_picture)
+        making = _Renderer(base, shots, cache, decoding)
         groups = list(groups)
         last = _last_named(shots, groups)
         try:
@@ -133,20 +133,20 @@ def _last_named(shots: Sequence[Shot], groups: Sequence[Group]) -> dict[str, int
     }
 
 
-class _Making:
+class _Renderer:
     """Groups on their way to latents."""
 
     def __init__(
-        self, base: "Base", shots: Sequence[Shot], cache: AdapterCache, decoding: "_Decoding"
+        self, base: "Base", shots: Sequence[Shot], cache: AdapterCache, decoding: "_Decoder"
     ) -> None:
         self.base, self.shots, self.cache, self.decoding = base, shots, cache, decoding
 
     def events(self, group: Group) -> Iterator[Event]:
         """Denoise a group."""
-        runs: dict[int, Lent] = {}
+        runs: dict[int, PictureRun] = {}
         for number in group.numbers:
             try:
-                runs[number] = lend(self.base, self.cache.resolve(self.shots[number]))
+                runs[number] = start_run(self.base, self.cache.resolve(self.shots[number]))
             except REASONS as error:
                 yield Failed(number, self.shots[number], reason_of(error))
         if not runs:
@@ -160,34 +160,34 @@ class _Making:
         for at, (number, run) in enumerate(runs.items()):
             self.decoding.add(number, run.resolved, latents[at : at + 1])
 
-    def _denoise(self, group: Group, runs: Sequence[Lent]) -> Generator[Event, None, Tensor]:
+    def _denoise(self, group: Group, runs: Sequence[PictureRun]) -> Generator[Event, None, Tensor]:
         """A group's latents [N, 4, h, w]."""
         first = runs[0]
-        side, limits = _side(self.base, first), kept_on(self.base).most_rows
+        side, limits = _side(self.base, first), cache_of(self.base).most_rows
         limits[side] = min(group.rows, limits.get(side, group.rows))
-        settle(runs)
+        drop_unused(runs)
         scheduler, timesteps = timesteps_of(self.base, first.shot)
-        latents, steps = torch.empty(0), len(first.asked)
-        for step, (current, _) in enumerate(denoised(runs, scheduler, timesteps), start=1):
+        latents, steps = torch.empty(0), len(first.calls)
+        for step, (current, _) in enumerate(denoise_steps(runs, scheduler, timesteps), start=1):
             latents = current
-            yield Advanced(group, step, steps)
+            yield GroupStep(group, step, steps)
         return latents
 
 
-def _side(base: "Base", run: Lent) -> tuple[int, int]:
+def _side(base: "Base", run: PictureRun) -> tuple[int, int]:
     return latent_side(base, run.resolved.width, run.resolved.height)
 
 
-class _Decoding:
+class _Decoder:
     """Pictures on their way from latents; in a thread, or where there is none when asked for."""
 
     def __init__(
         self,
         base: "Base",
         thread: ThreadPoolExecutor | None,
-        at_once: Callable[[Made], None] | None,
+        on_picture: Callable[[Made], None] | None,
     ) -> None:
-        self.base, self.thread, self.at_once = base, thread, at_once
+        self.base, self.thread, self.on_picture = base, thread, on_picture
         self.waiting: deque[tuple[int, ResolvedShot, Tensor, Future[Made] | None]] = deque()
 
     def add(self, number: int, shot: ResolvedShot, latents: Tensor) -> None:
@@ -220,7 +220,7 @@ class _Decoding:
         return self._made(number, shot, latents)  # now that the UNet rests there may be room
 
     def _made(self, number: int, shot: ResolvedShot, latents: Tensor) -> Made:
-        made = Made(number, shot.shot, develop(self.base, shot, latents))
-        if self.at_once:
-            self.at_once(made)
+        made = Made(number, shot.shot, decode(self.base, shot, latents))
+        if self.on_picture:
+            self.on_picture(made)
         return made

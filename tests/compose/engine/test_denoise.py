@@ -12,8 +12,8 @@ import compose.engine.denoise
 import compose.engine.evaluate
 import compose.engine.weight_cache
 from compose import Done, Merge, Mix, Part, Step, denoise, render
-from compose.engine.denoise import Lent
-from compose.engine.weight_cache import _KEPT, Kept, Written, kept_on
+from compose.engine.denoise import PictureRun
+from compose.engine.weight_cache import _CACHES, DenseChanges, RenderCache, cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, LowRank, attach
 from studio.adapters.load import load_adapter
@@ -172,18 +172,18 @@ def test_weights_and_texts_are_kept_for_the_next_picture(
     sdxl: Base, shot: Shot, second: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents(sdxl, shot)
-    kept = dict(kept_on(sdxl).weights)
+    kept = dict(cache_of(sdxl).weights)
     assert {name for name, _ in kept} == {n for n in shot_layers(shot) if n.startswith("unet.")}
     with monkeypatch.context() as still:
         still.setattr(compose.engine.evaluate, "changed_weight", forbidden)
-        still.setattr(compose.engine.evaluate, "fit", forbidden)
+        still.setattr(compose.engine.evaluate, "prepare_layers", forbidden)
         still.setattr(sdxl, "encode_text", forbidden)
         latents(sdxl, dataclasses.replace(shot, seed=1))
     latents(sdxl, dataclasses.replace(shot, adapters=((second, 0.5),)))
-    assert len(kept_on(sdxl).weights) == len(kept)  # of the new mix, the old ones are gone
-    assert not kept_on(sdxl).weights.keys() & kept.keys()
+    assert len(cache_of(sdxl).weights) == len(kept)  # of the new mix, the old ones are gone
+    assert not cache_of(sdxl).weights.keys() & kept.keys()
     latents(sdxl, dataclasses.replace(shot, adapters=()))
-    assert not kept_on(sdxl).weights
+    assert not cache_of(sdxl).weights
 
 
 @pytest.mark.parametrize("other", [{"strength": -0.4}, {"method": Merge("ties")}, {"seed": 7}])
@@ -195,20 +195,20 @@ def test_another_strength_or_method_finds_changes_and_texts_there(
     strength = changed.pop("strength", 0.5)
     shot = Shot("a cat", steps=1, adapters=((forms[1], 0.8), (forms[2], 0.5)))
     moved = dataclasses.replace(shot, adapters=((forms[1], 0.8), (forms[2], strength)), **changed)
-    monkeypatch.setitem(_KEPT, sdxl, Kept())
+    monkeypatch.setitem(_CACHES, sdxl, RenderCache())
     expected = latents(sdxl, moved)
-    monkeypatch.setitem(_KEPT, sdxl, Kept())
+    monkeypatch.setitem(_CACHES, sdxl, RenderCache())
     latents(sdxl, shot)
     monkeypatch.setattr(compose.engine.weight_cache, "_change", forbidden)
     monkeypatch.setattr(sdxl, "encode_text", forbidden)
     assert torch.equal(latents(sdxl, moved), expected)
     monkeypatch.undo()
     latents(sdxl, dataclasses.replace(shot, adapters=()))
-    assert not kept_on(sdxl).written.nbytes
+    assert not cache_of(sdxl).written.nbytes
 
 
 def test_changes_without_room_are_written_anew(sdxl: Base, forms: list[Adapter]) -> None:
-    layers, written = sdxl.layers(), Written(most=50_000)
+    layers, written = sdxl.layers(), DenseChanges(most=50_000)
     names = list(forms[1].deltas)
     for _ in range(2):
         for name in names:
@@ -321,11 +321,11 @@ def test_deep_features_are_reused(sdxl: Base, shot: Shot) -> None:
 def test_fresh_deep_features_are_as_good_as_computed(bases: dict[str, Base], family: str) -> None:
     """At the very same latents and timestep nothing is lost by reusing."""
     base = bases[family]
-    lent = Lent(base, resolve(Shot("a cat"), base), steps=1)
+    run = PictureRun(base, resolve(Shot("a cat"), base), steps=1)
     mix = Mix(())
-    lent.reused = {mix}
+    run.reused = {mix}
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    eps = lent.eps(start, torch.tensor(500), {})
+    eps = run.eps(start, torch.tensor(500), {})
     full = eps(mix)
     again = eps(mix, reuse=mix)
     assert torch.equal(again, full)

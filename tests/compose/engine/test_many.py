@@ -17,10 +17,10 @@ import compose.engine.batch.adapter_cache as shelf
 import compose.engine.batch.rendering as many
 from compose import (
     AdapterCache,
-    Advanced,
     CMLoRA,
     Composite,
     Failed,
+    GroupStep,
     KLoRA,
     Made,
     Switch,
@@ -29,7 +29,7 @@ from compose import (
     render_groups,
     render_many,
 )
-from compose.engine.weight_cache import kept_on
+from compose.engine.weight_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
 from studio.bases.base import Base
@@ -43,7 +43,7 @@ from tests.compose.conftest import bits, open_pipeline, same_bits
 @pytest.fixture
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents [1, 4, h, w] instead of pictures, which would hide small differences."""
-    monkeypatch.setattr(many, "develop", lambda base, shot, latents: latents)
+    monkeypatch.setattr(many, "decode", lambda base, shot, latents: latents)
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +147,7 @@ def test_files_are_read_and_texts_encoded_once(
 
     monkeypatch.setattr(shelf, "load_adapter", load_watched)
     monkeypatch.setattr(sdxl, "encode_text", encode_watched)
-    kept_on(sdxl).texts.clear()
+    cache_of(sdxl).texts.clear()
     files = lora_files["sdxl"]
     shots = [
         Shot(prompt, seed=seed, steps=2 + seed % 2, adapters=((file, 0.8),), negative="a dog")
@@ -188,14 +188,14 @@ def test_more_texts_are_kept_than_for_a_picture(
 
     monkeypatch.setattr(sdxl, "encode_text", encode_watched)
     monkeypatch.setattr("compose.engine.weight_cache.MOST_TEXTS", 2)
-    monkeypatch.setattr(kept_on(sdxl), "_most_texts", 2)
-    kept_on(sdxl).texts.clear()
+    monkeypatch.setattr(cache_of(sdxl), "_most_texts", 2)
+    cache_of(sdxl).texts.clear()
     shots = [Shot(f"{seed} cats", steps=1, width=side) for side in (64, 128) for seed in range(5)]
     assert len(made(sdxl, shots)) == 10
     assert sorted(said) == [f"{seed} cats" for seed in range(5)]
     for seed in range(2):  # what is looked over before a picture is not let go of for it
         render(sdxl, Shot("a star", seed=seed, steps=1))
-    assert len(kept_on(sdxl).texts) == 2
+    assert len(cache_of(sdxl).texts) == 2
 
 
 def test_what_cannot_be_made_is_told_and_stops_nothing(
@@ -284,7 +284,7 @@ def test_a_batch_that_the_memory_does_not_hold_is_made_in_smaller_ones(
     assert sorted(pictures) == list(range(8))
     # The first group tries all of its rows once, and later batches are of four rows at once.
     assert little_memory == [8, 4, 4, 4, 4, *4 * [4]]
-    assert not kept_on(sdxl).most_rows
+    assert not cache_of(sdxl).most_rows
     # Bit for bit what those rows give where they are wanted from the start.
     groups = [dataclasses.replace(group, rows=4) for group in groups]
     for number, picture in pictures_in(
@@ -398,7 +398,7 @@ def test_pictures_are_given_while_the_next_group_is_at_work(
 ) -> None:
     predict, given, there = sdxl.predict, [], Event()
 
-    def at_once(made: Made) -> None:
+    def on_picture(made: Made) -> None:
         given.append(made)
         if len(given) == 2:
             there.set()
@@ -413,7 +413,7 @@ def test_pictures_are_given_while_the_next_group_is_at_work(
     monkeypatch.setattr(sdxl, "predict", second_waits)
     shots = [with_size(Shot("a cat", seed=seed, steps=1), sdxl) for seed in range(4)]
     groups = group_shots(shots, {"64x64": 2})
-    events = list(render_groups(sdxl, shots, groups, AdapterCache(sdxl), at_once=at_once))
+    events = list(render_groups(sdxl, shots, groups, AdapterCache(sdxl), on_picture=on_picture))
     assert len(steps) == 2
     assert [event for event in events if isinstance(event, Made)] == given and len(given) == 4
 
@@ -424,7 +424,7 @@ def test_one_may_stop_at_any_step(sdxl: Base, forms: list[Adapter]) -> None:
     groups = group_shots(shots, {"64x64": 2})
     events = render_groups(sdxl, shots, groups, AdapterCache(sdxl))
     seen = [event for event, _ in zip(events, range(4), strict=False)]
-    assert [event.step for event in seen if isinstance(event, Advanced)] == [1, 2, 3, 1]
+    assert [event.step for event in seen if isinstance(event, GroupStep)] == [1, 2, 3, 1]
     assert same_bits(sdxl, before)
     events.close()
     assert same_bits(sdxl, before)

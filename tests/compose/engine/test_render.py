@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compose import Merge, develop, like, render
+from compose import Merge, decode, like, render
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.bases.load import load_base
@@ -71,7 +71,7 @@ def test_picture_in_memory_tells_its_recipe(sdxl: Base, tmp_path: Path) -> None:
 def test_develop_is_render_without_the_denoising(sdxl: Base) -> None:
     shot = Shot("a cat", steps=1)
     latents = render(sdxl, shot, output="latents")
-    assert develop(sdxl, shot, latents).tobytes() == render(sdxl, shot).tobytes()
+    assert decode(sdxl, shot, latents).tobytes() == render(sdxl, shot).tobytes()
 
 
 def test_absent_or_changed_adapter_is_an_error(sdxl: Base, lora: Path, tmp_path: Path) -> None:
@@ -134,4 +134,4 @@ def test_what_the_base_predicted_is_part_of_the_recipe(sd1_folder: Path, tmp_pat
 def test_a_picture_of_no_numbers_is_refused(sdxl: Base) -> None:
     latents = torch.full((1, 4, 8, 8), torch.nan)
     with pytest.raises(BadInput, match="lower the strengths"):
-        develop(sdxl, resolve(Shot("a cat"), sdxl), latents)
+        decode(sdxl, resolve(Shot("a cat"), sdxl), latents)

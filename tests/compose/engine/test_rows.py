@@ -1,4 +1,4 @@
-"""Rows of one batch under different changes, against every stretch of rows by itself."""
+"""Rows of one batch under different changes, against every block of rows by itself."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from compose import CMLoRA, Composite, Mix, Part, render
-from compose.engine.batched_layers import Factors, Stretch, Worn, fit
-from compose.engine.denoise import Lent
+from compose.engine.batched_layers import Factors, LayerChanges, RowBlock, prepare_layers
+from compose.engine.denoise import PictureRun
 from compose.engine.evaluate import evaluate
 from compose.engine.method import Call
-from compose.engine.weight_cache import kept_on
+from compose.engine.weight_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank, attach
 from studio.bases.base import Base
@@ -33,8 +33,8 @@ def low_rank(layer: nn.Module, rank: int) -> Factors:
     return Factors(drawn(rank, *weight.shape[1:]), drawn(len(weight), rank))
 
 
-def by_hand(layer: nn.Module, x: Tensor, worn: Worn) -> Tensor:
-    """A stretch through a copy of the layer with the changed weight."""
+def by_hand(layer: nn.Module, x: Tensor, worn: LayerChanges) -> Tensor:
+    """A block through a copy of the layer with the changed weight."""
     changed = worn.get("a")
     own = layer.state_dict()
     if isinstance(changed, Factors):
@@ -71,7 +71,7 @@ def test_each_stretch_wears_its_own(name: str, rows: tuple[int, ...], room: int)
     layer, shape = LAYERS[name]
     weight, bias = layer.weight.detach(), layer.bias.detach()
     shared = drawn(*weight.shape)
-    outfits: Sequence[Sequence[Worn]] = (
+    outfits: Sequence[Sequence[LayerChanges]] = (
         [{"a": low_rank(layer, rank)} for rank in (3, 1, 4, 2)],
         [{"a": low_rank(layer, 3)}, {}, {"a": low_rank(layer, 2)}, {}],
         [{"a": shared}, {"a": shared}, {}, {"a": drawn(*weight.shape)}],
@@ -81,12 +81,12 @@ def test_each_stretch_wears_its_own(name: str, rows: tuple[int, ...], room: int)
     )
     x = drawn(sum(rows), *shape)
     for outfit in outfits:
-        stretches = [Stretch(count, worn) for count, worn in zip(rows, outfit, strict=True)]
-        fitting = fit({"a": layer}, stretches, room=room)
+        blocks = [RowBlock(count, worn) for count, worn in zip(rows, outfit, strict=True)]
+        fitting = prepare_layers({"a": layer}, blocks, room=room)
         expected = torch.cat(
             [by_hand(layer, part, worn) for part, worn in zip(x.split(rows), outfit, strict=True)]
         )
-        with fitting.worn():
+        with fitting.applied():
             torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(layer(x), by_hand(layer, x, {}), rtol=0, atol=0)
 
@@ -98,14 +98,14 @@ def test_changes_are_folded_where_there_is_room_and_much_to_multiply(
     """room: of how many layers."""
     layers = {name: nn.Linear(8, 8) for name in "ab"}
     worn = [{name: low_rank(layer, 4) for name, layer in layers.items()} for _ in range(3)]
-    fitting = fit(layers, [Stretch(1, one) for one in worn], room=room * 3 * 8 * 8 * 4)
+    fitting = prepare_layers(layers, [RowBlock(1, one) for one in worn], room=room * 3 * 8 * 8 * 4)
     x = drawn(3, tokens, 8)
-    with fitting.worn():
+    with fitting.applied():
         expected = [layer(x) for layer in layers.values()]
     # Of a folded layer the weight has been read; the others read it every time.
     for layer in layers.values():
         layer.weight.data = torch.zeros(8, 8)
-    with fitting.worn():
+    with fitting.applied():
         again = [layer(x) for layer in layers.values()]
     assert sum(torch.equal(*both) for both in zip(expected, again, strict=True)) == folded
 
@@ -113,7 +113,9 @@ def test_changes_are_folded_where_there_is_room_and_much_to_multiply(
 def test_what_all_wear_is_only_swapped_in() -> None:
     layer = nn.Linear(4, 4)
     changed = drawn(4, 4)
-    with fit({"a": layer}, [Stretch(2, {"a": changed}), Stretch(1, {"a": changed})]).worn():
+    with prepare_layers(
+        {"a": layer}, [RowBlock(2, {"a": changed}), RowBlock(1, {"a": changed})]
+    ).applied():
         assert layer.weight.data_ptr() == changed.data_ptr()
         assert "forward" not in vars(layer)
 
@@ -122,8 +124,8 @@ def test_layers_are_themselves_after_an_error() -> None:
     layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}
     places = [layer.weight.data_ptr() for layer in layers.values()]
     apart: Mapping[str, Tensor | Factors] = {"a": low_rank(layers["a"], 2), "b": drawn(4, 4)}
-    fitting = fit(layers, [Stretch(1, apart), Stretch(1, {"b": apart["b"]})])
-    with pytest.raises(RuntimeError, match="out of memory"), fitting.worn():
+    fitting = prepare_layers(layers, [RowBlock(1, apart), RowBlock(1, {"b": apart["b"]})])
+    with pytest.raises(RuntimeError, match="out of memory"), fitting.applied():
         assert layers["b"].weight.data_ptr() != places[1] and "forward" in vars(layers["a"])
         raise RuntimeError("out of memory")
     assert [layer.weight.data_ptr() for layer in layers.values()] == places
@@ -142,7 +144,7 @@ def rows_run(base: Base, shot: Shot) -> tuple[Tensor, list[int]]:
 
 def one_by_one(base: Base, shot: Shot) -> tuple[Tensor, list[int]]:
     """The same with a call of the UNet for every mix."""
-    kept = kept_on(base)
+    kept = cache_of(base)
     kept.most_rows[8, 8] = 1
     try:
         return rows_run(base, shot)
@@ -183,8 +185,10 @@ def test_pictures_of_different_mixes_and_prompts_share_a_batch(
     asked, alone = [], []
     for seed, adapter in enumerate((forms[0], forms[1], forms[0])):
         shot = resolve(Shot(f"a cat {seed}", seed=seed, adapters=((adapter, 0.8),)), sdxl)
-        lent = Lent(sdxl, shot, steps=1)
-        one = lent.ask(Call(Mix((Part(0, 0.8),))), noise(shot), torch.tensor(300 * seed + 100))
+        run = PictureRun(sdxl, shot, steps=1)
+        one = run.evaluation(
+            Call(Mix((Part(0, 0.8),))), noise(shot.shot), torch.tensor(300 * seed + 100)
+        )
         asked.append(one)
         alone += evaluate(sdxl, [one])
     for ours, theirs in zip(evaluate(sdxl, asked), alone, strict=True):
@@ -224,7 +228,7 @@ def test_a_batch_without_memory_is_halved_and_not_tried_again(
     try:
         found = render(sdxl, shot, output="latents")
     finally:
-        kept_on(sdxl).most_rows.clear()
+        cache_of(sdxl).most_rows.clear()
     assert seen == [8, 4, 4, 4, 4]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 

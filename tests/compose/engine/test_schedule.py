@@ -1,4 +1,4 @@
-"""The schedule: what methods ask for, told without running a model."""
+"""The schedule: what methods evaluation for, told without running a model."""
 
 import dataclasses
 

@@ -149,15 +149,15 @@ def test_a_shot_that_fails_is_told_and_stops_nothing(
     import compose.engine.batch.rendering as many
     from studio.errors import BadInput
 
-    develop: Callable = many.develop
+    decode: Callable = many.decode
 
     def no_dogs(base: object, resolved: object, latents: object) -> object:
         shot = resolved.shot  # type: ignore[attr-defined]
         if shot.prompt == "a dog" and shot.seed == 2:
             raise BadInput("no dogs.")
-        return develop(base, resolved, latents)
+        return decode(base, resolved, latents)
 
-    monkeypatch.setattr(many, "develop", no_dogs)
+    monkeypatch.setattr(many, "decode", no_dogs)
     assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["made"], told["failed"]) == (9, 3)
