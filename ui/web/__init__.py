@@ -1,3 +1,5 @@
-"""The web pages: layout and wiring only. What they show is read from the workspace, what they start
-is queued there for the workers, so a page, a reload and a server that is started again all show
-the same."""
+"""The web page: layout and events only.
+
+What it shows is read from the workspace, and what it starts is queued there for the workers. So a
+page, a reload and a restarted server all show the same.
+"""

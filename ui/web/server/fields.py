@@ -15,6 +15,19 @@ from ui.shared.form import Field, Form, fields_of
 
 __all__ = ["field_widgets", "read_values", "read_whole_number", "shown_values"]
 
+# Of fields whose names do not read as words.
+LABELS = {
+    "checkpointing": "Gradient checkpointing",
+    "clip": "Gradient clipping",
+    "dora": "DoRA",
+    "ema": "EMA",
+    "lora_plus": "LoRA+",
+    "lr": "Learning rate",
+    "min_snr": "Min-SNR",
+    "text_lr": "Text encoder learning rate",
+    "token_lr": "Token learning rate",
+}
+
 
 def field_widgets(form: Form) -> dict[str, Component]:
     """A widget for each field, by its name, laid out where this is called."""
@@ -49,7 +62,7 @@ def read_whole_number(name: str, typed: str) -> int:
 
 
 def _widget(field: Field, form: Form) -> Component:
-    label = field.name.replace("_", " ").capitalize()
+    label = LABELS.get(field.name, field.name.replace("_", " ").capitalize())
     info = field.help[:1].upper() + field.help[1:]
     default = form.defaults.get(field.name)
     shown = default or ("" if field.default in (None, ()) else str(field.default))
