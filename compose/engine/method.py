@@ -6,25 +6,20 @@ with a fake that records what it was asked.
 """
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
 from typing import (
     TYPE_CHECKING,
-    Literal,
     Protocol,
-    Union,
     cast,
-    get_args,
-    get_origin,
     runtime_checkable,
 )
 
 from studio.errors import BadInput
+from studio.requests.validation import build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,32 +178,7 @@ def method_named(name: str, options: Mapping[str, object]) -> Method:
     known = methods()
     if name not in known:
         raise BadInput(f"There is no method {name!r}; there are {', '.join(known)}.")
-    fields = {field.name: field.type for field in dataclasses.fields(cast(type, known[name]))}
-    for option in options:
-        if option not in fields:
-            close = difflib.get_close_matches(option, fields, 1)
-            hint = f"; did you mean {close[0]}?" if close else "."
-            raise BadInput(f"The method {name} has no option {option!r}{hint}")
-    # JSON and TOML have lists where a frozen dataclass has tuples.
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
-    for key, value in values.items():
-        if not _holds(fields[key], value):
-            raise BadInput(f"The method {name} can't have {value!r} as its {key}.")
-    return known[name](**values)
-
-
-def _holds(annotation: object, value: object) -> bool:
-    """Whether a field of this type can have the value."""
-    origin, inside = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return value in inside
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_holds(inside[0], one) for one in value)
-    if origin in (Union, UnionType):
-        return any(_holds(one, value) for one in inside)
-    if annotation is float:
-        return type(value) in (int, float)
-    return type(value) is annotation
+    return build(known[name], options, where=f"method {name}")
 
 
 def _method_in(module: object) -> type[Method]:

@@ -182,7 +182,7 @@ def test_rows_of_a_table(write: Write, between: str) -> None:
         (['prompt = "__plase__"'], "line 1, prompt: there is no wildcard plase: did you mean pla"),
         (['prompt = "a"', 'mixes = [["rob"]]'], "line 2, mixes: there is no adapter"),
         (['prompt = "a"', 'mixes = ["hurt.safetensors"]'], "line 2, mixes: .*hurt.safetensors"),
-        (['prompt = "a"', 'method = "klora alpa=1"'], "line 2, method: .*did you mean alpha"),
+        (['prompt = "a"', 'method = "klora alpa=1"'], "line 2, method: .*did you mean 'alpha'"),
         (['prompt = "a"', 'method = "mergee"'], "line 2, method: There is no method 'mergee'"),
         (['prompt = "a"', "[[shots]]", "seed = 1", "[[shots]]", "seed = -1"], "line 5, seed: -1"),
         (["[[shots]]", "seed = 1", "[[shots]]", 'prompt = "a"'], "line 1, prompt: it is missing"),

@@ -99,7 +99,7 @@ def test_a_recipe_says_what_of_it_is_missing(space: Workspace, mixed: Shot, tmp_
         "adapter gone is not in the library",
         "bolt has changed since the picture was made",
         "started from is missing",
-        "no option 'intervall'",
+        "no field 'intervall'",
     ):
         assert words in said
     assert len(problems) == 5
