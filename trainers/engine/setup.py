@@ -12,6 +12,7 @@ from torch import nn
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta
 from studio.bases.base import Base
+from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
 from studio.json_value import JSON
 from studio.requests.recipe import Recipe
@@ -201,12 +202,21 @@ def prepare_training(
     recipe: Recipe,
     run: Run,
     draw: Renderer | None,
+    pictures: Pictures | None = None,
 ) -> PreparedTraining:
-    """Read the pictures, make the deltas and check all that can be known before the first step."""
+    """Read the pictures, make the deltas and check all that can be known before the first step.
+
+    pictures: the request's, where they were read already.
+    """
     size, trigger, init = recipe.size or base.size, request.trigger, request.init
     prior = prior_of(recipe, request.prior_pictures, run=run.folder, size=size, step=base.step)
     dataset = read_dataset(
-        request.pictures, trigger=trigger, recipe=recipe, prior=prior, size=size, step=base.step
+        pictures or request.pictures,
+        trigger=trigger,
+        recipe=recipe,
+        prior=prior,
+        size=size,
+        step=base.step,
     )
     if prior:
         prior.check(dataset.class_pictures, can_draw=draw is not None)

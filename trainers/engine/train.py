@@ -108,25 +108,39 @@ def train(
 
 
 def run_request(
-    request: TrainingRequest, base: Base, *, draw: Renderer | None = None
+    request: TrainingRequest,
+    base: Base,
+    *,
+    draw: Renderer | None = None,
+    pictures: Pictures | None = None,
 ) -> Generator[Progress, None, None]:
     """Train as a request says, on this base, as `train` does.
 
+    pictures: what `check(request)` returned, so that they are not read again.
     A request that was read from a run's folder makes the same file again. BadInput where the base,
     the pictures or the adapter it starts from are not those that the run had.
     """
     kind = kind_of(request)
-    return _start(request, base, kind=kind, recipe=recipe_of(request, base, kind), draw=draw)
+    recipe = recipe_of(request, base, kind)
+    return _start(request, base, kind=kind, recipe=recipe, draw=draw, pictures=pictures)
 
 
 def _start(
-    request: TrainingRequest, base: Base, *, kind: Kind, recipe: Recipe, draw: Renderer | None
+    request: TrainingRequest,
+    base: Base,
+    *,
+    kind: Kind,
+    recipe: Recipe,
+    draw: Renderer | None,
+    pictures: Pictures | None = None,
 ) -> Generator[Progress, None, None]:
     """A training in a folder of its own."""
     _check_trigger(request.trigger)
     folder = Run(request.run or _free_folder(request.kind))
     folder.check_new()
-    training = prepare_training(request, base, kind=kind, recipe=recipe, run=folder, draw=draw)
+    training = prepare_training(
+        request, base, kind=kind, recipe=recipe, run=folder, draw=draw, pictures=pictures
+    )
     if request.recorded:
         _check_repeats(training, request.recorded)
     return run_training(training)

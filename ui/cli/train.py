@@ -61,12 +61,13 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
     """Train from the start, or as a recipe says."""
     request = complete(request)
     # All that can be known without the base, before the long work of opening it.
-    pictures = trainers.check(request).examples
+    pictures = trainers.check(request)
     again = f"studio train {request.kind} {command_options(request.loading)}--resume"
     with process_group(request.loading.get("device", "auto")):
         base = open_base(request.base, request.loading)
-        progress = trainers.run_request(request, base, draw=draw_with(base))
-        print_note(f"This will take {_estimate(request, base, pictures=len(pictures))}.")
+        progress = trainers.run_request(request, base, draw=draw_with(base), pictures=pictures)
+        expected = _estimate(request, base, pictures=len(pictures.examples))
+        print_note(f"This will take {expected}.")
         trained = follow(progress, said=f"Training {request.trigger!r}", resume_with=again)
         _report(trained, as_json=as_json)
 

@@ -69,9 +69,9 @@ def start_or_resume(
         then = trainers.base_of(request.run)
         base = open_base(then.pop("source"), {**then, **request.loading})
         return trainers.resume(request.run, base, kind=request.kind, draw=draw_with(base))
-    trainers.check(request)  # before the base is opened
+    pictures = trainers.check(request)  # before the base is opened
     base = open_base(request.base, request.loading)
-    return trainers.run_request(request, base, draw=draw_with(base))
+    return trainers.run_request(request, base, draw=draw_with(base), pictures=pictures)
 
 
 def _record(progress: JobProgress, job: Job, event: Progress, losses: deque[float]) -> None:

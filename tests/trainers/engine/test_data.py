@@ -5,6 +5,7 @@
 
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
 from itertools import count, islice
@@ -420,6 +421,19 @@ def test_other_class_pictures_are_not_resumed(sdxl: Base, folder: Path, tmp_path
     (classes / "1.txt").write_text("another robot")
     with pytest.raises(BadInput, match=r"class pictures in .* are no longer those"):
         trainers.resume(tmp_path / "run", sdxl)
+
+
+def test_pictures_that_were_checked_are_not_read_again(
+    sdxl: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = lora_request(folder, steps=1)
+    checked = trainers.check(request)
+    list(trainers.run_request(replace(request, run=tmp_path / "read"), sdxl))
+    monkeypatch.setattr("trainers.engine.data.dataset.read_pictures", None)
+    given = replace(request, run=tmp_path / "given")
+    list(trainers.run_request(given, sdxl, pictures=checked))
+    files = [(tmp_path / name / "adapter.safetensors").read_bytes() for name in ("read", "given")]
+    assert files[0] == files[1]
 
 
 def test_wishes_that_make_no_sense_are_refused(sdxl: Base, folder: Path, tmp_path: Path) -> None:

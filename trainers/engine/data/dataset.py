@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from studio.dataset.folders import Sources
 from studio.dataset.masks import with_masks
-from studio.dataset.pictures import Example, Pictures, read_pictures
+from studio.dataset.pictures import Example, Pictures, read_pictures, with_buckets
 from studio.requests.recipe import Recipe
 from trainers.engine.data.prior_preservation import Prior
 
@@ -27,12 +27,23 @@ class Dataset:
 
 
 def read_dataset(
-    sources: Sources, *, trigger: str, recipe: Recipe, prior: Prior | None, size: int, step: int
+    sources: Sources | Pictures,
+    *,
+    trigger: str,
+    recipe: Recipe,
+    prior: Prior | None,
+    size: int,
+    step: int,
 ) -> Dataset:
     """Read the pictures, each with its mask where the recipe asks for masks, and the prior's.
 
-    Raises BadInput for what `read_pictures`, `with_masks` and `Prior.read` refuse.
+    Pictures that were read before are only put into the buckets of this size. Raises BadInput for
+    what `read_pictures`, `with_masks` and `Prior.read` refuse.
     """
-    found = read_pictures(sources, trigger=trigger, size=size, step=step, buckets=recipe.buckets)
-    found = with_masks(found, recipe.masked) if recipe.masked else found
+    buckets = recipe.buckets
+    if isinstance(sources, Pictures):
+        found = with_buckets(sources, size=size, step=step, buckets=buckets)
+    else:
+        found = read_pictures(sources, trigger=trigger, size=size, step=step, buckets=buckets)
+        found = with_masks(found, recipe.masked) if recipe.masked else found
     return Dataset(found, prior, prior.read() if prior else Pictures())
