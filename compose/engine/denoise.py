@@ -12,29 +12,19 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from compose.engine.evaluate import Answer, Evaluation, evaluate
-from compose.engine.learned_words import embeddings, is_token, split_mixed, words
-from compose.engine.method import Call, Eps, Method, Mix, record
-from compose.engine.preview import fit_palette, paint
+from compose.engine.evaluate import evaluate
+from compose.engine.method import Call
+from compose.engine.picture_run import PictureRun, Scheduler, start_run, timesteps_of
 from compose.engine.weight_cache import (
-    MixedWeights,
-    adapters_on,
     cache_of,
-    carries_deltas,
-    changed_weight,
-    mixed_weights,
 )
-from compose.merge import Merge
-from studio.adapters.delta import swap_weights
-from studio.bases.prompts import TextEmbedding
-from studio.errors import BadInput
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:
@@ -69,34 +59,6 @@ class Done:
 
     steps: int
     latents: Tensor
-
-
-class Scheduler(Protocol):
-    """What all of diffusers' schedulers have in common."""
-
-    order: int
-    timesteps: Tensor
-
-    @property
-    def init_noise_sigma(self) -> float | Tensor: ...
-
-    def set_timesteps(self, steps: int, *, device: torch.device) -> None: ...
-
-    def set_begin_index(self, begin_index: int) -> None: ...
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
-
-    def add_noise(self, original: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
-
-    def step(
-        self,
-        predicted: Tensor,
-        timestep: Tensor,
-        sample: Tensor,
-        *,
-        generator: torch.Generator = ...,
-        return_dict: bool,
-    ) -> tuple[Tensor, ...]: ...
 
 
 def denoise(base: "Base", shot: "Shot | ResolvedShot") -> Generator[Step | Done, None, None]:
@@ -180,140 +142,6 @@ def _predicted(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, s
     )
 
 
-class PictureRun:
-    """The base as one shot uses it: what its method asks for, what that means, its texts.
-
-    asked: the calls of each step. Raises BadInput where the method can't use the adapters.
-    """
-
-    def __init__(self, base: "Base", resolved: ResolvedShot, *, steps: int) -> None:
-        shot = resolved.shot
-        adapters, beside = split_mixed(resolved.adapters)
-        method = Merge() if shot.method is None else shot.method
-        if not isinstance(method, Method):
-            raise BadInput(f"method: {method!r} is not a method of compose.")
-        method.check([adapter for adapter, _ in adapters])
-        self.base = base
-        self.resolved, self.shot = resolved, shot
-        self.changes = adapters_on(base, adapters)
-        self.beside = adapters_on(base, beside)  # in every mix, for what they let prompts say
-        self.cache = cache_of(base)
-        self.plan = self.cache.plan(method, self.changes, steps)
-        self.calls = record(self.plan, steps)
-        self.reused = {call.reuse for step in self.calls for call in step if call.reuse is not None}
-        size = (resolved.height, resolved.width)
-        self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
-        self.deep: dict[Mix, Tensor] = {}
-        # What trains changes unseen, so what text encoders say with it is not to be kept.
-        encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
-        self._training = carries_deltas(encoders) or bool(base.learned_words)
-        self._blends: dict[tuple[Mix, bool], MixedWeights] = {}
-        self._texts: dict[MixedWeights, TextEmbedding] = {}
-
-    def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor]) -> Eps:
-        """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
-
-        def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
-            call = Call(mix, reuse)
-            if call not in answers:
-                (answer,) = evaluate(self.base, [self.evaluation(call, latents, timestep)])
-                answers[call] = self.guided(call, answer)
-            return answers[call]
-
-        return eps
-
-    def evaluation(self, call: Call, latents: Tensor, timestep: Tensor) -> Evaluation:
-        """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
-        return Evaluation(
-            latents,
-            timestep,
-            self._text(call.mix),
-            self.mixed_weights(call.mix, unet=True),
-            time_ids=self.time_ids,
-            deep=None if call.reuse is None else self.deep[call.reuse],
-            keeps=call.mix in self.reused and call.reuse is None,
-        )
-
-    def guided(self, call: Call, answer: Answer) -> Tensor:
-        """The guided prediction [1, 4, h, w] that a call is answered with."""
-        if call.mix in self.reused and answer.deep is not None:
-            self.deep[call.mix] = answer.deep
-        if len(answer.noise) == 1:
-            return answer.noise
-        without, prompted = answer.noise.chunk(2)
-        return without + self.shot.guidance * (prompted - without)
-
-    def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
-        """What the UNet or the text encoders wear under a mix."""
-        key = mix, unet
-        if key not in self._blends:
-            worn = mixed_weights(mix, self.changes, unet=unet)
-            said = frozenset() if unet else words(mix, self.changes, self.beside)
-            self._blends[key] = worn | said
-        return self._blends[key]
-
-    def paint(self, latents: Tensor) -> Image.Image:
-        """A quick look at latents, in the picture's size."""
-        if self.cache.palette is None:
-            self.cache.palette = fit_palette(self.base)
-        return paint(latents, self.cache.palette, factor=self.base.latent_factor)
-
-    def _text(self, mix: Mix) -> TextEmbedding:
-        """hidden [2, L, D], the negative prompt first, or [1, L, D] without guidance."""
-        wanted = self.mixed_weights(mix, unet=False)
-        if wanted not in self._texts:
-            self._texts[wanted] = self._encode(wanted)
-        return self._texts[wanted]
-
-    def _encode(self, wanted: MixedWeights) -> TextEmbedding:
-        guided = self.shot.guidance > 1
-        zero = self.base.zero_negative and not self.shot.negative
-        texts = [self.shot.negative] if guided and not zero else []
-        found = [self._encode_one(text, wanted) for text in [*texts, self.shot.prompt]]
-        if guided and zero:
-            found.insert(0, _zeros(found[0]))
-        pooled = [one.pooled for one in found if one.pooled is not None]
-        hidden = torch.cat([one.hidden for one in found])
-        return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
-
-    def _encode_one(self, text: str, wanted: MixedWeights) -> TextEmbedding:
-        """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
-        layers = self.base.layers()
-        key = (text, wanted)
-        if key in self.cache.texts and not self._training:
-            return self.cache.texts[key]
-        weights = {
-            layer: changed_weight(layer, blend, layers, written=self.cache.written)
-            for layer, blend in wanted
-            if not is_token(layer)
-        }
-        said = embeddings(wanted)
-        with torch.no_grad(), swap_weights(layers, weights), self.base.use_embeddings(said):
-            encoded = self.base.encode_text([text])
-        if not self._training:
-            self.cache.texts[key] = encoded
-        return encoded
-
-
-def start_run(base: "Base", resolved: ResolvedShot) -> PictureRun:
-    """Make a shot ready to be denoised."""
-    scheduler, timesteps = timesteps_of(base, resolved.shot)
-    return PictureRun(base, resolved, steps=-(-len(timesteps) // scheduler.order))
-
-
-def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
-    """A scheduler set to the shot's steps, and the timesteps to run: the last part for img2img."""
-    scheduler = cast(Scheduler, base.scheduler(shot.scheduler))
-    scheduler.set_timesteps(shot.steps, device=base.device)
-    timesteps = scheduler.timesteps
-    if shot.init_image is None:
-        return scheduler, timesteps
-    left_out = (shot.steps - shot.steps_run) * scheduler.order
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(left_out)
-    return scheduler, timesteps[left_out:]
-
-
 def _start(
     base: "Base",
     shot: ResolvedShot,
@@ -344,8 +172,3 @@ def _clean(base: "Base", scaled: Tensor, predicted: Tensor, timestep: Tensor) ->
     if base.prediction_type == "v_prediction":
         return kept * scaled - noisy * predicted
     return (scaled - noisy * predicted) / kept
-
-
-def _zeros(text: TextEmbedding) -> TextEmbedding:
-    pooled = None if text.pooled is None else torch.zeros_like(text.pooled)
-    return TextEmbedding(torch.zeros_like(text.hidden), pooled)

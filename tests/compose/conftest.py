@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from compose import Eps, Mix
-from compose.engine.denoise import Scheduler
 from compose.engine.method import MethodAdapter
+from compose.engine.picture_run import Scheduler
 from compose.engine.weight_cache import Change
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse

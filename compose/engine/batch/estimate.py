@@ -10,7 +10,8 @@ import torch
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import Group, mix_key, pixels
 from compose.engine.batch.memory_limit import evaluate_first_step, latent_side, reason_of
-from compose.engine.denoise import PictureRun, drop_unused, start_run, timesteps_of
+from compose.engine.denoise import drop_unused
+from compose.engine.picture_run import PictureRun, start_run, timesteps_of
 from compose.engine.render import decode
 from compose.engine.weight_cache import cache_of
 from studio.errors import BadInput

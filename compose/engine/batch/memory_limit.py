@@ -8,8 +8,8 @@ import torch
 
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import ROWS, pixels
-from compose.engine.denoise import PictureRun, start_run, timesteps_of
 from compose.engine.evaluate import evaluate, most_rows
+from compose.engine.picture_run import PictureRun, start_run, timesteps_of
 from compose.engine.weight_cache import cache_of
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory

@@ -12,7 +12,7 @@ import compose.engine.denoise
 import compose.engine.evaluate
 import compose.engine.weight_cache
 from compose import Done, Merge, Mix, Part, Step, denoise, render
-from compose.engine.denoise import PictureRun
+from compose.engine.picture_run import PictureRun
 from compose.engine.weight_cache import _CACHES, DenseChanges, RenderCache, cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, LowRank, attach

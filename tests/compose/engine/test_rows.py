@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from compose import CMLoRA, Composite, Mix, Part, render
 from compose.engine.batched_layers import Factors, LayerChanges, RowBlock, prepare_layers
-from compose.engine.denoise import PictureRun
 from compose.engine.evaluate import evaluate
 from compose.engine.method import Call
+from compose.engine.picture_run import PictureRun
 from compose.engine.weight_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank, attach
