@@ -1,7 +1,7 @@
 """The widgets that one shot is made of; `read` turns them into the shot, `update` back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import fields
 from pathlib import Path
 
 import gradio as gr
@@ -30,15 +30,12 @@ START_PICTURES = "start pictures"  # the set of uploads that keeps pictures to s
 LOADING = Form(Loading, "Loading")
 
 
-@dataclass(frozen=True)
-class Size:
-    """The part of a shot that says its size."""
-
-    width: int | None = field(default=None, metadata={"help": "pixels"})
-    height: int | None = field(default=None, metadata={"help": "pixels"})
-
-
-SIZE = Form(Size, "Size", defaults=dict.fromkeys(("width", "height"), "the base's own"))
+SIZE = Form(
+    Shot,
+    "Size",
+    without=frozenset(one.name for one in fields(Shot)) - {"width", "height"},
+    defaults=dict.fromkeys(("width", "height"), "the base's own"),
+)
 
 
 class ShotForm:
@@ -98,7 +95,7 @@ class ShotForm:
                 min_width=120,
             )  # fmt: skip
             self.lock = gr.Checkbox(
-                False, label="Lock seed", info="Otherwise Draw picks a new one", scale=2,
+                False, label="Lock seed", info="Else Draw picks a new one", scale=2,
                 min_width=120,
             )  # fmt: skip
 
@@ -212,14 +209,14 @@ class ShotForm:
 
     def _update_method(self, shot: Shot) -> Update:
         update: Update = {self.method: method_name(shot.method)}
-        for name, fields in self.options.items():
+        for name, widgets in self.options.items():
             own = method_options(shot.method) if name == method_name(shot.method) else {}
             shown = shown_values(_options(name), own)
-            update |= {widget: shown[field] for field, widget in fields.items()}
+            update |= {widget: shown[field] for field, widget in widgets.items()}
         return update
 
     def _all_options(self) -> list[Component]:
-        return [widget for fields in self.options.values() for widget in fields.values()]
+        return [widget for widgets in self.options.values() for widget in widgets.values()]
 
 
 def base_choices(space: Workspace) -> list[tuple[str, str]]:
