@@ -1,11 +1,11 @@
 """A shot's noise becomes latents, step by step.
 
-What a method asks for at a step is known before the first (`record`), so the first question of a
-step has all of them evaluated, as rows of one batch where that is worth it
+The evaluations that a method will ask for are known before the first step (`record`). So all
+evaluations of a step run together, as rows of one batch where that is faster
 (compose/engine/evaluate.py).
 
-Weights are folded only while the UNet runs: whenever the caller has control, between two steps,
-after the last, or when iteration was stopped early, the base is its own self bit for bit.
+The base's weights are changed only while the UNet runs. Whenever the caller has control, also after
+an early stop, every weight of the base is bit for bit its own.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,9 +22,7 @@ from torch import Tensor
 from compose.engine.evaluate import evaluate
 from compose.engine.method import Call
 from compose.engine.picture_run import PictureRun, Scheduler, start_run, timesteps_of
-from compose.engine.weight_cache import (
-    cache_of,
-)
+from compose.engine.weight_cache import cache_of
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:
