@@ -85,7 +85,7 @@ def compare(what: str, kind: str, source: str, given: dict, *, steps: int) -> Co
     import studio
     import trainers
     from studio.sketch import examples
-    from ui.cli.train import draw_with
+    from ui.shared.training_run import draw_with
 
     base = studio.load_base(source, device="cpu")
     made = trainers.kinds()[kind]()

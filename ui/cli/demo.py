@@ -17,11 +17,12 @@ from studio.errors import BadInput
 from studio.files import atomic_write
 from studio.requests.shot import Shot
 from ui.cli.options import LOADING, AsJson, BaseSource
-from ui.cli.train import draw_with, follow
+from ui.cli.train import follow
 from ui.shared.form import with_options
 from ui.shared.labelled_sheet import Group, Row, draw_sheet
 from ui.shared.loading import open_base
 from ui.shared.terminal import print_facts, print_json, progress_bars
+from ui.shared.training_run import draw_with
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter

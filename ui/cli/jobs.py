@@ -24,9 +24,9 @@ from studio.queue.client import (
 from studio.requests.training import TrainingRequest
 from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspace
 from ui.cli.options import AsJson, WorkspaceFolder
-from ui.cli.train_request import complete
 from ui.shared.queue_requests import queue_training
 from ui.shared.terminal import print_facts, print_json, print_note, print_table
+from ui.shared.train_request import complete
 
 __all__ = ["app", "enqueue_run"]
 

@@ -1,51 +1,42 @@
 """`studio train`: train an adapter, with progress bars; Ctrl-C stops it with a checkpoint."""
 
 import shlex
-import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.core import TyperGroup
 
-import compose
 import trainers
 from studio.errors import BadInput, Stopped
-from studio.requests.shot import Shot
 from studio.requests.training import TrainingRequest, read_request
 from studio.workspace import DEFAULT_FOLDER, open_workspace
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.cli.options import LOADING, AsJson, OptionalBase, WorkspaceFolder
-from ui.cli.train_request import complete, options_in, request_for
 from ui.shared.form import Form, with_options
 from ui.shared.launched_processes import process_group
 from ui.shared.loading import command_options, open_base
 from ui.shared.names import parse_folder
 from ui.shared.terminal import print_facts, print_json, print_note, progress_bars
+from ui.shared.train_request import complete, options_in, request_for
+from ui.shared.training_run import SMOOTHED, draw_with, stopping
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from studio.bases.base import Base
 
 __all__ = [
     "Trained",
     "app",
     "count_run",
-    "draw_with",
     "follow",
     "resume_run",
     "start_run",
-    "stopping",
 ]
-
-SMOOTHED = 20  # steps: the loss of one step says little
 
 
 @dataclass(frozen=True)
@@ -107,15 +98,6 @@ def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: 
         opened = open_base(then.pop("source"), then | dict(loading))
         progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
         _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
-
-
-def draw_with(base: "Base") -> "Callable[[str, int], Image]":
-    """Draws sample pictures as `studio generate` would, on the base with the deltas attached."""
-
-    def draw(prompt: str, seed: int) -> "Image":
-        return compose.render(base, Shot(prompt=prompt, base=base.source, seed=seed))
-
-    return draw
 
 
 def follow(
@@ -199,26 +181,6 @@ def _report(trained: Trained, *, as_json: bool) -> None:
     facts["loss"] = None if trained.loss is None else f"{trained.loss:.4f}"
     facts["skipped"] = f"{len(started.skipped)} ({names})" if started.skipped else None
     print_facts("Trained", facts)
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, the first SIGINT or SIGTERM is only noted: the value says whether one came."""
-    came = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt
-        came = True
-        print_note("Stopping after this step; once more to stop at once.")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class KindFromRecipe(TyperGroup):

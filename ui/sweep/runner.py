@@ -19,11 +19,12 @@ from studio.files import write_file
 from studio.out_of_memory import is_out_of_memory
 from studio.requests.training import TrainingRequest
 from ui.batch.manifest_lines import Problem, join_problems
-from ui.cli.train import SMOOTHED, follow
+from ui.cli.train import follow
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import open_base
 from ui.shared.ray_cluster import TaskFailure, connect
 from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
+from ui.shared.training_run import SMOOTHED
 from ui.sweep.sweep_file import ANY, Planned, read_sweep
 from ui.worker.train_jobs import start_or_resume
 

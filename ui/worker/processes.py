@@ -22,9 +22,9 @@ from studio.errors import Stopped
 from studio.queue.client import QUEUES
 from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
-from ui.cli.train import stopping
 from ui.shared.subprocesses import module_command, module_environment
 from ui.shared.terminal import print_note
+from ui.shared.training_run import stopping
 
 __all__ = ["run_worker", "watch_workers", "workers"]
 

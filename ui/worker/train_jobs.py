@@ -13,7 +13,7 @@ from studio.queue.worker import report_job
 from studio.requests.training import TrainingRequest, from_table
 from studio.workspace import add_adapter
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
-from ui.cli.train import SMOOTHED, draw_with
+from ui.shared.training_run import SMOOTHED, draw_with
 from ui.worker.context import JobProgress, WorkerContext
 
 if TYPE_CHECKING:

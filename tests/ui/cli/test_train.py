@@ -9,7 +9,8 @@ import pytest
 
 from studio.errors import Stopped
 from trainers import Encoded, Progress, Saved, Started, Step
-from ui.cli.train import follow, stopping
+from ui.cli.train import follow
+from ui.shared.training_run import stopping
 
 
 def pretended(closed: list[str], *, interrupted_at: int) -> Generator[Progress, None, None]:

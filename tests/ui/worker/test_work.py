@@ -46,8 +46,8 @@ from studio.workspace import (
     read_log,
 )
 from trainers import LoRA
-from ui.cli.train import draw_with
 from ui.shared.queue_requests import queue_pictures, queue_training
+from ui.shared.training_run import draw_with
 from ui.worker import render_jobs as _drawing
 from ui.worker import train_jobs as _training
 from ui.worker.device_lock import DeviceLock

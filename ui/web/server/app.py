@@ -17,8 +17,8 @@ from starlette.middleware import Middleware
 
 from studio.errors import BadInput
 from studio.workspace import Workspace
-from ui.cli.train import stopping
 from ui.shared.terminal import print_note
+from ui.shared.training_run import stopping
 from ui.web.batch.tab import batch_tab
 from ui.web.frontend import STYLES
 from ui.web.library.tab import library_tab

@@ -1,0 +1,49 @@
+"""What the command line and the workers share while a training runs."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import compose
+from studio.requests.shot import Shot
+from ui.shared.terminal import print_note
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from studio.bases.base import Base
+
+__all__ = ["SMOOTHED", "draw_with", "stopping"]
+
+SMOOTHED = 20  # steps: the loss of one step says little
+
+
+def draw_with(base: "Base") -> "Callable[[str, int], Image]":
+    """Draws sample pictures as `studio generate` would, on the base with the deltas attached."""
+
+    def draw(prompt: str, seed: int) -> "Image":
+        return compose.render(base, Shot(prompt=prompt, base=base.source, seed=seed))
+
+    return draw
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, the first SIGINT or SIGTERM is only noted: the value says whether one came."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+        print_note("Stopping after this step; once more to stop at once.")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
