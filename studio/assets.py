@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["asset"]
-
 PACKAGE = Path(__file__).resolve().parent
 # A wheel has the files inside the package; a clone has them in a folder beside it.
 INSTALLED, CLONED = PACKAGE / "_assets", PACKAGE.parent / "assets"

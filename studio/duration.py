@@ -1,7 +1,5 @@
 """A duration in words."""
 
-__all__ = ["format_duration"]
-
 
 def format_duration(seconds: float) -> str:
     """Such as "40 s", "3 min", "2 h 10 min" or "4 days"."""

@@ -2,8 +2,6 @@
 
 import struct
 
-__all__ = ["PICTURE_ERRORS", "BadInput", "Stopped"]
-
 # What Pillow's decoders raise for a damaged file.
 PICTURE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 

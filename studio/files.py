@@ -11,8 +11,6 @@ from typing import BinaryIO
 
 from studio.errors import BadInput
 
-__all__ = ["atomic_write", "file_sha256", "remove_partial_files", "write_file"]
-
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 

@@ -2,6 +2,4 @@
 
 from typing import TypeAlias
 
-__all__ = ["JSON"]
-
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"

@@ -1,7 +1,5 @@
 """Recognise the errors of Python, PyTorch and its libraries that mean "out of memory"."""
 
-__all__ = ["is_out_of_memory"]
-
 # Errors of CUDA's libraries, of the allocator and of oneDNN have no type of their own.
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 NO_MEMORY += ("bad_alloc", "could not create a primitive")

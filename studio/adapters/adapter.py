@@ -12,8 +12,6 @@ from studio.adapters.formats.metadata import AdapterInfo, adapter_metadata
 from studio.adapters.formats.write import embedding_tensors, lora_metadata, own_tensors
 from studio.adapters.tensor_file import write_tensors
 
-__all__ = ["Adapter"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Adapter(AdapterInfo):

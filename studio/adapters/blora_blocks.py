@@ -20,18 +20,6 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
-__all__ = [
-    "HALVES",
-    "default_blocks",
-    "find_halves",
-    "layer_prefixes",
-    "layers_of_half",
-    "parse_blocks",
-    "select_half",
-    "split_half",
-    "trained_blocks",
-]
-
 T = TypeVar("T")
 HALVES = ("content", "style")
 # Of each half, by the name of a base, or by its family.

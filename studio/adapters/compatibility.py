@@ -17,8 +17,6 @@ from studio.errors import BadInput
 if TYPE_CHECKING:  # diffusers takes seconds
     from studio.bases.base import Base
 
-__all__ = ["Coverage", "check_fits"]
-
 
 @dataclass(frozen=True)
 class Coverage:

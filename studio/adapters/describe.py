@@ -11,8 +11,6 @@ from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
 from studio.json_value import JSON
 
-__all__ = ["describe", "find_adapter_file", "trigger_words"]
-
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
 

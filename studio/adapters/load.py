@@ -17,8 +17,6 @@ from studio.adapters.tensor_file import read_tensors
 if TYPE_CHECKING:  # diffusers takes seconds
     from studio.bases.base import Base
 
-__all__ = ["load_adapter"]
-
 
 def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     """Read an adapter's file: Studio's own, or one that `studio.adapters.formats` lists.

@@ -10,8 +10,6 @@ from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.errors import BadInput
 
-__all__ = ["scale_adapter"]
-
 
 def scale_adapter(adapter: Adapter, strength: float) -> Adapter:
     """The adapter that changes at strength 1 what this one changes at `strength`.

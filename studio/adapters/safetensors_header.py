@@ -18,8 +18,6 @@ from safetensors import SafetensorError, safe_open
 from studio.errors import BadInput
 from studio.files import atomic_write
 
-__all__ = ["Header", "header_bytes", "read_header", "replace_metadata"]
-
 LARGEST_HEADER = 32 * 2**20  # bytes; tag counts of large data sets take a few million
 MOST_TENSORS = 100_000
 # The number types that are read, as safetensors calls them.

@@ -19,8 +19,6 @@ from studio.adapters.safetensors_header import Header, header_bytes
 from studio.errors import BadInput
 from studio.files import atomic_write
 
-__all__ = ["read_tensors", "write_tensors"]
-
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

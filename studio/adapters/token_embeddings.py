@@ -29,16 +29,6 @@ if TYPE_CHECKING:  # transformers takes seconds, and adapters are opened without
 
     TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
-__all__ = [
-    "TEXT_ENCODERS",
-    "Embeddings",
-    "contains_token",
-    "embedding_table",
-    "initial_embedding",
-    "learned_rows",
-    "token_numbers",
-]
-
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 # By token and text encoder: [n, width].
 Embeddings = Mapping[str, Mapping[str, Tensor]]

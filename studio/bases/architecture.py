@@ -6,15 +6,6 @@ from pathlib import Path
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
 
-__all__ = [
-    "Config",
-    "check_unet",
-    "checkpoint_header",
-    "detect_family",
-    "family_of",
-    "read_json",
-]
-
 Config = dict[str, object]
 Shapes = dict[str, tuple[int, ...]]
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"

@@ -18,8 +18,6 @@ from studio.bases.device import PRECISIONS
 from studio.bases.prompts import TextEmbedding, TextEncoder, encode_prompts
 from studio.bases.schedulers import Scheduler, from_config, new_scheduler
 
-__all__ = ["Base"]
-
 
 @dataclass(eq=False)
 class Base:

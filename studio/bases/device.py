@@ -4,8 +4,6 @@ import torch
 
 from studio.errors import BadInput
 
-__all__ = ["PRECISIONS", "parse_device", "parse_dtype"]
-
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 

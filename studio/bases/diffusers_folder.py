@@ -19,15 +19,6 @@ from studio.bases.prompts import TextEncoder
 from studio.bases.resolve import weight_variant
 from studio.errors import BadInput
 
-__all__ = [
-    "Model",
-    "Parts",
-    "freeze_and_check",
-    "open_folder",
-    "quiet_libraries",
-    "vae_dtype",
-]
-
 Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
 
 

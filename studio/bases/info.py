@@ -8,8 +8,6 @@ from studio.bases.architecture import family_of, read_json
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 
-__all__ = ["BaseInfo", "read_base_info"]
-
 # A checkpoint in one file has no configuration. These are diffusers' assumptions.
 SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 STEPS = {"sd1": 64, "sd2": 64, "sdxl": 32}

@@ -14,8 +14,6 @@ from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
 from studio.bases.single_file import open_single_file
 from studio.errors import BadInput
 
-__all__ = ["load_base"]
-
 
 def load_base(
     source: str | Path = "sketch",

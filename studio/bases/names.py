@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["BUNDLED_BASES", "HUB_ID"]
-
 # They come with Studio. Their adapters fit no other base.
 BUNDLED_BASES = ("sketch", "sketch-sd1")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, unless such a folder is there

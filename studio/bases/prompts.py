@@ -15,8 +15,6 @@ from studio.adapters.token_embeddings import (
     token_numbers,
 )
 
-__all__ = ["TextEmbedding", "TextEncoder", "encode_prompts"]
-
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 

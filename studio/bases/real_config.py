@@ -12,8 +12,6 @@ from studio.bases.schedulers import from_config
 from studio.bases.single_file import CONFIGS
 from studio.errors import BadInput
 
-__all__ = ["REAL_CONFIGS", "real_config"]
-
 REAL_CONFIGS = ("sd15", "sd21", "sdxl")
 
 

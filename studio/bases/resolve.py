@@ -22,8 +22,6 @@ from studio.assets import asset
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 
-__all__ = ["files_to_download", "find_source", "is_hub_reachable", "weight_variant"]
-
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEM = r"(model|diffusion_pytorch_model)"

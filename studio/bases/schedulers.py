@@ -16,15 +16,6 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from studio.bases.architecture import Config
 from studio.errors import BadInput
 
-__all__ = [
-    "PREDICTION_TYPES",
-    "SCHEDULERS",
-    "Scheduler",
-    "check_scheduler_config",
-    "from_config",
-    "new_scheduler",
-]
-
 SCHEDULERS = ("euler", "ddim", "dpmpp_2m", "unipc")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 Scheduler = (

@@ -27,8 +27,6 @@ from studio.bases.diffusers_folder import Model, Parts, freeze_and_check, quiet_
 from studio.bases.resolve import is_hub_reachable
 from studio.errors import BadInput
 
-__all__ = ["CONFIGS", "open_single_file"]
-
 CONFIGS = Path(__file__).parent / "configs"
 REAL = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
 # Every CLIP text encoder here shares one vocabulary; only the padding differs.

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from studio.errors import BadInput
 
-__all__ = ["Folder", "Part", "Sources", "list_folder", "list_parts", "parse_folders"]
-
 REPEATS = re.compile(r"(\d+)_(.*\S.*)")
 LIGHTEST, HEAVIEST = 0.001, 1000.0
 # Beside `10_sks robot`, where the masks of its pictures may lie: see studio/dataset/masks.py.

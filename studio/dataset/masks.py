@@ -31,8 +31,6 @@ from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, scaled_s
 from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import file_sha256
 
-__all__ = ["Masked", "find_mask_file", "latent_mask", "load_mask", "with_masks"]
-
 Masked = Literal["alpha", "files"]
 FOLDERS = ("masks", "mask")
 

@@ -20,22 +20,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = [
-    "MASKS",
-    "SUFFIXES",
-    "Example",
-    "Pictures",
-    "Skipped",
-    "bucket_sizes",
-    "crop_to_bucket",
-    "load_picture",
-    "nearest_bucket",
-    "read_pictures",
-    "scaled_size",
-    "to_rgb",
-    "with_buckets",
-]
-
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
 THINNEST = 32  # longer over shorter side: scaled to cover a bucket, a strip is many gigabytes

@@ -32,7 +32,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from studio.errors import BadInput
-from studio.queue.job import FINISHED, QUEUES, UNFINISHED, Job, Kind, State, job_from_row
+from studio.queue.job import QUEUES, Job, Kind, State, job_from_row
 from studio.queue.worker import is_locked, queue_lock, recover_jobs
 from studio.workspace import (
     Workspace,
@@ -43,25 +43,6 @@ from studio.workspace import (
     undelete,
     write_database,
 )
-
-__all__ = [
-    "FINISHED",
-    "QUEUES",
-    "UNFINISHED",
-    "Job",
-    "Kind",
-    "State",
-    "Worker",
-    "add_job",
-    "get_job",
-    "list_jobs",
-    "list_workers",
-    "live_preview",
-    "remove_job",
-    "restore_job",
-    "resume_job",
-    "stop_job",
-]
 
 LONGEST_TITLE = 200  # characters
 

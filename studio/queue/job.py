@@ -7,8 +7,6 @@ from typing import Literal
 
 from studio.json_value import JSON
 
-__all__ = ["FINISHED", "QUEUES", "UNFINISHED", "Job", "Kind", "State", "job_from_row"]
-
 Kind = Literal["train", "render", "batch"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
 UNFINISHED: tuple[State, ...] = ("queued", "running")

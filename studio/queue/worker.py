@@ -16,18 +16,6 @@ from filelock import FileLock, Timeout
 from studio.queue.job import QUEUES, Job, Kind, State, job_from_row
 from studio.workspace import Workspace, read_database, write_database
 
-__all__ = [
-    "claim_job",
-    "finish_job",
-    "has_waiting_jobs",
-    "is_locked",
-    "queue_lock",
-    "recover_jobs",
-    "report_job",
-    "requeue_job",
-    "write_heartbeat",
-]
-
 MAX_DEATHS = 3  # in a row, of one job, without getting further
 DIED = "its worker was ended {deaths} times without getting further than step {step}"
 DIED_ADVICE = (

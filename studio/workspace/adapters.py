@@ -25,19 +25,6 @@ from studio.workspace.folder import Workspace, child_path, entries, move_to_free
 from studio.workspace.names import check_name, clean_name, numbered_names
 from studio.workspace.trash import delete
 
-__all__ = [
-    "AdapterFile",
-    "Tool",
-    "adapter_path",
-    "add_adapter",
-    "delete_adapter",
-    "export_adapter",
-    "get_adapter",
-    "import_adapter",
-    "list_adapters",
-    "rename_adapter",
-]
-
 SUFFIX = ".safetensors"
 PEFT = "base_model.model."  # the start of its keys; its alphas are in a file beside
 Tool = Literal["studio", "kohya", "diffusers", "lycoris"]

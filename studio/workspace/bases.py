@@ -11,8 +11,6 @@ from studio.errors import BadInput
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace
 
-__all__ = ["KnownBase", "add_base", "forget_base", "list_bases", "remember_base"]
-
 
 @dataclass(frozen=True)
 class KnownBase:

@@ -12,8 +12,6 @@ from pathlib import Path
 from studio.errors import BadInput
 from studio.workspace.folder import Workspace
 
-__all__ = ["create_database", "read_database", "write_database"]
-
 VERSION = 1
 WAIT = 30.0  # seconds for another process to finish its transaction; each takes milliseconds
 SCHEMA = """

@@ -12,17 +12,6 @@ from pathlib import Path
 from studio.errors import BadInput
 from studio.workspace.names import LONGEST_FILE_NAME, LONGEST_NAME, is_name, numbered_names
 
-__all__ = [
-    "DATABASE",
-    "FOLDERS",
-    "Workspace",
-    "child_path",
-    "display_name",
-    "entries",
-    "move_to_free_name",
-    "path_in_workspace",
-]
-
 FOLDERS = ("adapters", "runs", "pictures", "uploads", "trash", "cache", "logs")
 DATABASE = "studio.sqlite"
 

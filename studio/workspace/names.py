@@ -6,15 +6,6 @@ from itertools import count
 
 from studio.errors import BadInput
 
-__all__ = [
-    "LONGEST_FILE_NAME",
-    "LONGEST_NAME",
-    "check_name",
-    "clean_name",
-    "is_name",
-    "numbered_names",
-]
-
 # What a name may hold besides letters, digits and their marks, of any script. No colon, as in
 # FILE:HALF:STRENGTH; neither < nor > nor ".
 NAME_PUNCTUATION = set("_ .,+()[]@=~!&'#-")

@@ -6,8 +6,6 @@ from studio.errors import BadInput
 from studio.workspace.database import create_database
 from studio.workspace.folder import DATABASE, FOLDERS, Workspace
 
-__all__ = ["DEFAULT_FOLDER", "open_workspace"]
-
 # Not ~/studio, which is where a clone of this program lies when it was cloned at home.
 DEFAULT_FOLDER = Path("~/studio-workspace")
 

@@ -13,15 +13,6 @@ from studio.workspace.names import clean_name
 from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 
-__all__ = [
-    "PictureFile",
-    "delete_picture",
-    "get_picture",
-    "list_pictures",
-    "next_picture_path",
-    "thumbnail",
-]
-
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NUMBERED = re.compile(r"(\d{5,})[ -].*\.png|(\d{5,})\.png")
 WORDS = 40  # characters of the prompt in a file's name

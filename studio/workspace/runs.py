@@ -9,8 +9,6 @@ from pathlib import Path
 from studio.errors import BadInput
 from studio.workspace.folder import Workspace, child_path, entries
 
-__all__ = ["Checkpoint", "Log", "Sample", "get_run", "list_checkpoints", "list_samples", "read_log"]
-
 SAMPLE = re.compile(r"step-(\d{6,})-(\d{2,})\.png")
 CHECKPOINT = re.compile(r"step-(\d{6,})")
 

@@ -7,8 +7,6 @@ from PIL import Image, ImageOps
 from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import atomic_write
 
-__all__ = ["cached_thumbnail"]
-
 THUMBNAIL_SIZE = 320  # pixels of the longer side
 
 

@@ -18,8 +18,6 @@ from studio.workspace.folder import (
     path_in_workspace,
 )
 
-__all__ = ["Deleted", "delete", "empty_trash", "list_trash", "undelete"]
-
 NOTE_FILE = "what.json"
 
 

@@ -16,19 +16,6 @@ from studio.workspace.names import clean_name, numbered_names
 from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 
-__all__ = [
-    "Upload",
-    "UploadSet",
-    "add_upload",
-    "create_set",
-    "delete_set",
-    "delete_upload",
-    "get_set",
-    "list_sets",
-    "upload_thumbnail",
-    "write_caption",
-]
-
 LARGEST_FILE = 200_000_000  # bytes
 # Formats as Pillow names them, and the ending that their files get.
 FORMATS = {"AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif", "JPEG": ".jpg", "PNG": ".png"}

@@ -26,7 +26,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from studio.dataset.folders import Folder
-from studio.queue.client import Job, get_job, list_jobs, list_workers
+from studio.queue.client import get_job, list_jobs, list_workers
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.requests.training import TrainingRequest
 from studio.workspace import (

@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from studio.dataset.folders import Folder
-from studio.queue.client import Job, get_job, list_jobs, list_workers, stop_job
+from studio.queue.client import get_job, list_jobs, list_workers, stop_job
+from studio.queue.job import Job
 from studio.requests.training import TrainingRequest
 from studio.workspace import Workspace, get_picture, open_workspace
 from tests.ui.web.conftest import BROWSERS, PATIENCE, ROOT, Server, open_tab

@@ -10,9 +10,6 @@ import typer
 import trainers
 from studio.errors import BadInput
 from studio.queue.client import (
-    FINISHED,
-    UNFINISHED,
-    Job,
     get_job,
     list_jobs,
     list_workers,
@@ -21,6 +18,7 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
+from studio.queue.job import FINISHED, UNFINISHED, Job
 from studio.requests.training import TrainingRequest
 from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspace
 from ui.cli.options import AsJson, WorkspaceFolder

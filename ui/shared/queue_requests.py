@@ -16,7 +16,8 @@ from typing import Any, Literal
 import compose
 import trainers
 from studio.errors import BadInput
-from studio.queue.client import Job, add_job
+from studio.queue.client import add_job
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from studio.requests.training import TrainingRequest, anchored, anchored_base, to_json

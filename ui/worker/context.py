@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from studio.queue.client import Job, State
+from studio.queue.job import Job, State
 from studio.queue.worker import report_job, write_heartbeat
 from studio.workspace import Workspace
 from ui.worker.device_lock import DeviceLock
@@ -33,7 +33,7 @@ class WorkerContext:
 
 @dataclass
 class JobProgress:
-    """Where a job is; the fields are those of studio.queue.client.Job."""
+    """Where a job is; the fields are those of studio.queue.job.Job."""
 
     context: WorkerContext
     job: Job

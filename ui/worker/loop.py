@@ -20,7 +20,8 @@ from functools import partial
 
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
-from studio.queue.client import QUEUES, Job, State, list_jobs
+from studio.queue.client import list_jobs
+from studio.queue.job import QUEUES, Job, State
 from studio.queue.worker import (
     claim_job,
     finish_job,

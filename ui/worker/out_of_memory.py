@@ -1,6 +1,6 @@
 """A job that wanted more memory than there is: what happened, and what would take less."""
 
-from studio.queue.client import Job
+from studio.queue.job import Job
 
 __all__ = ["describe_shortage", "memory_advice"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from studio.errors import Stopped
-from studio.queue.client import QUEUES
+from studio.queue.job import QUEUES
 from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
 from ui.shared.subprocesses import module_command, module_environment

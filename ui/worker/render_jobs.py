@@ -13,7 +13,7 @@ from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.files import atomic_write
 from studio.out_of_memory import is_out_of_memory
-from studio.queue.client import Job, State
+from studio.queue.job import Job, State
 from studio.queue.worker import report_job
 from studio.requests.picture_file import save_picture
 from studio.requests.resolved_shot import ResolvedShot

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import trainers
-from studio.queue.client import Job, State
+from studio.queue.job import Job, State
 from studio.queue.worker import report_job
 from studio.requests.training import TrainingRequest, from_table
 from studio.workspace import add_adapter

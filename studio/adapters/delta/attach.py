@@ -13,8 +13,6 @@ from studio.errors import BadInput
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
 
-__all__ = ["attach", "detached", "swap_weights"]
-
 
 @contextmanager
 def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> Iterator[None]:

@@ -14,8 +14,6 @@ from studio.adapters.delta.layer import (
     read_magnitude,
 )
 
-__all__ = ["Dense"]
-
 
 class Dense(nn.Module):
     """dW as it is, and perhaps a change to the bias.

@@ -20,8 +20,6 @@ from studio.adapters.delta.layer import (
 )
 from studio.errors import BadInput
 
-__all__ = ["Kron"]
-
 # A factor of the product: the matrix itself, or two whose product it is.
 Factor = Tensor | tuple[Tensor, Tensor]
 

@@ -6,20 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "Layer",
-    "adaptable",
-    "apply_weight",
-    "as_kernel",
-    "dora_change",
-    "magnitude_tensors",
-    "original_output",
-    "output_with_change",
-    "per_output",
-    "read_magnitude",
-    "to_delta_dtype",
-]
-
 Layer = nn.Linear | nn.Conv2d
 
 

@@ -22,8 +22,6 @@ from studio.adapters.delta.layer import (
     to_delta_dtype,
 )
 
-__all__ = ["LowRank"]
-
 
 class LowRank(nn.Module):
     """dW = scale * up @ down (Hu et al. 2021), scale = alpha / rank, or alpha / sqrt(rank).

@@ -9,8 +9,6 @@ from torch.autograd.function import once_differentiable
 
 from studio.adapters.delta.layer import Layer, adaptable, apply_weight, per_output
 
-__all__ = ["Sparse"]
-
 FAR = 255  # of a gap on disk: this many entries further, and none to change there
 
 

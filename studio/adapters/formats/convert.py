@@ -17,8 +17,6 @@ from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, TOKEN
 from studio.adapters.formats.write import embedding_tensors, lora_metadata, own_tensors
 from studio.errors import BadInput
 
-__all__ = ["to_diffusers", "to_inversions", "to_kohya", "to_lycoris"]
-
 KOHYA_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 # The tensors and the metadata of a file.
 FileContents = tuple[dict[str, Tensor], dict[str, str]]

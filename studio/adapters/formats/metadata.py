@@ -18,8 +18,6 @@ from PIL import Image
 from studio.errors import BadInput
 from studio.json_value import JSON
 
-__all__ = ["FAMILIES", "AdapterInfo", "adapter_metadata", "read_info"]
-
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 # Family, ModelSpec's architecture (its beginning when read), and the beginning of kohya's version.
 KNOWN = (

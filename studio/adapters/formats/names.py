@@ -8,8 +8,6 @@ of three levels with two resnets each, which is SDXL's and the sketch base's.
 
 import re
 
-__all__ = ["component_and_path", "dotted", "kohya_name", "layer_name"]
-
 WORDS = """
     down_blocks mid_block up_blocks resnets attentions downsamplers upsamplers transformer_blocks
     attn1 attn2 to_q to_k to_v to_out ff net proj proj_in proj_out conv conv1 conv2 conv_in conv_out

@@ -17,8 +17,6 @@ from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.formats.survey import Contents
 from studio.errors import BadInput
 
-__all__ = ["read_deltas", "read_embeddings"]
-
 Setting = Mapping[str, object]
 
 

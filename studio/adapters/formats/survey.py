@@ -21,8 +21,6 @@ from studio.adapters.formats.textual_inversion import (
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
-__all__ = ["Contents", "Leaves", "inputs", "survey"]
-
 Shape = tuple[int, ...]
 # A layer's tensors: by the name they have in Studio's own files, the key in this file.
 Leaves = dict[str, str]

@@ -17,17 +17,6 @@ from pathlib import Path
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
-__all__ = [
-    "BUNDLED",
-    "NAMES",
-    "OWN",
-    "TOKEN",
-    "Rows",
-    "bundled_embeddings",
-    "guess_family",
-    "lone_embedding",
-]
-
 # By token and text encoder, the key of a tensor of rows.
 Rows = dict[str, dict[str, str]]
 

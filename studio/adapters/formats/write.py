@@ -14,8 +14,6 @@ from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, OWN
 from studio.adapters.token_embeddings import Embeddings
 from studio.errors import BadInput
 
-__all__ = ["embedding_tensors", "lora_metadata", "own_tensors"]
-
 
 def own_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
     """The tensors of deltas in Studio's own file. Low-rank ones have peft's names."""

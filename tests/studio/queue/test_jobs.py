@@ -15,7 +15,6 @@ import pytest
 
 from studio.errors import BadInput
 from studio.queue.client import (
-    QUEUES,
     add_job,
     get_job,
     list_jobs,
@@ -25,6 +24,7 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
+from studio.queue.job import QUEUES
 from studio.queue.worker import (
     MAX_DEATHS,
     claim_job,

@@ -17,7 +17,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from studio.dataset.folders import Folder
-from studio.queue.client import Job, get_job
+from studio.queue.client import get_job
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.requests.training import TrainingRequest
 from studio.workspace import Workspace, adapter_path, import_adapter, open_workspace

@@ -13,7 +13,8 @@ from playwright.sync_api import Page, expect
 
 import compose
 from studio.errors import BadInput
-from studio.queue.client import Job, get_job, list_jobs, stop_job
+from studio.queue.client import get_job, list_jobs, stop_job
+from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, add_adapter, next_picture_path, open_workspace

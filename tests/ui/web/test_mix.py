@@ -15,7 +15,8 @@ from playwright.sync_api import Page, expect
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank
-from studio.queue.client import Job, list_jobs
+from studio.queue.client import list_jobs
+from studio.queue.job import Job
 from studio.requests.picture_file import read_recipe
 from studio.workspace import get_picture, list_pictures
 from tests.ui.web.conftest import PATIENCE, ROOT, Server, fill, open_tab

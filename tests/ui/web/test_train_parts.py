@@ -16,7 +16,8 @@ from studio.bases.info import read_base_info
 from studio.dataset.folders import Folder
 from studio.dataset.pictures import crop_to_bucket, load_picture, read_pictures
 from studio.errors import BadInput
-from studio.queue.client import Job, list_jobs
+from studio.queue.client import list_jobs
+from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.training import TrainingRequest
 from studio.workspace import (

@@ -23,7 +23,6 @@ from studio.bases.base import Base
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.queue.client import (
-    Job,
     get_job,
     list_jobs,
     list_workers,
@@ -31,6 +30,7 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
+from studio.queue.job import Job
 from studio.queue.worker import claim_job, is_locked, queue_lock, report_job
 from studio.requests.picture_file import read_recipe
 from studio.requests.training import TrainingRequest

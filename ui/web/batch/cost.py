@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import compose
-from studio.queue.client import Job, list_jobs
+from studio.queue.client import list_jobs
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.workspace import Workspace
 from ui.shared.queue_requests import drawing_of

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 from studio.duration import format_duration
 from studio.errors import BadInput
-from studio.queue.client import Job
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import Workspace, get_picture, thumbnail

@@ -7,7 +7,6 @@ import gradio as gr
 
 from studio.errors import BadInput
 from studio.queue.client import (
-    Job,
     get_job,
     list_jobs,
     remove_job,
@@ -15,6 +14,7 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
+from studio.queue.job import Job
 from studio.workspace import Workspace
 from ui.web.batch.html import batch_rows, pictures, progress, zipped
 from ui.web.frontend import script

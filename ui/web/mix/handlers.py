@@ -13,7 +13,8 @@ import gradio as gr
 import compose
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
-from studio.queue.client import Job, get_job, list_jobs, stop_job
+from studio.queue.client import get_job, list_jobs, stop_job
+from studio.queue.job import Job
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict

@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.errors import BadInput
-from studio.queue.client import Job
+from studio.queue.job import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
 from ui.shared.grid import Table
 from ui.shared.queue_requests import drawing_of

@@ -6,7 +6,8 @@ import gradio as gr
 
 import compose
 from studio.errors import BadInput
-from studio.queue.client import Job, get_job, live_preview
+from studio.queue.client import get_job, live_preview
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture, list_pictures
 from ui.shared.queue_requests import drawing_of

@@ -9,7 +9,14 @@ from gradio.data_classes import FileData
 import trainers
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
-from studio.queue.client import get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
+from studio.queue.client import (
+    get_job,
+    list_jobs,
+    remove_job,
+    restore_job,
+    resume_job,
+    stop_job,
+)
 from studio.requests.training import from_table
 from studio.workspace import Workspace, add_upload, create_set, write_caption
 from ui.shared.queue_requests import queue_training

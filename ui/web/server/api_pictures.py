@@ -6,7 +6,7 @@ from gradio.data_classes import FileData
 
 import compose
 from studio.errors import BadInput
-from studio.queue.client import Job
+from studio.queue.job import Job
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
 from studio.workspace import (

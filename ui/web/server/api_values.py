@@ -9,7 +9,8 @@ from typing import Any
 from gradio.data_classes import FileData
 
 from studio.errors import BadInput
-from studio.queue.client import Job, get_job
+from studio.queue.client import get_job
+from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture, list_bases
 from ui.web.server.downloads import web_folder
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import gradio as gr
 
 from studio.duration import format_duration
-from studio.queue.client import UNFINISHED, Job, list_jobs, list_workers, live_preview
+from studio.queue.client import list_jobs, list_workers, live_preview
+from studio.queue.job import UNFINISHED, Job
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.web.frontend import script, template
 

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from studio.errors import BadInput
-from studio.queue.client import Job, list_jobs
+from studio.queue.client import list_jobs
+from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.workspace import (
     AdapterFile,

@@ -8,7 +8,8 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.errors import BadInput
-from studio.queue.client import Job, get_job, stop_job
+from studio.queue.client import get_job, stop_job
+from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
 from ui.web.server.downloads import file_url
 from ui.web.server.fields import read_whole_number

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any, TypeVar, cast
 
 from studio.duration import format_duration
-from studio.queue.client import Job
+from studio.queue.job import Job
 from studio.workspace import Sample
 from ui.web.frontend import KIND_NAMES, template
 

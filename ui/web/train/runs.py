@@ -7,8 +7,6 @@ import gradio as gr
 
 from studio.errors import BadInput
 from studio.queue.client import (
-    UNFINISHED,
-    Job,
     get_job,
     list_jobs,
     remove_job,
@@ -16,6 +14,7 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
+from studio.queue.job import UNFINISHED, Job
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web.frontend import paragraph
 from ui.web.server.page import Page, on
