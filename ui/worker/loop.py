@@ -1,16 +1,15 @@
-"""What a worker does: the jobs of its queue, one after the other, until it is told to end.
+"""What a worker does: the jobs of its lane, one after the other, until it is told to end.
 
-Two queues, two processes: "train", where one training runs at a time, and "render", where pictures
-are drawn on a base that is kept open. Between them they take turns on the device
-(ui/worker/device_lock.py), on a CPU as on a GPU. In the render queue a picture that somebody waits
-for goes before a batch, also between two pictures of a batch that has begun; and while a training
-runs, a batch leaves it half of the time.
+Two lanes, two processes: "train", where one training runs at a time, and "render", where pictures
+are rendered on a base that is kept open. They take turns on the device (ui/worker/device_lock.py),
+on a CPU as on a GPU. In the render lane a picture that somebody waits for goes before a batch, also
+between two groups of a batch that has begun. While a training runs, a batch leaves it half of the
+time.
 
-A job that cannot be done has failed, with a sentence, and the worker goes on to the next; so it is
-with one that wants more memory than there is. Of a batch the shots that can be drawn are drawn
-before it has failed by those that cannot. After any other error the job has failed too, and
-the worker ends with it: who started it (ui/worker/processes.py) starts another, since nobody knows
-what state such an error leaves a process in.
+A job that can't be done fails with a sentence, and the worker goes on to the next. So does one that
+wants more memory than there is. After any other error the job has failed too, and the worker ends
+with it: ui/worker/processes.py starts another, since nobody knows what state such an error leaves a
+process in.
 """
 
 import time
@@ -33,12 +32,12 @@ from studio.queue.worker import (
 from studio.workspace import Workspace
 from ui.shared.queue_requests import drawing_of
 from ui.shared.terminal import print_note
-from ui.worker import render_jobs as _drawing
-from ui.worker import train_jobs as _training
 from ui.worker.context import WorkerContext
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
 from ui.worker.out_of_memory import describe_shortage, memory_advice
+from ui.worker.render_jobs import render
+from ui.worker.train_jobs import train
 
 __all__ = ["work"]
 
@@ -61,12 +60,12 @@ def work(
     for orphan in recover_jobs(space, queue):
         print_note(f"Job {orphan.id} was left by a worker that died")
     if queue == "render" and not (leaving() or has_waiting_jobs(space, QUEUES[queue])):
-        _warm(context)
+        _open_likely_base(context)
     idle = beaten = 0.0
     while not ending():
         now = time.monotonic()
         if has_waiting_jobs(space, QUEUES[queue]) and (job := claim_job(space, QUEUES[queue])):
-            _do(context, job)
+            _run_job(context, job)
             idle = time.monotonic()
         elif leaving():
             return
@@ -79,20 +78,18 @@ def work(
         time.sleep(POLL)
 
 
-def _do(context: WorkerContext, job: Job) -> None:
-    """Do a job and write down how it ended."""
+def _run_job(context: WorkerContext, job: Job) -> None:
+    """Do a job and save how it ended."""
     print_note(f"Job {job.id}: {job.kind}, {job.title}")
     begun = time.monotonic()
     try:
-        state, error, helpful = _attempt(context, job)
+        state, error, helpful = _try_job(context, job)
     except KeyboardInterrupt:
         raise  # told to end at once: the next worker finds the job
     except BaseException as fault:
-        said = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
-        where = (
-            f"this should not be; what the worker said is at the end of logs/{context.queue}.log"
-        )
-        finish_job(context.space, job.id, "failed", error=said, advice=where)
+        message = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
+        where = f"this is a bug: the end of logs/{context.queue}.log has its details"
+        finish_job(context.space, job.id, "failed", error=message, advice=where)
         raise
     if state == "queued":
         requeue_job(context.space, job.id)
@@ -101,36 +98,39 @@ def _do(context: WorkerContext, job: Job) -> None:
     print_note(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
 
 
-def _attempt(context: WorkerContext, job: Job) -> tuple[State, str, str]:
-    """Do a job; how it ended, with an error and advice where it failed."""
+def _try_job(context: WorkerContext, job: Job) -> tuple[State, str, str]:
+    """Do a job; returns its final state, an error and advice."""
     try:
-        return _state(context, job), "", ""
+        return _dispatch(context, job), "", ""
     except BadInput as wrong:
         return "failed", str(wrong), ""
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        said = describe_shortage(error)
-    context.models.clear()  # here the error is gone, and no longer holds what it was about
-    return "failed", said, memory_advice(job)
+        message = describe_shortage(error)
+    context.models.clear()  # only here: the error held on to what it was about
+    return "failed", message, memory_advice(job)
 
 
-def _state(context: WorkerContext, job: Job) -> State:
+def _dispatch(context: WorkerContext, job: Job) -> State:
     if job.kind == "train":
-        return _training.train(context, job)
+        return train(context, job)
     if job.kind == "render":
-        return _drawing.draw(context, job)
-    return _drawing.draw(context, job, between=partial(_give_way, context, job))
+        return render(context, job)
+    return render(context, job, pause=partial(_give_way, context, job))
 
 
 def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
-    """Between two pictures of a batch: what somebody waits for, and a training's share of time."""
+    """Between two groups of a batch: do what somebody waits for, and leave a training its time.
+
+    spent: seconds that the last group took.
+    """
     until = time.monotonic() + (spent if _training_runs(context.space) else 0.0)
     while not (context.ending() or report_job(context.space, batch.id)):
         if has_waiting_jobs(context.space, ("render",)) and (
             job := claim_job(context.space, ("render",))
         ):
-            _do(context, job)
+            _run_job(context, job)
         elif time.monotonic() >= until:
             return
         time.sleep(POLL)
@@ -140,7 +140,7 @@ def _training_runs(space: Workspace) -> bool:
     return bool(list_jobs(space, states=("running",), kinds=("train",), limit=1))
 
 
-def _warm(context: WorkerContext) -> None:
+def _open_likely_base(context: WorkerContext) -> None:
     """Open the base of the last picture, or sketch, before the first one is asked for."""
     last = list_jobs(context.space, kinds=("render",), limit=1)
     with suppress(BadInput):  # whoever asks for a picture on it is told

@@ -1,9 +1,13 @@
-"""Queued pictures, drawn by a worker; one that is forming can be looked at."""
+"""Queued pictures, rendered by a worker.
+
+A single picture is shown while it forms. Several go through the batched engine of compose in small
+groups: between two groups a picture that somebody waits for, or a training, gets the device.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 
 from PIL.Image import Image
 from torch import Tensor
@@ -12,168 +16,265 @@ import compose
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.files import atomic_write
-from studio.out_of_memory import is_out_of_memory
 from studio.queue.job import Job, State
 from studio.queue.worker import report_job
 from studio.requests.picture_file import save_picture
-from studio.requests.resolved_shot import ResolvedShot
+from studio.requests.resolved_shot import with_size
+from studio.requests.shot import Shot
 from studio.workspace import next_picture_path
-from ui.shared.queue_requests import Drawing, drawing_of
+from ui.shared.queue_requests import drawing_of
 from ui.worker.context import JobProgress, WorkerContext
-from ui.worker.out_of_memory import describe_shortage, memory_advice
 from ui.worker.schedule_summary import save_summary, summarize
 
-__all__ = ["draw"]
+__all__ = ["render"]
 
-LIVE = 512  # pixels of the longer side, of a picture that is forming
-LIVE_EVERY = 0.15  # seconds
-NAMED = 20  # shots of a batch that could not be drawn
-LONGEST = 60  # letters of a prompt
-
-
-@dataclass(frozen=True)
-class _LeftOut:
-    """A shot of a batch that cannot be drawn, and why. no_memory: it wanted more memory."""
-
-    reason: str
-    no_memory: bool = False
+PREVIEW_SIDE = 512  # pixels of the longer side, of a picture that forms
+PREVIEW_EVERY = 0.15  # seconds
+MOST_IN_GROUP = 4  # shots, as whoever waits for a picture waits until a group is done
+MOST_NAMED = 20  # failed shots in a message
+LONGEST = 60  # letters of a prompt in a message
+Pause = Callable[[float], None]
 
 
-def draw(
-    context: WorkerContext, job: Job, *, between: Callable[[float], None] | None = None
-) -> State:
-    """Draw the pictures that are not drawn yet; how it ended.
+def render(context: WorkerContext, job: Job, *, pause: Pause | None = None) -> State:
+    """Render the pictures that are missing; returns the state to end the job in.
 
-    Of a batch, what cannot be drawn is left out, and named in a BadInput once the others are.
-    between: called after each picture, if there are more, with the seconds that it took.
+    Raises BadInput that names the shots that failed, once the others are rendered. pause: called
+    between groups with the seconds that the last one took.
     """
-    drawing = drawing_of(job)
-    results, wanted = list(job.results), len(drawing.shots)
-    missing = [n for n in range(wanted) if n >= len(results) or not results[n]]
-    progress = JobProgress(
-        context, job, step=wanted - len(missing), total=wanted, seconds=job.seconds
-    )
-    left_out: dict[int, str] = {}
-    for tried, number in enumerate(missing, start=progress.step + 1):
-        begun = time.monotonic()
-        picture = _draw_one(progress, drawing, number)
-        if isinstance(picture, str):
-            return picture
-        if isinstance(picture, _LeftOut):
-            left_out[number] = picture.reason
-            if picture.no_memory:
-                context.models.clear()
-        results[number : number + 1] = [_id(picture)]
-        report_job(context.space, job.id, results=results)
-        spent = time.monotonic() - begun
-        if wanted > 1:
-            progress.step, progress.seconds = tried, progress.seconds + spent
-        if between and tried < wanted:
-            between(spent)
-    if job.kind == "render" and wanted == 1:
-        _save_schedule(context, drawing)
-    progress.save(at_once=True)
-    if left_out:
-        raise BadInput(_told(drawing, left_out))
+    run = _RenderRun.begin(context, job)
+    single = len(run.shots) == 1
+    ended = _render_single(run) if single and run.missing else _render_batch(run, pause)
+    if ended:
+        return ended
+    if single and job.kind == "render":
+        _save_schedule(run)
+    run.progress.save(at_once=True)
+    if run.failed:
+        raise BadInput(_describe_failures(run.shots, run.failed))
     return "done"
 
 
-def _draw_one(progress: JobProgress, drawing: Drawing, number: int) -> Path | State | _LeftOut:
-    """Draw one of the shots into the history; where it lies, or how the job is to end instead.
+@dataclass
+class _RenderRun:
+    """A job's shots, and what became of them. results: ids of pictures, "" where there is none."""
 
-    A base that cannot be opened, or a history that cannot be written, is no affair of one shot.
-    """
+    progress: JobProgress
+    shots: list[Shot]
+    loading: Mapping[str, object]
+    results: list[str]
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, context: WorkerContext, job: Job) -> "_RenderRun":
+        drawing = drawing_of(job)
+        shots = drawing.all_shots()
+        there = len(job.finished_results)
+        progress = JobProgress(context, job, step=there, total=len(shots), seconds=job.seconds)
+        return cls(progress, shots, drawing.loading, list(job.results))
+
+    @property
+    def context(self) -> WorkerContext:
+        return self.progress.context
+
+    @property
+    def missing(self) -> set[int]:
+        """The numbers of the shots without a picture that have not failed."""
+        there = {number for number, id in enumerate(self.results) if id}
+        return set(range(len(self.shots))) - there - set(self.failed)
+
+    def open_base(self, source: str) -> Base:
+        return self.context.models.base(source, self.loading)
+
+    def keep(self, number: int, picture: Image) -> None:
+        """Put a picture into the history."""
+        place = next_picture_path(self.context.space, self.shots[number].prompt)
+        path = save_picture(picture, place)
+        self._set_result(number, f"{path.parent.name}/{path.name}")
+
+    def fail(self, number: int, reason: str) -> None:
+        """Note that a shot has no picture, and why."""
+        self.failed[number] = reason
+        self._set_result(number, "")
+
+    def _set_result(self, number: int, id: str) -> None:
+        self.results += [""] * (number + 1 - len(self.results))
+        self.results[number] = id
+        report_job(self.context.space, self.progress.job.id, results=self.results)
+        if len(self.shots) > 1:
+            self.progress.step += 1
+
+
+def _render_single(run: _RenderRun) -> State | None:
+    progress = run.progress
     progress.phase = "opening the base"
     if ended := progress.save(at_once=True):
         return ended
-    several = len(drawing.shots) > 1
-    may_be_left_out = several and progress.job.kind == "batch"
-    shot = drawing.shot(number)
-    base = progress.context.models.base(shot.base, drawing.loading)
-    try:
-        resolved = progress.context.models.resolve(shot, base)
-        picture = _develop(progress, resolved, base, number if several else None)
-    except BadInput as error:
-        if may_be_left_out:
-            return _LeftOut(str(error))
-        raise BadInput(f"picture {number + 1}: {error}" if several else str(error)) from error
-    except (MemoryError, RuntimeError) as error:
-        if may_be_left_out and is_out_of_memory(error):
-            return _LeftOut(
-                f"{describe_shortage(error)}; {memory_advice(progress.job)}", no_memory=True
-            )
-        raise
-    if isinstance(picture, str):
-        return picture
-    return save_picture(picture, next_picture_path(progress.context.space, shot.prompt))
-
-
-def _develop(
-    progress: JobProgress, shot: ResolvedShot, base: Base, number: int | None
-) -> Image | State:
-    """The picture of a shot. number: of the shot, where there are several."""
-    progress.phase = "waiting for its turn"
+    base = run.open_base(run.shots[0].base)
+    shot = run.context.models.adapters(run.shots).resolve(run.shots[0])
+    progress.phase = "waiting for the device"
     progress.save(at_once=True)
-    with progress.context.device.for_picture():
-        latents = _denoise(progress, compose.denoise(base, shot), number)
-        return latents if isinstance(latents, str) else compose.decode(base, shot, latents)
+    with run.context.device.for_picture():
+        latents = _denoise(run, compose.denoise(base, shot))
+        if isinstance(latents, str):
+            return latents
+        picture = compose.decode(base, shot, latents)
+    run.keep(0, picture)
+    return None
 
 
-def _id(picture: Path | _LeftOut) -> str:
-    """What the history calls it; "" keeps the place of a shot that was left out."""
-    return "" if isinstance(picture, _LeftOut) else f"{picture.parent.name}/{picture.name}"
-
-
-def _told(drawing: Drawing, left_out: Mapping[int, str]) -> str:
-    """Which shots were left out and why, a line each, of many the first."""
-    lines = [f"{len(left_out)} of {len(drawing.shots)} pictures could not be drawn:"]
-    for number, reason in list(left_out.items())[:NAMED]:
-        shot = drawing.shots[number]
-        called = f"picture {number + 1} ({shot['prompt'][:LONGEST]}, seed {shot['seed']})"
-        lines.append(f"{called}: {reason}")
-    if len(left_out) > NAMED:
-        lines.append(f"and {len(left_out) - NAMED} more")
-    return "\n".join(lines)
-
-
-def _save_schedule(context: WorkerContext, drawing: Drawing) -> None:
-    """Leave the schedule for pages where only the weights tell it, which are at hand here."""
-    shot = drawing.shot(0)
-    try:
-        compose.outline(shot)
-    except compose.NeedsWeights:
-        base = context.models.base(shot.base, drawing.loading)
-        found = compose.schedule(context.models.resolve(shot, base), base)
-        save_summary(context.space, shot, summarize(found))
-
-
-def _denoise(
-    progress: JobProgress, events: Iterator[compose.Step | compose.Done], number: int | None
-) -> Tensor | State:
-    """Make the steps; the latents, or how the job is to end instead."""
-    live = progress.context.space.cache / "live" / f"{progress.job.id}.png"
-    shown = begun = time.monotonic()
+def _denoise(run: _RenderRun, events: Iterator[compose.Step | compose.Done]) -> Tensor | State:
+    """Make the steps of a picture; its latents, or the state to end the job in."""
+    progress, begun = run.progress, time.monotonic()
+    preview = _Preview(run)
     try:
         for event in events:
             if isinstance(event, compose.Done):
                 return event.latents
-            if number is None:
-                progress.step, progress.total = event.step, event.steps
-                progress.seconds = time.monotonic() - begun
-                progress.phase = "drawing"
-            else:
-                progress.phase = f"picture {number + 1}, step {event.step} of {event.steps}"
+            progress.step, progress.total, progress.phase = event.step, event.steps, "rendering"
+            progress.seconds = time.monotonic() - begun
             if ended := progress.save():
                 return ended
-            if event.step < event.steps and time.monotonic() > shown + LIVE_EVERY:
-                _show(event.preview(), live)
-                shown = time.monotonic()
+            if event.step < event.steps:
+                preview.show(event.preview)
     finally:
-        live.unlink(missing_ok=True)
+        preview.remove()
     raise AssertionError("the steps ended without latents")
 
 
-def _show(picture: Image, place: Path) -> None:
-    picture.thumbnail((LIVE, LIVE))
-    with atomic_write(place, durable=False) as file:
-        picture.save(file, "PNG")
+class _Preview:
+    """The file that shows a picture while it forms."""
+
+    def __init__(self, run: _RenderRun) -> None:
+        self._path = run.context.space.cache / "live" / f"{run.progress.job.id}.png"
+        self._shown = time.monotonic()
+
+    def show(self, paint: Callable[[], Image]) -> None:
+        """Write it, a few times a second."""
+        if time.monotonic() <= self._shown + PREVIEW_EVERY:
+            return
+        picture = paint()
+        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        with atomic_write(self._path, durable=False) as file:
+            picture.save(file, "PNG")
+        self._shown = time.monotonic()
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _render_batch(run: _RenderRun, pause: Pause | None) -> State | None:
+    for source in dict.fromkeys(shot.base for shot in run.shots):
+        numbers = [number for number, shot in enumerate(run.shots) if shot.base == source]
+        if run.missing.isdisjoint(numbers):
+            continue
+        if ended := _render_on_base(run, source, numbers, pause):
+            return ended
+    return None
+
+
+def _render_on_base(
+    run: _RenderRun, source: str, numbers: Sequence[int], pause: Pause | None
+) -> State | None:
+    """Render the missing shots of one base."""
+    run.progress.phase = "opening the base"
+    if ended := run.progress.save(at_once=True):
+        return ended
+    sized = _with_sizes(run, run.open_base(source), numbers)
+    groups = _groups(run, source, list(sized.values())) if sized else []
+    places = list(sized)
+    for group in groups:
+        wanted = {number: places[number] for number in group.numbers}
+        if run.missing.isdisjoint(wanted.values()):
+            continue
+        begun = time.monotonic()
+        if ended := _render_group(run, source, list(sized.values()), group, wanted):
+            return ended
+        spent = time.monotonic() - begun
+        run.progress.seconds += spent
+        if pause and run.missing:
+            pause(spent)
+    return None
+
+
+def _with_sizes(run: _RenderRun, base: Base, numbers: Sequence[int]) -> dict[int, Shot]:
+    """The shots that can be rendered on this base, with their sizes, by their numbers."""
+    found: dict[int, Shot] = {}
+    for number in numbers:
+        try:
+            found[number] = with_size(run.shots[number], base)
+        except BadInput as error:
+            if number in run.missing:
+                run.fail(number, str(error))
+    return found
+
+
+def _groups(run: _RenderRun, source: str, shots: Sequence[Shot]) -> list[compose.Group]:
+    """Groups of all shots, also of those that are there, so that an interruption changes none."""
+    base = run.open_base(source)
+    with run.context.device.for_picture():
+        sizes = compose.batch_sizes(base, shots, run.context.models.adapters(shots))
+    limited = {pixels: min(size, MOST_IN_GROUP) for pixels, size in sizes.items()}
+    groups = compose.group_shots(shots, limited)
+    return sorted(groups, key=lambda group: min(group.numbers))
+
+
+def _render_group(
+    run: _RenderRun,
+    source: str,
+    shots: Sequence[Shot],
+    group: compose.Group,
+    wanted: Mapping[int, int],
+) -> State | None:
+    """Render a group. wanted: the job's numbers of its shots, by theirs in `shots`."""
+    run.progress.phase = "waiting for the device"
+    if ended := run.progress.save(at_once=True):
+        return ended
+    base = run.open_base(source)  # another job may have opened another one meanwhile
+    adapters = run.context.models.adapters(shots[number] for number in wanted)
+    events = compose.render_groups(base, shots, [group], adapters)
+    with run.context.device.for_picture(), closing(events):
+        for event in events:
+            match event:
+                case compose.Advanced(_, step, steps):
+                    run.progress.phase = f"{_name(wanted.values())}, step {step} of {steps}"
+                    if ended := run.progress.save():
+                        return ended
+                case compose.Made(number, _, picture) if wanted[number] in run.missing:
+                    run.keep(wanted[number], picture)
+                case compose.Failed(number, _, reason) if wanted[number] in run.missing:
+                    run.fail(wanted[number], reason)
+    if not run.failed.keys().isdisjoint(wanted.values()):
+        run.context.models.free_unused()  # it may have been too large
+    return None
+
+
+def _name(numbers: Iterable[int]) -> str:
+    """Such as "picture 3" or "pictures 3, 5, 6"."""
+    named = ", ".join(str(number + 1) for number in sorted(numbers))
+    return f"picture {named}" if "," not in named else f"pictures {named}"
+
+
+def _describe_failures(shots: Sequence[Shot], failed: Mapping[int, str]) -> str:
+    """Which shots failed and why, a line each, of many the first."""
+    if len(shots) == 1:
+        return failed[0]
+    lines = [f"{len(failed)} of {len(shots)} pictures could not be drawn:"]
+    for number, reason in sorted(failed.items())[:MOST_NAMED]:
+        shot = shots[number]
+        lines.append(f"picture {number + 1} ({shot.prompt[:LONGEST]}, seed {shot.seed}): {reason}")
+    if len(failed) > MOST_NAMED:
+        lines.append(f"and {len(failed) - MOST_NAMED} more")
+    return "\n".join(lines)
+
+
+def _save_schedule(run: _RenderRun) -> None:
+    """Leave the schedule for pages if only the weights tell it, which are at hand here."""
+    shot = run.shots[0]
+    try:
+        compose.outline(shot)
+    except compose.NeedsWeights:
+        base = run.open_base(shot.base)
+        resolved = run.context.models.adapters([shot]).resolve(shot)
+        schedule = compose.schedule(resolved, base)
+        save_summary(run.context.space, shot, summarize(schedule))

@@ -61,7 +61,10 @@ def reason_of(error: Exception) -> str:
         return str(error)
     if not is_out_of_memory(error):
         raise error
-    return "there is no memory for even one: make it smaller, or give --offload or --vae-tiling."
+    return (
+        "there was not enough memory: choose a smaller width and height, or open the base with "
+        "vae-tiling or offload."
+    )
 
 
 def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int:

@@ -95,7 +95,7 @@ def render_groups(
     cache: AdapterCache,
     *,
     on_picture: Callable[[Made], None] | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Make the pictures of groups one after another, decoding one while the next denoises.
 
     shots: with their sizes; groups hold their places. on_picture: is given every picture as soon as

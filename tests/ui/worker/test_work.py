@@ -48,8 +48,7 @@ from studio.workspace import (
 from trainers import LoRA
 from ui.shared.queue_requests import queue_pictures, queue_training
 from ui.shared.training_run import draw_with
-from ui.worker import render_jobs as _drawing
-from ui.worker import train_jobs as _training
+from ui.worker import render_jobs, train_jobs
 from ui.worker.device_lock import DeviceLock
 from ui.worker.loop import work
 from ui.worker.model_cache import ModelCache
@@ -71,7 +70,7 @@ def scrawl(prompt: str, seed: int) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_training, "draw_with", lambda base: scrawl)
+    monkeypatch.setattr(train_jobs, "draw_with", lambda base: scrawl)
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +181,12 @@ def test_a_worker_killed_before_the_adapter_was_put_away_leaves_it_to_the_next(
     space: Workspace, training: Job, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as late:
-        late.setattr(_training, "add_adapter", lambda *_, **__: time.sleep(60))
+        late.setattr(train_jobs, "add_adapter", lambda *_, **__: time.sleep(60))
         finished = space.runs / training.run / "adapter.safetensors"
         killed_at_work(space, "train", when=finished.exists)
     assert list_adapters(space) == []
     with monkeypatch.context() as late:
-        late.setattr(_training, "report_job", lambda *_, **__: time.sleep(60))
+        late.setattr(train_jobs, "report_job", lambda *_, **__: time.sleep(60))
         killed_at_work(space, "train", when=lambda: bool(list_adapters(space)))
     assert get_job(space, training.id).results == ()
     work_off(space, "train")
@@ -230,7 +229,7 @@ def test_a_worker_that_is_told_to_end_leaves_its_training_to_the_next(
 def test_samples_are_there_while_the_training_runs(
     space: Workspace, photos: Path, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_training, "draw_with", draw_with)  # the real one
+    monkeypatch.setattr(train_jobs, "draw_with", draw_with)  # the real one
     more = {"steps": 2, "sample_every": 1, "sample_prompts": ("a robot",)}
     job = a_training(space, photos, sd1_folder, **more)
     work_off(space, "train")
@@ -283,7 +282,7 @@ def test_an_error_that_should_not_be_fails_the_job_and_ends_the_worker(
 ) -> None:
     jobs = [a_training(space, photos, sd1_folder, steps=1) for _ in range(2)]
     with monkeypatch.context() as broken:
-        broken.setattr(_training, "_record", None)
+        broken.setattr(train_jobs, "_record", None)
         with pytest.raises(TypeError):
             work_off(space, "train")
     failed, waiting = (get_job(space, job.id) for job in jobs)
@@ -328,8 +327,9 @@ def test_a_queued_picture_is_the_one_that_render_makes(
 
 
 def test_pictures_that_were_made_before_a_kill_are_not_made_again(
-    space: Workspace, sd1_folder: Path
+    space: Workspace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(render_jobs, "MOST_IN_GROUP", 1)
     job = queue_pictures(space, [a_shot(sd1_folder, seed=seed) for seed in range(4)], kind="batch")
     killed_at_work(space, "render", when=lambda: len(get_job(space, job.id).results) >= 2)
     assert get_job(space, job.id).state == "running"
@@ -346,7 +346,7 @@ def test_a_picture_can_be_watched_and_stopped(
     space: Workspace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ui.worker.context.OFTEN", 0.0)
-    monkeypatch.setattr(_drawing, "LIVE_EVERY", 0.0)
+    monkeypatch.setattr(render_jobs, "PREVIEW_EVERY", 0.0)
     job = queue_pictures(space, [a_shot(sd1_folder, steps=50)])
     seen: list[tuple[int, bool]] = []
 
@@ -366,6 +366,7 @@ def test_a_picture_can_be_watched_and_stopped(
 def test_a_batch_gives_way_to_a_picture_that_somebody_waits_for(
     space: Workspace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(render_jobs, "MOST_IN_GROUP", 2)
     batch = queue_pictures(space, [a_shot(sd1_folder, seed=n) for n in range(3)], kind="batch")
     asked: list[Job] = []
 
@@ -374,10 +375,10 @@ def test_a_batch_gives_way_to_a_picture_that_somebody_waits_for(
             asked.append(queue_pictures(space, [a_shot(sd1_folder, seed=9)]))
         return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(_drawing, "report_job", ask)
+    monkeypatch.setattr(render_jobs, "report_job", ask)
     work_off(space, "render")
     seeds = [read_recipe(one.path)["seed"] for one in reversed(list_pictures(space))]
-    assert seeds == [0, 9, 1, 2]
+    assert seeds == [0, 1, 9, 2]  # between the group of two and the one that is left
     assert {get_job(space, job.id).state for job in (batch, *asked)} == {"done"}
 
 
@@ -453,10 +454,10 @@ def test_the_model_cache_keeps_a_base_and_adapters(
     assert models.base(str(sd1_folder), {}) is base
     file = adapter_path(space, "sks robot")
     shot = a_shot(sd1_folder, adapters=((file, 1.0),))
-    first, again = (models.resolve(shot, base).adapters[0][0] for _ in range(2))
+    first, again = (models.adapters([shot]).resolve(shot).adapters[0][0] for _ in range(2))
     assert first is again
     os.utime(file, (1, 1))
-    assert models.resolve(shot, base).adapters[0][0] is not first
+    assert models.adapters([shot]).resolve(shot).adapters[0][0] is not first
     assert models.base(str(sd1_folder), {"vae_tiling": True}) is not base
 
 
