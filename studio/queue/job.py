@@ -24,7 +24,7 @@ class Job:
     stopping: it was asked to stop and has not yet. phase: what is being done, in a few words.
     step, total: of a training's or a picture's steps, or of the pictures where there are several.
     loss: smoothed. seconds: what the steps took. results: adapters by name, pictures by id, in the
-    order of a batch's shots, with "" in the place of one that could not be drawn.
+    order of a batch's shots, with "" in the place of one that is missing.
     error, advice: why it failed, and what may help, as sentences.
     """
 

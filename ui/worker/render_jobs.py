@@ -1,6 +1,6 @@
 """Queued pictures, rendered by a worker.
 
-A single picture is shown while it forms. Several go through the batched engine of compose in small
+Pictures are shown while they form. Several go through the batched engine of compose in small
 groups: between two groups a picture that somebody waits for, or a training, gets the device.
 """
 
@@ -126,8 +126,7 @@ def _render_single(run: _RenderRun) -> State | None:
 def _denoise(run: _RenderRun, events: Iterator[compose.Step | compose.Done]) -> Tensor | State:
     """Make the steps of a picture; its latents, or the state to end the job in."""
     progress, begun = run.progress, time.monotonic()
-    preview = _Preview(run)
-    try:
+    with closing(_Preview(run)) as preview:
         for event in events:
             if isinstance(event, compose.Done):
                 return event.latents
@@ -137,8 +136,6 @@ def _denoise(run: _RenderRun, events: Iterator[compose.Step | compose.Done]) -> 
                 return ended
             if event.step < event.steps:
                 preview.show(event.preview)
-    finally:
-        preview.remove()
     raise AssertionError("the steps ended without latents")
 
 
@@ -159,7 +156,8 @@ class _Preview:
             picture.save(file, "PNG")
         self._shown = time.monotonic()
 
-    def remove(self) -> None:
+    def close(self) -> None:
+        """Remove it."""
         self._path.unlink(missing_ok=True)
 
 
@@ -233,13 +231,14 @@ def _render_group(
     base = run.open_base(source)  # another job may have opened another one meanwhile
     adapters = run.context.models.adapters(shots[number] for number in wanted)
     events = compose.render_groups(base, shots, [group], adapters)
-    with run.context.device.for_picture(), closing(events):
+    with run.context.device.for_picture(), closing(events), closing(_Preview(run)) as preview:
         for event in events:
             match event:
-                case compose.Advanced(_, step, steps):
+                case compose.GroupStep(_, step, steps) as advanced:
                     run.progress.phase = f"{_name(wanted.values())}, step {step} of {steps}"
                     if ended := run.progress.save():
                         return ended
+                    preview.show(advanced.preview)
                 case compose.Made(number, _, picture) if wanted[number] in run.missing:
                     run.keep(wanted[number], picture)
                 case compose.Failed(number, _, reason) if wanted[number] in run.missing:

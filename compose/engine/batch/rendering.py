@@ -9,7 +9,8 @@ group. A group of one gives the same bits as `render`.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,13 +55,18 @@ class Failed:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupStep:
     """A group has made a denoising step."""
 
     group: Group
     step: int
     steps: int
+    _paint: Callable[[], Image.Image] = field(repr=False)
+
+    def preview(self) -> Image.Image:
+        """The first picture of the group as it forms; costs a small matrix product, no decoder."""
+        return self._paint()
 
 
 Event = GroupStep | Made | Failed
@@ -169,9 +175,9 @@ class _Renderer:
         drop_unused(runs)
         scheduler, timesteps = timesteps_of(self.base, first.shot)
         latents, steps = torch.empty(0), len(first.calls)
-        for step, (current, _) in enumerate(denoise_steps(runs, scheduler, timesteps), start=1):
+        for step, (current, clean) in enumerate(denoise_steps(runs, scheduler, timesteps), start=1):
             latents = current
-            yield GroupStep(group, step, steps)
+            yield GroupStep(group, step, steps, partial(first.paint, clean[:1]))
         return latents
 
 

@@ -121,7 +121,8 @@ def _cell(space: Workspace, id: str, *, shot: str) -> str:
 
 def _state(job: Job) -> str:
     made = f"{len(job.finished_results)} of {job.total or len(drawing_of(job).shots)}"
-    if left_out := len(job.results) - len(job.finished_results):
+    # Pictures come in groups, not in order: a gap in the results may still be filled.
+    if (left_out := job.step - len(job.finished_results)) > 0 and job.total > 1:
         made += f", {left_out} could not be drawn"
     if job.state == "queued":
         return f"waits, {made}"

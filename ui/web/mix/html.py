@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from markupsafe import Markup
@@ -65,9 +66,14 @@ def failed(error: str, advice: str = "") -> str:
 
 def comparison(space: Workspace, labels: Table, results: Sequence[str], preview: str) -> str:
     """A comparison as far as it is drawn. preview: the frame of the picture that forms."""
-    pictures = [_Picture(id, _prompt_of(id), _thumbnail(space, id)) for id in results]
+    pictures = {
+        number: _Picture(id, _prompt_of(id), _thumbnail(space, id))
+        for number, id in enumerate(results)
+        if id
+    }
+    forming = next(number for number in count() if number not in pictures)
     return template("mix/comparison.html").render(
-        table=labels, pictures=pictures, preview=Markup(preview)
+        table=labels, pictures=pictures, forming=forming, preview=Markup(preview)
     )
 
 
