@@ -235,7 +235,7 @@ class _Making:
 
             writing: list[tuple[int, Future[Path]]] = []
             cache = compose.AdapterCache(base)
-            for event in compose.render_groups(base, shots, groups, cache, at_once=save):
+            for event in compose.render_groups(base, shots, groups, cache, on_picture=save):
                 if isinstance(event, compose.GroupStep):
                     yield event
                 elif (at := places[event.number]) not in missing:
