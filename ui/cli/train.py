@@ -15,9 +15,10 @@ from typer.core import TyperGroup
 import trainers
 from studio.errors import BadInput, Stopped
 from studio.requests.training import TrainingRequest, read_request
+from studio.requests.validation import build, option
 from studio.workspace import DEFAULT_FOLDER, open_workspace
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
-from ui.cli.options import LOADING, AsJson, OptionalBase, WorkspaceFolder
+from ui.cli.options import BASES, LOADING, AsJson, WorkspaceFolder
 from ui.shared.form import Form, with_options
 from ui.shared.launched_processes import process_group
 from ui.shared.loading import command_options, open_base
@@ -197,9 +198,9 @@ class KindFromRecipe(TyperGroup):
 
 def _recipe_file(args: Sequence[str]) -> str | None:
     """The file behind --recipe."""
-    for option, following in zip(args, [*args[1:], ""], strict=True):
-        if option == "--recipe" or option.startswith("--recipe="):
-            return option.partition("=")[2] or following
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == "--recipe" or word.startswith("--recipe="):
+            return word.partition("=")[2] or following
     return None
 
 
@@ -216,13 +217,44 @@ BY_BASE: Mapping[str, str] = dict.fromkeys(
 )
 
 
+@dataclass(frozen=True)
+class RequestOptions:
+    """The fields of TrainingRequest that are options of the command."""
+
+    trigger: str | None = option(None, 'what to call it in prompts, such as "a sks robot"')
+    base: str | None = option(None, f"base model: {BASES} Default: sketch")
+    out: Path | None = option(None, "the adapter's file; default: TRIGGER.safetensors")
+    run: Path | None = option(None, "folder of this training; default: runs/KIND-NUMBER")
+    prior_pictures: Path | None = option(
+        None, "folder of class pictures; default: one in the run's"
+    )
+    init: str | None = option(None, "start from this adapter, FILE or FILE:HALF")
+
+
+@dataclass(frozen=True)
+class ModeOptions:
+    """What to do: train, repeat, resume, count or queue."""
+
+    recipe: Path | None = option(
+        None, "repeat this recipe.toml, with the options that you give changed"
+    )
+    resume: Path | None = option(None, "continue the stopped training in this folder")
+    dry_run: bool = option(False, "only tell how much would be trained")
+    base_config: Literal["sd15", "sd21", "sdxl"] | None = option(
+        None, "with --dry-run: the layers of a real model, without its weights"
+    )
+    queue: bool = option(False, "leave it to a worker, which puts the adapter into the library")
+
+
 def train_command(name: str, kind: type) -> Callable[..., None]:
     """The command that trains adapters of this kind."""
 
     @with_options(
         {
+            "request": Form(of=RequestOptions, title="Options"),
+            "mode": Form(of=ModeOptions, title="Options"),
             "options": Form(of=kind, title=f"Options of {name}"),
-            "recipe": Form(of=trainers.Recipe, title="Training", defaults=BY_BASE),
+            "training": Form(of=trainers.Recipe, title="Training", defaults=BY_BASE),
             "loading": LOADING,
         }
     )
@@ -231,91 +263,63 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
             list[str] | None,
             typer.Argument(
                 metavar="PICTURES[:WEIGHT]",
-                help="Folders of pictures; captions in .txt files or metadata.jsonl. Those of a "
-                "sub-folder such as '10_sks robot' come ten times a round, and a folder's weight "
-                "says how often its pictures come beside others.",
+                help="Folders of pictures, with captions in .txt files or metadata.jsonl. Pictures "
+                "in a sub-folder such as '10_sks robot' come ten times a round. A folder's weight "
+                "says how often its pictures come compared with others.",
             ),
         ] = None,
         *,
-        trigger: Annotated[
-            str | None, typer.Option(help='What to call it in prompts, such as "a sks robot".')
-        ] = None,
-        base: OptionalBase = None,
-        out: Annotated[
-            Path | None, typer.Option(help="Adapter file; TRIGGER.safetensors if not given.")
-        ] = None,
-        run: Annotated[
-            Path | None,
-            typer.Option(help=f"Folder of this training; runs/{name}-NUMBER if not given."),
-        ] = None,
-        prior_pictures: Annotated[
-            Path | None,
-            typer.Option(help="Folder of class pictures; one in the run's if not given."),
-        ] = None,
-        init: Annotated[
-            str | None,
-            typer.Option(metavar="FILE[:HALF]", help="Start from this adapter's numbers."),
-        ] = None,
-        recipe_file: Annotated[
-            Path | None,
-            typer.Option(
-                "--recipe",
-                help="Repeat the training of this recipe.toml, but for the options given.",
-            ),
-        ] = None,
-        resume: Annotated[
-            Path | None, typer.Option(help="Go on with the stopped training in this folder.")
-        ] = None,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Only say how much would be trained.")
-        ] = False,
-        base_config: Annotated[
-            Literal["sd15", "sd21", "sdxl"] | None,
-            typer.Option(help="With --dry-run: a real model's layers, without its weights."),
-        ] = None,
-        queue: Annotated[
-            bool, typer.Option("--queue", help="Let a worker do it; its adapter joins the library.")
-        ] = False,
         workspace: WorkspaceFolder = DEFAULT_FOLDER,
         as_json: AsJson = False,
+        request: Mapping[str, object],
+        mode: Mapping[str, object],
         options: Mapping[str, object],
-        recipe: Mapping[str, object],
+        training: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
-        from ui.cli.jobs import enqueue_run
-
-        if base_config and not dry_run:
-            raise BadInput("--base-config has no weights to train: give --dry-run with it.")
-        fields = {
+        given: dict[str, object] = {
             "pictures": [parse_folder(text) for text in pictures or ()],
-            "trigger": trigger,
-            "base": base,
-            "out": out,
-            "run": run,
-            "prior_pictures": prior_pictures,
-            "init": init,
+            **request,
             "options": options,
-            "recipe": recipe,
+            "recipe": training,
             "loading": loading,
         }
-        given = {field: value for field, value in fields.items() if value}
-        if resume:
-            # What it learns from and how is in the run's own recipe.
-            others = {"--recipe": recipe_file, "--dry-run": dry_run, "--queue": queue}
-            named = [*options_in(given), *(option for option, on in others.items() if on)]
-            if named:
-                raise BadInput(f"A resumed training keeps its recipe: leave out {named[0]}.")
-            resume_run(resume, name=name, loading=loading, as_json=as_json)
-            return
-        request = request_for(name, given, recipe_file)
-        if dry_run:
-            count_run(request, config=base_config, as_json=as_json)
-        elif queue:
-            enqueue_run(open_workspace(workspace), request, as_json=as_json)
-        else:
-            start_run(request, as_json=as_json)
+        given = {field: value for field, value in given.items() if value}
+        run_training(name, given, mode, space=workspace, as_json=as_json)
 
     return train
+
+
+def run_training(
+    kind: str,
+    given: Mapping[str, object],
+    mode: Mapping[str, object],
+    *,
+    space: Path,
+    as_json: bool,
+) -> None:
+    """Do what the command line asks for. given: fields of TrainingRequest; mode: of ModeOptions."""
+    chosen = build(ModeOptions, mode)
+    if chosen.base_config and not chosen.dry_run:
+        raise BadInput("--base-config has no weights to train: give --dry-run with it.")
+    if chosen.resume:
+        # The run's own recipe says what it learns from and how.
+        named = [*options_in(given), *options_in({k: v for k, v in mode.items() if k != "resume"})]
+        if named:
+            raise BadInput(f"A resumed training keeps its recipe: leave out {named[0]}.")
+        loading = given.get("loading") or {}
+        assert isinstance(loading, Mapping)
+        resume_run(chosen.resume, name=kind, loading=loading, as_json=as_json)
+        return
+    from ui.cli.jobs import enqueue_run
+
+    request = request_for(kind, given, chosen.recipe)
+    if chosen.dry_run:
+        count_run(request, config=chosen.base_config, as_json=as_json)
+    elif chosen.queue:
+        enqueue_run(open_workspace(space), request, as_json=as_json)
+    else:
+        start_run(request, as_json=as_json)
 
 
 for _name, _kind in trainers.kinds().items():
