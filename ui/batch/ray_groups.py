@@ -22,11 +22,11 @@ from ui.shared.ray_cluster import Cluster, TaskFailure
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Errand", "Reply", "run_errands"]
+__all__ = ["GroupResult", "GroupTask", "run_tasks"]
 
 
 @dataclass(frozen=True)
-class Errand:
+class GroupTask:
     """A group to be made. shots: of its base, with their sizes; its numbers are places in them.
 
     wanted: the numbers of which the pictures are missing.
@@ -39,34 +39,34 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What came of an errand. pictures: PNG files by number. reasons: of those that failed."""
+class GroupResult:
+    """What came of a task. pictures: PNG files by number. reasons: of those that failed."""
 
-    errand: Errand
+    task: GroupTask
     pictures: Mapping[int, bytes]
     reasons: Mapping[int, str]
 
 
-def run_errands(
-    errands: Sequence[Errand], loading: Mapping[str, object], cluster: Cluster
-) -> Iterator[Reply]:
+def run_tasks(
+    tasks: Sequence[GroupTask], loading: Mapping[str, object], cluster: Cluster
+) -> Iterator[GroupResult]:
     """Have groups made on the cluster, told in the order in which they are done."""
-    kept = {id(one.shots): cluster.keep(list(one.shots)) for one in errands}
+    kept = {id(one.shots): cluster.keep(list(one.shots)) for one in tasks}
 
-    def send(one: Errand) -> None:
+    def send(one: GroupTask) -> None:
         cluster.add(one, _make, one.source, kept[id(one.shots)], one.group, dict(loading))
 
-    for errand in errands:
-        send(errand)
-    for errand, found in cluster.outcomes():
-        group = errand.group
+    for task in tasks:
+        send(task)
+    for task, found in cluster.outcomes():
+        group = task.group
         if not isinstance(found, TaskFailure):
-            yield Reply(errand, *found)
+            yield GroupResult(task, *found)
         elif found.lost and len(group.numbers) > 1:
-            for number in errand.wanted:
-                send(replace(errand, group=replace(group, numbers=(number,)), wanted=(number,)))
+            for number in task.wanted:
+                send(replace(task, group=replace(group, numbers=(number,)), wanted=(number,)))
         else:
-            yield Reply(errand, {}, dict.fromkeys(errand.wanted, found.reason))
+            yield GroupResult(task, {}, dict.fromkeys(task.wanted, found.reason))
 
 
 def _make(

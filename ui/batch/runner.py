@@ -27,7 +27,7 @@ from ui.batch.folder_record import Record
 from ui.batch.manifest import PlannedShot
 from ui.batch.manifest_lines import Problem, join_problems
 from ui.batch.plan import Plan
-from ui.batch.ray_groups import Errand, Reply, run_errands
+from ui.batch.ray_groups import GroupResult, GroupTask, run_tasks
 from ui.shared.launched_processes import SINGLE_PROCESS, ProcessGroup
 from ui.shared.loading import open_base
 from ui.shared.ray_cluster import connect
@@ -35,14 +35,14 @@ from ui.shared.ray_cluster import connect
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["NotMade", "Written", "expect_batch", "run_batch"]
+__all__ = ["PictureFailed", "PictureWritten", "expect_batch", "run_batch"]
 
 # Files of a batch that are no pictures of it.
 OWN = re.compile(r"batch\.json|results\.jsonl|sheet\.html|sheet(-\d+)?\.png")
 
 
 @dataclass(frozen=True)
-class Written:
+class PictureWritten:
     """A picture is in the folder. at: its shot's place in the plan."""
 
     at: int
@@ -50,14 +50,14 @@ class Written:
 
 
 @dataclass(frozen=True)
-class NotMade:
+class PictureFailed:
     """A shot can't be made; the others go on. reason: one sentence."""
 
     at: int
     reason: str
 
 
-Event = Written | NotMade | compose.GroupStep
+Event = PictureWritten | PictureFailed | compose.GroupStep
 
 
 def run_batch(
@@ -69,10 +69,10 @@ def run_batch(
 ) -> Iterator[Event]:
     """Make what is missing of a plan, then write results.jsonl, sheet.html and sheet.png.
 
-    loading: fields of ui.shared.loading.Loading, by name. To stop, stop iterating (`close`): what
-    was told as Written is there, and another run over the same plan makes the rest. share: the part
-    of it that this process makes and tells of; the first of all writes what belongs to no picture.
-    ray: address of a cluster that makes them; how they are grouped is decided here.
+    loading: fields of ui.shared.loading.Loading, by name. To stop, stop iterating (`close`): every
+    picture of a PictureWritten is there, and another run of the same plan makes the rest.
+    processes: each rank makes its part of the groups; rank 0 writes all other files. ray: address
+    of a cluster that makes the pictures; their groups are decided here.
 
     Raises BadInput before the first picture for whatever can't be made on its base.
     """
@@ -82,9 +82,9 @@ def run_batch(
         names = set(plan.names)
         remove_partial_files(plan.out, lambda name: name in names or bool(OWN.fullmatch(name)))
     if plan.missing():
-        making = _Making(plan, loading)
-        for event in making.events(processes) if ray is None else making.events_from(ray):
-            if isinstance(event, NotMade):
+        run = _BatchRun(plan, loading)
+        for event in run.events(processes) if ray is None else run.events_from(ray):
+            if isinstance(event, PictureFailed):
                 failed[event.at] = event.reason
             yield event
     failed = processes.gather(failed)
@@ -99,21 +99,21 @@ def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEsti
 
     Raises BadInput as run_batch does.
     """
-    making = _Making(plan, loading)
-    bases = making.checked()
-    sizes = making.batch_sizes(bases, keep=False)
+    run = _BatchRun(plan, loading)
+    bases = run.checked()
+    sizes = run.batch_sizes(bases, keep=False)
     missing = set(plan.missing())
     found = []
     for source in plan.sources:
         base = bases.pop(source, None) or open_base(source, loading)
-        shots, groups = making.shots[source], making.groups(source, sizes[source], missing)
+        shots, groups = run.shots[source], run.groups(source, sizes[source], missing)
         found.append(compose.estimate_batch(base, shots, groups, compose.AdapterCache(base)))
     return compose.BatchEstimate(
         sum(one.evaluations for one in found), sum(one.seconds for one in found)
     )
 
 
-class _Making:
+class _BatchRun:
     """One run over what is missing."""
 
     def __init__(self, plan: Plan, loading: Mapping[str, object]) -> None:
@@ -139,11 +139,11 @@ class _Making:
     def events_from(self, address: str) -> Iterator[Event]:
         """Have it made on a Ray cluster."""
         with connect(address, device=self.loading.get("device")) as cluster:
-            errands = list(self.errands())
-            for reply in run_errands(errands, self.loading, cluster):
+            tasks = list(self.tasks())
+            for reply in run_tasks(tasks, self.loading, cluster):
                 yield from self._received(reply)
 
-    def errands(self) -> Iterator[Errand]:
+    def tasks(self) -> Iterator[GroupTask]:
         """All that is missing, group by group."""
         bases = self.checked()
         missing = set(self.plan.missing())
@@ -152,17 +152,17 @@ class _Making:
             places = self.plan.of_base(source)
             for group in self.groups(source, sizes[source], missing):
                 wanted = [number for number in group.numbers if places[number] in missing]
-                yield Errand(source, self.shots[source], group, wanted)
+                yield GroupTask(source, self.shots[source], group, wanted)
 
-    def _received(self, reply: Reply) -> Iterator[Event]:
-        errand, places = reply.errand, self.plan.of_base(reply.errand.source)
-        for number in errand.wanted:
+    def _received(self, reply: GroupResult) -> Iterator[Event]:
+        task, places = reply.task, self.plan.of_base(reply.task.source)
+        for number in task.wanted:
             if number in reply.reasons:
-                yield NotMade(places[number], reply.reasons[number])
+                yield PictureFailed(places[number], reply.reasons[number])
             elif number in reply.pictures:
                 path = self.plan.out / self.plan.names[places[number]]
                 write_file(path, reply.pictures[number])
-                yield Written(places[number], path)
+                yield PictureWritten(places[number], path)
 
     def checked(self) -> "dict[str, Base]":
         """Look at every base and every shot on it. A base that is the only one stays open."""
@@ -241,7 +241,7 @@ class _Making:
                 elif (at := places[event.number]) not in missing:
                     continue
                 elif isinstance(event, compose.Failed):
-                    yield NotMade(at, event.reason)
+                    yield PictureFailed(at, event.reason)
                 else:
                     writing.append((at, saves.pop(at)))
                 while writing and writing[0][1].done():
@@ -250,8 +250,8 @@ class _Making:
                 yield _written(at, saved)
 
 
-def _written(at: int, saved: Future[Path]) -> Written:
-    return Written(at, saved.result())
+def _written(at: int, saved: Future[Path]) -> PictureWritten:
+    return PictureWritten(at, saved.result())
 
 
 def _facts(base: "Base") -> dict[str, str]:

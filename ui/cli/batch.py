@@ -76,7 +76,7 @@ def _run_rank(
     as_json: bool,
 ) -> int:
     """Make this process's share; the first process tells of all."""
-    from ui.batch.runner import NotMade, Written, run_batch  # PyTorch with it
+    from ui.batch.runner import PictureFailed, PictureWritten, run_batch  # PyTorch with it
 
     begun = perf_counter()
     there = len(plan.names) - len(plan.missing())
@@ -88,13 +88,13 @@ def _run_rank(
             task = shown.add_task("Pictures", total=left)
             for event in run_batch(plan, loading, processes, ray=ray):
                 match event:
-                    case Written() if processes.count > 1:  # of all processes
+                    case PictureWritten() if processes.count > 1:  # of all processes
                         if processes.is_first and perf_counter() > looked + INTERVAL:
                             shown.update(task, completed=left - len(plan.missing()))
                             looked = perf_counter()
-                    case Written():
+                    case PictureWritten():
                         shown.advance(task)
-                    case NotMade(at, reason):
+                    case PictureFailed(at, reason):
                         failed[at] = reason
                         shown.advance(task)
             shown.update(task, completed=left - len(plan.missing()) + len(failed))

@@ -17,7 +17,7 @@ from tests.benchmarks.kills import files, write_manifest
 from tests.ui.shared import deadly
 from ui import cli
 from ui.batch.plan import plan_batch
-from ui.batch.runner import NotMade, Written, run_batch
+from ui.batch.runner import PictureFailed, PictureWritten, run_batch
 from ui.shared.ray_cluster import connect
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
@@ -86,11 +86,11 @@ def at_work(function: str = "_called") -> list[psutil.Process]:
     return [one for one in found if one.info["cmdline"][:1] == [f"ray::{function}"]]
 
 
-def batch_of(cluster: Cluster, out: Path) -> Iterator[Written | NotMade]:
+def batch_of(cluster: Cluster, out: Path) -> Iterator[PictureWritten | PictureFailed]:
     """What a batch on the cluster tells, as it is made."""
     plan = plan_batch(Path("faces.toml"), out, resume=True)
     for event in run_batch(plan, {"device": "cpu"}, ray=cluster.address):
-        assert isinstance(event, Written | NotMade), event
+        assert isinstance(event, PictureWritten | PictureFailed), event
         yield event
 
 
@@ -128,7 +128,7 @@ def test_a_shot_that_kills_every_worker_is_named_and_the_others_are_made(
     monkeypatch.setattr("ui.batch.ray_groups._make", deadly.no_dog)
     monkeypatch.setattr("ui.shared.ray_cluster.TRIES", 2)
     events = list(batch_of(cluster, tmp_path))
-    assert [event.reason for event in events if isinstance(event, NotMade)] == [
+    assert [event.reason for event in events if isinstance(event, PictureFailed)] == [
         "all 2 workers that started it died"
     ]
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
