@@ -14,7 +14,6 @@ from typing import Any, cast
 from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.job import Job
-from studio.requests.shot import Shot
 from studio.workspace import (
     AdapterFile,
     Workspace,
@@ -25,6 +24,7 @@ from studio.workspace import (
     list_checkpoints,
     thumbnail,
 )
+from ui.shared.checkpoint_grid import checkpoint_grid
 from ui.shared.queue_requests import drawing_of, queue_pictures
 
 __all__ = [
@@ -94,11 +94,14 @@ def draw_grid(
             f"{len(chosen) * len(strengths)} pictures, and {MOST} are the most: choose fewer"
         )
     arguments = cast("Any", job.arguments)
-    shots = [
-        Shot(prompt, base=arguments["base"], seed=seed, adapters=((there[step], strength),))
-        for step in chosen
-        for strength in strengths
-    ]
+    cells = checkpoint_grid(
+        {step: there[step] for step in chosen},
+        base=arguments["base"],
+        strengths=strengths,
+        prompts=[prompt],
+        seeds=[seed],
+    )
+    shots = [cell.shot for cell in cells]
     return queue_pictures(space, shots, kind="batch", loading=arguments["loading"])
 
 
