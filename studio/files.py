@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,20 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file with `atomic_write`."""
     with atomic_write(path, durable=durable) as file:
         file.write(data)
+
+
+def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
+    """Copy a file's bytes with `atomic_write`; BadInput that calls it `name` where it is gone."""
+    try:
+        with source.open("rb") as file, atomic_write(copy) as new:
+            shutil.copyfileobj(file, new)
+    except OSError as error:
+        raise BadInput(f"{name or source} cannot be read: {error.strerror or error}") from error
+
+
+def display_name(path: Path) -> str:
+    """The name to show: that of a folder, or that of a file without its suffix."""
+    return path.name if path.is_dir() else path.stem
 
 
 def remove_partial_files(folder: Path, ours: Callable[[str], bool]) -> None:

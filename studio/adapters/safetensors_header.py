@@ -24,6 +24,12 @@ MOST_TENSORS = 100_000
 DTYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 DTYPES |= {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+CONVERT = (
+    'python -c "import sys, torch, safetensors.torch as s; '
+    "w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
+    "s.save_file({k: v.clone().contiguous() for k, v in w.get('state_dict', w).items() "
+    'if torch.is_tensor(v)}, sys.argv[2])" '
+)
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,15 @@ def _refuse_pickle(path: Path, start: bytes) -> None:
     """A safetensors file may start with any byte, but its ninth is always a brace."""
     pickled = start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:] != b"{")
     if pickled or path.suffix.lower() in PICKLES:
-        raise BadInput(
-            f"{path} is a pickle, which can run code when it is opened; convert it once with "
-            f'python -c "import torch, safetensors.torch as s; '
-            f"s.save_file(torch.load('{path.name}', weights_only=True), "
-            f"'{path.stem}.safetensors')\""
-        )
+        raise pickle_error(path)
+
+
+def pickle_error(path: Path) -> BadInput:
+    """The refusal of a pickle, with the command that converts it."""
+    return BadInput(
+        f"{path} is a pickle, which can run any code when it is opened; convert it once with "
+        f"{CONVERT}{path} {path.with_suffix('.safetensors')} and give the new file."
+    )
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from studio.errors import BadInput
 Config = dict[str, object]
 Shapes = dict[str, tuple[int, ...]]
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
+REFINER = "{} is an SDXL refiner: give the SDXL base."
 
 
 def family_of(path: Path) -> str:
@@ -25,14 +26,10 @@ def check_unet(config: Config, where: str) -> str:
         raise BadInput(
             f"{where} is a {config['_class_name']}: bases are of the SD 1.x, SD 2.x or SDXL family."
         )
-    if config.get("in_channels", 4) != 4:
-        raise BadInput(
-            f"{where} takes {config['in_channels']} latent channels (an inpainting, depth or "
-            "editing model); give a text-to-image base, which takes 4."
-        )
+    _check_latent_channels(config.get("in_channels", 4), where)
     if config.get("addition_embed_type") == "text_time":
         if config.get("projection_class_embeddings_input_dim") == 2560:
-            raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
+            raise BadInput(REFINER.format(where))
         return "sdxl"
     return "sd2" if config.get("use_linear_projection") else "sd1"
 
@@ -51,11 +48,7 @@ def detect_family(shapes: Shapes, where: str) -> str:
         raise BadInput(
             f"{where} is not a Stable Diffusion 1.x, 2.x or XL checkpoint (it has no {CONV_IN})."
         )
-    if shapes[CONV_IN][1] != 4:
-        raise BadInput(
-            f"{where} takes {shapes[CONV_IN][1]} latent channels (an inpainting, depth or editing "
-            "model); give a text-to-image base, which takes 4."
-        )
+    _check_latent_channels(shapes[CONV_IN][1], where)
     for prefix, family in (
         ("conditioner.embedders.1.model.", "sdxl"),
         ("cond_stage_model.model.", "sd2"),
@@ -64,8 +57,16 @@ def detect_family(shapes: Shapes, where: str) -> str:
         if any(key.startswith(prefix) for key in shapes):
             return family
     if any(key.startswith("conditioner.embedders.0.model.") for key in shapes):
-        raise BadInput(f"{where} is an SDXL refiner: give the SDXL base.")
+        raise BadInput(REFINER.format(where))
     raise BadInput(f"{where} holds no text encoder: give a full checkpoint, not the UNet alone.")
+
+
+def _check_latent_channels(channels: object, where: str) -> None:
+    if channels != 4:
+        raise BadInput(
+            f"{where} takes {channels} latent channels (an inpainting, depth or editing model); "
+            "give a text-to-image base, which takes 4."
+        )
 
 
 def checkpoint_header(path: Path) -> Header:

@@ -19,30 +19,42 @@ from studio.bases.prompts import TextEmbedding, TextEncoder, encode_prompts
 from studio.bases.schedulers import Scheduler, from_config, new_scheduler
 
 
-@dataclass(eq=False)
-class Base:
-    """A frozen base, opened by `studio.load_base`. Nothing changes its weights for good.
+@dataclass(eq=False, kw_only=True)
+class Parts:
+    """The parts of a base, as its files have them.
 
-    source: what it was loaded from; a path in full.  family: "sd1", "sd2" or "sdxl".
-    scheduler_config: of its own scheduler.
-    dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
-    offload: only the part in use is on `device`, the others are on the CPU.
+    family: "sd1", "sd2" or "sdxl".  scheduler_config: of its own scheduler.
     zero_negative: an empty negative prompt means zeros, not the encoded empty text.
-    learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
     """
 
-    source: str
-    name: str
     family: str
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     tokenizers: tuple[CLIPTokenizer, ...]
     text_encoders: tuple[TextEncoder, ...]
     scheduler_config: Config
+    zero_negative: bool = False
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The UNet, the VAE and the text encoders."""
+        return (self.unet, self.vae, *self.text_encoders)
+
+
+@dataclass(eq=False, kw_only=True)
+class Base(Parts):
+    """A frozen base, opened by `studio.load_base`. Nothing changes its weights for good.
+
+    source: what it was loaded from; a path in full.
+    dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
+    offload: only the part in use is on `device`, the others are on the CPU.
+    learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
+    """
+
+    source: str
+    name: str
     device: torch.device
     dtype: torch.dtype
     offload: bool = False
-    zero_negative: bool = False
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
@@ -230,8 +242,7 @@ class Base:
         """When offloading, move these parts to the device and all others to the CPU."""
         if not self.offload:
             return
-        everything: list[nn.Module] = [self.unet, self.vae, *self.text_encoders]
-        for part in everything:
+        for part in self.modules():
             if part not in parts:
                 part.to("cpu")
         for part in parts:

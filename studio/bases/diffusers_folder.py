@@ -1,45 +1,19 @@
 """Opening a base in the diffusers layout: model_index.json and a folder for each part."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
-from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import CLIPTokenizer
 
 from studio.bases.architecture import Config, check_unet, read_json
-from studio.bases.prompts import TextEncoder
+from studio.bases.base import Parts
+from studio.bases.prompts import CLASSES, TextEncoder
 from studio.bases.resolve import weight_variant
 from studio.errors import BadInput
 
 Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a base, on the CPU.
-
-    zero_negative: an empty negative prompt means zeros, not the encoded empty text.
-    """
-
-    family: str
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    tokenizers: tuple[CLIPTokenizer, ...]
-    text_encoders: tuple[TextEncoder, ...]
-    scheduler_config: Config
-    zero_negative: bool
-
-    def modules(self) -> tuple[nn.Module, ...]:
-        """The UNet, the VAE and the text encoders."""
-        return (self.unet, self.vae, *self.text_encoders)
 
 
 def open_folder(folder: Path, dtype: torch.dtype, *, prediction: str = "auto") -> Parts:
@@ -66,29 +40,21 @@ def open_folder(folder: Path, dtype: torch.dtype, *, prediction: str = "auto") -
     for part in ("unet", "vae", *names):
         read_json(folder / part / "config.json")
         weight_variant(folder, part, half=half)
-    try:
-        with quiet_libraries():
-            parts = Parts(
-                family=family,
-                unet=_component(UNet2DConditionModel, folder / "unet", dtype),
-                vae=_component(AutoencoderKL, folder / "vae", vae_dtype(vae_config, dtype)),
-                tokenizers=tuple(
-                    CLIPTokenizer.from_pretrained(
-                        folder / name.replace("text_encoder", "tokenizer"), local_files_only=True
-                    )
-                    for name in names
-                ),
-                text_encoders=tuple(_text_encoder(folder / name, dtype) for name in names),
-                scheduler_config=scheduler_config,
-                # SDXL's pipeline assumes true where the index says nothing.
-                zero_negative=family == "sdxl"
-                and index.get("force_zeros_for_empty_prompt", True) is True,
+    return Parts(
+        family=family,
+        unet=_component(UNet2DConditionModel, folder / "unet", dtype),
+        vae=_component(AutoencoderKL, folder / "vae", vae_dtype(vae_config, dtype)),
+        tokenizers=tuple(
+            CLIPTokenizer.from_pretrained(
+                folder / name.replace("text_encoder", "tokenizer"), local_files_only=True
             )
-    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"The base in {folder} could not be opened: {reason}") from error
-    freeze_and_check(parts, str(folder))
-    return parts
+            for name in names
+        ),
+        text_encoders=tuple(_text_encoder(folder / name, dtype) for name in names),
+        scheduler_config=scheduler_config,
+        # SDXL's pipeline assumes true where the index says nothing.
+        zero_negative=family == "sdxl" and index.get("force_zeros_for_empty_prompt", True) is True,
+    )
 
 
 def _component(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
@@ -96,8 +62,7 @@ def _component(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
 
 
 def _text_encoder(folder: Path, dtype: torch.dtype) -> TextEncoder:
-    second = folder.name == "text_encoder_2"
-    kind = CLIPTextModelWithProjection if second else CLIPTextModel
+    kind = CLASSES[folder.name]
     return kind.from_pretrained(folder, dtype=dtype, **_weights(folder, dtype))
 
 
@@ -115,37 +80,3 @@ def vae_dtype(config: Config, dtype: torch.dtype) -> torch.dtype:
     if dtype == torch.float16 and config.get("force_upcast", True):
         return torch.float32
     return dtype
-
-
-def freeze_and_check(parts: Parts, where: str) -> None:
-    """Freeze every weight; raise BadInput where one was missing from the files."""
-    for module in parts.modules():
-        module.requires_grad_(False).eval()
-        for name, weight in module.named_parameters():
-            if weight.is_meta:
-                raise BadInput(
-                    f"{where} lacks {name} of its {type(module).__name__}: the file is not whole."
-                )
-    for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
-        embedding = encoder.get_input_embeddings()
-        rows = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else 0
-        if len(tokenizer) > rows:
-            raise BadInput(
-                f"{where}: the tokenizer knows {len(tokenizer)} tokens but the text encoder "
-                f"{rows}: they do not belong together."
-            )
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Silence transformers' progress bars, and diffusers' warning about an empty list."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    level = diffusers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(level)
-        if shown:
-            transformers_logging.enable_progress_bar()

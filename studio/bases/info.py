@@ -7,6 +7,7 @@ from typing import Any, cast
 from studio.bases.architecture import family_of, read_json
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
+from studio.files import display_name
 
 # A checkpoint in one file has no configuration. These are diffusers' assumptions.
 SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
@@ -32,7 +33,7 @@ def read_base_info(source: str) -> BaseInfo | None:
     path = _find_local(source)
     if path is None:
         return None
-    family, name = family_of(path), path.name if path.is_dir() else path.stem
+    family, name = family_of(path), display_name(path)
     if path.is_file():
         return BaseInfo(source, name, family, SIZES[family], STEPS[family])
     unet = cast("Any", read_json(path / "unet" / "config.json"))
@@ -48,7 +49,10 @@ def read_base_info(source: str) -> BaseInfo | None:
 
 
 def _find_local(source: str) -> Path | None:
-    from studio.bases.resolve import find_source  # the hub's client takes half a second
+    from studio.bases.resolve import (  # the hub's client takes half a second
+        cached_snapshot,
+        find_source,
+    )
 
     if (
         source in BUNDLED_BASES
@@ -56,11 +60,5 @@ def _find_local(source: str) -> Path | None:
         or Path(source).expanduser().exists()
     ):
         return find_source(source, half=False)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        snapshot = Path(snapshot_download(source, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
-        return None
-    return snapshot if (snapshot / "unet" / "config.json").is_file() else None
+    snapshot = cached_snapshot(source)
+    return snapshot if snapshot and (snapshot / "unet" / "config.json").is_file() else None

@@ -1,11 +1,18 @@
 """Opening a base by its name, folder, file or Hugging Face id."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
-from studio.bases.base import Base
+from studio.adapters.token_embeddings import embedding_table
+from studio.bases.base import Base, Parts
 from studio.bases.device import parse_device, parse_dtype
 from studio.bases.diffusers_folder import open_folder
 from studio.bases.names import BUNDLED_BASES
@@ -13,6 +20,11 @@ from studio.bases.resolve import find_source
 from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
 from studio.bases.single_file import open_single_file
 from studio.errors import BadInput
+from studio.files import display_name
+
+# What safetensors, diffusers and transformers raise for files that are damaged or do not fit.
+OPENING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
+OPENING_ERRORS += (SafetensorError, SingleFileComponentError)
 
 
 def load_base(
@@ -46,8 +58,7 @@ def load_base(
     _check_offload(offload, chosen)
     _check_prediction(prediction)
     path = find_source(source, half=precision != torch.float32)
-    open_parts = open_folder if path.is_dir() else open_single_file
-    parts = open_parts(path, precision, prediction=prediction)
+    parts = _open_parts(path, precision, prediction)
     check_scheduler_config(parts.scheduler_config, str(path))
     if vae_slicing:
         parts.vae.enable_slicing()
@@ -60,19 +71,35 @@ def load_base(
         for part in parts.modules():
             part.to(chosen)
     return Base(
+        **vars(parts),
         source=_absolute_source(source, path),
-        name=_display_name(source, path),
-        family=parts.family,
-        unet=parts.unet,
-        vae=parts.vae,
-        tokenizers=parts.tokenizers,
-        text_encoders=parts.text_encoders,
-        scheduler_config=parts.scheduler_config,
+        name=_name(source, path),
         device=chosen,
         dtype=precision,
         offload=offload,
-        zero_negative=parts.zero_negative,
     )
+
+
+def _open_parts(path: Path, dtype: torch.dtype, prediction: str) -> Parts:
+    """The parts of a base, frozen, from a folder or a file."""
+    open_parts = open_folder if path.is_dir() else open_single_file
+    try:
+        with _quiet_libraries():
+            parts = open_parts(path, dtype, prediction=prediction)
+    except BadInput:
+        raise
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        SafetensorError,
+        SingleFileComponentError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"The base {path} could not be opened: {reason}") from error
+    _freeze_and_check(parts, str(path))
+    return parts
 
 
 def _absolute_source(source: str | Path, path: Path) -> str:
@@ -81,11 +108,10 @@ def _absolute_source(source: str | Path, path: Path) -> str:
     return str(path.resolve()) if local else str(source)
 
 
-def _display_name(source: str | Path, path: Path) -> str:
+def _name(source: str | Path, path: Path) -> str:
     """What to call a base: its folder or file, or the id it was downloaded by."""
-    if not Path(source).expanduser().exists():
-        return str(source)
-    return path.resolve().name if path.is_dir() else path.stem
+    local = Path(source).expanduser().exists()
+    return display_name(path.resolve()) if local else str(source)
 
 
 def _check_offload(offload: bool, device: torch.device) -> None:
@@ -112,3 +138,36 @@ def _check_attention(attention: str, device: torch.device) -> None:
         )
     if attention == "xformers" and device.type != "cuda":
         raise BadInput("xformers attention needs an NVIDIA GPU: leave it at sdpa.")
+
+
+def _freeze_and_check(parts: Parts, where: str) -> None:
+    """Freeze every weight; raise BadInput where one was missing from the files."""
+    for module in parts.modules():
+        module.requires_grad_(False).eval()
+        for name, weight in module.named_parameters():
+            if weight.is_meta:
+                raise BadInput(
+                    f"{where} lacks {name} of its {type(module).__name__}: the file is not whole."
+                )
+    for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
+        rows = embedding_table(encoder).num_embeddings
+        if len(tokenizer) > rows:
+            raise BadInput(
+                f"{where}: the tokenizer knows {len(tokenizer)} tokens but the text encoder "
+                f"{rows}: they do not belong together."
+            )
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Silence transformers' progress bars, and diffusers' warning about an empty list."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    level = diffusers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        if shown:
+            transformers_logging.enable_progress_bar()

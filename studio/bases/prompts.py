@@ -16,6 +16,7 @@ from studio.adapters.token_embeddings import (
 )
 
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
+CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,12 @@
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig
 
 from studio.bases.architecture import check_unet, read_json
 from studio.bases.base import Base
 from studio.bases.device import parse_device, parse_dtype
+from studio.bases.prompts import CLASSES
 from studio.bases.schedulers import from_config
 from studio.bases.single_file import CONFIGS
 from studio.errors import BadInput
@@ -26,7 +27,6 @@ def real_config(name: str, *, dtype: str = "fp32") -> Base:
     folder = CONFIGS / name
     unet = read_json(folder / "unet" / "config.json")
     family = check_unet(unet, name)
-    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     precision = parse_dtype(dtype, parse_device("auto"))
     with torch.device("meta"):
         base = Base(
@@ -38,7 +38,7 @@ def real_config(name: str, *, dtype: str = "fp32") -> Base:
             tokenizers=(),
             text_encoders=tuple(
                 kind(CLIPTextConfig.from_pretrained(folder / part, local_files_only=True))
-                for part, kind in kinds.items()
+                for part, kind in CLASSES.items()
                 if (folder / part).is_dir()
             ),
             scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),

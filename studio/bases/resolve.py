@@ -18,23 +18,16 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from studio.adapters.safetensors_header import PICKLES, pickle_error
 from studio.assets import asset
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 
-PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEM = r"(model|diffusion_pytorch_model)"
 PLAIN = re.compile(rf"{STEM}(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.json")
 FP16 = re.compile(
     rf"{STEM}\.fp16(-\d+-of-\d+)?\.safetensors|{STEM}\.safetensors\.index\.fp16\.json"
-)
-
-CONVERT = (
-    'python -c "import sys, torch, safetensors.torch as s; '
-    "w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
-    "s.save_file({k: v.clone().contiguous() for k, v in w.get('state_dict', w).items() "
-    'if torch.is_tensor(v)}, sys.argv[2])" '
 )
 
 
@@ -51,10 +44,7 @@ def find_source(source: str | Path, *, half: bool) -> Path:
         return _our_folder(name)
     path = Path(source).expanduser()
     if path.suffix.lower() in PICKLES:
-        raise BadInput(
-            f"{path} is a pickle, which can run any code when it is opened; convert it once with "
-            f"{CONVERT}{path} {path.with_suffix('.safetensors')} and give the new file."
-        )
+        raise pickle_error(path)
     if path.exists():
         return path
     if path.suffix.lower() == ".safetensors" or not HUB_ID.fullmatch(name):
@@ -82,17 +72,18 @@ def _our_folder(name: str) -> Path:
 
 def _hub_folder(repository: str, *, half: bool) -> Path:
     """The snapshot of a hub repository: from the local cache if all of it is there."""
-    return _cached_snapshot(repository, half=half) or _download(repository, half=half)
+    snapshot = cached_snapshot(repository)
+    if snapshot and _complete(snapshot, half=half):
+        return snapshot
+    return _download(repository, half=half)
 
 
-def _cached_snapshot(repository: str, *, half: bool) -> Path | None:
+def cached_snapshot(repository: str) -> Path | None:
+    """The part of a hub repository that is on this machine already; None where there is none."""
     try:
-        snapshot = Path(snapshot_download(repository, local_files_only=True))
-    except LocalEntryNotFoundError:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
         return None
-    files = (path for path in snapshot.rglob("*") if path.is_file())
-    names = [path.relative_to(snapshot).as_posix() for path in files]
-    return snapshot if _complete(snapshot, names, half=half) else None
 
 
 def _download(repository: str, *, half: bool) -> Path:
@@ -129,8 +120,9 @@ def _download(repository: str, *, half: bool) -> Path:
         raise BadInput(f"The base {repository!r} could not be downloaded: {reason}") from error
 
 
-def _complete(folder: Path, names: list[str], *, half: bool) -> bool:
+def _complete(folder: Path, *, half: bool) -> bool:
     """Whether a cached snapshot has every part, not only the configurations."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if "model_index.json" not in names:
         return False
     try:

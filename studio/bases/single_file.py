@@ -8,13 +8,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import (
-    SingleFileComponentError,
-    create_diffusers_clip_model_from_ldm,
-)
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from studio.bases.architecture import (
     Config,
@@ -23,7 +20,9 @@ from studio.bases.architecture import (
     detect_family,
     read_json,
 )
-from studio.bases.diffusers_folder import Model, Parts, freeze_and_check, quiet_libraries, vae_dtype
+from studio.bases.base import Parts
+from studio.bases.diffusers_folder import Model, vae_dtype
+from studio.bases.prompts import CLASSES, TextEncoder
 from studio.bases.resolve import is_hub_reachable
 from studio.errors import BadInput
 
@@ -54,26 +53,20 @@ def open_single_file(path: Path, dtype: torch.dtype, *, prediction: str = "auto"
     configs = beside if own else CONFIGS / REAL[family]
     check_unet(read_json(configs / "unet" / "config.json"), str(configs))
     tokenizers = _tokenizers(path, family)
-    try:
-        weights = load_file(path)
-        scheduler_config = _scheduler_config(configs, family, weights, header.metadata, prediction)
-        vae, vae_config = configs / "vae", read_json(configs / "vae" / "config.json")
-        with quiet_libraries():
-            parts = Parts(
-                family=family,
-                unet=_component(UNet2DConditionModel, weights, configs / "unet", dtype),
-                vae=_component(AutoencoderKL, weights, vae, vae_dtype(vae_config, dtype)),
-                tokenizers=tokenizers,
-                text_encoders=_text_encoders(weights, configs, dtype, family=family),
-                scheduler_config=scheduler_config,
-                zero_negative=family == "sdxl",
-            )
-        if family == "sd2" and scheduler_config["prediction_type"] == "epsilon" and not own:
-            parts.unet.register_to_config(sample_size=64)  # this SD 2 was trained at 512 x 512
-    except (OSError, KeyError, RuntimeError, ValueError, SingleFileComponentError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"The checkpoint {path} could not be opened: {reason}") from error
-    freeze_and_check(parts, str(path))
+    weights = load_file(path)
+    scheduler_config = _scheduler_config(configs, family, weights, header.metadata, prediction)
+    vae, vae_config = configs / "vae", read_json(configs / "vae" / "config.json")
+    parts = Parts(
+        family=family,
+        unet=_component(UNet2DConditionModel, weights, configs / "unet", dtype),
+        vae=_component(AutoencoderKL, weights, vae, vae_dtype(vae_config, dtype)),
+        tokenizers=tokenizers,
+        text_encoders=_text_encoders(weights, configs, dtype, family=family),
+        scheduler_config=scheduler_config,
+        zero_negative=family == "sdxl",
+    )
+    if family == "sd2" and scheduler_config["prediction_type"] == "epsilon" and not own:
+        parts.unet.register_to_config(sample_size=64)  # this SD 2 was trained at 512 x 512
     return parts
 
 
@@ -133,8 +126,7 @@ def _component(
 
 def _text_encoders(
     weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype, *, family: str
-) -> tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]:
-    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+) -> tuple[TextEncoder, ...]:
     return tuple(
         create_diffusers_clip_model_from_ldm(
             kind,
@@ -144,7 +136,7 @@ def _text_encoders(
             torch_dtype=dtype,
             local_files_only=True,
         )
-        for name, kind in kinds.items()
+        for name, kind in CLASSES.items()
         if name == "text_encoder" or family == "sdxl"
     )
 

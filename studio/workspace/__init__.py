@@ -29,7 +29,7 @@ from studio.workspace.adapters import (
 )
 from studio.workspace.bases import KnownBase, add_base, forget_base, list_bases, remember_base
 from studio.workspace.database import read_database, write_database
-from studio.workspace.folder import Workspace, child_path, display_name, path_in_workspace
+from studio.workspace.folder import Workspace, child_path, path_in_workspace
 from studio.workspace.names import check_name, clean_name
 from studio.workspace.opening import DEFAULT_FOLDER, open_workspace
 from studio.workspace.pictures import (

@@ -7,9 +7,9 @@ listed in milliseconds.
 import filecmp
 import json
 import os
-import shutil
 import sqlite3
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -19,7 +19,8 @@ from studio.adapters.describe import describe, find_adapter_file
 from studio.adapters.formats.metadata import read_info
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
-from studio.files import atomic_write
+from studio.files import atomic_write, copy_file, display_name
+from studio.json_value import JSON
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
 from studio.workspace.names import check_name, clean_name, numbered_names
@@ -27,6 +28,8 @@ from studio.workspace.trash import delete
 
 SUFFIX = ".safetensors"
 PEFT = "base_model.model."  # the start of its keys; its alphas are in a file beside
+# What `describe` tells of a file and the library shows.
+DESCRIBED = ("kind", "family", "base", "triggers", "halves", "parameters")
 Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
 
 
@@ -61,10 +64,10 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
     their problem.
     """
     with read_database(space) as db:
-        kept = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
+        cached = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
     files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
-    found = [_describe(space, path, kept.get(path.stem)) for path in files]
-    gone = set(kept) - {path.stem for path in files}
+    found = [_describe(space, path, cached.get(path.stem)) for path in files]
+    gone = set(cached) - {path.stem for path in files}
     if gone:
         with write_database(space, durable=False) as db:
             db.executemany("DELETE FROM headers WHERE name = ?", [(name,) for name in gone])
@@ -76,8 +79,8 @@ def get_adapter(space: Workspace, name: str) -> AdapterFile:
     """One adapter by its name; BadInput where there is none."""
     path = _path(space, name)
     with read_database(space) as db:
-        kept = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
-    return _describe(space, path, kept)
+        cached = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
+    return _describe(space, path, cached)
 
 
 def adapter_path(space: Workspace, name: str) -> str:
@@ -100,15 +103,17 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
     from studio.adapters.load import load_adapter  # PyTorch takes seconds
 
     source = Path(file)
-    said = _without_suffix(name or (source.name if source.is_dir() else source.stem))
-    wanted = check_name(said) if name else clean_name(said, otherwise="adapter")
+    title = _without_suffix(name or display_name(source))
+    wanted = check_name(title) if name else clean_name(title, otherwise="adapter")
     # The copy is checked and stored, so that a change of the original in between does no harm.
     with TemporaryDirectory(dir=space.cache) as folder:
         copy = _copy(find_adapter_file(source), Path(folder))
         try:
             adapter = load_adapter(copy)
         except BadInput as error:
-            raise BadInput(str(error).replace(str(copy), source.name)) from error
+            # The copy is gone when the message is read.
+            text = str(error).replace(str(copy), source.name).replace(f"{folder}{os.sep}", "")
+            raise BadInput(text) from error
         if any(key.startswith(PEFT) for key in read_header(copy).shapes):
             copy = adapter.save(Path(folder) / f"whole{SUFFIX}")  # its alpha is in another file
         return add_adapter(space, copy, name=wanted)
@@ -186,11 +191,7 @@ def _copy(file: Path, folder: Path) -> Path:
     """Copy an adapter's file, with the settings that peft writes beside it."""
     settings = file.with_name("adapter_config.json")
     for one in (file, settings) if settings.is_file() else (file,):
-        try:
-            with one.open("rb") as source, atomic_write(folder / one.name) as copy:
-                shutil.copyfileobj(source, copy)
-        except OSError as error:
-            raise BadInput(f"{one} cannot be read: {error.strerror or error}") from error
+        copy_file(one, folder / one.name)
     return folder / file.name
 
 
@@ -198,60 +199,53 @@ def _describe(space: Workspace, path: Path, cached: sqlite3.Row | None) -> Adapt
     """The adapter of a file: from the cache or, if the file is new or changed, from its header."""
     state = path.stat()
     if cached:
-        before = _from_json(space, path, state, cached["told"])
+        before = _adapter_file(space, path, state, json.loads(cached["told"]))
         unchanged = (cached["modified"], cached["bytes"]) == (state.st_mtime_ns, state.st_size)
         if unchanged and (before.preview is None or before.preview.exists()):
             return before
         if before.preview:
             before.preview.unlink(missing_ok=True)
-    found = _read(space, path, state)
-    row = (path.stem, state.st_mtime_ns, state.st_size, _to_json(found))
+    facts = _read_facts(space, path, state)
+    row = (path.stem, state.st_mtime_ns, state.st_size, json.dumps(facts))
     with write_database(space, durable=False) as db:
         db.execute("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", row)
-    return found
+    return _adapter_file(space, path, state, facts)
 
 
-def _read(space: Workspace, path: Path, state: os.stat_result) -> AdapterFile:
-    """The adapter of a file, from its header. Writes its preview into the cache."""
-    found = AdapterFile(path.stem, path, state.st_size, state.st_mtime)
+def _read_facts(space: Workspace, path: Path, state: os.stat_result) -> dict[str, JSON]:
+    """The fields of an `AdapterFile` that its header tells, for the cache.
+
+    Writes the preview to a file; `preview` is its name.
+    """
     try:
         check_name(path.stem)
-        header = read_header(path)
-        description: Any = describe(path)
-        picture = read_info(header.metadata, path).preview
+        description = describe(path)
+        picture = read_info(read_header(path).metadata, path).preview
     except BadInput as error:
-        return replace(found, problem=str(error))
-    preview = None
+        return {"problem": str(error)}
+    facts = {name: description[name] for name in DESCRIBED}
+    recipe = description["recipe"]
+    steps = recipe.get("steps") if isinstance(recipe, dict) else None
+    facts["steps"] = steps if isinstance(steps, int) else None
     if picture:
-        preview = space.cache / "previews" / f"{path.stem}-{state.st_mtime_ns}.png"
+        preview = _previews(space) / f"{path.stem}-{state.st_mtime_ns}.png"
+        facts["preview"] = preview.name
         with atomic_write(preview) as file:
             picture.save(file, "PNG")
-    steps = description["recipe"].get("steps")
-    return replace(
-        found,
-        kind=description["kind"],
-        family=description["family"],
-        base=description["base"],
-        triggers=tuple(description["triggers"]),
-        halves=tuple(description["halves"]),
-        parameters=description["parameters"],
-        steps=steps if isinstance(steps, int) else None,
-        preview=preview,
-    )
+    return facts
 
 
-def _to_json(found: AdapterFile) -> str:
-    """The fields that come from the header; the preview by its name in the cache."""
-    fields = asdict(found)
-    for known in ("name", "path", "bytes", "modified"):
-        del fields[known]
-    return json.dumps(fields | {"preview": found.preview and found.preview.name})
-
-
-def _from_json(space: Workspace, path: Path, state: os.stat_result, text: str) -> AdapterFile:
-    values = json.loads(text)
-    for several in ("triggers", "halves"):
-        values[several] = tuple(values[several])
-    if values["preview"]:
-        values["preview"] = space.cache / "previews" / values["preview"]
+def _adapter_file(
+    space: Workspace, path: Path, state: os.stat_result, facts: Mapping[str, Any]
+) -> AdapterFile:
+    """The adapter of a file with these facts, as `_read_facts` returns them."""
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()
+    }
+    if values.get("preview"):
+        values["preview"] = _previews(space) / values["preview"]
     return AdapterFile(path.stem, path, state.st_size, state.st_mtime, **values)
+
+
+def _previews(space: Workspace) -> Path:
+    return space.cache / "previews"

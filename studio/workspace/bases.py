@@ -8,6 +8,7 @@ from studio.assets import asset
 from studio.bases.architecture import family_of
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
+from studio.files import display_name
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace
 
@@ -47,8 +48,7 @@ def add_base(space: Workspace, source: str) -> KnownBase:
     if HUB_ID.fullmatch(source) and not path.exists():
         return remember_base(space, source, name=source, family="")
     path = find_source(source, half=False).resolve()
-    name = path.name if path.is_dir() else path.stem
-    return remember_base(space, str(path), name=name, family=family_of(path))
+    return remember_base(space, str(path), name=display_name(path), family=family_of(path))
 
 
 def remember_base(space: Workspace, source: str, *, name: str, family: str) -> KnownBase:

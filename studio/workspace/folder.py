@@ -112,11 +112,6 @@ def move_to_free_name(thing: Path, folder: Path, name: str) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def display_name(path: Path) -> str:
-    """The name to show: that of a folder, or that of a file without its suffix."""
-    return path.name if path.is_dir() else path.stem
-
-
 def _move(thing: Path, place: Path) -> None:
     """Rename; FileExistsError where there is something already. A kill leaves the thing whole."""
     if thing.is_dir():

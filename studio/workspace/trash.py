@@ -8,11 +8,10 @@ from pathlib import Path
 from secrets import token_hex
 
 from studio.errors import BadInput
-from studio.files import write_file
+from studio.files import display_name, write_file
 from studio.workspace.folder import (
     Workspace,
     child_path,
-    display_name,
     entries,
     move_to_free_name,
     path_in_workspace,

@@ -1,6 +1,5 @@
 """Uploaded pictures: sets to train on, each a folder of pictures and their captions."""
 
-import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from studio.errors import PICTURE_ERRORS, BadInput
-from studio.files import atomic_write, write_file
+from studio.files import copy_file, write_file
 from studio.requests.picture_file import LARGEST_PICTURE
 from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
 from studio.workspace.names import clean_name, numbered_names
@@ -74,11 +73,13 @@ def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str =
     folder, source = get_set(space, set_name).path, Path(file)
     title = name or source.name
     taken = {path.stem for path in folder.iterdir()}  # a caption goes by the stem alone
+    if source.is_file() and source.stat().st_size > LARGEST_FILE:
+        raise BadInput(f"{title} is larger than {LARGEST_FILE // 10**6} MB: scale it down first")
     stems = numbered_names(clean_name(Path(title).stem, otherwise="picture"))
     stem = next(stem for stem in stems if stem not in taken)
     with TemporaryDirectory(dir=space.cache) as scratch:
         copy = Path(scratch) / "upload"
-        _copy(source, copy, title)
+        copy_file(source, copy, name=title)
         place = move_to_free_name(copy, folder, f"{stem}{_ending(copy, title)}")
     return Upload(place.name, place, "")
 
@@ -124,18 +125,6 @@ def _read(folder: Path) -> UploadSet:
 def _caption(picture: Path) -> str:
     beside = picture.with_suffix(".txt")
     return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
-
-
-def _copy(source: Path, copy: Path, title: str) -> None:
-    try:
-        if source.stat().st_size > LARGEST_FILE:
-            raise BadInput(
-                f"{title} is larger than {LARGEST_FILE // 10**6} MB: scale it down first"
-            )
-        with source.open("rb") as file, atomic_write(copy) as new:
-            shutil.copyfileobj(file, new)
-    except OSError as error:
-        raise BadInput(f"{title} cannot be read: {error.strerror or error}") from error
 
 
 def _ending(path: Path, title: str) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
-from studio.workspace import display_name
+from studio.files import display_name
 from ui.shared.names import slug
 from ui.shared.terminal import print_note
 

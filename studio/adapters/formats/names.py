@@ -1,9 +1,9 @@
-"""What the layers are called: dotted as in diffusers' module tree, underscored in kohya's files.
+"""Layer names: with dots as in diffusers' module tree, with underscores as in kohya's files.
 
-An underscored name is ambiguous by itself (`to_out_0`, `transformer_blocks_0`), so it is read by
-the words that occur in Stable Diffusion's module names. kohya trains SDXL on the UNet of its
-authors (package sgm), whose blocks are numbered through; the arithmetic below is that of a UNet
-of three levels with two resnets each, which is SDXL's and the sketch base's.
+An underscore may stand for a dot or for itself (`to_out_0`, `transformer_blocks_0`). So such names
+are split into the words that occur in Stable Diffusion's module names. For SDXL, kohya uses the
+names of the authors' UNet (package sgm), which counts blocks across levels. The table below is for
+three levels with two resnets each: SDXL and the sketch base.
 """
 
 import re
@@ -31,25 +31,44 @@ PREFIXES = {
 UNET_STARTS = ("down_blocks", "mid_block", "up_blocks", "conv_", "time_embedding", "add_embedding")
 TEXT_STARTS = ("text_model", "encoder", "text_projection")
 
-RESNETS_PER_LEVEL = 2
-SGM_TOP = {
-    "input_blocks_0_0": "conv_in",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1",
-    "label_emb_0_2": "add_embedding_linear_2",
-    "out_2": "conv_out",
-}
+LEVELS, RESNETS_PER_LEVEL = 3, 2
 SGM_RESNET = {
     "in_layers_2": "conv1",
     "emb_layers_1": "time_emb_proj",
     "out_layers_3": "conv2",
     "skip_connection": "conv_shortcut",
 }
-SGM_BLOCK = re.compile(r"(input|output)_blocks_(\d+)_(\d)_(.+)|middle_block_()(\d)_(.+)")
-OUR_BLOCK = re.compile(
-    r"(?:down|up)_blocks_(\d)_(resnets|attentions|downsamplers|upsamplers)_(\d)_(.+)"
-)
+
+
+def _sgm_modules() -> dict[str, str]:
+    """sgm's names of an SDXL UNet's modules, and diffusers' names of the same."""
+    modules = {
+        "input_blocks_0_0": "conv_in",
+        "time_embed_0": "time_embedding_linear_1",
+        "time_embed_2": "time_embedding_linear_2",
+        "label_emb_0_0": "add_embedding_linear_1",
+        "label_emb_0_2": "add_embedding_linear_2",
+        "out_2": "conv_out",
+        "middle_block_0": "mid_block_resnets_0",
+        "middle_block_1": "mid_block_attentions_0",
+        "middle_block_2": "mid_block_resnets_1",
+    }
+    for level in range(LEVELS):
+        # Each level has one block more: a downsampler, or on the way up a third resnet.
+        first = level * (RESNETS_PER_LEVEL + 1)
+        last = first + RESNETS_PER_LEVEL
+        for number, kind in enumerate(("resnets", "attentions")):
+            for at in range(RESNETS_PER_LEVEL):
+                down = f"down_blocks_{level}_{kind}_{at}"
+                modules[f"input_blocks_{first + at + 1}_{number}"] = down
+            for at in range(RESNETS_PER_LEVEL + 1):
+                modules[f"output_blocks_{first + at}_{number}"] = f"up_blocks_{level}_{kind}_{at}"
+        modules[f"input_blocks_{last + 1}_0_op"] = f"down_blocks_{level}_downsamplers_0_conv"
+        modules[f"output_blocks_{last}_2_conv"] = f"up_blocks_{level}_upsamplers_0_conv"
+    return modules
+
+
+SGM = _sgm_modules()
 
 
 def layer_name(module: str) -> str | None:
@@ -107,49 +126,24 @@ def kohya_name(layer: str, family: str) -> str:
 
 
 def from_sgm(flat: str) -> str:
-    """SDXL's own block numbers as diffusers' names; any other name as it is."""
-    if flat in SGM_TOP:
-        return SGM_TOP[flat]
-    found = SGM_BLOCK.fullmatch(flat)
-    if found is None:
-        return flat
-    side, number, inner, rest, _, middle, middle_rest = found.groups()
-    if middle:
-        module = ("resnets_0", "attentions_0", "resnets_1")[min(int(middle), 2)]
-        return f"mid_block_{module}_{SGM_RESNET.get(middle_rest, middle_rest)}"
-    rest = SGM_RESNET.get(rest, rest)
-    level, at = divmod(int(number) - (side == "input"), RESNETS_PER_LEVEL + 1)
-    if rest == "op":
-        return f"down_blocks_{level}_downsamplers_0_conv"
-    if rest == "conv":
-        return f"up_blocks_{level}_upsamplers_0_conv"
-    module = "attentions" if inner == "1" else "resnets"
-    return f"{'down' if side == 'input' else 'up'}_blocks_{level}_{module}_{at}_{rest}"
+    """A module's name in sgm as diffusers' name; any other name as it is."""
+    return _rename(flat, SGM, SGM_RESNET)
 
 
 def to_sgm(flat: str) -> str:
     """The inverse of `from_sgm`, for names of an SDXL UNet."""
-    for sgm, ours in SGM_TOP.items():
-        if flat == ours:
-            return sgm
-    for module, number in (("resnets_0", 0), ("attentions_0", 1), ("resnets_1", 2)):
-        if flat.startswith(f"mid_block_{module}_"):
-            return f"middle_block_{number}_{_sgm_inner(flat.removeprefix(f'mid_block_{module}_'))}"
-    found = OUR_BLOCK.fullmatch(flat)
-    if found is None:
-        return flat
-    level, module, at, rest = int(found[1]), found[2], int(found[3]), found[4]
-    first = level * (RESNETS_PER_LEVEL + 1)
-    if module == "downsamplers":
-        return f"input_blocks_{first + RESNETS_PER_LEVEL + 1}_0_op"
-    if module == "upsamplers":
-        return f"output_blocks_{first + RESNETS_PER_LEVEL}_2_conv"
-    side, number = ("input", first + at + 1) if flat.startswith("down") else ("output", first + at)
-    return f"{side}_blocks_{number}_{int(module == 'attentions')}_{_sgm_inner(rest)}"
+    return _rename(flat, _inverse(SGM), _inverse(SGM_RESNET))
 
 
-def _sgm_inner(rest: str) -> str:
-    for sgm, ours in SGM_RESNET.items():
-        if rest == ours:
-            return sgm
-    return rest
+def _rename(flat: str, modules: dict[str, str], inner: dict[str, str]) -> str:
+    for module, other in modules.items():
+        if flat == module:
+            return other
+        if flat.startswith(f"{module}_"):
+            rest = flat.removeprefix(f"{module}_")
+            return f"{other}_{inner.get(rest, rest)}"
+    return flat
+
+
+def _inverse(names: dict[str, str]) -> dict[str, str]:
+    return {other: name for name, other in names.items()}

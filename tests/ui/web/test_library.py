@@ -89,7 +89,7 @@ def test_files_come_in_checked_and_go_out_converted(
     chooser.value.set_files([lamp, torn, pickle])
     expect(page.get_by_text("lamp of kohya is in the library")).to_be_visible()
     expect(page.get_by_text("torn.safetensors is damaged")).to_be_visible()
-    expect(page.get_by_text("is a pickle, which can run code")).to_be_visible()
+    expect(page.get_by_text("is a pickle, which can run any code")).to_be_visible()
     about = page.locator("#about")
     expect(about).to_contain_text("rank 2: 1")
     original = load_adapter(lamp).deltas[LAYER].dense(torch.zeros(160, 160))

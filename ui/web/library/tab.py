@@ -6,9 +6,9 @@ from typing import Any
 import gradio as gr
 
 from studio.adapters.describe import describe
+from studio.files import display_name
 from studio.workspace import (
     delete_adapter,
-    display_name,
     empty_trash,
     list_adapters,
     list_trash,

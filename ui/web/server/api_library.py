@@ -6,12 +6,12 @@ from gradio.data_classes import FileData
 
 from studio.adapters.describe import describe
 from studio.errors import BadInput
+from studio.files import display_name
 from studio.workspace import (
     AdapterFile,
     Workspace,
     add_base,
     delete_adapter,
-    display_name,
     get_adapter,
     list_adapters,
     list_bases,
