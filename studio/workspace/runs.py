@@ -1,12 +1,12 @@
 """The progress of a training, read from its run's folder."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.training_log import LOG_FILE, TrainingLog, parse_log
 from studio.workspace.folder import Workspace, child_path, entries
 
 SAMPLE = re.compile(r"step-(\d{6,})-(\d{2,})\.png")
@@ -14,14 +14,13 @@ CHECKPOINT = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True)
-class Log:
-    """Lines of a run's log: for each step its step, loss, lr and seconds, and perhaps more.
+class Log(TrainingLog):
+    """What `read_log` read of a run's log.
 
-    mark: what `read_log` takes to go on after these lines. fresh: they are all there are, not
+    mark: what it takes to go on after these lines. fresh: they are all there are, not
     those that followed; so they are after a resume, which drops what came after its checkpoint.
     """
 
-    lines: tuple[dict[str, float], ...]
     mark: str
     fresh: bool
 
@@ -54,7 +53,7 @@ def get_run(space: Workspace, run: str) -> Path:
 def read_log(space: Workspace, run: str, *, after: str = "") -> Log:
     """The log's lines that were not read yet. after: the mark of the part that was read last."""
     try:
-        with (get_run(space, run) / "log.jsonl").open("rb") as file:
+        with (get_run(space, run) / LOG_FILE).open("rb") as file:
             state = os.fstat(file.fileno())
             # A resumed run replaces the file.
             known = re.fullmatch(rf"{state.st_ino}:(\d{{1,15}})", after)
@@ -62,10 +61,10 @@ def read_log(space: Workspace, run: str, *, after: str = "") -> Log:
             file.seek(start)
             whole = file.read().rpartition(b"\n")[0]  # the last line may be half written
     except FileNotFoundError:
-        return Log((), "", fresh=True)
-    lines = tuple(json.loads(line) for line in whole.splitlines())
-    end = start + len(whole) + bool(whole)
-    return Log(lines, f"{state.st_ino}:{end}", fresh=start == 0)
+        return Log((), unreadable=0, mark="", fresh=True)
+    read = parse_log(whole)
+    mark = f"{state.st_ino}:{start + len(whole) + bool(whole)}"
+    return Log(read.lines, read.unreadable, mark=mark, fresh=start == 0)
 
 
 def list_samples(space: Workspace, run: str) -> list[Sample]:

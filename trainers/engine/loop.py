@@ -104,7 +104,7 @@ def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
             prompts=training.sample_prompts(),
             learning_rates=trainer.learning_rates,
         )
-    with closing(Log(training.run.log, keep=trainer.done)) as log, closing(steps):
+    with closing(Log(training.run, keep=trainer.done)) as log, closing(steps):
         for event in steps:
             if isinstance(event, Step):
                 log.write({name: getattr(event, name) for name in LOGGED})

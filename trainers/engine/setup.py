@@ -112,11 +112,11 @@ class PreparedTraining:
         )
 
     def _remarks(self) -> tuple[str, ...]:
-        fresh = self.warm_start.fresh if self.warm_start else 0
-        if not fresh:
-            return ()
-        layers = f"{fresh} of {len(self.deltas)} layers"
-        return (f"{layers} are not in the first adapter and start afresh.",)
+        remarks = [self.run.read_log().remark]
+        if fresh := self.warm_start.fresh if self.warm_start else 0:
+            layers = f"{fresh} of {len(self.deltas)} layers"
+            remarks.append(f"{layers} are not in the first adapter and start afresh.")
+        return tuple(remark for remark in remarks if remark)
 
     def new_cache(self) -> Cache:
         """An empty cache in memory, or the one beside the run's folder with what it holds."""

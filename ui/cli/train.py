@@ -66,12 +66,15 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
 
 def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) -> None:
     """Say what would be trained. config: a real configuration, without weights, for the base."""
-    from studio.bases.real_config import real_config  # PyTorch with it
+    from studio.adapters.load import load_adapter  # PyTorch with it
+    from studio.bases.real_config import real_config
 
     if config:
         base = real_config(config, dtype=str(request.loading.get("dtype", "auto")))
     else:
         base = open_base(request.base, request.loading)
+    if request.init:
+        load_adapter(request.init, base=base)  # refuses a damaged file, and one of another base
     text_encoders = bool(request.recipe.get("text_encoders"))
     counted = trainers.count(trainers.kind_of(request), base, text_encoders=text_encoders)
     estimate = _estimate(request, base)

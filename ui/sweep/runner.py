@@ -18,6 +18,7 @@ from studio.errors import BadInput, Stopped
 from studio.files import write_file
 from studio.out_of_memory import is_out_of_memory
 from studio.requests.training import TrainingRequest
+from studio.training_log import LOG_FILE, parse_log
 from ui.batch.manifest_lines import Problem, join_problems
 from ui.cli.train import follow
 from ui.shared.launched_processes import refuse_many
@@ -279,7 +280,7 @@ def _said(sweep: Sweep, one: Planned) -> str:
 
 def _loss(run: Path) -> float | None:
     """The mean loss of a run's last steps; None where none was taken."""
-    log = run / "log.jsonl"
-    lines = log.read_text().splitlines()[-SMOOTHED:] if log.is_file() else []
-    losses = [json.loads(line)["loss"] for line in lines if line.endswith("}")]
+    log = run / LOG_FILE
+    lines = parse_log(log.read_bytes()).lines if log.is_file() else ()
+    losses = [line["loss"] for line in lines[-SMOOTHED:]]
     return fmean(losses) if losses else None

@@ -666,21 +666,37 @@ def test_a_log_is_read_as_it_grows_and_from_the_start_after_a_resume(space: Work
     run.mkdir()
     assert read_log(space, "robot-1").lines == ()
     log = run / "log.jsonl"
-    log.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    log.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.5}\n{"st')
     first = read_log(space, "robot-1")
     assert [line["step"] for line in first.lines] == [1, 2] and first.fresh
     with log.open("a") as file:
-        file.write('ep": 3}\n')
+        file.write('ep": 3, "loss": 0.5}\n')
     more = read_log(space, "robot-1", after=first.mark)
     assert [line["step"] for line in more.lines] == [3] and not more.fresh
     nothing = read_log(space, "robot-1", after=more.mark)
     assert nothing.lines == () and not nothing.fresh and nothing.mark == more.mark
-    (run / "new").write_text('{"step": 1}\n')
+    (run / "new").write_text('{"step": 1, "loss": 0.5}\n')
     (run / "new").replace(log)
     again = read_log(space, "robot-1", after=more.mark)
     assert [line["step"] for line in again.lines] == [1] and again.fresh
     for mark in ("nonsense", "1:-5", "::", "9" * 50):
         assert read_log(space, "robot-1", after=mark).fresh
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"step": 2, "lo', "\0" * 40, "{}", "[" * 9999, '"loss"'],
+    ids=["half", "zeros", "empty", "deep", "text"],
+)
+def test_damaged_lines_of_a_log_are_left_out_and_counted(space: Workspace, damage: str) -> None:
+    """They are what a power cut leaves."""
+    run = space.runs / "robot-1"
+    run.mkdir()
+    whole = '{"step": 1, "loss": 0.5}\n'
+    (run / "log.jsonl").write_text(f"{whole}{damage}\n{whole}")
+    log = read_log(space, "robot-1")
+    assert [line["step"] for line in log.lines] == [1, 1]
+    assert log.remark == "Left out 1 line of log.jsonl that cannot be read."
 
 
 def test_samples_and_checkpoints_are_listed_in_order(space: Workspace) -> None:

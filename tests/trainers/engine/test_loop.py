@@ -136,6 +136,23 @@ def test_a_resumed_run_ends_in_the_same_bytes(sdxl: Base, folder: Path, tmp_path
     assert [json.loads(line)["loss"] for line in log] == losses(whole)
 
 
+@pytest.mark.parametrize(
+    "damage", ['{"step": 5, "lo', "\0" * 40, "{}\n"], ids=["half", "zeros", "empty"]
+)
+def test_a_damaged_log_does_not_keep_a_run_from_going_on(
+    sdxl: Base, folder: Path, tmp_path: Path, damage: str
+) -> None:
+    """A power cut leaves half a line, zeros or an empty object at its end."""
+    whole = learn(sdxl, folder, tmp_path / "run", save_every=2)
+    (tmp_path / "run" / "adapter.safetensors").unlink()
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines()[:4]) + damage)
+    rest = list(trainers.resume(tmp_path / "run", sdxl))
+    assert isinstance(rest[0], Started)
+    assert rest[0].remarks == ("Left out 1 line of log.jsonl that cannot be read.",)
+    assert [json.loads(line)["loss"] for line in log.read_text().splitlines()] == losses(whole)
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     sdxl: Base, folder: Path, tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ def test_space_is_asked_for_before_the_start(tmp_path: Path) -> None:
 def test_the_log_drops_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step, "loss": 0.5}) for step in (1, 2, 3)]
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo')
-    log = Log(tmp_path / "log.jsonl", keep=2)
+    log = Log(Run(tmp_path), keep=2)
     log.write({"step": 3, "loss": 0.25})
     log.close()
     kept = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

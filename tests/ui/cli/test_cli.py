@@ -417,6 +417,9 @@ WRONG = {
     "a base beside a resume": "train lora --resume {empty} --base {base}",
     "options beside a resume": "train lora --resume {empty} --steps 5",
     "a dry run of a resume": "train lora --resume {empty} --dry-run",
+    "a dry run from a damaged adapter": "train lora --base {base} --init {damaged} --dry-run",
+    "a real dry run from a damaged one": "train lora --base-config sdxl --init {damaged} --dry-run",
+    "a dry run from another family's": "train lora --base {other} --init {adapter} --dry-run",
     "no such configuration's weights": "train lora {photos} --trigger t --base-config sd15",
     "smallness without weights": "train sara --base-config sd15 --dry-run",
     "another family's finding": "train blora {photos} --trigger t --base {other}",
@@ -495,11 +498,14 @@ def wrong(
     folder.mkdir()
     Image.new("RGB", (8, 8)).save(latin / "1.png")
     (latin / "1.txt").write_bytes("ein Käfer".encode("latin-1"))
+    damaged = folder.with_name("damaged.safetensors")
+    damaged.write_bytes(adapter.read_bytes()[:-9])
     places = {
         "base": sdxl_folder,
         "other": sd1_folder,
         "photos": photos,
         "adapter": adapter,
+        "damaged": damaged,
         "latin": latin,
         "folder": folder,
         "empty": tmp_path_factory.mktemp("empty"),

@@ -265,6 +265,19 @@ def test_a_log_is_read_on_and_a_resumed_one_afresh(space: Workspace, job: Job) -
     assert [step for step, _ in updates(space, job.id, seen)[-1].points] == [1]
 
 
+def test_damaged_lines_of_a_log_are_told_below_the_plot(space: Workspace, job: Job) -> None:
+    from ui.web.train.runs import Seen, updates
+
+    folder = space.runs / job.run
+    folder.mkdir()
+    line = json.dumps({"step": 1, "loss": 0.5, "lr": 0.1, "seconds": 0.1})
+    (folder / "log.jsonl").write_text(f"{line}\n{{}}\n\0\0\n{line}\n")
+    for seen in (Seen(), updates(space, job.id, Seen())[-1]):
+        seen = updates(space, job.id, seen)[-1]
+        assert [step for step, _ in seen.points] == [1, 1]
+        assert "Left out 2 lines of log.jsonl" in (seen.html[1] or "")
+
+
 def test_a_late_look_at_a_training_does_not_choose_it_again(space: Workspace, job: Job) -> None:
     from ui.web.train.runs import Seen, select_run, updates
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from studio.errors import BadInput
 from studio.files import write_file
 from studio.requests.training import Recorded, TrainingRequest, read_request, to_toml
+from studio.training_log import LOG_FILE, TrainingLog, parse_log
 from trainers.engine.run.checkpoint import TrainingState
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ class Run:
 
     @property
     def log(self) -> Path:
-        return self.folder / "log.jsonl"
+        return self.folder / LOG_FILE
+
+    def read_log(self) -> TrainingLog:
+        """The log as it stands; no lines before the first step."""
+        return parse_log(self.log.read_bytes() if self.log.exists() else b"")
 
     def write_sample(self, picture: "Image", *, step: int, number: int) -> Path:
         """Keep sample picture `number` of this step as a PNG."""
@@ -156,12 +161,11 @@ class Run:
 class Log:
     """log.jsonl: a line for each step, readable while it grows."""
 
-    def __init__(self, path: Path, *, keep: int) -> None:
+    def __init__(self, run: Run, *, keep: int) -> None:
         """keep: the last step whose line stays; a run that was cut off left later ones."""
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= keep]
-        write_file(path, "".join(f"{line}\n" for line in kept).encode())
-        self._file = path.open("a", buffering=1)
+        kept = [line for line in run.read_log().lines if line["step"] <= keep]
+        write_file(run.log, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
+        self._file = run.log.open("a", buffering=1)
 
     def write(self, entry: Mapping[str, int | float]) -> None:
         """Add a line."""

@@ -15,6 +15,7 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.queue.job import UNFINISHED, Job
+from studio.training_log import TrainingLog
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web.frontend import paragraph
 from ui.web.server.page import Page, on
@@ -34,12 +35,14 @@ NO_RUN = paragraph(
 class Seen:
     """What a page shows already, so that only what has changed is sent.
 
-    points: steps and losses read so far, of `job`; mark: where its log was read to.
+    points: steps and losses read so far, of `job`; mark: where its log was read to. unreadable:
+    lines of the log before there that cannot be read.
     """
 
     job: int | None = None
     mark: str = ""
     points: tuple[tuple[int, float], ...] = ()
+    unreadable: int = 0
     html: tuple[str | None, ...] = (None, None, None)
     listed: tuple[tuple[str, int], ...] = ()
     state: tuple[str | bool, ...] = ()
@@ -163,9 +166,15 @@ def _read_log(space: Workspace, job: Job, seen: Seen) -> Seen:
     try:
         log = read_log(space, job.run, after=seen.mark)
     except BadInput:  # its worker has not made the folder yet
-        return replace(seen, mark="", points=())
+        return Seen(job.id)
     new = tuple((int(line["step"]), line["loss"]) for line in log.lines)
-    return replace(seen, mark=log.mark, points=new if log.fresh else seen.points + new)
+    before = replace(seen, points=(), unreadable=0) if log.fresh else seen
+    return replace(
+        before,
+        mark=log.mark,
+        points=before.points + new,
+        unreadable=before.unreadable + log.unreadable,
+    )
 
 
 def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
@@ -177,9 +186,14 @@ def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
         checkpoints, samples = [], []
     return (
         run_header(job, ahead=_jobs_ahead(space, job)),
-        loss_plot(seen.points, steps=job.total, checkpoints=checkpoints),
+        loss_plot(seen.points, steps=job.total, checkpoints=checkpoints) + _log_remark(seen),
         sample_rows(samples, sample_prompts_of(job)),
     )
+
+
+def _log_remark(seen: Seen) -> str:
+    remark = TrainingLog((), seen.unreadable).remark
+    return paragraph(remark) if remark else ""
 
 
 def _jobs_ahead(space: Workspace, job: Job) -> int:

@@ -1,0 +1,47 @@
+"""log.jsonl, the log of a training: a line of JSON for each step."""
+
+import json
+import math
+from dataclasses import dataclass
+
+__all__ = ["LOG_FILE", "TrainingLog", "parse_log"]
+
+LOG_FILE = "log.jsonl"  # in a run's folder
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """The lines that can be read: for each step its step, loss, lr and seconds, perhaps more.
+
+    unreadable: how many other lines there are. A power cut leaves half a line, zeros or "{}".
+    """
+
+    lines: tuple[dict[str, float], ...]
+    unreadable: int
+
+    @property
+    def remark(self) -> str:
+        """A sentence about the lines that cannot be read; empty where all can be."""
+        if not self.unreadable:
+            return ""
+        lines = "1 line" if self.unreadable == 1 else f"{self.unreadable} lines"
+        return f"Left out {lines} of {LOG_FILE} that cannot be read."
+
+
+def parse_log(data: bytes) -> TrainingLog:
+    """Read the lines of a log, or of a part of it."""
+    parsed = [_parse_line(line) for line in data.splitlines()]
+    lines = tuple(line for line in parsed if line is not None)
+    return TrainingLog(lines, unreadable=len(parsed) - len(lines))
+
+
+def _parse_line(line: bytes) -> dict[str, float] | None:
+    """The numbers of a step; None where its step or loss is missing or no number."""
+    try:
+        entry = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return None
+    loss = entry.get("loss")
+    return entry if isinstance(loss, int | float) and math.isfinite(loss) else None
