@@ -10,7 +10,7 @@ an early stop, every weight of the base is bit for bit its own.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,27 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.shot import Shot
 
-__all__ = ["Done", "Step", "denoise"]
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the UNet predicted in a step. latents: what it was given; both are [N, 4, h, w]."""
+
+    base: "Base"
+    latents: Tensor
+    predicted: Tensor
+    timestep: int
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """The finished latents that this prediction points to; computed when they are asked for.
+
+        What every scheduler gives the UNet is sqrt(a) x + sqrt(1 - a) noise, a = alphas_cumprod.
+        """
+        share = self.base.alphas_cumprod[self.timestep]
+        signal, noise = share.sqrt(), (1 - share).sqrt()
+        if self.base.prediction_type == "v_prediction":
+            return signal * self.latents - noise * self.predicted
+        return (self.latents - noise * self.predicted) / signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +57,19 @@ class Step:
     """A denoising step was made.
 
     step: how many are done, up to `steps`. latents: [1, 4, h, w] float32, as the scheduler left
-    them. clean: what the model now takes the finished latents to be, of the same shape.
+    them.
     """
 
     step: int
     steps: int
     latents: Tensor
-    clean: Tensor
+    _prediction: Prediction = field(repr=False)
     _paint: Callable[[Tensor], Image.Image] = field(repr=False)
+
+    @property
+    def clean(self) -> Tensor:
+        """What the model now takes the finished latents to be, [1, 4, h, w]."""
+        return self._prediction.clean
 
     def preview(self) -> Image.Image:
         """`clean` in colour, in the picture's size; costs a small matrix product, no decoder."""
@@ -75,8 +100,9 @@ def _progress(
     run: "PictureRun", scheduler: Scheduler, timesteps: Tensor
 ) -> Generator[Step | Done, None, None]:
     steps = len(run.calls)
-    for step, (latents, clean) in enumerate(denoise_steps([run], scheduler, timesteps), start=1):
-        yield Step(step, steps, latents, clean, run.paint)
+    events = denoise_steps([run], scheduler, timesteps)
+    for step, (latents, prediction) in enumerate(events, start=1):
+        yield Step(step, steps, latents, prediction, run.paint)
     yield Done(steps, latents)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
@@ -92,35 +118,36 @@ def drop_unused(runs: "Sequence[PictureRun]") -> None:
 
 def denoise_steps(
     runs: "Sequence[PictureRun]", scheduler: Scheduler, timesteps: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """After each step the latents of these shots and what they are taken to become, [N, 4, h, w].
+) -> Iterator[tuple[Tensor, Prediction]]:
+    """After each step the latents of these shots, [N, 4, h, w], and what the UNet predicted.
 
-    runs: of one base and size, for which scheduler and timesteps are the same.
+    runs: of one base and size, for which scheduler and timesteps are the same. timesteps: on the
+    CPU, as the scheduler's own tables are, so that no step waits for the device.
     """
     order = scheduler.order  # of a second-order scheduler a step is two timesteps
     base = runs[0].base
     draws = [torch.Generator().manual_seed(run.shot.seed) for run in runs]
     with torch.no_grad():
-        latents = torch.cat(
-            [
-                _start(base, run.resolved, scheduler, timesteps, draw)
-                for run, draw in zip(runs, draws, strict=True)
-            ]
-        )
+        starts = [
+            _start(base, run.resolved, scheduler, timesteps, draw)
+            for run, draw in zip(runs, draws, strict=True)
+        ]
+        latents = torch.cat(starts)
     advance: Callable[..., tuple[Tensor, ...]] = scheduler.step
     if "generator" in signature(scheduler.step).parameters:
         advance = partial(advance, generator=draws if len(draws) > 1 else draws[0])
+    times = list(zip(timesteps, timesteps.to(base.device), timesteps.tolist(), strict=True))
     for step in range(len(runs[0].calls)):
         with torch.no_grad():  # not over the yield, which would switch gradients off for others
-            for timestep in timesteps[step * order : (step + 1) * order]:
+            for timestep, on_device, number in times[step * order : (step + 1) * order]:
                 scaled = scheduler.scale_model_input(latents, timestep)
-                predicted = _predicted(runs, scaled, timestep, step)
-                clean = _clean(base, scaled, predicted, timestep)
+                predicted = _predict(runs, scaled, on_device, step)
+                prediction = Prediction(base, scaled, predicted, round(number))
                 latents = advance(predicted, timestep, latents, return_dict=False)[0]
-        yield latents, clean  # pyright: ignore[reportPossiblyUnboundVariable]
+        yield latents, prediction  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _predicted(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
+def _predict(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
     """The guided predictions [N, 4, h, w]; all evaluations of a step run together."""
     rows = scaled.split(1)
     asked = [
@@ -158,15 +185,3 @@ def _start(
     # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
     latents = base.encode_pictures(2 * pixels - 1, sample=False)
     return scheduler.add_noise(latents, noise, timesteps[:1])
-
-
-def _clean(base: "Base", scaled: Tensor, predicted: Tensor, timestep: Tensor) -> Tensor:
-    """The finished latents this prediction points to.
-
-    What every scheduler gives the UNet is sqrt(a) x + sqrt(1 - a) noise, a = alphas_cumprod.
-    """
-    signal = base.alphas_cumprod[round(float(timestep))]
-    kept, noisy = signal.sqrt(), (1 - signal).sqrt()
-    if base.prediction_type == "v_prediction":
-        return kept * scaled - noisy * predicted
-    return (scaled - noisy * predicted) / kept

@@ -21,7 +21,6 @@ from compose.engine.weight_cache import (
     RenderCache,
     WeightMix,
     cache_of,
-    carries_deltas,
     changed_weight,
     factors,
 )
@@ -112,7 +111,6 @@ def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     timestep = first.timestep
     if any(one.timestep is not timestep for one in asked):
         timestep = torch.stack([one.timestep for one in asked for _ in range(one.rows)])
-    ids = [one.time_ids for one in asked for _ in range(one.rows) if one.time_ids is not None]
     text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
     deep = [one.deep for one in asked if one.deep is not None]
     with torch.no_grad(), ExitStack() as stack:
@@ -121,10 +119,17 @@ def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
             stack.enter_context(reusing(base.unet, torch.cat(deep)))
         keeps = any(one.keeps for one in asked)
         kept = stack.enter_context(keeping(base.unet)) if keeps and not deep else []
-        time_ids = torch.stack(ids) if ids else None
-        noise = base.predict(latents, timestep, text, time_ids=time_ids)
+        noise = base.predict(latents, timestep, text, time_ids=_time_ids(asked))
     features = kept[0].split(counts) if kept else [None] * len(asked)
     return [Answer(*pair) for pair in zip(noise.split(counts), features, strict=True)]
+
+
+def _time_ids(asked: Sequence[Evaluation]) -> Tensor | None:
+    """[6], or [rows, 6] where pictures differ; None where the base takes none."""
+    ids = [one.time_ids for one in asked for _ in range(one.rows) if one.time_ids is not None]
+    if not ids:
+        return None
+    return ids[0] if all(one is ids[0] for one in ids) else torch.stack(ids)
 
 
 def _joined(texts: Iterable[TextEmbedding]) -> TextEmbedding:
@@ -177,7 +182,7 @@ def _fit(
 
 def _batch_length(base: "Base", asked: Sequence[Evaluation]) -> int:
     """How many of them, from the first on, make up a batch; at least one."""
-    if len(asked) > 1 and carries_deltas(base.layers()):
+    if cache_of(base).training:
         return 1  # a training has its deltas on the layers, and they have but one place
     most = most_rows(base, _side(asked[0]))
     if most is None:

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from compose.engine.evaluate import Answer, Evaluation, evaluate
 from compose.engine.learned_words import embeddings, is_token, split_mixed, words
-from compose.engine.method import Call, Eps, Method, Mix, record
+from compose.engine.method import Call, Eps, Method, Mix
 from compose.engine.preview import fit_palette, paint
 from compose.engine.weight_cache import (
     MixedWeights,
     adapters_on,
     cache_of,
-    carries_deltas,
     changed_weight,
     mixed_weights,
 )
@@ -77,16 +76,18 @@ class PictureRun:
         self.changes = adapters_on(base, adapters)
         self.beside = adapters_on(base, beside)  # in every mix, for what they let prompts say
         self.cache = cache_of(base)
-        self.plan = self.cache.plan(method, self.changes, steps)
-        self.calls = record(self.plan, steps)
+        self._planned = self.cache.plan(method, self.changes, self.beside, steps)
+        self.plan, self.calls = self._planned.plan, self._planned.calls
         self.reused = {call.reuse for step in self.calls for call in step if call.reuse is not None}
         size = (resolved.height, resolved.width)
         self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
         self.deep: dict[Mix, Tensor] = {}
+        in_training = {
+            n.split(".")[0] for n, one in base.layers().items() if "forward" in vars(one)
+        }
+        self.cache.training = bool(in_training)
         # What trains changes unseen, so what text encoders say with it is not to be kept.
-        encoders = {k: layer for k, layer in base.layers().items() if not k.startswith("unet.")}
-        self._training = carries_deltas(encoders) or bool(base.learned_words)
-        self._blends: dict[tuple[Mix, bool], MixedWeights] = {}
+        self._training = bool(in_training - {"unet"}) or bool(base.learned_words)
         self._texts: dict[MixedWeights, TextEmbedding] = {}
 
     def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor]) -> Eps:
@@ -124,12 +125,12 @@ class PictureRun:
 
     def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
         """What the UNet or the text encoders wear under a mix."""
-        key = mix, unet
-        if key not in self._blends:
-            worn = mixed_weights(mix, self.changes, unet=unet)
-            said = frozenset() if unet else words(mix, self.changes, self.beside)
-            self._blends[key] = worn | said
-        return self._blends[key]
+        known, key = self._planned.weights, (mix, unet)
+        if key not in known:
+            changed = mixed_weights(mix, self.changes, unet=unet)
+            tokens = frozenset() if unet else words(mix, self.changes, self.beside)
+            known[key] = changed | tokens
+        return known[key]
 
     def paint(self, latents: Tensor) -> Image.Image:
         """A quick look at latents, in the picture's size."""
@@ -181,9 +182,12 @@ def start_run(base: "Base", resolved: ResolvedShot) -> PictureRun:
 
 
 def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
-    """A scheduler set to the shot's steps, and the timesteps to run: the last part for img2img."""
+    """A scheduler set to the shot's steps, and the timesteps to run: the last part for img2img.
+
+    Both stay on the CPU: a scheduler reads its tables at every step, and must not wait for a GPU.
+    """
     scheduler = cast(Scheduler, base.scheduler(shot.scheduler))
-    scheduler.set_timesteps(shot.steps, device=base.device)
+    scheduler.set_timesteps(shot.steps, device=torch.device("cpu"))
     timesteps = scheduler.timesteps
     if shot.init_image is None:
         return scheduler, timesteps

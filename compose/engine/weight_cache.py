@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compose.engine.batched_layers import Factors, PreparedLayers
 from compose.engine.combine import Truncated
-from compose.engine.method import Combine, Method, Mix, Plan
+from compose.engine.method import Call, Combine, Method, Mix, Plan, record
 from studio.adapters.delta import Layer, LowRank
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = [
     "WeightMix",
     "adapters_on",
     "cache_of",
-    "carries_deltas",
     "changed_weight",
     "entry_sums",
     "factors",
@@ -41,13 +40,14 @@ __all__ = [
 ]
 
 
+# An adapter, the version of its tensors, and its strength.
+Share = tuple["Adapter", int, float]
+
+
 class WeightMix(NamedTuple):
-    """The changes that are mixed into one weight.
+    """The changes that are mixed into one weight, in order of addition. combine: see Mix."""
 
-    shares: in order of addition, (adapter, version of its tensors, strength). combine: see Mix.
-    """
-
-    shares: tuple[tuple["Adapter", int, float], ...]
+    shares: tuple[Share, ...]
     combine: Combine | None
 
 
@@ -121,6 +121,18 @@ class DenseChanges:
         self.nbytes = sum(one.nbytes for one in self._changes.values())
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedMethod:
+    """A method made ready for some adapters and a number of steps.
+
+    calls: of each step. weights: of the mixes it asks for, in the UNet or in the text encoders.
+    """
+
+    plan: Plan
+    calls: list[list[Call]]
+    weights: dict[tuple[Mix, bool], MixedWeights] = field(default_factory=dict)
+
+
 @dataclass
 class RenderCache:
     """What outlives a picture, for the next one on the same base."""
@@ -137,7 +149,8 @@ class RenderCache:
     )
     # Of latents [h, w], where the memory held no more.
     most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
-    _planned: tuple[object, Plan] | None = None
+    training: bool = False  # whether a training has its deltas on the layers now
+    _planned: tuple[object, PlannedMethod] | None = None
     _most_texts: int = MOST_TEXTS
 
     @contextmanager
@@ -150,12 +163,20 @@ class RenderCache:
         finally:
             self.most_rows, self._most_texts = rows, MOST_TEXTS
 
-    def plan(self, method: Method, changes: "Sequence[Change]", steps: int) -> Plan:
-        """The method made ready; that of the last shot again where nothing it rests on differs."""
-        mixed = [(one.adapter, one.version, one.strength) for one in changes]
-        wanted = (type(method), method, mixed, steps)
+    def plan(
+        self, method: Method, changes: "Sequence[Change]", beside: "Sequence[Change]", steps: int
+    ) -> PlannedMethod:
+        """The method made ready; that of the last shot again where nothing it rests on differs.
+
+        beside: the adapters that only carry embeddings.
+        """
+        adapters = [
+            [(o.adapter, o.version, o.strength) for o in some] for some in (changes, beside)
+        ]
+        wanted = (type(method), method, adapters, steps)
         if self._planned is None or self._planned[0] != wanted:
-            self._planned = wanted, method.prepare(changes, steps)
+            plan = method.prepare(changes, steps)
+            self._planned = wanted, PlannedMethod(plan, record(plan, steps))
         return self._planned[1]
 
     def release(self, unet: set[MixedWeights], texts: set[MixedWeights]) -> None:
@@ -207,21 +228,22 @@ def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWe
 
     Named as `studio.adapters.delta.folded` wants them: by a layer, or with ".bias" behind it.
     """
-    found: dict[str, list[tuple[Adapter, int, float]]] = {}
+    shares: dict[str, tuple[Share, ...]] = {}
     for part in mix.parts if unet or mix.text is None else mix.text:
         if part.strength == 0:
             continue
         one = changes[part.adapter]
-        entry = (one.adapter, one.version, part.strength)
+        share = (one.adapter, one.version, part.strength)
         for layer, delta in one.adapter.deltas.items():
             # A layer that this base lacks is left out: check_fits has counted it.
             if layer not in one.layers or layer.startswith("unet.") != unet:
                 continue
             if part.layers is None or layer in part.layers:
-                found.setdefault(layer, []).append(entry)
-                if delta.bias is not None:
-                    found.setdefault(f"{layer}.bias", []).append(entry)
-    return frozenset((name, WeightMix(tuple(of), mix.combine)) for name, of in found.items())
+                for name in [layer] if delta.bias is None else [layer, f"{layer}.bias"]:
+                    shares[name] = (*shares.get(name, ()), share)
+    # Layers with the same shares have one object, so that a mix costs little to make and keep.
+    blends = {of: WeightMix(of, mix.combine) for of in set(shares.values())}
+    return frozenset((name, blends[of]) for name, of in shares.items())
 
 
 def changed_weight(
@@ -276,11 +298,6 @@ def factors(
     if blend.combine is not None:
         found = blend.combine.of_factors(found)
     return Factors(found.down.to(dtype), found.up.to(dtype))
-
-
-def carries_deltas(layers: Mapping[str, nn.Module]) -> bool:
-    """Whether a training has its deltas attached to any of these layers just now."""
-    return any("forward" in vars(layer) for layer in layers.values())
 
 
 def _change(adapter: "Adapter", layer: str, layers: Mapping[str, nn.Module]) -> Tensor:

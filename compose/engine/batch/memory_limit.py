@@ -41,7 +41,7 @@ def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> None:
     side = latent_side(base, runs[0].resolved.width, runs[0].resolved.height)
     _, timesteps = timesteps_of(base, runs[0].shot)
     asked = [
-        run.evaluation(call, latents, timesteps[0])
+        run.evaluation(call, latents, timesteps[0].to(base.device))
         for run in runs
         for latents in [torch.zeros(1, 4, *side, device=base.device)]
         for call in run.calls[0]

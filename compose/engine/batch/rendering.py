@@ -21,7 +21,7 @@ from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
 from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side, reason_of
-from compose.engine.denoise import denoise_steps, drop_unused
+from compose.engine.denoise import Prediction, denoise_steps, drop_unused
 from compose.engine.picture_run import PictureRun, start_run, timesteps_of
 from compose.engine.render import decode
 from compose.engine.weight_cache import cache_of
@@ -175,10 +175,15 @@ class _Renderer:
         drop_unused(runs)
         scheduler, timesteps = timesteps_of(self.base, first.shot)
         latents, steps = torch.empty(0), len(first.calls)
-        for step, (current, clean) in enumerate(denoise_steps(runs, scheduler, timesteps), start=1):
+        events = denoise_steps(runs, scheduler, timesteps)
+        for step, (current, prediction) in enumerate(events, start=1):
             latents = current
-            yield GroupStep(group, step, steps, partial(first.paint, clean[:1]))
+            yield GroupStep(group, step, steps, partial(_paint_first, first, prediction))
         return latents
+
+
+def _paint_first(run: PictureRun, prediction: Prediction) -> Image.Image:
+    return run.paint(prediction.clean[:1])
 
 
 def _side(base: "Base", run: PictureRun) -> tuple[int, int]:

@@ -64,6 +64,16 @@ def test_last_clean_estimate_is_the_outcome(sdxl: Base) -> None:
     torch.testing.assert_close(last.clean, done.latents, rtol=0.05, atol=0.05)
 
 
+def test_clean_latents_are_computed_only_for_who_looks(
+    sdxl: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Base, "alphas_cumprod", property(forbidden))
+    first, *_ = denoise(sdxl, Shot("a cat", steps=2))
+    assert isinstance(first, Step)
+    with pytest.raises(AssertionError):
+        first.preview()
+
+
 def test_noise_is_the_seeds_own(sdxl: Base) -> None:
     shot = Shot("a cat", seed=11, steps=1, scheduler="ddim", guidance=1.0)
     start, timestep = noise(shot), 1  # of 1000, a single leading step starts at 0 + offset
