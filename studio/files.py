@@ -69,6 +69,16 @@ def remove_partial_files(folder: Path, ours: Callable[[str], bool]) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, without its byte order mark; BadInput where it cannot be read as one."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def file_sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; BadInput where it cannot be read."""
     try:

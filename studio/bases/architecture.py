@@ -1,10 +1,11 @@
 """The family of a base, from its configuration or header alone, without PyTorch."""
 
-import json
 from pathlib import Path
 
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
+from studio.files import read_text
+from studio.json_value import parse_object
 
 Config = dict[str, object]
 Shapes = dict[str, tuple[int, ...]]
@@ -78,12 +79,6 @@ def checkpoint_header(path: Path) -> Header:
 
 def read_json(path: Path) -> Config:
     """A JSON object from a file, or BadInput."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing: the base is not whole.") from error
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} could not be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{path} could not be read as JSON: it holds no object.")
-    return found
+    if not path.exists():
+        raise BadInput(f"{path} is missing: the base is not whole.")
+    return dict(parse_object(read_text(path), str(path)))

@@ -1,6 +1,5 @@
 """Folders of pictures -> captioned examples, each with the shape it is trained at."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from PIL import Image, ImageOps
 
 from studio.dataset.folders import Part, Sources, list_folder, list_parts, parse_folders
 from studio.errors import PICTURE_ERRORS, BadInput
-from studio.files import file_sha256
+from studio.files import file_sha256, read_text
+from studio.json_value import parse_object
 
 if TYPE_CHECKING:
     import torch
@@ -176,15 +176,11 @@ def _metadata(folder: Path) -> dict[Path, str]:
     if not path.is_file():
         return {}
     captions: dict[Path, str] = {}
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path}, line {number}, is not JSON: {error}.") from error
-        name = row.get("file_name") if isinstance(row, dict) else None
-        text = row.get("text") if isinstance(row, dict) else None
+        row = parse_object(line, f"{path}, line {number},")
+        name, text = row.get("file_name"), row.get("text")
         if not isinstance(name, str) or not isinstance(text, str):
             raise BadInput(f"{path}, line {number}, lacks a file_name or a text.")
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
@@ -197,18 +193,9 @@ def _caption(path: Path) -> str:
     """The text of the file beside a picture, or nothing."""
     for suffix in CAPTIONS:
         beside = path.with_suffix(suffix)
-        if beside.is_file() and (text := " ".join(_text(beside).split())):
+        if beside.is_file() and (text := " ".join(read_text(beside).split())):
             return text
     return ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text: save it as UTF-8.") from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _measure(path: Path) -> tuple[int, int] | Skipped:

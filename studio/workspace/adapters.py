@@ -17,6 +17,7 @@ from typing import Any, Literal
 from studio.adapters.blora_blocks import HALVES
 from studio.adapters.describe import describe, find_adapter_file
 from studio.adapters.formats.metadata import read_info
+from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
 from studio.files import atomic_write, copy_file, display_name
@@ -27,7 +28,6 @@ from studio.workspace.names import check_name, clean_name, numbered_names
 from studio.workspace.trash import delete
 
 SUFFIX = ".safetensors"
-PEFT = "base_model.model."  # the start of its keys; its alphas are in a file beside
 # What `describe` tells of a file and the library shows.
 DESCRIBED = ("kind", "family", "base", "triggers", "halves", "parameters")
 Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
@@ -114,7 +114,7 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
             # The copy is gone when the message is read.
             text = str(error).replace(str(copy), source.name).replace(f"{folder}{os.sep}", "")
             raise BadInput(text) from error
-        if any(key.startswith(PEFT) for key in read_header(copy).shapes):
+        if any(key.startswith(PEFT_PREFIX) for key in read_header(copy).shapes):
             copy = adapter.save(Path(folder) / f"whole{SUFFIX}")  # its alpha is in another file
         return add_adapter(space, copy, name=wanted)
 
@@ -189,7 +189,7 @@ def _without_suffix(name: str) -> str:
 
 def _copy(file: Path, folder: Path) -> Path:
     """Copy an adapter's file, with the settings that peft writes beside it."""
-    settings = file.with_name("adapter_config.json")
+    settings = file.with_name(PEFT_CONFIG)
     for one in (file, settings) if settings.is_file() else (file,):
         copy_file(one, folder / one.name)
     return folder / file.name

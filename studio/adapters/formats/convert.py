@@ -4,13 +4,13 @@ Sources: diffusers (loaders/lora_base.py), kohya's sd-scripts (networks/lora.py,
 and LyCORIS. What a format cannot hold is refused: nobody would notice a missing layer in a picture.
 """
 
-from collections import Counter
+from statistics import mode
 
 import torch
 from torch import Tensor
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.formats.metadata import adapter_metadata
 from studio.adapters.formats.names import kohya_name
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, TOKEN
@@ -39,36 +39,13 @@ def to_diffusers(adapter: Adapter) -> FileContents:
 
 def to_kohya(adapter: Adapter) -> FileContents:
     """kohya's names and scalars. Raises BadInput where a delta is not low-rank."""
-    deltas = _all_low_rank(adapter, "kohya")
-    tensors: dict[str, Tensor] = {}
-    for layer, delta in deltas.items():
-        tensors |= _kohya_tensors(kohya_name(layer, _family(adapter)), delta)
-    tensors |= embedding_tensors(adapter.embeddings, BUNDLED)
-    return tensors, _kohya_metadata(adapter, "networks.lora")
+    _all_low_rank(adapter, "kohya")
+    return _with_kohya_names(adapter, "networks.lora")
 
 
 def to_lycoris(adapter: Adapter) -> FileContents:
     """kohya's names, with LyCORIS's tensors for what is not low-rank: any adapter can be held."""
-    tensors: dict[str, Tensor] = {}
-    for layer, delta in adapter.deltas.items():
-        name = kohya_name(layer, _family(adapter))
-        match delta:
-            case LowRank():
-                tensors |= _kohya_tensors(name, delta)
-            case Kron(rows_swapped=False):
-                own = {k: v for k, v in delta.tensors().items() if k.startswith("lokr_")}
-                ranks = [own[k].shape[0] for k in ("lokr_w2_b", "lokr_w1_b") if k in own]
-                own["alpha"] = torch.tensor(float(ranks[0] if ranks else 1))
-                own |= _dora_scale(delta)
-                tensors |= {f"{name}.{leaf}": tensor for leaf, tensor in own.items()}
-            case Dense():
-                own = {"diff": delta.change, "diff_b": delta.bias} | _dora_scale(delta)
-                tensors |= {f"{name}.{k}": v.detach() for k, v in own.items() if v is not None}
-            case Sparse() | Kron():
-                # DoRA needs the weight, which no one has here; these two forms are without.
-                tensors[f"{name}.diff"] = delta.dense(torch.zeros(delta.shape)).detach()
-    tensors |= embedding_tensors(adapter.embeddings, BUNDLED)
-    return tensors, _kohya_metadata(adapter, "lycoris.kohya")
+    return _with_kohya_names(adapter, "lycoris.kohya")
 
 
 def to_inversions(adapter: Adapter) -> dict[str, FileContents]:
@@ -108,14 +85,36 @@ def _family(adapter: Adapter) -> str:
     return adapter.family
 
 
-def _kohya_tensors(name: str, delta: LowRank) -> dict[str, Tensor]:
-    own = {
-        f"{name}.lora_down.weight": delta.down,
-        f"{name}.lora_up.weight": delta.up,
-        f"{name}.alpha": torch.tensor(delta.scale * delta.rank),
+def _with_kohya_names(adapter: Adapter, module: str) -> FileContents:
+    """module: the program that reads the file, for its metadata."""
+    family = _family(adapter)
+    tensors = {
+        f"{kohya_name(layer, family)}.{leaf}": tensor.detach()
+        for layer, delta in adapter.deltas.items()
+        for leaf, tensor in _lycoris_tensors(delta).items()
     }
-    own |= {f"{name}.{leaf}": tensor for leaf, tensor in _dora_scale(delta).items()}
-    return {key: tensor.detach() for key, tensor in own.items()}
+    return tensors | embedding_tensors(adapter.embeddings, BUNDLED), _metadata(adapter, module)
+
+
+def _lycoris_tensors(delta: Delta) -> dict[str, Tensor]:
+    """A delta's tensors by LyCORIS's names, which are kohya's where it is low-rank."""
+    match delta:
+        case LowRank():
+            own = {
+                "lora_down.weight": delta.down,
+                "lora_up.weight": delta.up,
+                "alpha": torch.tensor(delta.scale * delta.rank),
+            }
+        case Kron(rows_swapped=False):
+            own = {k: v for k, v in delta.tensors().items() if k.startswith("lokr_")}
+            ranks = [own[k].shape[0] for k in ("lokr_w2_b", "lokr_w1_b") if k in own]
+            own["alpha"] = torch.tensor(float(ranks[0] if ranks else 1))
+        case Dense():
+            own = {k: v for k, v in delta.tensors().items() if k.startswith("diff")}
+        case Sparse() | Kron():
+            # DoRA needs the weight, which no one has here; these two forms are without.
+            return {"diff": delta.dense(torch.zeros(delta.shape))}
+    return own | _dora_scale(delta)
 
 
 def _dora_scale(delta: LowRank | Kron | Dense) -> dict[str, Tensor]:
@@ -128,20 +127,16 @@ def _dora_scale(delta: LowRank | Kron | Dense) -> dict[str, Tensor]:
     return {"dora_scale": magnitude.detach()}
 
 
-def _kohya_metadata(adapter: Adapter, module: str) -> dict[str, str]:
-    ranks = Counter(d.rank for d in adapter.deltas.values() if isinstance(d, LowRank))
+def _metadata(adapter: Adapter, module: str) -> dict[str, str]:
+    """An adapter's metadata, with what kohya's files say beside."""
     metadata = adapter_metadata(adapter) | {
         "ss_base_model_version": KOHYA_VERSIONS[_family(adapter)],
         "ss_network_module": module,
         "ss_v2": str(adapter.family == "sd2"),
     }
-    if ranks:
-        rank = ranks.most_common(1)[0][0]
-        alphas = Counter(
-            delta.scale * delta.rank
-            for delta in adapter.deltas.values()
-            if isinstance(delta, LowRank) and delta.rank == rank
-        )
-        metadata["ss_network_dim"] = str(rank)
-        metadata["ss_network_alpha"] = str(alphas.most_common(1)[0][0])
+    low = [delta for delta in adapter.deltas.values() if isinstance(delta, LowRank)]
+    if low:
+        rank = mode(delta.rank for delta in low)
+        alpha = mode(delta.scale * delta.rank for delta in low if delta.rank == rank)
+        metadata |= {"ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
     return metadata

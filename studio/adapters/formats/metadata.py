@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from studio.errors import BadInput
-from studio.json_value import JSON
+from studio.json_value import JSON, parse_object
 
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 # Family, ModelSpec's architecture (its beginning when read), and the beginning of kohya's version.
@@ -80,18 +80,16 @@ def read_info(metadata: Mapping[str, str], path: Path) -> AdapterInfo:
     preview = _preview(metadata.get("modelspec.thumbnail", ""))
     if "studio" not in metadata:
         return _foreign_info(metadata, preview, path)
-    try:
-        stored = json.loads(metadata["studio"])
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is damaged: its `studio` metadata is not JSON") from error
-    if not isinstance(stored, dict) or not isinstance(stored.get("version"), int):
-        raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
-    if stored["version"] > VERSION:
+    stored: dict[str, Any] = parse_object(
+        metadata["studio"], f"{path} is damaged: its `studio` metadata"
+    )
+    version = stored.get("version")
+    if isinstance(version, int) and version > VERSION:
         raise BadInput(f"{path} was written by a newer Studio: upgrade to open it")
     complete = all(isinstance(stored.get(name), kind) for name, kind in STORED.items())
-    if not complete or stored["family"] not in ("", *FAMILIES):
+    if not (isinstance(version, int) and complete and stored["family"] in ("", *FAMILIES)):
         raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
-    values: dict[str, Any] = {name: stored[name] for name in STORED}
+    values = {name: stored[name] for name in STORED}
     values["triggers"] = tuple(map(str, stored["triggers"]))
     return AdapterInfo(**values, preview=preview)
 

@@ -16,6 +16,8 @@ WORDS = """
 """
 WORD = re.compile(rf"({'|'.join(sorted(WORDS.split(), key=len, reverse=True))}|\d+)(?:_|$)")
 
+PEFT_PREFIX = "base_model.model."  # of the keys in peft's own files
+PEFT_CONFIG = "adapter_config.json"  # which peft writes beside such a file; it has the alphas
 # Longest first: "text_encoder_2." also starts with "text_encoder".
 PREFIXES = {
     "lora_unet_": "unet",
@@ -94,7 +96,7 @@ def layer_name(module: str) -> str | None:
 
 def component_and_path(module: str) -> tuple[str, str]:
     """Which of the models a name belongs to ("" if unknown), and the rest of the name."""
-    module = module.removeprefix("base_model.model.").removeprefix("model.")
+    module = module.removeprefix(PEFT_PREFIX).removeprefix("model.")
     for prefix, component in PREFIXES.items():
         if module.startswith(prefix):
             return component, module.removeprefix(prefix)

@@ -1,9 +1,8 @@
-"""What a file holds, from its header alone: its layers, their forms and the base's family.
+"""The layers of an adapter's file, their forms and the base's family, from its header alone.
 
-Every tensor must be recognised. One that is ignored would give a wrong picture without a warning.
+Every tensor must be recognised. Ignoring one would give a wrong picture without a warning.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from studio.adapters.formats.names import layer_name
+from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX, layer_name
 from studio.adapters.formats.textual_inversion import (
     Rows,
     bundled_embeddings,
@@ -20,45 +19,40 @@ from studio.adapters.formats.textual_inversion import (
 )
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
+from studio.files import read_text
+from studio.json_value import JSON, parse_object
 
 Shape = tuple[int, ...]
 # A layer's tensors: by the name they have in Studio's own files, the key in this file.
 Leaves = dict[str, str]
 
-# How each dialect ends its keys, by the name that the tensor has in Studio's own files.
-ENDINGS = {
-    "lora_A.weight": (
-        ".lora_A.weight",
-        ".lora_A.default.weight",
-        ".lora_down.weight",
-        ".lora.down.weight",
-        "_lora.down.weight",
-        ".lora_linear_layer.down.weight",
-    ),
-    "lora_B.weight": (
-        ".lora_B.weight",
-        ".lora_B.default.weight",
-        ".lora_up.weight",
-        ".lora.up.weight",
-        "_lora.up.weight",
-        ".lora_linear_layer.up.weight",
-    ),
-    "lora_mid.weight": (".lora_mid.weight",),
-    "lora_magnitude_vector": (
-        ".lora_magnitude_vector",
-        ".lora_magnitude_vector.weight",
-        ".lora_magnitude_vector.default",
-        ".lora_magnitude_vector.default.weight",
-    ),
-    "alpha": (".alpha", ".lora.alpha", "_lora.alpha", ".lora_linear_layer.alpha"),
-}
+# How other programs end the key of a low-rank factor. leaf: lora_A or lora_B, side: down or up.
+ENDINGS = (
+    ".{leaf}.weight",
+    ".{leaf}.default.weight",
+    ".lora_{side}.weight",
+    ".lora.{side}.weight",
+    "_lora.{side}.weight",
+    ".lora_linear_layer.{side}.weight",
+)
+# Endings that are the same everywhere.
 PLAIN = """
-    dora_scale diff diff_b sparse_gaps sparse_value sparse_shape
+    lora_mid.weight lora_magnitude_vector dora_scale alpha diff diff_b
+    sparse_gaps sparse_value sparse_shape
     hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2
     lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2 lokr_rows_swapped
 """
-LEAVES = {ending: leaf for leaf, endings in ENDINGS.items() for ending in endings}
-LEAVES |= {f".{leaf}": leaf for leaf in PLAIN.split()}
+LEAVES = {f".{leaf}": leaf for leaf in PLAIN.split()}
+LEAVES |= {
+    ending.format(leaf=leaf, side=side): f"{leaf}.weight"
+    for leaf, side in (("lora_A", "down"), ("lora_B", "up"))
+    for ending in ENDINGS
+}
+LEAVES |= {f"{start}.alpha": "alpha" for start in (".lora", "_lora", ".lora_linear_layer")}
+LEAVES |= {
+    f".lora_magnitude_vector{end}": "lora_magnitude_vector"
+    for end in (".weight", ".default", ".default.weight")
+}
 ENDING = re.compile("|".join(re.escape(e) + "$" for e in sorted(LEAVES, key=len, reverse=True)))
 
 # The tensors of each form and how their shapes belong together: equal letters are equal sides,
@@ -83,18 +77,28 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("diff", {"diff": "o i *", "diff_b": "o"}),
     ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
 )
+# Names that only SDXL's adapters have; and the width of the text that a layer reads.
+SDXL_KEY = re.compile(r"lora_te[12]_|lora_unet_(input|middle|output)_block")
+SDXL_LAYER = re.compile(
+    r"text_encoder_2\.|unet\.add_embedding|unet\.up_blocks\.0\.attentions"
+    r"|.*\.transformer_blocks\.[1-9]"
+)
+WIDTHS = {
+    "unet": {768: "sd1", 1024: "sd2", 2048: "sdxl"},
+    "text_encoder": {1024: "sd2"},
+    "text_encoder_2": {},
+}
 # What may stand beside the tensors of a form.
 EXTRAS = {"alpha", "dora_scale", "lora_magnitude_vector", "lokr_rows_swapped"}
 
 
 @dataclass(frozen=True)
 class Contents:
-    """forms: of each layer, one of FORMS or "krona".
+    """What a file holds.
 
-    family: what names and widths betray, "" where they leave it open.
-
-    embeddings: the keys of what prompts may say besides.
-
+    layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
+    family: the one that names and widths show, "" where they leave it open.
+    embeddings: the keys of learned words.
     settings: peft's configuration of each component ("" for all), where the file has one.
     """
 
@@ -102,13 +106,13 @@ class Contents:
     forms: dict[str, str]
     family: str
     embeddings: Rows = field(default_factory=dict)
-    settings: dict[str, dict[str, object]] = field(default_factory=dict)
+    settings: dict[str, dict[str, JSON]] = field(default_factory=dict)
 
 
 def survey(header: Header, path: Path) -> Contents:
-    """Account for every tensor of a file, and check that their shapes belong together.
+    """Assign every tensor of a file to a layer, and check that the shapes of each layer fit.
 
-    Raises BadInput that names the first tensors which are no adapter's, or of a kind not read.
+    Raises BadInput that names the first tensors that belong to no known layer or form.
     """
     layers: dict[str, Leaves] = {}
     unknown: list[str] = []
@@ -141,7 +145,7 @@ def survey(header: Header, path: Path) -> Contents:
 
 
 def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
-    """The inputs of a layer with these tensors (times its kernel's size, where flattened)."""
+    """The number of inputs of a layer with these tensors (a flattened kernel counts in)."""
     match form:
         case "lora":
             return shapes["lora_A.weight"][1]
@@ -158,10 +162,10 @@ def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
     return 0
 
 
-# A base's layers have few names and shapes, which all the adapters' files for it repeat.
+# Cached: all adapters of a base have the same few thousand keys and shapes.
 @lru_cache(maxsize=2**14)
 def _layer_and_leaf(key: str) -> tuple[str | None, str]:
-    """The layer and the leaf that a tensor belongs to; of what is no layer's, None."""
+    """The layer and the leaf that a key stands for; the layer is None where it is not known."""
     ending = ENDING.search(key)
     return (layer_name(key[: ending.start()]), LEAVES[ending[0]]) if ending else (None, "")
 
@@ -178,7 +182,7 @@ def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
 
 
 def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
-    """Whether sides of one letter are equal throughout."""
+    """Whether the shapes match a pattern of FORMS: equal letters are sides of equal length."""
     sides: dict[str, int] = {}
     for leaf, shape in shapes.items():
         letters = pattern[leaf].split()
@@ -196,7 +200,7 @@ def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
 
 
 def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]) -> bool:
-    """Whether DiffuseKronA's authors' program wrote it: LoRA's old names, other shapes."""
+    """Whether DiffuseKronA's own program wrote the file: LoRA's old names, but other shapes."""
     pairs = []
     for leaves in layers.values():
         if leaves.keys() != {"lora_A.weight", "lora_B.weight"}:
@@ -211,57 +215,33 @@ def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]
 def _family_of_layers(
     layers: Mapping[str, Leaves], forms: Mapping[str, str], shapes: Mapping[str, Shape]
 ) -> str:
-    """The family that names, widths and prefixes betray; "" where they leave it open."""
+    """The family that names, prefixes and widths show; "" where they leave it open."""
     keys = [key for leaves in layers.values() for key in leaves.values()]
-    sdxl = re.compile(
-        r"text_encoder_2\.|unet\.add_embedding|unet\.up_blocks\.0\.attentions"
-        r"|.*\.transformer_blocks\.[1-9]"
-    )
-    if any(key.startswith(("lora_te1_", "lora_te2_")) for key in keys):
+    if any(map(SDXL_KEY.match, keys)) or any(map(SDXL_LAYER.match, layers)):
         return "sdxl"
-    if any(re.match(r"lora_unet_(input|middle|output)_block", key) for key in keys):
-        return "sdxl"
-    if any(sdxl.match(layer) for layer in layers):
-        return "sdxl"
-    widths = {"unet": {768: "sd1", 1024: "sd2", 2048: "sdxl"}, "text_encoder": {1024: "sd2"}}
     for layer, leaves in layers.items():
-        component = layer.partition(".")[0]
         if layer.endswith(("attn2.to_k", "attn2.to_v", "self_attn.q_proj")):
             own = {leaf: shapes[key] for leaf, key in leaves.items()}
-            found = widths[component].get(inputs(forms[layer], own))
-            if found:
+            width = inputs(forms[layer], own)
+            if found := WIDTHS[layer.partition(".")[0]].get(width):
                 return found
-    if any(key.startswith("lora_te_") for key in keys):
-        return "sd1"  # kohya's SD 2 files are those of a text encoder 1024 wide, seen above
-    return ""
+    # kohya's files for SD 2 have the same prefix. Their text encoder is 1024 wide: seen above.
+    return "sd1" if any(key.startswith("lora_te_") for key in keys) else ""
 
 
-def _settings(header: Header, path: Path) -> dict[str, dict[str, object]]:
+def _settings(header: Header, path: Path) -> dict[str, dict[str, JSON]]:
     """peft's configuration, from diffusers' metadata or from the file that peft writes beside."""
-    if any(key.startswith("base_model.model.") for key in header.shapes):
-        beside = path.with_name("adapter_config.json")
-        try:
-            return {"": _object(beside.read_text(encoding="utf-8"))}
-        except FileNotFoundError:
+    if any(key.startswith(PEFT_PREFIX) for key in header.shapes):
+        beside = path.with_name(PEFT_CONFIG)
+        if not beside.exists():
             raise BadInput(
                 f"{path} was written by peft, which puts its strength into {beside.name}: "
                 "keep the two in one folder"
-            ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise BadInput(f"{beside} cannot be read: it is not a JSON object") from error
-    try:
-        packed = _object(header.metadata.get("lora_adapter_metadata", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is damaged: its lora_adapter_metadata is not JSON") from error
-    settings: dict[str, dict[str, object]] = {}
-    for key, value in packed.items():
+            )
+        return {"": parse_object(read_text(beside), str(beside))}
+    packed = header.metadata.get("lora_adapter_metadata", "{}")
+    settings: dict[str, dict[str, JSON]] = {}
+    for key, value in parse_object(packed, f"{path} is damaged: its lora_adapter_metadata").items():
         component, _, name = key.partition(".")
         settings.setdefault(component, {})[name] = value
     return settings
-
-
-def _object(text: str) -> dict[str, object]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("not an object")
-    return found

@@ -4,8 +4,8 @@ Source of the configuration: diffusers (loaders/lora_base.py).
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping
+from statistics import mode
 
 from torch import Tensor
 
@@ -68,8 +68,7 @@ def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:
         path: _number(delta.alpha if stabilised else delta.scale * delta.rank)
         for path, delta in deltas.items()
     }
-    rank = Counter(ranks.values()).most_common(1)[0][0]
-    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    rank, alpha = mode(ranks.values()), mode(alphas.values())
     return {
         "r": rank,
         "lora_alpha": alpha,

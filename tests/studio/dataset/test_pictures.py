@@ -73,7 +73,7 @@ def test_metadata_may_name_pictures_in_folders_below(tmp_path: Path):
     [
         ("{", "line 1, is not JSON"),
         ('{"file_name": "a.png"}', "line 1, lacks a file_name or a text"),
-        ("[]", "line 1, lacks a file_name or a text"),
+        ("[]", "line 1, is not a JSON object"),
         ('{"file_name": "../a.png", "text": "x"}', "which is not in the folder"),
     ],
 )

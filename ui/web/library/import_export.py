@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast, get_args
 
+from studio.adapters.formats.names import PEFT_CONFIG
 from studio.errors import BadInput
 from studio.queue.client import restore_job
 from studio.workspace import (
@@ -24,7 +25,6 @@ from ui.web.server.downloads import link_download
 __all__ = ["export_file", "import_files", "restore"]
 
 TOOLS: tuple[str, ...] = get_args(Tool)
-PEFT_CONFIG = "adapter_config.json"  # belongs to the adapter file beside it
 
 
 def import_files(space: Workspace, files: Sequence[Path]) -> tuple[list[AdapterFile], list[str]]:
