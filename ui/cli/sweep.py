@@ -39,10 +39,10 @@ def sweep(
 
     Exit codes: 0 all are finished, 1 some failed, 2 the file has mistakes.
     """
-    from ui.sweep.runner import make_sweep, plan_sweep, tell_sweep
+    from ui.sweep.runner import plan_sweep, print_cost, run_sweep
 
     plan = plan_sweep(file, out, loading, resume=resume or dry_run)
     if dry_run:
-        tell_sweep(plan, as_json=as_json)
-    elif code := make_sweep(plan, ray=ray, as_json=as_json):
+        print_cost(plan, as_json=as_json)
+    elif code := run_sweep(plan, ray=ray, as_json=as_json):
         raise typer.Exit(code)

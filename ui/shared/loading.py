@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Loading", "command_options", "open_base"]
+__all__ = ["BaseCache", "Loading", "command_options", "open_base"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,22 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
         offload=chosen.offload,
         prediction=chosen.prediction,
     )
+
+
+class BaseCache:
+    """Keeps the base that was opened last. It is freed before another one is opened."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._base: Base | None = None
+
+    def open(self, source: str, given: Mapping[str, object]) -> "Base":
+        """As `open_base`; the same base as before where the arguments are the same."""
+        key = source, tuple(sorted(given.items()))
+        if self._base is None or key != self._key:
+            self._base = None
+            self._base, self._key = open_base(source, given), key
+        return self._base
 
 
 def command_options(given: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""A file of trainings: a recipe.toml in which lists multiply, as in a batch's manifest.
+"""Reads a sweep: a recipe.toml in which lists multiply, as in a batch's manifest.
 
     trigger = "sks robot"
     pictures = "photos/robot"
@@ -12,9 +12,9 @@
     lr = [1e-3, 2e-3]
     seed = "1..3"
 
-are twelve trainings. What stands at the top holds for every `[[runs]]`, whose own lists multiply
-too. A field that is a list by itself, such as `pictures`, has a list of lists for several values.
-Files are looked for beside it.
+are twelve trainings. The fields at the top hold for every `[[runs]]`, whose own lists multiply too.
+A field that is a list by itself, such as `pictures`, has a list of lists for several values. Files
+are looked for beside the sweep.
 """
 
 import json
@@ -24,14 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from hashlib import sha256
-from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import trainers
 from studio.adapters.blora_blocks import split_half
-from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.files import file_sha256
 from studio.requests.training import (
@@ -47,172 +45,179 @@ from studio.requests.training import (
 from studio.requests.validation import InvalidFields, check_fields
 from ui.batch.field_values import grid_values, read_value
 from ui.batch.manifest_lines import Place, Problem, join_problems, read_text, read_toml
+from ui.batch.toml_lines import Steps, TomlText
+from ui.shared.form import Form, fields_of
+from ui.shared.grid import combinations
 from ui.shared.names import slug
 
-__all__ = ["MOST_RUNS", "Planned", "read_sweep"]
+__all__ = ["CHECKED_ALIKE", "MOST_RUNS", "PlannedRun", "read_sweep"]
 
 MOST_RUNS = 10_000
-# What a run writes of what it was, and where it is.
-NOT_ASKED = ("fingerprint", "examples", "init_sha256", "out", "torch")
-TOP = tuple(name for name in RECIPE_KEYS if name not in (*NOT_ASKED, *TABLES))
-LISTS = ("pictures", "weights")  # of themselves
-# Which pictures and words are refused does not hang on these.
-ANY = ("seed", "lr", "text_lr", "token_lr", "steps", "batch", "accumulation", "warmup", "schedule")
-FIELDS = frozenset((*RECIPE_KEYS, *(entry.name for entry in fields(trainers.Recipe))))
-Key = tuple[str, ...]  # ("lr",) of the top is ("trigger",), of a table ("recipe", "lr")
-Where = Callable[[], Place]
+# A run writes these about itself; nobody asks for them.
+WRITTEN_BY_RUNS = ("fingerprint", "examples", "init_sha256", "out", "torch")
+TOP_FIELDS = tuple(name for name in RECIPE_KEYS if name not in (*WRITTEN_BY_RUNS, *TABLES))
+# Pictures and captions are accepted or refused whatever these options are.
+CHECKED_ALIKE = (
+    "seed",
+    "lr",
+    "text_lr",
+    "token_lr",
+    "steps",
+    "batch",
+    "accumulation",
+    "warmup",
+    "schedule",
+)
+ALL_FIELDS = frozenset((*RECIPE_KEYS, *(one.name for one in fields(trainers.Recipe))))
+Key = tuple[str, ...]  # ("trigger",) at the top, ("recipe", "lr") in a table
+Where = Callable[[], Place]  # a line is looked up only for a message
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A training of a sweep. settings: what was written of it, by field; where: on which lines."""
+class PlannedRun:
+    """A training of a sweep. settings: the fields that the file gives. places: where they stand."""
 
     request: TrainingRequest
     settings: Mapping[str, object]
-    where: Mapping[str, Where]
+    places: Mapping[str, Where]
 
-    def problem(self, said: str) -> Problem:
-        """What is wrong with it, at the field that the sentence begins with, if it is one."""
-        return _problem(self.where, said)
+    def problem(self, sentence: str) -> Problem:
+        """A problem of this training, at the field that the sentence begins with, if any."""
+        return _problem(self.places, sentence)
 
 
 def read_sweep(
     path: Path, loading: Mapping[str, object] = MappingProxyType({})
-) -> tuple[Planned, ...]:
-    """The trainings of a file, each once, those on one base together.
+) -> tuple[PlannedRun, ...]:
+    """The trainings of a file without duplicates, those on one base together.
 
-    loading: how bases are opened, over what the file says. Raises BadInput that names every line
-    and field amiss.
+    loading: fields of Loading, over those of the file. Raises BadInput that names every line and
+    field with a mistake.
     """
     if path.suffix.lower() != ".toml":
         raise BadInput(f"{path}: a sweep's name ends in .toml.")
-    toml = read_toml(path, read_text(path))
-    reading = _Reading(path, toml.line, loading)
-    planned = {one.request.name: one for one in reading.all(toml.values)}
-    if reading.problems:
-        raise join_problems(reading.problems)
-    bases = list(dict.fromkeys(one.request.base for one in planned.values()))
-    return tuple(sorted(planned.values(), key=lambda one: bases.index(one.request.base)))
+    reader = _Reader(path, read_toml(path, read_text(path)), loading)
+    planned = {run.request.name: run for run in reader.read()}
+    if reader.problems:
+        raise join_problems(reader.problems)
+    bases = list(dict.fromkeys(run.request.base for run in planned.values()))
+    return tuple(sorted(planned.values(), key=lambda run: bases.index(run.request.base)))
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Value:
     value: object
     where: Where
 
 
-class _Reading:
-    """One file being read, and what was found wrong with it so far."""
+class _Reader:
+    """Reads one sweep and collects what is wrong with it."""
 
-    def __init__(
-        self,
-        path: Path,
-        line_of: Callable[[tuple[str | int, ...]], int],
-        loading: Mapping[str, object],
-    ) -> None:
-        self.path, self.line_of, self.loading = path, line_of, loading
+    def __init__(self, path: Path, toml: TomlText, loading: Mapping[str, object]) -> None:
+        self.path, self.toml, self.loading = path, toml, loading
         self.problems: list[Problem] = []
         self.runs = 0
-        self.digests: dict[str, str] = {}  # of pictures, by all that says which they are
+        self.digests: dict[str, str] = {}  # of pictures, by everything that they depend on
+        forms = (trainers.Recipe, *trainers.kinds().values())
+        many = (one.name for form in forms for one in fields_of(Form(form, "")) if one.many)
+        self.list_fields = frozenset(("pictures", "weights", *many))
 
-    def all(self, found: Mapping[str, Any]) -> Iterator[Planned]:
+    def read(self) -> Iterator[PlannedRun]:
         """The trainings of the whole file."""
+        found = self.toml.values
         runs = found.get("runs", [{}])
         if not isinstance(runs, list) or not all(isinstance(one, dict) for one in runs):
-            self.wrong(("runs",), "write each of them as a table, under a line [[runs]]")
+            self.add_problem(("runs",), "write each of them as a table, under a line [[runs]]")
             return
-        top = self.columns({k: v for k, v in found.items() if k != "runs"}, ())
+        top = self.axes({key: value for key, value in found.items() if key != "runs"}, ())
         for number, own in enumerate(runs):
-            before = ("runs", number) if "runs" in found else ()
-            columns = top | self.columns(own, before)
-            if missing := [name for name in NEEDED if (name,) not in columns]:
-                self.wrong(before, f"{', '.join(missing)} is missing", named=missing[0])
+            steps = ("runs", number) if "runs" in found else ()
+            axes = top | self.axes(own, steps)
+            if missing := [name for name in NEEDED if (name,) not in axes]:
+                self.add_problem(steps, f"{', '.join(missing)} is missing", field=missing[0])
             elif not self.problems:
-                yield from self.grid(columns, before)
+                yield from self.combine(axes, steps)
 
-    def wrong(self, steps: tuple[str | int, ...], said: str, *, named: str = "") -> None:
-        """Note what is wrong at a place of the file."""
-        self.problems.append(Problem(self.place(steps, named), said))
+    def add_problem(self, steps: Steps, reason: str, *, field: str = "") -> None:
+        self.problems.append(Problem(self.place(steps, field), reason))
 
-    def place(self, steps: tuple[str | int, ...], named: str = "") -> Place:
-        field = named or next((str(s) for s in reversed(steps) if isinstance(s, str)), "runs")
-        return Place(self.path, self.line_of(steps) if steps else 1, field)
+    def place(self, steps: Steps, field: str = "") -> Place:
+        name = field or next((str(one) for one in reversed(steps) if isinstance(one, str)), "runs")
+        return Place(self.path, self.toml.line(steps) if steps else 1, name)
 
-    def columns(
-        self, table: Mapping[str, Any], before: tuple[str | int, ...]
-    ) -> dict[Key, list[_Cell]]:
-        """The values of each field of a table and of the two inside it."""
-        found: dict[Key, list[_Cell]] = {}
+    def axes(self, table: Mapping[str, object], steps: Steps) -> dict[Key, list[_Value]]:
+        """The values of each field of a table, and of the tables in it."""
+        return {key: self.values(key, raw, (*steps, *key)) for key, raw in self.flat(table, steps)}
+
+    def flat(self, table: Mapping[str, object], steps: Steps) -> Iterator[tuple[Key, object]]:
         for name, raw in table.items():
-            if name in TABLES and isinstance(raw, dict):
-                for inner, value in raw.items():
-                    cells = self.cells(inner, value, (*before, name, inner))
-                    found[(name, inner)] = [c for c in cells if self.suits(name, inner, c)]
-            elif name in TABLES or isinstance(raw, dict):
-                said = f"it is {'a' if name in TABLES else 'no'} table of a recipe"
-                self.wrong((*before, name), said)
-            elif name not in TOP:
-                self.wrong((*before, name), f"there is no such field; there are {', '.join(TOP)}")
+            if (name in TABLES) != isinstance(raw, dict):
+                reason = f"it is {'a' if name in TABLES else 'no'} table of a recipe"
+                self.add_problem((*steps, name), reason)
+            elif isinstance(raw, dict):
+                yield from (((name, inner), value) for inner, value in raw.items())
+            elif name in TOP_FIELDS:
+                yield (name,), raw
             else:
-                found[(name,)] = self.cells(name, raw, (*before, name))
-        return found
+                reason = f"there is no such field; there are {', '.join(TOP_FIELDS)}"
+                self.add_problem((*steps, name), reason)
 
-    def cells(self, name: str, raw: object, steps: tuple[str | int, ...]) -> list[_Cell]:
+    def values(self, key: Key, raw: object, steps: Steps) -> list[_Value]:
         """What is written in one field: a value, or a list of them."""
-        if name in LISTS or name in _tuples():
-            inside = isinstance(raw, list) and raw and all(isinstance(one, list) for one in raw)
-            values = list(enumerate(raw)) if inside else [(None, raw)]  # pyright: ignore
-        else:
-            try:
-                values = grid_values(name, raw, most=MOST_RUNS)
-            except BadInput as error:
-                self.wrong(steps, str(error))
-                return []
-        return [
-            _Cell(value, partial(self.place, steps if at is None else (*steps, at), name))
-            for at, value in values
-        ]
-
-    def suits(self, table: str, name: str, cell: _Cell) -> bool:
-        """Whether a value is of its field's type; an option's is known when its kind is."""
         try:
-            if table == "recipe":
-                check_fields(trainers.Recipe, {name: cell.value})
+            if key[-1] not in self.list_fields:
+                items = grid_values(key[-1], raw, most=MOST_RUNS)
+            elif isinstance(raw, list) and raw and all(isinstance(one, list) for one in raw):
+                items = list(enumerate(raw))
+            else:
+                items = [(None, raw)]
         except BadInput as error:
-            self.problems.append(Problem(cell.where(), str(error)))
+            self.add_problem(steps, str(error))
+            return []
+        values = [
+            _Value(value, partial(self.place, steps if at is None else (*steps, at), key[-1]))
+            for at, value in items
+        ]
+        return [one for one in values if self.is_valid(key, one)]
+
+    def is_valid(self, key: Key, value: _Value) -> bool:
+        """Whether a field of Recipe accepts a value. Those of a kind are checked with the kind."""
+        try:
+            if key[0] == "recipe":
+                check_fields(trainers.Recipe, {key[-1]: value.value})
+        except BadInput as error:
+            self.problems.append(Problem(value.where(), str(error)))
             return False
         return True
 
-    def grid(
-        self, columns: Mapping[Key, list[_Cell]], before: tuple[str | int, ...]
-    ) -> Iterator[Planned]:
-        """Every combination."""
-        self.runs += math.prod(map(len, columns.values()))
+    def combine(self, axes: Mapping[Key, list[_Value]], steps: Steps) -> Iterator[PlannedRun]:
+        """A training for every combination of values, up to the first that can't be trained."""
+        self.runs += math.prod(map(len, axes.values()))
         if self.runs > MOST_RUNS:
-            said = f"with this there are {self.runs:,} trainings, and {MOST_RUNS:,} are the most"
-            self.wrong(before, said)
+            reason = f"with this there are {self.runs:,} trainings, and {MOST_RUNS:,} are the most"
+            self.add_problem(steps, reason)
             return
-        for cells in product(*columns.values()):
-            chosen = {key: cell.value for key, cell in zip(columns, cells, strict=True)}
-            where = {key[-1]: cell.where for key, cell in zip(columns, cells, strict=True)}
-            where[""] = partial(self.place, before)
+        for chosen in combinations(axes):
+            places = {"": partial(self.place, steps)}
+            places |= {key[-1]: value.where for key, value in chosen.items()}
             try:
-                request = self.request(chosen)
+                request = self.request({key: one.value for key, one in chosen.items()})
             except BadInput as error:
-                self.problems += _problems(where, error)
+                self.problems += _problems(places, error)
                 return
-            yield Planned(request, {key[-1]: value for key, value in chosen.items()}, where)
+            settings = {key[-1]: value.value for key, value in chosen.items()}
+            yield PlannedRun(request, settings, places)
 
-    def request(self, chosen: Mapping[Key, Any]) -> TrainingRequest:
+    def request(self, values: Mapping[Key, Any]) -> TrainingRequest:
         """One training, checked as far as it can be without its base."""
         table: dict[str, Any] = {name: {} for name in TABLES}
-        for key, value in chosen.items():
-            if len(key) == 1:
-                table[key[0]] = value
-            else:
-                table[key[0]][key[1]] = value
+        for (*tables, name), value in values.items():
+            (table[tables[0]] if tables else table)[name] = value
         folder = self.path.parent
-        table["base"] = _base(table.get("base", "sketch"), folder)
+        try:
+            read_value("base", table.get("base", "sketch"), folder)
+        except BadInput as error:
+            raise BadInput(f"base: {error}") from None
         request = anchored(from_table(table), folder)
         request = replace(
             request,
@@ -222,60 +227,42 @@ class _Reading:
         return replace(request, name=_name(request, folder, self.pictures_sha256(request)))
 
     def pictures_sha256(self, request: TrainingRequest) -> str:
-        """A SHA-256 of the pictures; they are read once for trainings like this.
+        """A SHA-256 of the pictures, which are read once for requests that are checked alike.
 
         Raises BadInput for what `trainers.check` refuses.
         """
-        recipe = {key: value for key, value in request.recipe.items() if key not in ANY}
+        recipe = {key: value for key, value in request.recipe.items() if key not in CHECKED_ALIKE}
         alike = replace(request, recipe=recipe)
         if (key := repr((alike, alike.recipe))) not in self.digests:
             try:
                 self.digests[key] = trainers.check(alike).sha256
             except BadInput as error:
-                named = str(error).partition(" ")[0]
-                known = named in FIELDS or str(request.init) in str(error)
+                field = str(error).partition(" ")[0]
+                known = field in ALL_FIELDS or str(request.init) in str(error)
                 raise BadInput(str(error) if known else f"pictures: {error}") from None
         return self.digests[key]
 
 
-def _problems(where: Mapping[str, Where], error: BadInput) -> list[Problem]:
-    """What is wrong, each at its field."""
+def _problems(places: Mapping[str, Where], error: BadInput) -> list[Problem]:
+    """A problem for each wrong field of an error."""
     if isinstance(error, InvalidFields):
-        return [Problem(where.get(n, where[""])(), text) for n, text in error.problems.items()]
-    return [_problem(where, str(error))]
+        wrong = error.problems.items()
+        return [Problem(places.get(name, places[""])(), reason) for name, reason in wrong]
+    return [_problem(places, str(error))]
 
 
-def _problem(where: Mapping[str, Where], said: str) -> Problem:
-    named, colon, rest = said.partition(":")
-    if colon and named in where:
-        return Problem(where[named](), rest.strip())
-    return Problem(where.get(said.partition(" ")[0], where[""])(), said)
-
-
-def _base(raw: object, folder: Path) -> str:
-    try:
-        base = str(read_value("base", raw, folder))
-    except BadInput as error:
-        raise BadInput(f"base: {error}") from None
-    return os.path.abspath(base) if os.path.exists(base) and base not in BUNDLED_BASES else base
-
-
-def _tuples() -> frozenset[str]:
-    """The fields of recipes and kinds that hold a list."""
-    forms = (trainers.Recipe, *trainers.kinds().values())
-    hints = [hint for form in forms for hint in get_type_hints(form).items()]
-    return frozenset(name for name, hint in hints if _many(hint))
-
-
-def _many(hint: object) -> bool:
-    return get_origin(hint) is tuple or any(get_origin(one) is tuple for one in get_args(hint))
+def _problem(places: Mapping[str, Where], sentence: str) -> Problem:
+    field, colon, rest = sentence.partition(":")
+    if colon and field in places:
+        return Problem(places[field](), rest.strip())
+    return Problem(places.get(sentence.partition(" ")[0], places[""])(), sentence)
 
 
 def _name(request: TrainingRequest, folder: Path, pictures: str) -> str:
     """The kind, the trigger, and a hash of all that the training is made of.
 
-    What lies beside the file counts by its path from there, so a name outlives a move. pictures:
-    a hash of what they hold, so that it changes with them.
+    Files in the sweep's folder count by their path from there, so a name outlives a move. pictures:
+    a hash of what they hold, so that the name changes with them.
     """
     base, prior, init = request.base, request.prior_pictures, request.init
     facts = to_json(request) | {

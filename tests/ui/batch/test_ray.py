@@ -191,7 +191,7 @@ def test_a_sweep_goes_on_where_a_lost_worker_was(
     )
     monkeypatch.chdir(tmp_path)
     assert ended("sweep", "rates.toml", "--out", "one", "--device", "cpu") == 0
-    monkeypatch.setattr("ui.sweep.runner._train", deadly.die_once)
+    monkeypatch.setattr("ui.sweep.runner._train_task", deadly.die_once)
     words = ("sweep", "rates.toml", "--out", "ray", "--device", "cpu")
     assert ended(*words, "--ray", cluster.address) == 0
     made = {path.parent.name: path.read_bytes() for path in Path("ray").glob("*/*.safetensors")}

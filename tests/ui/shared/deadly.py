@@ -43,8 +43,8 @@ def die_once(request: "TrainingRequest", run: Path) -> None:
     from ui.sweep import runner as _sweep
 
     if run.exists():
-        return _sweep._train(request, run)
-    for event in _sweep.start_or_resume(replace(request, run=run), _sweep._open_again):
+        return _sweep._train_task(request, run)
+    for event in _sweep.start_or_resume(replace(request, run=run), _sweep.BaseCache().open):
         if isinstance(event, Saved):
             os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("there was no checkpoint")
