@@ -7,18 +7,21 @@ up to the rounding of sums. Only rank 0 writes and renders.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import reduce
+from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor, nn
 
 from studio.errors import BadInput
 
 __all__ = [
+    "broadcast_path",
     "check_world_size",
+    "launched_rank",
     "new_accelerator",
     "places_of_rank",
     "sum_over_ranks",
@@ -29,6 +32,11 @@ __all__ = [
 def world_size() -> int:
     """How many processes a launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched_rank() -> int:
+    """The rank that a launcher gave this process; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def check_world_size(pictures: int) -> None:
@@ -52,6 +60,13 @@ def places_of_rank(accelerator: Accelerator, start: int, pictures: int) -> range
     """The places in a batch that this rank computes. start: pictures of the step before it."""
     ranks = accelerator.num_processes
     return range((accelerator.process_index - start) % ranks, pictures, ranks)
+
+
+def broadcast_path(accelerator: Accelerator, path: Path) -> Path:
+    """Rank 0's path, in all ranks. All wait for each other."""
+    if accelerator.num_processes == 1:
+        return path
+    return Path(broadcast_object_list([str(path)])[0])
 
 
 def sum_over_ranks(

@@ -12,7 +12,7 @@ gives the very numbers of one that was not.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite
@@ -31,6 +31,7 @@ from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.distributed import (
+    broadcast_path,
     check_world_size,
     new_accelerator,
     places_of_rank,
@@ -48,7 +49,8 @@ from trainers.engine.optimizers import (
 )
 from trainers.engine.progress import Drawn, Encoded, Finished, Progress, Sampled, Saved, Step
 from trainers.engine.run.checkpoint import TrainingState
-from trainers.engine.run.folder import Log, report_full_disk
+from trainers.engine.run.folder import Log, Run, report_full_disk
+from trainers.engine.run.lock import lock_folder, make_numbered_folder
 from trainers.engine.run.tensorboard import write_events
 from trainers.engine.setup import PreparedTraining
 
@@ -61,9 +63,12 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
     """Train from where the training stands to its end; a checkpoint is written when it is left."""
     recipe, base = training.recipe, training.base
     check_world_size(recipe.batch * recipe.accumulation)
-    with report_full_disk(training.run), _frozen(base, checkpointing=recipe.checkpointing):
-        accelerator = new_accelerator(base.device, training.precision)
-        accelerator.wait_for_everyone()  # each rank has chosen the run's folder by now
+    accelerator = new_accelerator(base.device, training.precision)
+    with (
+        _in_locked_folder(training, accelerator) as training,
+        report_full_disk(training.run),
+        _frozen(base, checkpointing=recipe.checkpointing),
+    ):
         with accelerator.main_process_first():
             yield training.begin()
             training = yield from _with_class_pictures(training)
@@ -73,6 +78,23 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         trainer = Trainer(training, cache, accelerator)
         with attach(base.layers(), training.deltas), base.use_embeddings(training.embeddings):
             yield from _logged_steps(trainer)
+
+
+@contextmanager
+def _in_locked_folder(
+    training: PreparedTraining, accelerator: Accelerator
+) -> Iterator[PreparedTraining]:
+    """The training in its folder, which rank 0 makes, locks and tells the other ranks."""
+    run = training.run
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            if training.request.run is None:
+                run = Run(make_numbered_folder(training.request.kind))
+            held.enter_context(lock_folder(run.folder))
+        training = training.moved_to(Run(broadcast_path(accelerator, run.folder)))
+        if accelerator.is_main_process:
+            training.check_as_prepared()
+        yield training
 
 
 def _with_class_pictures(

@@ -49,7 +49,9 @@ class PreparedTraining:
     dataset: Dataset
     deltas: dict[str, Delta]
     embeddings: dict[str, dict[str, nn.Parameter]]  # by token and text encoder: [n, width]
+    resumed: bool = False
     checkpoint: Path | None = None
+    """where a resumed run goes on; None where it has none yet"""
     warm_start: WarmStart | None = None
 
     @property
@@ -93,6 +95,26 @@ class PreparedTraining:
             latent_factor=self.base.latent_factor,
         )
         check_free_space(self.run.folder, bytes_)
+
+    def check_as_prepared(self) -> None:
+        """Raise BadInput where another process trained in the run's folder meanwhile.
+
+        Call it when the folder is locked.
+        """
+        if not self.resumed:
+            self.run.check_new()
+        elif self.run.adapter.exists() or self.run.last_checkpoint() != self.checkpoint:
+            raise BadInput(f"{self.run.folder} was trained further meanwhile: resume it again")
+
+    def moved_to(self, run: Run) -> "PreparedTraining":
+        """The same training in another folder, which is new."""
+        prior, dataset = self.dataset.prior, self.dataset
+        if run == self.run:
+            return self
+        if prior and prior.folder == self.run.folder / PRIOR_FOLDER:
+            prior = replace(prior, folder=run.folder / PRIOR_FOLDER)
+            dataset = replace(dataset, prior=prior, class_pictures=prior.read())
+        return replace(self, run=run, dataset=dataset)
 
     def begin(self) -> Started:
         """Write the run's recipe, unless it is resumed."""

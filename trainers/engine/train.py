@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 
 from studio.adapters.blora_blocks import split_half
@@ -21,6 +20,7 @@ from trainers.engine.optimizers import check_optimizer
 from trainers.engine.progress import Progress
 from trainers.engine.resolve import kind_of, recipe_for, recipe_of
 from trainers.engine.run.folder import Run, check_adapter_path, check_writable
+from trainers.engine.run.lock import check_not_training, next_numbered_folder
 from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.setup import PreparedTraining, Renderer, prepare_training
 from trainers.engine.text_encoders import new_tokens
@@ -42,6 +42,7 @@ def check(request: TrainingRequest) -> Pictures:
     _check_trigger(request.trigger)
     new_tokens(request.trigger, recipe)
     if request.run:
+        check_not_training(request.run)
         Run(request.run).check_new()
         check_writable(Run(request.run).recipe)
     if request.out:
@@ -81,7 +82,8 @@ def train(
 
     pictures: a folder, or a list of folders and of (folder, weight), see studio/dataset/folders.py.
     trigger: the words that are to stand for what is learned. out: the adapter file, written to
-    the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given.
+    the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given. One
+    process at a time trains in it.
     prior_pictures: a folder of class pictures, see trainers/engine/data/prior_preservation.py.
     init: an adapter's file to start from, see trainers/engine/warm_start.py. draw: makes the sample
     pictures, and the class pictures that are missing. recipe: where the options start from;
@@ -136,7 +138,8 @@ def _start(
 ) -> Generator[Progress, None, None]:
     """A training in a folder of its own."""
     _check_trigger(request.trigger)
-    folder = Run(request.run or _free_folder(request.kind))
+    folder = Run(request.run or next_numbered_folder(request.kind))
+    check_not_training(folder.folder)
     folder.check_new()
     training = prepare_training(
         request, base, kind=kind, recipe=recipe, run=folder, draw=draw, pictures=pictures
@@ -176,11 +179,12 @@ def resume(
 
     Kind, pictures and options are those of the run's recipe.toml; `base_of(run)` names the base.
     kind: of which the run is thought to be.
-    Raises BadInput when the run is finished, is no run, is of another kind, or when the base or
-    the pictures are not those it was started with.
+    Raises BadInput when the run is finished, is no run, is of another kind, is being trained by
+    another process, or when the base or the pictures are not those it was started with.
     """
     folder = Run(Path(run))
     request, recorded = folder.read()
+    check_not_training(folder.folder)
     if kind not in (None, request.kind):
         raise BadInput(f"{run} trains {request.kind}, not {kind}")
     if folder.adapter.exists():
@@ -193,6 +197,7 @@ def resume(
     if base.fingerprint() != recorded.fingerprint:
         raise BadInput(f"{run} was started on the base {request.base}, and {base.name} differs")
     checkpoint = folder.last_checkpoint()
+    request = replace(request, run=folder.folder)
     training = prepare_training(
         # A checkpoint holds what came of the first adapter.
         replace(request, init=None) if checkpoint else request,
@@ -208,7 +213,7 @@ def resume(
         if first.sha256 != recorded.init_sha256:
             raise BadInput(f"{run} was started from another {request.init}: put that back")
         training = replace(training, warm_start=first)
-    return run_training(replace(training, checkpoint=checkpoint))
+    return run_training(replace(training, checkpoint=checkpoint, resumed=True))
 
 
 def _check_continues(training: PreparedTraining, recorded: Recorded) -> None:
@@ -247,7 +252,3 @@ def base_of(file: str | Path) -> dict[str, str]:
 def _check_trigger(trigger: str) -> None:
     if not trigger.strip():
         raise BadInput("trigger is empty: name the words that are to stand for what is learned")
-
-
-def _free_folder(kind: str) -> Path:
-    return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())

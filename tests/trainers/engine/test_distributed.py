@@ -16,7 +16,9 @@ from tests.trainers.conftest import make_pictures
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def launched(command: list[str], *, processes: int) -> list[subprocess.Popen[str]]:
+def launched(
+    command: list[str], *, processes: int, cwd: Path = ROOT
+) -> list[subprocess.Popen[str]]:
     """Processes as `torchrun` starts them."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -27,8 +29,9 @@ def launched(command: list[str], *, processes: int) -> list[subprocess.Popen[str
             [sys.executable, "-m", "ui.cli", *command],
             env=os.environ
             | told
-            | {"RANK": str(number), "LOCAL_RANK": str(number), "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
+            | {"RANK": str(number), "LOCAL_RANK": str(number), "OMP_NUM_THREADS": "1"}
+            | {"PYTHONPATH": str(ROOT)},
+            cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -82,3 +85,15 @@ def test_two_processes_train_what_one_does(
     names = [{path.name for path in (tmp_path / f"by-{count}").iterdir()} for count in (1, 2)]
     assert names[0] == names[1]
     assert (tmp_path / "by-2" / "log.jsonl").read_text().count("\n") == 4
+
+
+def test_processes_of_one_launcher_share_one_numbered_folder(
+    sdxl_folder: Path, tmp_path: Path
+) -> None:
+    pictures = make_pictures(tmp_path / "pictures", sides=[(64, 64)] * 2)
+    words = ["train", "lora", str(pictures), "--trigger", "a sks robot", "--rank", "2"]
+    words += ["--base", str(sdxl_folder), "--steps", "2", "--batch", "2", "--device", "cpu"]
+    running = launched(words, processes=2, cwd=tmp_path)
+    ended = [(*process.communicate(), process.returncode) for process in running]
+    assert all(code == 0 for _, _, code in ended), ended
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lora-1"]
