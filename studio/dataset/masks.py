@@ -27,9 +27,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from studio.dataset.folders import MASK_FOLDERS
-from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, scaled_size, to_rgb
-from studio.errors import PICTURE_ERRORS, BadInput
+from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, scaled_size
+from studio.errors import BadInput
 from studio.files import file_sha256
+from studio.picture import opened_picture, to_rgb
 
 Masked = Literal["alpha", "files"]
 FOLDERS = ("masks", "mask")
@@ -104,11 +105,8 @@ def _check(example: Example) -> None:
 def load_mask(example: Example) -> Image.Image:
     """A picture's mask, one channel of eight bits, as large as its file has it."""
     assert example.mask
-    try:
-        with Image.open(example.mask) as opened:
-            mask = ImageOps.exif_transpose(opened)
-    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
-        raise BadInput(f"The mask {example.mask} cannot be read: {error}.") from error
+    with opened_picture(example.mask, name=f"The mask {example.mask}") as opened:
+        mask = ImageOps.exif_transpose(opened)
     if example.mask == example.path:
         if not mask.has_transparency_data:
             raise BadInput(

@@ -242,15 +242,6 @@ def nearest_bucket(choices: Sequence[tuple[int, int]], width: int, height: int) 
     return min(choices, key=lambda one: abs(np.log(one[0] / one[1]) - ratio))
 
 
-def load_picture(path: Path) -> Image.Image:
-    """A picture file in RGB, upright; BadInput where it has gone or changed since it was read."""
-    try:
-        with Image.open(path) as opened:
-            return to_rgb(ImageOps.exif_transpose(opened))
-    except PICTURE_ERRORS as error:
-        raise BadInput(f"{path} can no longer be read: {error}.") from error
-
-
 def crop_to_bucket(
     picture: Image.Image,
     bucket: tuple[int, int],
@@ -292,15 +283,3 @@ def _offset(slack: int, generator: "torch.Generator | None") -> int:
     import torch
 
     return int(torch.randint(slack + 1, (1,), generator=generator))
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode to RGB: transparency over white, sixteen bits of grey to eight."""
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture, dtype=np.float32) / 257
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")

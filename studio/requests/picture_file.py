@@ -6,43 +6,23 @@ it, and `studio`, a JSON object from which the same picture can be made again bi
 
 import hashlib
 import json
-import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
-from studio.errors import PICTURE_ERRORS, BadInput
+from studio.errors import BadInput
 from studio.files import atomic_write, file_sha256
+from studio.picture import LARGEST_PICTURE, load_picture, opened_picture
 
 __all__ = ["open_picture", "picture_sha256", "read_recipe", "save_picture"]
 
 VERSION = 1  # of the JSON in the PNG
-LARGEST_PICTURE = 64_000_000  # pixels of a picture to start from
 TEXTS = ("parameters", "studio")
 
 
 def open_picture(path: str | Path) -> Image.Image:
     """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
-    from studio.dataset.pictures import to_rgb  # PyTorch takes seconds
-
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns up to twice its own limit; ours is lower and decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
-        with opened as picture:
-            if picture.width * picture.height > LARGEST_PICTURE:
-                raise BadInput(
-                    f"{path} is {picture.width} x {picture.height} pixels; "
-                    f"at most {LARGEST_PICTURE:,} pixels are opened. Scale it down first."
-                )
-            return to_rgb(ImageOps.exif_transpose(picture))
-    except FileNotFoundError:
-        raise BadInput(f"There is no picture at {path}.") from None
-    except Image.DecompressionBombError:
-        raise BadInput(f"{path} has too many pixels to open. Scale it down first.") from None
-    except PICTURE_ERRORS as error:
-        raise BadInput(f"{path} can't be read as a picture: {error}.") from None
+    return load_picture(path, most_pixels=LARGEST_PICTURE)
 
 
 def picture_sha256(picture: Image.Image | str | Path) -> str:
@@ -72,13 +52,8 @@ def save_picture(image: Image.Image, path: str | Path) -> Path:
 
 def read_recipe(path: str | Path) -> dict[str, object]:
     """The `studio` JSON of a PNG; BadInput when there is none or it is of another version."""
-    try:
-        with Image.open(path) as picture:
-            text = picture.info.get("studio")
-    except FileNotFoundError:
-        raise BadInput(f"There is no picture at {path}.") from None
-    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path} can't be read as a picture: {error}.") from None
+    with opened_picture(path) as picture:
+        text = picture.info.get("studio")
     if not isinstance(text, str):
         raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")
     try:

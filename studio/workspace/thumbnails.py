@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import atomic_write
+from studio.picture import opened_picture, to_rgb
 
 THUMBNAIL_SIZE = 320  # pixels of the longer side
 
@@ -17,16 +17,9 @@ def cached_thumbnail(picture: Path, place: Path) -> Path:
     """
     if place.exists() and place.stat().st_mtime >= picture.stat().st_mtime:
         return place
-    from studio.dataset.pictures import to_rgb  # and numpy, which the command line does without
-
-    try:
-        with Image.open(picture) as opened:
-            opened.draft(
-                "RGB", (2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE)
-            )  # a JPEG need not be decoded whole
-            small = to_rgb(ImageOps.exif_transpose(opened))
-    except PICTURE_ERRORS as error:
-        raise BadInput(f"{picture} can't be read as a picture: {error}") from error
+    with opened_picture(picture) as opened:
+        opened.draft("RGB", (2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE))  # decodes a JPEG in part
+        small = to_rgb(ImageOps.exif_transpose(opened))
     small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     with atomic_write(place, durable=False) as file:
         small.save(file, "JPEG", quality=85)

@@ -1,15 +1,12 @@
 """Uploaded pictures: sets to train on, each a folder of pictures and their captions."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PIL import Image
-
-from studio.errors import PICTURE_ERRORS, BadInput
+from studio.errors import BadInput
 from studio.files import copy_file, write_file
-from studio.requests.picture_file import LARGEST_PICTURE
+from studio.picture import LARGEST_PICTURE, opened_picture
 from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
 from studio.workspace.names import clean_name, numbered_names
 from studio.workspace.thumbnails import cached_thumbnail
@@ -129,21 +126,8 @@ def _caption(picture: Path) -> str:
 
 def _ending(path: Path, title: str) -> str:
     """The ending for a picture's format; BadInput where it does not decode to its end."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
-            opened = Image.open(path, formats=tuple(FORMATS))
-        with opened as picture:
-            if picture.width * picture.height > LARGEST_PICTURE:
-                raise BadInput(
-                    f"{title} is {picture.width} x {picture.height} pixels; at most "
-                    f"{LARGEST_PICTURE:,} are taken: scale it down first"
-                )
-            picture.load()
-            return FORMATS[str(picture.format)]
-    except Image.DecompressionBombError:
-        raise BadInput(f"{title} has too many pixels: scale it down first") from None
-    except BadInput:
-        raise
-    except PICTURE_ERRORS as error:
-        raise BadInput(f"{title} is damaged or no picture") from error
+    with opened_picture(
+        path, name=title, formats=tuple(FORMATS), most_pixels=LARGEST_PICTURE
+    ) as picture:
+        picture.load()
+        return FORMATS[str(picture.format)]

@@ -7,7 +7,6 @@ galleries. kohya's `ss_*` are read where a file has neither.
 import base64
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from studio.errors import BadInput
 from studio.json_value import JSON, parse_object
+from studio.picture import opened_picture
 
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 # Family, ModelSpec's architecture (its beginning when read), and the beginning of kohya's version.
@@ -135,13 +135,8 @@ def _preview(url: str) -> Image.Image | None:
     if not kind.startswith("data:image/"):
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(
-                io.BytesIO(base64.b64decode(data, validate=True)), formats=("PNG", "JPEG", "WEBP")
-            )
-        if max(picture.size) > LARGEST_PREVIEW:
-            return None
-        return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        file = io.BytesIO(base64.b64decode(data, validate=True))
+        with opened_picture(file, formats=("PNG", "JPEG", "WEBP")) as picture:
+            return picture.convert("RGB") if max(picture.size) <= LARGEST_PREVIEW else None
+    except ValueError:  # BadInput too
         return None

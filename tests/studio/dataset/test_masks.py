@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from studio.dataset.masks import Masked, find_mask_file, latent_mask, load_mask, with_masks
-from studio.dataset.pictures import Example, crop_to_bucket, load_picture, read_pictures
+from studio.dataset.pictures import Example, crop_to_bucket, read_pictures
 from studio.errors import BadInput
+from studio.picture import load_picture
 
 
 def read(folder: Path, masked: Masked, size: int = 64) -> tuple[Example, ...]:
@@ -206,5 +207,5 @@ def test_a_mask_that_is_black_in_the_cut_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     paint(tmp_path / "a.png")
     (tmp_path / "a.mask.png").write_bytes(b"no picture")
-    with pytest.raises(BadInput, match=r"The mask .*a\.mask\.png cannot be read"):
+    with pytest.raises(BadInput, match=r"The mask .*a\.mask\.png can't be read as a picture"):
         read(tmp_path, "files")

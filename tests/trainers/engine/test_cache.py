@@ -11,8 +11,9 @@ from torch import Tensor
 
 from studio.bases.base import Base
 from studio.dataset.masks import with_masks
-from studio.dataset.pictures import crop_to_bucket, load_picture, read_pictures
+from studio.dataset.pictures import crop_to_bucket, read_pictures
 from studio.errors import BadInput
+from studio.picture import load_picture
 from tests.trainers.conftest import make_pictures
 from trainers.engine.data.cache import Cache
 

@@ -43,7 +43,7 @@ def test_pictures_are_dropped_captioned_and_taken_out(
     fill(field(page, "Trigger"), "dropped robot")
     files = [*EXAMPLES.glob("robot-[12].png"), EXAMPLES / "robot-1.txt", broken]
     page.locator(".studio-drop input[type=file]").set_input_files(files)
-    expect(page.get_by_role("alert")).to_contain_text("broken.png is damaged or no picture")
+    expect(page.get_by_role("alert")).to_contain_text("broken.png can't be read as a picture")
     thumbs = page.locator(".studio-thumbs button.thumbnail-item")
     expect(thumbs).to_have_count(2)
 

@@ -14,8 +14,9 @@ from PIL import Image
 import trainers
 from studio.bases.info import read_base_info
 from studio.dataset.folders import Folder
-from studio.dataset.pictures import crop_to_bucket, load_picture, read_pictures
+from studio.dataset.pictures import crop_to_bucket, read_pictures
 from studio.errors import BadInput
+from studio.picture import load_picture
 from studio.queue.client import list_jobs
 from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job

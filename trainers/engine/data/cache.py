@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from studio.dataset.masks import latent_mask, load_mask
-from studio.dataset.pictures import Example, crop_to_bucket, load_picture
+from studio.dataset.pictures import Example, crop_to_bucket
 from studio.errors import BadInput
 from studio.files import write_file
+from studio.picture import load_picture
 from trainers.engine.data.randomness import generator_for
 
 if TYPE_CHECKING:
