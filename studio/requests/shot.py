@@ -5,29 +5,26 @@ into a dictionary, and `compose.shot_from_dict` reads that back.
 """
 
 import dataclasses
-import difflib
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
+from annotated_types import Ge, Le, Predicate, doc
 from PIL import Image
 
-from studio.errors import BadInput
+from studio.requests.validation import InvalidFields, check_fields, option
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
-__all__ = ["SCHEDULERS", "Shot", "method_name", "method_options"]
-
 SCHEDULERS = ("euler", "ddim", "dpmpp_2m", "unipc")
-LARGEST_SIDE = 8192  # pixels
-T = TypeVar("T")
-
-
-def _option(default: T, said: str) -> T:
-    """A field with the words that the command line shows."""
-    return dataclasses.field(default=default, metadata={"help": said})
+Scheduler = Annotated[
+    str, Predicate(SCHEDULERS.__contains__), doc(f"one of {', '.join(SCHEDULERS)}")
+]
+Pixels = Annotated[int, Ge(8), Le(8192)]
+Strength = Annotated[float, Ge(-100), Le(100), doc("a strength from -100 to 100")]
+# What a file or a model decides is checked where those are opened.
+CHECKED_LATER = ("base", "method", "init_image")
 
 
 @dataclass(frozen=True)
@@ -43,21 +40,23 @@ class Shot:
 
     prompt: str
     base: str = "sketch"
-    negative: str = _option("", "negative prompt: what the picture must not show")
-    seed: int = _option(0, "random seed of the starting noise")
-    width: int | None = _option(None, "pixels; default: the base's own size")
-    height: int | None = _option(None, "pixels; default: the base's own size")
-    steps: int = _option(25, "denoising steps")
-    guidance: float = _option(
+    negative: str = option("", "negative prompt: what the picture must not show")
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = option(0, "random seed of the starting noise")
+    width: Pixels | None = option(None, "pixels; default: the base's own size")
+    height: Pixels | None = option(None, "pixels; default: the base's own size")
+    steps: Annotated[int, Ge(1), Le(1000)] = option(25, "denoising steps")
+    guidance: Annotated[float, Ge(0), Le(1000)] = option(
         5.0, "guidance scale (CFG): how closely to follow the prompt; 1 or less is fastest"
     )
-    scheduler: str | None = _option(
+    scheduler: Scheduler | None = option(
         None, "noise scheduler: euler, ddim, dpmpp_2m or unipc; default: the base's own"
     )
-    adapters: tuple[tuple["Adapter | str | Path", float], ...] = ()
+    adapters: tuple[tuple["Adapter | str | Path", Strength], ...] = ()
     method: object | None = None
     init_image: Image.Image | str | Path | None = None
-    denoise: float = _option(0.6, "with an init image: share of the schedule to run")
+    denoise: Annotated[float, Ge(0), Le(1)] = option(
+        0.6, "with an init image: share of the schedule to run"
+    )
 
     def __post_init__(self) -> None:
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)
@@ -69,28 +68,15 @@ class Shot:
         return self.steps if self.init_image is None else int(self.steps * self.denoise)
 
     def check(self) -> None:
-        """Raise BadInput naming the first field that no picture can be made with."""
-        for field in ("prompt", "negative"):
-            _check_text(field, getattr(self, field))
-        _check_whole("seed", self.seed, 0, 2**63 - 1)
-        _check_whole("steps", self.steps, 1, 1000)
-        for field in ("width", "height"):
-            if getattr(self, field) is not None:
-                _check_whole(field, getattr(self, field), 8, LARGEST_SIDE)
-        _check_number("guidance", self.guidance, 0.0, 1000.0)
-        _check_number("denoise", self.denoise, 0.0, 1.0)
-        if self.scheduler is not None and self.scheduler not in SCHEDULERS:
-            raise BadInput(
-                f"scheduler: there is no {self.scheduler!r}{_nearest(self.scheduler, SCHEDULERS)}; "
-                f"choose from {', '.join(SCHEDULERS)}."
-            )
-        for _, strength in self.adapters:
-            _check_number("adapters: a strength", strength, -100.0, 100.0)
+        """Raise InvalidFields naming every field that no picture can be made with."""
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        check_fields(Shot, {n: one for n, one in fields.items() if n not in CHECKED_LATER})
         if self.steps_run < 1:
-            raise BadInput(
-                f"denoise: {self.denoise:g} of {self.steps} steps is less than one step; "
-                "raise denoise or steps."
+            problem = (
+                f"denoise must be larger: {self.denoise:g} of {self.steps} steps is less than one "
+                "step; raise denoise or steps"
             )
+            raise InvalidFields(problem, {"denoise": problem})
 
 
 def method_name(method: object | None) -> str:
@@ -103,30 +89,3 @@ def method_options(method: object | None) -> dict[str, object]:
     if method is None or not dataclasses.is_dataclass(method) or isinstance(method, type):
         return {}
     return dataclasses.asdict(method)
-
-
-def _nearest(word: str, words: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, words, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _check_text(field: str, text: object) -> None:
-    if not isinstance(text, str):
-        raise BadInput(f"{field}: {text!r} is not a text.")
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BadInput(f"{field}: it holds characters that no file can keep; retype it.")
-
-
-def _check_whole(field: str, number: object, least: int, most: int) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
-        raise BadInput(f"{field}: {number!r} is not a whole number from {least} to {most}.")
-
-
-def _check_number(field: str, number: object, least: float, most: float) -> None:
-    if (
-        not isinstance(number, int | float)
-        or isinstance(number, bool)
-        or not math.isfinite(number)
-        or not least <= number <= most
-    ):
-        raise BadInput(f"{field}: {number!r} is not a number from {least:g} to {most:g}.")

@@ -15,8 +15,10 @@ Predicate says in words what is expected. Pydantic does the work. It is imported
 `studio --help` answers at once.
 """
 
+import builtins
 import dataclasses
 import json
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass
@@ -159,15 +161,25 @@ def _adapter(of: type) -> "TypeAdapter[dict[str, Any]]":
     from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
     table: Any = TypedDict(of.__name__, _hints(of), total=False)  # pyright: ignore
-    table.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    table.__pydantic_config__ = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
+    )
     return TypeAdapter(table)
 
 
 @lru_cache
 def _hints(of: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields."""
-    hints = get_type_hints(of, include_extras=True)
+    names = _AnyOther(vars(builtins) | vars(sys.modules[of.__module__]))
+    hints = get_type_hints(of, localns=names, include_extras=True)
     return {one.name: hints[one.name] for one in dataclasses.fields(_dataclass(of))}
+
+
+class _AnyOther(dict[str, Any]):
+    """The names of a module; others, imported for type checkers only, stand for any value."""
+
+    def __missing__(self, name: str) -> Any:
+        return Any
 
 
 def _dataclass(of: type) -> Any:

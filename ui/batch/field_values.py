@@ -18,7 +18,7 @@ from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.requests.shot import Shot
-from studio.requests.validation import in_words
+from studio.requests.validation import InvalidFields, in_words
 from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength
 
@@ -79,8 +79,9 @@ def _checked(value: T, fields: Mapping[str, object]) -> T:
     """The value, once a shot accepts these fields."""
     try:
         Shot(**fields).check()  # pyright: ignore[reportArgumentType]
-    except BadInput as error:
-        raise BadInput(str(error).partition(": ")[2]) from None
+    except InvalidFields as error:
+        ((field, problem),) = error.problems.items()
+        raise BadInput(problem.removeprefix(f"{field} ")) from None
     return value
 
 

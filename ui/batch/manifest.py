@@ -18,7 +18,7 @@ from pathlib import Path
 
 from studio.errors import BadInput
 from studio.requests.shot import Shot
-from studio.requests.validation import in_words
+from studio.requests.validation import InvalidFields, in_words
 from ui.batch.field_values import TEXTS, grid_values, read_cell, read_value
 from ui.batch.manifest_lines import (
     Entry,
@@ -235,9 +235,10 @@ class _Reader:
             planned = PlannedShot(_shot(values), places)
             try:
                 planned.shot.check()
-            except BadInput as error:
-                field, _, reason = str(error).partition(": ")
-                self.problems.append(planned.problem(field, reason))
+            except InvalidFields as error:
+                for field, problem in error.problems.items():
+                    reason = problem.removeprefix(f"{field} ")
+                    self.problems.append(planned.problem(field, reason))
                 return
             yield planned
 
