@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = ["CMLoRA"]
-
 MIDDLE = (0.375, 0.875)  # of the steps, where the paper's intervals are longer
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = ["Composite"]
-
 
 @dataclass(frozen=True)
 class Composite:

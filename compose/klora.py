@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = ["KLoRA"]
-
 NO_RANK = 64  # the K of forms without a rank
 OUTLIER = 3  # times the mean of the ratios, and more, is left out of gamma
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = ["Merge"]
-
 
 @dataclass(frozen=True)
 class Merge:

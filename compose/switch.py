@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = ["Switch"]
-
 
 @dataclass(frozen=True)
 class Switch:

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from studio.adapters.delta import Layer
 
-__all__ = ["Factors", "LayerChanges", "PreparedLayers", "RowBlock", "prepare_layers"]
-
 # Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
 # the faster way, of a linear layer and of a convolution; measured on a CPU. Where it is a little
 # less it would be faster too, but not by so much that a few steps make up for the folding.

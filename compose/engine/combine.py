@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from compose.engine.batched_layers import Factors
 
-__all__ = ["Dare", "Ties", "Truncated"]
-
 
 @dataclass(frozen=True)
 class Truncated:

@@ -12,8 +12,6 @@ from typing import cast
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-__all__ = ["keeping", "reusing"]
-
 
 @contextmanager
 def keeping(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:

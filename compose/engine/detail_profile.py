@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
-__all__ = ["profiled", "sharpness"]
-
 CUT = 0.2  # of Nyquist's frequency
 
 

@@ -30,8 +30,6 @@ from studio.out_of_memory import is_out_of_memory
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Answer", "Evaluation", "evaluate"]
-
 # Latent pixels of all rows of a batch on a CPU. Small pictures gain from company, as most of their
 # time is the calls themselves; larger ones gain nothing that would be worth the memory.
 MOST_ON_CPU = 8192

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.requests.shot import Shot
 
-__all__ = ["NeedsWeights", "outline"]
-
 
 class NeedsWeights(Exception):
     """What a method does with these adapters depends on their weights."""

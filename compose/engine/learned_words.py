@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.adapters.token_embeddings import Embeddings
 
-__all__ = ["embeddings", "is_token", "split_mixed", "words"]
-
 WORD = "word:"
 
 

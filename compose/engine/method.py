@@ -26,21 +26,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = [
-    "Call",
-    "Combine",
-    "Eps",
-    "Method",
-    "MethodAdapter",
-    "Mix",
-    "Part",
-    "Plan",
-    "check_places",
-    "method_named",
-    "methods",
-    "record",
-]
-
 
 @dataclass(frozen=True)
 class Part:

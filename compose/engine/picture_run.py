@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.shot import Shot
 
-__all__ = ["PictureRun", "Scheduler", "start_run", "timesteps_of"]
-
 
 class Scheduler(Protocol):
     """What all of diffusers' schedulers have in common."""

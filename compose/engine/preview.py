@@ -15,8 +15,6 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["fit_palette", "paint"]
-
 SIDE = 16  # latent pixels a side of the pictures fitted to
 PICTURES = 4
 PATCHES = (1, 2, 4, 6)  # a side: of a few sizes, as what is in pictures

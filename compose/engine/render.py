@@ -17,8 +17,6 @@ from studio.requests.shot_recipe import recipe
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["decode", "render"]
-
 
 @overload
 def render(

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from studio.requests.resolved_shot import ResolvedShot
     from studio.requests.shot import Shot
 
-__all__ = ["Pass", "Schedule", "method_of", "schedule", "scheduled"]
-
 # What a pass that reuses deep features costs of a full one, estimated for SD 1.5 at 512 pixels.
 SHALLOW = 0.35
 COLOURS = ("#3b6fb6", "#d9822b", "#4a9a5b", "#b8474d", "#7d5ba6", "#8c6d4f", "#c56ca8", "#5f9ea0")

@@ -21,8 +21,6 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["like", "shot_from_dict"]
-
 PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
 FRACTIONS = ("guidance", "denoise")
 

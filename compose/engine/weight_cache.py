@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.prompts import TextEmbedding
 
-__all__ = [
-    "Change",
-    "MixedWeights",
-    "RenderCache",
-    "WeightMix",
-    "adapters_on",
-    "cache_of",
-    "changed_weight",
-    "entry_sums",
-    "factors",
-    "mixed_weights",
-]
-
-
 # An adapter, the version of its tensors, and its strength.
 Share = tuple["Adapter", int, float]
 

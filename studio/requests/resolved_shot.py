@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
-__all__ = ["ResolvedShot", "resolve", "with_size"]
-
 
 @dataclass(frozen=True, eq=False)
 class ResolvedShot:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.resolved_shot import ResolvedShot
 
-__all__ = ["adapter_to_dict", "recipe", "shot_to_dict", "versions"]
-
 
 def shot_to_dict(shot: Shot) -> dict[str, object]:
     """A shot as it was asked for. Files are named by absolute paths."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.shot import Shot
 
-__all__ = ["AdapterCache"]
-
 MOST = 4 * 2**30  # bytes of tensors; the adapters used last stay
 
 

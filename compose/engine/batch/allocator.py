@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["kept_heap", "uncollected"]
-
 # Of glibc's malloc.h, and the most that it takes for the second.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 SEPARATE = 32 * 2**20  # bytes from which on a tensor is mapped by itself, and unmapped

@@ -20,8 +20,6 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["BatchEstimate", "estimate_batch"]
-
 
 @dataclass(frozen=True)
 class BatchEstimate:

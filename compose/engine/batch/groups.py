@@ -18,8 +18,6 @@ from studio.requests.shot import method_name
 if TYPE_CHECKING:
     from studio.requests.shot import Shot
 
-__all__ = ["ROWS", "Group", "group_shots", "mix_key", "pixels"]
-
 ROWS = 2  # of a shot in most batches: with the prompt and without
 T = TypeVar("T")
 

@@ -18,8 +18,6 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["REASONS", "batch_sizes", "evaluate_first_step", "latent_side", "reason_of"]
-
 MOST_ON_GPU = 32  # rows; more would gain little beside the memory that it takes
 REASONS = (BadInput, MemoryError, RuntimeError)  # why a shot is not made, if `reason_of` knows it
 

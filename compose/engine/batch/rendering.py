@@ -34,8 +34,6 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["Failed", "GroupStep", "Made", "render_groups", "render_many"]
-
 
 @dataclass(frozen=True, eq=False)
 class Made:
