@@ -1,12 +1,11 @@
-"""Where pictures lie: a folder or several with weights, and sub-folders as kohya names them.
+"""The folders of a training's pictures: one or several, with weights and kohya's sub-folders.
 
-A sub-folder named `10_sks robot` means in kohya's sd-scripts (library/config_util.py,
-`generate_dreambooth_subsets_config_by_subdirs`) that its pictures come ten times in each round,
-and that those without a caption of their own are called "sks robot". So it means here. Sub-folders
-of other names, and of no repeats (`0_sks robot`), are not looked into.
+A sub-folder `10_sks robot` repeats its pictures ten times an epoch, and captions those without a
+caption "sks robot", as in kohya's sd-scripts (library/config_util.py,
+`generate_dreambooth_subsets_config_by_subdirs`). Sub-folders with other names, or with no repeats
+(`0_sks robot`), are ignored.
 
-A picture comes as often, beside one of weight 1 without repeats, as its folder's weight times its
-sub-folder's repeats says.
+A picture is drawn in proportion to its folder's weight times its sub-folder's repeats.
 """
 
 import re
@@ -18,7 +17,7 @@ from studio.errors import BadInput
 
 REPEATS = re.compile(r"(\d+)_(.*\S.*)")
 LIGHTEST, HEAVIEST = 0.001, 1000.0
-# Beside `10_sks robot`, where the masks of its pictures may lie: see studio/dataset/masks.py.
+# Endings of folders with masks, such as `10_sks robot_mask`: see studio/dataset/masks.py.
 MASK_FOLDERS = ("_mask", "_masks")
 
 
@@ -26,15 +25,15 @@ MASK_FOLDERS = ("_mask", "_masks")
 class Folder:
     """A folder that the user named.
 
-    weight: how often each of its pictures comes, beside those of folders of weight 1. Raises
-    BadInput where it is out of range.
+    weight: how often its pictures are drawn, relative to a folder of weight 1. Raises BadInput
+    where it is out of range.
     """
 
     path: Path
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not LIGHTEST <= self.weight <= HEAVIEST:  # nor is what is no number
+        if not LIGHTEST <= self.weight <= HEAVIEST:  # NaN fails too
             raise BadInput(
                 f"The weight of {self.path} lies between {LIGHTEST:g} and {HEAVIEST:g}; it was "
                 f"given as {self.weight:g}."
@@ -47,10 +46,10 @@ Sources = str | Path | Sequence[str | Path | Folder | tuple[str | Path, float]]
 
 @dataclass(frozen=True)
 class Part:
-    """The pictures that lie directly in one folder.
+    """The pictures directly in one folder.
 
-    repeats: how often each comes in a round.  words: what those without a caption are called; None
-    where the folder's name says nothing.
+    repeats: how often each is drawn in an epoch.  words: the caption of pictures without one; None
+    where the folder's name gives none.
     """
 
     path: Path
@@ -59,9 +58,9 @@ class Part:
 
 
 def parse_folders(pictures: Sources) -> tuple[Folder, ...]:
-    """The folders that the user named; nothing is looked for on the disk.
+    """The folders that the user named. Does not look at the disk.
 
-    Raises BadInput for no folder at all, and for what is neither path nor pair.
+    Raises BadInput where there are none, or one is neither a path nor a (path, weight) pair.
     """
     given = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     if not given:
@@ -98,7 +97,7 @@ def list_parts(folder: Path) -> list[Part]:
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """What a folder holds; BadInput where it is none or cannot be read."""
+    """The entries of a folder; BadInput where it is no folder or cannot be read."""
     if not folder.exists():
         raise BadInput(f"There is no folder {folder}: give a folder of pictures.")
     if not folder.is_dir():

@@ -1,18 +1,18 @@
-"""Masks: which parts of a picture are learned, white all of them, black none, grey in between.
+"""Masks: the weight of each pixel in the loss, from white (learned) to black (ignored).
 
-A mask is the picture's own alpha channel, or a file of its own. Such a file is looked for, for a
-picture `photos/red.jpg`, in this order and with any picture's suffix:
+A mask is the picture's alpha channel, or a separate file. For a picture `photos/red.jpg`, the file
+is searched for in this order, with the suffix of any picture format:
 
     photos/red.mask.png         beside it
     photos/red-masklabel.png    beside it, as OneTrainer names it
     photos/masks/red.png        in a folder below, `masks` or `mask`
-    photos_mask/red.png         in a folder beside its own, `photos_mask` or `photos_masks`; so do
-                                kohya's documents name a `conditioning_data_dir`
+    photos_mask/red.png         in a folder beside its own, `photos_mask` or `photos_masks`, as
+                                kohya's documentation names a `conditioning_data_dir`
     masks/red.png               in a folder `masks` or `mask` beside its own
 
-A file counts by its brightness (OneTrainer; kohya takes red, which is the same in grey), over black
-where it is transparent. Learned with, a mask is scaled and cut as its picture is and averaged over
-the pixels of each latent, as kohya does ("area").
+The weight is the mask's brightness (as in OneTrainer; kohya takes red, the same for grey masks).
+Transparent parts are black. The mask is scaled and cropped with its picture, then averaged over the
+pixels of each latent, as in kohya ("area").
 """
 
 from collections.abc import Iterator
@@ -123,12 +123,12 @@ def load_mask(example: Example) -> Image.Image:
 def latent_mask(
     mask: Image.Image, example: Example, *, corner: tuple[int, int], flip: bool, cell: int
 ) -> Tensor:
-    """How much of each latent's pixels is learned, for a crop that `crop_to_bucket` made.
+    """The weight of each latent in the loss, for a crop of `crop_to_bucket`.
 
     mask: as `load_mask` returns it.  corner: (top, left) of the crop, as `crop_to_bucket` returned
     it.  flip: whether it was mirrored.  cell: pixels a latent, along a side.
 
-    Returns [H / cell, W / cell] float32 in 0 .. 1. Raises BadInput where nothing in it is learned.
+    Returns [H / cell, W / cell] float32 in 0 .. 1. Raises BadInput where all of it is 0.
     """
     if flip:
         mask = ImageOps.mirror(mask)

@@ -32,9 +32,9 @@ class Example:
     """One picture with its caption. Sizes in pixels.
 
     width, height: of the source, after its EXIF orientation.  bucket: (width, height) trained at.
-    weight: how often it comes, beside pictures of weight 1.  sha256: of the file.  mask: the file
-    that says which parts of it are learned, its own where that is its alpha channel; None where all
-    of it is.  mask_sha256: of that file.
+    weight: how often it is drawn, relative to a picture of weight 1.  sha256: of the file.
+    mask: the mask's file, which is the picture's own for its alpha channel; None without a mask.
+    mask_sha256: of that file.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What folders hold, in the order in which they were given and of the file names."""
+    """The pictures of all folders, in the order of the folders, then by file name."""
 
     examples: tuple[Example, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -77,11 +77,11 @@ class Pictures:
 def read_pictures(
     pictures: Sources, *, trigger: str, size: int, step: int, buckets: bool = True
 ) -> Pictures:
-    """Read folders: every picture is decoded once, so that a damaged one is known beforehand.
+    """Read the pictures in folders. Each is decoded once, to find damaged ones before training.
 
-    A caption is the text of the .txt or .caption file beside the picture, else the `text` of its
-    line in metadata.jsonl, else the words in its folder's name (see studio/dataset/folders.py),
-    else the trigger.
+    A caption is the text of the .txt or .caption file beside the picture, else `text` in
+    metadata.jsonl, else the words in its folder's name (see studio/dataset/folders.py), else the
+    trigger.
 
     pictures: a folder, or several with weights.
     size: side of a square example in pixels; buckets have about that area.
@@ -124,7 +124,7 @@ def _bucket_choices(*, size: int, step: int, buckets: bool) -> list[tuple[int, i
 
 
 def _captions_of(parts: Sequence[Part]) -> list[dict[Path, str]]:
-    """For each part what a metadata.jsonl says of its pictures: its own, or that of the whole."""
+    """For each part, the captions in its metadata.jsonl and in that of the whole folder."""
     whole = _metadata(parts[0].path)
     found = [whole]
     for part in parts[1:]:
@@ -151,7 +151,7 @@ def _read(
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The picture files of a folder; no hidden ones (other programs' notes), no masks."""
+    """The picture files of a folder, without hidden files and masks."""
     found = [
         path
         for path in list_folder(folder)

@@ -162,7 +162,7 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
     path = _path(space, name)
     if to == "studio" and not half:
         return path
-    from studio.adapters.formats.convert import to_diffusers, to_kohya, to_lycoris
+    from studio.adapters.formats.convert import CONVERTERS
     from studio.adapters.load import load_adapter  # PyTorch takes seconds
     from studio.adapters.tensor_file import write_tensors
 
@@ -170,8 +170,7 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
     place = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
     if to == "studio":
         return adapter.save(place)
-    write = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}[to]
-    write_tensors(place, *write(adapter))
+    write_tensors(place, *CONVERTERS[to](adapter))
     return place
 
 

@@ -11,13 +11,8 @@ from studio.errors import BadInput
 NAME_PUNCTUATION = set("_ .,+()[]@=~!&'#-")
 LONGEST_NAME = 120  # bytes in UTF-8 of what a user may call a thing
 LONGEST_FILE_NAME = 200  # with an ending and a number behind it
-RESERVED_NAMES = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
-}
+RESERVED_NAMES = {"con", "prn", "aux", "nul"}
+RESERVED_NAMES |= {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 
 
 def check_name(name: str) -> str:

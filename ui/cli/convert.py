@@ -1,6 +1,6 @@
 """`studio convert`: an adapter in the tensor names that other tools read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -83,7 +83,7 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
 
 def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Contents]:
     """What to write, by file."""
-    from studio.adapters.formats.convert import to_diffusers, to_inversions, to_kohya, to_lycoris
+    from studio.adapters.formats.convert import CONVERTERS, to_inversions
 
     if to == "embedding":
         words = to_inversions(adapter)
@@ -93,9 +93,4 @@ def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Con
             out.with_name(f"{out.stem}-{slug(word)}{out.suffix}"): contents
             for word, contents in words.items()
         }
-    formats: dict[str, Callable[[Adapter], Contents]] = {
-        "kohya": to_kohya,
-        "diffusers": to_diffusers,
-        "lycoris": to_lycoris,
-    }
-    return {out: formats[to](adapter)}
+    return {out: CONVERTERS[to](adapter)}

@@ -1,12 +1,12 @@
-"""The change to one weight, in four mathematical forms, and the two ways to put it on a layer.
+"""The change to one weight, in four mathematical forms, and two ways to apply it to a layer.
 
 `LowRank` (LoRA, rsLoRA, DoRA, B-LoRA), `Kron` (DiffuseKronA, LoKr), `Sparse` (SaRA) and `Dense`
-(what downloaded files hold in other forms). Each is a module whose tensors are parameters, so that
-optimisers, averages and moves between devices treat them like any other.
+(other forms in downloaded files). Each is an `nn.Module` whose tensors are parameters, so that
+optimizers, EMA and `.to(device)` work as for any module.
 
-`attach` is the training path: a layer's output goes through its delta, the weight stays.
-`swap_weights` is the rendering path: weights computed beforehand replace the layer's own. When
-either block is left, the base is bit for bit what it was.
+`attach` is for training: it adds the delta to a layer's output and leaves the weight alone.
+`swap_weights` is for rendering: it replaces a layer's weight by one with the change merged in.
+After either block, the base is bit for bit what it was.
 """
 
 from studio.adapters.delta.attach import attach, detached, swap_weights

@@ -1,4 +1,4 @@
-"""Two ways to put deltas on a base and to remove them without a trace."""
+"""Two ways to apply deltas to a base and to remove them completely."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager

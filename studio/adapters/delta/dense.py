@@ -1,4 +1,4 @@
-"""The form of whatever has no smaller one: the whole change."""
+"""A change without a compact form: the full matrix or kernel."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -16,7 +16,7 @@ from studio.adapters.delta.layer import (
 
 
 class Dense(nn.Module):
-    """dW as it is, and perhaps a change to the bias.
+    """dW itself, and optionally a change to the bias.
 
     change: shaped as the weight.  bias: [out].  magnitude: as in LowRank.
     """

@@ -1,4 +1,4 @@
-"""DiffuseKronA's and LoKr's form: the Kronecker product of two small matrices."""
+"""The form of DiffuseKronA and LoKr: the Kronecker product of two small matrices."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -25,13 +25,13 @@ Factor = Tensor | tuple[Tensor, Tensor]
 
 
 class Kron(nn.Module):
-    """dW = scale * kron(a, b): row i * b1 + p, column j * b2 + q holds a[i, j] * b[p, q].
+    """dW = scale * kron(a, b): entry (i * b1 + p, j * b2 + q) is a[i, j] * b[p, q].
 
     a: [a1, a2].  b: [b1, b2], or [b1, b2, kh, kw] for a convolution.  out = a1 b1, in = a2 b2.
-    Either may be a pair of matrices whose product it is (LoKr of low rank): left [n, rank] and
-    right [rank, m(, kh, kw)].
-    rows_swapped: row p * a1 + i holds it instead, which is what the layer of DiffuseKronA's
-    authors computes (krona.py, KronALinearLayer.forward).
+    A factor may itself be a product of two matrices (LoKr with a rank): [n, rank] and
+    [rank, m(, kh, kw)].
+    rows_swapped: the row is p * a1 + i instead, as in the code of DiffuseKronA's authors
+    (krona.py, KronALinearLayer.forward).
     magnitude: as in LowRank.
     """
 
@@ -57,9 +57,9 @@ class Kron(nn.Module):
     def start(
         cls, layer: nn.Module, a1: int, a2: int, *, generator: torch.Generator | None = None
     ) -> Self:
-        """A delta that changes nothing yet, as DiffuseKronA: a ~ N(0, 1 / a1^2), b zero; float32.
+        """A new delta that changes nothing yet: a ~ N(0, 1 / a1^2), b zero, as in DiffuseKronA.
 
-        Raises BadInput where a1 does not divide the layer's outputs or a2 its inputs.
+        float32. Raises BadInput where a1 does not divide the layer's outputs or a2 its inputs.
         """
         weight = adaptable(layer).weight.detach()
         out, inner = weight.shape[:2]
@@ -96,7 +96,7 @@ class Kron(nn.Module):
         return dora_change(weight, product.reshape(weight.shape), self.magnitude)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
-        """The layer's output with the change, without forming the product (DoRA forms it)."""
+        """The layer's output with the change. Only DoRA computes the Kronecker product."""
         if self.magnitude is not None:
             return output_with_change(layer, x, self.dense(layer.weight))
         base = original_output(layer, x)
@@ -117,7 +117,7 @@ class Kron(nn.Module):
         return torch.add(base, product.to(base.dtype), alpha=self.scale)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors by their names on disk, the scale multiplied into b."""
+        """Its tensors by their names in a file, with the scale multiplied into b."""
         b = list(self.b_parts)
         if self.scale != 1:
             b[0] = b[0].float() * self.scale

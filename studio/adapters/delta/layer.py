@@ -1,4 +1,4 @@
-"""What the forms share: a layer's geometry, and DoRA's magnitude."""
+"""Functions that all forms use: running a layer with a change, and DoRA's magnitude."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def original_output(layer: Layer, x: Tensor) -> Tensor:
 
 
 def apply_weight(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
-    """x through another weight of the layer's geometry, without bias."""
+    """The layer's output for x with another weight, without bias."""
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight.flatten(1))
     kernel = as_kernel(layer, weight)
@@ -31,23 +31,23 @@ def apply_weight(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def output_with_change(layer: Layer, x: Tensor, change: Tensor) -> Tensor:
-    """The layer's output with a whole change beside its weight."""
+    """The layer's output for x, with a change of the weight's shape added to the weight."""
     base = original_output(layer, x)
     return base + apply_weight(layer, to_delta_dtype(x, change), change).to(base.dtype)
 
 
 def as_kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
-    """A weight in a convolution's shape; files have some of them flattened to matrices."""
+    """A weight in the convolution's shape. Some files store it flattened to a matrix."""
     return weight.reshape(len(weight), -1, *layer.kernel_size)
 
 
 def per_output(layer: Layer, row: Tensor) -> Tensor:
-    """A number per output, broadcastable over the layer's output."""
+    """One number per output channel, shaped to broadcast over the layer's output."""
     return row if isinstance(layer, nn.Linear) else row.view(1, -1, 1, 1)
 
 
 def to_delta_dtype(x: Tensor, like: Tensor) -> Tensor:
-    """x in the precision of the delta, where autocast does not choose one."""
+    """x in the delta's dtype; unchanged under autocast, which chooses the dtype itself."""
     return x if torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)
 
 
@@ -65,7 +65,7 @@ def dora_change(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Ten
 
 
 def magnitude_tensors(magnitude: Tensor | None, ndim: int) -> dict[str, Tensor]:
-    """A magnitude as it stands on disk: as peft shapes it, or per input as LyCORIS names it."""
+    """A magnitude's tensor in a file: peft's name and shape, or LyCORIS's if it is per input."""
     if magnitude is None:
         return {}
     if magnitude.ndim > 1:
@@ -74,7 +74,10 @@ def magnitude_tensors(magnitude: Tensor | None, ndim: int) -> dict[str, Tensor]:
 
 
 def read_magnitude(tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """The inverse; `dora_scale` is LyCORIS's: [out, 1(, 1, 1)], or [1, in(, 1, 1)]."""
+    """The inverse of `magnitude_tensors`.
+
+    LyCORIS's `dora_scale` is [out, 1(, 1, 1)], or [1, in(, 1, 1)].
+    """
     if "lora_magnitude_vector" in tensors:
         return tensors["lora_magnitude_vector"].flatten()
     scale = tensors.get("dora_scale")

@@ -1,4 +1,4 @@
-"""LoRA's form: the product of two thin matrices."""
+"""LoRA's form: the product of two low-rank matrices."""
 
 import math
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ class LowRank(nn.Module):
 
     down: [rank, in], or [rank, in, kh, kw] for a convolution.  up: [out, rank(, 1, 1)].
     magnitude: with DoRA (Liu et al. 2024) the weight becomes m (W + dW) / |W + dW|: [out], a norm
-    per output row as in the paper, or [1, in(, 1, 1)], per input as older LyCORIS files have it.
-    dropout: the share of `down`'s inputs that is zeroed, in training mode only.
+    per output row as in the paper, or [1, in(, 1, 1)], a norm per input as in older LyCORIS files.
+    dropout: the probability that an input of `down` is zeroed, in training mode only.
     """
 
     bias: Tensor | None = None  # this form doesn't change the layer's bias
@@ -66,9 +66,9 @@ class LowRank(nn.Module):
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Self:
-        """A delta that changes nothing yet, as peft starts it: down uniform, up zero; float32.
+        """A new delta that changes nothing yet, initialized as in peft: down uniform, up zero.
 
-        Drawn on the CPU from `generator`, so that the start is the same on every device.
+        float32. Drawn on the CPU from `generator`, so that it is the same on every device.
         """
         weight = adaptable(layer).weight.detach()
         down = torch.empty(rank, *weight.shape[1:])
@@ -90,7 +90,7 @@ class LowRank(nn.Module):
 
     @property
     def scale(self) -> float:
-        """What the product of the factors is multiplied by."""
+        """The factor of `up @ down`."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
     @property
@@ -104,16 +104,16 @@ class LowRank(nn.Module):
         return dora_change(weight, change.view(weight.shape), self.magnitude)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
-        """The layer's output with the change, without forming dW (DoRA forms it for its norm)."""
+        """The layer's output with the change. Only DoRA computes dW, for its norm."""
         if self.magnitude is not None and self.magnitude.ndim > 1:
             return output_with_change(layer, x, self.dense(layer.weight))
         dropping = self.training and self.dropout > 0
-        if isinstance(layer, nn.Linear) and self._lean(x, layer.weight) and not dropping:
+        if isinstance(layer, nn.Linear) and self._is_plain(x, layer.weight) and not dropping:
             down, up = self.down.flatten(1), self.up.flatten(1)
             return _Projection.apply(x, down, up, layer.weight, layer.bias, self.scale)
         base = original_output(layer, x)
         kept = F.dropout(x, self.dropout) if dropping else x
-        # Scaled where the path is narrow: the wide product is then never touched a second time.
+        # Scaling the narrow product is cheaper than scaling the wide one.
         low = apply_weight(layer, to_delta_dtype(kept, self.down), self.down) * self.scale
         if isinstance(layer, nn.Linear):
             high = F.linear(low, self.up.flatten(1))
@@ -128,15 +128,15 @@ class LowRank(nn.Module):
             undirected = base if layer.bias is None else base - per_output(layer, layer.bias)
         return base + ((factor - 1) * undirected + factor * high).to(base.dtype)
 
-    def _lean(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether it is the plain formula, in one precision throughout."""
+    def _is_plain(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether `_Projection` can compute it: no DoRA, no autocast, one dtype."""
         alike = x.dtype == self.down.dtype == weight.dtype
         return alike and self.magnitude is None and not torch.is_autocast_enabled(x.device.type)
 
     def _factor(self, layer: Layer) -> Tensor:
-        """m / |W + dW| of each output row, broadcastable over the layer's output.
+        """m / |W + dW| for each output row, shaped to broadcast over the layer's output.
 
-        The norm is a constant of the step: section 4.3 of the paper, and what peft does.
+        No gradient flows through the norm: section 4.3 of the paper, and what peft does.
         """
         assert self.magnitude is not None
         with torch.no_grad():
@@ -146,7 +146,7 @@ class LowRank(nn.Module):
         return per_output(layer, self.magnitude / norm)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors by their names on disk; `alpha` is told by the file's metadata."""
+        """Its tensors by their names in a file. `alpha` is in the file's metadata."""
         named = {"lora_A.weight": self.down, "lora_B.weight": self.up}
         named |= magnitude_tensors(self.magnitude, self.down.ndim)
         return {name: tensor.detach() for name, tensor in named.items()}
@@ -159,7 +159,7 @@ class LowRank(nn.Module):
         alpha: float | None = None,
         rank_stabilised: bool = False,
     ) -> Self:
-        """The inverse of `tensors`; alpha: the rank when not given."""
+        """The inverse of `tensors`. alpha: None means the rank."""
         down, up = tensors["lora_A.weight"], tensors["lora_B.weight"]
         return cls(
             down,
@@ -171,11 +171,10 @@ class LowRank(nn.Module):
 
 
 class _Projection(torch.autograd.Function):
-    """x W' + b + scale (x down') up', the common case, with nothing done twice.
+    """x W' + b + scale (x down') up', the common case, with fewer temporary tensors.
 
-    Sums go into the product at hand instead of into a tensor of their own, forwards and
-    backwards: a tenth of the time of a small model's step. The numbers are those of the plain
-    formula, bit for bit.
+    Products are added in place, forwards and backwards, which saves a tenth of the time of a
+    small model's step. The result equals the plain formula's, bit for bit.
     """
 
     @staticmethod

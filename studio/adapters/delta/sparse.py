@@ -1,4 +1,4 @@
-"""SaRA's form: a few chosen entries of the weight."""
+"""SaRA's form: a change to a few chosen entries of the weight."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -9,14 +9,14 @@ from torch.autograd.function import once_differentiable
 
 from studio.adapters.delta.layer import Layer, adaptable, apply_weight, per_output
 
-FAR = 255  # of a gap on disk: this many entries further, and none to change there
+FAR = 255  # a gap byte that means: skip 255 entries and go on with the next byte
 
 
 class Sparse(nn.Module):
     """dW is `value` at `index` of the flattened weight and zero elsewhere (SaRA).
 
     index: int32 or int64, [n], each entry once.  value: [n].  shape: of the weight.
-    settled_index, settled_value: entries beside those that keep their value; see `settle`.
+    settled_index, settled_value: entries that are no longer trained; see `settle`.
     """
 
     index: Tensor
@@ -34,7 +34,7 @@ class Sparse(nn.Module):
 
     @classmethod
     def start(cls, layer: nn.Module, index: Tensor) -> Self:
-        """A delta that changes nothing yet, at these entries of the layer's flattened weight."""
+        """A new delta of zeros, at these entries of the layer's flattened weight."""
         weight = adaptable(layer).weight
         return cls(index, torch.zeros(len(index), device=weight.device), tuple(weight.shape))
 
@@ -45,7 +45,7 @@ class Sparse(nn.Module):
         return flat.index_add(0, self.index, self.value.float()).view(weight.shape)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
-        """The layer's output with the change; the backward pass keeps no copy of the weight."""
+        """The layer's output with the change. Autograd keeps no copy of the changed weight."""
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         with torch.autocast(kind, enabled=False):
@@ -55,7 +55,7 @@ class Sparse(nn.Module):
             return product if bias is None else product + per_output(layer, bias).to(dtype)
 
     def changed(self, layer: Layer, dtype: torch.dtype) -> Tensor:
-        """The layer's weight with the change in this precision, summed in the wider of the two."""
+        """The changed weight in this dtype. The sum is computed in the wider of the two dtypes."""
         weight, value = layer.weight.detach(), self.value.detach()
         wide = weight.flatten().to(torch.promote_types(weight.dtype, value.dtype))
         wide = wide.index_add(0, self.index, value.to(wide.dtype))
@@ -65,10 +65,9 @@ class Sparse(nn.Module):
 
     @torch.no_grad()
     def settle(self, training: Tensor) -> None:
-        """Train only the entries that are marked from now on, bool [n]; the others stay put.
+        """From now on, train only the marked entries: bool [n]. The others keep their values.
 
-        The parameter stays the same object, of another size: what an optimiser keeps of it is to
-        be thrown away.
+        The parameter remains the same object but shrinks, so its optimizer state must be dropped.
         """
         left = ~training
         self.settled_index = torch.cat([self.settled_index, self.index[left]])
@@ -78,7 +77,7 @@ class Sparse(nn.Module):
         self.value.data = self.value[training]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors by their names on disk: values in half precision, indices as gaps."""
+        """Its tensors by their names in a file: values in float16, indices as gaps."""
         index = torch.cat([self.settled_index, self.index]).long()
         value = torch.cat([self.settled_value, self.value.detach()])
         order = index.argsort()
@@ -99,7 +98,7 @@ class Sparse(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: Mapping[str, Tensor], prefix: str, *rest: object
     ) -> None:
-        """As every module's, but of whatever size: entries may have settled since the start."""
+        """Load tensors of any length, since entries may have been settled after the start."""
         for name, own in (*self.named_parameters(), *self.named_buffers()):
             if f"{prefix}{name}" in state_dict:
                 own.data = own.data.new_empty(state_dict[f"{prefix}{name}"].shape)
@@ -107,16 +106,16 @@ class Sparse(nn.Module):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """x through the weight plus its sparse change; the sum lives only while it is used.
+    """The layer's output with weight + change, which is recomputed in the backward pass.
 
-    Autograd would keep every summed weight until the backward pass, a second copy of the model;
-    here it is summed again there, and only the chosen entries of its gradient are kept
-    ("unstructural backpropagation", section 3.4 of the paper).
+    Autograd would keep every changed weight until then, a second copy of the model. Of the
+    weight's gradient, only the chosen entries are kept ("unstructural backpropagation", section
+    3.4 of the paper).
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, value: Tensor, delta: Sparse, layer: Layer) -> Tensor:
-        ctx.save_for_backward(x, value)  # the value only so that autograd sees it overwritten
+        ctx.save_for_backward(x, value)  # value: so that autograd notices if it is overwritten
         ctx.delta, ctx.layer = delta, layer
         return apply_weight(layer, x, delta.changed(layer, x.dtype))
 
@@ -148,9 +147,9 @@ class _SparseProduct(torch.autograd.Function):
 
 
 def _gaps(index: Tensor) -> Tensor:
-    """Rising int64 [n] as bytes: how many entries lie between one and the next, FAR for more.
+    """Ascending indices, int64 [n], as the gaps between them: uint8; FAR continues a gap.
 
-    At SaRA's densities nearly every gap is one byte, a quarter of an int32.
+    At SaRA's densities nearly every gap fits one byte, a quarter of an int32.
     """
     between = index.diff(prepend=index.new_full((1,), -1)) - 1
     far = between // FAR
@@ -160,7 +159,7 @@ def _gaps(index: Tensor) -> Tensor:
 
 
 def _index(gaps: Tensor) -> Tensor:
-    """The inverse of `_gaps`, int32 where that holds it."""
+    """The inverse of `_gaps`: int32, or int64 where the indices need it."""
     if gaps.dtype != torch.uint8:
         raise ValueError("has gaps that are no bytes")
     steps = gaps.long() + (gaps != FAR)

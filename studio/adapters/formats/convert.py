@@ -48,6 +48,9 @@ def to_lycoris(adapter: Adapter) -> FileContents:
     return _with_kohya_names(adapter, "lycoris.kohya")
 
 
+CONVERTERS = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}
+
+
 def to_inversions(adapter: Adapter) -> dict[str, FileContents]:
     """Each embedding as a textual inversion's file, by its token.
 

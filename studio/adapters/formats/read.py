@@ -1,9 +1,9 @@
-"""A file's tensors as deltas, whatever dialect they were written in.
+"""The deltas of an adapter's file, whichever program wrote it.
 
 Sources: kohya's sd-scripts (networks/lora.py), peft (tuners/lora, lokr, loha), LyCORIS
-(functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. What they write
-in a form of their own is brought to one of the four here, exactly: LyCORIS's Tucker convolutions
-are low-rank products with the middle multiplied in, and its LoHa of rank r is one of rank r^2.
+(functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. Their other forms
+are converted exactly to the four forms here: a Tucker convolution is a low-rank product with its
+middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2.
 """
 
 import math
@@ -101,7 +101,7 @@ def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense:
 
 
 def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kron:
-    """LyCORIS scales by alpha / rank only where a factor is decomposed; peft tells its rank."""
+    """LyCORIS scales by alpha / rank only if a factor is decomposed; peft states the rank."""
     ranks = [own[leaf].shape[0] for leaf in ("lokr_w2_b", "lokr_w1_b") if leaf in own]
     rank = ranks[0] if ranks else rank
     scale = alpha / rank if rank and alpha is not None else 1.0
@@ -132,7 +132,7 @@ def _setting_of_layer(
 
 
 def _check(delta: Delta) -> None:
-    """What only the numbers or all shapes together tell."""
+    """Raise ValueError where indices or magnitudes do not fit the delta's shape."""
     if isinstance(delta, Sparse):
         numel = math.prod(delta.shape)
         if min(delta.shape) < 1 or (len(delta.index) and int(delta.index[-1]) >= numel):
