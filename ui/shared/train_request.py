@@ -40,7 +40,7 @@ def complete(request: TrainingRequest) -> TrainingRequest:
 
 def options_in(given: Mapping[str, object]) -> list[str]:
     """How the command line calls these fields of TrainingRequest, except how a base is opened."""
-    tables = {name: given.get(name) for name in ("options", "recipe")}
-    names = [name for name in given if name not in (*tables, "loading")]
-    names += [name for table in tables.values() if isinstance(table, Mapping) for name in table]
+    tables = [given[name] for name in ("options", "recipe") if name in given]
+    names = [name for name, value in given.items() if not isinstance(value, Mapping)]
+    names += [name for table in tables if isinstance(table, Mapping) for name in table]
     return ["PICTURES" if n == "pictures" else f"--{n.replace('_', '-')}" for n in names]
