@@ -86,3 +86,14 @@ def file_sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_writable(file: Path) -> None:
+    """Raise BadInput unless a file can be written there; missing folders would be made."""
+    if file.is_dir():
+        raise BadInput(f"{file} is a folder: give the name of a file")
+    above = next(path for path in file.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise BadInput(f"{file} cannot be written, since {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BadInput(f"{file} cannot be written: you may not write into {above}")

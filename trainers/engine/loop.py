@@ -351,8 +351,8 @@ class Trainer:
             path = adapter.save(path)
             if self.training.request.out:
                 try:
-                    path = adapter.save(self.training.request.out)
-                except BadInput as error:  # its folder has gone or is full by now
+                    path = self.training.run.write_out(adapter, self.training.request.out)
+                except BadInput as error:  # its folder is gone, full or has such a file
                     raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)
 

@@ -14,6 +14,7 @@ from studio.adapters.delta import Delta
 from studio.bases.base import Base
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
+from studio.files import check_writable
 from studio.json_value import JSON
 from studio.requests.recipe import Recipe
 from studio.requests.training import Recorded, TrainingRequest
@@ -25,7 +26,7 @@ from trainers.engine.estimate.disk_space import disk_bytes
 from trainers.engine.kind import Kind, kind_name, new_deltas, options_of
 from trainers.engine.optimizers import check_optimizer, parameter_groups
 from trainers.engine.progress import Started
-from trainers.engine.run.folder import Run, check_adapter_path, check_free_space, check_writable
+from trainers.engine.run.folder import Run, check_free_space
 from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
@@ -87,7 +88,7 @@ class PreparedTraining:
         parameter_groups(self.trained, self.recipe)
         check_writable(self.run.recipe)
         if self.request.out:
-            check_adapter_path(self.request.out)
+            self.run.check_out(self.request.out)
         bytes_ = disk_bytes(
             self.dataset,
             list(self.trained.values()),

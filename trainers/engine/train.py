@@ -10,6 +10,7 @@ from studio.bases.base import Base
 from studio.dataset.folders import Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
+from studio.files import check_writable
 from studio.requests.recipe import Recipe, draft, with_options
 from studio.requests.training import Recorded, TrainingRequest, read_request
 from trainers.engine.data.dataset import read_dataset
@@ -19,7 +20,7 @@ from trainers.engine.loop import run_training
 from trainers.engine.optimizers import check_optimizer
 from trainers.engine.progress import Progress
 from trainers.engine.resolve import kind_of, recipe_for, recipe_of
-from trainers.engine.run.folder import Run, check_adapter_path, check_writable
+from trainers.engine.run.folder import Run
 from trainers.engine.run.lock import check_not_training, next_numbered_folder
 from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.setup import PreparedTraining, Renderer, prepare_training
@@ -46,7 +47,7 @@ def check(request: TrainingRequest) -> Pictures:
         Run(request.run).check_new()
         check_writable(Run(request.run).recipe)
     if request.out:
-        check_adapter_path(request.out)
+        Run(request.run or next_numbered_folder(request.kind)).check_out(request.out)
     if request.init:
         describe(split_half(request.init)[0])
     folder = request.prior_pictures
@@ -82,8 +83,8 @@ def train(
 
     pictures: a folder, or a list of folders and of (folder, weight), see studio/dataset/folders.py.
     trigger: the words that are to stand for what is learned. out: the adapter file, written to
-    the run's folder as well. run: a folder to be made; runs/KIND-NUMBER when not given. One
-    process at a time trains in it.
+    the run's folder as well; no file may be there. run: a folder to be made; runs/KIND-NUMBER when
+    not given. One process at a time trains in it.
     prior_pictures: a folder of class pictures, see trainers/engine/data/prior_preservation.py.
     init: an adapter's file to start from, see trainers/engine/warm_start.py. draw: makes the sample
     pictures, and the class pictures that are missing. recipe: where the options start from;

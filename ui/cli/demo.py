@@ -14,7 +14,7 @@ import compose
 import trainers
 from studio.assets import asset
 from studio.errors import BadInput
-from studio.files import atomic_write
+from studio.files import check_writable, write_file
 from studio.requests.shot import Shot
 from ui.cli.options import LOADING, AsJson, BaseSource
 from ui.cli.train import follow
@@ -55,6 +55,11 @@ class Lesson:
         """The folder of example pictures."""
         return asset(f"examples/{self.folder}")
 
+    @property
+    def file(self) -> str:
+        """The name of its adapter's file."""
+        return f"{self.folder}.safetensors"
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -66,6 +71,8 @@ class Learned:
 
 SUBJECT = Lesson("Subject", "robot", "sks robot")
 STYLE = Lesson("Style", "ink", "ink style")
+SHEET = "sheet.png"
+FILES = (SUBJECT.file, STYLE.file, SHEET)  # what a demo leaves; the next one replaces them
 
 
 @app.command(epilog="Example: studio demo --out demo")
@@ -86,23 +93,34 @@ def demo(
                 f"The example pictures {lesson.pictures} are missing: draw them with "
                 "`python -m studio.sketch.examples`."
             )
+    _check_out(out)
     start = perf_counter()
     opened = open_base(base, loading)
-    subject, style = (_learn(lesson, opened, out) for lesson in (SUBJECT, STYLE))
-    sheet = _draw_sheet(opened, subject, style)
-    path = out / "sheet.png"
-    with atomic_write(path) as part:
-        sheet.save(part, "PNG")
+    with tempfile.TemporaryDirectory() as made:
+        subject, style = (_learn(lesson, opened, Path(made)) for lesson in (SUBJECT, STYLE))
+        _draw_sheet(opened, subject, style).save(Path(made) / SHEET, "PNG")
+        for name in FILES:
+            write_file(out / name, (Path(made) / name).read_bytes())
     facts = {
-        "sheet": str(path),
-        "subject": str(subject.adapter.path),
-        "style": str(style.adapter.path),
+        "sheet": str(out / SHEET),
+        "subject": str(out / SUBJECT.file),
+        "style": str(out / STYLE.file),
         "seconds": round(perf_counter() - start),
     }
     if as_json:
         print_json(facts)
     else:
         print_facts("Demo", facts)
+
+
+def _check_out(out: Path) -> None:
+    """BadInput where `out` cannot be written to, or has files that no earlier demo left there."""
+    check_writable(out / SHEET)
+    present = [name for name in FILES if (out / name).exists()]
+    if present and len(present) < len(FILES):
+        raise BadInput(
+            f"{out / present[0]} already exists, and no demo made it: give another --out."
+        )
 
 
 def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
@@ -115,7 +133,7 @@ def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
             base,
             lesson.pictures,
             trigger=lesson.trigger,
-            out=out / f"{lesson.folder}.safetensors",
+            out=out / lesson.file,
             run=Path(folder) / "run",
             save_every=0,
             draw=draw_with(base),

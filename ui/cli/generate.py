@@ -12,6 +12,7 @@ import compose
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.errors import BadInput
+from studio.files import check_writable
 from studio.requests.picture_file import open_picture, read_recipe, save_picture
 from studio.requests.resolved_shot import ResolvedShot, resolve
 from studio.requests.shot import Shot
@@ -188,6 +189,7 @@ def _check_out(out: Path, count: int) -> None:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise BadInput(f"{place} is a file: give --out a folder, or a name that ends in .png.")
+    check_writable(out if is_file else out / "picture.png")
 
 
 def _place(out: Path, shot: Shot) -> Path:

@@ -146,7 +146,7 @@ def enqueue_run(space: Workspace, request: TrainingRequest, *, as_json: bool) ->
     if request.run:
         raise BadInput("A queued training gets its folder in the workspace: leave out --run.")
     request = complete(request)
-    trainers.check(request)
+    trainers.check(replace(request, out=None))  # the library finds a free name
     assert request.out  # a complete request has one
     name = clean_name(request.out.stem, otherwise="")
     job = queue_training(space, replace(request, name=name))

@@ -24,7 +24,7 @@ from ui.shared.launched_processes import process_group
 from ui.shared.loading import command_options, open_base
 from ui.shared.names import parse_folder
 from ui.shared.terminal import print_facts, print_json, print_note, progress_bars
-from ui.shared.train_request import complete, options_in, request_for
+from ui.shared.train_request import complete, keep_out_here, options_in, request_for
 from ui.shared.training_run import SMOOTHED, draw_with, stopping
 
 if TYPE_CHECKING:
@@ -322,7 +322,8 @@ def run_training(
     elif chosen.queue:
         enqueue_run(open_workspace(space), request, as_json=as_json)
     else:
-        start_run(request, as_json=as_json)
+        own_out = chosen.recipe is None or "out" in given
+        start_run(request if own_out else keep_out_here(request), as_json=as_json)
 
 
 for _name, _kind in trainers.kinds().items():

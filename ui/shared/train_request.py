@@ -9,8 +9,9 @@ from studio.errors import BadInput
 from studio.requests.training import TrainingRequest, read_request
 from studio.requests.validation import build
 from ui.shared.names import slug
+from ui.shared.terminal import print_note
 
-__all__ = ["complete", "options_in", "request_for"]
+__all__ = ["complete", "keep_out_here", "options_in", "request_for"]
 
 
 def request_for(kind: str, given: Mapping[str, object], file: Path | None) -> TrainingRequest:
@@ -36,6 +37,22 @@ def complete(request: TrainingRequest) -> TrainingRequest:
             raise BadInput(f"{what} is missing: {advice}")
     named = Path(f"{slug(request.trigger) or request.kind}.safetensors")
     return replace(request, out=request.out or named)
+
+
+def keep_out_here(request: TrainingRequest) -> TrainingRequest:
+    """The request of a recipe file, with its `out` in the current folder or below.
+
+    A recipe may come from a stranger, so it does not decide where files are written.
+    """
+    here = Path.cwd().resolve()
+    if request.out is None or (here / request.out).resolve().is_relative_to(here):
+        return request
+    out = Path(request.out.name)
+    print_note(
+        f"The recipe's out, {request.out}, is outside this folder: the adapter is written to "
+        f"{out}. Give --out for another place."
+    )
+    return replace(request, out=out)
 
 
 def options_in(given: Mapping[str, object]) -> list[str]:

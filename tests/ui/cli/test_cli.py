@@ -251,9 +251,9 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     resume = [*PROGRAM, "train", "lora", "--resume", tmp_path / "stopped"]
     subprocess.run(resume, cwd=ROOT, env=ALONE, check=True, capture_output=True)
     resumed = (tmp_path / "a.safetensors").read_bytes()
-    again = [*words, "--run", tmp_path / "undisturbed"]
+    again = [*words, "--run", tmp_path / "undisturbed", "--out", tmp_path / "b.safetensors"]
     subprocess.run(again, cwd=ROOT, env=ALONE, check=True, capture_output=True)
-    assert (tmp_path / "a.safetensors").read_bytes() == resumed
+    assert (tmp_path / "b.safetensors").read_bytes() == resumed
 
 
 def test_pictures_carry_their_recipe_and_can_be_made_again(

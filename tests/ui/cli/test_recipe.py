@@ -56,3 +56,51 @@ def test_a_training_starts_from_an_adapter(
     refused = run(*words, *short, "--rank", 1)
     assert refused.code == 2
     assert "its rank is 2: give rank 2 or more" in refused.err
+
+
+def test_a_second_training_of_a_trigger_wants_another_name(
+    run: Run, photos: Path, sdxl_folder: Path
+) -> None:
+    Path("sks-robot.safetensors").write_text("precious")
+    words = ["train", "lora", photos, "--trigger", "sks robot", "--base", sdxl_folder]
+    refused = run(*words)
+    assert refused.code == 2
+    assert "sks-robot.safetensors already exists: give another --out" in refused.err
+    assert not Path("runs").exists()
+    assert Path("sks-robot.safetensors").read_text() == "precious"
+    space = ["--queue", "--workspace", "space"]
+    assert run(*words, *space).code == 0  # the library finds a free name
+
+
+@pytest.mark.parametrize("place", ["{elsewhere}/robot.safetensors", "../robot.safetensors"])
+def test_a_recipe_of_a_stranger_writes_into_this_folder_only(
+    run: Run,
+    adapter: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    text = (adapter.parent / "run" / "recipe.toml").read_text()
+    assert str(adapter) in text
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text.replace(str(adapter), place.format(elsewhere=elsewhere)))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = run("train", "--recipe", recipe)
+    assert done.code == 0
+    assert "outside this folder: the adapter is written to robot.safetensors." in done.err
+    assert Path("robot.safetensors").read_bytes() == adapter.read_bytes()
+    assert list(elsewhere.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "recipe.toml"]
+    again = run("train", "--recipe", recipe)
+    assert again.code == 2
+    assert "robot.safetensors already exists: give another --out" in again.err
+
+
+def test_a_recipe_may_write_below_this_folder(run: Run, adapter: Path) -> None:
+    text = (adapter.parent / "run" / "recipe.toml").read_text()
+    Path("recipe.toml").write_text(text.replace(str(adapter), "made/robot.safetensors"))
+    assert run("train", "--recipe", "recipe.toml").code == 0
+    assert Path("made/robot.safetensors").is_file()

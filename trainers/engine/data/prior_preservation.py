@@ -23,10 +23,10 @@ from PIL.PngImagePlugin import PngInfo
 from studio.dataset.folders import list_folder, list_parts
 from studio.dataset.pictures import SUFFIXES, Pictures, read_pictures
 from studio.errors import BadInput
-from studio.files import write_file
+from studio.files import check_writable, write_file
 from studio.requests.recipe import PRIOR_WEIGHT, Recipe
 from trainers.engine.progress import Drawn
-from trainers.engine.run.folder import Run, check_writable
+from trainers.engine.run.folder import Run
 
 if TYPE_CHECKING:
     from PIL.Image import Image

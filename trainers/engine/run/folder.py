@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from studio.errors import BadInput
-from studio.files import write_file
+from studio.files import check_writable, file_sha256, write_file
 from studio.requests.training import Recorded, TrainingRequest, read_request, to_toml
 from studio.training_log import LOG_FILE, TrainingLog, parse_log
 from trainers.engine.run.checkpoint import TrainingState
@@ -37,7 +37,6 @@ __all__ = [
     "Run",
     "check_adapter_path",
     "check_free_space",
-    "check_writable",
     "report_full_disk",
 ]
 
@@ -58,6 +57,32 @@ class Run:
     def adapter(self) -> Path:
         """Where the finished adapter lies; there is none before the last step."""
         return self.folder / "adapter.safetensors"
+
+    def check_out(self, out: Path) -> None:
+        """Raise BadInput unless the adapter can be written to `out`.
+
+        A file is only replaced if this run wrote it, or if it is this run's adapter byte for byte.
+        """
+        check_adapter_path(out)
+        if os.path.lexists(out) and not self._wrote(out):
+            raise BadInput(f"{out} already exists: give another --out, or move that file away")
+
+    def _wrote(self, file: Path) -> bool:
+        own = {self.out_record.read_text()} if self.out_record.exists() else set()
+        if self.adapter.exists():
+            own.add(file_sha256(self.adapter))
+        return file.is_file() and file_sha256(file) in own
+
+    def write_out(self, adapter: "Adapter", out: Path) -> Path:
+        """Write the finished adapter to `out` too; returns its path."""
+        self.check_out(out)  # somebody may have written there since the start
+        write_file(self.out_record, file_sha256(self.adapter).encode())
+        return adapter.save(out)
+
+    @property
+    def out_record(self) -> Path:
+        """The SHA-256 of the adapter that the run wrote to its request's `out`."""
+        return self.folder / "out.sha256"
 
     def check_new(self) -> None:
         """BadInput when the folder holds a training already."""
@@ -174,17 +199,6 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def check_writable(file: Path) -> None:
-    """Raise BadInput unless a file can be written there; missing folders would be made."""
-    if file.is_dir():
-        raise BadInput(f"{file} is a folder: give the name of a file")
-    above = next(path for path in file.absolute().parents if path.exists())
-    if not above.is_dir():
-        raise BadInput(f"{file} cannot be written, since {above} is a file")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(f"{file} cannot be written: you may not write into {above}")
 
 
 def check_adapter_path(file: Path) -> None:
