@@ -59,13 +59,13 @@ def display_name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def remove_partial_files(folder: Path, ours: Callable[[str], bool]) -> None:
+def remove_partial_files(folder: Path, abandoned: Callable[[str], bool]) -> None:
     """Remove the temporary files of killed processes that used `atomic_write`.
 
-    ours: whether no process is writing the file of this name now.
+    abandoned: whether no process is writing the file of this name now.
     """
     for name in os.listdir(folder):
-        if (part := PART.fullmatch(name)) and ours(part[1]):
+        if (part := PART.fullmatch(name)) and abandoned(part[1]):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -11,14 +11,13 @@
     live_picture(space, job.id)              # what a picture looks like while it forms
     list_workers(space)                      # who works, on what, when last heard of
 
-A page shows what stands here and keeps nothing itself, so that closing it, or killing the server,
-loses nothing. Whatever cannot be done raises BadInput with a sentence. Nothing here imports
-PyTorch or keeps anything open; call it from any thread. The workers' side is
-studio/queue/worker.py.
+Pages show these rows and store nothing themselves, so closing a page or killing the server loses
+nothing. What cannot be done raises BadInput with a sentence. Nothing here imports PyTorch or keeps
+a file open, so any thread may call it. The workers' side is studio/queue/worker.py.
 
-Why not a queue library: huey (3.5) deletes a task when a worker takes it, so that one whose
-worker is killed is gone, and it keeps tasks as pickles, which run code when they are read. Beside
-the table that the pages need anyway, what is left of a queue is one UPDATE.
+Why not a queue library: huey (3.5) deletes a task when a worker takes it, so a task is lost when
+its worker is killed. It also stores tasks as pickles, which run code when they are read. The pages
+need the table of jobs anyway; with it, a queue is one UPDATE.
 """
 
 import json
@@ -51,8 +50,8 @@ LONGEST_TITLE = 200  # characters
 class Worker:
     """The worker of a queue. started, seen: seconds since 1970; pid: None where there is none.
 
-    alive: its process is there. One that is alive and was not seen for minutes is in one long
-    step, or stuck.
+    alive: its process runs. One that is alive but was not seen for minutes is in a long step, or
+    stuck.
     """
 
     queue: str
@@ -156,8 +155,9 @@ def resume_job(space: Workspace, id: int) -> Job:
 
 
 def remove_job(space: Workspace, id: int) -> None:
-    """Strike a job from the list; a training's folder goes to the trash, adapters and pictures
-    that came of it stay. Raises BadInput for a job that waits or runs: stop it first.
+    """Remove a job from the list, and move a training's folder to the trash.
+
+    Its adapters and pictures stay. Raises BadInput for a job that waits or runs: stop it first.
     """
     with write_database(space) as db:
         changed = db.execute(

@@ -1,9 +1,9 @@
 """The workers' side of the queue: claim a job, report its progress, recover a dead worker's jobs.
 
-A worker holds its queue's lock, a lock of the operating system on a file, for as long as it lives.
-Whatever ends the process gives the lock back, kill -9 too; so whoever holds it knows that no
-other worker is left, and that every job of the queue that stands as running is an orphan. No
-process id is compared and no heartbeat is waited for; those are for people to look at.
+A worker holds its queue's lock, the operating system's lock on a file, as long as it lives. The
+system releases it when the process ends, even by kill -9. So whoever gets the lock knows that no
+other worker runs, and that jobs of the queue marked as running are orphans. Process ids and
+heartbeats play no part in this; they are shown to users.
 """
 
 import json

@@ -28,7 +28,7 @@ from studio.workspace.names import check_name, clean_name, numbered_names
 from studio.workspace.trash import delete
 
 SUFFIX = ".safetensors"
-# What `describe` tells of a file and the library shows.
+# Entries of `describe` that are fields of `AdapterFile`.
 DESCRIBED = ("kind", "family", "base", "triggers", "halves", "parameters")
 Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
 
@@ -120,9 +120,9 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
 
 
 def add_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
-    """Copy an adapter's file that is known to be sound into the library, over nothing.
+    """Copy an adapter's checked file into the library, without overwriting another.
 
-    Where the name is taken it becomes `name-2` and so on, unless what has it is this very file.
+    Where the name is taken it becomes `name-2` and so on, unless that file is the same.
     """
     name = _without_suffix(name)
     for stem in numbered_names(check_name(name)):
@@ -212,9 +212,9 @@ def _describe(space: Workspace, path: Path, cached: sqlite3.Row | None) -> Adapt
 
 
 def _read_facts(space: Workspace, path: Path, state: os.stat_result) -> dict[str, JSON]:
-    """The fields of an `AdapterFile` that its header tells, for the cache.
+    """The fields of an `AdapterFile` that come from its header, as JSON for the cache.
 
-    Writes the preview to a file; `preview` is its name.
+    Writes the preview into the cache too; `preview` is the name of its file.
     """
     try:
         check_name(path.stem)

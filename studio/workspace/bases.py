@@ -24,14 +24,14 @@ class KnownBase:
 
 def list_bases(space: Workspace) -> list[KnownBase]:
     """The bundled bases, then the others, the last used first."""
-    ours = [
+    bundled = [
         KnownBase(name, name, family_of(asset(name)))
         for name in BUNDLED_BASES
         if (asset(name) / "model_index.json").is_file()
     ]
     with read_database(space) as db:
         rows = db.execute("SELECT source, name, family FROM bases ORDER BY used DESC").fetchall()
-    return ours + [KnownBase(**row) for row in rows]
+    return bundled + [KnownBase(**row) for row in rows]
 
 
 def add_base(space: Workspace, source: str) -> KnownBase:

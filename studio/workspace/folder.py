@@ -95,34 +95,34 @@ def entries(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def move_to_free_name(thing: Path, folder: Path, name: str) -> Path:
+def move_to_free_name(source: Path, folder: Path, name: str) -> Path:
     """Move a file or folder into a folder, without overwriting anything.
 
     Where the name is taken it becomes `name-2`, `name-3` and so on, a file's before its ending.
     Returns its new path.
     """
-    ending = "" if thing.is_dir() else Path(name).suffix
+    ending = "" if source.is_dir() else Path(name).suffix
     for stem in numbered_names(name.removesuffix(ending)):
         place = folder / f"{stem}{ending}"
         try:
-            _move(thing, place)
+            _move(source, place)
         except FileExistsError:
             continue
         return place
     raise AssertionError("numbers do not end")
 
 
-def _move(thing: Path, place: Path) -> None:
-    """Rename; FileExistsError where there is something already. A kill leaves the thing whole."""
-    if thing.is_dir():
+def _move(source: Path, place: Path) -> None:
+    """Rename, or raise FileExistsError. A killed process leaves the source or the target whole."""
+    if source.is_dir():
         place.mkdir()
-        os.replace(thing, place)  # takes the place of an empty folder
+        os.replace(source, place)  # takes the place of an empty folder
         return
     try:
-        os.link(thing, place)
-        thing.unlink()
+        os.link(source, place)
+        source.unlink()
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
         place.open("x").close()
-        os.replace(thing, place)
+        os.replace(source, place)

@@ -1,4 +1,4 @@
-"""What a name in a workspace may be: one that any system can give to a file."""
+"""Names in a workspace: those that every operating system permits for a file."""
 
 import unicodedata
 from collections.abc import Iterator

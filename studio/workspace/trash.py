@@ -1,4 +1,4 @@
-"""Deleted things: in trash/, each in a folder with a note of where it came from."""
+"""The trash: each deleted file or folder, with a note of where it came from."""
 
 import json
 import shutil
@@ -22,9 +22,9 @@ NOTE_FILE = "what.json"
 
 @dataclass(frozen=True)
 class Deleted:
-    """Something in the trash. place: where it lay in the workspace. when: seconds since 1970.
+    """A deleted file or folder. place: its path in the workspace before. title: a name to show.
 
-    title: what a person calls it.
+    when: seconds since 1970.
     """
 
     id: str
@@ -85,19 +85,19 @@ def empty_trash(space: Workspace, *, older: float = 0.0) -> int:
 
 
 def _read(folder: Path) -> Deleted | None:
-    """What lies in a folder of the trash; None where a kill came before it was moved there."""
+    """The contents of a folder of the trash; None if a killed process left it empty."""
     try:
         note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     match note:
         case {"place": str(place), "when": float(when)}:
-            thing = folder / place.rpartition("/")[2]
-            if thing.exists():
-                return Deleted(folder.name, place, when, _size(thing), display_name(thing))
+            path = folder / place.rpartition("/")[2]
+            if path.exists():
+                return Deleted(folder.name, place, when, _size(path), display_name(path))
     return None
 
 
-def _size(thing: Path) -> int:
-    files = [thing] if thing.is_file() else [path for path in thing.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
+    return sum(file.stat().st_size for file in files)

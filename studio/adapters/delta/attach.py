@@ -63,8 +63,8 @@ def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) 
             own.data = other
         yield
     finally:
-        for own, kept, _ in swaps:
-            own.data = kept
+        for own, original, _ in swaps:
+            own.data = original
 
 
 def _named(layers: Mapping[str, nn.Module], name: str) -> Layer:

@@ -112,9 +112,9 @@ class LowRank(nn.Module):
             down, up = self.down.flatten(1), self.up.flatten(1)
             return _Projection.apply(x, down, up, layer.weight, layer.bias, self.scale)
         base = original_output(layer, x)
-        kept = F.dropout(x, self.dropout) if dropping else x
+        dropped = F.dropout(x, self.dropout) if dropping else x
         # Scaling the narrow product is cheaper than scaling the wide one.
-        low = apply_weight(layer, to_delta_dtype(kept, self.down), self.down) * self.scale
+        low = apply_weight(layer, to_delta_dtype(dropped, self.down), self.down) * self.scale
         if isinstance(layer, nn.Linear):
             high = F.linear(low, self.up.flatten(1))
         else:
@@ -123,7 +123,7 @@ class LowRank(nn.Module):
             return base + high.to(base.dtype)
         factor = self._factor(layer)
         if dropping:
-            undirected = apply_weight(layer, kept, layer.weight)
+            undirected = apply_weight(layer, dropped, layer.weight)
         else:
             undirected = base if layer.bias is None else base - per_output(layer, layer.bias)
         return base + ((factor - 1) * undirected + factor * high).to(base.dtype)

@@ -1,7 +1,7 @@
 """The metadata of an adapter's file, written and read.
 
-`studio` holds all of it as JSON. `modelspec.*` (Stability AI's ModelSpec 1.0.1) repeats it for
-galleries. kohya's `ss_*` are read where a file has neither.
+`studio` holds all of it as JSON. `modelspec.*` (Stability AI's ModelSpec 1.0.1) repeats some for
+galleries. Files without `studio` are read from `modelspec.*` and kohya's `ss_*`.
 """
 
 import base64

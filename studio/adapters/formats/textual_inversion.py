@@ -74,7 +74,7 @@ def lone_embedding(header: Header, path: Path) -> Rows:
 
 
 def guess_family(rows: Rows, header: Header) -> str:
-    """The family that the embeddings betray; "" where they leave it open."""
+    """The family that the embeddings' widths show; "" where they leave it open."""
     for encoders in rows.values():
         if "text_encoder_2" in encoders:
             return "sdxl"
