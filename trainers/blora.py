@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-__all__ = ["BLoRA"]
-
 
 @dataclass(frozen=True)
 class BLoRA(Kind):

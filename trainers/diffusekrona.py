@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-__all__ = ["DiffuseKronA"]
-
 PROJECTION = re.compile(
     r"unet\..*\.attn\d\.to_(q|k|v|out)(\.0)?|text_encoder.*\.self_attn\.(q|k|v|out)_proj"
 )

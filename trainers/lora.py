@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from studio.adapters.delta import LowRank
     from studio.bases.base import Base
 
-__all__ = ["LoRA"]
-
 ATTENTION = r"unet\..*\.attn\d\.to_(q|k|v|out\.0)"
 # Transformer blocks whole, and the convolutions of the resnets and of the resizing between them.
 ALL = r"unet\..*(\.attentions\.\d+\..*|\.conv\d?|\.conv_shortcut)"

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from studio.bases.info import BaseInfo
     from trainers.engine.sparse_optimizer import SparseAdamW
 
-__all__ = ["SaRA"]
-
 # The authors leave out matrices of 64 and less. Only sketch bases have some of 32 to 64.
 NARROWEST = 32
 CHANGED = re.compile(rf"unet\..*|{TEXT_ALL}")

@@ -26,8 +26,6 @@ from studio.sketch.training import (
     to_tensor,
 )
 
-__all__ = ["autoencoder", "encode_all", "measure", "settle_spread", "train"]
-
 CROP = 32
 WHOLE_PICTURES_FROM = 0.7  # fraction of the steps
 KL_WEIGHT = 1e-5

@@ -17,8 +17,6 @@ import numpy as np
 from studio.files import atomic_write
 from studio.sketch.world import scenes as world
 
-__all__ = ["Corpus", "everything", "pictures_for_autoencoder", "pictures_for_denoiser"]
-
 CHUNK = 500
 
 # index -> (picture, its scene or None)

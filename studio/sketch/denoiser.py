@@ -24,16 +24,6 @@ from transformers.models.clip.modeling_clip import CLIPMLP
 from studio.sketch.tokenizer import MAX_TOKENS
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate
 
-__all__ = [
-    "Denoiser",
-    "Lessons",
-    "schedule",
-    "sd1_denoiser",
-    "sdxl_denoiser",
-    "shortened",
-    "train",
-]
-
 EMPTY_CAPTIONS = 0.1
 MIN_SNR_GAMMA = 5.0
 

@@ -12,8 +12,6 @@ from studio.assets import asset
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
-__all__ = ["draw_style", "draw_subject", "main"]
-
 EXAMPLES = asset("examples")
 
 

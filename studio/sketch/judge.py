@@ -22,8 +22,6 @@ from studio.sketch.corpus import Corpus
 from studio.sketch.training import Average, Checkpoints, Report, learning_rate, to_tensor
 from studio.sketch.world import scenes as world
 
-__all__ = ["FACTORS", "Judge", "Reading", "accuracy", "load_judge", "read", "right", "train"]
-
 NOTHING = "nothing"
 FACTORS: dict[str, tuple[str, ...]] = {
     "subject": world.SUBJECTS,

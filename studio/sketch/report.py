@@ -26,8 +26,6 @@ from studio.sketch.corpus import everything
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
-__all__ = ["Measured", "generate", "main", "measure_base"]
-
 ASSETS = asset("")
 GOALS = {"background": 0.90, "style": 0.90, "subject": 0.85, "colour": 0.80}
 STEPS, GUIDANCE = 25, 5.0

@@ -17,8 +17,6 @@ from transformers import CLIPTokenizer
 from studio.sketch.corpus import everything
 from studio.sketch.world import scenes as world
 
-__all__ = ["MAX_TOKENS", "learn_tokenizer", "tokenise"]
-
 MAX_TOKENS = 32
 START, END = "<|startoftext|>", "<|endoftext|>"
 

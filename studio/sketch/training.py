@@ -10,8 +10,6 @@ from torch import nn
 
 from studio.files import atomic_write
 
-__all__ = ["Average", "Checkpoints", "Muon", "Report", "learning_rate", "to_tensor"]
-
 
 @dataclass(frozen=True)
 class Report:

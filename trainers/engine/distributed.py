@@ -18,16 +18,6 @@ from torch import Tensor, nn
 
 from studio.errors import BadInput
 
-__all__ = [
-    "broadcast_path",
-    "check_world_size",
-    "launched_rank",
-    "new_accelerator",
-    "places_of_rank",
-    "sum_over_ranks",
-    "world_size",
-]
-
 
 def world_size() -> int:
     """How many processes a launcher started."""

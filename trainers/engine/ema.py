@@ -21,8 +21,6 @@ from trainers.engine.text_encoders import TOKEN
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
 
-__all__ = ["EMA"]
-
 
 class EMA:
     """The average of modules that are trained, itself such modules.

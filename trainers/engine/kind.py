@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-__all__ = [
-    "Count",
-    "Kind",
-    "StepPlan",
-    "count",
-    "is_sketch",
-    "kind_name",
-    "kinds",
-    "new_deltas",
-    "options_of",
-]
-
 
 @dataclass(frozen=True)
 class StepPlan:

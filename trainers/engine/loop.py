@@ -54,8 +54,6 @@ from trainers.engine.run.lock import lock_folder, make_numbered_folder
 from trainers.engine.run.tensorboard import write_events
 from trainers.engine.setup import PreparedTraining
 
-__all__ = ["Trainer", "run_training"]
-
 LOGGED = ("step", "loss", "lr", "seconds")  # of every Step, in log.jsonl
 
 

@@ -20,8 +20,6 @@ from trainers.engine.data.randomness import Draws, Patch, draw_for_picture, draw
 from trainers.engine.kind import StepPlan
 from trainers.engine.text_encoders import encode_captions
 
-__all__ = ["BatchLoss", "Objective"]
-
 
 class Objective:
     """The noising and the loss of one base.

@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
     from studio.requests.recipe import Recipe
 
-__all__ = [
-    "Group",
-    "check_optimizer",
-    "learning_rates",
-    "new_optimizer",
-    "parameter_groups",
-    "start_afresh",
-    "state_bytes",
-]
-
 # The module of an optimizer, and its package.
 PACKAGES = {
     "adamw8bit": ("bitsandbytes", "bitsandbytes"),

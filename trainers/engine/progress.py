@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.dataset.pictures import Skipped
 
-__all__ = ["Drawn", "Encoded", "Finished", "Progress", "Sampled", "Saved", "Started", "Step"]
-
 
 @dataclass(frozen=True)
 class Started:

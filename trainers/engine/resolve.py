@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-__all__ = ["kind_of", "recipe_for", "recipe_of"]
-
 SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
 
 

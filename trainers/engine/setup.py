@@ -31,8 +31,6 @@ from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 
-__all__ = ["PreparedTraining", "Renderer", "prepare_training"]
-
 Renderer = Callable[[str, int], Image]
 """Renders a prompt with a seed on the base as it stands, the deltas attached."""
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from studio.adapters.delta import Layer, Sparse
 from studio.errors import BadInput
 
-__all__ = ["SparseAdamW", "adaptable_layers"]
-
 
 def adaptable_layers(module: nn.Module) -> dict[str, Layer]:
     """The linear and convolution layers of a module by their paths."""

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from studio.bases.prompts import TextEmbedding
     from studio.requests.recipe import Recipe
 
-__all__ = [
-    "TEXT_ALL",
-    "TEXT_ATTENTION",
-    "TOKEN",
-    "encode_captions",
-    "is_layer_used",
-    "new_embeddings",
-    "new_tokens",
-]
-
 TEXT_ATTENTION = r"text_encoder(_2)?\..*\.self_attn\.(q|k|v|out)_proj"
 TEXT_ALL = TEXT_ATTENTION + r"|text_encoder(_2)?\..*\.mlp\.fc[12]"
 TOKEN = "token."  # before a token's name, among the names of what is trained

@@ -27,8 +27,6 @@ from trainers.engine.setup import PreparedTraining, Renderer, prepare_training
 from trainers.engine.text_encoders import new_tokens
 from trainers.engine.warm_start import WarmStart
 
-__all__ = ["base_of", "check", "checkpoints", "resume", "run_request", "train"]
-
 
 def check(request: TrainingRequest) -> Pictures:
     """Raise BadInput for what `run_request` refuses whatever the base.

@@ -16,8 +16,6 @@ from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
 
-__all__ = ["WarmStart", "start_from"]
-
 
 @dataclass(frozen=True)
 class WarmStart:

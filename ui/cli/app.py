@@ -27,8 +27,6 @@ from ui.cli import (
     web,
 )
 
-__all__ = ["app", "main"]
-
 # System errors that the user can put right: a path that cannot be written, or a full disk.
 DISK_ERRORS = (
     errno.EACCES,

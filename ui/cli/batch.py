@@ -21,8 +21,6 @@ from ui.shared.terminal import print_facts, print_json, print_table, progress_ba
 if TYPE_CHECKING:
     from ui.batch.plan import Plan
 
-__all__ = ["app", "make_batch", "tell_cost"]
-
 app = typer.Typer()
 
 INTERVAL = 0.5  # seconds between two counts of what other processes have written

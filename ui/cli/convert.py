@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = ["app"]
-
 Format = Literal["kohya", "diffusers", "lycoris", "embedding"]
 Contents = tuple[dict[str, "Tensor"], dict[str, str]]  # tensors and metadata of a file
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
-__all__ = ["app"]
-
 PROMPTS = (
     "a red sks robot in the snowy mountains, ink style",
     "a blue sks robot on the beach, ink style",

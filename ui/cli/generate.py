@@ -34,8 +34,6 @@ from ui.shared.terminal import print_json, print_note, print_table, progress_bar
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["app"]
-
 # These fields of a shot have options of their own.
 OWN_OPTIONS = frozenset({"prompt", "base", "adapters", "method", "init_image"})
 PICTURE = Form(of=Shot, title="Picture", without=OWN_OPTIONS)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from studio.bases.base import Base
 
-__all__ = ["STRENGTHS", "app", "draw_grid", "grid_of_run", "grid_sheet", "write_grid"]
-
 STRENGTHS = (0.5, 0.75, 1.0)
 
 

@@ -11,8 +11,6 @@ from studio.requests.picture_file import read_recipe
 from ui.cli.options import AsJson
 from ui.shared.terminal import print_facts, print_json
 
-__all__ = ["app"]
-
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 
 app = typer.Typer()

@@ -26,8 +26,6 @@ from ui.shared.queue_requests import queue_training
 from ui.shared.terminal import print_facts, print_json, print_note, print_table
 from ui.shared.train_request import complete
 
-__all__ = ["app", "enqueue_run"]
-
 RECENT = 20  # ended jobs that are listed
 ALL = 10_000
 

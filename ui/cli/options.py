@@ -12,20 +12,6 @@ from ui.shared.form import Form
 from ui.shared.loading import Loading
 from ui.shared.names import parse_adapter
 
-__all__ = [
-    "LOADING",
-    "METHODS",
-    "AdapterFiles",
-    "AsJson",
-    "BaseSource",
-    "MethodName",
-    "OptionalBase",
-    "RayAddress",
-    "WorkspaceFolder",
-    "parse_adapters",
-    "parse_method",
-]
-
 LOADING = Form(of=Loading, title="Base")
 # Each method's options start with its name: methods have options of the same name, and `seed` is
 # also an option of the picture.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
-__all__ = ["app"]
-
 COLUMNS = ("adapter", "frequency rise", "leads", "base")
 
 app = typer.Typer()

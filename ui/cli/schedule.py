@@ -28,8 +28,6 @@ from ui.shared.terminal import print_facts, print_json, print_table
 if TYPE_CHECKING:
     from compose import Pass, Schedule
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

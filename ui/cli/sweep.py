@@ -9,8 +9,6 @@ import typer
 from ui.cli.options import LOADING, AsJson, RayAddress
 from ui.shared.form import with_options
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

@@ -30,15 +30,6 @@ from ui.shared.training_run import SMOOTHED, draw_with, stopping
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = [
-    "Trained",
-    "app",
-    "count_run",
-    "follow",
-    "resume_run",
-    "start_run",
-]
-
 
 @dataclass(frozen=True)
 class Trained:

@@ -7,8 +7,6 @@ import typer
 from studio.workspace import DEFAULT_FOLDER, open_workspace
 from ui.cli.options import WorkspaceFolder
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from studio.requests.shot import Shot
 from ui.shared.grid import Table, arrange
 
-__all__ = ["CheckpointShot", "checkpoint_grid", "checkpoint_table"]
-
 
 @dataclass(frozen=True)
 class CheckpointShot:

@@ -18,8 +18,6 @@ from rich.markup import escape
 
 from studio.requests.validation import bare_type
 
-__all__ = ["Field", "Form", "fields_of", "with_options"]
-
 PLAIN = (bool, int, float, str, Path)
 
 

@@ -12,8 +12,6 @@ from typing import TypeVar
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import adapter_name
 
-__all__ = ["Table", "arrange", "combinations", "differing", "one_row", "shot_fields"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

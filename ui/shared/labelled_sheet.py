@@ -7,8 +7,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ui.shared.grid import Table
 
-__all__ = ["Group", "Row", "draw_sheet", "draw_table"]
-
 CELL, THUMB = 168, 76  # pixels, square
 GAP, MARGIN = 12, 36
 TOP = MARGIN + 92  # below title and note

@@ -17,8 +17,6 @@ from ui.shared.terminal import silence
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["SINGLE_PROCESS", "ProcessGroup", "process_group", "refuse_many"]
-
 # A rank that is done waits for the slowest, however long that takes. When a rank dies nobody waits:
 # its connections close, and the launcher ends the others.
 TIMEOUT = timedelta(days=30)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["BaseCache", "Loading", "command_options", "open_base"]
-
 
 @dataclass(frozen=True)
 class Loading:

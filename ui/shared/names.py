@@ -9,8 +9,6 @@ from studio.adapters.blora_blocks import split_half
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 
-__all__ = ["adapter_name", "parse_adapter", "parse_folder", "slug", "split_strength"]
-
 
 def parse_adapter(text: str) -> tuple[str, float]:
     """File and strength of `robot.safetensors:0.8`; the strength is 1 if none is given.

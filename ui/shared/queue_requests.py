@@ -23,8 +23,6 @@ from studio.requests.shot_recipe import shot_to_dict
 from studio.requests.training import TrainingRequest, anchored, anchored_base, to_json
 from studio.workspace import Workspace, check_name, clean_name
 
-__all__ = ["Drawing", "drawing_of", "queue_pictures", "queue_training"]
-
 
 @dataclass(frozen=True)
 class Drawing:

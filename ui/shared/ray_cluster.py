@@ -16,8 +16,6 @@ from typing import Any
 
 from studio.errors import BadInput
 
-__all__ = ["Cluster", "TaskFailure", "connect"]
-
 TRIES = 3  # workers that may die under a task before it counts as failed
 ANSWER = 5.0  # seconds to wait for an answer from an address
 GRACE = 30.0  # seconds that stopped tasks have to save their work

@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["module_command", "module_environment"]
-
 
 def module_command(module: str, *arguments: str) -> list[str]:
     """The command that runs a module in this interpreter; its working folder is not searched."""

@@ -19,8 +19,6 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_facts", "print_json", "print_note", "print_table", "progress_bars", "silence"]
-
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
 

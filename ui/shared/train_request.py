@@ -11,8 +11,6 @@ from studio.requests.validation import build
 from ui.shared.names import slug
 from ui.shared.terminal import print_note
 
-__all__ = ["complete", "keep_out_here", "options_in", "request_for"]
-
 
 def request_for(kind: str, given: Mapping[str, object], file: Path | None) -> TrainingRequest:
     """The training that a command line asks for.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from studio.bases.base import Base
 
-__all__ = ["SMOOTHED", "draw_with", "stopping"]
-
 SMOOTHED = 20  # steps: the loss of one step says little
 
 

@@ -16,18 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
-__all__ = [
-    "KIND_NAMES",
-    "STYLES",
-    "local_time",
-    "notices",
-    "paragraph",
-    "picture_url",
-    "script",
-    "sentence",
-    "template",
-]
-
 KIND_NAMES = {"lora": "LoRA", "diffusekrona": "DiffuseKronA", "blora": "B-LoRA", "sara": "SaRA"}
 FOLDER = Path(__file__).parent
 STYLES = sorted((FOLDER / "static").glob("*.css"))

@@ -6,8 +6,6 @@ from functools import cache
 from studio.sketch.world.shapes import Shape, box, dome, oval, poly, stroke
 from studio.sketch.world.subjects import where
 
-__all__ = ["ACCESSORIES", "HELD_OUT_ACCESSORIES", "accessory_shapes"]
-
 BLACK = (35, 32, 42)
 RED = (215, 35, 55)
 GOLD = (250, 200, 50)

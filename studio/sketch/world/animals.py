@@ -4,24 +4,6 @@ import math
 
 from studio.sketch.world.shapes import Shape, blob, box, dome, oval, poly, stroke
 
-__all__ = [
-    "butterfly",
-    "cat",
-    "crab",
-    "dog",
-    "duck",
-    "elephant",
-    "fish",
-    "frog",
-    "giraffe",
-    "octopus",
-    "owl",
-    "penguin",
-    "rabbit",
-    "snail",
-    "turtle",
-]
-
 ORANGE = (245, 150, 30)
 OLIVE = (190, 205, 130)
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from studio.sketch.world.shapes import RGB, Shape, blob, box, oval, poly, stroke
 
-__all__ = ["BACKGROUNDS", "HELD_OUT_BACKGROUNDS", "background_shapes"]
-
 
 def _hill(rng: np.random.Generator, paint: RGB, *, top: float, wave: float) -> Shape:
     """Ground up to a smooth wavy line about ``top``."""

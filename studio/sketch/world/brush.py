@@ -8,22 +8,6 @@ from PIL import Image, ImageDraw
 
 from studio.sketch.world.shapes import RGB
 
-__all__ = [
-    "DARK",
-    "FINE",
-    "PAPER",
-    "Layers",
-    "Part",
-    "blank",
-    "halo",
-    "mix",
-    "outlines",
-    "paint",
-    "picture",
-    "shrunk",
-    "silhouette",
-]
-
 FINE = 4  # pictures are drawn this many times larger, then averaged down
 DARK: RGB = (28, 24, 34)
 PAPER: RGB = (247, 241, 228)

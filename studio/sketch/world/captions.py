@@ -4,8 +4,6 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["PLACES", "STYLE_PHRASES", "VOCABULARY", "WORN", "plain", "wording"]
-
 PLACES: dict[str, tuple[str, ...]] = {
     "beach": ("on the beach", "at the beach", "by the sea on a beach"),
     "forest": ("in the forest", "in a forest", "among the trees of a forest"),

@@ -7,8 +7,6 @@ from PIL import Image
 
 from studio.sketch.world.brush import FINE
 
-__all__ = ["VARIANTS", "dots", "hatch", "noise", "panes"]
-
 VARIANTS = 12  # of each random texture
 
 

@@ -18,13 +18,6 @@ from studio.sketch.world.shapes import RGB, Shape, place
 from studio.sketch.world.styles import HELD_OUT_STYLES, STYLES
 from studio.sketch.world.subjects import HELD_OUT_SUBJECTS, SUBJECTS, subject_shapes
 
-__all__ = [
-    "ACCESSORIES", "BACKGROUNDS", "COLOURS", "HELD_OUT_ACCESSORIES", "HELD_OUT_BACKGROUNDS",
-    "HELD_OUT_STYLES", "HELD_OUT_SUBJECTS", "PAINTS", "STYLES", "SUBJECTS", "TRAINED_ACCESSORIES",
-    "TRAINED_BACKGROUNDS", "TRAINED_STYLES", "TRAINED_SUBJECTS", "VOCABULARY", "Scene", "caption",
-    "draw", "sample", "texture",
-]  # fmt: skip
-
 PAINTS: dict[str, RGB] = {
     "red": (222, 32, 38),
     "orange": (255, 138, 20),

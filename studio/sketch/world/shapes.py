@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["RGB", "Shape", "blob", "box", "dome", "oval", "place", "poly", "stroke"]
-
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
 

@@ -27,8 +27,6 @@ from studio.sketch.world.brush import (
 from studio.sketch.world.patterns import VARIANTS, dots, hatch, noise, panes
 from studio.sketch.world.shapes import RGB
 
-__all__ = ["HELD_OUT_STYLES", "STYLES", "render"]
-
 
 def render(style: str, layers: Layers, *, rng: np.random.Generator, size: int) -> Image.Image:
     """The layers in that style, RGB [size, size].

@@ -6,8 +6,6 @@ from functools import cache
 from studio.sketch.world import animals, things
 from studio.sketch.world.shapes import Shape
 
-__all__ = ["HELD_OUT_SUBJECTS", "SUBJECTS", "Anchors", "subject_shapes", "where"]
-
 
 @dataclass(frozen=True)
 class Anchors:

@@ -2,20 +2,6 @@
 
 from studio.sketch.world.shapes import Shape, blob, box, dome, oval, poly, stroke
 
-__all__ = [
-    "airplane",
-    "apple",
-    "boat",
-    "cactus",
-    "car",
-    "ghost",
-    "house",
-    "mushroom",
-    "robot",
-    "rocket",
-    "teapot",
-]
-
 CREAM = (250, 235, 205)
 WOOD = (110, 70, 45)
 GLASS = (185, 225, 245)

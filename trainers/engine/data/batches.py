@@ -12,8 +12,6 @@ import torch
 from studio.dataset.pictures import Example
 from trainers.engine.data.randomness import generator_for
 
-__all__ = ["Batch", "batches", "training_batches"]
-
 
 @dataclass(frozen=True)
 class Batch:

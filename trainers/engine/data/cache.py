@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.prompts import TextEmbedding
 
-__all__ = ["Cache", "EncodedPicture"]
-
 Tensors = dict[str, Tensor]
 
 

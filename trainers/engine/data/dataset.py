@@ -8,8 +8,6 @@ from studio.dataset.pictures import Example, Pictures, read_pictures, with_bucke
 from studio.requests.recipe import Recipe
 from trainers.engine.data.prior_preservation import Prior
 
-__all__ = ["Dataset", "read_dataset"]
-
 
 @dataclass(frozen=True)
 class Dataset:

@@ -31,8 +31,6 @@ from trainers.engine.run.folder import Run
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PRIOR_FOLDER", "Prior", "check_unchanged", "prior_of", "record_class_pictures"]
-
 PRIOR_FOLDER = "prior"  # in the run's folder, where no other is given
 
 

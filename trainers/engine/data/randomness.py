@@ -35,8 +35,6 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "Patch", "draw_for_picture", "draw_patch", "generator_for"]
-
 
 def generator_for(*purpose: Hashable) -> torch.Generator:
     """The CPU generator of a purpose, seeded as the head of this file says."""

@@ -8,8 +8,6 @@ from studio.requests.recipe import Recipe
 from trainers.engine.data.dataset import Dataset
 from trainers.engine.optimizers import state_bytes
 
-__all__ = ["disk_bytes"]
-
 CLASS_PICTURE = 3  # bytes a pixel, as PNG has it at most
 CACHED_LATENT = 2 * 4 * 4  # mean and standard deviation of 4 channels in float32
 

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from studio.requests.training import TrainingRequest
     from trainers.engine.kind import Kind
 
-__all__ = ["Estimate", "estimate", "estimate_request"]
-
 # Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
 # context on a GPU.
 PROCESS = {"cpu": 450e6, "cuda": 500e6}

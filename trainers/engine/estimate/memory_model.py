@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from studio.adapters.delta import Delta
     from studio.requests.recipe import Recipe
 
-__all__ = ["AUTOCAST", "PassCost", "decoding_cost", "encoding_cost", "training_cost"]
-
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 ATTENTION_BACKWARD = 2.5  # of its forward products: one of the two is computed again
 Module = TypeVar("Module", bound=nn.Module)

@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from studio.requests.recipe import Recipe
     from trainers.engine.kind import Kind
 
-__all__ = [
-    "Speed",
-    "device_of",
-    "find_step_time",
-    "measure_speed",
-    "settings_of",
-    "write_step_time",
-]
-
 FILE = "cost.json"
 FEWEST_STEPS = 5  # whose median is worth noting
 # The fields of a recipe that decide how long a step takes.

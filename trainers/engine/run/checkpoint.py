@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TrainingState"]
-
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:

@@ -32,14 +32,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-__all__ = [
-    "Log",
-    "Run",
-    "check_adapter_path",
-    "check_free_space",
-    "report_full_disk",
-]
-
 VERSION = 1
 
 

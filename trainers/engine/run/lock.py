@@ -14,8 +14,6 @@ from filelock import FileLock, Timeout
 from studio.errors import BadInput
 from trainers.engine.distributed import launched_rank
 
-__all__ = ["check_not_training", "lock_folder", "make_numbered_folder", "next_numbered_folder"]
-
 RUNS = Path("runs")
 LOCK_FILE = ".lock"
 PATIENCE = 0.5  # seconds: `check_not_training` holds the lock for a moment

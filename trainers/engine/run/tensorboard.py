@@ -20,8 +20,6 @@ from trainers.engine.progress import Progress, Sampled, Step
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["check_tensorboard", "write_events"]
-
 FLUSH_SECONDS = 10
 
 

@@ -10,8 +10,6 @@ from ui.web.frontend import notices, script
 from ui.web.library.cards import base_rows
 from ui.web.server.page import Page, on
 
-__all__ = ["lay_out_bases"]
-
 
 def lay_out_bases(page: Page) -> None:
     """Lay out the list of bases and wire it."""

@@ -9,8 +9,6 @@ from studio.json_value import JSON
 from studio.workspace import AdapterFile, Deleted, KnownBase
 from ui.web.frontend import KIND_NAMES, local_time, template
 
-__all__ = ["base_rows", "cards", "details", "matching", "trash_rows"]
-
 
 def matching(
     adapters: Sequence[AdapterFile], *, text: str = "", family: str = ""

@@ -22,8 +22,6 @@ from studio.workspace import (
 from ui.web.server.adapter_process import run_in_process
 from ui.web.server.downloads import link_download
 
-__all__ = ["export_file", "import_files", "restore"]
-
 TOOLS: tuple[str, ...] = get_args(Tool)
 
 

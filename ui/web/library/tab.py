@@ -22,8 +22,6 @@ from ui.web.server.downloads import file_url
 from ui.web.server.page import Page, on
 from ui.web.server.polling import library_version, tab_news
 
-__all__ = ["library_tab"]
-
 FAMILIES = [("Any base", ""), ("SDXL, sketch", "sdxl"), ("SD 1", "sd1"), ("SD 2", "sd2")]
 TOOLS = [
     ("Studio, as it is", "studio"),

@@ -11,8 +11,6 @@ from ui.web.mix import html
 from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, misfit
 from ui.web.server.page import Components, Update, Values
 
-__all__ = ["AdapterSlots"]
-
 
 @dataclass(frozen=True)
 class _Slot:

@@ -17,8 +17,6 @@ from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
 from ui.web.server.fields import read_values, read_whole_number
 
-__all__ = ["MOST_CELLS", "NOTHING", "Axis", "axes", "every_method", "grid", "table"]
-
 MOST_CELLS = 64
 NOTHING = "nothing"
 LONGEST = 60  # characters of a label

@@ -9,8 +9,6 @@ from ui.web.mix.handlers import Handlers
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Components, Page, on
 
-__all__ = ["mix_tab"]
-
 
 def mix_tab(page: Page) -> None:
     """Lay the tab out and connect its events."""

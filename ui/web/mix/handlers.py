@@ -29,8 +29,6 @@ from ui.web.mix.shot_form import PLAIN, base_choices
 from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
 
-__all__ = ["Handlers"]
-
 
 class Handlers:
     """They keep nothing: what there is to know is in the workspace and in the components."""

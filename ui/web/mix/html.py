@@ -15,22 +15,6 @@ from ui.shared.grid import Table
 from ui.shared.queue_requests import drawing_of
 from ui.web.frontend import picture_url, sentence, template
 
-__all__ = [
-    "COLOURS",
-    "comparison",
-    "empty",
-    "examples",
-    "failed",
-    "frame",
-    "history",
-    "job_note",
-    "library_cards",
-    "note",
-    "notice",
-    "recipe_note",
-    "slot_head",
-]
-
 COLOURS = 6  # classes c0 to c5 of the style sheet
 INLINE = 300_000  # bytes of a picture that is sent in the page itself, which shows it sooner
 

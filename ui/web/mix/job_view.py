@@ -19,8 +19,6 @@ from ui.web.server.page import Update, Values
 from ui.web.server.polling import job_version
 from ui.worker.schedule_summary import load_summary, summarize
 
-__all__ = ["JobView"]
-
 NEEDS_WEIGHTS = (
     "This method compares the adapters' weights: which adapter changes which layer is shown once "
     "a picture is drawn."

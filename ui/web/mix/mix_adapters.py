@@ -8,17 +8,6 @@ from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.workspace import AdapterFile, Workspace, adapter_path
 
-__all__ = [
-    "EXAMPLES",
-    "MOST",
-    "WHOLE",
-    "MixAdapter",
-    "add_to_mix",
-    "misfit",
-    "remove_from_mix",
-    "short_name",
-]
-
 MOST = 6  # adapters in a mix
 WHOLE = "whole"  # beside "content" and "style", the halves of a B-LoRA
 # Prompts that the sketch base draws well. A trigger takes the place of an untouched example.

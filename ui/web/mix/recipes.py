@@ -20,8 +20,6 @@ from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui.shared.names import adapter_name
 from ui.web.mix.mix_adapters import MOST, short_name
 
-__all__ = ["recipe_of_picture", "shot_of_recipe"]
-
 T = TypeVar("T")
 
 

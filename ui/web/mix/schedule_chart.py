@@ -11,8 +11,6 @@ from ui.web.frontend import template
 from ui.web.mix.html import COLOURS
 from ui.worker.schedule_summary import PassSummary, ScheduleSummary
 
-__all__ = ["chart", "no_chart"]
-
 BLOCK_HEIGHT = 10  # in the drawing's own units, with a gap of 1 above and below
 PASS_WIDTH = 12
 

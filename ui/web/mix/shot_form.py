@@ -23,8 +23,6 @@ from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.server.fields import field_widgets, read_values, read_whole_number, shown_values
 from ui.web.server.page import Components, Update, Values
 
-__all__ = ["PLAIN", "ShotForm", "base_choices"]
-
 PLAIN = Shot(EXAMPLES[0])
 START_PICTURES = "start pictures"  # the set of uploads that keeps pictures to start from
 LOADING = Form(Loading, "Loading")

@@ -9,8 +9,6 @@ from ui.web.mix.comparison import NOTHING
 from ui.web.mix.shot_form import ShotForm
 from ui.web.server.polling import tab_news
 
-__all__ = ["HISTORY_PAGE", "NO_PICTURE", "MixTab"]
-
 HISTORY_PAGE = 24  # pictures of the history at first, and how many each "Show more" adds
 NO_PICTURE = "Press Draw to make a picture."
 

@@ -14,8 +14,6 @@ from typing import ParamSpec, TypeVar
 
 from studio.errors import BadInput
 
-__all__ = ["run_in_process"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 IDLE = 60.0  # seconds that the process waits for more, since its start takes some

@@ -13,8 +13,6 @@ from ui.web.server.api_library import LibraryEndpoints
 from ui.web.server.api_pictures import PictureEndpoints
 from ui.web.server.page import show_bad_input
 
-__all__ = ["add_endpoints"]
-
 GROUPS = (LibraryEndpoints, PictureEndpoints, JobEndpoints)
 
 

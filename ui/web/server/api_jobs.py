@@ -29,8 +29,6 @@ from ui.web.server.api_values import (
     wait_for_job,
 )
 
-__all__ = ["JobEndpoints"]
-
 LONGEST_WAIT = 3600.0  # seconds
 
 

@@ -20,8 +20,6 @@ from studio.workspace import (
 from ui.web.library.import_export import export_file, import_files, restore
 from ui.web.server.api_values import JsonObject, file_data, uploaded_file, without_paths
 
-__all__ = ["LibraryEndpoints"]
-
 
 class LibraryEndpoints:
     """What programs do with the library."""

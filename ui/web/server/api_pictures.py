@@ -32,8 +32,6 @@ from ui.web.server.api_values import (
     without_paths,
 )
 
-__all__ = ["PictureEndpoints"]
-
 MOST_PICTURES = 1000  # of one call
 
 

@@ -14,17 +14,6 @@ from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture, list_bases
 from ui.web.server.downloads import web_folder
 
-__all__ = [
-    "JsonObject",
-    "check_base",
-    "file_data",
-    "job_facts",
-    "job_pictures",
-    "uploaded_file",
-    "wait_for_job",
-    "without_paths",
-]
-
 JsonObject = dict[str, Any]
 POLL_INTERVAL = 0.1  # seconds
 

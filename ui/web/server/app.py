@@ -32,8 +32,6 @@ from ui.web.server.theme import theme
 from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
 
-__all__ = ["build", "check_reach", "serve"]
-
 LARGEST_UPLOAD = "2gb"  # an adapter of a whole SDXL may be this large
 TABS = {"train": train_tab, "mix": mix_tab, "batch": batch_tab, "library": library_tab}
 

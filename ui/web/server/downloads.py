@@ -12,8 +12,6 @@ from urllib.parse import quote
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = ["file_url", "link_download", "web_folder", "write_download"]
-
 LIFETIME = 3600.0  # seconds
 
 

@@ -13,8 +13,6 @@ from gradio.components import Component
 from studio.errors import BadInput
 from ui.shared.form import Field, Form, fields_of
 
-__all__ = ["field_widgets", "read_values", "read_whole_number", "shown_values"]
-
 # Of fields whose names do not read as words.
 LABELS = {
     "checkpointing": "Gradient checkpointing",

@@ -14,18 +14,6 @@ from gradio.events import Dependency
 from studio.errors import BadInput
 from studio.workspace import Workspace
 
-__all__ = [
-    "QUIET",
-    "SLOW",
-    "Components",
-    "Page",
-    "Update",
-    "Values",
-    "in_order",
-    "on",
-    "show_bad_input",
-]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 Components = Set[Component | BlockContext]

@@ -18,8 +18,6 @@ from studio.queue.job import UNFINISHED, Job
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.web.frontend import script, template
 
-__all__ = ["job_version", "library_version", "progress_version", "status_line", "tab_news"]
-
 WATCHED_JOBS = 50  # the latest
 VERBS = {"train": "Training", "render": "Drawing", "batch": "Batch"}
 

@@ -13,8 +13,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["RequestFilter", "is_loopback"]
-
 FILE_ROUTES = ("/gradio_api/file=", "/gradio_api/file/")
 # Fetching from elsewhere, and Gradio's development tools.
 BLOCKED = ("proxy=", "vibe-", "undo-vibe-", "process_recording", "run-history", "runs", "dev/")

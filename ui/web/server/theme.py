@@ -2,8 +2,6 @@
 
 import gradio as gr
 
-__all__ = ["theme"]
-
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 

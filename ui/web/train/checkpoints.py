@@ -27,19 +27,6 @@ from studio.workspace import (
 from ui.shared.checkpoint_grid import checkpoint_grid
 from ui.shared.queue_requests import drawing_of, queue_pictures
 
-__all__ = [
-    "Cell",
-    "cells",
-    "checkpoints",
-    "draw_grid",
-    "drawn",
-    "keep",
-    "latest_grid",
-    "pictures",
-    "said",
-    "strengths_of",
-]
-
 MOST = 64  # pictures in a grid
 LOOKED = 30  # batches among which a grid is looked for
 

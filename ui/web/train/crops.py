@@ -12,8 +12,6 @@ from studio.errors import PICTURE_ERRORS
 from studio.workspace import UploadSet
 from ui.web.frontend import template
 
-__all__ = ["Crop", "crop_preview", "crops_of"]
-
 ORIENTATION = 0x0112  # EXIF tag
 QUARTER_TURNS = (5, 6, 7, 8)  # its values for pictures that lie on their side
 

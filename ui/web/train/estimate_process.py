@@ -24,8 +24,6 @@ from ui.shared.subprocesses import module_command, module_environment
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["estimate_sentence"]
-
 LONGEST = 300.0  # seconds; on a quiet machine it is done in a few
 KEPT = 600.0  # seconds, since how much memory is free changes
 SMALL = 128  # pixels: bases so small are opened, of others the shapes are known

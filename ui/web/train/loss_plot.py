@@ -9,8 +9,6 @@ from math import ceil, floor, log10
 
 from ui.web.frontend import template
 
-__all__ = ["loss_plot", "running_mean"]
-
 MOST_POINTS = 400  # that are drawn
 WIDTH, HEIGHT = 1000, 300  # of the drawing, which is stretched to its place
 OUTLIERS = 0.02  # share of the points that may lie above the drawing

@@ -15,19 +15,6 @@ from ui.shared.form import Form
 from ui.shared.loading import Loading
 from ui.web.server.fields import field_widgets, read_values
 
-__all__ = [
-    "DESCRIPTIONS",
-    "GROUPS",
-    "MAIN",
-    "SHOWN",
-    "STEPS",
-    "Options",
-    "fields_given",
-    "lay_out_options",
-    "preset",
-    "preset_placeholders",
-]
-
 DESCRIPTIONS = {
     "lora": "For subjects and styles; all other programs read its files. Start with this one.",
     "diffusekrona": "For subjects; its files are about a sixth of a LoRA's size.",

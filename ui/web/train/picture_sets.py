@@ -14,8 +14,6 @@ from studio.workspace import (
     write_caption,
 )
 
-__all__ = ["EXAMPLES", "add_example", "add_files", "set_choices"]
-
 EXAMPLES = {"robot": "sks robot", "ink": "ink style"}  # folders and their trigger words
 
 

@@ -24,8 +24,6 @@ from ui.web.server.page import on
 from ui.web.train.crops import crop_preview, crops_of
 from ui.web.train.picture_sets import EXAMPLES, add_example, add_files, set_choices
 
-__all__ = ["PicturePanel"]
-
 EMPTY = (
     "Drop five or more pictures of one thing or in one style, or start with an example. "
     "Captions can come along as .txt files with the pictures' names."

@@ -17,8 +17,6 @@ from ui.web.server.fields import read_values
 from ui.web.train.estimate_process import estimate_sentence
 from ui.web.train.options import ELSEWHERE, STEPS, Options, fields_given, preset
 
-__all__ = ["Data", "Form", "cost", "queue", "sample_prompts"]
-
 Data = Mapping[Component, Any]
 
 

@@ -9,8 +9,6 @@ from studio.queue.job import Job
 from studio.workspace import Sample
 from ui.web.frontend import KIND_NAMES, template
 
-__all__ = ["evenly_spaced", "run_header", "run_label", "sample_prompts_of", "sample_rows"]
-
 MOST_SAMPLES = 10  # in a row
 T = TypeVar("T")
 

@@ -23,8 +23,6 @@ from ui.web.server.polling import tab_news
 from ui.web.train.loss_plot import loss_plot
 from ui.web.train.run_html import run_header, run_label, sample_prompts_of, sample_rows
 
-__all__ = ["RunPanel", "Seen", "select_run", "updates"]
-
 MOST_LISTED = 30
 NO_RUN = paragraph(
     "No training yet. Choose pictures and trigger words, and press Train; follow its progress here."

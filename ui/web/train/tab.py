@@ -23,8 +23,6 @@ from ui.web.train.pictures import PicturePanel
 from ui.web.train.request import Data, Form, cost, queue, sample_prompts
 from ui.web.train.runs import RunPanel, select_run
 
-__all__ = ["train_tab"]
-
 # The fields of a recipe that the summary above the button names.
 SUMMARY = ("steps", "batch", "accumulation", "lr", "size")
 
