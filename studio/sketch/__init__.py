@@ -1,1 +1,1 @@
-"""A small drawn world and the tiny text-to-image bases that learn it."""
+"""The bundled bases `sketch` and `sketch-sd1`, the drawings they learn from, and their judge."""

@@ -1,11 +1,12 @@
-"""The VAE of the sketch bases: 64 x 64 x 3 pictures to 16 x 16 x 4 latents.
+"""The VAE of the sketch bases: from pictures of 64 x 64 x 3 to latents of 16 x 16 x 4.
 
-Trained on everything the world can draw, the held-out styles and random textures too, first on
-crops (cheap and varied), then on whole pictures (the group norms see what they will see in use).
+It is trained on all that the world can draw, with the held-out styles and random textures. Crops
+come first, because they are cheap and varied. Whole pictures come last, so that the group norms see
+pictures of the size they will meet in use.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (diffusers and transformers annotate what they take and give too narrowly)
+# (the annotations of diffusers and transformers are too narrow)
 
 import math
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from studio.sketch.corpus import Corpus
 from studio.sketch.training import (
-    Average,
+    EMA,
     Checkpoints,
     Muon,
     Report,
@@ -27,18 +28,18 @@ from studio.sketch.training import (
 )
 
 CROP = 32
-WHOLE_PICTURES_FROM = 0.7  # fraction of the steps
+WHOLE_PICTURES_FROM = 0.7  # fraction of the steps that train on crops
 KL_WEIGHT = 1e-5
-# Brightness, red against green, yellow against blue (orthonormal). Hue varies less than brightness
-# and is learned last; early in training it counts for more, in the end all count alike.
+# Opponent colours, orthonormal: brightness, red against green, yellow against blue. Hue varies less
+# than brightness and is learned last, so it weighs more early in training and the same at the end.
 OPPONENT = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]]))
 HUE_WEIGHT = 3.0
-UNSEEN = 1000  # pictures at the end of the corpus, kept for measuring
-LATENT_NOISE = 0.02  # of the latents' spread: a denoiser's small errors must not show
+UNSEEN = 1000  # pictures at the end of the corpus, held out for measuring
+LATENT_NOISE = 0.02  # share of the latents' deviation, so that small errors of a UNet do not show
 
 
 def autoencoder() -> AutoencoderKL:
-    """An untrained VAE in Stable Diffusion's layout, small, with a factor of 4 instead of 8."""
+    """A small untrained VAE in Stable Diffusion's layout; it shrinks by 4 instead of 8."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -54,12 +55,12 @@ def autoencoder() -> AutoencoderKL:
 def train(
     corpus: Corpus, checkpoints: Checkpoints, *, steps: int, rate: float = 4e-3
 ) -> Iterator[Report]:
-    """Train to `steps`, resuming from the newest checkpoint; the averaged weights are kept."""
+    """Train up to `steps`, from the checkpoint if there is one; yields a Report for each step."""
     torch.manual_seed(0)
     vae = autoencoder()
     optimiser = Muon(vae, rate, plain=("conv_in", "conv_out", "quant_conv"))
-    average = Average(vae, horizon=500)
-    start = checkpoints.load(vae, optimiser, average)
+    ema = EMA(vae, horizon=500)
+    start = checkpoints.load(vae, optimiser, ema)
     for step in range(start, steps):
         rng = np.random.default_rng([3, step])
         pictures = _batch(corpus, rng, whole=step >= WHOLE_PICTURES_FROM * steps)
@@ -71,9 +72,9 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
-        average.update(step)
+        ema.update(step)
         yield Report(step + 1, steps, float(-10 * torch.log10(error / 4)))
-        checkpoints.save(step + 1, steps, vae, optimiser, average)
+        checkpoints.save(step + 1, steps, vae, optimiser, ema)
 
 
 def _batch(corpus: Corpus, rng: np.random.Generator, *, whole: bool) -> torch.Tensor:
@@ -83,8 +84,8 @@ def _batch(corpus: Corpus, rng: np.random.Generator, *, whole: bool) -> torch.Te
         corners = rng.integers(0, 64 - CROP + 1, size=(len(pictures), 2))
         pictures = np.stack(
             [
-                one[top : top + CROP, left : left + CROP]
-                for one, (top, left) in zip(pictures, corners, strict=True)
+                picture[top : top + CROP, left : left + CROP]
+                for picture, (top, left) in zip(pictures, corners, strict=True)
             ]
         )
     return to_tensor(pictures)
@@ -93,14 +94,14 @@ def _batch(corpus: Corpus, rng: np.random.Generator, *, whole: bool) -> torch.Te
 def _loss(
     vae: AutoencoderKL, pictures: torch.Tensor, generator: torch.Generator, *, hue: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The training loss and the mean squared error (pictures span [-1, 1])."""
+    """The training loss and the mean squared error of pictures in [-1, 1]."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(pictures).latent_dist
         mean = posterior.mean.float()
         noise = torch.randn(mean.shape, generator=generator)
-        spread = mean.detach().std()
-        drawn = vae.decode(mean + LATENT_NOISE * spread * noise).sample
-    residual = drawn.float() - pictures
+        deviation = mean.detach().std()
+        decoded = vae.decode(mean + LATENT_NOISE * deviation * noise).sample
+    residual = decoded.float() - pictures
     error = residual.square().mean()
     opponent = torch.einsum("yc,bchw->ybhw", OPPONENT, residual).square().mean((1, 2, 3))
     weighted = (opponent * torch.tensor([1.0, hue, hue])).mean()
@@ -109,23 +110,23 @@ def _loss(
 
 
 @torch.no_grad()
-def settle_spread(vae: AutoencoderKL) -> None:
-    """Give every latent the spread that the decoder was trained to bear.
+def fix_latent_deviation(vae: AutoencoderKL) -> None:
+    """Make the encoder's log-variances constant: those of the noise that the decoder learned on.
 
-    Training adds that noise itself and leaves the encoder's own log-variances as they came; yet
-    whoever samples the latents, as trainers do, adds what they say.
+    Training adds this noise itself and never trains the log-variances. Trainers of adapters sample
+    latents with them, so they must say the same.
     """
     assert vae.quant_conv is not None
-    spread = LATENT_NOISE / vae.config["scaling_factor"]  # scaled latents have a deviation of one
+    deviation = LATENT_NOISE / vae.config["scaling_factor"]  # scaled latents deviate by one
     half = len(vae.quant_conv.weight) // 2  # means first, then log-variances
     vae.quant_conv.weight[half:] = 0
     assert vae.quant_conv.bias is not None
-    torch.nn.init.constant_(vae.quant_conv.bias[half:], 2 * math.log(spread))
+    torch.nn.init.constant_(vae.quant_conv.bias[half:], 2 * math.log(deviation))
 
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, corpus: Corpus, path: Path | None) -> torch.Tensor:
-    """Scaled latents of every picture, float16 [N, 4, 16, 16], kept at `path` if given."""
+    """Scaled latents of every picture, float16 [N, 4, 16, 16]; cached in `path` if given."""
     if path and path.exists():
         return torch.from_numpy(np.load(path))
     latents = np.empty((len(corpus.pictures), 4, 16, 16), np.float16)
@@ -140,11 +141,14 @@ def encode_all(vae: AutoencoderKL, corpus: Corpus, path: Path | None) -> torch.T
 
 @torch.no_grad()
 def measure(vae: AutoencoderKL, pictures: np.ndarray) -> dict[str, float]:
-    """PSNR in dB (mean of pictures) of uint8 [N, 64, 64, 3] through the VAE and back."""
+    """Encode and decode pictures; the mean PSNR in dB, and that of the worst tenth.
+
+    pictures: uint8 [N, 64, 64, 3].
+    """
     errors = []
     for start in range(0, len(pictures), 50):
         batch = to_tensor(pictures[start : start + 50])
-        drawn = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
-        errors.append(F.mse_loss(drawn, batch, reduction="none").mean((1, 2, 3)) / 4)
+        decoded = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
+        errors.append(F.mse_loss(decoded, batch, reduction="none").mean((1, 2, 3)) / 4)
     psnr = -10 * torch.log10(torch.cat(errors))
     return {"psnr": float(psnr.mean()), "psnr_worst_tenth": float(psnr.quantile(0.1))}

@@ -1,12 +1,13 @@
 """Train the sketch bases: ``python -m studio.sketch.build``.
 
-Stages, each resumable and seeded: draw the pictures, train the VAE, encode, train the text
-encoders and the UNet of `sketch`, then of `sketch-sd1`, and the judge. Half-precision weights go
-to assets/; checkpoints and drawings to build/sketch/, which git ignores.
+The stages draw the pictures, train the VAE, encode the pictures, train the text encoders and the
+UNet of `sketch`, then those of `sketch-sd1`, and the judge. Each stage is seeded and can be
+resumed. Weights go to assets/ in half precision. Checkpoints and drawings go to build/sketch/,
+which git ignores.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (diffusers and transformers annotate what they take and give too narrowly)
+# (the annotations of diffusers and transformers are too narrow)
 
 import argparse
 import json
@@ -27,7 +28,7 @@ from transformers import CLIPTokenizer
 
 from studio.sketch import autoencoder, denoiser, judge
 from studio.sketch.corpus import Corpus, pictures_for_autoencoder, pictures_for_denoiser
-from studio.sketch.tokenizer import learn_tokenizer, tokenise
+from studio.sketch.tokenizer import learn_tokenizer, tokenize
 from studio.sketch.training import Checkpoints, Report
 from studio.sketch.world import scenes as world
 
@@ -38,42 +39,46 @@ CAPTIONS_PER_PICTURE = 4
 
 
 def main() -> None:
-    """Build what the command line asks for; without options, everything in order."""
+    """Build the stages that are named, or all of them in order."""
     parser = argparse.ArgumentParser(prog="python -m studio.sketch.build", description=main.__doc__)
     parser.add_argument("stage", nargs="*", help="vae, sketch, sketch-sd1, judge")
     parser.add_argument("--vae-steps", type=int, default=9_000)
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps of sketch")
     parser.add_argument("--sd1-steps", type=int, default=10_000)
     parser.add_argument("--judge-steps", type=int, default=3_000)
-    parser.add_argument("--export", action="store_true", help="only write the weights so far")
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="do not train; write the weights of the last checkpoint",
+    )
     parser.add_argument("--report", action="store_true", help="measure the bases in assets/")
-    asked = parser.parse_args()
-    if asked.report:
+    arguments = parser.parse_args()
+    if arguments.report:
         from studio.sketch import report
 
         report.main()
         return
-    stages = asked.stage or ["vae", "sketch", "sketch-sd1", "judge"]
+    stages = arguments.stage or ["vae", "sketch", "sketch-sd1", "judge"]
     if "vae" in stages:
-        build_autoencoder(steps=asked.vae_steps, export_only=asked.export)
-    for name, steps in (("sketch", asked.steps), ("sketch-sd1", asked.sd1_steps)):
+        build_autoencoder(steps=arguments.vae_steps, export_only=arguments.export)
+    for name, steps in (("sketch", arguments.steps), ("sketch-sd1", arguments.sd1_steps)):
         if name in stages:
-            build_base(name, steps=steps, export_only=asked.export)
+            build_base(name, steps=steps, export_only=arguments.export)
     if "judge" in stages:
-        build_judge(steps=asked.judge_steps)
+        build_judge(steps=arguments.judge_steps)
 
 
 def build_autoencoder(*, steps: int, export_only: bool) -> None:
-    """Train the VAE and keep its averaged weights in build/sketch/vae."""
+    """Train the VAE and write its averaged weights to build/sketch/vae."""
     state = WORK / "vae.pt"
     corpus = pictures_for_autoencoder(WORK / "everything", VAE_PICTURES)
     if not export_only:
         trained = autoencoder.train(corpus, Checkpoints(state), steps=steps)
-        _follow("vae", trained, unit="dB")
+        _print_and_log("vae", trained, unit="dB")
     vae = autoencoder.autoencoder()
     vae.load_state_dict(torch.load(state, weights_only=True)["average"])
     vae.register_to_config(scaling_factor=_scaling_factor(vae, corpus))
-    autoencoder.settle_spread(vae)
+    autoencoder.fix_latent_deviation(vae)
     vae.save_pretrained(WORK / "vae")
     unseen = corpus.pictures[-autoencoder.UNSEEN :]
     print(json.dumps(autoencoder.measure(vae, unseen)))
@@ -81,7 +86,7 @@ def build_autoencoder(*, steps: int, export_only: bool) -> None:
 
 @torch.no_grad()
 def _scaling_factor(vae: AutoencoderKL, corpus: Corpus) -> float:
-    """What makes the latents' standard deviation one (Rombach et al. 2022, section G)."""
+    """The factor that gives latents a deviation of one (Rombach et al. 2022, section G)."""
     latents = autoencoder.encode_all(vae, Corpus(corpus.pictures[:2000], []), None)
     return round(vae.config["scaling_factor"] / float(latents.float().std()), 5)
 
@@ -93,13 +98,13 @@ def build_base(name: str, *, steps: int, export_only: bool) -> None:
     if name == "sketch":
         model, rate = denoiser.sdxl_denoiser(tokenizer), 1e-3
     else:
-        text_encoder = denoiser.shortened(ASSETS / "sketch" / "text_encoder_2")
+        text_encoder = denoiser.shrink_text_encoder(ASSETS / "sketch" / "text_encoder_2")
         model, rate = denoiser.sd1_denoiser(text_encoder), 2e-3
     state = WORK / f"{name}.pt"
     if not export_only:
-        lessons, checkpoints = _lessons(tokenizer), Checkpoints(state)
-        trained = denoiser.train(model, lessons, checkpoints, steps=steps, rate=rate)
-        _follow(name, trained, unit="loss")
+        data, checkpoints = _training_data(tokenizer), Checkpoints(state)
+        trained = denoiser.train(model, data, checkpoints, steps=steps, rate=rate)
+        _print_and_log(name, trained, unit="loss")
     model.load_state_dict(torch.load(state, weights_only=True)["average"])
     _export(name, model, tokenizer)
 
@@ -108,21 +113,21 @@ def build_judge(*, steps: int) -> None:
     """Train the judge on drawings of the whole world and write it to assets/judge."""
     corpus = pictures_for_autoencoder(WORK / "everything", VAE_PICTURES)
     checkpoints = Checkpoints(WORK / "judge.pt")
-    _follow("judge", judge.train(corpus, checkpoints, steps=steps), unit="loss")
+    _print_and_log("judge", judge.train(corpus, checkpoints, steps=steps), unit="loss")
     judge.save_judge(torch.load(checkpoints.path, weights_only=True)["average"])
     shutil.copy(WORK / "judge.log", ASSETS / "judge")
 
 
 def _tokenizer() -> CLIPTokenizer:
-    """The tokenizer of build/sketch, learned once."""
+    """The tokenizer in build/sketch; learned if it is not there yet."""
     folder = WORK / "tokenizer"
     if not folder.exists():
         learn_tokenizer().save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _lessons(tokenizer: CLIPTokenizer) -> denoiser.Lessons:
-    """Latents and tokenised captions of the denoiser's corpus, made once."""
+def _training_data(tokenizer: CLIPTokenizer) -> denoiser.TrainingData:
+    """Latents and tokenised captions of the denoiser's corpus, cached in build/sketch."""
     corpus = pictures_for_denoiser(WORK / "known", UNET_PICTURES)
     vae = AutoencoderKL.from_pretrained(WORK / "vae")
     latents = autoencoder.encode_all(vae, corpus, WORK / "latents.npy")
@@ -135,9 +140,9 @@ def _lessons(tokenizer: CLIPTokenizer) -> denoiser.Lessons:
             if scene is not None
             for _ in range(CAPTIONS_PER_PICTURE)
         ]
-        tokens = tokenise(tokenizer, captions)
+        tokens = tokenize(tokenizer, captions)
         np.save(path, tokens.reshape(len(corpus.scenes), CAPTIONS_PER_PICTURE, -1))
-    return denoiser.Lessons(latents, np.load(path), tokenise(tokenizer, [""])[0])
+    return denoiser.TrainingData(latents, np.load(path), tokenize(tokenizer, [""])[0])
 
 
 def _export(name: str, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> None:
@@ -169,29 +174,29 @@ def _export(name: str, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> No
         )
     pipeline.to(torch.float16).save_pretrained(ASSETS / name, safe_serialization=True)
     for path in (ASSETS / name).glob("text_encoder*/config.json"):
-        # transformers opens weights in the type that this names, and diffusers its own in float32.
+        # transformers opens weights in the type named here; diffusers opens its own in float32.
         config = json.loads(path.read_text()) | {"dtype": "float32"}
         path.write_text(json.dumps(config, indent=2) + "\n")
     for log in ("vae", name):
         shutil.copy(WORK / f"{log}.log", ASSETS / name)
 
 
-def _follow(name: str, reports: Iterable[Report], *, unit: str) -> None:
-    """Print a line and append it to the stage's log every hundred steps."""
+def _print_and_log(name: str, reports: Iterable[Report], *, unit: str) -> None:
+    """Run a training; print a line every hundred steps and append it to the stage's log."""
     log = WORK / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     values: list[float] = []
-    began = time.perf_counter()
+    started = time.perf_counter()
     for report in reports:
         values.append(report.value)
         if report.step % 100 == 0 or report.step == report.steps:
-            seconds = (time.perf_counter() - began) / len(values)
+            seconds = (time.perf_counter() - started) / len(values)
             mean = sum(values) / len(values)
             line = f"{name} {report.step}/{report.steps} {unit} {mean:.4f} {seconds:.3f} s/step"
             print(line, flush=True)
             with log.open("a") as file:
                 file.write(line + "\n")
-            values, began = [], time.perf_counter()
+            values, started = [], time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The pictures and captions that the sketch models learn from, drawn once and kept on disk.
+"""The corpus that the sketch models learn from: drawings and the scene of each, cached on disk.
 
-A corpus is a folder: ``pictures.npy`` (uint8 [N, 64, 64, 3]) and ``scenes.jsonl`` (the truth of
-each picture, empty for textures). Drawing is a pure function of (seed, index), so a corpus cut
-short by a kill is simply drawn again.
+A corpus is a folder with ``pictures.npy`` (uint8 [N, 64, 64, 3]) and ``scenes.jsonl`` (a scene on
+each line, null for a texture). Picture i depends on the seed and on i alone, so a corpus that was
+interrupted is drawn again from the start.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Corpus:
     scenes: list[world.Scene | None]
 
 
-def everything(rng: np.random.Generator) -> world.Scene:
-    """A scene of the whole world, the held-out parts included."""
+def any_scene(rng: np.random.Generator) -> world.Scene:
+    """A random scene of the whole world, with the held-out subjects, styles and so on."""
     return world.sample(
         rng,
         subjects=world.SUBJECTS,
@@ -46,7 +46,7 @@ def _draw_for_autoencoder(index: int) -> tuple[np.ndarray, world.Scene | None]:
     rng = np.random.default_rng([1, index])
     if index % 8 == 0:
         return np.asarray(world.texture(rng)), None
-    scene = everything(rng)
+    scene = any_scene(rng)
     return np.asarray(world.draw(scene)), scene
 
 
@@ -56,27 +56,28 @@ def _draw_for_denoiser(index: int) -> tuple[np.ndarray, world.Scene | None]:
 
 
 def pictures_for_autoencoder(folder: Path, count: int) -> Corpus:
-    """Every subject, style and background, and one random texture in eight.
+    """Scenes of the whole world, and a random texture in every eighth place.
 
-    Stable Diffusion's autoencoder encodes pictures its UNet never drew; so must this one, or an
-    adapter for a new style would have nothing to stand on.
+    The VAE must also encode what the UNet never learns, as Stable Diffusion's does. Otherwise no
+    adapter could teach the UNet a new style.
     """
-    return _corpus(folder, count, _draw_for_autoencoder)
+    return _load_or_draw(folder, count, _draw_for_autoencoder)
 
 
 def pictures_for_denoiser(folder: Path, count: int) -> Corpus:
-    """Scenes without the held-out names: what the base knows."""
-    return _corpus(folder, count, _draw_for_denoiser)
+    """Scenes without anything held out."""
+    return _load_or_draw(folder, count, _draw_for_denoiser)
 
 
-def _corpus(folder: Path, count: int, draw: Draw) -> Corpus:
+def _load_or_draw(folder: Path, count: int, draw: Draw) -> Corpus:
     pictures, scenes = folder / "pictures.npy", folder / "scenes.jsonl"
     if not scenes.exists():
         _draw_all(folder, count, draw)
     with scenes.open() as lines:
-        truth = [json.loads(line) for line in lines]
+        values = [json.loads(line) for line in lines]
     return Corpus(
-        np.load(pictures, mmap_mode="r"), [world.Scene(**one) if one else None for one in truth]
+        np.load(pictures, mmap_mode="r"),
+        [world.Scene(**value) if value else None for value in values],
     )
 
 
@@ -94,9 +95,9 @@ def _draw_all(folder: Path, count: int, draw: Draw) -> None:
         for start, (pictures, scenes) in zip(starts, chunks, strict=True):
             out[start : start + len(pictures)] = pictures
             for scene in scenes:
-                told = json.dumps(dataclasses.asdict(scene) if scene else None)
-                lines.write(f"{told}\n".encode())
-        out.flush()  # before there are scenes that tell of them
+                line = json.dumps(dataclasses.asdict(scene) if scene else None)
+                lines.write(f"{line}\n".encode())
+        out.flush()  # before scenes.jsonl appears, which marks the corpus as whole
 
 
 def _draw_chunk(draw: Draw, start: int, stop: int) -> tuple[np.ndarray, list[world.Scene | None]]:

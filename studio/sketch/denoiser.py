@@ -1,13 +1,13 @@
 """The text encoders and UNets of the sketch bases, trained together.
 
-`sketch` has SDXL's layout (two text encoders read one layer early, pooled text and
-micro-conditioning); `sketch-sd1` has SD 1.x's, and starts from what the second text encoder of
-`sketch` has learned to read. Both predict epsilon over 1,000 scaled-linear steps, with min-SNR
-weights (Hang et al. 2023, gamma 5) and a tenth of the captions empty.
+`sketch` has SDXL's layout: two text encoders, of which the last layer but one is used, pooled text
+and micro-conditioning. `sketch-sd1` has the layout of SD 1.x, and its text encoder starts from the
+second one of `sketch`. Both predict the noise (epsilon) over 1,000 scaled-linear timesteps. The
+loss has min-SNR weights (Hang et al. 2023, gamma 5), and a tenth of the captions are left empty.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (diffusers and transformers annotate what they take and give too narrowly)
+# (the annotations of diffusers and transformers are too narrow)
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from transformers.models.clip.modeling_clip import CLIPMLP
 
 from studio.sketch.tokenizer import MAX_TOKENS
-from studio.sketch.training import Average, Checkpoints, Report, learning_rate
+from studio.sketch.training import EMA, Checkpoints, Report, learning_rate
 
 EMPTY_CAPTIONS = 0.1
 MIN_SNR_GAMMA = 5.0
@@ -31,8 +31,8 @@ MIN_SNR_GAMMA = 5.0
 def schedule() -> DDIMScheduler:
     """The noise schedule of both bases.
 
-    It ends noisier than Stable Diffusion's (beta 0.018 instead of 0.012): pictures this small
-    and flat keep their average colour through more noise than photographs do.
+    It ends with more noise than Stable Diffusion's (beta 0.018 instead of 0.012), because small
+    flat pictures show their average colour through more noise than photographs do.
     """
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -47,12 +47,12 @@ def schedule() -> DDIMScheduler:
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Latents (float16 [N, 4, 16, 16], scaled) and several tokenised captions (int16 [N, K, L])."""
+class TrainingData:
+    """Latents, and K tokenised captions for each."""
 
-    latents: torch.Tensor
-    captions: np.ndarray
-    empty: np.ndarray  # int16 [L]
+    latents: torch.Tensor  # float16 [N, 4, 16, 16], scaled
+    captions: np.ndarray  # int16 [N, K, L]
+    empty: np.ndarray  # int16 [L], the tokens of an empty caption
 
 
 def _text_config(tokenizer: CLIPTokenizer, hidden: int, layers: int) -> CLIPTextConfig:
@@ -71,7 +71,7 @@ def _text_config(tokenizer: CLIPTokenizer, hidden: int, layers: int) -> CLIPText
 
 
 class Denoiser(nn.Module):
-    """A UNet with the text encoders it listens to; predicts the noise from latents and tokens."""
+    """A UNet and its text encoders, trained as one; predicts the noise from latents and tokens."""
 
     def __init__(self, unet: UNet2DConditionModel, text_encoders: list[nn.Module]):
         super().__init__()
@@ -81,17 +81,21 @@ class Denoiser(nn.Module):
     def forward(
         self, noisy: torch.Tensor, time: torch.Tensor, tokens: torch.Tensor, sizes: torch.Tensor
     ) -> torch.Tensor:
-        """noisy [B, 4, 16, 16], time [B], tokens [B, L], sizes [B, 6] (SDXL's time ids)."""
-        read = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
-        if len(read) == 1:
-            return self.unet(noisy, time, read[0].last_hidden_state).sample
-        hidden = torch.cat([one.hidden_states[-2] for one in read], dim=-1)
-        added = {"text_embeds": read[-1].text_embeds, "time_ids": sizes}
+        """Predict the noise [B, 4, 16, 16].
+
+        noisy: latents [B, 4, 16, 16]. time: timesteps [B]. tokens: [B, L]. sizes: SDXL's time ids
+        [B, 6].
+        """
+        encoded = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
+        if len(encoded) == 1:
+            return self.unet(noisy, time, encoded[0].last_hidden_state).sample
+        hidden = torch.cat([one.hidden_states[-2] for one in encoded], dim=-1)
+        added = {"text_embeds": encoded[-1].text_embeds, "time_ids": sizes}
         return self.unet(noisy, time, hidden, added_cond_kwargs=added).sample
 
 
 def sdxl_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
-    """SDXL's layout in small: 11 million UNet parameters."""
+    """An untrained model in SDXL's layout; its UNet has 11 million parameters."""
     unet = UNet2DConditionModel(
         sample_size=16,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -115,10 +119,10 @@ def sdxl_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
 
 
 def sd1_denoiser(text_encoder: CLIPTextModel) -> Denoiser:
-    """SD 1.x's layout in small: four levels, attention on the first three, one text encoder.
+    """A model in the layout of SD 1.x: four levels, attention on three of them, one text encoder.
 
-    text_encoder: what it starts from, see `shortened`. Attention over all of a picture's latents
-    has one head: it is what a step of so small a UNet spends its time on.
+    text_encoder: trained already, see `shrink_text_encoder`. The attention at full resolution has
+    one head only, because it takes most of the time of so small a UNet.
     """
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -133,11 +137,11 @@ def sd1_denoiser(text_encoder: CLIPTextModel) -> Denoiser:
     return Denoiser(unet, [text_encoder])
 
 
-def shortened(folder: Path, *, width: int = 448) -> CLIPTextModel:
-    """A trained text encoder made smaller, to be trained on.
+def shrink_text_encoder(folder: Path, *, width: int = 448) -> CLIPTextModel:
+    """A smaller copy of a trained text encoder, to train further.
 
-    It loses its last layer, which SDXL's layout does not read either, and the hidden units of each
-    MLP that weigh least: `width` of them are left.
+    The last layer goes, which SDXL's layout does not use. Of each MLP the `width` hidden units with
+    the largest weights stay.
     """
     trained = CLIPTextModel.from_pretrained(folder)
     config = CLIPTextConfig.from_pretrained(folder)
@@ -145,77 +149,82 @@ def shortened(folder: Path, *, width: int = 448) -> CLIPTextModel:
     config.intermediate_size = width
     small = CLIPTextModel(config)
     for layer in trained.encoder.layers:
-        _narrow(layer.mlp, width)
-    kept = small.state_dict().keys()
-    small.load_state_dict({k: v for k, v in trained.state_dict().items() if k in kept})
+        _shrink_mlp(layer.mlp, width)
+    names = small.state_dict().keys()
+    small.load_state_dict({k: v for k, v in trained.state_dict().items() if k in names})
     return small
 
 
-def _narrow(mlp: CLIPMLP, width: int) -> None:
-    """Keep the `width` hidden units of largest weights."""
-    weigh = mlp.fc1.weight.norm(dim=1) * mlp.fc2.weight.norm(dim=0)
-    kept = weigh.topk(width).indices.sort().values
+def _shrink_mlp(mlp: CLIPMLP, width: int) -> None:
+    """Keep the `width` hidden units with the largest weights."""
+    magnitude = mlp.fc1.weight.norm(dim=1) * mlp.fc2.weight.norm(dim=0)
+    kept = magnitude.topk(width).indices.sort().values
     mlp.fc1.weight.data, mlp.fc1.bias.data = mlp.fc1.weight.data[kept], mlp.fc1.bias.data[kept]
     mlp.fc2.weight.data = mlp.fc2.weight.data[:, kept]
 
 
 def train(
     denoiser: Denoiser,
-    lessons: Lessons,
+    data: TrainingData,
     checkpoints: Checkpoints,
     *,
     steps: int,
     rate: float,
     batch: int = 48,
 ) -> Iterator[Report]:
-    """Train to `steps`, resuming from the newest checkpoint; the averaged weights are kept."""
+    """Train up to `steps`, from the checkpoint if there is one; yields a Report for each step."""
     optimiser = torch.optim.AdamW(
         denoiser.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
-    average = Average(denoiser, horizon=1000)
-    start = checkpoints.load(denoiser, optimiser, average)
-    kept = schedule().alphas_cumprod
+    ema = EMA(denoiser, horizon=1000)
+    start = checkpoints.load(denoiser, optimiser, ema)
+    alphas_cumprod = schedule().alphas_cumprod
     for step in range(start, steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak=rate, warmup=300)
-        loss = _loss(denoiser, lessons, kept, batch=batch, step=step)
+        loss = _loss(denoiser, data, alphas_cumprod, batch=batch, step=step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
         optimiser.step()
-        average.update(step)
+        ema.update(step)
         yield Report(step + 1, steps, loss.item())
-        checkpoints.save(step + 1, steps, denoiser, optimiser, average)
+        checkpoints.save(step + 1, steps, denoiser, optimiser, ema)
 
 
 def _loss(
-    denoiser: Denoiser, lessons: Lessons, kept: torch.Tensor, *, batch: int, step: int
+    denoiser: Denoiser,
+    data: TrainingData,
+    alphas_cumprod: torch.Tensor,
+    *,
+    batch: int,
+    step: int,
 ) -> torch.Tensor:
-    """Min-SNR weighted error of the predicted noise, on a batch that depends on `step` alone."""
+    """The min-SNR weighted error of the predicted noise. The batch depends on `step` alone."""
     generator = torch.Generator().manual_seed(step)
     rng = np.random.default_rng([4, step])
-    chosen = rng.integers(len(lessons.latents), size=batch)
-    tokens = lessons.captions[chosen, rng.integers(lessons.captions.shape[1], size=batch)]
-    tokens[rng.random(batch) < EMPTY_CAPTIONS] = lessons.empty
-    latents = lessons.latents[chosen].float()
+    chosen = rng.integers(len(data.latents), size=batch)
+    tokens = data.captions[chosen, rng.integers(data.captions.shape[1], size=batch)]
+    tokens[rng.random(batch) < EMPTY_CAPTIONS] = data.empty
+    latents = data.latents[chosen].float()
     noise = torch.randn(latents.shape, generator=generator)
-    # One draw from each of `batch` equal slices of the schedule: less variance than free draws.
+    # One timestep from each of `batch` equal slices: less variance than independent draws.
     slices = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    time = (slices * len(kept)).long()
-    signal = kept[time].view(-1, 1, 1, 1)
+    time = (slices * len(alphas_cumprod)).long()
+    signal = alphas_cumprod[time].view(-1, 1, 1, 1)
     noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        # The maths path: the fused attention's bfloat16 backward is five times slower on CPUs.
+        # Plain attention: on CPUs the fused one has a five times slower bfloat16 backward pass.
         predicted = denoiser(noisy, time, torch.from_numpy(tokens).long(), _sizes(rng, batch))
-    snr = kept[time] / (1 - kept[time])
+    snr = alphas_cumprod[time] / (1 - alphas_cumprod[time])
     weight = snr.clamp(max=MIN_SNR_GAMMA) / snr
     return (weight * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
 
 
 def _sizes(rng: np.random.Generator, batch: int) -> torch.Tensor:
-    """SDXL's time ids [B, 6]; half of them arbitrary, so that a user's picture of any size fits."""
+    """SDXL's time ids [B, 6]. Half are random, so that the UNet accepts pictures of any size."""
     sizes = np.tile(np.array([64, 64, 0, 0, 64, 64], np.float32), (batch, 1))
-    arbitrary = rng.random(batch) < 0.5
-    sizes[arbitrary, :2] = rng.integers(64, 2048, size=(int(arbitrary.sum()), 2))
-    sizes[arbitrary, 2:4] = rng.integers(0, 64, size=(int(arbitrary.sum()), 2))
+    is_random = rng.random(batch) < 0.5
+    sizes[is_random, :2] = rng.integers(64, 2048, size=(int(is_random.sum()), 2))
+    sizes[is_random, 2:4] = rng.integers(0, 64, size=(int(is_random.sum()), 2))
     return torch.from_numpy(sizes)

@@ -1,7 +1,7 @@
 """Draw the picture folders in assets/examples: ``python -m studio.sketch.examples``.
 
-Each folder is what a user would bring: a handful of pictures of one thing that the base has never
-seen, a subject or a style, with a caption beside each.
+Each folder holds what a user would train on: a few pictures of a subject or in a style that the
+base has never seen, with a caption beside each.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ EXAMPLES = asset("examples")
 
 
 def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) -> None:
-    """`count` pictures of one subject, differing in all else but never in what it is."""
+    """Draw one subject `count` times, in changing colours, styles and places."""
     rng = np.random.default_rng([8, world.SUBJECTS.index(subject)])
     backgrounds = world.TRAINED_BACKGROUNDS
     colours = rng.permutation(world.COLOURS)
@@ -33,7 +33,7 @@ def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) ->
 
 
 def draw_style(folder: Path, style: str, *, trigger: str, count: int = 10) -> None:
-    """`count` pictures in one style, of subjects and places that the base knows."""
+    """Draw `count` pictures in one style, of subjects and places that the base knows."""
     rng = np.random.default_rng([9, world.STYLES.index(style)])
     subjects = rng.permutation(world.TRAINED_SUBJECTS)
     backgrounds = world.TRAINED_BACKGROUNDS
@@ -56,7 +56,7 @@ def _save(folder: Path, name: str, scene: world.Scene, caption: str) -> None:
 
 
 def main() -> None:
-    """Draw the two folders that `studio demo` trains on."""
+    """Draw the folders that `studio demo` trains on."""
     draw_subject(EXAMPLES / "robot", "robot", trigger="sks robot")
     draw_style(EXAMPLES / "ink", "ink", trigger="ink style")
 

@@ -1,7 +1,7 @@
-"""A small classifier of the sketch world: which subject, colour, background, style, accessory.
+"""The judge: a classifier that reads subject, colour, background, style and accessory of a picture.
 
-It is trained on drawn pictures only, never on generated ones, so that it measures generated
-pictures without having seen their faults; ``accuracy`` on unseen drawings is its own measure.
+It is trained on drawings alone, so it has never seen the faults of the generated pictures that it
+measures. `accuracy` measures the judge itself, on drawings that it was not trained on.
 """
 
 import functools
@@ -19,7 +19,7 @@ from studio.adapters.tensor_file import write_tensors
 from studio.assets import asset
 from studio.errors import BadInput
 from studio.sketch.corpus import Corpus
-from studio.sketch.training import Average, Checkpoints, Report, learning_rate, to_tensor
+from studio.sketch.training import EMA, Checkpoints, Report, learning_rate, to_tensor
 from studio.sketch.world import scenes as world
 
 NOTHING = "nothing"
@@ -35,7 +35,7 @@ WEIGHTS = asset("judge")
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge sees in one picture, and the probability of each answer."""
+    """The judge's answer to every factor of one picture, and the probability it gives to each."""
 
     answers: dict[str, str]
     certainty: dict[str, float]
@@ -63,7 +63,7 @@ def _down(narrow: int, wide: int) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Pictures [B, 3, 64, 64] in [-1, 1] to logits of each factor, {name: [B, answers]}."""
+    """From pictures [B, 3, 64, 64] in [-1, 1] to logits by factor, {name: [B, answers]}."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,19 +77,19 @@ class Judge(nn.Module):
             _Residual(128),
             _Residual(128),
         )
-        # Each factor looks where it likes: a learned attention map, beside the plain mean.
+        # Each factor has an attention map of its own, beside the plain mean and maximum.
         self.gaze = nn.Conv2d(128, len(FACTORS), 1)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(3 * 128, len(answers)) for name, answers in FACTORS.items()}
         )
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        seen = self.body(pictures).flatten(2)  # -> [B, 128, 64]
-        gaze = self.gaze(seen.unflatten(2, (8, 8))).flatten(2).float().softmax(-1)
-        looked = torch.einsum("bcp,bfp->bfc", seen.float(), gaze)
-        common = torch.cat([seen.mean(-1), seen.amax(-1)], dim=1).float()
+        features = self.body(pictures).flatten(2)  # -> [B, 128, 64]
+        gaze = self.gaze(features.unflatten(2, (8, 8))).flatten(2).float().softmax(-1)
+        attended = torch.einsum("bcp,bfp->bfc", features.float(), gaze)
+        common = torch.cat([features.mean(-1), features.amax(-1)], dim=1).float()
         return {
-            name: head(torch.cat([looked[:, i], common], dim=1))
+            name: head(torch.cat([attended[:, i], common], dim=1))
             for i, (name, head) in enumerate(self.heads.items())
         }
 
@@ -98,7 +98,7 @@ def load_judge() -> Judge:
     """The trained judge of assets/judge.
 
     Raises:
-        BadInput: when it has not been built.
+        BadInput: if its weights are missing.
     """
     path = WEIGHTS / "judge.safetensors"
     if not path.exists():
@@ -109,19 +109,19 @@ def load_judge() -> Judge:
 
 
 @functools.cache
-def _kept_judge() -> Judge:
+def _cached_judge() -> Judge:
     return load_judge()
 
 
 @torch.no_grad()
 def read(pictures: Sequence[Image.Image]) -> list[Reading]:
-    """What the trained judge sees in each picture (any size; shrunk to 64 x 64)."""
+    """Read pictures of any size with the trained judge; they are resized to 64 x 64."""
     small = [
         np.asarray(one.convert("RGB").resize((64, 64), Image.Resampling.BOX)) for one in pictures
     ]
     readings = []
     for start in range(0, len(small), 64):
-        logits = _kept_judge()(to_tensor(np.stack(small[start : start + 64])))
+        logits = _cached_judge()(to_tensor(np.stack(small[start : start + 64])))
         certainty = {name: one.softmax(-1).max(-1) for name, one in logits.items()}
         for i in range(len(small[start : start + 64])):
             readings.append(
@@ -134,7 +134,7 @@ def read(pictures: Sequence[Image.Image]) -> list[Reading]:
 
 
 def answers_of(scene: world.Scene) -> dict[str, str]:
-    """The right answer to every factor of a drawn scene."""
+    """The right answers for a scene, by factor."""
     return {
         "subject": scene.subject,
         "colour": scene.colour,
@@ -145,22 +145,22 @@ def answers_of(scene: world.Scene) -> dict[str, str]:
 
 
 def train(corpus: Corpus, checkpoints: Checkpoints, *, steps: int, rate: float = 2e-3):
-    """Train to `steps` on the drawn scenes of `corpus`, yielding a Report each step."""
+    """Train up to `steps` on the scenes of `corpus`, from the checkpoint if there is one."""
     torch.manual_seed(0)
     judge = Judge()
-    known = np.array([i for i, scene in enumerate(corpus.scenes) if scene is not None])
+    with_scene = np.array([i for i, scene in enumerate(corpus.scenes) if scene is not None])
     truth = {
-        name: torch.tensor([answers.index(answers_of(corpus.scenes[i])[name]) for i in known])
+        name: torch.tensor([answers.index(answers_of(corpus.scenes[i])[name]) for i in with_scene])
         for name, answers in FACTORS.items()
     }
     optimiser = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.02)
-    average = Average(judge, horizon=300)
-    for step in range(checkpoints.load(judge, optimiser, average), steps):
+    ema = EMA(judge, horizon=300)
+    for step in range(checkpoints.load(judge, optimiser, ema), steps):
         rng = np.random.default_rng([6, step])
-        chosen = np.sort(rng.integers(len(known), size=96))
+        chosen = np.sort(rng.integers(len(with_scene), size=96))
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak=rate, warmup=200)
-        pictures = _spoil(to_tensor(corpus.pictures[known[chosen]]), rng)
+        pictures = _degrade(to_tensor(corpus.pictures[with_scene[chosen]]), rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = judge(pictures)
         loss = torch.stack(
@@ -169,21 +169,21 @@ def train(corpus: Corpus, checkpoints: Checkpoints, *, steps: int, rate: float =
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        average.update(step)
+        ema.update(step)
         yield Report(step + 1, steps, loss.item())
-        checkpoints.save(step + 1, steps, judge, optimiser, average)
+        checkpoints.save(step + 1, steps, judge, optimiser, ema)
 
 
-def _spoil(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Blur, noise and shifts of a few pixels: generated pictures are never quite crisp."""
+def _degrade(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Blur, add noise and shift by a few pixels: generated pictures are never quite sharp."""
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     mix = torch.rand(len(pictures), 1, 1, 1, generator=generator) * 0.8
     noise = torch.randn(pictures.shape, generator=generator)
     level = torch.rand(len(pictures), 1, 1, 1, generator=generator) * 0.08
-    spoilt = pictures + mix * (soft - pictures) + level * noise
+    degraded = pictures + mix * (soft - pictures) + level * noise
     down, right = (int(n) for n in rng.integers(-3, 4, size=2))
-    return F.pad(spoilt, (3, 3, 3, 3), mode="replicate")[
+    return F.pad(degraded, (3, 3, 3, 3), mode="replicate")[
         :, :, 3 + down : 67 + down, 3 + right : 67 + right
     ]
 
@@ -194,8 +194,8 @@ def save_judge(state: dict[str, torch.Tensor]) -> None:
     write_tensors(WEIGHTS / "judge.safetensors", halves, {})
 
 
-def right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> dict[str, float]:
-    """Share of pictures, per factor, in which the judge finds what their scene says."""
+def share_right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> dict[str, float]:
+    """By factor, the share of pictures that the judge reads as their scene says."""
     readings = read(pictures)
     return {
         name: float(
@@ -211,5 +211,5 @@ def right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> dic
 
 
 def accuracy(scenes: Sequence[world.Scene]) -> dict[str, float]:
-    """Share of right answers per factor on freshly drawn scenes."""
-    return right([world.draw(scene) for scene in scenes], scenes)
+    """By factor, the share of right answers on drawings of these scenes."""
+    return share_right([world.draw(scene) for scene in scenes], scenes)

@@ -1,11 +1,11 @@
-"""How good the sketch models are, measured: ``python -m studio.sketch.build --report``.
+"""Measure the quality of the sketch models: ``python -m studio.sketch.build --report``.
 
-Everything is measured on scenes that no training saw, against the truth they were drawn from.
-The figures are printed and kept beside the weights, with a sheet of pictures to look at.
+The scenes are new to every model, and each is compared with what it was drawn from. The figures are
+printed and written beside the weights, with a sheet of generated pictures.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (diffusers and transformers annotate what they take and give too narrowly)
+# (the annotations of diffusers and transformers are too narrow)
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from rich.table import Table
 from studio.assets import asset
 from studio.files import write_file
 from studio.sketch import autoencoder, judge
-from studio.sketch.corpus import everything
+from studio.sketch.corpus import any_scene
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
@@ -33,23 +33,23 @@ STEPS, GUIDANCE = 25, 5.0
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure, and what it ought to be at least (None: for information)."""
+    """One figure and the least that it should be; goal is None where there is no such limit."""
 
     what: str
     value: float
     goal: float | None = None
 
     def row(self) -> tuple[str, str, str]:
-        return self.what, _shown(self.value), "" if self.goal is None else _shown(self.goal)
+        return self.what, _format(self.value), "" if self.goal is None else _format(self.goal)
 
 
-def _shown(value: float) -> str:
-    """Shares as per cent, all else as it is."""
+def _format(value: float) -> str:
+    """Values up to 1 as per cent, larger ones as numbers."""
     return f"{value:.1f}" if value > 1 else f"{value:.1%}"
 
 
 def main(*, pictures: int = 300) -> None:
-    """Measure the VAE, the judge and both bases; print a table and keep it with the weights."""
+    """Measure the VAE, the judge and both bases; print a table and write it beside the weights."""
     torch.manual_seed(0)
     measured = [*_judge_figures(), *_autoencoder_figures(ASSETS / "sketch")]
     for name in ("sketch", "sketch-sd1"):
@@ -63,17 +63,17 @@ def main(*, pictures: int = 300) -> None:
     write_file(ASSETS / "sketch" / "report.json", (json.dumps(figures, indent=1) + "\n").encode())
 
 
-def _unseen(count: int, seed: int, *, known: bool) -> list[world.Scene]:
+def _new_scenes(count: int, seed: int, *, known: bool) -> list[world.Scene]:
     rng = np.random.default_rng([7, seed])
-    return [world.sample(rng) if known else everything(rng) for _ in range(count)]
+    return [world.sample(rng) if known else any_scene(rng) for _ in range(count)]
 
 
 def _judge_figures() -> list[Measured]:
-    scenes = _unseen(2000, 0, known=False)
+    scenes = _new_scenes(2000, 0, known=False)
     pictures = [world.draw(scene) for scene in scenes]
     figures = [
         Measured(f"judge, {factor}", value, 0.97)
-        for factor, value in judge.right(pictures, scenes).items()
+        for factor, value in judge.share_right(pictures, scenes).items()
     ]
     for factor, names in (
         ("subject", world.HELD_OUT_SUBJECTS),
@@ -81,14 +81,14 @@ def _judge_figures() -> list[Measured]:
     ):
         pairs = zip(pictures, scenes, strict=True)
         held_out = [pair for pair in pairs if judge.answers_of(pair[1])[factor] in names]
-        share = judge.right(*zip(*held_out, strict=True))[factor]
+        share = judge.share_right(*zip(*held_out, strict=True))[factor]
         figures.append(Measured(f"judge, held-out {factor}s", share, 0.97))
     return figures
 
 
 def _autoencoder_figures(folder: Path) -> list[Measured]:
     pipeline = DiffusionPipeline.from_pretrained(folder)
-    scenes = _unseen(500, 1, known=False)
+    scenes = _new_scenes(500, 1, known=False)
     pictures = np.stack([np.asarray(world.draw(scene)) for scene in scenes])
     figures = autoencoder.measure(pipeline.vae, pictures)
     return [
@@ -104,16 +104,16 @@ def _hue_error(vae, pictures: np.ndarray) -> float:
     errors = []
     for start in range(0, len(pictures), 50):
         batch = autoencoder.to_tensor(pictures[start : start + 50])
-        drawn = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
-        before, after = (_hue(one / 2 + 0.5) for one in (batch, drawn))
+        decoded = vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1)
+        before, after = (_hue(pixels / 2 + 0.5) for pixels in (batch, decoded))
         chroma = (batch.amax(1) - batch.amin(1)) / 2
-        turn = (before - after).abs()
-        errors.append(torch.minimum(turn, 1 - turn)[chroma > 0.2] * 360)
+        difference = (before - after).abs()
+        errors.append(torch.minimum(difference, 1 - difference)[chroma > 0.2] * 360)
     return float(torch.cat(errors).mean())
 
 
 def _hue(pictures: torch.Tensor) -> torch.Tensor:
-    """[B, 3, H, W] in [0, 1] to hue [B, H, W] in [0, 1)."""
+    """Hue [B, H, W] in [0, 1) of pictures [B, 3, H, W] in [0, 1]."""
     red, green, blue = pictures.unbind(1)
     alpha = red - 0.5 * (green + blue)
     beta = (3**0.5 / 2) * (green - blue)
@@ -123,12 +123,12 @@ def _hue(pictures: torch.Tensor) -> torch.Tensor:
 def generate(
     pipeline: DiffusionPipeline, prompts: Sequence[str], *, seed: int = 0
 ) -> list[Image.Image]:
-    """One 64 x 64 picture a prompt, each from its own seed."""
-    made: list[Image.Image] = []
+    """A picture of 64 x 64 for each prompt, each with a seed of its own."""
+    pictures: list[Image.Image] = []
     for start in range(0, len(prompts), 20):
         part = list(prompts[start : start + 20])
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
-        made += pipeline(
+        pictures += pipeline(
             part,
             negative_prompt=[""] * len(part),
             num_inference_steps=STEPS,
@@ -137,25 +137,25 @@ def generate(
             height=64,
             width=64,
         ).images
-    return made
+    return pictures
 
 
 def measure_base(folder: Path, *, pictures: int) -> list[Measured]:
-    """Judge pictures generated from captions of unseen scenes; keep a sheet of them."""
+    """Generate pictures from captions of new scenes, judge them, and write a sheet of them."""
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
-    scenes = _unseen(pictures, 2, known=True)
+    scenes = _new_scenes(pictures, 2, known=True)
     prompts = [captions.plain(scene) for scene in scenes]
-    made = generate(pipeline, prompts)
-    _sheet(folder / "report.png", made[:40], prompts[:40])
+    generated = generate(pipeline, prompts)
+    _write_sheet(folder / "report.png", generated[:40], prompts[:40])
     return [
         Measured(f"{folder.name}, {factor}", value, GOALS.get(factor))
-        for factor, value in judge.right(made, scenes).items()
+        for factor, value in judge.share_right(generated, scenes).items()
     ]
 
 
-def _sheet(path: Path, pictures: Sequence[Image.Image], labels: Sequence[str]) -> None:
-    """A sheet of pictures at twice their size with their prompts below."""
+def _write_sheet(path: Path, pictures: Sequence[Image.Image], labels: Sequence[str]) -> None:
+    """Write a sheet of the pictures at twice their size, with their prompts below."""
     columns, side, line = 8, 128, 40
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (side + 8), rows * (side + line)), "white")

@@ -1,4 +1,4 @@
-"""What the sketch models' trainings share: schedule, averaged weights, checkpoints."""
+"""What the trainings of the sketch models share: learning rate, Muon, EMA and checkpoints."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from studio.files import atomic_write
 
 @dataclass(frozen=True)
 class Report:
-    """One training step done; `value` is PSNR in dB for the VAE, the loss for the others."""
+    """One training step was taken. value: PSNR in dB for the VAE, the loss for the others."""
 
     step: int
     steps: int
@@ -29,27 +29,28 @@ def learning_rate(step: int, steps: int, *, peak: float, warmup: int) -> float:
     """Linear warmup, then a half cosine down to a fiftieth of the peak."""
     if step < warmup:
         return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalised updates for matrices, Adam for all else.
+    """Muon (orthogonalised momentum) for matrices, Adam for all other parameters.
 
     Matrices (convolutions flattened to [out, in * kh * kw]) take Muon's step (Jordan et al. 2024),
     scaled so that one learning rate suits both parts (Liu et al. 2025, arXiv 2502.16982, eq. 4).
     Networks this small reach a given error in about a third of Adam's steps.
 
     Args:
-        module: what to train.
-        plain: names (prefixes) of matrices that Adam takes: inputs, outputs and embeddings.
+        module: the module to train.
+        rate: the learning rate.
+        plain: parts of the names of matrices that Adam trains: inputs, outputs and embeddings.
     """
 
     def __init__(self, module: nn.Module, rate: float, *, plain: tuple[str, ...] = ()):
         named = list(module.named_parameters())
         matrix = [p for name, p in named if p.ndim >= 2 and not any(part in name for part in plain)]
-        chosen = {id(p) for p in matrix}
-        rest = [p for _, p in named if id(p) not in chosen]
+        by_muon = {id(p) for p in matrix}
+        rest = [p for _, p in named if id(p) not in by_muon]
         super().__init__(
             [{"params": matrix, "matrices": True}, {"params": rest, "matrices": False}],
             {"lr": rate},
@@ -65,17 +66,17 @@ class Muon(torch.optim.Optimizer):
                 self._step_adam(trained, group["lr"])
 
     def _step_matrices(self, trained: list[nn.Parameter], rate: float) -> None:
-        alike: dict[tuple[int, int], list[nn.Parameter]] = {}
+        by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
         for p in trained:
-            alike.setdefault((p.shape[0], p[0].numel()), []).append(p)
-        for shape, group in alike.items():
-            wanted = []
+            by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
+        for shape, group in by_shape.items():
+            updates = []
             for p in group:
                 assert p.grad is not None
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 momentum.lerp_(p.grad, 0.05)
-                wanted.append(p.grad.lerp(momentum, 0.95).flatten(1))
-            steps = _orthogonal(torch.stack(wanted)) * (0.2 * max(shape) ** 0.5)
+                updates.append(p.grad.lerp(momentum, 0.95).flatten(1))
+            steps = _orthogonal(torch.stack(updates)) * (0.2 * max(shape) ** 0.5)
             for p, change in zip(group, steps, strict=True):
                 p.mul_(1 - 0.01 * rate).add_(change.view_as(p), alpha=-rate)
 
@@ -90,12 +91,12 @@ class Muon(torch.optim.Optimizer):
             count = int(state["count"])
             state["mean"].lerp_(p.grad, 0.1)
             state["square"].lerp_(p.grad.square(), 0.01)
-            spread = (state["square"] / (1 - 0.99**count)).sqrt_().add_(1e-8)
-            p.addcdiv_(state["mean"], spread, value=-rate / (1 - 0.9**count))
+            deviation = (state["square"] / (1 - 0.99**count)).sqrt_().add_(1e-8)
+            p.addcdiv_(state["mean"], deviation, value=-rate / (1 - 0.9**count))
 
 
 def _orthogonal(stack: torch.Tensor) -> torch.Tensor:
-    """[N, rows, columns] with all singular values brought near one (five Newton-Schulz steps)."""
+    """Bring all singular values of [N, rows, columns] near one: five Newton-Schulz steps."""
     x = stack.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
@@ -106,8 +107,8 @@ def _orthogonal(stack: torch.Tensor) -> torch.Tensor:
     return (x.mT if tall else x).float()
 
 
-class Average:
-    """An exponential moving average of a module's weights over about `horizon` steps."""
+class EMA:
+    """The exponential moving average of a module's weights over about `horizon` steps."""
 
     def __init__(self, module: nn.Module, horizon: int):
         self.horizon = horizon
@@ -116,7 +117,7 @@ class Average:
         self.weights = [tensor.detach().clone() for tensor in self.source]
 
     def update(self, step: int) -> None:
-        """Take in the weights after `step`; early on the average is short, so as not to lag."""
+        """Add the weights after `step`. The average is short at first, so that it does not lag."""
         keep = 1 - 1 / min(self.horizon, 1 + step / 4)
         floats = [tensor for tensor in self.weights if tensor.is_floating_point()]
         sources = [tensor for tensor in self.source if tensor.is_floating_point()]
@@ -131,19 +132,19 @@ class Average:
 
 
 class Checkpoints:
-    """One resumable state file, replaced atomically every `every` steps and at the end."""
+    """One file with the state of a training, replaced every `every` steps and at the end."""
 
     def __init__(self, path: Path, every: int = 500):
         self.path, self.every = path, every
 
-    def load(self, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average) -> int:
-        """Restore the newest state and return the steps it has done (0 without one)."""
+    def load(self, module: nn.Module, optimiser: torch.optim.Optimizer, ema: EMA) -> int:
+        """Restore the state, if there is one; the number of steps it has taken, else 0."""
         if not self.path.exists():
             return 0
         state = torch.load(self.path, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
+        ema.load_state_dict(state["average"])
         return state["step"]
 
     def save(
@@ -152,16 +153,16 @@ class Checkpoints:
         steps: int,
         module: nn.Module,
         optimiser: torch.optim.Optimizer,
-        average: Average,
+        ema: EMA,
     ) -> None:
-        """Write the state when `step` is due."""
+        """Write the state after every `every` steps and after the last."""
         if step % self.every and step != steps:
             return
         state = {
             "step": step,
             "module": module.state_dict(),
             "optimiser": optimiser.state_dict(),
-            "average": average.state_dict(),
+            "average": ema.state_dict(),
         }
         with atomic_write(self.path, durable=False) as file:
             torch.save(state, file)

@@ -38,7 +38,7 @@ def main() -> None:
             _drawn(base, block, scene, other, seed=number)
             for number, (scene, other) in enumerate(pairs)
         ]
-        right = judge.right(pictures, [other for _, other in pairs])
+        right = judge.share_right(pictures, [other for _, other in pairs])
         table.add_row(block, *(f"{right[factor]:.0%}" for factor in FACTORS))
     Console().print(table)
 

@@ -129,7 +129,7 @@ def draw(
 
 def measured(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> Mapping[str, float]:
     """Shares right by factor, and of those with subject and style right."""
-    right = judge.right(pictures, scenes)
+    right = judge.share_right(pictures, scenes)
     answers = [
         all(read.answers[name] == judge.answers_of(scene)[name] for name in ("subject", "style"))
         for read, scene in zip(judge.read(pictures), scenes, strict=True)

@@ -203,7 +203,7 @@ def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[st
         ]
         made = sorted(compose.render_many(base, shots), key=lambda one: one.number)
         pictures = [one.picture for one in made if isinstance(one, compose.Made)]
-        shares[what] = judge.right(pictures, scenes)
+        shares[what] = judge.share_right(pictures, scenes)
     return shares
 
 

@@ -67,7 +67,7 @@ def measure(
             made[name].append(compose.render(base, shot))
     if sheet:
         _save_sheet(sheet, made["with the adapter"])
-    shares = {name: judge.right(pictures, scenes) for name, pictures in made.items()}
+    shares = {name: judge.share_right(pictures, scenes) for name, pictures in made.items()}
     return {name: {factor: share[factor] for factor in FACTORS} for name, share in shares.items()}
 
 

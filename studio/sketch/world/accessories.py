@@ -1,4 +1,4 @@
-"""What a subject can wear or hold, in fixed colours, drawn in the subject's unit box."""
+"""The accessories that a subject wears or holds, in fixed colours, in the subject's unit box."""
 
 import math
 from functools import cache

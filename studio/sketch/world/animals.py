@@ -1,4 +1,4 @@
-"""The living subjects, each in a unit box (x right, y down), back to front."""
+"""The shapes of the animals, from back to front, each in a unit box (x right, y down)."""
 
 import math
 

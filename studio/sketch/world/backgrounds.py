@@ -1,4 +1,4 @@
-"""Where a scene plays: a few large shapes in frame coordinates 0..1, jittered by the generator."""
+"""The backgrounds of scenes: a few large shapes with random places, in coordinates 0..1."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The strokes that every style is made of, on a canvas finer than the picture."""
+"""What all styles draw with: fills and outlines on a canvas finer than the picture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is said about a scene, in changing words, and every word that can be said."""
+"""Captions of scenes, in changing words, and the list of all words that captions use."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""Textures that the styles share, drawn once and kept: noise, hatching, dots, panes of glass."""
+"""Textures that the styles share, drawn once and cached: noise, hatching, dots, glass panes."""
 
 from functools import cache
 

@@ -1,7 +1,7 @@
-"""The sketch world: little scenes that can be drawn, described, and checked against their truth.
+"""The sketch world: scenes that are drawn, captioned, and compared with generated pictures.
 
-A scene is one subject in one colour before one background in one style, perhaps with an accessory.
-Some names of each kind are held out: the bases never see them, so adapters have something to teach.
+A scene is a subject in a colour, before a background, in a style, perhaps with an accessory. Some
+of each are held out: the bases never see them, so that adapters have something to teach.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The only things the sketch world is made of: filled outlines and thick strokes."""
+"""The shapes that all drawings consist of: filled outlines and thick strokes."""
 
 import math
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""How a scene is drawn: each style turns the same layers of shapes into a different picture.
+"""The styles: each draws the same layers of shapes in its own way.
 
-Patterns are at least four pixels wide at 64 x 64 and strong, for an autoencoder with 4 x 4 cells
-must keep them.
+Patterns are strong and at least four pixels wide at 64 x 64, because the VAE, whose latents cover
+4 x 4 pixels, must preserve them.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who can stand in a scene, and where each wears and holds things, in its unit box."""
+"""The subjects of scenes, and where each wears and holds its accessories, in its unit box."""
 
 from dataclasses import dataclass
 from functools import cache

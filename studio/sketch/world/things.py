@@ -1,4 +1,4 @@
-"""The lifeless subjects, each in a unit box (x right, y down), back to front."""
+"""The shapes of the things and plants, from back to front, in a unit box (x right, y down)."""
 
 from studio.sketch.world.shapes import Shape, blob, box, dome, oval, poly, stroke
 

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 import studio
 from compose import render
 from studio.sketch import judge, report
-from studio.sketch.corpus import everything
+from studio.sketch.corpus import any_scene
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
@@ -22,7 +22,7 @@ PIPELINES = {"sketch": StableDiffusionXLPipeline, "sketch-sd1": StableDiffusionP
 
 def scenes(count: int, *, known: bool) -> list[world.Scene]:
     rng = np.random.default_rng([11, count])
-    return [world.sample(rng) if known else everything(rng) for _ in range(count)]
+    return [world.sample(rng) if known else any_scene(rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize("name", PIPELINES)

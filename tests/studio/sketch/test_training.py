@@ -1,4 +1,4 @@
-"""The builds of the sketch base go on exactly where they were stopped."""
+"""A stopped build of a sketch model resumes exactly where it stopped; Muon, EMA, learning rate."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -9,30 +9,30 @@ import pytest
 import torch
 
 from studio.sketch import autoencoder, denoiser, judge
-from studio.sketch.corpus import Corpus, everything
+from studio.sketch.corpus import Corpus, any_scene
 from studio.sketch.tokenizer import learn_tokenizer
-from studio.sketch.training import Average, Checkpoints, Muon, Report, learning_rate
+from studio.sketch.training import EMA, Checkpoints, Muon, Report, learning_rate
 from studio.sketch.world import scenes as world
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
     rng = np.random.default_rng(0)
-    scenes = [everything(rng) for _ in range(40)]
+    scenes = [any_scene(rng) for _ in range(40)]
     # The autoencoder leaves the last thousand alone.
     drawn = [np.asarray(world.draw(scene)) for scene in scenes] * 26
     return Corpus(np.stack(drawn), scenes * 26)
 
 
 @pytest.fixture(scope="module")
-def lessons() -> denoiser.Lessons:
+def data() -> denoiser.TrainingData:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 500, size=(20, 2, 32)).astype(np.int16)
-    return denoiser.Lessons(torch.randn(20, 4, 16, 16).half(), tokens, tokens[0, 0])
+    return denoiser.TrainingData(torch.randn(20, 4, 16, 16).half(), tokens, tokens[0, 0])
 
 
 @pytest.mark.parametrize("name", ["sketch", "sketch-sd1"])
-def test_a_stopped_denoiser_goes_on(name: str, lessons: denoiser.Lessons, tmp_path: Path) -> None:
+def test_a_stopped_denoiser_goes_on(name: str, data: denoiser.TrainingData, tmp_path: Path) -> None:
     tokenizer = learn_tokenizer(captions=500)
     sketch = denoiser.sdxl_denoiser(tokenizer)
     sketch.text_encoders[1].save_pretrained(tmp_path / "text_encoder_2")
@@ -40,12 +40,12 @@ def test_a_stopped_denoiser_goes_on(name: str, lessons: denoiser.Lessons, tmp_pa
     def make() -> denoiser.Denoiser:
         if name == "sketch":
             return denoiser.sdxl_denoiser(tokenizer)
-        return denoiser.sd1_denoiser(denoiser.shortened(tmp_path / "text_encoder_2"))
+        return denoiser.sd1_denoiser(denoiser.shrink_text_encoder(tmp_path / "text_encoder_2"))
 
     def steps(path: Path, count: int) -> list[float]:
         torch.manual_seed(0)
         checkpoints = Checkpoints(path, every=1)
-        progress = denoiser.train(make(), lessons, checkpoints, steps=4, batch=4, rate=1e-3)
+        progress = denoiser.train(make(), data, checkpoints, steps=4, batch=4, rate=1e-3)
         return [report.value for report in islice(progress, count)]
 
     whole = steps(tmp_path / "whole.pt", 4)
@@ -95,7 +95,7 @@ def test_muon_takes_adams_step_for_all_else() -> None:
 def test_the_average_follows_the_weights() -> None:
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(module.weight)
-    average = Average(module, horizon=10)
+    average = EMA(module, horizon=10)
     torch.nn.init.ones_(module.weight)
     for step in range(1000, 1010):
         average.update(step)

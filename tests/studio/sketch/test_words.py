@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from studio.sketch.tokenizer import MAX_TOKENS, learn_tokenizer, tokenise
+from studio.sketch.tokenizer import MAX_TOKENS, learn_tokenizer, tokenize
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
@@ -38,11 +38,11 @@ def test_a_saved_tokenizer_reads_the_same(tokenizer: CLIPTokenizer, tmp_path: Pa
     tokenizer.save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
     texts = ["A Red cat, in space", "sks robot", ""]
-    assert (tokenise(again, texts) == tokenise(tokenizer, texts)).all()
+    assert (tokenize(again, texts) == tokenize(tokenizer, texts)).all()
 
 
 def test_texts_are_padded_and_cut_to_one_length(tokenizer: CLIPTokenizer) -> None:
-    short, long, none = tokenise(tokenizer, ["a cat", "cat " * 100, ""])
+    short, long, none = tokenize(tokenizer, ["a cat", "cat " * 100, ""])
     assert short.shape == long.shape == (MAX_TOKENS,)
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     assert short[0] == start and (short[3:] == end).all()

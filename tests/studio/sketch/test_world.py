@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from studio.sketch.corpus import everything
+from studio.sketch.corpus import any_scene
 from studio.sketch.world import captions
 from studio.sketch.world import scenes as world
 
@@ -32,7 +32,7 @@ def _pixels(scene: world.Scene) -> np.ndarray:
 def test_the_same_scene_is_the_same_picture() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
-        scene = everything(rng)
+        scene = any_scene(rng)
         assert np.array_equal(_pixels(scene), _pixels(dataclasses.replace(scene)))
     assert not np.array_equal(_pixels(PLAIN), _pixels(dataclasses.replace(PLAIN, seed=8)))
 
@@ -121,7 +121,7 @@ def test_captions_tell_the_truth_in_known_words() -> None:
     }
     named = {field: 0 for field in (*tables, "colour")}
     for _ in range(3000):
-        scene = everything(rng)
+        scene = any_scene(rng)
         text = world.caption(scene, rng)
         words = text.replace(",", " ").split()
         assert len(words) <= 22 and set(words) <= set(world.VOCABULARY)
