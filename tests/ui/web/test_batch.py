@@ -22,9 +22,10 @@ from tests.ui.web.conftest import Server, fill, open_tab
 from tests.ui.web.test_library import an_adapter
 from ui.shared.queue_requests import queue_pictures
 from ui.web.batch import runs as _batch_list
+from ui.web.batch.archive import zipped
 from ui.web.batch.cost import evaluations
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
-from ui.web.batch.html import batch_rows, pictures, progress, zipped
+from ui.web.batch.html import batch_rows, pictures, progress
 from ui.web.batch.library_names import shots_of
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -16,16 +17,17 @@ from studio.queue.client import (
 )
 from studio.queue.job import Job
 from studio.workspace import Workspace
-from ui.web.batch.html import batch_rows, pictures, progress, zipped
+from ui.web.batch.archive import zipped
+from ui.web.batch.html import batch_rows, pictures, progress
 from ui.web.frontend import script
 from ui.web.server.downloads import file_url
-from ui.web.server.page import QUIET, SLOW, Page, in_order, show_bad_input
+from ui.web.server.page import Page, on
 from ui.web.server.polling import progress_version, tab_news
 
 __all__ = ["IN_ORDER", "BatchList", "lay_out_list", "shower", "wire_list"]
 
 LISTED = 50  # batches
-IN_ORDER = in_order("batches")
+IN_ORDER: Any = {"mode": "always_last", "queue": "batches"}
 NO_BATCH = '<div class="empty">No batch was made yet.</div>'
 
 
@@ -74,7 +76,7 @@ def lay_out_list() -> BatchList:
 
 
 def wire_list(page: Page, made: BatchList) -> None:
-    """Choosing, stopping, resuming, removing, taking away; and looking while the tab is open."""
+    """Let batches be chosen, stopped, resumed, removed and downloaded; follow their progress."""
     space, show = page.space, shower(page.space)
     link = gr.Textbox(visible=False)
     asked = [made.chosen, made.removed]
@@ -104,21 +106,18 @@ def wire_list(page: Page, made: BatchList) -> None:
     def undo(removed: int) -> tuple:
         return restore_job(space, removed).id, None
 
-    taken = made.take.click(show_bad_input(take), made.chosen, link, **SLOW)
-    taken.success(None, link, None, js=script("download.js"), **QUIET)
+    taken = on(made.take.click, take, made.chosen, link, progress="minimal")
+    on(taken.success, None, link, js=script("download.js"))
     changes = [
-        made.rows.click(
-            show_bad_input(choose), None, made.chosen, trigger_mode="multiple", **QUIET
-        ),
-        made.stop.click(show_bad_input(stop), made.chosen, None, **QUIET),
-        made.resume.click(show_bad_input(resume), made.chosen, None, **QUIET),
-        made.remove.click(show_bad_input(remove), made.chosen, asked, **QUIET),
-        made.undo.click(show_bad_input(undo), made.removed, asked, **QUIET),
+        on(made.rows.click, choose, None, made.chosen, mode="multiple"),
+        on(made.stop.click, stop, made.chosen),
+        on(made.resume.click, resume, made.chosen),
+        on(made.remove.click, remove, made.chosen, asked),
+        on(made.undo.click, undo, made.removed, asked),
     ]
     for change in changes:
-        change.success(show, asked, made.all(), trigger_mode="always_last", **IN_ORDER)
-    news = tab_news("batch")
-    news.input(look, [*asked, made.seen], made.all(), trigger_mode="always_last", **IN_ORDER)
+        on(change.success, show, asked, made.all(), **IN_ORDER)
+    on(tab_news("batch").input, look, [*asked, made.seen], made.all(), **IN_ORDER)
 
 
 def shower(space: Workspace) -> Callable[[int | None, int | None], list]:

@@ -19,7 +19,7 @@ from ui.web.batch.library_names import ENDINGS, shots_of
 from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
 from ui.web.frontend import notices
 from ui.web.mix.shot_form import base_choices
-from ui.web.server.page import QUIET, Page, show_bad_input
+from ui.web.server.page import Page, on
 
 __all__ = ["batch_tab"]
 
@@ -145,16 +145,9 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
-    gr.on(
-        typed,
-        show_bad_input(write),
-        [said, *form.all()],
-        written,
-        trigger_mode="always_last",
-        **QUIET,
-    )
-    page.shot.change(show_bad_input(open_shot), page.shot, shown, **QUIET)
-    page.tab.select(offer, None, [form.adapters, form.base], **QUIET)
+    on(typed, write, [said, *form.all()], written, mode="always_last")
+    on(page.shot.change, open_shot, page.shot, shown)
+    on(page.tab.select, offer, None, [form.adapters, form.base])
 
 
 def _wire_manifest(
@@ -192,13 +185,11 @@ def _wire_manifest(
     def begin(text: str, ending: str) -> int:
         return queue_pictures(space, shots_of(space, text, ending), kind="batch").id
 
-    judged = [text.change, ending.change]
-    outputs = [verdict, start]
-    gr.on(judged, judge, [text, ending], outputs, trigger_mode="always_last", **QUIET)
-    file.upload(show_bad_input(read), file, [text, ending], **QUIET)
-    begun = start.click(show_bad_input(begin), [text, ending], made.chosen, **QUIET)
-    show = shower(space)
-    begun.success(show, [made.chosen, made.removed], made.all(), **IN_ORDER)
+    manifest = [text, ending]
+    on([text.change, ending.change], judge, manifest, [verdict, start], mode="always_last")
+    on(file.upload, read, file, manifest)
+    begun = on(start.click, begin, manifest, made.chosen)
+    on(begun.success, shower(space), [made.chosen, made.removed], made.all(), **IN_ORDER)
 
 
 def _grid(given: Sequence[Any]) -> Grid:

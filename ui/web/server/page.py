@@ -19,17 +19,6 @@ R = TypeVar("R")
 Components = Set[Component | BlockContext]
 Values = Mapping[Block, Any]  # what stands in components
 Update = dict[Block, Any]  # what is to change in them
-# How a page's events are wired: those that answer at once, and those that take seconds.
-QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
-SLOW: Any = {"show_progress": "minimal", "api_visibility": "private"}
-
-
-def in_order(queue: str) -> Any:
-    """QUIET, and events of this queue are answered one at a time, in the order they came in.
-
-    For events that show a choice: an answer about an earlier choice might come last otherwise.
-    """
-    return QUIET | {"concurrency_id": queue, "concurrency_limit": 1}
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,30 @@
 """The part of the tab Train that compares a training's checkpoints."""
 
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from studio.errors import BadInput
 from studio.queue.client import get_job, stop_job
 from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
-from ui.web.server.downloads import file_url
+from ui.web.frontend import paragraph, template
 from ui.web.server.fields import read_whole_number
-from ui.web.server.page import QUIET, Page, show_bad_input
+from ui.web.server.page import Page, on
 from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
 from ui.web.train.runs import RunPanel
 
-__all__ = ["Comparison", "Drawn", "comparison", "wire_comparison"]
+__all__ = ["ComparisonPanel"]
 
 FEW = 4  # checkpoints that are chosen at first
 STRENGTHS = "0.6, 0.8, 1"
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a page shows already. grid: its job's number; drawn: so many of its pictures."""
+class Shown:
+    """What a page shows already. job: the training. grid: its batch, of which `drawn` pictures."""
 
     job: int | None = None
     steps: tuple[int, ...] = ()
@@ -35,94 +33,111 @@ class Drawn:
     state: str = ""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The widgets. picked: the number of the cell that was chosen, "" for none."""
+class ComparisonPanel:
+    """The widgets and what they do."""
 
-    part: gr.Accordion
-    steps: gr.CheckboxGroup
-    strengths: gr.Textbox
-    prompt: gr.Textbox
-    seed: gr.Textbox
-    draw: gr.Button
-    stop: gr.Button
-    said: gr.HTML
-    gallery: gr.Gallery
-    one: gr.Column
-    large: gr.HTML
-    picked: gr.Textbox
-    keep: gr.Button
-    mix: gr.Button
-    seen: gr.State
-
-    @property
-    def looked(self) -> list[Component | gr.Column]:
-        """What `_look` gives values for."""
-        asked = [self.part, self.steps, self.prompt]
-        return [*asked, self.stop, self.said, self.gallery, self.one, self.seen]
-
-
-def comparison() -> Comparison:
-    """Lay it out."""
-    with gr.Accordion("Compare checkpoints", open=False, visible=False) as part:
-        steps = gr.CheckboxGroup([], label="Checkpoints", info="Steps; a row each")
-        with gr.Row(elem_classes="studio-line"):
-            strengths = gr.Textbox(STRENGTHS, label="Strengths", info="A column each")
-            prompt = gr.Textbox(label="Prompt", info="The same for all of them", scale=2)
-            seed = gr.Textbox("0", label="Seed", info="The same too")
-        with gr.Row(elem_classes="studio-buttons"):
-            draw = gr.Button("Draw the grid", min_width=120)
-            stop = gr.Button("Stop drawing", visible=False, min_width=120)
-        said = gr.HTML(padding=False)
-        gallery = gr.Gallery(
-            show_label=False,
-            height="auto",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-            visible=False,
-            elem_classes="studio-grid",
-        )
-        with gr.Column(visible=False) as one:
-            large = gr.HTML(padding=False)
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+        with gr.Accordion("Compare checkpoints", open=False, visible=False) as self._part:
+            self._steps = gr.CheckboxGroup([], label="Checkpoints", info="Steps; a row each")
+            with gr.Row(elem_classes="studio-line"):
+                self._strengths = gr.Textbox(STRENGTHS, label="Strengths", info="A column each")
+                self._prompt = gr.Textbox(label="Prompt", info="The same for all of them", scale=2)
+                self._seed = gr.Textbox("0", label="Seed", info="The same too")
             with gr.Row(elem_classes="studio-buttons"):
-                mix = gr.Button("Mix with it", variant="primary", min_width=120)
-                keep = gr.Button("Keep it in the library", min_width=120)
-        picked = gr.Textbox(visible=False)
-        seen = gr.State(Drawn())
-    return Comparison(
-        part,
-        steps,
-        strengths,
-        prompt,
-        seed,
-        draw,
-        stop,
-        said,
-        gallery,
-        one,
-        large,
-        picked,
-        keep,
-        mix,
-        seen,
-    )
+                self._draw = gr.Button("Draw the grid", min_width=120)
+                self._stop = gr.Button("Stop drawing", visible=False, min_width=120)
+            self._status = gr.HTML(padding=False)
+            self._gallery = gr.Gallery(
+                show_label=False,
+                height="auto",
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                visible=False,
+                elem_classes="studio-grid",
+            )
+            with gr.Column(visible=False) as self._picked:
+                self._large = gr.HTML(padding=False)
+                with gr.Row(elem_classes="studio-buttons"):
+                    self._mix = gr.Button("Mix with it", variant="primary", min_width=120)
+                    self._keep = gr.Button("Keep it in the library", min_width=120)
+            self._number = gr.Textbox(visible=False)  # of the picked cell
+            self._shown = gr.State(Shown())
 
+    def wire(self, page: Page, runs: RunPanel) -> None:
+        """Wire it to the training that is selected in `runs`."""
+        asked = [runs.jobs, self._steps, self._shown]
+        updated = [
+            *(self._part, self._steps, self._prompt, self._stop, self._status, self._gallery),
+            *(self._picked, self._shown),
+        ]
+        on([runs.news.input, runs.jobs.change], self._look, asked, updated, mode="always_last")
+        grid = [runs.jobs, self._steps, self._strengths, self._prompt, self._seed, self._shown]
+        drawn = on(self._draw.click, self._draw_grid, grid, self._shown)
+        stopped = on(self._stop.click, self._stop_grid, self._shown)
+        for changed in (drawn, stopped):
+            on(changed.success, self._look, asked, updated)
+        large = [self._picked, self._large, self._number]
+        on(self._gallery.select, self._pick, [runs.jobs, self._shown], large)
+        picked = [runs.jobs, self._shown, self._number]
+        on(self._keep.click, self._keep_picked, picked, progress="full")
+        mixed = [page.adapters, page.tabs]
+        on(self._mix.click, self._mix_picked, picked, mixed, progress="full")
 
-def wire_comparison(page: Page, own: Comparison, runs: RunPanel) -> None:
-    """Let it do what it says."""
-    space = page.space
+    def _look(self, chosen: int | None, ticked: list[int], seen: Shown) -> list[Any]:
+        """What is new since `seen`, in the order of `updated`."""
+        job, steps = self._job_and_steps(chosen)
+        if not (job and steps):
+            return [gr.Accordion(visible=False), *[gr.skip()] * 6, Shown()]
+        grid, now = self._grid_now(job, steps, seen)
+        if now == seen:
+            return [gr.skip()] * 8
+        same = seen.job == job.id
+        return [
+            gr.Accordion(visible=True),
+            gr.skip() if same and now.steps == seen.steps else _steps(job, now, seen, ticked),
+            gr.skip() if same else sample_prompts_of(job)[-1],
+            gr.Button(visible=bool(grid) and not grid.ended),
+            _status(grid) if grid else "",
+            self._pictures(job, grid),
+            gr.Column(visible=False) if now.grid != seen.grid else gr.skip(),
+            now,
+        ]
 
-    def looking(chosen: int | None, steps: list[int], seen: Drawn) -> list[Any]:
-        return _look(space, chosen, steps, seen)
+    def _job_and_steps(self, chosen: int | None) -> tuple[Job | None, list[int]]:
+        """The selected training, and the steps of its checkpoints."""
+        try:
+            job = get_job(self._space, chosen) if chosen else None
+        except BadInput:
+            job = None
+        return job, sorted(_checkpoints.checkpoints(self._space, job)) if job else []
 
-    @show_bad_input
-    def draw(
-        chosen: int, steps: list[int], strengths: str, prompt: str, seed: str, seen: Drawn
-    ) -> Drawn:
+    def _grid_now(self, job: Job, steps: list[int], seen: Shown) -> tuple[Job | None, Shown]:
+        if seen.job != job.id or seen.grid is None:
+            grid = _checkpoints.latest_grid(self._space, job)
+        else:
+            grid = get_job(self._space, seen.grid)
+        now = Shown(job.id, tuple(steps), drawn=0)
+        if grid is None:
+            return None, now
+        drawn = len(grid.finished_results)
+        return grid, replace(now, grid=grid.id, drawn=drawn, state=grid.state)
+
+    def _pictures(self, job: Job, grid: Job | None) -> gr.Gallery:
+        if grid is None:
+            return gr.Gallery(visible=False)
+        drawn = _checkpoints.drawn(self._space, grid)
+        pictures = _checkpoints.pictures(self._space, drawn, total=job.total)
+        columns = len({cell.strength for cell in _checkpoints.cells(grid)})
+        return gr.Gallery(pictures, columns=columns, visible=bool(pictures))
+
+    def _draw_grid(
+        self, chosen: int, steps: list[int], strengths: str, prompt: str, seed: str, seen: Shown
+    ) -> Shown:
         _checkpoints.draw_grid(
-            space,
-            get_job(space, chosen),
+            self._space,
+            get_job(self._space, chosen),
             steps=steps,
             strengths=_checkpoints.strengths_of(strengths),
             prompt=prompt,
@@ -130,124 +145,53 @@ def wire_comparison(page: Page, own: Comparison, runs: RunPanel) -> None:
         )
         return replace(seen, grid=None)
 
-    @show_bad_input
-    def stop(seen: Drawn) -> None:
+    def _stop_grid(self, seen: Shown) -> None:
         if seen.grid:
-            stop_job(space, seen.grid)
+            stop_job(self._space, seen.grid)
 
-    @show_bad_input
-    def pick(chosen: int, seen: Drawn, event: gr.SelectData) -> tuple[Any, str, str]:
-        cell = _cell(space, seen, int(event.index))
-        return (
-            gr.Column(visible=True),
-            _large(space, get_job(space, chosen), cell),
-            str(event.index),
+    def _pick(self, chosen: int, seen: Shown, event: gr.SelectData) -> tuple[gr.Column, str, str]:
+        cell = self._cell(seen, int(event.index))
+        large = template("train/large.html").render(
+            picture=get_picture(self._space, cell.picture or "").path,
+            words=_checkpoints.said(cell, get_job(self._space, chosen).total),
         )
+        return gr.Column(visible=True), large, str(event.index)
 
-    def kept(chosen: int, seen: Drawn, picked: str) -> str:
-        cell = _cell(space, seen, int(picked))
-        job = get_job(space, chosen)
-        return _checkpoints.keep(space, job, step=cell.step, strength=cell.strength).name
+    def _keep_picked(self, chosen: int, seen: Shown, number: str) -> None:
+        gr.Info(f"{self._add_adapter(chosen, seen, number)} is in the library", title="Kept")
 
-    @show_bad_input
-    def keep(chosen: int, seen: Drawn, picked: str) -> None:
-        gr.Info(f"{kept(chosen, seen, picked)} is in the library", title="Kept")
+    def _mix_picked(self, chosen: int, seen: Shown, number: str) -> tuple[list[str], gr.Tabs]:
+        return [self._add_adapter(chosen, seen, number)], gr.Tabs(selected="mix")
 
-    @show_bad_input
-    def mix(chosen: int, seen: Drawn, picked: str) -> tuple[list[str], gr.Tabs]:
-        return [kept(chosen, seen, picked)], gr.Tabs(selected="mix")
+    def _add_adapter(self, chosen: int, seen: Shown, number: str) -> str:
+        """Put the picked checkpoint into the library; its name there."""
+        cell, job = self._cell(seen, int(number)), get_job(self._space, chosen)
+        return _checkpoints.keep(self._space, job, step=cell.step, strength=cell.strength).name
 
-    again: dict[str, Any] = {
-        "fn": looking,
-        "inputs": [runs.jobs, own.steps, own.seen],
-        "outputs": own.looked,
-        **QUIET,
-    }
-    gr.on([runs.news.input, runs.jobs.change], **again, trigger_mode="always_last")
-    asked = [runs.jobs, own.steps, own.strengths, own.prompt, own.seed, own.seen]
-    own.draw.click(draw, asked, own.seen, **QUIET).success(**again)
-    own.stop.click(stop, own.seen, **QUIET).success(**again)
-    chosen: list[Component] = [runs.jobs, own.seen, own.picked]
-    own.gallery.select(pick, chosen[:2], [own.one, own.large, own.picked], **QUIET)
-    own.keep.click(keep, chosen, api_visibility="private")
-    own.mix.click(mix, chosen, [page.adapters, page.tabs], api_visibility="private")
+    def _cell(self, seen: Shown, number: int) -> _checkpoints.Cell:
+        """The cell of this number among those that are drawn."""
+        if seen.grid is None:
+            raise BadInput("there is no grid any more: draw it again")
+        drawn = _checkpoints.drawn(self._space, get_job(self._space, seen.grid))
+        if number >= len(drawn):
+            raise BadInput("that picture is no longer there: draw the grid again")
+        return drawn[number]
 
 
-def _look(space: Workspace, chosen: int | None, ticked: list[int], seen: Drawn) -> list[Any]:
-    """What is new, in the order of `Comparison.looked`."""
-    try:
-        job = get_job(space, chosen) if chosen else None
-    except BadInput:
-        job = None
-    there = tuple(_checkpoints.checkpoints(space, job)) if job else ()
-    if not (job and there):
-        return [gr.Accordion(visible=False), *[gr.skip()] * 6, Drawn()]
-    fresh = seen.job != job.id or seen.grid is None
-    grid = _checkpoints.latest_grid(space, job) if fresh else get_job(space, seen.grid or 0)
-    now = Drawn(
-        job.id,
-        tuple(sorted(there)),
-        grid.id if grid else None,
-        len(grid.finished_results) if grid else 0,
-        grid.state if grid else "",
-    )
-    if now == seen:
-        return [gr.skip()] * 8
-    same = seen.job == job.id
-    steps = gr.skip() if same and now.steps == seen.steps else _steps(job, now, seen, ticked)
-    prompt = gr.skip() if same else sample_prompts_of(job)[-1]
-    return [
-        gr.Accordion(visible=True),
-        steps,
-        prompt,
-        gr.Button(visible=bool(grid) and not grid.ended),
-        _said(grid) if grid else "",
-        _gallery(space, job, grid),
-        gr.Column(visible=False) if now.grid != seen.grid else gr.skip(),
-        now,
+def _steps(job: Job, now: Shown, seen: Shown, ticked: list[int]) -> gr.CheckboxGroup:
+    """The checkpoints to choose from. A few are chosen, until the user chooses others."""
+    choices = [
+        (f"{step} (the end)" if step == job.total else str(step), step) for step in now.steps
     ]
-
-
-def _steps(job: Job, now: Drawn, seen: Drawn, ticked: list[int]) -> Any:
-    """The checkpoints that can be chosen; as they are chosen by themselves, until somebody does."""
-    choices = [(_named(step, job), step) for step in now.steps]
     if seen.job == job.id and ticked != evenly_spaced(list(seen.steps), FEW):
         return gr.CheckboxGroup(choices)
     return gr.CheckboxGroup(choices, value=evenly_spaced(list(now.steps), FEW))
 
 
-def _named(step: int, job: Job) -> str:
-    return f"{step} (the end)" if step == job.total else str(step)
-
-
-def _gallery(space: Workspace, job: Job, grid: Job | None) -> Any:
-    if grid is None:
-        return gr.Gallery(visible=False)
-    shown = _checkpoints.pictures(space, _checkpoints.drawn(space, grid), total=job.total)
-    columns = len({cell.strength for cell in _checkpoints.cells(grid)})
-    return gr.Gallery(shown, columns=columns, visible=bool(shown))
-
-
-def _said(grid: Job) -> str:
+def _status(grid: Job) -> str:
     if grid.state == "failed":
-        return f'<p class="problem" role="alert">{escape(grid.error)}. {escape(grid.advice)}</p>'
+        return paragraph(f"{grid.error}. {grid.advice}", "problem")
     if not grid.ended:
         drawn = len(grid.finished_results)
-        return f'<p class="quiet">{drawn} of {len(_checkpoints.cells(grid))} drawn</p>'
-    return '<p class="quiet">Choose one to see it large, keep it or mix with it.</p>'
-
-
-def _cell(space: Workspace, seen: Drawn, number: int) -> _checkpoints.Cell:
-    """The cell of this number among those that are drawn."""
-    if seen.grid is None:
-        raise BadInput("there is no grid any more: draw it again")
-    drawn = _checkpoints.drawn(space, get_job(space, seen.grid))
-    if number >= len(drawn):
-        raise BadInput("that picture is no longer there: draw the grid again")
-    return drawn[number]
-
-
-def _large(space: Workspace, job: Job, cell: _checkpoints.Cell) -> str:
-    said = escape(_checkpoints.said(cell, job.total))
-    place = file_url(get_picture(space, cell.picture or "").path)
-    return f'<div class="studio-large"><img src="{place}" alt="{said}"><p>{said}</p></div>'
+        return paragraph(f"{drawn} of {len(_checkpoints.cells(grid))} drawn")
+    return paragraph("Choose one to see it large, keep it or mix with it.")

@@ -11,7 +11,7 @@ from studio.errors import BadInput
 from studio.workspace import Workspace, add_base, list_bases
 from ui.web.frontend import KIND_NAMES, paragraph
 from ui.web.server.page import Page, on
-from ui.web.train.compare import comparison, wire_comparison
+from ui.web.train.compare import ComparisonPanel
 from ui.web.train.options import (
     DESCRIPTIONS,
     SHOWN,
@@ -39,10 +39,10 @@ def train_tab(page: Page) -> None:
             start = gr.Button("Train", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320, elem_id="studio-runs"):
             runs = RunPanel(space)
-            grid = comparison()
+            comparison = ComparisonPanel(space)
     pictures.wire(form.trigger, form.base, form.more.recipe)
     runs.wire(page)
-    wire_comparison(page, grid, runs)
+    comparison.wire(page, runs)
     _wire_form(space, form)
     _wire_summary(form, summary)
     _wire_estimate(space, form, estimate)
