@@ -1,14 +1,14 @@
-"""Whether shots fit their bases, told from files' headers and configurations: no PyTorch here.
+"""Checks whether shots fit their bases. Reads headers and configurations only: no PyTorch here.
 
-What only an opened base can tell (shapes of layers, fingerprints) is looked at in
-ui/batch/runner.py, also before the first picture.
+What only an opened base can tell, such as the shapes of its layers, ui/batch/runner.py checks with
+the same functions, also before the first picture.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import compose
 from studio.adapters.blora_blocks import find_halves, layers_of_half, split_half, trained_blocks
@@ -24,7 +24,7 @@ from studio.requests.shot import Shot
 from ui.batch.manifest import PlannedShot
 from ui.batch.manifest_lines import Problem
 
-__all__ = ["find_incompatible"]
+__all__ = ["Check", "find_incompatible", "find_problems", "method_check", "size_checks"]
 
 
 @dataclass(frozen=True)
@@ -45,73 +45,107 @@ class _Adapter:
     embeddings: Mapping[str, object]
 
 
+@dataclass(frozen=True)
+class Check:
+    """A check of a field. key: shots of equal keys are checked once. run: raises BadInput.
+
+    needed: where it fails, the checks that follow make no sense.
+    """
+
+    field: str
+    key: Callable[[Shot], object]
+    run: Callable[[Shot], object]
+    needed: bool = False
+
+
 def find_incompatible(planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on its base, each with the line and the field that say so."""
-    looked: set[object] = set()
+    checks = [
+        Check("base", lambda shot: shot.base, lambda shot: _base(shot.base), needed=True),
+        *size_checks(_latent_factor),
+        method_check(_adapters),
+        Check("adapters", lambda shot: (shot.base, shot.adapters), _check_families),
+    ]
+    return find_problems(planned, checks)
+
+
+def size_checks(latent_factor: Callable[[Shot], int | None]) -> list[Check]:
+    """Whether the base of a shot can make its size.
+
+    latent_factor: pixels of a latent along a side; None where it is not known yet.
+    """
+    return [
+        Check(
+            "width",
+            lambda shot: (shot.base, shot.width),
+            lambda shot: _check_side(shot.width, latent_factor(shot)),
+        ),
+        Check(
+            "height",
+            lambda shot: (shot.base, shot.height),
+            lambda shot: _check_side(shot.height, latent_factor(shot)),
+        ),
+    ]
+
+
+def method_check(adapters: Callable[[Shot], Sequence[object]]) -> Check:
+    """Whether the method of a shot takes its adapters.
+
+    adapters: what a method may ask before a picture is made: `deltas` and `embeddings` of each.
+    """
+    return Check(
+        "method",
+        lambda shot: (shot.adapters, type(shot.method), shot.method),
+        lambda shot: _check_method(shot.method, adapters(shot)),
+    )
+
+
+def find_problems(planned: Sequence[PlannedShot], checks: Sequence[Check]) -> Iterator[Problem]:
+    """The problems that these checks find, each once."""
+    passed: dict[object, bool] = {}
     for one in planned:
-        shot = one.shot
-        for field, key in (
-            ("base", shot.base),
-            ("width", (shot.base, shot.width)),
-            ("height", (shot.base, shot.height)),
-            ("adapters", (shot.base, shot.adapters)),
-            ("method", (shot.adapters, type(shot.method), shot.method)),
-        ):
-            if (field, key) in looked:
-                continue
-            looked.add((field, key))
-            try:
-                _CHECKS[field](shot)
-            except BadInput as error:
-                yield one.problem(field, str(error))
-                if field == "base":
-                    break
+        for check in checks:
+            key = check.field, check.key(one.shot)
+            if key not in passed:
+                try:
+                    check.run(one.shot)
+                    passed[key] = True
+                except BadInput as error:
+                    passed[key] = False
+                    yield one.problem(check.field, str(error))
+            if check.needed and not passed[key]:
+                break
 
 
-def _check_base(shot: Shot) -> None:
-    _base(shot.base)
-
-
-def _check_width(shot: Shot) -> None:
-    _check_side(shot.base, shot.width)
-
-
-def _check_height(shot: Shot) -> None:
-    _check_side(shot.base, shot.height)
-
-
-def _check_side(source: str, side: int | None) -> None:
-    base = _base(source)
-    if base and side and side % base.factor:
-        raise BadInput(f"{side} is not a multiple of {base.factor}")
-
-
-def _check_adapters(shot: Shot) -> None:
+def _latent_factor(shot: Shot) -> int | None:
     base = _base(shot.base)
-    for file, _ in shot.adapters:
-        family = _adapter(str(file)).family
-        if base and family not in ("", base.family):
+    return base and base.factor
+
+
+def _check_side(side: int | None, factor: int | None) -> None:
+    if factor and side and side % factor:
+        raise BadInput(f"{side} is not a multiple of {factor}")
+
+
+def _adapters(shot: Shot) -> list[_Adapter]:
+    return [_adapter(str(file)) for file, _ in shot.adapters]
+
+
+def _check_families(shot: Shot) -> None:
+    base = _base(shot.base)
+    for (file, _), adapter in zip(shot.adapters, _adapters(shot), strict=True):
+        if base and adapter.family not in ("", base.family):
             raise BadInput(
-                f"the adapter {file} was made for {FAMILIES[family]}, and the base {base.name} "
-                f"is {FAMILIES[base.family]}: choose another of the two"
+                f"the adapter {file} was made for {FAMILIES[adapter.family]}, and the base "
+                f"{base.name} is {FAMILIES[base.family]}: choose another of the two"
             )
 
 
-def _check_method(shot: Shot) -> None:
-    method = shot.method
-    if isinstance(method, compose.Method):
-        found = [_adapter(str(file)) for file, _ in shot.adapters]
-        # Those that are words only are in every mix, and take no part in a method.
-        method.check(cast("list", [one for one in found if one.deltas or not one.embeddings]))
-
-
-_CHECKS = {
-    "base": _check_base,
-    "width": _check_width,
-    "height": _check_height,
-    "adapters": _check_adapters,
-    "method": _check_method,
-}
+def _check_method(method: object, adapters: Sequence[Any]) -> None:
+    method = method or compose.Merge()
+    assert isinstance(method, compose.Method)
+    # Adapters of words only are in every mix, and take no part in a method.
+    method.check([one for one in adapters if one.deltas or not one.embeddings])
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from studio.requests.picture_file import open_picture, save_picture
 from studio.requests.resolved_shot import with_size
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
+from ui.batch.compatibility import Check, find_problems, method_check, size_checks
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.folder_record import Record
 from ui.batch.manifest import PlannedShot
@@ -33,6 +34,7 @@ from ui.shared.loading import open_base
 from ui.shared.ray_cluster import connect
 
 if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
 __all__ = ["PictureFailed", "PictureWritten", "expect_batch", "run_batch"]
@@ -261,38 +263,22 @@ def _facts(base: "Base") -> dict[str, str]:
 def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on this base, each with the line and the field that say so."""
     cache = compose.AdapterCache(base)
-    looked: set[object] = set()
-    for one in planned:
-        shot = one.shot
-        try:
-            if shot.init_image is not None and shot.init_image not in looked:
-                looked.add(shot.init_image)
-                open_picture(str(shot.init_image))
-        except BadInput as error:
-            yield one.problem("init_image", str(error))
-            continue
-        try:
-            with_size(shot, base)
-        except BadInput as error:
-            name, _, said = str(error).partition(": ")
-            yield one.problem(name, said)
-            continue
-        mix = (shot.adapters, type(shot.method), shot.method)
-        if mix in looked:
-            continue
-        looked.add(mix)
-        try:
-            pairs = cache.resolve(shot).adapters
-        except BadInput as error:
-            yield one.problem("adapters", str(error))
-            continue
-        try:
-            method = shot.method or compose.Merge()
-            assert isinstance(method, compose.Method)
-            # Those that are words only are in every mix, and take no part in a method.
-            method.check([one for one, _ in pairs if one.deltas or not one.embeddings])
-        except BadInput as error:
-            yield one.problem("method", str(error))
+
+    def adapters(shot: Shot) -> list["Adapter"]:
+        of_any_size = replace(shot, width=None, height=None, init_image=None)
+        return [adapter for adapter, _ in cache.resolve(of_any_size).adapters]
+
+    def open_start(shot: Shot) -> None:
+        if shot.init_image is not None:
+            open_picture(str(shot.init_image))
+
+    checks = [
+        Check("init_image", lambda shot: shot.init_image, open_start, needed=True),
+        *size_checks(lambda _: base.latent_factor),
+        Check("adapters", lambda shot: shot.adapters, adapters, needed=True),
+        method_check(adapters),
+    ]
+    return find_problems(planned, checks)
 
 
 def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
