@@ -134,8 +134,11 @@ def _checked(of: type, given: Mapping[str, object], problems: dict[str, str]) ->
     from pydantic import ValidationError
 
     for name, value in given.items():
-        if any(not text.isprintable() and _unstorable(text) for text in _texts(value)):
+        inside = list(_texts_and_numbers(value))
+        if any(map(_unstorable, inside)):
             problems[name] = f"{name} holds characters that no file can keep; retype it"
+        elif any(isinstance(one, int) and abs(one) >= LARGEST for one in inside):
+            problems[name] = f"{name} holds a number that is too long"
     sound = {name: value for name, value in given.items() if name not in problems}
     try:
         # In JSON's strict mode pydantic takes lists for tuples and texts for paths.
@@ -196,20 +199,23 @@ def _as_json(value: object) -> object:
     return str(value) if isinstance(value, Path) else {"": type(value).__name__}
 
 
-def _texts(value: object) -> Iterator[str]:
-    """All texts inside a value."""
-    if isinstance(value, str):
+def _texts_and_numbers(value: object) -> Iterator[str | int]:
+    """All texts and whole numbers inside a value."""
+    if isinstance(value, str | int):
         yield value
     elif isinstance(value, Mapping):
         for one in (*value, *value.values()):
-            yield from _texts(one)
+            yield from _texts_and_numbers(one)
     elif isinstance(value, Sequence):
         for one in value:
-            yield from _texts(one)
+            yield from _texts_and_numbers(one)
 
 
-def _unstorable(text: str) -> bool:
-    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
+def _unstorable(value: str | int) -> bool:
+    """Whether a text has characters that UTF-8 or SQLite has not."""
+    if isinstance(value, int) or value.isprintable():
+        return False
+    return "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _raise(problems: Mapping[str, str], where: str) -> None:

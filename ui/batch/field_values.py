@@ -4,13 +4,10 @@ The messages of the BadInput raised here don't name the field: the caller knows 
 """
 
 import json
-import math
 import os
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar, cast
 
 import compose
 from studio.adapters.blora_blocks import split_half
@@ -18,7 +15,7 @@ from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.requests.shot import Shot
-from studio.requests.validation import InvalidFields, in_words
+from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength
 
@@ -26,11 +23,9 @@ __all__ = ["TEXTS", "grid_values", "read_cell", "read_value"]
 
 TEXTS = ("prompt", "negative")
 WHOLE, FRACTIONS = ("seed", "width", "height", "steps"), ("guidance", "denoise")
-LARGEST = 2**64  # of a number; Python refuses to print very long ones
 BETWEEN_ADAPTERS = " + "
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
 Mix = tuple[tuple[str, float], ...]
-T = TypeVar("T")
 
 
 def read_cell(field: str, text: str) -> object:
@@ -68,21 +63,16 @@ def read_value(field: str, raw: object, folder: Path) -> object:
             return _picture(raw, folder)
         case "base":
             return _base(raw, folder)
-    if field in (*TEXTS, "scheduler") and not isinstance(raw, str):
-        raise BadInput(f"{in_words(raw)} is not a text")
-    if isinstance(raw, int) and abs(raw) >= LARGEST:
-        raise BadInput(f"{in_words(raw)} is out of range")
-    return _checked(raw, {"prompt": "", field: raw})
+    _check(field, raw)
+    return raw
 
 
-def _checked(value: T, fields: Mapping[str, object]) -> T:
-    """The value, once a shot accepts these fields."""
+def _check(field: str, value: object) -> None:
+    """Raise BadInput for a value that no shot can have."""
     try:
-        Shot(**fields).check()  # pyright: ignore[reportArgumentType]
+        check_fields(Shot, {field: value})
     except InvalidFields as error:
-        ((field, problem),) = error.problems.items()
-        raise BadInput(problem.removeprefix(f"{field} ")) from None
-    return value
+        raise BadInput(error.problems[field].removeprefix(f"{field} ")) from None
 
 
 def _text(raw: object, what: str) -> str:
@@ -103,14 +93,13 @@ def _mix(raw: object, folder: Path) -> Mix:
 def _adapter(raw: object, folder: Path) -> tuple[str, float]:
     text = _text(raw, "an adapter, such as robot.safetensors:0.8")
     file, strength = split_strength(text)
-    if not math.isfinite(strength):
-        raise BadInput(f"{in_words(text)}: a strength is a finite number, such as 0.8")
     path = os.path.join(folder, os.path.expanduser(file))
     there, _ = split_half(path)
     if not os.path.exists(there):
         raise BadInput(f"there is no adapter {in_words(there)}")
     _check_adapter_file(there, os.stat(there).st_mtime_ns)
-    return _checked((path, strength), {"prompt": "", "adapters": ((path, strength),)})
+    _check("adapters", ((path, strength),))
+    return path, strength
 
 
 @lru_cache(maxsize=4096)
@@ -148,7 +137,6 @@ def _method(raw: object) -> compose.Method:
     else:
         name, *words = _text(raw, "a method, such as klora").split()
         options = _options(name, words)
-    _check_numbers(options)
     return compose.method_named(name, options)
 
 
@@ -172,13 +160,3 @@ def _parsed(text: str) -> object:
     except (ValueError, RecursionError):
         return text
     return found if isinstance(found, int | float) else text
-
-
-def _check_numbers(value: object) -> None:
-    """Raise BadInput for numbers that no option can have, at any depth."""
-    inside = value.values() if isinstance(value, Mapping) else value
-    if isinstance(value, Mapping | list):
-        for one in cast("list[object]", inside):
-            _check_numbers(one)
-    elif isinstance(value, int | float) and not abs(value) < LARGEST:
-        raise BadInput(f"{in_words(value)} is not a number for this")

@@ -2,7 +2,8 @@
 
 Fields are those of `studio.Shot`. In TOML a list of values multiplies the shots, what stands at the
 top holds for every `[[shots]]`, and four fields have a plural: `prompts`, `seeds`, `mixes`,
-`methods`. A line of JSON or CSV is one shot. Files are looked for beside the manifest.
+`methods`. A line of JSON or CSV is one shot, in which null or an empty cell is a field not given.
+Files are looked for beside the manifest.
 
 No PyTorch here: all that can be wrong with a manifest by itself is reported at once, with its line.
 """
@@ -250,7 +251,7 @@ class _Reader:
                 self.add_problem(entry, key, reason)
             elif _field(key) in found:
                 self.add_problem(entry, key, f"{_field(key)} is given twice")
-            else:
+            elif raw is not None:
                 found[_field(key)] = self._axis(entry, key, raw, single=known is FIELDS)
         if "prompt" not in found:
             self.add_problem(entry, "prompt", "it is missing: say what the picture is to show")

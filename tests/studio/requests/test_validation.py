@@ -123,6 +123,7 @@ def test_a_whole_number_stays_one_in_a_field_of_floats() -> None:
         ({"pairs": [["a", "b"]]}, "item 2 of item 1 of pairs must be a number; it is 'b'"),
         ({"step": 3}, "there is no field 'step'; did you mean 'steps'?"),
         ({"trigger": "a\0b"}, "trigger holds characters that no file can keep; retype it"),
+        ({"steps": 10**5000}, "steps holds a number that is too long"),
         ({"prompts": ["\ud800"]}, "prompts holds characters that no file can keep; retype it"),
     ],
 )

@@ -160,6 +160,15 @@ def test_lines_of_json(write: Write) -> None:
     assert found[1].init_image == str(write().parent / "start.png")
 
 
+def test_null_in_a_line_of_json_is_a_field_not_given(write: Write) -> None:
+    nothing = dict.fromkeys(("width", "height", "scheduler", "adapters", "method", "init_image"))
+    (found,) = shots(write(json.dumps({"prompt": "a cat", "seed": None} | nothing), name="m.jsonl"))
+    assert found == Shot("a cat")
+    said = refused(write('{"prompt": null, "widht": null}', name="m.jsonl"))
+    assert "line 1, widht: there is no such field; did you mean width?" in said
+    assert "line 1, prompt: it is missing" in said
+
+
 @pytest.mark.parametrize("between", [",", ";", "\t"])
 def test_rows_of_a_table(write: Write, between: str) -> None:
     rows = [
@@ -195,7 +204,10 @@ def test_rows_of_a_table(write: Write, between: str) -> None:
         (['prompt = "a"', 'init_image = "no.png"'], "line 2, init_image: there is no picture"),
         (['prompt = "a', "b = 1"], "line 1, prompt: this is no TOML"),
         (['prompt = "a"', "seeds = " + "[" * 3000], "line 2, seeds: this is no TOML: it is too"),
-        (['prompt = "a"', "seed = 0x" + "f" * 9000], "line 2, seed: a number that long"),
+        (
+            ['prompt = "a"', "seed = 0x" + "f" * 9000],
+            "line 2, seed: holds a number that is",
+        ),
         ([f'prompt = "{"{a|b}" * 17}"', 'expand = "all"'], "line 1, prompt: it can become 131,072"),
         (['prompt = "__a__"', "[wildcards]", 'a = ["__a__"]'], "line 1, prompt: .*back to itself"),
         (
