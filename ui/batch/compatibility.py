@@ -24,8 +24,6 @@ from studio.requests.shot import Shot
 from ui.batch.manifest import PlannedShot
 from ui.batch.manifest_lines import Problem
 
-__all__ = ["Check", "find_incompatible", "find_problems", "method_check", "size_checks"]
-
 
 @dataclass(frozen=True)
 class _Base:

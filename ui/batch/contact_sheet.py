@@ -16,8 +16,6 @@ from ui.shared.grid import Table, arrange, differing, shot_fields
 from ui.shared.labelled_sheet import draw_table
 from ui.shared.names import adapter_name
 
-__all__ = ["write_sheets"]
-
 DOWN = ("prompt", "negative", "init_image", "seed")
 ACROSS = ("base", "denoise", "width", "height", "steps", "guidance", "scheduler")
 PICTURES_IN_ROW = 8  # where pictures follow one another

@@ -19,8 +19,6 @@ from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength
 
-__all__ = ["TEXTS", "grid_values", "read_cell", "read_value"]
-
 TEXTS = ("prompt", "negative")
 WHOLE, FRACTIONS = ("seed", "width", "height", "steps"), ("guidance", "denoise")
 BETWEEN_ADAPTERS = " + "

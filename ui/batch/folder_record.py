@@ -19,8 +19,6 @@ from studio.files import file_sha256, write_file
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import slug
 
-__all__ = ["Record", "file_name"]
-
 VERSION = 1  # of batch.json
 PREFIX = 40  # letters of the prompt in a file's name
 

@@ -35,8 +35,6 @@ from ui.batch.toml_lines import Steps, TomlText
 from ui.batch.wildcards import Choice, Wildcards, count, draw, every, read_lines
 from ui.shared.grid import combinations
 
-__all__ = ["MOST_SHOTS", "Manifest", "PlannedShot", "read_manifest"]
-
 # From the field that changes least from shot to shot to the one that changes most.
 FIELDS = (
     "base",

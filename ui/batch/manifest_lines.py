@@ -14,17 +14,6 @@ from pathlib import Path
 from studio.errors import BadInput
 from ui.batch.toml_lines import InvalidToml, TomlText
 
-__all__ = [
-    "Entry",
-    "Place",
-    "Problem",
-    "join_problems",
-    "read_csv",
-    "read_jsonl",
-    "read_text",
-    "read_toml",
-]
-
 KEY = re.compile(r"""\s*(?:\[\[?\s*)?["']?([A-Za-z_][\w.-]*)["']?\s*[=\]]""")
 JSON_KEY = re.compile(r'"([^"\\]*)"\s*:')
 LARGEST = 64 * 2**20  # bytes of a manifest

@@ -13,8 +13,6 @@ from ui.batch.folder_record import Record, file_name
 from ui.batch.manifest import Manifest, PlannedShot, read_manifest
 from ui.batch.manifest_lines import join_problems
 
-__all__ = ["Plan", "plan_batch"]
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -22,8 +22,6 @@ from ui.shared.ray_cluster import Cluster, TaskFailure
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["GroupResult", "GroupTask", "run_tasks"]
-
 
 @dataclass(frozen=True)
 class GroupTask:

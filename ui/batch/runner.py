@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
-__all__ = ["PictureFailed", "PictureWritten", "expect_batch", "run_batch"]
 
 # Files of a batch that are no pictures of it.
 OWN = re.compile(r"batch\.json|results\.jsonl|sheet\.html|sheet(-\d+)?\.png")

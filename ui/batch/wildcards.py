@@ -15,8 +15,6 @@ from pathlib import Path
 
 from studio.errors import BadInput
 
-__all__ = ["Choice", "Wildcards", "count", "draw", "every", "read_lines"]
-
 NAME = re.compile(r"__([A-Za-z0-9](?:[\w./-]*?[A-Za-z0-9])?)__")
 DEEPEST = 20  # choices inside choices
 ESCAPED = "{|}_\\"

@@ -28,8 +28,6 @@ from ui.shared.training_run import SMOOTHED
 from ui.sweep.sweep_file import CHECKED_ALIKE, PlannedRun, read_sweep
 from ui.worker.train_jobs import start_or_resume
 
-__all__ = ["Sweep", "plan_sweep", "print_cost", "run_sweep"]
-
 COSTLY = ("steps", "batch", "accumulation")  # those of CHECKED_ALIKE that change a training's cost
 
 

@@ -50,8 +50,6 @@ from ui.shared.form import Form, fields_of
 from ui.shared.grid import combinations
 from ui.shared.names import slug
 
-__all__ = ["CHECKED_ALIKE", "MOST_RUNS", "PlannedRun", "read_sweep"]
-
 MOST_RUNS = 10_000
 # A run writes these about itself; nobody asks for them.
 WRITTEN_BY_RUNS = ("fingerprint", "examples", "init_sha256", "out", "torch")

@@ -10,8 +10,6 @@ from studio.workspace import Workspace
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
 
-__all__ = ["JobProgress", "WorkerContext"]
-
 OFTEN = 0.2  # seconds between two looks at the database while steps are made
 
 

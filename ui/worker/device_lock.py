@@ -14,8 +14,6 @@ from filelock import Timeout
 from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
 
-__all__ = ["DeviceLock"]
-
 
 class DeviceLock:
     """One process's handle on the lock."""

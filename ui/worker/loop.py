@@ -39,8 +39,6 @@ from ui.worker.out_of_memory import describe_shortage, memory_advice
 from ui.worker.render_jobs import render
 from ui.worker.train_jobs import train
 
-__all__ = ["work"]
-
 POLL = 0.05  # seconds between two looks at the queue
 BEAT = 2.0  # seconds between two signs of life without a job
 IDLE = 60.0  # seconds without a picture, after which a training gets a large base's memory

@@ -13,8 +13,6 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace, remember_base
 from ui.shared.loading import open_base
 
-__all__ = ["ModelCache"]
-
 ADAPTER_BYTES = 2**30
 
 

@@ -2,8 +2,6 @@
 
 from studio.queue.job import Job
 
-__all__ = ["describe_shortage", "memory_advice"]
-
 
 def describe_shortage(error: BaseException) -> str:
     """What happened, as a sentence. error: one that `is_memory` knows."""

@@ -26,8 +26,6 @@ from ui.shared.subprocesses import module_command, module_environment
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 
-__all__ = ["run_worker", "watch_workers", "workers"]
-
 LONGEST_LOG = 1_000_000  # bytes, before a log is put aside
 LOOK = 0.25  # seconds between two looks at the processes
 GRACE = 60.0  # seconds that a worker has for its checkpoint when it is told to end

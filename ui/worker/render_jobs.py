@@ -26,8 +26,6 @@ from ui.shared.queue_requests import drawing_of
 from ui.worker.context import JobProgress, WorkerContext
 from ui.worker.schedule_summary import save_summary, summarize
 
-__all__ = ["render"]
-
 PREVIEW_SIDE = 512  # pixels of the longer side, of a picture that forms
 PREVIEW_EVERY = 0.15  # seconds
 MOST_IN_GROUP = 4  # shots, as whoever waits for a picture waits until a group is done

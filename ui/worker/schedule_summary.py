@@ -18,8 +18,6 @@ from studio.files import write_file
 from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
 
-__all__ = ["PassSummary", "ScheduleSummary", "load_summary", "save_summary", "summarize"]
-
 
 @dataclass(frozen=True)
 class PassSummary:

@@ -19,8 +19,6 @@ from ui.worker.context import JobProgress, WorkerContext
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["start_or_resume", "train"]
-
 
 def train(context: WorkerContext, job: Job) -> State:
     """Do a training and put its adapter into the library; how it ended.

@@ -15,8 +15,6 @@ from ui.batch.contact_sheet import write_sheets
 from ui.shared.queue_requests import drawing_of
 from ui.web.server.downloads import write_download
 
-__all__ = ["zipped"]
-
 Picture = tuple[str, Path, Shot]  # name in the zip, file, shot
 
 

@@ -10,8 +10,6 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace
 from ui.shared.queue_requests import drawing_of
 
-__all__ = ["evaluations", "seconds_for"]
-
 LOOKED_AT = 30  # jobs, of those that ended last
 
 

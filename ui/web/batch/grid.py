@@ -16,8 +16,6 @@ from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import adapter_name, split_strength
 from ui.web.server.fields import read_whole_number
 
-__all__ = ["ALONE", "NONE", "TOGETHER", "Grid", "grid_of", "manifest_of"]
-
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
 # Of a shot, what the grid has no widget for but keeps.
 LONGEST = 80  # letters of a list in one line

@@ -10,8 +10,6 @@ from studio.workspace import Workspace, get_picture, thumbnail
 from ui.shared.queue_requests import drawing_of
 from ui.web.frontend import local_time, template
 
-__all__ = ["batch_rows", "pictures", "progress"]
-
 MOST_SHOWN = 240  # pictures of a batch on the page, the latest
 
 

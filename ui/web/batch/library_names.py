@@ -15,8 +15,6 @@ from ui.batch.compatibility import find_incompatible
 from ui.batch.manifest import PlannedShot, read_manifest
 from ui.batch.manifest_lines import Problem, join_problems
 
-__all__ = ["ENDINGS", "MOST_QUEUED", "shots_of"]
-
 ENDINGS = ("toml", "jsonl", "csv")
 MOST_QUEUED = 5000  # shots of a batch; more than a page can show and a day can make
 

@@ -24,8 +24,6 @@ from ui.web.server.downloads import file_url
 from ui.web.server.page import Page, on
 from ui.web.server.polling import progress_version, tab_news
 
-__all__ = ["IN_ORDER", "BatchList", "lay_out_list", "shower", "wire_list"]
-
 LISTED = 50  # batches
 IN_ORDER: Any = {"mode": "always_last", "queue": "batches"}
 NO_BATCH = '<div class="empty">No batch was made yet.</div>'

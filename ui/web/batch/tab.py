@@ -21,8 +21,6 @@ from ui.web.frontend import notices
 from ui.web.mix.shot_form import base_choices
 from ui.web.server.page import Page, on
 
-__all__ = ["batch_tab"]
-
 LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
 HINT = (
     '<div class="empty">Write a prompt, such as <b>a red robot in a meadow</b>, or open a '

@@ -16,8 +16,6 @@ from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
 from ui.web.train.runs import RunPanel
 
-__all__ = ["ComparisonPanel"]
-
 FEW = 4  # checkpoints that are chosen at first
 STRENGTHS = "0.6, 0.8, 1"
 
