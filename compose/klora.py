@@ -198,7 +198,7 @@ def _size(layer: str, role: Iterable[MethodAdapter], k: int) -> tuple[float, flo
         top, whole = members[0].size(layer, k)
         strength = abs(members[0].strength)
         return strength * top, strength * whole
-    from compose.engine.weight_cache import entry_sums  # PyTorch with it
+    from compose.engine.weights.adapter_change import entry_sums
 
     first, *others = (one.strength * one.change(layer).flatten(1) for one in members)
     return entry_sums(sum(others, first), k)

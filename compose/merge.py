@@ -4,8 +4,8 @@ W' = W + sum of strength x dW, the exact sum, as `set_adapters` of diffusers mix
 divided by the number of adapters, and no cross terms between factors arise. A text encoder's
 weights are summed in the same way. One evaluation a step.
 
-Other combinations are in compose/engine/combine.py. On the whole dW, peft's `linear` and `cat`
-(which lays the factors side by side, the ranks adding up) are both the exact sum.
+Other combinations are in compose/engine/weights/combine.py. On the whole dW, peft's `linear` and
+`cat` (which lays the factors side by side, the ranks adding up) are both the exact sum.
 
 Deliberate deviation: strength multiplies the whole change, also of DoRA, whose change is not linear
 in its factors; peft scales the factors inside DoRA's norm.
@@ -92,7 +92,7 @@ class Merge:
         if self.combination in ("linear", "cat"):
             return None
 
-        from compose.engine.combine import Dare, Ties, Truncated
+        from compose.engine.weights.combine import Dare, Ties, Truncated
 
         match self.combination:
             case "svd":

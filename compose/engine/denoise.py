@@ -22,7 +22,7 @@ from torch import Tensor
 from compose.engine.evaluate import evaluate
 from compose.engine.method import Call
 from compose.engine.picture_run import PictureRun, Scheduler, start_run, timesteps_of
-from compose.engine.weight_cache import cache_of
+from compose.engine.weights.render_cache import cache_of
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The one place that runs the UNet: what is asked for together runs as rows of one batch.
 
-Evaluations of one picture under several mixes, or of several pictures under theirs, are rows that
-wear different changes (compose/engine/batched_layers.py). Those that reuse deep features run a
+Evaluations of one picture under several mixes, or of several pictures under theirs, are rows with
+different weights (compose/engine/weights/batched_layers.py). Those that reuse deep features run a
 shallower UNet, so they are batches of their own. What is asked for twice is evaluated once.
 """
 
@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compose.engine.batched_layers import Factors, PreparedLayers, RowBlock, prepare_layers
 from compose.engine.deep_features import keeping, reusing
-from compose.engine.weight_cache import (
-    MixedWeights,
-    RenderCache,
-    WeightMix,
-    cache_of,
-    changed_weight,
-    factors,
-)
+from compose.engine.weights.batched_layers import Factors, PreparedLayers, RowBlock, prepare_layers
+from compose.engine.weights.mixed_weights import MixedWeights, WeightMix, changed_weight, factors
+from compose.engine.weights.render_cache import RenderCache, cache_of
 from studio.bases.prompts import TextEmbedding
 from studio.out_of_memory import is_out_of_memory
 
@@ -41,8 +35,9 @@ class Evaluation:
     """One evaluation of the UNet.
 
     latents: [1, 4, h, w], scaled for the timestep.  text: of the negative prompt and the prompt,
-    or of the prompt alone.  mixed_weights: what the layers wear.  time_ids: [6], SDXL only.
-    deep: [rows of text, C, h', w'], deep features to be reused.  keeps: wants those it computes.
+    or of the prompt alone.  mixed_weights: what is mixed into the weights.  time_ids: [6], SDXL
+    only.  deep: [rows of text, C, h', w'], deep features to be reused.  keeps: wants those it
+    computes.
     """
 
     latents: Tensor
@@ -81,13 +76,13 @@ def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     for is halved, and batches of that size are not tried again on this base.
     """
     once = {one.key: one for one in asked}
-    # Neighbours that wear the same are one block, and go through one weight.
-    worn = {mixed_weights: number for number, (mixed_weights, *_) in enumerate(once)}
+    # Neighbours with the same weights are one block of rows.
+    order = {mixed_weights: number for number, (mixed_weights, *_) in enumerate(once)}
     answers: dict[tuple[object, ...], Answer] = {}
     base.move_to_device(base.unet)
     for shallow in (False, True):
         alike = [one for one in once.values() if (one.deep is not None) == shallow]
-        alike.sort(key=lambda one: worn[one.mixed_weights])
+        alike.sort(key=lambda one: order[one.mixed_weights])
         while alike:
             count = _batch_length(base, alike)
             try:
@@ -112,7 +107,7 @@ def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
     deep = [one.deep for one in asked if one.deep is not None]
     with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(_prepared(base, asked).applied())
+        stack.enter_context(_prepare(base, asked).applied())
         if deep:
             stack.enter_context(reusing(base.unet, torch.cat(deep)))
         keeps = any(one.keeps for one in asked)
@@ -137,42 +132,41 @@ def _joined(texts: Iterable[TextEmbedding]) -> TextEmbedding:
     return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
 
-def _prepared(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:
-    """What the rows of a batch wear, made ready once for all steps and pictures that want it."""
-    kept = cache_of(base)
-    runs = groupby(asked, key=lambda one: one.mixed_weights)
-    blocks = tuple((_rows(run), mixed_weights) for mixed_weights, run in runs)
-    # A GPU has the narrow products beside for nearly nothing, and less room.
-    room = MOST_FOLDED if kept.steady and base.device.type == "cpu" else 0
+def _prepare(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:
+    """The changes of a batch's rows, prepared once for all steps and pictures."""
+    cache = cache_of(base)
+    neighbours = groupby(asked, key=lambda one: one.mixed_weights)
+    blocks = tuple((_rows(inside), mixed_weights) for mixed_weights, inside in neighbours)
+    # A GPU adds low-rank products for nearly nothing, and has less room.
+    room = MOST_FOLDED if cache.steady and base.device.type == "cpu" else 0
     key = room, _side(asked[0]), blocks
-    if key not in kept.prepared:
-        kept.prepared[key] = _fit(base, kept, blocks, room)
-    return kept.prepared[key]
+    if key not in cache.prepared:
+        cache.prepared[key] = _prepare_blocks(base, cache, blocks, room)
+    return cache.prepared[key]
 
 
-def _fit(
-    base: "Base", kept: RenderCache, blocks: Sequence[tuple[int, MixedWeights]], room: int
+def _prepare_blocks(
+    base: "Base", cache: RenderCache, blocks: Sequence[tuple[int, MixedWeights]], room: int
 ) -> PreparedLayers:
     layers = base.layers()
-    wanted = [dict(mixed_weights) for _, mixed_weights in blocks]
-    alike = {
-        name for name, blend in wanted[0].items() if all(one.get(name) == blend for one in wanted)
-    }
+    by_block = [dict(mixed_weights) for _, mixed_weights in blocks]
+    first, *others = by_block
+    shared = {name for name, mix in first.items() if all(one.get(name) == mix for one in others)}
 
-    def wear(name: str, blend: WeightMix) -> Tensor | Factors:
-        if name not in alike:
-            found = factors(name, blend, layers, dtype=base.dtype)
+    def change(name: str, mix: WeightMix) -> Tensor | Factors:
+        if name not in shared:
+            found = factors(name, mix, layers, dtype=base.dtype)
             if found is not None:
                 return found
-        if (name, blend) not in kept.weights:
-            kept.weights[name, blend] = changed_weight(name, blend, layers, written=kept.written)
-        return kept.weights[name, blend]
+        if (name, mix) not in cache.weights:
+            cache.weights[name, mix] = changed_weight(name, mix, layers, dense=cache.dense)
+        return cache.weights[name, mix]
 
     return prepare_layers(
         layers,
         [
-            RowBlock(rows, {name: wear(name, blend) for name, blend in worn.items()})
-            for (rows, _), worn in zip(blocks, wanted, strict=True)
+            RowBlock(rows, {name: change(name, mix) for name, mix in mixes.items()})
+            for (rows, _), mixes in zip(blocks, by_block, strict=True)
         ],
         room=room,
     )

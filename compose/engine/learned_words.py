@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from compose.engine.method import Mix
-from compose.engine.weight_cache import Change, MixedWeights, WeightMix
+from compose.engine.weights.adapter_change import Change
+from compose.engine.weights.mixed_weights import MixedWeights, WeightMix
 from studio.errors import BadInput
 
 if TYPE_CHECKING:

@@ -10,13 +10,8 @@ from compose.engine.evaluate import Answer, Evaluation, evaluate
 from compose.engine.learned_words import embeddings, is_token, split_mixed, words
 from compose.engine.method import Call, Eps, Method, Mix
 from compose.engine.preview import fit_palette, paint
-from compose.engine.weight_cache import (
-    MixedWeights,
-    adapters_on,
-    cache_of,
-    changed_weight,
-    mixed_weights,
-)
+from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, mixed_weights
+from compose.engine.weights.render_cache import adapters_on, cache_of
 from compose.merge import Merge
 from studio.adapters.delta import swap_weights
 from studio.bases.prompts import TextEmbedding
@@ -122,7 +117,7 @@ class PictureRun:
         return without + self.shot.guidance * (prompted - without)
 
     def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
-        """What the UNet or the text encoders wear under a mix."""
+        """What is mixed into the weights of the UNet or of the text encoders."""
         known, key = self._planned.weights, (mix, unet)
         if key not in known:
             changed = mixed_weights(mix, self.changes, unet=unet)
@@ -161,12 +156,12 @@ class PictureRun:
         if key in self.cache.texts and not self._training:
             return self.cache.texts[key]
         weights = {
-            layer: changed_weight(layer, blend, layers, written=self.cache.written)
-            for layer, blend in wanted
+            layer: changed_weight(layer, mix, layers, dense=self.cache.dense)
+            for layer, mix in wanted
             if not is_token(layer)
         }
-        said = embeddings(wanted)
-        with torch.no_grad(), swap_weights(layers, weights), self.base.use_embeddings(said):
+        learned = embeddings(wanted)
+        with torch.no_grad(), swap_weights(layers, weights), self.base.use_embeddings(learned):
             encoded = self.base.encode_text([text])
         if not self._training:
             self.cache.texts[key] = encoded

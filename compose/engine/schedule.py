@@ -122,7 +122,7 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     DoRA needs it. Raises BadInput as rendering does.
     """
     from compose.engine.learned_words import split_mixed
-    from compose.engine.weight_cache import adapters_on  # PyTorch with all of them
+    from compose.engine.weights.render_cache import adapters_on
     from studio.adapters.adapter import Adapter
     from studio.adapters.load import load_adapter
     from studio.requests.resolved_shot import ResolvedShot, resolve
@@ -193,7 +193,7 @@ class AdapterAlone:
             return delta.dense(torch.zeros(delta.shape)).detach()
 
     def size(self, layer: str, k: int) -> tuple[float, float]:
-        from compose.engine.weight_cache import entry_sums
+        from compose.engine.weights.adapter_change import entry_sums
 
         return entry_sums(self.change(layer), k)
 

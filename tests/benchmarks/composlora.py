@@ -30,7 +30,7 @@ from rich.table import Table
 import compose
 import studio
 from compose.engine.schedule import COLOURS, SHALLOW
-from compose.engine.weight_cache import ingredients
+from compose.engine.weights.render_cache import adapters_on
 from studio.adapters.adapter import Adapter
 from studio.sketch import judge
 from studio.sketch.world import scenes as world
@@ -156,7 +156,7 @@ def cost_of(base: studio.Base, shot: studio.Shot) -> float:
     """In full evaluations of the UNet."""
     pairs = [(one, strength) for one, strength in shot.adapters if isinstance(one, Adapter)]
     assert isinstance(shot.method, compose.Method)
-    plan = shot.method.prepare(ingredients(base, pairs), shot.steps)
+    plan = shot.method.prepare(adapters_on(base, pairs), shot.steps)
     calls = [call for step in compose.record(plan, shot.steps) for call in step]
     return sum(SHALLOW if call.reuse else 1.0 for call in calls)
 

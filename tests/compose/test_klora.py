@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import compose.engine.weight_cache
+import compose.engine.weights.adapter_change
 from compose import KLoRA, Mix, record, render
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, Kron, LowRank, Sparse
@@ -310,7 +310,7 @@ def test_entries_are_sorted_once_for_all_strengths_and_steps(
     render(sdxl, shot, output="latents")
     slid = dataclasses.replace(shot, steps=3, adapters=((one, 0.3), (two, -1.7)))
     with monkeypatch.context() as still:
-        still.setattr(compose.engine.weight_cache, "entry_sums", None)
+        still.setattr(compose.engine.weights.adapter_change, "entry_sums", None)
         found = render(sdxl, slid, output="latents")
         with pytest.raises(TypeError):
             render(sdxl, dataclasses.replace(slid, method=KLoRA(k=7)), output="latents")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from compose import Merge, Mix, Part, method_named, methods, record, render
-from compose.engine.combine import Dare, Ties
 from compose.engine.method import MethodAdapter
-from compose.engine.weight_cache import DenseChanges, changed_weight, mixed_weights
+from compose.engine.weights.adapter_change import DenseChanges
+from compose.engine.weights.combine import Dare, Ties
+from compose.engine.weights.mixed_weights import changed_weight, mixed_weights
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
 from studio.bases.base import Base
@@ -67,7 +68,7 @@ def combined(method: Merge, pairs: list[tuple[Adapter, float]]) -> Tensor:
     method.check([adapter for adapter, _ in pairs])
     ((call,),) = record(method.prepare(mixed, 1), 1)
     worn = dict(mixed_weights(call.mix, mixed, unet=True))
-    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers, written=DenseChanges())
+    return changed_weight("unet.a", worn["unet.a"], mixed[0].layers, dense=DenseChanges())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from compose.engine.batch.memory_limit import evaluate_first_step, latent_side, 
 from compose.engine.denoise import drop_unused
 from compose.engine.picture_run import PictureRun, start_run, timesteps_of
 from compose.engine.render import decode
-from compose.engine.weight_cache import cache_of
+from compose.engine.weights.render_cache import cache_of
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 

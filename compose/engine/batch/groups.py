@@ -2,7 +2,7 @@
 
 A batch has one size of picture, one scheduler and one number of steps. Shots of one mix come first:
 their changed weights are computed once for all of them. What is left over of several mixes shares a
-batch too, each row with weights of its own (compose/engine/batched_layers.py).
+batch too, each row with weights of its own (compose/engine/weights/batched_layers.py).
 
 Groups follow from the shots and from how many of them the memory holds, never from the clock or
 from what was made before: the same shots make the same groups, and a picture the same bits.

@@ -10,7 +10,7 @@ from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import ROWS, pixels
 from compose.engine.evaluate import evaluate, most_rows
 from compose.engine.picture_run import PictureRun, start_run, timesteps_of
-from compose.engine.weight_cache import cache_of
+from compose.engine.weights.render_cache import cache_of
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
 from studio.requests.shot import Shot

@@ -24,7 +24,7 @@ from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side,
 from compose.engine.denoise import Prediction, denoise_steps, drop_unused
 from compose.engine.picture_run import PictureRun, start_run, timesteps_of
 from compose.engine.render import decode
-from compose.engine.weight_cache import cache_of
+from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory

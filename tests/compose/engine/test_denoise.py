@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import compose.engine.denoise
 import compose.engine.evaluate
-import compose.engine.weight_cache
+import compose.engine.weights.adapter_change
 from compose import Done, Merge, Mix, Part, Step, denoise, render
 from compose.engine.picture_run import PictureRun
-from compose.engine.weight_cache import _CACHES, DenseChanges, RenderCache, cache_of
+from compose.engine.weights.adapter_change import DenseChanges
+from compose.engine.weights.render_cache import _CACHES, RenderCache, cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, LowRank, attach
 from studio.adapters.load import load_adapter
@@ -209,12 +210,12 @@ def test_another_strength_or_method_finds_changes_and_texts_there(
     expected = latents(sdxl, moved)
     monkeypatch.setitem(_CACHES, sdxl, RenderCache())
     latents(sdxl, shot)
-    monkeypatch.setattr(compose.engine.weight_cache, "_change", forbidden)
+    monkeypatch.setattr(compose.engine.weights.adapter_change, "dense_change", forbidden)
     monkeypatch.setattr(sdxl, "encode_text", forbidden)
     assert torch.equal(latents(sdxl, moved), expected)
     monkeypatch.undo()
     latents(sdxl, dataclasses.replace(shot, adapters=()))
-    assert not cache_of(sdxl).written.nbytes
+    assert not cache_of(sdxl).dense.nbytes
 
 
 def test_changes_without_room_are_written_anew(sdxl: Base, forms: list[Adapter]) -> None:

@@ -29,7 +29,7 @@ from compose import (
     render_groups,
     render_many,
 )
-from compose.engine.weight_cache import cache_of
+from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense
 from studio.bases.base import Base
@@ -187,7 +187,7 @@ def test_more_texts_are_kept_than_for_a_picture(
         return encode(texts)
 
     monkeypatch.setattr(sdxl, "encode_text", encode_watched)
-    monkeypatch.setattr("compose.engine.weight_cache.MOST_TEXTS", 2)
+    monkeypatch.setattr("compose.engine.weights.render_cache.MOST_TEXTS", 2)
     monkeypatch.setattr(cache_of(sdxl), "_most_texts", 2)
     cache_of(sdxl).texts.clear()
     shots = [Shot(f"{seed} cats", steps=1, width=side) for side in (64, 128) for seed in range(5)]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from compose import CMLoRA, Composite, Mix, Part, render
-from compose.engine.batched_layers import Factors, LayerChanges, RowBlock, prepare_layers
 from compose.engine.evaluate import evaluate
 from compose.engine.method import Call
 from compose.engine.picture_run import PictureRun
-from compose.engine.weight_cache import cache_of
+from compose.engine.weights.batched_layers import Factors, LayerChanges, RowBlock, prepare_layers
+from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank, attach
 from studio.bases.base import Base
@@ -59,8 +59,8 @@ LAYERS = {
 @pytest.fixture
 def fold_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that find room are folded."""
-    monkeypatch.setattr("compose.engine.batched_layers.FOLDING_LINEAR", 0)
-    monkeypatch.setattr("compose.engine.batched_layers.FOLDING_CONV", 0)
+    monkeypatch.setattr("compose.engine.weights.batched_layers.FOLDING_LINEAR", 0)
+    monkeypatch.setattr("compose.engine.weights.batched_layers.FOLDING_CONV", 0)
 
 
 @pytest.mark.usefixtures("fold_all")

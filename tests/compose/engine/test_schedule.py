@@ -111,7 +111,7 @@ def test_impossible_shots_are_refused() -> None:
         schedule(with_method(Switch(0)))
     with pytest.raises(BadInput, match="method: 'switch'"):
         schedule(with_method("switch"))
-    with pytest.raises(BadInput, match="steps: 0"):
+    with pytest.raises(BadInput, match="steps must be a whole number from 1 to 1000; it is 0"):
         schedule(with_method(Switch(), steps=0))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compose.engine.batched_layers import Factors
+    from compose.engine.weights.batched_layers import Factors
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Truncated:
         """The same of a sum in float32 whose rank is small, at a hundredth of the cost."""
         import torch
 
-        from compose.engine.batched_layers import Factors
+        from compose.engine.weights.batched_layers import Factors
 
         k = self.rank
         if total.up.shape[1] <= k:

@@ -1,0 +1,1 @@
+"""What a mix changes in a base: computed once, kept between pictures, swapped in for a step."""

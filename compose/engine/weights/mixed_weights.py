@@ -1,0 +1,106 @@
+"""Which changes a mix adds to which weight, and the weight that comes of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from compose.engine.method import Combine, Mix
+from compose.engine.weights.adapter_change import Change, DenseChanges
+from compose.engine.weights.batched_layers import Factors
+from compose.engine.weights.combine import Truncated
+from studio.adapters.delta import Layer, LowRank
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+
+# An adapter, the version of its tensors, and its strength.
+Share = tuple["Adapter", int, float]
+
+
+class WeightMix(NamedTuple):
+    """The changes that are mixed into one weight, in order of addition. combine: see Mix."""
+
+    shares: tuple[Share, ...]
+    combine: Combine | None
+
+
+# The changes to all weights of the UNet or of the text encoders, by layer.
+MixedWeights = frozenset[tuple[str, WeightMix]]
+
+
+def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWeights:
+    """What is mixed into each changed weight, in the UNet or in the text encoders.
+
+    Named by the layer, for its bias with ".bias" behind it.
+    """
+    shares: dict[str, tuple[Share, ...]] = {}
+    for part in mix.parts if unet or mix.text is None else mix.text:
+        if part.strength == 0:
+            continue
+        one = changes[part.adapter]
+        share = (one.adapter, one.version, part.strength)
+        for layer, delta in one.adapter.deltas.items():
+            # A layer that this base lacks is left out: check_fits has counted it.
+            if layer not in one.layers or layer.startswith("unet.") != unet:
+                continue
+            if part.layers is None or layer in part.layers:
+                for name in [layer] if delta.bias is None else [layer, f"{layer}.bias"]:
+                    shares[name] = (*shares.get(name, ()), share)
+    # Layers with the same shares have one object, so that a mix costs little to make and keep.
+    mixes = {of: WeightMix(of, mix.combine) for of in set(shares.values())}
+    return frozenset((name, mixes[of]) for name, of in shares.items())
+
+
+def changed_weight(
+    name: str, mix: WeightMix, layers: Mapping[str, nn.Module], *, dense: DenseChanges
+) -> Tensor:
+    """W + sum of strength x dW, or what they combine to, in float32; kept in W's own precision.
+
+    name: of a layer, or with ".bias" behind it for the sum over its bias.
+    """
+    is_weight = name in layers
+    layer = cast(Layer, layers[name if is_weight else name.removesuffix(".bias")])
+    own = cast(Tensor, layer.weight if is_weight else layer.bias).detach()
+    low_rank = factors(name, mix, layers, dtype=torch.float32)
+    if low_rank is not None:  # one product for all shares
+        total = torch.addmm(own.float().flatten(1), low_rank.up, low_rank.down.flatten(1))
+        return total.view(own.shape).to(own.dtype)
+    shares = []
+    for adapter, version, strength in mix.shares:
+        if is_weight:
+            change = dense.change(adapter, version, name, layers)
+        else:
+            bias = adapter.deltas[name.removesuffix(".bias")].bias
+            assert bias is not None  # or there were no such name
+            change = bias.detach().to(own.device, torch.float32)
+        shares.append(strength * change)
+    if is_weight and mix.combine is not None:
+        shares = [mix.combine(name, shares)]
+    return sum(shares, own.float()).to(own.dtype)
+
+
+def factors(
+    name: str, mix: WeightMix, layers: Mapping[str, nn.Module], *, dtype: torch.dtype
+) -> Factors | None:
+    """The same change as factors; None where it is not low-rank."""
+    deltas = [adapter.deltas[name] for adapter, _, _ in mix.shares if name in layers]
+    if not deltas or not isinstance(mix.combine, Truncated | None):
+        return None
+    weight = cast(Layer, layers[name]).weight
+    downs, ups = [], []
+    for delta, (_, _, strength) in zip(deltas, mix.shares, strict=True):
+        if not isinstance(delta, LowRank) or delta.magnitude is not None:
+            return None
+        scale = strength * delta.scale
+        down, up = delta.down.detach(), delta.up.detach()
+        down, up = (one.to(weight.device, torch.float32) for one in (down, up))
+        downs.append(down.view(-1, *weight.shape[1:]))
+        ups.append(up.flatten(1) if scale == 1 else up.flatten(1) * scale)
+    # Of one alone nothing is copied: of many adapters this is done for each of many layers.
+    one = len(deltas) == 1
+    found = Factors(*(downs + ups if one else (torch.cat(downs), torch.cat(ups, dim=1))))
+    if mix.combine is not None:
+        found = mix.combine.of_factors(found)
+    return Factors(found.down.to(dtype), found.up.to(dtype))

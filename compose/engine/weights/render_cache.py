@@ -1,0 +1,125 @@
+"""What a base keeps from one picture to the next.
+
+The plan, the changed weights and the encoded texts of the last shot, and the palette of the
+previews. The base itself is changed only inside `studio.adapters.delta.swap_weights` and
+`compose.engine.weights.batched_layers.PreparedLayers.applied`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from compose.engine.method import Call, Method, Mix, Plan, record
+from compose.engine.weights.adapter_change import Change, DenseChanges, Sizes, adapter_version
+from compose.engine.weights.batched_layers import PreparedLayers
+from compose.engine.weights.mixed_weights import MixedWeights, WeightMix
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+    from studio.bases.prompts import TextEmbedding
+
+# A batch: bytes for weights of its rows, height and width of its latents, and for each block of
+# rows their number and their weights.
+Batch = tuple[int, tuple[int, int], tuple[tuple[int, MixedWeights], ...]]
+
+MOST_TEXTS = 64
+MOST_TEXTS_OF_BATCH = 2048  # for SDXL 1.3 GB in float32
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedMethod:
+    """A method made ready for some adapters and a number of steps.
+
+    calls: of each step. weights: of the mixes it asks for, in the UNet or in the text encoders.
+    """
+
+    plan: Plan
+    calls: list[list[Call]]
+    weights: dict[tuple[Mix, bool], MixedWeights] = field(default_factory=dict)
+
+
+@dataclass
+class RenderCache:
+    """What outlives a picture, for the next one on the same base."""
+
+    weights: dict[tuple[str, WeightMix], Tensor] = field(default_factory=dict)
+    prepared: dict[Batch, PreparedLayers] = field(default_factory=dict)
+    steady: bool = False  # whether each of the shots at work has one mix for all steps
+    texts: dict[tuple[str, MixedWeights], "TextEmbedding"] = field(default_factory=dict)
+    dense: DenseChanges = field(default_factory=DenseChanges)
+    palette: Tensor | None = None
+    # Of each adapter for one version of its tensors.
+    sizes: "WeakKeyDictionary[Adapter, tuple[int, Sizes]]" = field(
+        default_factory=WeakKeyDictionary
+    )
+    # Of latents [h, w], where the memory held no more.
+    most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    training: bool = False  # whether a training has its deltas on the layers now
+    _planned: tuple[object, PlannedMethod] | None = None
+    _most_texts: int = MOST_TEXTS
+
+    @contextmanager
+    def for_many(self, texts: int) -> Iterator[None]:
+        """Keep up to so many texts until the block is left; then restore the limits of rows."""
+        rows = self.most_rows
+        self.most_rows = dict(rows)
+        self._most_texts = max(MOST_TEXTS, min(texts, MOST_TEXTS_OF_BATCH))
+        try:
+            yield
+        finally:
+            self.most_rows, self._most_texts = rows, MOST_TEXTS
+
+    def plan(
+        self, method: Method, changes: "Sequence[Change]", beside: "Sequence[Change]", steps: int
+    ) -> PlannedMethod:
+        """The method made ready; that of the last shot again where nothing it rests on differs.
+
+        beside: the adapters that only carry embeddings.
+        """
+        adapters = [(one.adapter, one.version, one.strength) for one in (*changes, *beside)]
+        wanted = (type(method), method, adapters, len(changes), steps)
+        if self._planned is None or self._planned[0] != wanted:
+            plan = method.prepare(changes, steps)
+            self._planned = wanted, PlannedMethod(plan, record(plan, steps))
+        return self._planned[1]
+
+    def release(self, unet: set[MixedWeights], texts: set[MixedWeights]) -> None:
+        """Drop all but what these mixes of the UNet, those of the text encoders and no mix need."""
+        texts = texts | {frozenset()}
+        weights = frozenset[tuple[str, WeightMix]]().union(*unet)
+        shares = {share for _, mix in weights.union(*texts) for share in mix.shares}
+        self.dense.release({(adapter, version) for adapter, version, _ in shares})
+        self.weights = {key: one for key, one in self.weights.items() if key in weights}
+        self.prepared = {
+            key: one
+            for key, one in self.prepared.items()
+            if all(changed in unet for _, changed in key[2])
+        }
+        inside = [(key, one) for key, one in self.texts.items() if key[1] in texts]
+        self.texts = dict(inside[-self._most_texts :])
+
+
+_CACHES: "WeakKeyDictionary[Base, RenderCache]" = WeakKeyDictionary()
+
+
+def cache_of(base: "Base") -> RenderCache:
+    """What is kept for this base; it goes when the base goes."""
+    return _CACHES.setdefault(base, RenderCache())
+
+
+def adapters_on(base: "Base", pairs: "Iterable[tuple[Adapter, float]]") -> list[Change]:
+    """The shot's adapters on this base."""
+    sizes = cache_of(base).sizes
+    changes = []
+    for adapter, strength in pairs:
+        version = adapter_version(adapter)
+        if sizes.get(adapter, (None,))[0] != version:
+            sizes[adapter] = version, {}
+        known = sizes[adapter][1]
+        changes.append(Change(adapter, float(strength), base.layers(), version, known))
+    return changes
