@@ -3,7 +3,8 @@
     for progress in trainers.train(trainers.LoRA(rank=16), base, "photos/", trigger="a sks robot"):
         ...
 
-Every kind is trained by the one loop. Importing this package imports no torch.
+All kinds are trained by one loop, trainers/engine/loop.py. Importing this package does not import
+PyTorch.
 """
 
 from importlib import import_module

@@ -75,7 +75,7 @@ class BLoRA(Kind):
     )
 
     def for_base(self, base: "Base") -> "BLoRA":
-        """With the blocks of this base. Other families than SDXL need `anyway`."""
+        """This kind with the blocks of this base. Families other than SDXL need `anyway`."""
         blocks = self._blocks(base.name, base.family)
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
             if not any(name.startswith(layer_prefixes([block])) for name in base.layers()):
@@ -96,7 +96,7 @@ class BLoRA(Kind):
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
-        """A change that is zero, for a layer of the two blocks."""
+        """A delta that starts at zero, for layers of the two blocks."""
         blocks = self._blocks("", "sd1" if self.anyway else "sdxl")
         if not name.startswith(layer_prefixes(chain(*blocks.values()))):
             return None
@@ -119,7 +119,7 @@ class BLoRA(Kind):
         return True
 
     def plan_step(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> StepPlan:
-        """Both halves, every other step the content half alone; in the end the style half alone."""
+        """Both halves, every other step the content half alone; at the end the style half alone."""
         if not self.style_alone:
             return StepPlan()
         style, joint = self._style(deltas), self._joint_steps(steps)
@@ -133,7 +133,7 @@ class BLoRA(Kind):
         )
 
     def _blocks(self, base: str, family: str) -> dict[str, tuple[str, ...]]:
-        """The blocks of each half: those that were given, else the base's."""
+        """The blocks of each half: those given as options, otherwise those of the base."""
         blocks = default_blocks(base, family)
         return blocks | {half: parse_blocks(own) for half in blocks if (own := getattr(self, half))}
 

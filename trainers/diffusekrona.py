@@ -58,7 +58,7 @@ class DiffuseKronA(Kind):
     targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "DiffuseKronA":
-        """With the targets and factors that suit this base, where none are given."""
+        """This kind with targets and factors; where none are given, those that suit this base."""
         if not is_sketch(base):
             return replace(self, targets=self.targets or "attention")
         a1, a2 = self.a1 or SKETCH, self.a2 or SKETCH
@@ -67,7 +67,7 @@ class DiffuseKronA(Kind):
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Kron | None":
-        """A change that is zero, for the layers that the targets name."""
+        """A delta that starts at zero, for the layers that `targets` names."""
         from studio.adapters.delta import Kron  # late: it imports torch
         from studio.adapters.delta.layer import adaptable
 
@@ -80,15 +80,15 @@ class DiffuseKronA(Kind):
         )
 
     def _factors(self, name: str) -> tuple[int | None, int | None]:
-        """The sides of A that the options give this layer."""
-        found = PROJECTION.fullmatch(name)
-        if found is None:
+        """Rows and columns of A for this layer, as far as the options say."""
+        match = PROJECTION.fullmatch(name)
+        if match is None:
             return self.a1, self.a2
-        which = found[1] or found[3]
-        return getattr(self, f"{which}_a1") or self.a1, getattr(self, f"{which}_a2") or self.a2
+        part = match[1] or match[3]  # q, k, v or out
+        return getattr(self, f"{part}_a1") or self.a1, getattr(self, f"{part}_a2") or self.a2
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """As the authors' scripts train it."""
+        """The settings of the authors' scripts."""
         steps = 1000 if base.family == "sdxl" else 500
         return {"steps": steps, "lr": 1e-3, "accumulation": 4}
 

@@ -50,9 +50,9 @@ class LoRA(Kind):
     targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "LoRA":
-        """With the targets that suit this base, where none are given.
+        """This kind with targets; where none are given, those that suit this base.
 
-        Raises BadInput for a rank that none of its layers can have.
+        Raises BadInput for a rank that no layer of the base can have.
         """
         targets = self.targets or ("all" if is_sketch(base) else "attention")
         layers = base.layers().items()
@@ -68,7 +68,7 @@ class LoRA(Kind):
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
-        """A change that is zero, for the layers that the targets name."""
+        """A delta that starts at zero, for the layers that `targets` names."""
         from studio.adapters.delta import LowRank  # late: it imports torch
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):

@@ -69,7 +69,7 @@ class SaRA(Kind):
         return THRESHOLD if self.threshold is None else self.threshold
 
     def for_base(self, base: "Base") -> "SaRA":
-        """With the threshold that meets the budget on this base, or that suits it."""
+        """This kind with a threshold: the one for the budget, or the default for this base."""
         if base.device.type == "meta":
             return self._for_unknown_weights(base)
         if self.threshold is None and self.budget is None and not is_sketch(base):
@@ -81,7 +81,7 @@ class SaRA(Kind):
         return replace(self, threshold=_threshold(weights, budget))
 
     def _for_unknown_weights(self, base: "Base") -> "SaRA":
-        """With the threshold that would meet the budget if weights lay evenly in 0 .. 1."""
+        """With the threshold for the budget if the weights were spread evenly over 0 .. 1."""
         if self.budget is None:
             raise BadInput(
                 f"{base.name} is a configuration without weights, so nobody knows how many lie "
@@ -93,7 +93,7 @@ class SaRA(Kind):
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Sparse | None":
-        """A change that is zero, at the entries of a layer below the threshold."""
+        """A delta that starts at zero, for the entries of a layer below the threshold."""
         from studio.adapters.delta import Sparse  # late: it imports torch
 
         if not CHANGED.fullmatch(name):
@@ -108,7 +108,7 @@ class SaRA(Kind):
         *,
         generator: "torch.Generator",
     ) -> "Tensor | None":
-        """lambda |P . M|_* of one of the matrices, drawn for the step."""
+        """lambda |P . M|_* of one matrix, drawn at random for the step."""
         import torch
 
         matrices = [name for name, delta in deltas.items() if _is_matrix(delta.shape)]
@@ -133,7 +133,7 @@ class SaRA(Kind):
         done: int,
         steps: int,
     ) -> bool:
-        """Go on with the entries that are still below the threshold; the others settle."""
+        """Train on only the entries that are still below the threshold; freeze the others."""
         if not self.adjust_at or done != round(self.adjust_at * steps):
             return False
         for name, delta in deltas.items():
@@ -143,11 +143,11 @@ class SaRA(Kind):
         return True
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """As the paper trains it, with the learning rate of the threshold."""
+        """The settings of the paper, with its learning rate for the threshold."""
         return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 
     def facts(self, base: "Base") -> dict[str, str]:
-        """How many of the weights lie below which magnitude, where the base has weights."""
+        """How many weights lie below each of some magnitudes; empty for a base without weights."""
         import torch
 
         if base.device.type == "meta":
@@ -199,7 +199,7 @@ def _weights(base: "Base") -> "list[Tensor]":
 
 
 def _below(weight: "Tensor", threshold: float) -> "Tensor":
-    """Where the flattened weight is smaller than this, rising: int32 [n]."""
+    """Indices, rising, of the flattened weight's entries below the threshold: int32 [n]."""
     import torch
 
     if weight.device.type == "meta":  # see SaRA._for_unknown_weights

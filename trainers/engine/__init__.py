@@ -1,1 +1,1 @@
-"""What all kinds of adapters share: the optimisation loop and what it needs."""
+"""The training engine of all kinds: the loop, its data, optimizers, estimates and run folders."""

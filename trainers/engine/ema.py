@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class EMA:
-    """The average of modules that are trained, itself such modules.
+    """The average of trained modules, held in copies of them.
 
     decay: how much of the average stays at a step, below 1.
     """
@@ -45,7 +45,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, done: int) -> None:
-        """Take in the weights as they are after so many steps."""
+        """Add the weights after `done` steps to the average."""
         decay = min(self.decay, done / (9 + done)) if done > 1 else 0.0
         for name, module in self.modules.items():
             own, new = _tensors(module), _tensors(self.trained[name])
@@ -53,7 +53,7 @@ class EMA:
 
     @torch.no_grad()
     def realign(self) -> None:
-        """Sort the average's entries as they are sorted now in what is trained.
+        """Split the average's entries into trained and settled ones as the trained modules do now.
 
         SaRA goes on with some entries only. Those that settled keep their value there, and the
         average goes on to approach it.
@@ -65,7 +65,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block what is trained holds the average; afterwards its own weights again."""
+        """Inside the block the trained modules hold the average; afterwards their own weights."""
         self._swap()
         try:
             yield
@@ -79,7 +79,7 @@ class EMA:
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    """What training changes in a module, its settled entries included."""
+    """The tensors of a module that training changes, with its settled entries."""
     settled = [module.settled_value] if isinstance(module, Sparse) else []
     return [*module.parameters(), *settled]
 

@@ -1,4 +1,4 @@
-"""What a kind of adapter is to the loop, and which kinds there are.
+"""`Kind`, the interface between the loop and a kind of adapter, and the list of kinds.
 
 A kind is one file of trainers/, holding one frozen dataclass, a `Kind`, whose name in lower case is
 the file's: lora.py holds LoRA. Its fields are its options. It must have `delta`; the other methods
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step trains, and on what: everything on whole pictures, if a kind has no other."""
+    """What one step trains, and on what. By default all deltas, on whole pictures."""
 
     detached: frozenset[str] = frozenset()
     """layers whose deltas are taken off for the step"""
@@ -50,13 +50,13 @@ class Kind:
         check(self)
 
     def for_base(self, base: "Base") -> Self:
-        """This kind with the options that suit a base; BadInput where the base does not suit it."""
+        """This kind with the options that suit a base; BadInput if it cannot train this base."""
         return self
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Delta | None":
-        """The delta that a layer of the base starts with; None where the layer stays as it is.
+        """The delta that a layer of the base starts with; None for a layer that is not trained.
 
         name: component and dotted path, as Base.layers names it. generator: on the CPU.
         """
@@ -99,15 +99,15 @@ class Kind:
         return {}
 
     def facts(self, base: "Base") -> dict[str, str]:
-        """Short facts about a base, by name, for whoever decides on the options."""
+        """Short facts about a base, by name, that help to choose the options."""
         return {}
 
 
 def is_sketch(base: "Base") -> bool:
     """Whether it is one of Studio's own small bases.
 
-    They have little attention: what they draw, and how, is in their other layers too, so kinds
-    left to themselves change more of them than of a base of full size.
+    They have little attention, and what they draw is in their other layers too. So by default kinds
+    train more of their layers than of a base of full size.
     """
     return base.name in BUNDLED_BASES
 
@@ -123,7 +123,7 @@ def kinds() -> dict[str, type[Kind]]:
 
 
 def kind_name(kind: Kind) -> str:
-    """The name that the command line, the run and the adapter file know this kind by."""
+    """The name of a kind on the command line, in a run and in an adapter file."""
     return type(kind).__name__.lower()
 
 
@@ -135,9 +135,9 @@ def options_of(kind: Kind) -> dict[str, str | int | float | bool | None]:
 def new_deltas(
     kind: Kind, base: "Base", *, generator: "torch.Generator", text_encoders: bool = False
 ) -> "dict[str, Delta]":
-    """The deltas that a training of this kind starts from, in the order of the base's layers.
+    """The deltas at the start of a training of this kind, in the order of the base's layers.
 
-    Raises BadInput when the kind finds no layer to change, or none of the text encoders.
+    Raises BadInput when the kind changes no layer, or with `text_encoders` none of theirs.
     """
     deltas = {}
     for name, layer in base.layers().items():
@@ -156,20 +156,20 @@ def new_deltas(
 
 @dataclass(frozen=True)
 class Count:
-    """What a kind would train on a base."""
+    """How much a kind would train on a base."""
 
     base: str
     weights: int
     """parameters of the base's UNet"""
     layers: int
     parameters: int
-    """numbers trained"""
+    """how many numbers would be trained"""
     facts: dict[str, str]
-    """what else the kind knows about the base"""
+    """facts about the base, see Kind.facts"""
 
 
 def count(kind: Kind, base: "Base", *, text_encoders: bool = False) -> Count:
-    """What the kind would train, without pictures; on `real_config` without weights too.
+    """How much the kind would train. Needs no pictures and, with `real_config`, no weights.
 
     text_encoders: whether they are trained too, as `Recipe` has it.
     Raises BadInput where the kind does not suit the base.

@@ -31,7 +31,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Drawn:
-    """So many of the missing class pictures have been drawn and written."""
+    """Class pictures that were missing are being rendered: `done` of `total`."""
 
     done: int
     total: int
@@ -39,7 +39,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Encoded:
-    """So many of the pictures and captions have been encoded for the cache."""
+    """Pictures and captions are being encoded for the cache: `done` of `total`."""
 
     done: int
     total: int
@@ -57,7 +57,7 @@ class Step:
     without a kind's own penalty"""
     lr: float
     seconds: float
-    """what the step itself took, without samples and checkpoints"""
+    """duration of the step, without samples and checkpoints"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Finished:
     adapter: "Adapter"
     steps: int
     seconds: float
-    """training time, including that before the run was resumed"""
+    """training time, with that before the run was resumed"""
 
 
 Progress = Started | Drawn | Encoded | Step | Sampled | Saved | Finished

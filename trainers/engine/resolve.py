@@ -1,4 +1,4 @@
-"""What a request means: its kind, and its recipe on a base."""
+"""From a request to its kind and its recipe on a base."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def kind_of(request: TrainingRequest) -> Kind:
 
 
 def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
-    """Where a training of this kind on this base starts from when nothing is asked for.
+    """The default recipe for a kind on a base.
 
     On sketch the text encoders learn as fast as the UNet: at the rate for full size they bring
     nothing, at this one a robot was right in some ten of a hundred pictures more. The rate of new
@@ -36,5 +36,5 @@ def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
 
 
 def recipe_of(request: TrainingRequest, base: "Base | BaseInfo", kind: Kind) -> Recipe:
-    """How to train on this base: what was asked for, and for the rest the kind's defaults."""
+    """The recipe of a request on this base: its own values, and defaults for the rest."""
     return with_options(recipe_for(base, kind), request.recipe)

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run, at which strength? One picture of each, on one sheet."""
+"""`studio grid`: the checkpoints of a run at several strengths, on one contact sheet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

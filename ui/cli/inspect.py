@@ -1,4 +1,4 @@
-"""`studio inspect`: what an adapter or a picture is."""
+"""`studio inspect`: show the facts of an adapter, or the recipe of a picture."""
 
 from collections.abc import Mapping
 from pathlib import Path

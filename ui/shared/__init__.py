@@ -1,1 +1,1 @@
-"""What the commands and the pages share."""
+"""What the command line, the web page and the workers share."""

@@ -1,4 +1,4 @@
-"""A contact sheet with labels: rows of pictures, and on the left what they were learned from."""
+"""Contact sheets with labels: rows of pictures, and on the left pictures that were learned from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the command line and the workers share while a training runs."""
+"""Sample pictures and stop signals while a training runs, on the command line and in workers."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -29,19 +29,19 @@ def draw_with(base: "Base") -> "Callable[[str, int], Image]":
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, the first SIGINT or SIGTERM is only noted: the value says whether one came."""
-    came = False
+    """Inside the block the first SIGINT or SIGTERM sets a flag; call the value to read it."""
+    stopped = False
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
+        nonlocal stopped
+        if stopped:
             raise KeyboardInterrupt
-        came = True
-        print_note("Stopping after this step; once more to stop at once.")
+        stopped = True
+        print_note("Stopping after this step. Press Ctrl-C again to stop at once.")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: came
+        yield lambda: stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

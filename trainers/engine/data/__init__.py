@@ -1,1 +1,1 @@
-"""What a training reads: the order of pictures, cached latents, class pictures."""
+"""The data of a training: batches, the latent cache, class pictures, random draws."""

@@ -91,21 +91,21 @@ class Cache:
     def picture(self, number: int, variant: int) -> EncodedPicture:
         """A crop or mirror image of picture `number`."""
         example = self.examples[number]
-        kept = self._store[self._picture_key(example, variant)]
+        entry = self._store[self._picture_key(example, variant)]
         width, height = example.bucket
-        top, left = kept["crop"].tolist()
+        top, left = entry["crop"].tolist()
         time_ids = self.base.time_ids(
             original=(example.height, example.width), crop=(top, left), target=(height, width)
         )
         mask = self._store[self._mask_key(example, variant)]["mask"] if example.mask else None
-        return EncodedPicture(mean=kept["mean"], std=kept["std"], time_ids=time_ids, mask=mask)
+        return EncodedPicture(mean=entry["mean"], std=entry["std"], time_ids=time_ids, mask=mask)
 
     def text(self, caption: str) -> "TextEmbedding":
         """A caption's embeddings, a batch of one."""
         from studio.bases.prompts import TextEmbedding
 
-        kept = self._store[self._text_key(caption)]
-        return TextEmbedding(hidden=kept["hidden"], pooled=kept.get("pooled"))
+        entry = self._store[self._text_key(caption)]
+        return TextEmbedding(hidden=entry["hidden"], pooled=entry.get("pooled"))
 
     def _picture_key(self, example: Example, variant: int) -> str:
         return _key("picture", self._vae, *self._crop_key(example, variant))

@@ -1,4 +1,4 @@
-"""What a training learns from: its pictures, read once, and the class pictures beside them."""
+"""The pictures and the class pictures of a training."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a training will take, told before it starts: its memory and its time.
+"""An estimate of a training before it starts: its memory and its time.
 
 Memory is counted: the weights, what is trained with its gradients and the optimizer's state, and
 what autograd saves of a pass (trainers/engine/estimate/memory_model.py). Time is that of an earlier
@@ -58,18 +58,18 @@ PER_CALL, PER_BYTE = 7.5, 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training will take. str() says it in a sentence."""
+    """Time and memory that a training will take. str() gives a sentence."""
 
     seconds: float
     """from the first picture encoded to the adapter's file"""
     bytes: int
     """the most memory at a time: of the process on a CPU, of the GPU on one"""
     step: float
-    """seconds of one step"""
+    """seconds per step"""
     known: bool
-    """whether an earlier run of the same settings says how long a step takes"""
+    """whether the step time is that of an earlier run with the same settings"""
     free: int | None
-    """bytes that are free there now, as far as the system says"""
+    """bytes that are free now; None if the system does not say"""
 
     @property
     def fits(self) -> bool:

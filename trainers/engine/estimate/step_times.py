@@ -1,7 +1,7 @@
-"""How fast a training goes here: as fast as an earlier run of the same settings.
+"""Step times: those of an earlier run with the same settings, or else measured speeds.
 
-Every run writes cost.json beside its recipe: what decides how long a step takes, and how long it
-took. Where no run of the same settings is found, three speeds are measured in a quarter of a
+Every run writes cost.json beside its recipe: the settings that decide how long a step takes, and
+the step time. Where no run has the same settings, three speeds are measured in a quarter of a
 second: of convolutions as wide as the base's own, of an activation between them, and of a call,
 whatever it computes.
 """
@@ -100,7 +100,7 @@ def find_step_time(runs: Path, settings: Mapping[str, object]) -> float | None:
             if entry["settings"] == settings:
                 return float(entry["step"])
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged file tells nothing
+            continue  # skip a damaged file
     return None
 
 
