@@ -1,4 +1,4 @@
-"""A field of a manifest as a value of `studio.Shot`.
+"""Reads the fields of a manifest as values of `studio.Shot`.
 
 The messages of the BadInput raised here don't name the field: the caller knows its line.
 """

@@ -1,6 +1,6 @@
-"""What a batch is to make: the shots of a manifest, and a file's name for each.
+"""Plans a batch: the shots of a manifest, and a file name for each.
 
-No PyTorch here: what can be wrong before a base is opened is said at once.
+No PyTorch here: what can be known before a base is opened is reported at once.
 """
 
 import os
@@ -16,7 +16,7 @@ from ui.batch.manifest_lines import join_problems
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made. names: a file for each of the shots, which are all different."""
+    """What a batch makes. names: a file for each shot; shots and names are all different."""
 
     manifest: Manifest
     out: Path
@@ -33,7 +33,7 @@ class Plan:
 
     def missing(self) -> list[int]:
         """The places of the shots whose pictures are not there."""
-        # Listed once: on a disk of the network every question takes its time.
+        # Listed once: on a network disk every look-up takes time.
         there = set(os.listdir(self.out)) if self.out.is_dir() else set()
         return [at for at, name in enumerate(self.names) if name not in there]
 

@@ -1,4 +1,4 @@
-"""Making what is missing of a batch.
+"""Makes the missing pictures of a batch.
 
 A picture's name is a function of its shot, and its bits are a function of the shot's group, which
 follows from the manifest and the folder's record alone. So a group of which some pictures are
@@ -96,12 +96,12 @@ def run_batch(
 
 
 def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEstimate:
-    """What is missing of a plan will cost, measured on this machine; nothing is written.
+    """What the missing pictures of a plan will cost, measured on this machine; nothing is written.
 
     Raises BadInput as run_batch does.
     """
     run = _BatchRun(plan, loading)
-    bases = run.checked()
+    bases = run.check_on_bases()
     sizes = run.batch_sizes(bases, keep=False)
     missing = set(plan.missing())
     found = []
@@ -125,8 +125,8 @@ class _BatchRun:
         self.shots: dict[str, list[Shot]] = {}
 
     def events(self, processes: ProcessGroup) -> Iterator[Event]:
-        """Make this process's processes."""
-        bases = self.checked()
+        """Render the groups of this process."""
+        bases = self.check_on_bases()
         missing = set(self.plan.missing())  # for all processes the same: none has begun
         if processes.is_first:
             self.batch_sizes(bases, keep=True)
@@ -135,18 +135,18 @@ class _BatchRun:
         for source in self.plan.sources:
             if not missing.isdisjoint(self.plan.of_base(source)):
                 base = bases.pop(source, None) or open_base(source, self.loading)
-                yield from self._made(base, source, sizes[source], missing, processes)
+                yield from self._render_missing(base, source, sizes[source], missing, processes)
 
     def events_from(self, address: str) -> Iterator[Event]:
-        """Have it made on a Ray cluster."""
+        """Render on a Ray cluster."""
         with connect(address, device=self.loading.get("device")) as cluster:
             tasks = list(self.tasks())
             for reply in run_tasks(tasks, self.loading, cluster):
-                yield from self._received(reply)
+                yield from self._write_result(reply)
 
     def tasks(self) -> Iterator[GroupTask]:
-        """All that is missing, group by group."""
-        bases = self.checked()
+        """A task for each group of which pictures are missing."""
+        bases = self.check_on_bases()
         missing = set(self.plan.missing())
         sizes = self.batch_sizes(bases, keep=True)
         for source in self.plan.sources:
@@ -155,7 +155,7 @@ class _BatchRun:
                 wanted = [number for number in group.numbers if places[number] in missing]
                 yield GroupTask(source, self.shots[source], group, wanted)
 
-    def _received(self, reply: GroupResult) -> Iterator[Event]:
+    def _write_result(self, reply: GroupResult) -> Iterator[Event]:
         task, places = reply.task, self.plan.of_base(reply.task.source)
         for number in task.wanted:
             if number in reply.reasons:
@@ -165,8 +165,8 @@ class _BatchRun:
                 write_file(path, reply.pictures[number])
                 yield PictureWritten(places[number], path)
 
-    def checked(self) -> "dict[str, Base]":
-        """Look at every base and every shot on it. A base that is the only one stays open."""
+    def check_on_bases(self) -> "dict[str, Base]":
+        """Check every shot on its opened base. A base that is the only one stays open."""
         problems: list[Problem] = []
         kept: dict[str, Base] = {}
         for source in self.plan.sources:
@@ -215,7 +215,7 @@ class _BatchRun:
             if any(places[at] in missing for at in group.numbers)
         ]
 
-    def _made(
+    def _render_missing(
         self,
         base: "Base",
         source: str,

@@ -36,7 +36,7 @@ class Wildcards:
     _read: dict[str, tuple[Choice, ...]] = field(default_factory=dict, repr=False)
 
     def read(self, text: str) -> Choice:
-        """The choices in a text. Raises BadInput for braces without a fellow, unknown names and
+        """The choices in a text. Raises BadInput for unpaired braces, unknown names and
         names that lead back to themselves."""
         return _Reader(text, self, ()).whole()
 
@@ -54,13 +54,13 @@ class Wildcards:
             return self.lists[name]
         path = self.folder / f"{name}.txt"
         if ".." in Path(name).parts or not path.is_file():
-            raise BadInput(f"there is no wildcard {name}: {self._mend(name)}")
+            raise BadInput(f"there is no wildcard {name}: {self._hint(name)}")
         found = tuple(text for _, text in read_lines(path))
         if not found:
             raise BadInput(f"the wildcard {name} is empty: {path} has no line to choose")
         return found
 
-    def _mend(self, name: str) -> str:
+    def _hint(self, name: str) -> str:
         there = [path.stem for path in self.folder.glob("*.txt")] + list(self.lists)
         close = difflib.get_close_matches(name, there, 1)
         return f"did you mean {close[0]}?" if close else f"put {name}.txt into {self.folder}"
