@@ -32,7 +32,7 @@ def script(name: str) -> str:
 
 
 def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
-    """What was done and what was refused, a line each, as HTML."""
+    """A line for each thing that was done or refused, as HTML."""
     return template("notices.html").render(done=done, refused=refused)
 
 

@@ -40,7 +40,7 @@ def details(adapter: AdapterFile, description: Mapping[str, JSON]) -> str:
 
 
 def trash_rows(trash: Sequence[Deleted]) -> str:
-    """What can be restored, each with a button that tells its id."""
+    """The rows of the trash, each with a button that restores it by its id."""
     return template("library/trash.html").render(trash=trash)
 
 
@@ -55,7 +55,7 @@ def _searched_text(adapter: AdapterFile) -> str:
 
 
 def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, object]:
-    """What an adapter is, by labels."""
+    """The facts of an adapter, by label."""
     base = [adapter.base, adapter.family] if adapter.base != adapter.family else [adapter.base]
     return {
         "Trigger words": ", ".join(adapter.triggers),

@@ -79,7 +79,7 @@ class _Library:
             self._family = gr.Dropdown(FAMILIES, value="", label="Fits", filterable=False, scale=2)
             self._upload = gr.UploadButton("Import", file_count="multiple", min_width=110, scale=1)
         with gr.Row(visible=False, elem_classes="tools") as self._report:
-            self._notices = gr.HTML(elem_classes="said", min_width=160, scale=4)
+            self._notices = gr.HTML(elem_classes="notices", min_width=160, scale=4)
             self._undo = gr.Button("Undo", size="sm", min_width=110, scale=1)
         self._grid = gr.HTML(js_on_load=CLICKED_ITEM + script("library.js"), elem_id="library")
 

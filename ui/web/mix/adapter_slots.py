@@ -53,12 +53,12 @@ class AdapterSlots:
             self.library = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="mix-library")
 
     def inputs(self) -> Components:
-        """What `read` needs."""
+        """The components whose values `read` takes."""
         widgets = {widget for slot in self.slots for widget in (slot.strength, slot.half)}
         return {self.mix} | widgets
 
     def outputs(self) -> Components:
-        """What `update` changes."""
+        """The components that `update` changes."""
         return {self.mix, self.library} | {one for slot in self.slots for one in slot.outputs()}
 
     def read(self, values: Values) -> tuple[MixAdapter, ...]:

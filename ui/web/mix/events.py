@@ -60,24 +60,24 @@ def _inputs(tab: MixTab) -> Components:
 
 
 def _drawing(tab: MixTab) -> Components:
-    """What changes when a picture is queued."""
+    """The components that change when a picture is queued."""
     remembered = {tab.job, tab.own_job, tab.job_version, tab.queued, tab.picture}
     return remembered | {tab.frame, tab.note, tab.notice, tab.stop, tab.delete}
 
 
 def _shown(tab: MixTab) -> Components:
-    """What changes while a picture forms, and when it is done."""
+    """The components that change while a picture is made, and when it is done."""
     shown = {tab.frame, tab.note, tab.stop, tab.delete, tab.history, tab.schedule}
     return shown | {tab.job_version, tab.picture}
 
 
 def _computed(tab: MixTab) -> Components:
-    """What depends on the settings alone."""
+    """The components that depend on the settings alone."""
     return {tab.schedule, tab.column, tab.row, *tab.form.groups.values()}
 
 
 def _all(tab: MixTab) -> Components:
-    """What changes when a page is loaded, or settings are reopened."""
+    """The components that change when the page is loaded or settings are reopened."""
     more = {tab.auto, tab.form.lock, tab.columns}
     return _drawing(tab) | _shown(tab) | _computed(tab) | tab.form.outputs() | more
 

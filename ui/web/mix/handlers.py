@@ -1,4 +1,4 @@
-"""What the events of the tab Mix do. Each handler reads the workspace or queues a job.
+"""The event handlers of the tab Mix. Each handler reads the workspace or queues a job.
 
 A handler is given the values of the components, and answers with those that change.
 """
@@ -89,7 +89,7 @@ class Handlers:
         return self._computed(shot, values) | self._draw_change(values, shot)
 
     def _computed(self, shot: Shot, values: Values) -> Update:
-        """What depends on the settings alone: the method's options, the schedule, the axes."""
+        """Update what the settings decide: the method's options, the schedule, the axes."""
         tab, found = self.tab, axes(shot)
         choices = [(NOTHING.capitalize(), NOTHING), *((axis.label, axis.name) for axis in found)]
         names = [name for _, name in choices]

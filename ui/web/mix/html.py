@@ -1,4 +1,4 @@
-"""What Mix shows of a job, of the library and of the history, as HTML."""
+"""HTML of the tab Mix: a job, the library and the history."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def slot_head(adapter: AdapterFile | None, name: str, place: int) -> str:
 
 
 def job_note(job: Job) -> str:
-    """How far a job is, or what it has made."""
+    """The progress of a job, or its results."""
     match job.state:
         case "queued":
             return note("Waiting in the queue")
@@ -104,7 +104,7 @@ def job_note(job: Job) -> str:
 
 
 def recipe_note(recipe: Mapping[str, object], path: Path) -> str:
-    """How a picture of the history was made, and a link to its file."""
+    """The settings of a picture in the history, and a link to its file."""
     method = recipe.get("method")
     mixed = f", {method['name']}" if isinstance(method, dict) and recipe.get("adapters") else ""
     return note(f"Seed {recipe.get('seed')}, {recipe.get('steps')} steps{mixed}", file=path)
@@ -116,7 +116,7 @@ def note(text: str, *, progress: float | None = None, file: Path | None = None) 
 
 
 def notice(problems: Sequence[str]) -> str:
-    """What is missing here of a picture's settings."""
+    """A note on settings of a picture that cannot be restored here."""
     return template("mix/notice.html").render(problems=problems)
 
 

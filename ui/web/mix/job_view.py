@@ -1,4 +1,4 @@
-"""What the tab Mix shows of a job, of a finished picture and of the history."""
+"""The part of the tab Mix that shows a job, a finished picture and the history."""
 
 from contextlib import suppress
 

@@ -33,7 +33,7 @@ class MixAdapter:
     inserted: tuple[str, str] | None = None
 
     def file(self, space: Workspace) -> str:
-        """What `load_adapter` opens."""
+        """The file, with its half if there is one, as `load_adapter` takes it."""
         return adapter_path(space, self.name + ("" if self.half == WHOLE else f":{self.half}"))
 
 

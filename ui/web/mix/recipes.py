@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def recipe_of_picture(path: str | Path) -> tuple[dict[str, object], list[str]]:
-    """How a PNG was made, from Studio's own text or from A1111's.
+    """The recipe of a PNG, from Studio's own text or from A1111's.
 
     With it a sentence for each thing that Studio doesn't have. BadInput for a picture without
     either text.

@@ -126,7 +126,7 @@ class ShotForm:
         return [self.method, self.scheduler, *found]
 
     def inputs(self) -> Components:
-        """What `read` and `read_loading` need."""
+        """The components whose values `read` and `read_loading` take."""
         return (
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
             | {self.base, self.scheduler, self.start, self.denoise, *self.size.values()}
@@ -135,11 +135,11 @@ class ShotForm:
         )
 
     def outputs(self) -> Components:
-        """What `update` changes."""
+        """The components that `update` changes."""
         return self.inputs() - {*self.loading.values()} | self.mix_outputs()
 
     def mix_outputs(self) -> Components:
-        """What `update_mix` changes."""
+        """The components that `update_mix` changes."""
         return self.adapters.outputs() | {self.examples}
 
     def read(self, given: Values, mix: Sequence[MixAdapter] | None = None) -> Shot:
@@ -169,7 +169,7 @@ class ShotForm:
         return shot
 
     def read_loading(self, given: Values) -> dict[str, object]:
-        """How the base is to be loaded, as far as that was chosen."""
+        """The loading options of the base that the user chose."""
         return read_values(LOADING, {name: given[widget] for name, widget in self.loading.items()})
 
     def update(self, shot: Shot) -> Update:
@@ -237,10 +237,10 @@ def _keep_start_picture(space: Workspace, path: str | None) -> str | None:
         return path or None
     stem = file_sha256(path)[:16]
     try:
-        kept = get_set(space, START_PICTURES)
+        pictures = get_set(space, START_PICTURES)
     except BadInput:
-        kept = create_set(space, START_PICTURES)
-    for one in kept.pictures:
+        pictures = create_set(space, START_PICTURES)
+    for one in pictures.pictures:
         if Path(one.name).stem == stem:
             return str(one.path)
-    return str(add_upload(space, kept.name, path, name=f"{stem}.png").path)
+    return str(add_upload(space, pictures.name, path, name=f"{stem}.png").path)

@@ -28,7 +28,7 @@ class MixTab:
             self._lay_out_history()
 
     def _remember(self) -> None:
-        """What a page remembers between two events, and what starts some of them."""
+        """The page's state between events, and the components that start some events."""
         self.job = gr.State(None)  # number of the job shown
         self.own_job = gr.State(None)  # number of the last job that this page queued
         self.job_version = gr.State(None)  # of the job shown; None before the page is loaded

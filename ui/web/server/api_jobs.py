@@ -33,7 +33,7 @@ LONGEST_WAIT = 3600.0  # seconds
 
 
 class JobEndpoints:
-    """What programs do with jobs."""
+    """The API's endpoints for jobs."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space

@@ -22,7 +22,7 @@ from ui.web.server.api_values import JsonObject, file_data, uploaded_file, witho
 
 
 class LibraryEndpoints:
-    """What programs do with the library."""
+    """The API's endpoints for the library."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space

@@ -36,7 +36,7 @@ MOST_PICTURES = 1000  # of one call
 
 
 class PictureEndpoints:
-    """What programs do with pictures."""
+    """The API's endpoints for pictures."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space

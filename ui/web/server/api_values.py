@@ -1,4 +1,4 @@
-"""What the API's endpoints take and answer with: files, jobs and JSON objects."""
+"""The arguments and answers of the API's endpoints: files, jobs and JSON objects."""
 
 import dataclasses
 import time

@@ -47,7 +47,7 @@ def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the widgets show for these values; empty where a default applies."""
+    """The widgets' contents for these values; empty where a default applies."""
     return {field.name: _shown(field, form, given) for field in fields_of(form)}
 
 

@@ -100,7 +100,7 @@ def latest_grid(space: Workspace, job: Job) -> Job | None:
 
 
 def cells(grid: Job) -> list[Cell]:
-    """What a grid holds, row by row; a row is a checkpoint."""
+    """The cells of a grid, row by row; each row is a checkpoint."""
     return [
         Cell(_step(grid, n), _adapter(grid, n)[1], _result(grid, n))
         for n in range(len(drawing_of(grid).shots))
@@ -114,11 +114,11 @@ def drawn(space: Workspace, grid: Job) -> list[Cell]:
 
 def pictures(space: Workspace, found: Sequence[Cell], *, total: int) -> list[tuple[str, str]]:
     """Thumbnails of cells that are drawn, with what they show."""
-    return [(str(thumbnail(space, cell.picture or "")), said(cell, total)) for cell in found]
+    return [(str(thumbnail(space, cell.picture or "")), caption(cell, total)) for cell in found]
 
 
-def said(cell: Cell, total: int) -> str:
-    """What stands under a cell."""
+def caption(cell: Cell, total: int) -> str:
+    """The caption under a cell: its step and its strength."""
     step = f"step {cell.step or total}"
     return f"{step}, {cell.strength:g}"
 

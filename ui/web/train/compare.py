@@ -151,7 +151,7 @@ class ComparisonPanel:
         cell = self._cell(seen, int(event.index))
         large = template("train/large.html").render(
             picture=get_picture(self._space, cell.picture or "").path,
-            words=_checkpoints.said(cell, get_job(self._space, chosen).total),
+            words=_checkpoints.caption(cell, get_job(self._space, chosen).total),
         )
         return gr.Column(visible=True), large, str(event.index)
 

@@ -1,6 +1,6 @@
 """What a training will take, worked out in a process of its own: the page's server has no PyTorch.
 
-What was found is kept for a while in the workspace's cache, for when the same is asked again.
+Answers stay for a while in the workspace's cache, so that the same question is answered at once.
 """
 
 import json
@@ -49,9 +49,9 @@ def estimate_sentence(
         "finished": len(list(space.runs.glob("*/adapter.safetensors"))),
     }
     text = json.dumps(question, sort_keys=True)
-    kept = space.cache / "estimates" / f"{sha256(text.encode()).hexdigest()[:24]}.json"
-    if kept.is_file() and kept.stat().st_mtime > time.time() - KEPT:
-        return _read_answer(kept.read_text())
+    cached = space.cache / "estimates" / f"{sha256(text.encode()).hexdigest()[:24]}.json"
+    if cached.is_file() and cached.stat().st_mtime > time.time() - KEPT:
+        return _read_answer(cached.read_text())
     try:
         done = subprocess.run(
             module_command("ui.web.train.estimate_process"),
@@ -66,9 +66,9 @@ def estimate_sentence(
     except subprocess.TimeoutExpired:
         raise BadInput("the machine is too busy to tell how long it will take") from None
     if done.returncode:
-        raise BadInput("how long it will take cannot be told; the training may run all the same")
+        raise BadInput("no estimate could be made; you can start the training all the same")
     answer = done.stdout.splitlines()[-1]
-    write_file(kept, answer.encode(), durable=False)
+    write_file(cached, answer.encode(), durable=False)
     return _read_answer(answer)
 
 
@@ -80,7 +80,7 @@ def _read_answer(text: str) -> str:
 
 
 def _answer(question: Mapping[str, Any]) -> dict[str, str]:
-    """What the process prints."""
+    """The answer of the process: a sentence, or why there is no estimate."""
     try:
         request = from_table(question["request"])
         base = _open(request, BaseInfo(**question["base"]))

@@ -175,8 +175,8 @@ def _form(names: tuple[str, ...]) -> Form:
 
 
 def _help(name: str) -> str:
-    said = next(entry for entry in fields(Recipe) if entry.name == name).metadata["help"]
-    return said[:1].upper() + said[1:]
+    text = next(entry for entry in fields(Recipe) if entry.name == name).metadata["help"]
+    return text[:1].upper() + text[1:]
 
 
 def _sets(space: Workspace) -> list[tuple[str, str]]:

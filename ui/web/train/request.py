@@ -1,4 +1,4 @@
-"""What stands in the form of the tab Train: as a job of the queue, and what that would take."""
+"""From the form of the tab Train to a job of the queue, and to an estimate of its cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

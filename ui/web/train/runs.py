@@ -31,7 +31,7 @@ NO_RUN = paragraph(
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page shows already, so that only what has changed is sent.
+    """The state that a page shows, so that only what has changed is sent.
 
     points: steps and losses read so far, of `job`; mark: where its log was read to. unreadable:
     lines of the log before there that cannot be read.
@@ -195,7 +195,7 @@ def _log_remark(seen: Seen) -> str:
 
 
 def _jobs_ahead(space: Workspace, job: Job) -> int:
-    """How many trainings run before a queued one."""
+    """The number of trainings that run before a queued one."""
     if job.state != "queued":
         return 0
     unfinished = list_jobs(space, states=UNFINISHED, kinds=("train",), limit=1000)
