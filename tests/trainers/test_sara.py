@@ -380,7 +380,7 @@ def test_one_line_trains_the_chosen_entries_of_anybodys_unet(sd1: Base) -> None:
         small = (before[name].abs() < THETA) & torch.tensor(name in layers)
         assert torch.equal(p[~small], before[name][~small]), name
         changed += int((p != before[name]).sum())
-        torch.testing.assert_close(p, theirs.get_parameter(name), atol=1e-5, rtol=0)
+        torch.testing.assert_close(p, theirs.get_parameter(name), atol=1e-4, rtol=0)
     assert changed > 1000
     state = sum(t.nbytes for slots in optimizer.state.values() for t in slots.values())
     entries = sum(len(p) for p in optimizer.param_groups[0]["params"])
