@@ -206,10 +206,10 @@ def test_sara_goes_on_averaging_the_entries_that_settle(sdxl: Base) -> None:
             delta.settle(torch.rand(len(delta.index), generator=generator) < 0.5)
             average.realign()
         delta.value.data += torch.randn(len(delta.index), generator=generator)
-        average.follow(done)
+        average.update(done)
         decay = 0.0 if done == 1 else min(0.9, done / (9 + done))
         expected = decay * expected + (1 - decay) * delta.dense(weight).detach()
-        torch.testing.assert_close(average.of({name: delta})[name].dense(weight), expected)
+        torch.testing.assert_close(average.deltas({name: delta})[name].dense(weight), expected)
 
 
 def test_groups_hold_every_parameter_once(sdxl: Base) -> None:
