@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from studio.adapters.load import load_adapter
 from studio.errors import BadInput, Stopped
 from studio.requests.picture_file import read_recipe
 from ui import cli
+from ui.shared import terminal
 
 Run = Callable[..., "Ended"]
 PROGRAM = [sys.executable, "-c", "from ui.cli import main; main()"]
@@ -41,7 +43,7 @@ class Ended:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(terminal, "_stdout", Console(width=200, highlight=False))
 
     def run(*words: object) -> Ended:
         capsys.readouterr()
