@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from studio.bases.resolve import BUNDLED_BASES
+from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.requests.validation import check
 from trainers.engine.text_encoders import is_layer_used

@@ -73,8 +73,8 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise BadInput(f"There is no manifest {path}.") from None
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"The manifest {path} can't be read: {said}.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"The manifest {path} can't be read: {reason}.") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

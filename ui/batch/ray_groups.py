@@ -1,6 +1,6 @@
 """Groups of shots as tasks of a Ray cluster, for `studio batch --ray ADDRESS`.
 
-A task makes one group and gives its pictures back as files' bytes; who asked writes them. So the
+A task makes one group and gives its pictures back as files' bytes; the caller writes them. So the
 machines share no folder for the pictures, but bases, adapters and pictures to start from are to lie
 in the same places on all of them. A group whose worker is lost is made by another; one under which
 every worker dies is made shot by shot, so that the shot that does it is known and stops no other.
@@ -48,7 +48,7 @@ class GroupResult:
 def run_tasks(
     tasks: Sequence[GroupTask], loading: Mapping[str, object], cluster: Cluster
 ) -> Iterator[GroupResult]:
-    """Have groups made on the cluster, told in the order in which they are done."""
+    """Have groups made on the cluster, in the order in which they finish."""
     kept = {id(one.shots): cluster.keep(list(one.shots)) for one in tasks}
 
     def send(one: GroupTask) -> None:

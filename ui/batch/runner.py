@@ -284,8 +284,8 @@ def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
     """A line for each shot, in the manifest's order; nothing in it changes from run to run."""
     with atomic_write(plan.out / "results.jsonl") as file:
         for at, (one, name) in enumerate(zip(plan.planned, plan.names, strict=True)):
-            told = {"file": name, "made": at not in failed, "line": one.places[""]().line}
-            told |= shot_to_dict(one.shot)
+            line = {"file": name, "made": at not in failed, "line": one.places[""]().line}
+            line |= shot_to_dict(one.shot)
             if at in failed:
-                told["reason"] = failed[at]
-            file.write((json.dumps(told, ensure_ascii=False) + "\n").encode())
+                line["reason"] = failed[at]
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())

@@ -57,8 +57,9 @@ def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        said = f"{out} is being made by another process: wait until it has ended, or give another"
-        raise BadInput(f"{said} --out.") from None
+        raise BadInput(
+            f"{out} is being made by another process: wait for it, or give another --out."
+        ) from None
     try:
         yield
     finally:
@@ -139,13 +140,15 @@ def _tell(
         "failed": len(failed),
         "seconds": round(seconds, 1),
     }
-    told = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
+    failures = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
     if as_json:
-        print_json(facts | {"failures": [{"file": name, "reason": said} for name, said in told]})
+        print_json(
+            facts | {"failures": [{"file": name, "reason": reason} for name, reason in failures]}
+        )
         return
     print_facts("Batch", facts | {"sheet": plan.out / "sheet.html"})
-    if told:
-        print_table(("failed", "why"), told)
+    if failures:
+        print_table(("failed", "why"), failures)
 
 
 @app.command(epilog="Example: studio batch faces.toml --out faces")

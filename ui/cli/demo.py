@@ -136,7 +136,7 @@ def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
             save_every=0,
             draw=draw_with(base),
         )
-        trained = follow(progress, said=f"Learning {lesson.trigger}")
+        trained = follow(progress, title=f"Learning {lesson.trigger}")
     finished = trained.finished
     note = f"{trained.started.examples} pictures, {finished.steps} steps, {finished.seconds:.0f} s"
     return Learned(load_adapter(finished.path), note)

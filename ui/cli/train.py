@@ -51,7 +51,7 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
         progress = trainers.run_request(request, base, draw=draw_with(base), pictures=pictures)
         expected = _estimate(request, base, pictures=len(pictures.examples))
         print_note(f"This will take {expected}.")
-        trained = follow(progress, said=f"Training {request.trigger!r}", resume_with=again)
+        trained = follow(progress, title=f"Training {request.trigger!r}", resume_with=again)
         _report(trained, as_json=as_json)
 
 
@@ -92,24 +92,24 @@ def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: 
     with process_group(loading.get("device", "auto")):
         opened = open_base(then.pop("source"), then | dict(loading))
         progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
-        _report(follow(progress, said="Going on", resume_with=again), as_json=as_json)
+        _report(follow(progress, title="Resuming", resume_with=again), as_json=as_json)
 
 
 def follow(
-    progress: Generator[Progress, None, None], *, said: str, resume_with: str = ""
+    progress: Generator[Progress, None, None], *, title: str, resume_with: str = ""
 ) -> Trained:
     """Show a training until it ends.
 
     The first Ctrl-C or SIGTERM ends it after the step at hand and raises Stopped when its
-    checkpoint is written; a second one ends it at once. resume_with: the command that, with the
-    run's folder behind it, goes on with this training; said to who stops it.
+    checkpoint is written; a second one ends it at once. resume_with: the command that
+    resumes this training when the run's folder follows it; it is printed after a stop.
     """
     started: Started | None = None
     losses: deque[float] = deque(maxlen=SMOOTHED)
-    with stopping() as asked, closing(progress), progress_bars("loss") as shown:
+    with stopping() as stop_requested, closing(progress), progress_bars("loss") as shown:
         drawing = shown.add_task("Drawing the class", total=None, visible=False, loss="")
         encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
-        training = shown.add_task(said, total=None, loss="")
+        training = shown.add_task(title, total=None, loss="")
         for event in progress:
             match event:
                 case Started():
@@ -133,7 +133,7 @@ def follow(
                 case Finished():
                     assert started  # it is what a training says first
                     return Trained(started, event, fmean(losses) if losses else None)
-            if asked():
+            if stop_requested():
                 break
     if started and resume_with:
         print_note(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
@@ -145,8 +145,8 @@ def follow(
 def _introduce(started: Started) -> None:
     for skipped in started.skipped:
         print_note(f"Skipped {skipped.path}: {skipped.reason}")
-    for said in started.remarks:
-        print_note(said)
+    for remark in started.remarks:
+        print_note(remark)
     after = f", going on after step {started.done}" if started.done else ""
     pictures = "1 picture" if started.examples == 1 else f"{started.examples} pictures"
     if started.round != started.examples:

@@ -1,4 +1,4 @@
-"""What a worker does: the jobs of its lane, one after the other, until it is told to end.
+"""What a worker does: the jobs of its queue, one after the other, until it is stopped.
 
 Two lanes, two processes: "train", where one training runs at a time, and "render", where pictures
 are rendered on a base that is kept open. They take turns on the device (ui/worker/device_lock.py),
@@ -50,8 +50,8 @@ def work(
 ) -> None:
     """Do the jobs of a queue, whose lock must be held, those that a dead worker left first.
 
-    ending: asked between steps; once it says yes, the job at hand is put back with its checkpoint
-    written. leaving: asked when nothing is queued, whether to end then.
+    ending: called between steps; once it is true, the current job goes back to the queue with a
+    checkpoint. leaving: called when the queue is empty; true ends the worker.
     """
     context = WorkerContext(space, queue, ModelCache(space), DeviceLock(space), ending, time.time())
     context.beat("starting")

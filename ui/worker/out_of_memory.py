@@ -5,8 +5,8 @@ from studio.queue.job import Job
 
 def describe_shortage(error: BaseException) -> str:
     """What happened, as a sentence. error: one that `is_memory` knows."""
-    said = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
-    return said.rstrip(": ")
+    sentence = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
+    return sentence.rstrip(": ")
 
 
 def memory_advice(job: Job) -> str:

@@ -36,7 +36,7 @@ LONGEST_PAUSE = 30.0  # seconds before a worker that dies again and again is sta
 def run_worker(
     space: Workspace, queue: str, *, until_empty: bool = False, parent: int | None = None
 ) -> None:
-    """Be the worker of a queue until told to end by SIGINT or SIGTERM.
+    """Be the worker of a queue until SIGINT or SIGTERM ends it.
 
     Waits while another worker has the queue. until_empty: end when nothing is queued. parent: a
     process id; when that process is gone, end when nothing is queued.
@@ -46,8 +46,8 @@ def run_worker(
         return until_empty or (parent is not None and os.getppid() != parent)
 
     lock = queue_lock(space, queue)
-    with stopping() as told:
-        while not (told() or lock.is_locked):
+    with stopping() as stop_requested:
+        while not (stop_requested() or lock.is_locked):
             with suppress(Timeout):
                 lock.acquire(timeout=LOOK)
             if not lock.is_locked and leaving():
@@ -58,7 +58,7 @@ def run_worker(
                 os.nice(10 if queue == "train" else 5)
             from ui.worker.loop import work  # PyTorch with it
 
-            work(space, queue, ending=told, leaving=leaving)
+            work(space, queue, ending=stop_requested, leaving=leaving)
         finally:
             lock.release()
 
@@ -67,7 +67,7 @@ def run_worker(
 def workers(space: Workspace, *, until_empty: bool = False) -> Iterator[Callable[[], bool]]:
     """A worker for each queue, started again when it dies; the value says whether any still runs.
 
-    When the block is left they are told to end, and put their jobs back with checkpoints written.
+    When the block is left they end; their jobs go back to the queue with checkpoints written.
     What they say is in the workspace's logs/. until_empty: they end when nothing is queued.
     """
     watched = [_Watched(space, queue, until_empty) for queue in QUEUES]
@@ -113,7 +113,7 @@ class _Watched:
         # otherwise, a picture of sketch took ten times as long as with one thread.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
         with _log(self.space, self.queue).open("ab") as log:
-            # A session of its own: Ctrl-C on the terminal is for who watches, who then tells it.
+            # Ctrl-C on the terminal must reach the watcher alone; it then stops the worker.
             self.process = subprocess.Popen(
                 module_command("ui.cli", *words),
                 env=threads | module_environment(),
@@ -147,11 +147,11 @@ class _Watched:
 
 
 def watch_workers(space: Workspace, *, until_empty: bool) -> None:
-    """Have both queues worked on until told to end; raises Stopped then."""
-    with workers(space, until_empty=until_empty) as busy, stopping() as told:
+    """Run the workers of both queues until a signal stops them; then raise Stopped."""
+    with workers(space, until_empty=until_empty) as busy, stopping() as stop_requested:
         print_note(f"Working for {space.root}; what the workers say is in {space.logs}")
         while busy():
-            if told():
+            if stop_requested():
                 raise Stopped("the workers have ended, and their jobs are queued again.")
             time.sleep(LOOK)
 

@@ -43,7 +43,7 @@ def test_the_first_interrupt_ends_a_training_after_its_step(
     with pytest.raises(Stopped, match="checkpoint is written"):
         follow(
             pretended(closed, interrupted_at=4),
-            said="Training",
+            title="Training",
             resume_with="studio train lora --resume",
         )
     assert closed == ["closed"]  # which is when a training writes its checkpoint

@@ -233,7 +233,7 @@ def test_every_widget_of_the_grid_writes_the_manifest(
     put("Prompts", "a red star", 'prompts = ["a red star"]')
     put("Seeds", "7", "seeds = [7]")
     put("Steps", "3", "steps = 3")
-    put("Guidance", "2.5", "guidance = 2.5")
+    put("CFG scale", "2.5", "guidance = 2.5")
     choose("Adapters", "cup", 'mixes = [["cup:1"]]')
     put("Strengths", "0.5, 1", '[["cup:0.5"], ["cup:1"]]')
     page.get_by_label(NONE).check()

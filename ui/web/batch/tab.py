@@ -24,7 +24,7 @@ from ui.web.server.page import Page, on
 LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
 HINT = (
     '<div class="empty">Write a prompt, such as <b>a red robot in a meadow</b>, or open a '
-    "manifest. What it will cost is said here.</div>"
+    "manifest. Time and cost appear here.</div>"
 )
 
 
@@ -58,7 +58,7 @@ def batch_tab(page: Page) -> None:
             text = gr.Textbox(
                 "",
                 label="Manifest",
-                info="What the grid says; write here for more than a grid can say",
+                info="The grid writes it. Edit it for what the grid cannot do.",
                 lines=9,
                 max_lines=24,
                 elem_classes="manifest",
@@ -82,7 +82,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
     options, more = gr.State({}), gr.State({})
     plain = Grid("")
     prompts = gr.Textbox(
-        "", label="Prompts", info="One a line; {red|blue} stands for one of them", lines=4
+        "", label="Prompts", info="One per line; {red|blue} picks one by the seed", lines=4
     )
     with gr.Row():
         adapters = gr.Dropdown(
@@ -98,18 +98,22 @@ def _lay_out_grid(space: Workspace) -> _Form:
             value=plain.strengths, label="Strengths", info="Such as 0.6, 1", scale=1, min_width=120
         )
     mixes = gr.CheckboxGroup(
-        [TOGETHER, ALONE, NONE], value=list(plain.mixes), label="Mixed", info="To be compared"
+        [TOGETHER, ALONE, NONE],
+        value=list(plain.mixes),
+        label="Mixes",
+        info="Which adapters are in a picture",
     )
-    methods = gr.CheckboxGroup(
-        list(compose.methods()), value=list(plain.methods), label="Methods of mixing"
-    )
+    methods = gr.CheckboxGroup(list(compose.methods()), value=list(plain.methods), label="Methods")
     with gr.Row():
         seeds = gr.Textbox(value="1..2", label="Seeds", info="Such as 1..8 or 3, 7", min_width=120)
         steps = gr.Number(
-            value=plain.steps, precision=0, label="Steps", info="Of denoising", min_width=120
+            value=plain.steps, precision=0, label="Steps", info="More are slower", min_width=120
         )
         guidance = gr.Number(
-            value=plain.guidance, label="Guidance", info="To the prompt", min_width=120
+            value=plain.guidance,
+            label="CFG scale",
+            info="How strictly the prompt is followed",
+            min_width=120,
         )
     base = gr.Dropdown(base_choices(space), value=plain.base, label="Base", filterable=False)
     return _Form(
