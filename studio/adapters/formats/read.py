@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.formats.peft_config import NO_CONFIG, PeftConfig
 from studio.adapters.formats.survey import Contents
 from studio.errors import BadInput
-
-Setting = Mapping[str, object]
 
 
 def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Delta]:
@@ -26,10 +25,10 @@ def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -
     for layer, leaves in contents.layers.items():
         own = {leaf: tensors[key] for leaf, key in leaves.items()}
         component, _, name = layer.partition(".")
-        setting = contents.settings.get(component, contents.settings.get("", {}))
+        config = contents.configs.get(component, contents.configs.get("", NO_CONFIG))
         form = contents.forms[layer]
         try:
-            delta = _delta(form, own, setting, name)
+            delta = _delta(form, own, config, name)
             _check(delta)
         except ValueError as error:
             raise BadInput(f"{path} is damaged: {layer} {error}") from error
@@ -49,13 +48,11 @@ def read_embeddings(
     return found
 
 
-def _delta(form: str, own: dict[str, Tensor], setting: Setting, name: str) -> Delta:
-    alpha = _setting_of_layer(setting, ("lora_alpha", "alpha"), "alpha_pattern", name)
-    if "alpha" in own:
-        alpha = float(own["alpha"])
+def _delta(form: str, own: dict[str, Tensor], config: PeftConfig, name: str) -> Delta:
+    alpha = float(own["alpha"]) if "alpha" in own else config.alpha.find(name)
     match form:
         case "lora":
-            return _lora(own, alpha, bool(setting.get("use_rslora", False)))
+            return _lora(own, alpha, config.rank_stabilised)
         case "krona":
             # Its `down` is A transposed, and its layer swaps the product's rows.
             return Kron(
@@ -64,8 +61,7 @@ def _delta(form: str, own: dict[str, Tensor], setting: Setting, name: str) -> De
         case "loha":
             return _loha(own, alpha)
         case "lokr":
-            always = setting.get("peft_type") == "LOKR"
-            rank = _setting_of_layer(setting, ("r",), "rank_pattern", name) if always else None
+            rank = config.rank.find(name) if config.peft_type == "LOKR" else None
             return _lokr(own, alpha, rank)
         case "sparse":
             return Sparse.from_tensors(own)
@@ -109,26 +105,6 @@ def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kr
         factors = (own[leaf].float() for leaf in ("lokr_t2", "lokr_w2_a", "lokr_w2_b"))
         own = own | {"lokr_w2": torch.einsum("stkl,sb,td->bdkl", *factors)}
     return Kron.from_tensors(own, scale=scale)
-
-
-def _setting_of_layer(
-    setting: Setting, plain: tuple[str, ...], patterns: str, name: str
-) -> float | None:
-    """A number of peft's configuration: the one for this layer, or the one for all."""
-    own = setting.get(patterns)
-    found = next((setting[key] for key in plain if key in setting), None)
-    if isinstance(own, Mapping):
-        for pattern, value in own.items():
-            # peft matches these as regular expressions, but writes the ends of names.
-            end = str(pattern).removeprefix("^")
-            if name == end or name.endswith(f".{end}"):
-                found = value
-                break
-    if found is None:
-        return None
-    if not isinstance(found, int | float) or not math.isfinite(found):
-        raise ValueError(f"has the {plain[0]} {found!r}")
-    return float(found)
 
 
 def _check(delta: Delta) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX, layer_name
+from studio.adapters.formats.names import layer_name
+from studio.adapters.formats.peft_config import PeftConfig, read_configs
 from studio.adapters.formats.textual_inversion import (
     Rows,
     bundled_embeddings,
@@ -19,8 +20,6 @@ from studio.adapters.formats.textual_inversion import (
 )
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
-from studio.files import read_text
-from studio.json_value import JSON, parse_object
 
 Shape = tuple[int, ...]
 # A layer's tensors: by the name they have in Studio's own files, the key in this file.
@@ -99,14 +98,14 @@ class Contents:
     layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
     family: the one that names and widths show, "" where they leave it open.
     embeddings: the keys of learned words.
-    settings: peft's configuration of each component ("" for all), where the file has one.
+    configs: peft's configuration of each component ("" for all), where the file has one.
     """
 
     layers: dict[str, Leaves]
     forms: dict[str, str]
     family: str
     embeddings: Rows = field(default_factory=dict)
-    settings: dict[str, dict[str, JSON]] = field(default_factory=dict)
+    configs: dict[str, PeftConfig] = field(default_factory=dict)
 
 
 def survey(header: Header, path: Path) -> Contents:
@@ -141,7 +140,7 @@ def survey(header: Header, path: Path) -> Contents:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
     family = _family_of_layers(layers, forms, header.shapes) or guess_family(rows, header)
-    return Contents(layers, forms, family, rows, _settings(header, path))
+    return Contents(layers, forms, family, rows, read_configs(header, path))
 
 
 def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
@@ -227,21 +226,3 @@ def _family_of_layers(
                 return found
     # kohya's files for SD 2 have the same prefix. Their text encoder is 1024 wide: seen above.
     return "sd1" if any(key.startswith("lora_te_") for key in keys) else ""
-
-
-def _settings(header: Header, path: Path) -> dict[str, dict[str, JSON]]:
-    """peft's configuration, from diffusers' metadata or from the file that peft writes beside."""
-    if any(key.startswith(PEFT_PREFIX) for key in header.shapes):
-        beside = path.with_name(PEFT_CONFIG)
-        if not beside.exists():
-            raise BadInput(
-                f"{path} was written by peft, which puts its strength into {beside.name}: "
-                "keep the two in one folder"
-            )
-        return {"": parse_object(read_text(beside), str(beside))}
-    packed = header.metadata.get("lora_adapter_metadata", "{}")
-    settings: dict[str, dict[str, JSON]] = {}
-    for key, value in parse_object(packed, f"{path} is damaged: its lora_adapter_metadata").items():
-        component, _, name = key.partition(".")
-        settings.setdefault(component, {})[name] = value
-    return settings

@@ -1,0 +1,162 @@
+"""peft's configuration of an adapter: the strength and the rank of each layer.
+
+It stands in `adapter_config.json` beside peft's own files, and as `lora_adapter_metadata` in those
+of diffusers, there with or without the component's name before each key. Sources: peft
+(utils/other.py, tuners/lora/layer.py) and diffusers (loaders/lora_base.py, loaders/peft.py).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX
+from studio.adapters.safetensors_header import Header
+from studio.errors import BadInput
+from studio.files import read_text
+from studio.json_value import JSON, parse_object
+
+if TYPE_CHECKING:
+    import regex
+
+METADATA = "lora_adapter_metadata"
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+READ_TYPES = ("LORA", "LOHA", "LOKR")
+# Beginnings of `init_lora_weights` that change the base's weights before the training.
+BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Options with which the layer computes something else than W + scale * up @ down.
+OTHER_LAYERS = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config")
+PATTERN_SECONDS = 20.0  # for all patterns and layers of a file
+
+
+class LayerNumbers:
+    """A number of each layer: of the first pattern that fits its name, or the one for all.
+
+    peft's patterns are regular expressions that match the whole name or its end after a dot.
+    Written by anybody, they may take for ever; so their time is limited.
+    """
+
+    def __init__(self, general: float | None, patterns: Mapping[str, float], where: str) -> None:
+        self.general, self._where = general, where
+        self._patterns = [
+            (_compile(pattern, where), number) for pattern, number in patterns.items()
+        ]
+        self._left = PATTERN_SECONDS
+
+    def find(self, layer: str) -> float | None:
+        """The number of the layer at this path in its model. Raises BadInput after too long."""
+        names = [layer]
+        if layer.startswith("text_model."):  # transformers 5 has CLIP without its first level
+            names.append(layer.removeprefix("text_model."))
+        for pattern, number in self._patterns:
+            if any(self._fits(pattern, name) for name in names):
+                return number
+        return self.general
+
+    def _fits(self, pattern: "regex.Pattern[str]", name: str) -> bool:
+        began = monotonic()
+        try:
+            return pattern.match(name, timeout=max(self._left, 1e-3)) is not None
+        except TimeoutError:
+            raise BadInput(
+                f"{self._where} has the pattern {pattern.pattern[8:-2]!r}, which takes too long to "
+                "compare with the layers' names: write it without nested repetitions"
+            ) from None
+        finally:
+            self._left -= monotonic() - began
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """What peft's configuration says of one component. alpha, rank: None where it does not say."""
+
+    alpha: LayerNumbers
+    rank: LayerNumbers
+    rank_stabilised: bool = False
+    peft_type: str = ""
+
+
+def read_configs(header: Header, path: Path) -> dict[str, PeftConfig]:
+    """The configuration of each component, "" for all; empty where the file has none.
+
+    Raises BadInput where it is not readable, or tells of an adapter that is no plain change.
+    """
+    if any(key.startswith(PEFT_PREFIX) for key in header.shapes):
+        beside = path.with_name(PEFT_CONFIG)
+        if not beside.exists():
+            raise BadInput(
+                f"{path} was written by peft, which puts its strength into {beside.name}: "
+                "keep the two in one folder"
+            )
+        entries, where = parse_object(read_text(beside), str(beside)), str(beside)
+    else:
+        where = f"{path}: its {METADATA}"
+        packed = header.metadata.get(METADATA, "{}")
+        entries = parse_object(packed, f"{path} is damaged: its {METADATA}")
+    return {component: _config(own, where) for component, own in _by_component(entries).items()}
+
+
+def _by_component(entries: Mapping[str, JSON]) -> dict[str, dict[str, JSON]]:
+    apart: dict[str, dict[str, JSON]] = {}
+    for key, value in entries.items():
+        component, _, name = key.partition(".")
+        if component not in COMPONENTS:
+            component, name = "", key
+        apart.setdefault(component, {})[name] = value
+    return apart
+
+
+def _config(entries: Mapping[str, JSON], where: str) -> PeftConfig:
+    _refuse_other_changes(entries, where)
+    alpha = entries.get("lora_alpha", entries.get("alpha"))
+    return PeftConfig(
+        alpha=_numbers(alpha, entries.get("alpha_pattern"), "alpha", where),
+        rank=_numbers(entries.get("r"), entries.get("rank_pattern"), "rank", where),
+        rank_stabilised=bool(entries.get("use_rslora", False)),
+        peft_type=str(entries.get("peft_type") or ""),
+    )
+
+
+def _refuse_other_changes(entries: Mapping[str, JSON], where: str) -> None:
+    kind = str(entries.get("peft_type") or "LORA")
+    if kind not in READ_TYPES:
+        raise BadInput(f"{where} tells of a {kind} adapter of peft, which Studio doesn't read")
+    start = str(entries.get("init_lora_weights") or "")
+    if start.lower().startswith(BASE_CHANGING):
+        raise BadInput(
+            f"{where} has init_lora_weights {start!r}, with which peft changes the base's own "
+            "weights before training. The file does not hold that change: write it as a plain "
+            "LoRA with peft's save_pretrained(..., path_initial_model_for_weight_conversion=START)"
+        )
+    if other := next((option for option in OTHER_LAYERS if entries.get(option)), None):
+        raise BadInput(f"{where} has {other}, which Studio doesn't read")
+
+
+def _numbers(general: JSON, patterns: JSON, what: str, where: str) -> LayerNumbers:
+    if not isinstance(patterns, dict | None):
+        raise BadInput(f"{where} is damaged: its {what}_pattern is not a table")
+    own = {
+        pattern: _number(value, f"{what}_pattern", where)
+        for pattern, value in (patterns or {}).items()
+    }
+    return LayerNumbers(None if general is None else _number(general, what, where), own, where)
+
+
+def _number(value: JSON, what: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput(f"{where} is damaged: its {what} is {value!r}, which is no number")
+    return float(value)
+
+
+def _compile(pattern: str, where: str) -> "regex.Pattern[str]":
+    import regex  # like re, but its matches can be given a time limit
+
+    try:
+        return regex.compile(rf"(.*\.)?({pattern})$")
+    except regex.error as error:
+        raise BadInput(f"{where} is damaged: its pattern {pattern!r}: {error}") from error
+
+
+NO_CONFIG = PeftConfig(LayerNumbers(None, {}, ""), LayerNumbers(None, {}, ""))
