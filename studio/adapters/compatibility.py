@@ -1,6 +1,7 @@
 """Whether an adapter fits a base: its family, its layers, their shapes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from torch import nn
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Sparse
 from studio.adapters.formats.metadata import FAMILIES
+from studio.adapters.formats.weight_shapes import Shape
 from studio.adapters.token_embeddings import TEXT_ENCODERS, embedding_table
 from studio.errors import BadInput
 
@@ -50,36 +52,61 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
 
 def _check(adapter: Adapter, base: "Base") -> Coverage:
     who = f"the adapter {adapter.path or adapter.name or adapter.kind}"
-    if adapter.family and adapter.family != base.family:
-        raise BadInput(
-            f"{who} was made for {FAMILIES[adapter.family]}, "
-            f"and the base {base.name} is {FAMILIES[base.family]}: choose another of the two"
-        )
+    check_weights({n: d.shape for n, d in adapter.deltas.items()}, adapter.family, base, who)
     _check_embeddings(adapter, base, who)
     layers, total = base.layers(), len(adapter.deltas)
-    missing = tuple(layer for layer in adapter.deltas if layer not in layers)
     if not total and not adapter.embeddings:
         raise BadInput(f"{who} changes nothing: it has no layers")
-    if total and len(missing) == total:
-        raise BadInput(
-            f"{who} has no layer that the base {base.name} has: its first is {missing[0]}"
-        )
     for name, delta in adapter.deltas.items():
         if name in layers:
-            _check_layer(name, delta, layers[name], base.name, who)
+            _check_rows(name, delta, layers[name], base.name, who)
     _check_fingerprint(adapter, base, who)
+    missing = tuple(layer for layer in adapter.deltas if layer not in layers)
     return Coverage(total - len(missing), total, missing, base.name)
 
 
-def _check_layer(name: str, delta: Delta, layer: nn.Module, base: str, who: str) -> None:
+def check_weights(weights: Mapping[str, Shape], family: str, base: "Base", who: str) -> None:
+    """Compare the shapes of the weights that an adapter changes with the base's.
+
+    weights: by layer; () where the shape is not known yet. family: "" where it is not known.
+    Raises BadInput where the family differs, no layer matches, or a layer has another shape.
+    """
+    if family and family != base.family:
+        raise BadInput(
+            f"{who} was made for {FAMILIES[family]}, "
+            f"and the base {base.name} is {FAMILIES[base.family]}: choose another of the two"
+        )
+    layers = base.layers()
+    if weights and not weights.keys() & layers.keys():
+        raise BadInput(
+            f"{who} has no layer that the base {base.name} has: its first is {next(iter(weights))}"
+        )
+    for name, shape in weights.items():
+        if name in layers and shape:
+            _check_shape(name, shape, layers[name], base.name, who)
+
+
+def _check_shape(name: str, shape: Shape, layer: nn.Module, base: str, who: str) -> None:
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
-    if delta.bias is not None and getattr(layer, "bias", None) is None:
-        raise BadInput(f"{who} changes the bias of {name}, which has none in the base {base}")
-    if not _shapes_match(delta.shape, weight.shape):
+    if not _shapes_match(shape, weight.shape):
         raise BadInput(
             f"{who} was made for a base of another size: its {name} is "
-            f"{_sides(delta.shape)}, and that of {base} is {_sides(weight.shape)}"
+            f"{_sides(shape)}, and that of {base} is {_sides(weight.shape)}"
+        )
+
+
+def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) -> None:
+    """Compare what is neither a factor nor a matrix: the change of a bias, DoRA's magnitudes."""
+    weight, bias = layer.weight, getattr(layer, "bias", None)
+    assert isinstance(weight, torch.Tensor)
+    if delta.bias is not None and bias is None:
+        raise BadInput(f"{who} changes the bias of {name}, which has none in the base {base}")
+    magnitude = None if isinstance(delta, Sparse) else delta.magnitude
+    if magnitude is not None and magnitude.numel() != weight.shape[0 if magnitude.ndim == 1 else 1]:
+        raise BadInput(
+            f"{who} has {magnitude.numel()} magnitudes for {name}, "
+            f"which is {_sides(weight.shape)} in the base {base}: it was made for another base"
         )
 
 

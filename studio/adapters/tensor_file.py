@@ -78,11 +78,14 @@ def _all_finite(data: np.ndarray, header: Header) -> bool:
     for name, keys in groupby(order, key=lambda key: header.dtypes[key]):
         spans = [header.spans[key] for key in keys]
         run = _tensor(data, (spans[0][0], spans[-1][1]), DTYPES[name])
-        if run.is_floating_point():
-            wide = run.float() if run.element_size() < 4 else run
-            if not wide.sum().isfinite():
-                return False
+        if run.is_floating_point() and not all(map(_has_finite_sum, run.split(2**24))):
+            return False
     return True
+
+
+def _has_finite_sum(numbers: Tensor) -> bool:
+    wide = numbers.float() if numbers.element_size() < 4 else numbers
+    return bool(wide.sum().isfinite())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -162,7 +162,7 @@ def _index(gaps: Tensor) -> Tensor:
     """The inverse of `_gaps`: int32, or int64 where the indices need it."""
     if gaps.dtype != torch.uint8:
         raise ValueError("has gaps that are no bytes")
-    steps = gaps.long() + (gaps != FAR)
-    index = steps.cumsum(0)[gaps != FAR] - 1
-    fits = not len(index) or int(index[-1]) <= torch.iinfo(torch.int32).max
-    return index.int() if fits else index
+    ends = gaps != FAR
+    total = int(gaps.sum(dtype=torch.int64)) + int(ends.sum())
+    dtype = torch.int32 if total <= torch.iinfo(torch.int32).max else torch.int64
+    return (gaps + ends.to(dtype)).cumsum(0, dtype=dtype)[ends] - 1

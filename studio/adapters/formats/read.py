@@ -8,6 +8,7 @@ middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank 
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.formats.peft_config import NO_CONFIG, PeftConfig
-from studio.adapters.formats.survey import Contents
+from studio.adapters.formats.survey import EXTRAS, Contents
+from studio.adapters.formats.weight_shapes import check_sizes
 from studio.errors import BadInput
 
 
@@ -23,7 +25,7 @@ def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -
     """The deltas of a surveyed file, by layer. Raises BadInput where numbers are out of range."""
     deltas: dict[str, Delta] = {}
     for layer, leaves in contents.layers.items():
-        own = {leaf: tensors[key] for leaf, key in leaves.items()}
+        own = _in_one_dtype({leaf: tensors[key] for leaf, key in leaves.items()})
         component, _, name = layer.partition(".")
         config = contents.configs.get(component, contents.configs.get("", NO_CONFIG))
         form = contents.forms[layer]
@@ -33,19 +35,31 @@ def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -
         except ValueError as error:
             raise BadInput(f"{path} is damaged: {layer} {error}") from error
         deltas[layer] = delta
+    check_sizes({layer: delta.shape for layer, delta in deltas.items()}, path)
     return deltas
 
 
 def read_embeddings(
-    contents: Contents, tensors: Mapping[str, Tensor], path: Path
+    contents: Contents, tensors: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
     """The embeddings of a surveyed file: [n, width] by token and text encoder."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for token, keys in contents.embeddings.items():
-        found[token] = {name: torch.atleast_2d(tensors[key]) for name, key in keys.items()}
-        if not all(rows.is_floating_point() for rows in found[token].values()):
-            raise BadInput(f"{path} is damaged: its embedding of {token!r} is of whole numbers")
-    return found
+    return {
+        token: {name: torch.atleast_2d(_computable(tensors[key])) for name, key in keys.items()}
+        for token, keys in contents.embeddings.items()
+    }
+
+
+def _in_one_dtype(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's tensors, those that are multiplied by one another in the widest of their dtypes."""
+    found = {leaf: _computable(tensor) for leaf, tensor in own.items()}
+    factors = {k for k, v in found.items() if v.is_floating_point() and k not in EXTRAS}
+    widest = reduce(torch.promote_types, (found[leaf].dtype for leaf in factors))
+    return {leaf: one.to(widest) if leaf in factors else one for leaf, one in found.items()}
+
+
+def _computable(tensor: Tensor) -> Tensor:
+    """PyTorch computes nothing in float8, all of whose numbers float16 has too."""
+    return tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
 
 
 def _delta(form: str, own: dict[str, Tensor], config: PeftConfig, name: str) -> Delta:
@@ -116,5 +130,6 @@ def _check(delta: Delta) -> None:
     elif delta.magnitude is not None:
         per_row = delta.magnitude.ndim == 1
         sides, own = delta.shape, delta.magnitude.numel()
-        if own != sides[0] if per_row else sides[1] % own:
+        # The inputs of a flattened convolution divide its second side; only the base tells them.
+        if own != sides[0] if per_row else own < 1 or sides[1] % own:
             raise ValueError(f"of shape {list(sides)} has {own} magnitudes")

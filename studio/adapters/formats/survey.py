@@ -18,10 +18,16 @@ from studio.adapters.formats.textual_inversion import (
     guess_family,
     lone_embedding,
 )
+from studio.adapters.formats.weight_shapes import (
+    Shape,
+    check_cores,
+    check_dtypes,
+    check_sizes,
+    weight_shape,
+)
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
-Shape = tuple[int, ...]
 # A layer's tensors: by the name they have in Studio's own files, the key in this file.
 Leaves = dict[str, str]
 
@@ -96,6 +102,8 @@ class Contents:
     """What a file holds.
 
     layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
+    weights: the shape of the weight that each layer's tensors change; () where their form is
+    "sparse", which says it in a tensor.
     family: the one that names and widths show, "" where they leave it open.
     embeddings: the keys of learned words.
     configs: peft's configuration of each component ("" for all), where the file has one.
@@ -103,15 +111,17 @@ class Contents:
 
     layers: dict[str, Leaves]
     forms: dict[str, str]
+    weights: dict[str, Shape]
     family: str
     embeddings: Rows = field(default_factory=dict)
     configs: dict[str, PeftConfig] = field(default_factory=dict)
 
 
 def survey(header: Header, path: Path) -> Contents:
-    """Assign every tensor of a file to a layer, and check that the shapes of each layer fit.
+    """Assign every tensor of a file to a layer, and check the shapes and dtypes of each layer.
 
-    Raises BadInput that names the first tensors that belong to no known layer or form.
+    Raises BadInput that names the first tensors that belong to no known layer or form, and for
+    weights larger than those of any base.
     """
     layers: dict[str, Leaves] = {}
     unknown: list[str] = []
@@ -132,33 +142,21 @@ def survey(header: Header, path: Path) -> Contents:
             f"place on a Stable Diffusion model: {names}"
         )
     authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
-    forms = {}
+    forms, weights = {}, {}
     for layer, leaves in layers.items():
         shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
         forms[layer] = "krona" if authors else _form(tuple(shapes.items()))
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
-    family = _family_of_layers(layers, forms, header.shapes) or guess_family(rows, header)
-    return Contents(layers, forms, family, rows, read_configs(header, path))
-
-
-def inputs(form: str, shapes: Mapping[str, Shape]) -> int:
-    """The number of inputs of a layer with these tensors (a flattened kernel counts in)."""
-    match form:
-        case "lora":
-            return shapes["lora_A.weight"][1]
-        case "krona":
-            return shapes["lora_A.weight"][0] * shapes["lora_B.weight"][1]
-        case "loha":
-            return shapes["hada_w1_b"][1]
-        case "lokr":
-            one = shapes["lokr_w1"] if "lokr_w1" in shapes else shapes["lokr_w1_b"]
-            two = shapes["lokr_w2"] if "lokr_w2" in shapes else shapes["lokr_w2_b"]
-            return one[1] * two[1]
-        case "diff":
-            return math.prod(shapes["diff"][1:2])
-    return 0
+        check_dtypes(leaves, header, path)
+        weights[layer] = weight_shape(forms[layer], shapes)
+        check_cores(layer, shapes, weights[layer], path)
+    check_sizes(weights, path)
+    for encoders in rows.values():
+        check_dtypes(encoders, header, path)
+    family = _family_of_layers(layers, weights) or guess_family(rows, header)
+    return Contents(layers, forms, weights, family, rows, read_configs(header, path))
 
 
 # Cached: all adapters of a base have the same few thousand keys and shapes.
@@ -211,17 +209,14 @@ def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]
     return matrices and any(down[0] != up[1] for down, up in pairs)
 
 
-def _family_of_layers(
-    layers: Mapping[str, Leaves], forms: Mapping[str, str], shapes: Mapping[str, Shape]
-) -> str:
+def _family_of_layers(layers: Mapping[str, Leaves], weights: Mapping[str, Shape]) -> str:
     """The family that names, prefixes and widths show; "" where they leave it open."""
     keys = [key for leaves in layers.values() for key in leaves.values()]
     if any(map(SDXL_KEY.match, keys)) or any(map(SDXL_LAYER.match, layers)):
         return "sdxl"
-    for layer, leaves in layers.items():
+    for layer, shape in weights.items():
         if layer.endswith(("attn2.to_k", "attn2.to_v", "self_attn.q_proj")):
-            own = {leaf: shapes[key] for leaf, key in leaves.items()}
-            width = inputs(forms[layer], own)
+            width = shape[1] if shape else 0
             if found := WIDTHS[layer.partition(".")[0]].get(width):
                 return found
     # kohya's files for SD 2 have the same prefix. Their text encoder is 1024 wide: seen above.

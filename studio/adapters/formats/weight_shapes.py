@@ -1,0 +1,103 @@
+"""Shapes and number types of the weights that an adapter changes, from its header alone.
+
+A file of a kilobyte can name a product of terabytes, so sizes are bounded before any tensor is
+read or multiplied.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from studio.adapters.safetensors_header import Header
+from studio.errors import BadInput
+
+Shape = tuple[int, ...]
+
+LARGEST_LAYER = 2**25  # numbers; SDXL's largest, a convolution, has 2560 x 1280 x 3 x 3
+LARGEST_ADAPTER = 2**32  # numbers; all layers of SDXL and its text encoders have 3.4e9
+# The middle tensors of Tucker forms: [rank, rank, kernel], multiplied by a matrix on either side.
+CORES = ("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2")
+# Tensors that may be of whole numbers.
+WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha"}
+
+
+def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of the weight that a layer's tensors change, perhaps flattened to a matrix.
+
+    form: as survey() tells. () for "sparse", whose tensors hold the shape.
+    """
+    match form:
+        case "lora":
+            down, up = shapes["lora_A.weight"], shapes["lora_B.weight"]
+            kernel = shapes.get("lora_mid.weight", down)[2:]
+            return (up[0], down[1], *kernel)
+        case "krona":
+            down, up = shapes["lora_A.weight"], shapes["lora_B.weight"]
+            return (down[1] * up[0], down[0] * up[1])
+        case "loha":
+            left, right = shapes["hada_w1_a"], shapes["hada_w1_b"]
+            if "hada_t1" in shapes:
+                return (left[1], right[1], *shapes["hada_t1"][2:])
+            return (left[0], right[1])
+        case "lokr":
+            return _kron_shape(_left_factor(shapes), _right_factor(shapes))
+        case "diff":
+            return shapes["diff"]
+    return ()
+
+
+def _left_factor(shapes: Mapping[str, Shape]) -> Shape:
+    return shapes.get("lokr_w1") or (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
+
+
+def _right_factor(shapes: Mapping[str, Shape]) -> Shape:
+    if "lokr_t2" in shapes:
+        return (shapes["lokr_w2_a"][1], shapes["lokr_w2_b"][1], *shapes["lokr_t2"][2:])
+    return shapes.get("lokr_w2") or (shapes["lokr_w2_a"][0], *shapes["lokr_w2_b"][1:])
+
+
+def _kron_shape(left: Shape, right: Shape) -> Shape:
+    return (left[0] * right[0], left[1] * right[1], *right[2:])
+
+
+def check_cores(layer: str, shapes: Mapping[str, Shape], weight: Shape, path: Path) -> None:
+    """Raise BadInput where a middle tensor would make a larger product than its layer's weight."""
+    for name in CORES:
+        if name in shapes:
+            ranks, kernel = shapes[name][:2], shapes[name][2:]
+            # On the way, either rank stands beside either side of the weight.
+            check_size(layer, (*map(max, ranks, weight), *kernel), path)
+
+
+def check_sizes(weights: Mapping[str, Shape], path: Path) -> None:
+    """Raise BadInput for weights larger than Stable Diffusion's: one, or all together."""
+    for layer, shape in weights.items():
+        check_size(layer, shape, path)
+    if (total := sum(map(math.prod, weights.values()))) > LARGEST_ADAPTER:
+        raise BadInput(
+            f"{path} changes {total:,} numbers of a base, more than SDXL has: "
+            "it was made for another model, or made to fill the memory"
+        )
+
+
+def check_size(layer: str, shape: Shape, path: Path) -> None:
+    """Raise BadInput for a weight of more numbers than the largest layer of SDXL has."""
+    if math.prod(shape) > LARGEST_LAYER:
+        raise BadInput(
+            f"{path} changes {layer} by {' x '.join(map(str, shape))} numbers, more than any "
+            "layer of SDXL has: it was made for another model, or made to fill the memory"
+        )
+
+
+def check_dtypes(leaves: Mapping[str, str], header: Header, path: Path) -> None:
+    """Raise BadInput for a tensor of whole numbers that must be of fractions.
+
+    leaves: the key of each of a layer's tensors, or of a word's embeddings.
+    """
+    for leaf, key in leaves.items():
+        dtype = header.dtypes[key]
+        if leaf not in WHOLE and "F" not in dtype:
+            raise BadInput(
+                f"{path} holds {key} of whole numbers ({dtype}), and Studio reads fractions only "
+                "(F16, BF16, F32): save the adapter so"
+            )
