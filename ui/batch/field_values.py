@@ -7,7 +7,6 @@ import json
 import os
 import re
 from functools import lru_cache
-from pathlib import Path
 
 import compose
 from studio.adapters.blora_blocks import split_half
@@ -16,6 +15,7 @@ from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
+from ui.batch.named_files import NamedFiles
 from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength
 
@@ -50,17 +50,17 @@ def grid_values(key: str, raw: object, *, most: int) -> list[tuple[int | None, o
     return list(enumerate(raw))
 
 
-def read_value(field: str, raw: object, folder: Path) -> object:
-    """A field's value. folder: where files are looked for. Raises BadInput."""
+def read_value(field: str, raw: object, files: NamedFiles) -> object:
+    """A field's value. Raises BadInput."""
     match field:
         case "adapters":
-            return _mix(raw, folder)
+            return _mix(raw, files)
         case "method":
             return _method(raw)
         case "init_image":
-            return _picture(raw, folder)
+            return _picture(raw, files)
         case "base":
-            return _base(raw, folder)
+            return _base(raw, files)
     _check(field, raw)
     return raw
 
@@ -79,19 +79,19 @@ def _text(raw: object, what: str) -> str:
     return raw.strip()
 
 
-def _mix(raw: object, folder: Path) -> Mix:
+def _mix(raw: object, files: NamedFiles) -> Mix:
     """FILE[:HALF][:STRENGTH] one by one in a list, or in a text with " + " between them."""
     if isinstance(raw, str):
         raw = raw.split(BETWEEN_ADAPTERS) if raw.strip() else []
     if not isinstance(raw, list):
         raise BadInput(f'{in_words(raw)} is not a list of adapters, such as ["robot.safetensors"]')
-    return tuple(_adapter(one, folder) for one in raw)
+    return tuple(_adapter(one, files) for one in raw)
 
 
-def _adapter(raw: object, folder: Path) -> tuple[str, float]:
+def _adapter(raw: object, files: NamedFiles) -> tuple[str, float]:
     text = _text(raw, "an adapter, such as robot.safetensors:0.8")
     file, strength = split_strength(text)
-    path = os.path.join(folder, os.path.expanduser(file))
+    path = files.find(file, otherwise="call adapters by their names in the library")
     there, _ = split_half(path)
     if not os.path.exists(there):
         raise BadInput(f"there is no adapter {in_words(there)}")
@@ -106,17 +106,19 @@ def _check_adapter_file(file: str, changed: int) -> None:
     describe(file)
 
 
-def _picture(raw: object, folder: Path) -> str:
-    path = os.path.join(folder, os.path.expanduser(_text(raw, "a picture's file")))
+def _picture(raw: object, files: NamedFiles) -> str:
+    path = files.find(
+        _text(raw, "a picture's file"), otherwise="call a picture by its id in the history"
+    )
     if not os.path.isfile(path):
         raise BadInput(f"there is no picture {in_words(path)}")
     return path
 
 
-def _base(raw: object, folder: Path) -> str:
+def _base(raw: object, files: NamedFiles) -> str:
     """A name of ours, a path from the manifest's folder or in full, or a hub id."""
     text = _text(raw, "a base")
-    path = os.path.join(folder, os.path.expanduser(text))
+    path = files.find(text, otherwise="add it to the bases in the library first")
     if text not in BUNDLED_BASES and os.path.exists(path):
         return path
     if text not in BUNDLED_BASES and not HUB_ID.fullmatch(text):

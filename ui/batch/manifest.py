@@ -10,10 +10,9 @@ No PyTorch here: all that can be wrong with a manifest by itself is reported at 
 
 import difflib
 import math
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +30,9 @@ from ui.batch.manifest_lines import (
     read_text,
     read_toml,
 )
+from ui.batch.named_files import NamedFiles
 from ui.batch.toml_lines import Steps, TomlText
-from ui.batch.wildcards import Choice, Wildcards, count, draw, every, read_lines
+from ui.batch.wildcards import MOST_COUNTED, Text, Wildcards, draw, every, read_lines
 from ui.shared.grid import combinations
 
 # From the field that changes least from shot to shot to the one that changes most.
@@ -85,16 +85,19 @@ class Manifest:
         return tuple(one.shot for one in self.planned)
 
 
-def read_manifest(path: Path, *, most: int = MOST_SHOTS) -> Manifest:
+def read_manifest(
+    path: Path, *, most: int = MOST_SHOTS, only: Sequence[Path] | None = None
+) -> Manifest:
     """Read a .toml, .jsonl or .csv file of at most so many shots.
 
+    only: see NamedFiles; where it is given, the manifest reads no prompts out of other files.
     Raises BadInput that names every line and field with a mistake.
     """
     readers = {".toml": _read_toml, ".jsonl": _read_jsonl, ".csv": _read_csv}
     read = readers.get(path.suffix.lower())
     if read is None:
         raise BadInput(f"{path}: a manifest's name ends in {', '.join(readers)}.")
-    reader = _Reader(path, most)
+    reader = _Reader(path, most, NamedFiles(path.parent, only))
     planned = tuple(read(reader, read_text(path)))
     if not planned and not reader.problems:
         reason = "the manifest has no shot: give it a prompt"
@@ -168,7 +171,7 @@ def _read_csv(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
 
 @dataclass(frozen=True)
 class _Value:
-    """A value of a field; a text is a Choice until the seed of its shot is known."""
+    """A value of a field; a text is a Text until the seed of its shot is known."""
 
     value: object
     where: Where
@@ -177,10 +180,11 @@ class _Value:
 class _Reader:
     """Reads one manifest and collects what is wrong with it."""
 
-    def __init__(self, path: Path, most: int) -> None:
-        self.path, self.folder, self.most = path, path.parent, most
+    def __init__(self, path: Path, most: int, files: NamedFiles) -> None:
+        self.path, self.most, self.files = path, most, files
         self.problems: list[Problem] = []
-        self.wildcards = Wildcards(self.folder / "wildcards", {})
+        beside = None if files.only is not None else files.folder / "wildcards"
+        self.wildcards = Wildcards(beside, {})
         self.expand_all = False
         self.shots = 0
 
@@ -199,16 +203,21 @@ class _Reader:
             reason = f"{in_words(expand)} is neither one, drawn by each shot's seed, nor all"
             self.add_problem(whole, "expand", reason)
         self.expand_all = expand == "all"
-        given = whole.values.get("wildcards", {})
+        try:
+            self.wildcards = self._wildcards(whole.values.get("wildcards", {}))
+        except BadInput as error:
+            self.add_problem(whole, "wildcards", str(error))
+
+    def _wildcards(self, given: object) -> Wildcards:
         if isinstance(given, str):
-            self.wildcards = Wildcards(self.folder / given, {})
-            if not os.path.isdir(self.folder / given):
-                self.add_problem(whole, "wildcards", f"there is no folder {in_words(given)}")
-        elif isinstance(given, dict) and all(map(_is_text_list, given.values())):
-            self.wildcards = Wildcards(self.folder / "wildcards", given)
-        else:
-            reason = "give a folder, or lists of texts under [wildcards]"
-            self.add_problem(whole, "wildcards", reason)
+            self.files.check_text_files("write the lists here, under [wildcards]")
+            folder = Path(self.files.find(given, otherwise=""))
+            if not folder.is_dir():
+                raise BadInput(f"there is no folder {in_words(given)}")
+            return Wildcards(folder, {})
+        if isinstance(given, dict) and all(map(_is_text_list, given.values())):
+            return replace(self.wildcards, lists=given)
+        raise BadInput("give a folder, or lists of texts under [wildcards]")
 
     def read_shot(self, entry: Entry) -> Iterator[PlannedShot]:
         """The shot of an entry that is one."""
@@ -259,58 +268,71 @@ class _Reader:
 
     def _axis(self, entry: Entry, key: str, raw: object, *, single: bool) -> list[_Value]:
         """The values of one field. single: it has one value, whatever that is."""
+        found: list[_Value] = []
         try:
-            if key == "prompt_file":
-                return self._prompts(raw)
-            items = [(None, raw)] if single else grid_values(key, raw, most=self.most)
+            if single:
+                written = iter([(raw, partial(self._place, entry, key))])
+            else:
+                written = self._written(entry, key, raw)
+            for value, where in written:
+                found += self._values(_field(key), value, where)
+                if len(found) > self.most:
+                    raise BadInput(f"it has more than {self.most:,} values, which are the most")
         except BadInput as error:
             self.add_problem(entry, key, str(error))
-            return []
-        return [
-            value
-            for item, one in items
-            for value in self._values(_field(key), one, partial(self._place, entry, key, item))
-        ]
+        return found
 
-    def _prompts(self, raw: object) -> list[_Value]:
-        """The prompts in a file, one a line. Raises BadInput where there are none."""
-        if not isinstance(raw, str) or not os.path.isfile(self.folder / raw):
+    def _written(self, entry: Entry, key: str, raw: object) -> Iterator[tuple[object, Where]]:
+        """The values that a field of a grid lists, each with its place. Raises BadInput."""
+        if key == "prompt_file":
+            path = self._prompt_file(raw)
+            for line, text in read_lines(path):
+                yield text, partial(Place, path, line, "prompt")
+        else:
+            for item, value in grid_values(key, raw, most=self.most):
+                yield value, partial(self._place, entry, key, item)
+
+    def _prompt_file(self, raw: object) -> Path:
+        self.files.check_text_files("write the prompts here, as a list under prompts")
+        path = Path(self.files.find(str(raw), otherwise=""))
+        if not isinstance(raw, str) or not path.is_file():
             raise BadInput(f"there is no file {in_words(raw)}")
-        path = self.folder / raw
-        lines = read_lines(path)
-        if not lines:
+        if not read_lines(path):
             raise BadInput(f"{raw} has no line with a prompt")
-        return [
-            value
-            for line, text in lines
-            for value in self._values("prompt", text, partial(Place, path, line, "prompt"))
-        ]
+        return path
 
     def _values(self, field: str, raw: object, where: Where) -> list[_Value]:
         """What one written value stands for: itself, or every text that it can become."""
         try:
-            value = read_value(field, raw, self.folder)
+            value = read_value(field, raw, self.files)
             if field not in TEXTS:
                 return [_Value(value, where)]
-            choice = self.wildcards.read(str(value))
-            if not self.expand_all:
-                return [_Value(choice, where)]
-            if (many := count(choice)) > self.most:
-                raise BadInput(f"it can become {many:,} texts, and {self.most:,} are the most")
-            return [_Value(Choice((text,)), where) for text in every(choice)]
+            text = self.wildcards.read(str(value))
+            return [
+                _Value(one, where) for one in (self._every(text) if self.expand_all else [text])
+            ]
         except BadInput as error:
             self.problems.append(Problem(where(), str(error)))
             return []
+
+    def _every(self, text: Text) -> list[Text]:
+        """Each that a text can become, without choices. Raises BadInput for too many."""
+        if text.count > self.most:
+            more = " or more" if text.count == MOST_COUNTED else ""
+            raise BadInput(
+                f"it can become {text.count:,}{more} texts, and {self.most:,} are the most"
+            )
+        return [Text((one,)) for one in every(text)]
 
 
 def _shot(values: Mapping[str, _Value]) -> Shot:
     fields = {name: value.value for name, value in values.items()}
     seed = fields.get("seed", 0)
     for name in TEXTS:
-        choice = fields.get(name)
-        if isinstance(choice, Choice):
+        text = fields.get(name)
+        if isinstance(text, Text):
             # By the seed alone, so that a prompt and a seed give the same text under every mix.
-            fields[name] = draw(choice, random.Random(f"{seed} {name}"))
+            fields[name] = draw(text, random.Random(f"{seed} {name}"))
     if not fields.get("adapters"):
         fields["method"] = None  # in a grid the plain base is one shot, not one for each method
     return Shot(**fields)  # pyright: ignore[reportArgumentType]

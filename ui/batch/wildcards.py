@@ -5,11 +5,11 @@ takes its meaning away.
 """
 
 import difflib
-import math
 import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -17,43 +17,110 @@ from studio.errors import BadInput
 
 NAME = re.compile(r"__([A-Za-z0-9](?:[\w./-]*?[A-Za-z0-9])?)__")
 DEEPEST = 20  # choices inside choices
+LONGEST = 10_000  # characters of a text, as it is written and as it is drawn
+MOST_COUNTED = 10**12  # texts; numbers beyond would have millions of digits
+TOO_DEEP = f"choices stand more than {DEEPEST} deep in one another: use fewer braces and names"
 ESCAPED = "{|}_\\"
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A text in parts; a part that is a tuple is a choice between its members."""
+class Text:
+    """A text in parts, some of which are choices.
 
-    parts: tuple["str | tuple[Choice, ...]", ...]
+    Choices are shared by all that name them, so a small file can stand for a text that fills the
+    memory: what it can become is known before any text is made.
+    """
+
+    parts: tuple["str | Choice", ...]
+
+    @property
+    def _choices(self) -> list["Choice"]:
+        return [part for part in self.parts if isinstance(part, Choice)]
+
+    @cached_property
+    def count(self) -> int:
+        """How many texts it can become, or MOST_COUNTED."""
+        total = 1
+        for choice in self._choices:
+            total = min(total * choice.count, MOST_COUNTED)
+        return total
+
+    @cached_property
+    def longest(self) -> int:
+        """The characters of the longest text; each choice on the way counts as one more."""
+        plain = sum(len(part) for part in self.parts if isinstance(part, str))
+        return plain + sum(1 + choice.longest for choice in self._choices)
+
+    @cached_property
+    def depth(self) -> int:
+        """How many choices stand in one another."""
+        return max((1 + choice.depth for choice in self._choices), default=0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What there is to choose from."""
+
+    texts: tuple[Text, ...]
+
+    @cached_property
+    def count(self) -> int:
+        return sum(text.count for text in self.texts)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(text.longest for text in self.texts)
+
+    @cached_property
+    def depth(self) -> int:
+        return max(text.depth for text in self.texts)
 
 
 @dataclass(frozen=True)
 class Wildcards:
-    """Where names are looked up. folder: of NAME.txt, a choice a line. lists: choices by name."""
+    """Where names are looked up.
 
-    folder: Path
+    folder: of NAME.txt, a choice a line; None for none. lists: choices by name.
+    """
+
+    folder: Path | None
     lists: Mapping[str, tuple[str, ...]]
-    _read: dict[str, tuple[Choice, ...]] = field(default_factory=dict, repr=False)
+    _read: dict[str, Choice | BadInput] = field(default_factory=dict, repr=False)
 
-    def read(self, text: str) -> Choice:
-        """The choices in a text. Raises BadInput for unpaired braces, unknown names and
-        names that lead back to themselves."""
+    def read(self, text: str) -> Text:
+        """The choices in a text.
+
+        Raises BadInput for unpaired braces, unknown names, names that lead back to themselves, and
+        for what is too long or too deep (LONGEST, DEEPEST).
+        """
         return _Reader(text, self, ()).whole()
 
-    def named(self, name: str, within: tuple[str, ...]) -> tuple[Choice, ...]:
+    def named(self, name: str, within: tuple[str, ...]) -> Choice:
         """What there is to choose from under a name. within: the names that led here."""
         if name in within:
             raise BadInput(f"the wildcard {name} leads back to itself")
         if name not in self._read:
-            lines = self._lines(name)
-            self._read[name] = tuple(_Reader(line, self, (*within, name)).whole() for line in lines)
-        return self._read[name]
+            self._read[name] = self._choice(name, within)
+        found = self._read[name]
+        if isinstance(found, BadInput):
+            raise BadInput(str(found))
+        return found
+
+    def _choice(self, name: str, within: tuple[str, ...]) -> Choice | BadInput:
+        """The same; or what is wrong, which is not read again for each prompt either."""
+        try:
+            if len(within) >= DEEPEST:
+                raise BadInput(TOO_DEEP)
+            lines = (_Reader(line, self, (*within, name)).whole() for line in self._lines(name))
+            return Choice(tuple(lines))
+        except BadInput as error:
+            return error
 
     def _lines(self, name: str) -> tuple[str, ...]:
         if name in self.lists:
             return self.lists[name]
-        path = self.folder / f"{name}.txt"
-        if ".." in Path(name).parts or not path.is_file():
+        path = self.folder and self.folder / f"{name}.txt"
+        if not path or ".." in Path(name).parts or not path.is_file():
             raise BadInput(f"there is no wildcard {name}: {self._hint(name)}")
         found = tuple(text for _, text in read_lines(path))
         if not found:
@@ -61,9 +128,11 @@ class Wildcards:
         return found
 
     def _hint(self, name: str) -> str:
-        there = [path.stem for path in self.folder.glob("*.txt")] + list(self.lists)
-        close = difflib.get_close_matches(name, there, 1)
-        return f"did you mean {close[0]}?" if close else f"put {name}.txt into {self.folder}"
+        files = self.folder.glob("*.txt") if self.folder else ()
+        close = difflib.get_close_matches(name, [*(path.stem for path in files), *self.lists], 1)
+        if close:
+            return f"did you mean {close[0]}?"
+        return f"put {name}.txt into {self.folder}" if self.folder else "add it to [wildcards]"
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -79,27 +148,31 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
 
-def count(choice: Choice) -> int:
-    """How many texts there are."""
-    return math.prod(sum(map(count, part)) for part in choice.parts if not isinstance(part, str))
-
-
-def every(choice: Choice) -> Iterator[str]:
-    """All texts, the last choice changing fastest."""
-    parts = ([part] if isinstance(part, str) else _either(part) for part in choice.parts)
+def every(text: Text) -> Iterator[str]:
+    """All texts that it can become, the last choice changing fastest."""
+    parts = ([part] if isinstance(part, str) else _either(part) for part in text.parts)
     return ("".join(words) for words in product(*parts))
 
 
-def draw(choice: Choice, generator: random.Random) -> str:
-    """One text, each choice drawn with equal chances."""
+def draw(text: Text, generator: random.Random) -> str:
+    """One of these texts, each choice drawn with equal chances."""
     return "".join(
-        part if isinstance(part, str) else draw(generator.choice(part), generator)
-        for part in choice.parts
+        part if isinstance(part, str) else draw(generator.choice(part.texts), generator)
+        for part in text.parts
     )
 
 
-def _either(options: tuple[Choice, ...]) -> list[str]:
-    return [text for option in options for text in every(option)]
+def _either(choice: Choice) -> list[str]:
+    return [one for text in choice.texts for one in every(text)]
+
+
+def _checked(text: Text) -> Text:
+    """The same text; BadInput where it is too deep, or can become too long."""
+    if text.depth > DEEPEST:
+        raise BadInput(TOO_DEEP)
+    if text.longest > LONGEST:
+        raise BadInput(f"it can become longer than {LONGEST:,} characters: use shorter choices")
+    return text
 
 
 class _Reader:
@@ -109,15 +182,17 @@ class _Reader:
         self.text, self.wildcards, self.within = text, wildcards, within
         self.at = 0
 
-    def whole(self) -> Choice:
+    def whole(self) -> Text:
+        if len(self.text) > LONGEST:
+            raise BadInput(f"it is longer than {LONGEST:,} characters: use a shorter text")
         found = self._until("", depth=0)
         if self.at < len(self.text):
             raise BadInput(r"a } has no { before it: write \} for the sign itself")
-        return found
+        return _checked(found)
 
-    def _until(self, ends: str, *, depth: int) -> Choice:
+    def _until(self, ends: str, *, depth: int) -> Text:
         """The text up to one of these signs, or to its end."""
-        parts: list[str | tuple[Choice, ...]] = []
+        parts: list[str | Choice] = []
         plain = ""
         while self.at < len(self.text) and (sign := self.text[self.at]) not in (ends or "}"):
             if sign == "\\" and self.text[self.at + 1 : self.at + 2] in tuple(ESCAPED):
@@ -131,9 +206,9 @@ class _Reader:
                 continue
             parts += [plain, choice]
             plain = ""
-        return Choice((*parts, plain))
+        return Text((*parts, plain))
 
-    def _choice(self, depth: int) -> tuple[Choice, ...] | None:
+    def _choice(self, depth: int) -> Choice | None:
         """What there is to choose from here, or None where the text goes on as it is."""
         if self.text[self.at] == "{":
             return self._braces(depth + 1)
@@ -143,9 +218,9 @@ class _Reader:
         self.at = name.end()
         return self.wildcards.named(name[1], self.within)
 
-    def _braces(self, depth: int) -> tuple[Choice, ...]:
+    def _braces(self, depth: int) -> Choice:
         if depth > DEEPEST:
-            raise BadInput(f"choices stand {DEEPEST} deep in one another: use fewer braces")
+            raise BadInput(TOO_DEEP)
         options = []
         while self.at < len(self.text) and self.text[self.at] in "{|":
             self.at += 1
@@ -153,4 +228,4 @@ class _Reader:
         if self.at == len(self.text):
             raise BadInput(r"a { has no } behind it: write \{ for the sign itself")
         self.at += 1
-        return tuple(options)
+        return Choice(tuple(options))

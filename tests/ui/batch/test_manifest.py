@@ -255,6 +255,48 @@ def test_a_text_that_looks_like_a_table_is_none(write: Write) -> None:
     assert refused(path).startswith("m.toml, line 7, sed: ")
 
 
+def doubling(levels: int, line: str) -> list[str]:
+    """A prompt whose wildcards lead through so many levels."""
+    names = [
+        f'w{level} = ["{line.replace("NEXT", f"__w{level + 1}__")}"]' for level in range(levels)
+    ]
+    return ['prompt = "__w0__"', "[wildcards]", *names, f'w{levels} = ["a", "b"]']
+
+
+@pytest.mark.parametrize("expand", ["one", "all"])
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (doubling(14, "NEXT NEXT NEXT NEXT"), "longer than 10,000 characters"),
+        (doubling(14, "NEXTNEXTNEXTNEXT"), "longer than 10,000 characters"),
+        (doubling(25, "NEXT"), "choices stand more than 20 deep in one another"),
+        ([f'prompt = "{"{" * 30}a{"}" * 30}"'], "choices stand more than 20 deep"),
+        ([f'prompt = "{"a" * 10_001}"'], "it is longer than 10,000 characters"),
+    ],
+)
+def test_a_small_manifest_cannot_grow_without_end(
+    write: Write, lines: list[str], says: str, expand: str
+) -> None:
+    said = refused(write(f'expand = "{expand}"', *lines))
+    assert re.search(f"m.toml, line 2, prompt: .*{says}", said)
+
+
+def test_a_count_of_texts_that_cannot_be_printed_is_said_in_short(write: Write) -> None:
+    said = refused(write('expand = "all"', *doubling(11, "NEXT NEXT")))
+    assert "it can become 1,000,000,000,000 or more texts, and 100,000 are the most" in said
+
+
+def test_many_prompts_of_many_texts_are_refused_before_they_are_made(write: Write) -> None:
+    prompts = ", ".join(f'"{number} {"{a|b}" * 16}"' for number in range(1000))
+    said = refused(write(f"prompts = [{prompts}]", 'expand = "all"'))
+    assert "line 1, prompts: it has more than 100,000 values" in said
+
+
+def test_a_name_with_a_null_is_refused(write: Write) -> None:
+    said = refused(write('prompt = "a"', 'init_image = "a\\u0000b"', 'base = "a\\u0000b"'))
+    assert said.count("has a NUL in it") == 2
+
+
 # From here on: manifests spoiled by a generator, a field or a sign at a time.
 
 words = st.text(string.ascii_lowercase + " ", min_size=1, max_size=12).filter(str.strip)

@@ -169,15 +169,20 @@ def test_more_shots_than_are_queued_at_once_are_refused_before_they_are_made(
         ('prompt = "a"\nwildcards = "/etc"', "wildcards: write the lists here"),
         ('prompt = "a"\nseed = "many"\nstep = 3', "line 3, step: there is no such field"),
         ('prompt = "__a/../../secret__"', "there is no wildcard"),
+        ('prompt = "__a__"', "there is no wildcard a: add it to [wildcards]"),
+        ('prompt = "a"\nbase = "somebody/model"', "line 2, base: add it to the bases"),
+        ('prompt = "a"\nadapters = ["../../secret"]', "line 2, adapters: call adapters by"),
+        ('prompt = "a"\ninit_image = "/secret"', "line 2, init_image: call a picture by"),
     ],
 )
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_manifest_reaches_nothing_else(
-    space: Workspace, tmp_path: Path, text: str, said: str
+    space: Workspace, tmp_path: Path, text: str, said: str, mark: str
 ) -> None:
     outside = an_adapter().save(tmp_path / "outside.safetensors")
     places = {"outside": outside, "picture": ROBOT / "robot-1.png", "folder": tmp_path}
     for name, place in places.items():
         text = text.replace(f"{{{name}}}", str(place))
     with pytest.raises(BadInput) as wrong:
-        shots_of(space, text)
+        shots_of(space, mark + text)
     assert said in str(wrong.value) and str(space.cache) not in str(wrong.value)

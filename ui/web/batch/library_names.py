@@ -1,8 +1,7 @@
 """Manifests that come from a page: files in them are called as in the library and the history."""
 
 import os
-import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +27,7 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
     """
     if ending not in ENDINGS:
         raise BadInput(f"a manifest's name ends in .{', .'.join(ENDINGS)}, and this is .{ending}")
-    _refuse_reading(text, ending)
+    known = {base.source for base in list_bases(space)}
     with TemporaryDirectory() as name:  # a short one, since sentences quote what lies there
         folder = Path(name)
         path = folder / f"manifest.{ending}"
@@ -36,26 +35,13 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
         _offer(space, folder)
         path.write_text(text, encoding="utf-8")
         try:
-            planned = read_manifest(path, most=MOST_QUEUED).planned
-            if problems := [*_outside(space, planned)] or [*find_incompatible(planned)]:
+            only = [space.adapters.resolve(), space.pictures.resolve(), *map(Path, known)]
+            planned = read_manifest(path, most=MOST_QUEUED, only=only).planned
+            if problems := [*_unknown_bases(known, planned)] or [*find_incompatible(planned)]:
                 raise join_problems(problems)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{folder}/", "")) from None
         return tuple(dict.fromkeys(_settled(one.shot) for one in planned))
-
-
-def _refuse_reading(text: str, ending: str) -> None:
-    """BadInput for a manifest that would have other files read into its prompts."""
-    try:
-        found = tomllib.loads(text) if ending == "toml" else {}
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return  # the reader says so with its line
-    shots = found.get("shots", [])
-    tables = [found, *(one for one in shots if isinstance(one, dict))]
-    if any("prompt_file" in one for one in tables):
-        raise BadInput("prompt_file: write the prompts here, as a list under prompts")
-    if isinstance(found.get("wildcards"), str):
-        raise BadInput("wildcards: write the lists here, under [wildcards]")
 
 
 def _offer(space: Workspace, folder: Path) -> None:
@@ -69,18 +55,10 @@ def _offer(space: Workspace, folder: Path) -> None:
             (folder / name).symlink_to(place)
 
 
-def _outside(space: Workspace, planned: Sequence[PlannedShot]) -> Iterator[Problem]:
-    """What a manifest names that lies elsewhere."""
-    known = {base.source for base in list_bases(space)}
+def _unknown_bases(known: Collection[str], planned: Sequence[PlannedShot]) -> Iterator[Problem]:
+    """Bases that the library does not list."""
     for one in planned:
-        shot = one.shot
-        files = [Path(split_half(str(file))[0]).resolve() for file, _ in shot.adapters]
-        if not all(file.is_relative_to(space.adapters) for file in files):
-            yield one.problem("adapters", "call adapters by their names in the library")
-        start = shot.init_image
-        if start is not None and not Path(str(start)).resolve().is_relative_to(space.pictures):
-            yield one.problem("init_image", "call a picture by its id in the history")
-        if Path(shot.base).exists() and shot.base not in known:
+        if one.shot.base not in known:
             yield one.problem("base", "add it to the bases in the library first")
 
 
