@@ -10,8 +10,7 @@ an early stop, every weight of the base is bit for bit its own.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from inspect import signature
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from compose.engine.evaluate import evaluate
 from compose.engine.method import Call
-from compose.engine.picture_run import PictureRun, Scheduler, start_run, timesteps_of
+from compose.engine.picture_run import PictureRun, start_run
+from compose.engine.sampler import Scheduler, timesteps_of, with_own_noise
 from compose.engine.weights.render_cache import cache_of
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
@@ -126,16 +126,15 @@ def denoise_steps(
     """
     order = scheduler.order  # of a second-order scheduler a step is two timesteps
     base = runs[0].base
-    draws = [torch.Generator().manual_seed(run.shot.seed) for run in runs]
+    seeds = [run.shot.seed for run in runs]
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     with torch.no_grad():
         starts = [
             _start(base, run.resolved, scheduler, timesteps, draw)
             for run, draw in zip(runs, draws, strict=True)
         ]
         latents = torch.cat(starts)
-    advance: Callable[..., tuple[Tensor, ...]] = scheduler.step
-    if "generator" in signature(scheduler.step).parameters:
-        advance = partial(advance, generator=draws if len(draws) > 1 else draws[0])
+    advance = with_own_noise(scheduler, latents, seeds=seeds, draws=draws)
     times = list(zip(timesteps, timesteps.to(base.device), timesteps.tolist(), strict=True))
     for step in range(len(runs[0].calls)):
         with torch.no_grad():  # not over the yield, which would switch gradients off for others

@@ -16,6 +16,7 @@ from studio.adapters.describe import find_adapter_file
 from studio.adapters.formats.metadata import read_info
 from studio.adapters.formats.survey import survey
 from studio.adapters.safetensors_header import read_header
+from studio.bases.samplers import order_of
 from studio.errors import BadInput
 from studio.json_value import JSON
 
@@ -41,7 +42,8 @@ def outline(shot: "Shot") -> Schedule:
     method, steps = method_of(shot), shot.steps_run
     method.check([one.adapter for one in mixed])
     calls, weights = _recorded(method.prepare(mixed, steps), steps)
-    return scheduled([one.header.name for one in mixed], mixed, calls, weights)
+    names = [one.header.name for one in mixed]
+    return scheduled(names, mixed, calls, weights, order=order_of(shot.scheduler))
 
 
 @dataclass(frozen=True)

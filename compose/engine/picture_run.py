@@ -1,6 +1,6 @@
 """One picture under way: what its method asks the UNet for, what that means, and its texts."""
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -10,6 +10,7 @@ from compose.engine.evaluate import Answer, Evaluation, evaluate
 from compose.engine.learned_words import embeddings, is_token, split_mixed, words
 from compose.engine.method import Call, Eps, Method, Mix
 from compose.engine.preview import fit_palette, paint
+from compose.engine.sampler import timesteps_of
 from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, mixed_weights
 from compose.engine.weights.render_cache import adapters_on, cache_of
 from compose.merge import Merge
@@ -20,35 +21,6 @@ from studio.requests.resolved_shot import ResolvedShot
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
-    from studio.requests.shot import Shot
-
-
-class Scheduler(Protocol):
-    """What all of diffusers' schedulers have in common."""
-
-    order: int
-    timesteps: Tensor
-
-    @property
-    def init_noise_sigma(self) -> float | Tensor: ...
-
-    def set_timesteps(self, steps: int, *, device: torch.device) -> None: ...
-
-    def set_begin_index(self, begin_index: int) -> None: ...
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
-
-    def add_noise(self, original: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
-
-    def step(
-        self,
-        predicted: Tensor,
-        timestep: Tensor,
-        sample: Tensor,
-        *,
-        generator: torch.Generator = ...,
-        return_dict: bool,
-    ) -> tuple[Tensor, ...]: ...
 
 
 class PictureRun:
@@ -172,22 +144,6 @@ def start_run(base: "Base", resolved: ResolvedShot) -> PictureRun:
     """Make a shot ready to be denoised."""
     scheduler, timesteps = timesteps_of(base, resolved.shot)
     return PictureRun(base, resolved, steps=-(-len(timesteps) // scheduler.order))
-
-
-def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
-    """A scheduler set to the shot's steps, and the timesteps to run: the last part for img2img.
-
-    Both stay on the CPU: a scheduler reads its tables at every step, and must not wait for a GPU.
-    """
-    scheduler = cast(Scheduler, base.scheduler(shot.scheduler))
-    scheduler.set_timesteps(shot.steps, device=torch.device("cpu"))
-    timesteps = scheduler.timesteps
-    if shot.init_image is None:
-        return scheduler, timesteps
-    left_out = (shot.steps - shot.steps_run) * scheduler.order
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(left_out)
-    return scheduler, timesteps[left_out:]
 
 
 def _zeros(text: TextEmbedding) -> TextEmbedding:

@@ -12,6 +12,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from compose.engine.method import Call, Eps, Method, MethodAdapter, Mix, Plan, record
 from compose.merge import Merge
+from studio.bases.samplers import order_of
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -54,17 +55,25 @@ class Schedule:
     """The passes of every step.
 
     adapters: their numbers and names. layers: of the UNet, those that any of them changes, from its
-    input to its output.
+    input to its output. order: of the sampler; one of second order makes all passes of a step
+    twice, but for the last step.
     """
 
     adapters: tuple[str, ...]
     layers: tuple[str, ...]
     steps: tuple[tuple[Pass, ...], ...]
+    order: int = 1
 
     @property
     def cost(self) -> float:
         """In full evaluations of the UNet."""
-        return sum(one.cost for step in self.steps for one in step)
+        costs = [sum(one.cost for one in step) for step in self.steps]
+        return self.order * sum(costs) - (self.order - 1) * sum(costs[-1:])
+
+    @property
+    def plain_cost(self) -> int:
+        """The evaluations of a picture without adapters."""
+        return self.order * (len(self.steps) - 1) + 1
 
     def picture(self, *, side: int = 720) -> Image.Image:
         """Steps from left to right, layers from top to bottom, a colour for each adapter.
@@ -118,8 +127,8 @@ class Schedule:
 def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedule:
     """What the shot's method asks for at each of its steps.
 
-    A second-order scheduler has all of it done twice. base: leaves out the layers that it lacks;
-    DoRA needs it. Raises BadInput as rendering does.
+    base: leaves out the layers that it lacks; DoRA needs it. Without it the base's own scheduler is
+    taken to be of first order. Raises BadInput as rendering does.
     """
     from compose.engine.learned_words import split_mixed
     from compose.engine.weights.render_cache import adapters_on
@@ -145,7 +154,9 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     plan = method.prepare(mixed, steps)
     calls = record(plan, steps)
     names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
-    return scheduled(names, mixed, calls, _weights(plan, calls))
+    sampler = base.scheduler(asked.scheduler, asked.spacing) if base else None
+    order = sampler.order if sampler else order_of(asked.scheduler)
+    return scheduled(names, mixed, calls, _weights(plan, calls), order=order)
 
 
 def method_of(shot: "Shot") -> Method:
@@ -161,6 +172,8 @@ def scheduled(
     mixed: Sequence[MethodAdapter],
     calls: list[list[Call]],
     weights: list[list[float]],
+    *,
+    order: int,
 ) -> Schedule:
     """What was asked for at each step, and what each answer counted, as a schedule."""
     passes = tuple(
@@ -170,7 +183,7 @@ def scheduled(
     layers = {layer for one in mixed for layer in one.changed() if layer.startswith("unet.")}
     # The numbers are those that methods' options call adapters by.
     named = tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
-    return Schedule(named, tuple(sorted(layers, key=_depth)), passes)
+    return Schedule(named, tuple(sorted(layers, key=_depth)), passes, order)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
+LATER = ("spacing",)  # older recipes lack these
 FRACTIONS = ("guidance", "denoise")
 
 
@@ -31,7 +32,7 @@ def shot_from_dict(written: Mapping[str, object]) -> Shot:
     A field that is missing has its default. Raises BadInput for a value that no shot can have, and
     for an adapter or a picture to start from that was in no file.
     """
-    plain = {name: written[name] for name in PLAIN if name in written}
+    plain = {name: written[name] for name in (*PLAIN, *LATER) if name in written}
     fractions = {name: _fraction(written[name]) for name in FRACTIONS if name in written}
     shot = Shot(
         prompt=written.get("prompt"),  # pyright: ignore[reportArgumentType]

@@ -216,12 +216,13 @@ class Base(Parts):
         ).sample
         return predicted.float()
 
-    def scheduler(self, name: str | None = None) -> Scheduler:
+    def scheduler(self, name: str | None = None, spacing: str | None = None) -> Scheduler:
         """A fresh scheduler on this base's noise schedule: one of SCHEDULERS, or its own (None).
 
-        Raises BadInput for another name.
+        spacing: of its timesteps, one of SPACINGS, or as the base has it (None). Raises BadInput
+        for another name, and for a spacing that the scheduler doesn't have.
         """
-        return new_scheduler(self.scheduler_config, name)
+        return new_scheduler(self.scheduler_config, name, spacing)
 
     def fingerprint(self) -> str:
         """Which UNet this is: sha256 over names, shapes and signs of its weights.

@@ -1,53 +1,99 @@
-"""The schedulers that a base can be run with, on its own noise schedule."""
+"""The schedulers of diffusers that a base can be run with, on its own noise schedule."""
 
+from collections.abc import Mapping
+from inspect import signature
 from typing import TypeVar
 
 import diffusers
 from diffusers import (
     ConfigMixin,
     DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSDEScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
 from studio.bases.architecture import Config
+from studio.bases.samplers import SCHEDULERS
 from studio.errors import BadInput
 
-SCHEDULERS = ("euler", "ddim", "dpmpp_2m", "unipc")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 Scheduler = (
     EulerDiscreteScheduler
-    | DDIMScheduler
+    | EulerAncestralDiscreteScheduler
+    | HeunDiscreteScheduler
     | DPMSolverMultistepScheduler
+    | DPMSolverSDEScheduler
     | UniPCMultistepScheduler
+    | DDIMScheduler
+    | DDPMScheduler
+    | LCMScheduler
+    | TCDScheduler
     | PNDMScheduler
+)
+KINDS: Mapping[str, tuple[type[Scheduler], Config]] = {
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_a": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "dpmpp_2m": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2},
+    ),
+    "dpmpp_2m_sde": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
+    ),
+    "dpmpp_sde": (DPMSolverSDEScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),
+    "ddim": (DDIMScheduler, {}),
+    "ddpm": (DDPMScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+    "tcd": (TCDScheduler, {}),
+}
+# What a base's configuration may say of noise levels, where another spacing is asked for.
+BY_TIMESTEP: Config = dict.fromkeys(
+    ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
 )
 Configured = TypeVar("Configured", bound=ConfigMixin)
 
 
-def new_scheduler(config: Config, name: str | None) -> Scheduler:
+def new_scheduler(config: Config, name: str | None, spacing: str | None = None) -> Scheduler:
     """A fresh scheduler. name: one of SCHEDULERS, or None for the one that `config` names.
 
-    config: a base's scheduler_config.json. Raises BadInput for another name.
+    config: a base's scheduler_config.json. spacing: of the timesteps, one of SPACINGS; None leaves
+    it to the configuration. Raises BadInput for another name, and for what can't be spaced so.
     """
-    match name:
-        case None:
-            return from_config(getattr(diffusers, str(config["_class_name"])), config)
-        case "euler":
-            return from_config(EulerDiscreteScheduler, config)
-        case "ddim":
-            # DDIM's defaults are for pixels. Latents lie outside -1 .. 1.
-            defaults = {"set_alpha_to_one": False}
-            return from_config(DDIMScheduler, defaults | config | {"clip_sample": False})
-        case "dpmpp_2m":
-            second_order = {"algorithm_type": "dpmsolver++", "solver_order": 2}
-            return from_config(DPMSolverMultistepScheduler, config | second_order)
-        case "unipc":
-            return from_config(UniPCMultistepScheduler, config | {"solver_order": 2})
-    raise BadInput(f"There is no scheduler {name!r}: choose {', '.join(SCHEDULERS)}.")
+    if name is None:
+        kind, settings = getattr(diffusers, str(config["_class_name"])), config
+    elif name in KINDS:
+        kind, own = KINDS[name]
+        # Defaults of DDIM and others are for pixels. Latents lie outside -1 .. 1.
+        settings = {"set_alpha_to_one": False} | config | {"clip_sample": False} | own
+        _check_pure_noise(name, kind, config)
+    else:
+        raise BadInput(f"There is no scheduler {name!r}: choose {', '.join(SCHEDULERS)}.")
+    if spacing is None:
+        return from_config(kind, settings)
+    if not can_space(kind, spacing):
+        raise BadInput(f"spacing: {kind.__name__} can't space its timesteps {spacing!r}.")
+    return from_config(kind, settings | _spacing_settings(spacing, config))
+
+
+def can_space(kind: type[Scheduler], spacing: str) -> bool:
+    """Whether diffusers' class has this spacing; see SPACINGS."""
+    known = signature(kind.__init__).parameters
+    if spacing in ("karras", "exponential"):
+        return f"use_{spacing}_sigmas" in known
+    distilled = "original_inference_steps" in known  # and with it a spacing of its own
+    return "timestep_spacing" in known and not (spacing == "leading" and distilled)
 
 
 def check_scheduler_config(config: Config, where: str) -> None:
@@ -67,3 +113,27 @@ def from_config(kind: type[Configured], config: Config) -> Configured:
     built = kind.from_config(config)
     assert isinstance(built, kind)  # diffusers' annotation allows for a tuple too
     return built
+
+
+def _spacing_settings(spacing: str, config: Config) -> Config:
+    """What says so in diffusers' configurations."""
+    if spacing in ("karras", "exponential"):
+        # From the noise of the last training step to that of the first, as in k-diffusion.
+        return BY_TIMESTEP | {"timestep_spacing": "linspace", f"use_{spacing}_sigmas": True}
+    if spacing == "leading":
+        return BY_TIMESTEP | {"timestep_spacing": "leading"}
+    # LCM and TCD choose among the steps of a distillation: here among all that there are.
+    every = config.get("num_train_timesteps", 1000)
+    return BY_TIMESTEP | {"timestep_spacing": "trailing", "original_inference_steps": every}
+
+
+def _check_pure_noise(name: str, kind: type[Scheduler], config: Config) -> None:
+    """Raise BadInput where a base is to begin at pure noise and the scheduler can't."""
+    zero = "rescale_betas_zero_snr"
+    if config.get(zero) and zero not in signature(kind.__init__).parameters:
+        able = [
+            one for one, (its, _) in KINDS.items() if zero in signature(its.__init__).parameters
+        ]
+        raise BadInput(
+            f"This base begins at pure noise, where {name} can't: choose {', '.join(able)}."
+        )

@@ -9,6 +9,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from studio.bases.samplers import SPACINGS_OF
 from studio.requests.resolved_shot import ResolvedShot
 from studio.requests.shot import method_name
 from studio.requests.shot_recipe import adapter_to_dict, versions
@@ -18,15 +19,35 @@ if TYPE_CHECKING:
 
 __all__ = ["parameters_text", "parse_parameters"]
 
-A1111_SAMPLERS = {"euler": "Euler", "ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "unipc": "UniPC"}
+A1111_SAMPLERS = {
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_sde": "DPM++ SDE",
+    "unipc": "UniPC",
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "lcm": "LCM",
+    "tcd": "TCD",
+}
+A1111_SPACINGS = {
+    "leading": "DDIM",
+    "trailing": "Simple",
+    "sgm_uniform": "SGM Uniform",
+    "karras": "Karras",
+    "exponential": "Exponential",
+}
 
 LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([-+.\d]+))?[^<>]*>")
 PAIR = re.compile(r'\s*([\w /-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
 WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
-SCHEDULERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
-UNSUPPORTED = ("Euler a", "DPM++ 2M SDE")  # they only begin like a sampler that we have
+OWN = ("", "Automatic")  # schedule types that leave it to the sampler
+SAMPLERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
+SCHEDULE_TYPES = {schedule: spacing for spacing, schedule in A1111_SPACINGS.items()}
 
 
 def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
@@ -42,6 +63,8 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
         "Model hash": base.fingerprint()[:10],
         "Model": base.name,
     }
+    if shot.spacing is not None:
+        pairs["Schedule type"] = A1111_SPACINGS[shot.spacing]
     if shot.init_image is not None:
         pairs["Denoising strength"] = f"{shot.denoise:g}"
     if resolved.adapters:
@@ -74,11 +97,10 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
         recipe["width"], recipe["height"] = int(size[1]), int(size[2])
     if model := pairs.get("Model"):
         recipe["base"] = {"source": model, "name": model}
-    problems = []
+    problems: list[str] = []
     if sampler := pairs.get("Sampler"):
-        recipe["scheduler"] = _scheduler(sampler)
-        if recipe["scheduler"] is None:
-            problems.append(f"Studio has no sampler {sampler}: the base's own is used instead.")
+        sampling = _sampling(sampler, pairs.get("Schedule type", ""), problems)
+        recipe["scheduler"], recipe["spacing"] = sampling
     return recipe, problems
 
 
@@ -118,14 +140,22 @@ def _extract_adapters(prompt: str) -> tuple[str, list[dict[str, object]]]:
     return " ".join(plain.split()), adapters
 
 
-def _scheduler(sampler: str) -> str | None:
-    """Ours for a sampler such as "DPM++ 2M Karras"; None where there is none."""
-    if sampler in SCHEDULERS:
-        return SCHEDULERS[sampler]
-    if sampler.startswith(UNSUPPORTED):
-        return None
-    known = (ours for name, ours in SCHEDULERS.items() if sampler.startswith(f"{name} "))
-    return next(known, None)
+def _sampling(sampler: str, schedule: str, problems: list[str]) -> tuple[str | None, str | None]:
+    """Our scheduler and spacing; None where there is none, with a sentence in `problems`.
+
+    Older texts have both in one, such as "DPM++ 2M Karras".
+    """
+    for name in SCHEDULE_TYPES:
+        if sampler not in SAMPLERS and sampler.endswith(f" {name}"):
+            sampler, schedule = sampler.removesuffix(f" {name}"), name
+    scheduler, spacing = SAMPLERS.get(sampler), SCHEDULE_TYPES.get(schedule)
+    if scheduler is None:
+        problems.append(f"Studio has no sampler {sampler}: the base's own is used instead.")
+        return None, None
+    if spacing not in (None, *SPACINGS_OF[scheduler]) or (spacing is None and schedule not in OWN):
+        problems.append(f"Studio has no schedule {schedule} for {sampler}: the base's own is used.")
+        return scheduler, None
+    return scheduler, spacing
 
 
 def _quoted(value: str) -> str:

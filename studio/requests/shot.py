@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Le, Predicate, doc
 from PIL import Image
 
+from studio.bases.samplers import SCHEDULERS, SPACINGS, sampling_problems
 from studio.requests.validation import InvalidFields, check_fields, option
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
-SCHEDULERS = ("euler", "ddim", "dpmpp_2m", "unipc")
 Scheduler = Annotated[
     str, Predicate(SCHEDULERS.__contains__), doc(f"one of {', '.join(SCHEDULERS)}")
 ]
+Spacing = Annotated[str, Predicate(SPACINGS.__contains__), doc(f"one of {', '.join(SPACINGS)}")]
 Pixels = Annotated[int, Ge(8), Le(8192)]
 Strength = Annotated[float, Ge(-100), Le(100), doc("a strength from -100 to 100")]
 # What a file or a model decides is checked where those are opened.
@@ -34,8 +35,9 @@ class Shot:
     width, height: pixels; the base's own size when not given (with `init_image`, that picture's
     proportions at the base's own area). steps: denoising steps of a whole schedule, of which
     `denoise` is the part run when there is an `init_image`. guidance: 1 or less leaves out the
-    unconditional pass. scheduler: one of SCHEDULERS, or None for the base's own. adapters: pairs
-    of an adapter (or its file) and its strength. method: a method of compose/, None merges.
+    unconditional pass. scheduler: one of SCHEDULERS, or None for the base's own. spacing: of its
+    timesteps, one of SPACINGS, or None for the base's own. adapters: pairs of an adapter (or its
+    file) and its strength. method: a method of compose/, None merges.
     """
 
     prompt: str
@@ -49,7 +51,10 @@ class Shot:
         5.0, "guidance scale (CFG): how closely to follow the prompt; 1 or less is fastest"
     )
     scheduler: Scheduler | None = option(
-        None, "noise scheduler: euler, ddim, dpmpp_2m or unipc; default: the base's own"
+        None, f"sampler: {', '.join(SCHEDULERS)}; default: the base's own"
+    )
+    spacing: Spacing | None = option(
+        None, f"spacing of the timesteps: {', '.join(SPACINGS)}; default: the base's own"
     )
     adapters: tuple[tuple["Adapter | str | Path", Strength], ...] = ()
     method: object | None = None
@@ -71,12 +76,14 @@ class Shot:
         """Raise InvalidFields naming every field that no picture can be made with."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         check_fields(Shot, {n: one for n, one in fields.items() if n not in CHECKED_LATER})
+        problems = sampling_problems(self.scheduler, self.spacing, self.steps)
         if self.steps_run < 1:
-            problem = (
+            problems["denoise"] = (
                 f"denoise must be larger: {self.denoise:g} of {self.steps} steps is less than one "
                 "step; raise denoise or steps"
             )
-            raise InvalidFields(problem, {"denoise": problem})
+        if problems:
+            raise InvalidFields("; ".join(problems.values()), problems)
 
 
 def method_name(method: object | None) -> str:

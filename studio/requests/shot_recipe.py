@@ -34,6 +34,7 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
         "steps": shot.steps,
         "guidance": shot.guidance,
         "scheduler": shot.scheduler,
+        "spacing": shot.spacing,
         "base": {"source": shot.base},
         "adapters": [
             _file_to_dict(one, strength)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compose import CMLoRA, Composite, KLoRA, Merge, Step, Switch, denoise
-from compose.engine.picture_run import timesteps_of
+from compose.engine.sampler import timesteps_of
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank
 from studio.bases.base import Base

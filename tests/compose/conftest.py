@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compose import Eps, Mix
 from compose.engine.method import MethodAdapter
-from compose.engine.picture_run import Scheduler
+from compose.engine.sampler import Scheduler
 from compose.engine.weights.adapter_change import Change
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -110,13 +111,16 @@ class Plainly:
         side = self.size // pipe.vae_scale_factor
         start = torch.Generator().manual_seed(self.seed)
         latents = torch.randn(1, 4, side, side, generator=start) * pipe.scheduler.init_noise_sigma
+        takes_noise = "generator" in signature(pipe.scheduler.step).parameters
+        own_noise = {"generator": start} if takes_noise else {}
         for number, timestep in enumerate(pipe.scheduler.timesteps):
             scaled = pipe.scheduler.scale_model_input(latents, timestep)
             with torch.no_grad():
                 noise = at_step(
                     number // pipe.scheduler.order, partial(self._eps, scaled, timestep)
                 )
-            latents = pipe.scheduler.step(noise, timestep, latents, return_dict=False)[0]
+            stepped = pipe.scheduler.step(noise, timestep, latents, return_dict=False, **own_noise)
+            latents = stepped[0]
         return latents
 
     def _eps(

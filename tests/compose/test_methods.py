@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 import torch
-from diffusers import HeunDiscreteScheduler
 from torch import Tensor
 
 from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, render
@@ -16,12 +15,15 @@ from studio.bases.base import Base
 from studio.requests.shot import Shot
 from tests.compose.conftest import open_pipeline
 from tests.compose.plainly import Plainly
-from tests.compose.test_parity import SCHEDULERS
+from tests.compose.test_samplers import SAMPLERS
 
-pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Should have t:UserWarning:torchsde"),
+]
 
-# Odd numbers, of which Heun's makes five passes.
-STEPS = {"euler": 5, "ddim": 3, "dpmpp_2m": 3, "unipc": 3, "heun": 3}
+# Odd numbers, of which samplers of second order make five passes.
+STEPS = dict.fromkeys(SAMPLERS, 3) | {"euler": 5}
 STRENGTHS = (0.8, -0.5)
 
 
@@ -72,10 +74,7 @@ def plainly(
 @pytest.mark.parametrize("method", METHODS, ids=lambda pair: type(pair[0]).__name__)
 @pytest.mark.parametrize(
     ("family", "scheduler"),
-    [
-        *(("sdxl", scheduler) for scheduler in STEPS),
-        ("sd1", "heun"),
-    ],
+    [*(("sdxl", scheduler) for scheduler in STEPS), ("sd1", "heun"), ("sd1", "dpmpp_sde")],
 )
 def test_latents_are_those_of_peft_and_diffusers(
     bases: dict[str, Base],
@@ -88,10 +87,9 @@ def test_latents_are_those_of_peft_and_diffusers(
     base = bases[family]
     theirs = dataclasses.replace(plainly[family], steps=STEPS[scheduler])
     pipe = theirs.pipeline
-    kind, settings = SCHEDULERS.get(scheduler, (HeunDiscreteScheduler, {}))
-    pipe.scheduler = kind.from_config(pipe.scheduler.config, **settings)
-    if scheduler == "heun":  # of second order, which a base has for its own
-        base = dataclasses.replace(base, scheduler_config=dict(pipe.scheduler.config))
+    kind, settings = SAMPLERS[scheduler]
+    own = {**base.scheduler_config, **settings, "noise_sampler_seed": theirs.seed}
+    pipe.scheduler = kind.from_config(own)
     ours, reference = method
     shot = Shot(
         theirs.prompt,
@@ -101,7 +99,7 @@ def test_latents_are_those_of_peft_and_diffusers(
         height=theirs.size,
         steps=theirs.steps,
         guidance=theirs.guidance,
-        scheduler=None if scheduler == "heun" else scheduler,
+        scheduler=scheduler,
         adapters=tuple(zip(map(load_adapter, lora_files[family]), STRENGTHS, strict=True)),
         method=ours,
     )

@@ -74,6 +74,8 @@ def file_name(shot: Shot, folder: Path) -> str:
         "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
         "method": [method_name(shot.method), method_options(shot.method)],
     }
+    if shot.spacing is not None:  # not else, so that older batches keep their names
+        facts["spacing"] = shot.spacing
     if shot.init_image is not None:
         start = str(shot.init_image)
         facts["start"] = [_sha256(start, os.stat(start).st_mtime_ns), float(shot.denoise)]

@@ -48,6 +48,7 @@ FIELDS = (
     "steps",
     "guidance",
     "scheduler",
+    "spacing",
     "adapters",
     "method",
 )

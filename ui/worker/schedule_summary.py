@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from compose import Pass, Schedule
 from studio.adapters.blora_blocks import split_half
+from studio.bases.samplers import order_of
 from studio.files import write_file
 from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
@@ -30,11 +31,13 @@ class PassSummary:
 
 @dataclass(frozen=True)
 class ScheduleSummary:
-    """adapters, blocks: names, in their order. cost: evaluations of the UNet. steps: of passes."""
+    """adapters, blocks: names, in their order. cost: evaluations of the UNet. plain_cost: those of
+    a picture without adapters. steps: of passes."""
 
     adapters: tuple[str, ...]
     blocks: tuple[str, ...]
     cost: float
+    plain_cost: int
     steps: tuple[tuple[PassSummary, ...], ...]
 
 
@@ -50,7 +53,8 @@ def summarize(schedule: Schedule) -> ScheduleSummary:
         return PassSummary(one.shallow, one.weight, known[key])
 
     steps = tuple(tuple(map(summary, step)) for step in schedule.steps)
-    return ScheduleSummary(schedule.adapters, tuple(sizes), schedule.cost, steps)
+    costs = schedule.cost, schedule.plain_cost
+    return ScheduleSummary(schedule.adapters, tuple(sizes), *costs, steps)
 
 
 def save_summary(space: Workspace, shot: Shot, summary: ScheduleSummary) -> None:
@@ -84,9 +88,8 @@ def _block(layer: str) -> str:
 
 def _place(space: Workspace, shot: Shot) -> Path:
     adapters = [[*_file_state(str(file)), strength] for file, strength in shot.adapters]
-    key = json.dumps(
-        [adapters, shot.steps_run, method_name(shot.method), method_options(shot.method)]
-    )
+    steps = [shot.steps_run, order_of(shot.scheduler)]
+    key = json.dumps([adapters, steps, method_name(shot.method), method_options(shot.method)])
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

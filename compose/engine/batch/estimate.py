@@ -11,8 +11,9 @@ from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import Group, mix_key, pixels
 from compose.engine.batch.memory_limit import evaluate_first_step, latent_side, reason_of
 from compose.engine.denoise import drop_unused
-from compose.engine.picture_run import PictureRun, start_run, timesteps_of
+from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
+from compose.engine.sampler import timesteps_of
 from compose.engine.weights.render_cache import cache_of
 from studio.errors import BadInput
 from studio.requests.shot import Shot
@@ -56,7 +57,8 @@ def estimate_batch(
 
 def _evaluations(base: "Base", shot: Shot, cache: AdapterCache, counts: dict[Hashable, int]) -> int:
     """Evaluations of a shot; those of shots that are alike are counted once."""
-    key = mix_key(shot), shot.steps, shot.init_image and shot.denoise, shot.scheduler
+    sampling = shot.steps, shot.init_image and shot.denoise, shot.scheduler, shot.spacing
+    key = mix_key(shot), sampling
     if key not in counts:
         run = start_run(base, cache.resolve(shot))
         scheduler, timesteps = timesteps_of(base, shot)

@@ -1,6 +1,6 @@
 """Which of many shots run as one batch.
 
-A batch has one size of picture, one scheduler and one number of steps. Shots of one mix come first:
+A batch has one size of picture, one sampler and one number of steps. Shots of one mix come first:
 their changed weights are computed once for all of them. What is left over of several mixes shares a
 batch too, each row with weights of its own (compose/engine/weights/batched_layers.py).
 
@@ -69,7 +69,7 @@ def mix_key(shot: "Shot") -> Hashable:
 def _batch_key(shot: "Shot") -> Hashable:
     """Equal for shots that have their timesteps in common, so that they can be one batch."""
     part = None if shot.init_image is None else shot.steps_run
-    return shot.width, shot.height, shot.steps, part, shot.scheduler
+    return shot.width, shot.height, shot.steps, part, shot.scheduler, shot.spacing
 
 
 def _grouped(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:

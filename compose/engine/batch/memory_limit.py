@@ -9,7 +9,8 @@ import torch
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import ROWS, pixels
 from compose.engine.evaluate import evaluate, most_rows
-from compose.engine.picture_run import PictureRun, start_run, timesteps_of
+from compose.engine.picture_run import PictureRun, start_run
+from compose.engine.sampler import timesteps_of
 from compose.engine.weights.render_cache import cache_of
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory

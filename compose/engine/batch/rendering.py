@@ -22,8 +22,9 @@ from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
 from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side, reason_of
 from compose.engine.denoise import Prediction, denoise_steps, drop_unused
-from compose.engine.picture_run import PictureRun, start_run, timesteps_of
+from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
+from compose.engine.sampler import timesteps_of
 from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput

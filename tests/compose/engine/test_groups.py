@@ -22,13 +22,14 @@ def test_a_batch_has_one_size_scheduler_and_number_of_steps() -> None:
         shot(),
         shot(steps=9),
         shot(scheduler="ddim"),
+        shot(scheduler="ddim", spacing="trailing"),
         shot(width=128),
         shot(init_image="start.png"),
         shot(init_image="other.png", denoise=0.61),  # of 25 steps that is 15 as well
         shot(init_image="other.png", denoise=0.9),
         shot("b", seed=3, guidance=1.0, negative="c"),
     ]
-    assert groups(shots) == [(0, 7), (1,), (2,), (3,), (4, 5), (6,)]
+    assert groups(shots) == [(0, 8), (1,), (2,), (3,), (4,), (5, 6), (7,)]
 
 
 def test_shots_of_one_mix_come_first_and_the_rest_share() -> None:

@@ -51,6 +51,11 @@ def test_composite_is_a_pass_for_each_adapter_that_counts_equally() -> None:
         assert [one.weight for one in step] == [0.5, 0.5]
 
 
+def test_samplers_of_second_order_evaluate_every_step_but_the_last_twice() -> None:
+    found = schedule(with_method(Composite(), scheduler="heun"))
+    assert (len(found.steps), found.cost, found.plain_cost) == (6, 22, 11)
+
+
 def test_klora_shows_each_layers_choice() -> None:
     found = schedule(with_method(KLoRA(beta=-1.0, alpha=30.0)))  # content below 0, then style
     first, *others = (one.layers for (one,) in found.steps)

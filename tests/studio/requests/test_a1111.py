@@ -2,7 +2,10 @@
 
 import pytest
 
+from studio.bases.samplers import SPACINGS_OF
 from studio.requests.a1111 import parse_parameters
+from studio.requests.shot import Shot
+from tests.studio.requests.test_shot import text_of
 
 A1111 = """a <lora:bolt:0.7>castle, (by night:1.2)
 Negative prompt: blurry, grey
@@ -22,14 +25,51 @@ def test_parameters_of_a1111_are_read() -> None:
         "width": 512,
         "height": 768,
         "scheduler": "dpmpp_2m",
+        "spacing": "karras",
         "base": {"source": "dream", "name": "dream"},
     }
     assert problems == []
 
 
+def sampling(line: str) -> tuple[object, object, list[str]]:
+    recipe, problems = parse_parameters(f"a cat\nSteps: 9, Seed: 1, {line}")
+    return recipe["scheduler"], recipe["spacing"], problems
+
+
 @pytest.mark.parametrize(
-    ("sampler", "scheduler"), [("Euler", "euler"), ("Euler a", None), ("UniPC", "unipc")]
+    ("line", "expected"),
+    [
+        ("Sampler: Euler", ("euler", None)),
+        ("Sampler: Euler a", ("euler_a", None)),
+        ("Sampler: DPM++ 2M SDE Exponential", ("dpmpp_2m_sde", "exponential")),
+        ("Sampler: DPM++ SDE, Schedule type: Karras", ("dpmpp_sde", "karras")),
+        ("Sampler: DDIM, Schedule type: Automatic", ("ddim", None)),
+        ("Sampler: DDIM, Schedule type: DDIM", ("ddim", "leading")),
+        ("Sampler: LCM, Schedule type: SGM Uniform", ("lcm", "sgm_uniform")),
+    ],
 )
-def test_unknown_samplers_are_named(sampler: str, scheduler: str | None) -> None:
-    recipe, problems = parse_parameters(f"a cat\nSteps: 9, Sampler: {sampler}, Seed: 1")
-    assert recipe["scheduler"] == scheduler and bool(problems) == (scheduler is None)
+def test_samplers_are_read_with_their_schedule(line: str, expected: tuple) -> None:
+    assert sampling(line) == (*expected, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "says"),
+    [
+        ("Sampler: DPM++ 2M SDE Heun Karras", (None, None), "no sampler DPM++ 2M SDE Heun"),
+        ("Sampler: Euler, Schedule type: Beta", ("euler", None), "no schedule Beta for Euler"),
+        ("Sampler: Euler a Karras", ("euler_a", None), "no schedule Karras for Euler a"),
+    ],
+)
+def test_samplers_and_schedules_that_are_not_there_are_named(
+    line: str, expected: tuple, says: str
+) -> None:
+    scheduler, spacing, (problem,) = sampling(line)
+    assert (scheduler, spacing) == expected and says in problem
+
+
+@pytest.mark.parametrize("scheduler", SPACINGS_OF)
+def test_every_sampler_and_spacing_is_read_as_it_is_written(scheduler: str) -> None:
+    for spacing in (None, *SPACINGS_OF[scheduler]):
+        shot = Shot("a cat", scheduler=scheduler, spacing=spacing)
+        recipe, problems = parse_parameters(text_of(shot))
+        assert (recipe["scheduler"], recipe["spacing"], problems) == (scheduler, spacing, [])

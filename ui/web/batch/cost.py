@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import compose
+from studio.bases.samplers import order_of
 from studio.queue.client import list_jobs
 from studio.queue.job import Job
 from studio.requests.shot import Shot
@@ -15,7 +16,9 @@ LOOKED_AT = 30  # jobs, of those that ended last
 
 def evaluations(shots: Sequence[Shot]) -> float:
     """Evaluations of the UNet, told without opening an adapter."""
-    return sum(_evaluations(shot.adapters, shot.method, shot.steps_run) for shot in shots)
+    return sum(
+        _evaluations(shot.adapters, shot.method, shot.steps_run, shot.scheduler) for shot in shots
+    )
 
 
 def seconds_for(space: Workspace, shots: Sequence[Shot]) -> float | None:
@@ -48,10 +51,12 @@ def _work(shots: Sequence[Shot]) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _evaluations(adapters: tuple, method: object, steps: int) -> float:
+def _evaluations(adapters: tuple, method: object, steps: int, scheduler: str | None) -> float:
+    plain = order_of(scheduler) * (steps - 1) + 1
     if not adapters:
-        return steps
+        return plain
+    shot = Shot("", adapters=adapters, method=method, steps=steps, scheduler=scheduler)
     try:
-        return compose.outline(Shot("", adapters=adapters, method=method, steps=steps)).cost
+        return compose.outline(shot).cost
     except compose.NeedsWeights:
-        return steps  # K-LoRA, which evaluates each step once
+        return plain  # K-LoRA, which evaluates each step once

@@ -10,8 +10,9 @@ from itertools import product
 from typing import TypeVar
 
 import compose
+from studio.bases.samplers import SCHEDULERS, SPACINGS
 from studio.errors import BadInput
-from studio.requests.shot import SCHEDULERS, Shot, method_name, method_options
+from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.form import Field, Form, fields_of
 from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
@@ -49,7 +50,8 @@ def axes(shot: Shot) -> list[Axis]:
             "guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance), label=CALLED["guidance"]
         ),
         _number_axis("seed", int, range(shot.seed, shot.seed + 4)),
-        Axis("scheduler", "Scheduler", ", ".join(SCHEDULERS), _with_scheduler),
+        Axis("scheduler", "Sampler", ", ".join(SCHEDULERS), _with("scheduler")),
+        Axis("spacing", "Spacing of the steps", ", ".join(SPACINGS), _with("spacing")),
     ]
     if shot.init_image is not None:
         found.append(_number_axis("denoise", float, (0.2, 0.4, 0.6, 0.8)))
@@ -189,8 +191,8 @@ def _with_method(shot: Shot, name: str) -> Shot:
     return shot if same else replace(shot, method=compose.method_named(name, {}))
 
 
-def _with_scheduler(shot: Shot, name: str) -> Shot:
-    return replace(shot, scheduler=name)
+def _with(field: str) -> Callable[[Shot, str], Shot]:
+    return lambda shot, name: replace(shot, **{field: name})
 
 
 def _number(name: str, kind: type[Number], word: str) -> Number:
@@ -217,8 +219,8 @@ def _label(name: str, facts: Mapping[str, object]) -> str:
         return _cut(text)
     if name.startswith("strength "):
         return _cut(f"{facts[name.replace('strength', 'adapter')]} {text}")
-    if name == "scheduler" and value is None:
-        return "the base's own scheduler"
+    if name in ("scheduler", "spacing") and value is None:
+        return f"the base's own {name}"
     return _cut(f"{CALLED.get(name, name)} {text}")
 
 

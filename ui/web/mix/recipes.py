@@ -11,11 +11,12 @@ from typing import TypeVar
 from PIL import Image
 
 import compose
+from studio.bases.samplers import SCHEDULERS, SPACINGS, SPACINGS_OF
 from studio.errors import PICTURE_ERRORS, BadInput
 from studio.files import file_sha256
 from studio.requests.a1111 import parse_parameters
 from studio.requests.picture_file import read_recipe
-from studio.requests.shot import SCHEDULERS, Shot
+from studio.requests.shot import Shot
 from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui.shared.names import adapter_name
 from ui.web.mix.mix_adapters import MOST, short_name
@@ -51,10 +52,12 @@ def shot_of_recipe(space: Workspace, recipe: Mapping[str, object]) -> tuple[Shot
     """
     problems: list[str] = []
     adapters = _adapters(space, recipe, problems)
+    scheduler = _scheduler(recipe.get("scheduler"), problems)
     here = {
         "prompt": recipe.get("prompt", ""),
         "base": _base(space, _part(recipe, "base", dict), problems),
-        "scheduler": _scheduler(recipe.get("scheduler"), problems),
+        "scheduler": scheduler,
+        "spacing": _spacing(scheduler, recipe.get("spacing"), problems),
         "adapters": adapters,
         "method": _method(recipe, problems) if adapters else None,
         "init_image": _start(space, _part(recipe, "init_image", dict), problems),
@@ -78,6 +81,13 @@ def _scheduler(scheduler: object, problems: list[str]) -> object:
     if scheduler is None or scheduler in SCHEDULERS:
         return scheduler
     problems.append(f"Studio has no scheduler {scheduler}: the base's own is used instead.")
+    return None
+
+
+def _spacing(scheduler: object, spacing: object, problems: list[str]) -> object:
+    if spacing is None or spacing in SPACINGS_OF.get(str(scheduler), SPACINGS):
+        return spacing
+    problems.append(f"Studio has no spacing {spacing} for {scheduler}: its own is used instead.")
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
+from studio.bases.samplers import order_of
 from studio.requests.shot import Shot
 from ui.web.frontend import template
 from ui.web.mix.html import COLOURS
@@ -31,7 +32,7 @@ def chart(summary: ScheduleSummary) -> str:
         summary=summary,
         cost=summary.cost,
         steps=len(summary.steps),
-        ratio=_ratio(summary.cost, len(summary.steps)),
+        ratio=_ratio(summary.cost, summary.plain_cost),
         paths=_paths(summary.blocks, passes),
         width=max(1, len(passes)) * PASS_WIDTH,
         height=max(1, len(summary.blocks)) * BLOCK_HEIGHT,
@@ -44,13 +45,14 @@ def chart(summary: ScheduleSummary) -> str:
 def no_chart(shot: Shot, reason: str) -> str:
     """The reason in the place of a chart that can't be drawn, and the least cost."""
     steps = shot.steps_run
+    cost = order_of(shot.scheduler) * (steps - 1) + 1
     return template("mix/schedule.html").render(
-        summary=None, cost=steps, steps=steps, ratio=_ratio(steps, steps), reason=reason
+        summary=None, cost=cost, steps=steps, ratio=_ratio(cost, cost), reason=reason
     )
 
 
-def _ratio(cost: float, steps: int) -> str:
-    ratio = cost / max(steps, 1)
+def _ratio(cost: float, plain: int) -> str:
+    ratio = cost / max(plain, 1)
     if ratio == 1:
         return "as many as for a picture without adapters"
     return f"{ratio:.3g} times those of a picture without adapters"

@@ -9,9 +9,10 @@ from gradio.components import Component
 
 import compose
 from studio.bases.names import BUNDLED_BASES
+from studio.bases.samplers import SCHEDULERS, SPACINGS
 from studio.errors import BadInput
 from studio.files import file_sha256
-from studio.requests.shot import SCHEDULERS, Shot, method_name, method_options
+from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import Workspace, add_upload, create_set, get_set, list_bases
 from ui.shared.form import Form
 from ui.shared.loading import Loading
@@ -102,8 +103,9 @@ class ShotForm:
             self.base = gr.Dropdown(
                 base_choices(self.space), value=PLAIN.base, label="Base", min_width=140
             )
-            self.scheduler = gr.Dropdown(
-                [("The base's own", ""), *SCHEDULERS], value="", label="Scheduler", min_width=140
+            self.scheduler, self.spacing = (
+                gr.Dropdown([("The base's own", ""), *names], value="", label=label, min_width=140)
+                for label, names in (("Sampler", SCHEDULERS), ("Spacing", SPACINGS))
             )
         with gr.Accordion("Size", open=False), gr.Row():
             self.size = field_widgets(SIZE)
@@ -123,13 +125,14 @@ class ShotForm:
         """The dropdowns that only the picture depends on."""
         made = [*self.loading.values(), *self._all_options()]
         found = [widget for widget in made if isinstance(widget, gr.Dropdown)]
-        return [self.method, self.scheduler, *found]
+        return [self.method, self.scheduler, self.spacing, *found]
 
     def inputs(self) -> Components:
         """The components whose values `read` and `read_loading` take."""
         return (
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
-            | {self.base, self.scheduler, self.start, self.denoise, *self.size.values()}
+            | {self.base, self.scheduler, self.spacing, *self.size.values()}
+            | {self.start, self.denoise}
             | {*self.loading.values(), *self._all_options()}
             | self.adapters.inputs()
         )
@@ -160,6 +163,7 @@ class ShotForm:
             steps=int(given[self.steps]),
             guidance=float(given[self.guidance]),
             scheduler=given[self.scheduler] or None,
+            spacing=given[self.spacing] or None,
             adapters=tuple((one.file(self.space), one.strength) for one in mix),
             method=self._read_method(given) if mix else None,
             init_image=_keep_start_picture(self.space, given[self.start]),
@@ -187,6 +191,7 @@ class ShotForm:
             self.size["width"]: str(shot.width or ""),
             self.size["height"]: str(shot.height or ""),
             self.scheduler: shot.scheduler or "",
+            self.spacing: shot.spacing or "",
             self.start: shot.init_image,
             self.denoise: shot.denoise,
         }

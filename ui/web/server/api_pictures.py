@@ -59,6 +59,7 @@ class PictureEndpoints:
         init_image: FileData | None = None,
         denoise: float = 0.6,
         wait: bool = True,
+        spacing: str | None = None,
     ) -> tuple[JsonObject, list[FileData]]:
         """Make pictures. Returns the job and, if it waits for them, the pictures.
 
@@ -75,16 +76,17 @@ class PictureEndpoints:
             height: pixels; the base's own if not given
             steps: denoising steps
             guidance: CFG; 1 or less is fastest
-            scheduler: euler, ddim, dpmpp_2m or unipc; the base's own if not given
+            scheduler: the sampler, such as euler_a or dpmpp_2m; the base's own if not given
             init_image: a picture to start from, as handle_file("sketch.png")
             denoise: how much of the schedule is run over a picture to start from
             wait: for the pictures; otherwise /pictures_of returns them when the job is done
+            spacing: of the steps, such as trailing or karras; the base's own if not given
         """
         if not 1 <= count <= MOST_PICTURES:
             raise BadInput(f"count: {count} is not from 1 to {MOST_PICTURES}")
         check_base(self._space, base)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
-        shot = replace(shot, steps=steps, guidance=guidance, denoise=denoise)
+        shot = replace(shot, spacing=spacing, steps=steps, guidance=guidance, denoise=denoise)
         if adapters:
             mix = tuple(_adapter(self._space, text) for text in adapters)
             chosen = compose.method_named(method, method_options or {})
