@@ -200,7 +200,7 @@ def _size(layer: str, role: Iterable[MethodAdapter], k: int) -> tuple[float, flo
         return strength * top, strength * whole
     from compose.engine.weights.adapter_change import entry_sums
 
-    first, *others = (one.strength * one.change(layer).flatten(1) for one in members)
+    first, *others = (one.strength * one.change(layer).flatten() for one in members)
     return entry_sums(sum(others, first), k)
 
 

@@ -148,7 +148,7 @@ def _prepare(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:
 def _prepare_blocks(
     base: "Base", cache: RenderCache, blocks: Sequence[tuple[int, MixedWeights]], room: int
 ) -> PreparedLayers:
-    layers = base.layers()
+    layers = base.layers_and_norms()
     by_block = [dict(mixed_weights) for _, mixed_weights in blocks]
     first, *others = by_block
     shared = {name for name, mix in first.items() if all(one.get(name) == mix for one in others)}

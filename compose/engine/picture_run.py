@@ -123,7 +123,7 @@ class PictureRun:
 
     def _encode_one(self, text: str, wanted: MixedWeights) -> TextEmbedding:
         """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
-        layers = self.base.layers()
+        layers = self.base.layers_and_norms()
         key = (text, wanted)
         if key in self.cache.texts and not self._training:
             return self.cache.texts[key]

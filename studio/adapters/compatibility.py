@@ -54,7 +54,7 @@ def _check(adapter: Adapter, base: "Base") -> Coverage:
     who = f"the adapter {adapter.path or adapter.name or adapter.kind}"
     check_weights({n: d.shape for n, d in adapter.deltas.items()}, adapter.family, base, who)
     _check_embeddings(adapter, base, who)
-    layers, total = base.layers(), len(adapter.deltas)
+    layers, total = base.layers_and_norms(), len(adapter.deltas)
     if not total and not adapter.embeddings:
         raise BadInput(f"{who} changes nothing: it has no layers")
     for name, delta in adapter.deltas.items():
@@ -76,7 +76,7 @@ def check_weights(weights: Mapping[str, Shape], family: str, base: "Base", who: 
             f"{who} was made for {FAMILIES[family]}, "
             f"and the base {base.name} is {FAMILIES[base.family]}: choose another of the two"
         )
-    layers = base.layers()
+    layers = base.layers_and_norms()
     if weights and not weights.keys() & layers.keys():
         raise BadInput(
             f"{who} has no layer that the base {base.name} has: its first is {next(iter(weights))}"
@@ -98,11 +98,17 @@ def _check_shape(name: str, shape: Shape, layer: nn.Module, base: str, who: str)
 
 def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) -> None:
     """Compare what is neither a factor nor a matrix: the change of a bias, DoRA's magnitudes."""
-    weight, bias = layer.weight, getattr(layer, "bias", None)
+    weight, bias = layer.weight, layer.bias
     assert isinstance(weight, torch.Tensor)
-    if delta.bias is not None and bias is None:
-        raise BadInput(f"{who} changes the bias of {name}, which has none in the base {base}")
-    magnitude = None if isinstance(delta, Sparse) else delta.magnitude
+    if delta.bias is not None:
+        if not isinstance(bias, torch.Tensor):
+            raise BadInput(f"{who} changes the bias of {name}, which has none in the base {base}")
+        if delta.bias.shape != bias.shape:
+            raise BadInput(
+                f"{who} was made for a base of another size: its bias of {name} has "
+                f"{len(delta.bias)} numbers, and that of {base} has {len(bias)}"
+            )
+    magnitude = delta.magnitude
     if magnitude is not None and magnitude.numel() != weight.shape[0 if magnitude.ndim == 1 else 1]:
         raise BadInput(
             f"{who} has {magnitude.numel()} magnitudes for {name}, "

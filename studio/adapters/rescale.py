@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
 from studio.errors import BadInput
 
 
@@ -35,7 +35,7 @@ def _scaled(delta: Delta, strength: float) -> Delta:
     with torch.no_grad():
         match scaled:
             case LowRank():
-                scaled.alpha *= strength
+                scaled.alpha *= strength  # of its bias, too
             case Kron():
                 scaled.scale *= strength
             case Sparse():
@@ -43,6 +43,8 @@ def _scaled(delta: Delta, strength: float) -> Delta:
                 scaled.settled_value.mul_(strength)
             case Dense():
                 scaled.change.mul_(strength)
-                if scaled.bias is not None:
-                    scaled.bias.mul_(strength)
+            case BiasOnly():
+                pass
+        if isinstance(scaled, Kron | Dense | BiasOnly) and scaled.bias is not None:
+            scaled.bias.mul_(strength)
     return scaled

@@ -1,7 +1,7 @@
 """A frozen text-to-image model: its parts, its layers, and the few calls that run it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,6 +57,7 @@ class Base(Parts):
     offload: bool = False
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
+    _with_norms: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
 
     @property
@@ -91,19 +92,31 @@ class Base(Parts):
         return scheduler.alphas_cumprod.to(self.device, torch.float32)
 
     def layers(self) -> dict[str, nn.Module]:
-        """Every nn.Linear and nn.Conv2d that an adapter can change, by its name on disk.
+        """Every nn.Linear and nn.Conv2d, which are what trainings change, by its name on disk.
 
         Names are "unet." or "text_encoder." or "text_encoder_2." and the module's path, as
         diffusers writes them: CLIP's first level is always spelled "text_model.", which newer
         transformers leave out of the module tree.
         """
         if not self._layers:
-            self._layers = dict(_adaptable("unet", self.unet))
-            for number, encoder in enumerate(self.text_encoders):
-                prefix = TEXT_ENCODERS[number]
-                inner = "" if hasattr(encoder, "text_model") else ".text_model"
-                self._layers |= _adaptable(prefix + inner, encoder)
+            self._layers = self._modules(nn.Linear, nn.Conv2d)
         return self._layers
+
+    def layers_and_norms(self) -> dict[str, nn.Module]:
+        """Every module that an adapter's file can change: `layers` and the normalisations."""
+        if not self._with_norms:
+            norms = self._modules(nn.LayerNorm, nn.GroupNorm)
+            self._with_norms = self.layers() | {
+                name: norm for name, norm in norms.items() if norm.weight is not None
+            }
+        return self._with_norms
+
+    def _modules(self, *kinds: type[nn.Module]) -> dict[str, nn.Module]:
+        found = _modules_of("unet", self.unet, kinds)
+        for number, encoder in enumerate(self.text_encoders):
+            inner = "" if hasattr(encoder, "text_model") else ".text_model"
+            found |= _modules_of(TEXT_ENCODERS[number] + inner, encoder, kinds)
+        return found
 
     def encode_text(self, texts: Sequence[str]) -> TextEmbedding:
         """Encode prompts as the diffusers pipelines do; see `encode_prompts`.
@@ -250,11 +263,13 @@ class Base(Parts):
             part.to(self.device)
 
 
-def _adaptable(prefix: str, root: nn.Module) -> Mapping[str, nn.Module]:
+def _modules_of(
+    prefix: str, root: nn.Module, kinds: tuple[type[nn.Module], ...]
+) -> dict[str, nn.Module]:
     return {
         f"{prefix}.{path}": module
         for path, module in root.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
+        if isinstance(module, kinds)
     }
 
 

@@ -17,7 +17,7 @@ from compose.engine.method import MethodAdapter
 from compose.engine.sampler import Scheduler
 from compose.engine.weights.adapter_change import Change
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.bases.load import load_base
@@ -124,33 +124,43 @@ def same_bits(base: Base, before: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="session")
 def forms(sdxl: Base, lora_files: dict[str, tuple[Path, Path]]) -> list[Adapter]:
-    """An adapter of each form: LowRank (text encoders too), Kron, Sparse, and Dense with a bias.
+    """An adapter of each form: LowRank (text encoders too), Kron, Sparse, and Dense.
 
-    Each lacks layers that another one has.
+    Each lacks layers that another one has. All but Sparse change biases too, and the last one
+    the UNet's normalisations and some biases alone.
     """
     generator = torch.Generator().manual_seed(5)
     made: list[dict[str, Delta]] = [{}, {}, {}]
-    for name, layer in sdxl.layers().items():
+    for name, layer in sdxl.layers_and_norms().items():
         weight = cast(nn.Linear, layer).weight
+        bias = getattr(layer, "bias", None)
+        shift = None if bias is None else torch.randn(bias.shape, generator=generator) * 0.03
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            if name.startswith("unet."):
+                made[2][name] = Dense(torch.randn(weight.shape, generator=generator) * 0.03, shift)
+            continue
         few = torch.randperm(weight.numel(), generator=generator)[: weight.numel() // 8]
         if "attn" in name and not name.startswith("text"):
             kron = Kron.start(layer, 4, 4, generator=generator)
+            kron.bias = None if shift is None else nn.Parameter(shift)
             nn.init.normal_(kron.b, std=0.3, generator=generator)
             made[0][name] = kron
         if "attn1" in name or "ff" in name:
             value = torch.randn(len(few), generator=generator) * 0.3
             made[1][name] = Sparse(few, value, tuple(weight.shape))
         if "attn2" in name or name == "unet.conv_out":
-            bias = getattr(layer, "bias", None)
-            made[2][name] = Dense(
-                torch.randn(weight.shape, generator=generator) * 0.1,
-                None if bias is None else torch.randn(bias.shape, generator=generator),
-            )
+            made[2][name] = Dense(torch.randn(weight.shape, generator=generator) * 0.1, shift)
+        elif shift is not None and name.startswith("unet.mid_block"):
+            made[2][name] = BiasOnly(shift)
     others = [
         Adapter(deltas=deltas, kind=kind, family="sdxl", name=kind)
         for deltas, kind in zip(made, ("diffusekrona", "sara", "unknown"), strict=True)
     ]
-    return [load_adapter(lora_files["sdxl"][0]), *others]
+    lora = load_adapter(lora_files["sdxl"][0])
+    for name, delta in lora.deltas.items():
+        if isinstance(delta, LowRank) and name.endswith("to_out.0"):
+            delta.up_bias = nn.Parameter(torch.randn(delta.shape[0], generator=generator) * 0.03)
+    return [lora, *others]
 
 
 def small(layers: dict[str, tuple[int, ...]], *, seed: int, rank: int = 2) -> Adapter:
@@ -249,7 +259,7 @@ class ByHand:
         return without + self.shot.guidance * (prompted - without)
 
     def _wear(self, worn: LayerChanges) -> None:
-        layers = cast(dict[str, nn.Linear], self.base.layers())
+        layers = cast(dict[str, nn.Linear], self.base.layers_and_norms())
         plain = {name: layer.weight.clone() for name, layer in layers.items()}
         for adapter, strength, only in worn:
             for name in adapter.deltas.keys() & (adapter.deltas.keys() if only is None else only):

@@ -273,14 +273,14 @@ def test_picture_is_that_of_weights_changed_by_hand(sdxl: Base, forms: list[Adap
 def at_step(base: Base, content: Adapter, style: Adapter, done: float) -> tuple[set, set]:
     """The layers of the content and of the style."""
     both = {name for name in content.deltas if name in style.deltas}
-    layers, sizes = base.layers(), {}
+    layers, sizes = base.layers_and_norms(), {}
     for name in both:
         pair = (content.deltas[name], style.deltas[name])
         weight = layers[name].weight.detach()  # type: ignore[union-attr]
         sizes[name] = [delta.dense(weight).detach().abs().flatten() for delta in pair]
-    ratios = [float(c.sum() / s.sum()) for c, s in sizes.values()]
+    ratios = [float(c.sum() / s.sum()) for c, s in sizes.values() if c.any() and s.any()]
     usual = [r for r in ratios if r < 3 * sum(ratios) / len(ratios)]
-    gamma = sum(usual) / len(usual) if both else 1.0  # Sparse and Dense here share no layer
+    gamma = sum(usual) / len(usual) if usual else 1.0  # Sparse and Dense here share no weight
     taken = set()
     for name, (c, s) in sizes.items():
         tops = [float(one.sort(descending=True).values[:64].sum()) for one in (c, s)]

@@ -13,7 +13,7 @@ from compose.engine.weights.adapter_change import DenseChanges
 from compose.engine.weights.combine import Dare, Ties
 from compose.engine.weights.mixed_weights import changed_weight, mixed_weights
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Dense
+from studio.adapters.delta import BiasOnly, Dense
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.shot import Shot
@@ -187,24 +187,23 @@ def test_a_block_left_out_is_the_picture_without_its_layers(
     before = bits(sdxl)
     expected = ByHand(sdxl, shot)
     combined = {}
-    for name, layer in sdxl.layers().items():
+    for name, layer in sdxl.layers_and_norms().items():
         has = [(one.deltas[name], strength) for one, strength in pairs if name in one.deltas]
         if has and "mid_block" not in name:
             changes = [strength * delta.dense(layer.weight).detach() for delta, strength in has]
             combined[name] = Dense(Ties(0.5)(name, changes))
     summed = Adapter(deltas=combined, kind="unknown", family="sdxl")
-    biases = Adapter(
-        deltas={
-            name: Dense(torch.zeros(delta.shape), delta.bias)
-            for name, delta in forms[3].deltas.items()
-            if "mid_block" not in name and delta.bias is not None
-        },
-        kind="unknown",
-        family="sdxl",
-    )
-    made = expected.run(lambda step: expected.eps([(summed, 1.0, None), (biases, 1.0, None)]))
+    worn = [(summed, 1.0, None), *((_biases(one), strength, None) for one, strength in pairs)]
+    made = expected.run(lambda step: expected.eps(worn))
     torch.testing.assert_close(render(sdxl, shot, output="latents"), made, rtol=1e-4, atol=1e-4)
     assert same_bits(sdxl, before)
+
+
+def _biases(adapter: Adapter) -> Adapter:
+    """What it changes of biases outside the middle block."""
+    deltas = adapter.deltas.items()
+    found = {n: d.bias for n, d in deltas if d.bias is not None and "mid_block" not in n}
+    return Adapter(deltas={n: BiasOnly(bias.detach()) for n, bias in found.items()}, family="sdxl")
 
 
 def test_impossible_options_are_refused() -> None:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studio.adapters.delta import Layer
+from studio.adapters.delta import Layer, Norm
 
 # Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
 # the faster way, of a linear layer and of a convolution; measured on a CPU. Where it is a little
@@ -181,7 +181,11 @@ def _per_block(
     )
 
 
-def _apply(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _apply(layer: Layer | Norm, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if isinstance(layer, nn.LayerNorm):
+        return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
+    if isinstance(layer, nn.GroupNorm):
+        return F.group_norm(x, layer.num_groups, weight, bias, layer.eps)
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)

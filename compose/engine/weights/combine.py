@@ -26,6 +26,8 @@ class Truncated:
         import torch
 
         total = torch.stack(list(changes)).sum(0)
+        if total.ndim < 2:  # of a normalisation: a vector has no rank to cut
+            return total
         left, sizes, right = torch.linalg.svd(total.flatten(1), full_matrices=False)
         k = self.rank
         return ((left[:, :k] * sizes[:k]) @ right[:k]).view(total.shape)

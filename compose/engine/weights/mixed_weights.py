@@ -10,7 +10,7 @@ from compose.engine.method import Combine, Mix
 from compose.engine.weights.adapter_change import Change, DenseChanges
 from compose.engine.weights.batched_layers import Factors
 from compose.engine.weights.combine import Truncated
-from studio.adapters.delta import Layer, LowRank
+from studio.adapters.delta import BiasOnly, Delta, Layer, LowRank
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -46,11 +46,16 @@ def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWe
             if layer not in one.layers or layer.startswith("unet.") != unet:
                 continue
             if part.layers is None or layer in part.layers:
-                for name in [layer] if delta.bias is None else [layer, f"{layer}.bias"]:
+                for name in _changed_names(layer, delta):
                     shares[name] = (*shares.get(name, ()), share)
     # Layers with the same shares have one object, so that a mix costs little to make and keep.
     mixes = {of: WeightMix(of, mix.combine) for of in set(shares.values())}
     return frozenset((name, mixes[of]) for name, of in shares.items())
+
+
+def _changed_names(layer: str, delta: Delta) -> list[str]:
+    names = [] if isinstance(delta, BiasOnly) else [layer]
+    return names if delta.bias is None else [*names, f"{layer}.bias"]
 
 
 def changed_weight(

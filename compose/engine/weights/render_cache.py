@@ -121,5 +121,5 @@ def adapters_on(base: "Base", pairs: "Iterable[tuple[Adapter, float]]") -> list[
         if sizes.get(adapter, (None,))[0] != version:
             sizes[adapter] = version, {}
         known = sizes[adapter][1]
-        changes.append(Change(adapter, float(strength), base.layers(), version, known))
+        changes.append(Change(adapter, float(strength), base.layers_and_norms(), version, known))
     return changes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from studio.adapters.delta.layer import Layer, adaptable
+from studio.adapters.delta.layer import adaptable
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> Iterator[None]:
     """Within the block, the output of every named layer goes through its delta.
 
+    Normalisations are not attached to, since no training changes them.
     Raises BadInput for a name that is no layer of the base, before anything is changed.
     """
-    chosen = [(_named(layers, name), delta) for name, delta in deltas.items()]
+    chosen = [(adaptable(_named(layers, name)), delta) for name, delta in deltas.items()]
     for layer, _ in chosen:
         if "forward" in vars(layer):
             raise RuntimeError("a layer carries one delta at a time: leave the first block first")
@@ -67,16 +68,17 @@ def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) 
             own.data = original
 
 
-def _named(layers: Mapping[str, nn.Module], name: str) -> Layer:
+def _named(layers: Mapping[str, nn.Module], name: str) -> nn.Module:
     if name not in layers:
         raise BadInput(f"the base has no layer {name}: the adapter was made for another base")
-    return adaptable(layers[name])
+    return layers[name]
 
 
 def _own_tensor(layers: Mapping[str, nn.Module], name: str) -> Tensor:
+    kind = "weight"
     if name not in layers and name.endswith(".bias"):
-        bias = _named(layers, name.removesuffix(".bias")).bias
-        if bias is None:
-            raise BadInput(f"the base has no {name}: the adapter was made for another base")
-        return bias
-    return _named(layers, name).weight
+        name, kind = name.removesuffix(".bias"), "bias"
+    own = getattr(_named(layers, name), kind)
+    if own is None:
+        raise BadInput(f"the base has no {name}.{kind}: the adapter was made for another base")
+    return own

@@ -1,16 +1,18 @@
-"""A change without a compact form: the full matrix or kernel."""
+"""Changes without a compact form: the full weight, and the bias alone."""
 
 from collections.abc import Mapping
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from studio.adapters.delta.layer import (
     Layer,
+    add_bias,
     dora_change,
     magnitude_tensors,
+    original_output,
     output_with_change,
-    per_output,
     read_magnitude,
 )
 
@@ -18,7 +20,8 @@ from studio.adapters.delta.layer import (
 class Dense(nn.Module):
     """dW itself, and optionally a change to the bias.
 
-    change: shaped as the weight.  bias: [out].  magnitude: as in LowRank.
+    change: shaped as the weight, [n] for a normalisation's.  bias: [out].
+    magnitude: as in LowRank.
     """
 
     def __init__(
@@ -41,10 +44,7 @@ class Dense(nn.Module):
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """The layer's output with the change."""
         change = self.change if self.magnitude is None else self.dense(layer.weight)
-        changed = output_with_change(layer, x, change)
-        if self.bias is None:
-            return changed
-        return changed + per_output(layer, self.bias).to(changed.dtype)
+        return add_bias(layer, output_with_change(layer, x, change), self.bias)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by their names on disk."""
@@ -58,3 +58,34 @@ class Dense(nn.Module):
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         """The inverse of `tensors`."""
         return cls(tensors["diff"], tensors.get("diff_b"), magnitude=read_magnitude(tensors))
+
+
+class BiasOnly(nn.Module):
+    """A change to the bias alone; the weight stays as it is.
+
+    bias: [out].
+    """
+
+    magnitude: Tensor | None = None  # the weight doesn't change
+    shape: tuple[int, ...] = ()  # of the weight, which is not known
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(bias)
+
+    def dense(self, weight: Tensor) -> Tensor:
+        """dW: zeros in float32, shaped as the weight it is given."""
+        return torch.zeros_like(weight, dtype=torch.float32)
+
+    def forward(self, layer: Layer, x: Tensor) -> Tensor:
+        """The layer's output with the change."""
+        return add_bias(layer, original_output(layer, x), self.bias)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensor by its name on disk."""
+        return {"diff_b": self.bias.detach()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The inverse of `tensors`."""
+        return cls(tensors["diff_b"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from studio.adapters.delta.layer import (
     Layer,
     adaptable,
+    add_bias,
     apply_weight,
     dora_change,
     magnitude_tensors,
@@ -32,10 +33,8 @@ class Kron(nn.Module):
     [rank, m(, kh, kw)].
     rows_swapped: the row is p * a1 + i instead, as in the code of DiffuseKronA's authors
     (krona.py, KronALinearLayer.forward).
-    magnitude: as in LowRank.
+    magnitude: as in LowRank.  bias: a change of the layer's bias beside it, [out].
     """
-
-    bias: Tensor | None = None  # this form doesn't change the layer's bias
 
     def __init__(
         self,
@@ -45,6 +44,7 @@ class Kron(nn.Module):
         scale: float = 1.0,
         magnitude: Tensor | None = None,
         rows_swapped: bool = False,
+        bias: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.a_parts = nn.ParameterList(a if isinstance(a, tuple) else (a,))
@@ -52,6 +52,7 @@ class Kron(nn.Module):
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude)
         self.scale = scale
         self.rows_swapped = rows_swapped
+        self.bias = None if bias is None else nn.Parameter(bias)
 
     @classmethod
     def start(
@@ -97,6 +98,9 @@ class Kron(nn.Module):
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """The layer's output with the change. Only DoRA computes the Kronecker product."""
+        return add_bias(layer, self._output(layer, x), self.bias)
+
+    def _output(self, layer: Layer, x: Tensor) -> Tensor:
         if self.magnitude is not None:
             return output_with_change(layer, x, self.dense(layer.weight))
         base = original_output(layer, x)
@@ -125,6 +129,8 @@ class Kron(nn.Module):
         if self.rows_swapped:
             named["lokr_rows_swapped"] = torch.ones(1, dtype=torch.uint8)
         named |= magnitude_tensors(self.magnitude, self.b_parts[-1].ndim)
+        if self.bias is not None:
+            named["diff_b"] = self.bias
         return {name: tensor.detach() for name, tensor in named.items()}
 
     @classmethod
@@ -136,6 +142,7 @@ class Kron(nn.Module):
             scale=scale,
             magnitude=read_magnitude(tensors),
             rows_swapped="lokr_rows_swapped" in tensors,
+            bias=tensors.get("diff_b"),
         )
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Layer = nn.Linear | nn.Conv2d
+Norm = nn.LayerNorm | nn.GroupNorm  # of these, too, an adapter may change weight and bias
 
 
 def adaptable(layer: nn.Module) -> Layer:
@@ -44,6 +45,11 @@ def as_kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
 def per_output(layer: Layer, row: Tensor) -> Tensor:
     """One number per output channel, shaped to broadcast over the layer's output."""
     return row if isinstance(layer, nn.Linear) else row.view(1, -1, 1, 1)
+
+
+def add_bias(layer: Layer, output: Tensor, bias: Tensor | None) -> Tensor:
+    """A layer's output with a change of its bias added. bias: [out], None for no change."""
+    return output if bias is None else output + per_output(layer, bias).to(output.dtype)
 
 
 def to_delta_dtype(x: Tensor, like: Tensor) -> Tensor:

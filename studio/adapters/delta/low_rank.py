@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from studio.adapters.delta.layer import (
     Layer,
     adaptable,
+    add_bias,
     apply_weight,
     dora_change,
     magnitude_tensors,
@@ -29,10 +30,9 @@ class LowRank(nn.Module):
     down: [rank, in], or [rank, in, kh, kw] for a convolution.  up: [out, rank(, 1, 1)].
     magnitude: with DoRA (Liu et al. 2024) the weight becomes m (W + dW) / |W + dW|: [out], a norm
     per output row as in the paper, or [1, in(, 1, 1)], a norm per input as in older LyCORIS files.
+    up_bias: the layer's bias changes by scale * up_bias (peft's `lora_bias`): [out].
     dropout: the probability that an input of `down` is zeroed, in training mode only.
     """
-
-    bias: Tensor | None = None  # this form doesn't change the layer's bias
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class LowRank(nn.Module):
         *,
         rank_stabilised: bool = False,
         magnitude: Tensor | None = None,
+        up_bias: Tensor | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class LowRank(nn.Module):
         self.down = nn.Parameter(down)
         self.up = nn.Parameter(up)
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude)
+        self.up_bias = None if up_bias is None else nn.Parameter(up_bias)
         self.alpha = alpha
         self.rank_stabilised = rank_stabilised
         self.dropout = dropout
@@ -94,6 +96,11 @@ class LowRank(nn.Module):
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
     @property
+    def bias(self) -> Tensor | None:
+        """The change of the layer's bias at strength 1: [out]; None where there is none."""
+        return None if self.up_bias is None else self.scale * self.up_bias
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight it changes."""
         return (self.up.shape[0], *self.down.shape[1:])
@@ -105,6 +112,9 @@ class LowRank(nn.Module):
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """The layer's output with the change. Only DoRA computes dW, for its norm."""
+        return add_bias(layer, self._output(layer, x), self.bias)
+
+    def _output(self, layer: Layer, x: Tensor) -> Tensor:
         if self.magnitude is not None and self.magnitude.ndim > 1:
             return output_with_change(layer, x, self.dense(layer.weight))
         dropping = self.training and self.dropout > 0
@@ -149,6 +159,8 @@ class LowRank(nn.Module):
         """Its tensors by their names in a file. `alpha` is in the file's metadata."""
         named = {"lora_A.weight": self.down, "lora_B.weight": self.up}
         named |= magnitude_tensors(self.magnitude, self.down.ndim)
+        if self.up_bias is not None:
+            named["lora_B.bias"] = self.up_bias
         return {name: tensor.detach() for name, tensor in named.items()}
 
     @classmethod
@@ -167,6 +179,7 @@ class LowRank(nn.Module):
             float(down.shape[0]) if alpha is None else alpha,
             rank_stabilised=rank_stabilised,
             magnitude=read_magnitude(tensors),
+            up_bias=tensors.get("lora_B.bias"),
         )
 
 

@@ -22,7 +22,8 @@ class Sparse(nn.Module):
     index: Tensor
     settled_index: Tensor
     settled_value: Tensor
-    bias: Tensor | None = None  # this form doesn't change the layer's bias
+    bias: Tensor | None = None  # it changes no bias
+    magnitude: Tensor | None = None  # and knows no DoRA
 
     def __init__(self, index: Tensor, value: Tensor, shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.formats.metadata import adapter_metadata
 from studio.adapters.formats.names import kohya_name
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, TOKEN
@@ -33,13 +33,21 @@ def to_diffusers(adapter: Adapter) -> FileContents:
                 "diffusers knows DoRA for all layers of a model or none, by output: "
                 "this adapter has it otherwise; convert it to lycoris instead"
             )
+        if any(d.magnitude is not None and d.up_bias is not None for d in own):
+            raise BadInput(
+                "diffusers knows no DoRA that changes biases too: convert it to lycoris instead"
+            )
     metadata = adapter_metadata(adapter) | {"lora_adapter_metadata": lora_metadata(deltas)}
     return own_tensors(deltas) | embedding_tensors(adapter.embeddings), metadata
 
 
 def to_kohya(adapter: Adapter) -> FileContents:
     """kohya's names and scalars. Raises BadInput where a delta is not low-rank."""
-    _all_low_rank(adapter, "kohya")
+    low = _all_low_rank(adapter, "kohya")
+    if biased := [layer for layer, delta in low.items() if delta.up_bias is not None]:
+        raise BadInput(
+            f"kohya files hold no change of a bias, as of {biased[0]}: convert it to lycoris"
+        )
     return _with_kohya_names(adapter, "networks.lora")
 
 
@@ -112,15 +120,17 @@ def _lycoris_tensors(delta: Delta) -> dict[str, Tensor]:
             own = {k: v for k, v in delta.tensors().items() if k.startswith("lokr_")}
             ranks = [own[k].shape[0] for k in ("lokr_w2_b", "lokr_w1_b") if k in own]
             own["alpha"] = torch.tensor(float(ranks[0] if ranks else 1))
-        case Dense():
+        case Dense() | BiasOnly():
             own = {k: v for k, v in delta.tensors().items() if k.startswith("diff")}
         case Sparse() | Kron():
             # DoRA needs the weight, which no one has here; these two forms are without.
-            return {"diff": delta.dense(torch.zeros(delta.shape))}
+            own = {"diff": delta.dense(torch.zeros(delta.shape))}
+    if delta.bias is not None:
+        own["diff_b"] = delta.bias.detach()
     return own | _dora_scale(delta)
 
 
-def _dora_scale(delta: LowRank | Kron | Dense) -> dict[str, Tensor]:
+def _dora_scale(delta: Delta) -> dict[str, Tensor]:
     """LyCORIS's magnitude: [out, 1(, 1, 1)], or [1, in(, 1, 1)]."""
     magnitude = delta.magnitude
     if magnitude is None:

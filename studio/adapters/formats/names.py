@@ -3,7 +3,7 @@
 An underscore may stand for a dot or for itself (`to_out_0`, `transformer_blocks_0`). So such names
 are split into the words that occur in Stable Diffusion's module names. For SDXL, kohya uses the
 names of the authors' UNet (package sgm), which counts blocks across levels. The table below is for
-three levels with two resnets each: SDXL and the sketch base.
+levels of two resnets each: three in SDXL and the sketch base, four in SD 1.x and 2.x.
 """
 
 import re
@@ -13,6 +13,7 @@ WORDS = """
     attn1 attn2 to_q to_k to_v to_out ff net proj proj_in proj_out conv conv1 conv2 conv_in conv_out
     conv_shortcut time_emb_proj time_embedding add_embedding linear_1 linear_2 cond_proj
     text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2 text_projection
+    norm norm1 norm2 norm3 conv_norm_out layer_norm1 layer_norm2 final_layer_norm
 """
 WORD = re.compile(rf"({'|'.join(sorted(WORDS.split(), key=len, reverse=True))}|\d+)(?:_|$)")
 
@@ -29,27 +30,36 @@ PREFIXES = {
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",
     "diffusion_model.": "unet",
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_h.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
 }
-UNET_STARTS = ("down_blocks", "mid_block", "up_blocks", "conv_", "time_embedding", "add_embedding")
-TEXT_STARTS = ("text_model", "encoder", "text_projection")
+UNET_STARTS = ("down_blocks", "mid_block", "up_blocks", "conv_", "time_embed", "add_embedding")
+UNET_STARTS += ("input_blocks", "middle_block", "output_blocks", "label_emb", "out.")
+TEXT_STARTS = ("text_model", "encoder", "text_projection", "final_layer_norm")
 
-LEVELS, RESNETS_PER_LEVEL = 3, 2
+LEVELS, RESNETS_PER_LEVEL = 4, 2
 SGM_RESNET = {
+    "in_layers_0": "norm1",
     "in_layers_2": "conv1",
     "emb_layers_1": "time_emb_proj",
+    "out_layers_0": "norm2",
     "out_layers_3": "conv2",
     "skip_connection": "conv_shortcut",
 }
 
 
 def _sgm_modules() -> dict[str, str]:
-    """sgm's names of an SDXL UNet's modules, and diffusers' names of the same."""
+    """sgm's names of a UNet's modules, and diffusers' names of the same."""
     modules = {
+        # In SD 1.x and 2.x the first level up has no attentions before its upsampler.
+        "output_blocks_2_1_conv": "up_blocks_0_upsamplers_0_conv",
         "input_blocks_0_0": "conv_in",
         "time_embed_0": "time_embedding_linear_1",
         "time_embed_2": "time_embedding_linear_2",
         "label_emb_0_0": "add_embedding_linear_1",
         "label_emb_0_2": "add_embedding_linear_2",
+        "out_0": "conv_norm_out",
         "out_2": "conv_out",
         "middle_block_0": "mid_block_resnets_0",
         "middle_block_1": "mid_block_attentions_0",
@@ -99,7 +109,7 @@ def component_and_path(module: str) -> tuple[str, str]:
     module = module.removeprefix(PEFT_PREFIX).removeprefix("model.")
     for prefix, component in PREFIXES.items():
         if module.startswith(prefix):
-            return component, module.removeprefix(prefix)
+            return component, module.removeprefix(prefix).removeprefix(PEFT_PREFIX)
     if module.startswith(UNET_STARTS):
         return "unet", module
     return ("text_encoder" if module.startswith(TEXT_STARTS) else ""), module

@@ -2,7 +2,7 @@
 
 Sources: kohya's sd-scripts (networks/lora.py), peft (tuners/lora, lokr, loha), LyCORIS
 (functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. Their other forms
-are converted exactly to the four forms here: a Tucker convolution is a low-rank product with its
+are converted exactly to the five forms here: a Tucker convolution is a low-rank product with its
 middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2.
 """
 
@@ -12,11 +12,11 @@ from functools import reduce
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.formats.peft_config import NO_CONFIG, PeftConfig
-from studio.adapters.formats.survey import EXTRAS, Contents
+from studio.adapters.formats.survey import DORA, EXTRAS, Contents
 from studio.adapters.formats.weight_shapes import check_sizes
 from studio.errors import BadInput
 
@@ -53,6 +53,8 @@ def _in_one_dtype(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A layer's tensors, those that are multiplied by one another in the widest of their dtypes."""
     found = {leaf: _computable(tensor) for leaf, tensor in own.items()}
     factors = {k for k, v in found.items() if v.is_floating_point() and k not in EXTRAS}
+    if not factors:
+        return found
     widest = reduce(torch.promote_types, (found[leaf].dtype for leaf in factors))
     return {leaf: one.to(widest) if leaf in factors else one for leaf, one in found.items()}
 
@@ -79,22 +81,35 @@ def _delta(form: str, own: dict[str, Tensor], config: PeftConfig, name: str) -> 
             return _lokr(own, alpha, rank)
         case "sparse":
             return Sparse.from_tensors(own)
+        case "bias":
+            return BiasOnly.from_tensors(own)
     return Dense.from_tensors(own)
 
 
-def _lora(own: dict[str, Tensor], alpha: float | None, rank_stabilised: bool) -> LowRank:
+def _lora(own: dict[str, Tensor], alpha: float | None, rank_stabilised: bool) -> LowRank | BiasOnly:
     if "lora_mid.weight" in own:
         down, mid = own["lora_A.weight"].float().flatten(1), own["lora_mid.weight"].float()
         own = own | {"lora_A.weight": torch.einsum("rskl,si->rikl", mid, down)}
-    return LowRank.from_tensors(own, alpha=alpha, rank_stabilised=rank_stabilised)
+    delta = LowRank.from_tensors(own, alpha=alpha, rank_stabilised=rank_stabilised)
+    return _with_bias(delta, own.get("diff_b"))
 
 
-def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense:
+def _with_bias(delta: LowRank, bias: Tensor | None) -> LowRank | BiasOnly:
+    """The delta with a change of the bias that its scale does not multiply."""
+    if bias is None:
+        return delta
+    if delta.scale == 0:
+        return BiasOnly(bias)
+    delta.up_bias = nn.Parameter(bias.float() / delta.scale)
+    return delta
+
+
+def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense | BiasOnly:
     """(A1 B1) * (A2 B2), entry by entry, is (A1 x A2)(B1 x B2) with ranks multiplied out."""
     a1, b1, a2, b2 = (own[f"hada_w{n}_{side}"].float() for n in "12" for side in "ab")
     rank = b1.shape[0]
     scale = 1.0 if alpha is None else alpha / rank
-    beside = {leaf: own[leaf] for leaf in ("dora_scale", "lora_magnitude_vector") if leaf in own}
+    beside = {leaf: tensor for leaf, tensor in own.items() if leaf in (*DORA, "diff_b")}
     if "hada_t1" in own:
         one, two = (
             torch.einsum("rskl,ro,si->oikl", own[t].float(), a, b)
@@ -107,7 +122,7 @@ def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense:
     up = (a1[:, :, None] * a2[:, None, :]).flatten(1)
     down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
     thin = beside | {"lora_A.weight": down, "lora_B.weight": up}
-    return LowRank.from_tensors(thin, alpha=scale * product)
+    return _with_bias(LowRank.from_tensors(thin, alpha=scale * product), own.get("diff_b"))
 
 
 def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kron:
@@ -122,7 +137,9 @@ def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kr
 
 
 def _check(delta: Delta) -> None:
-    """Raise ValueError where indices or magnitudes do not fit the delta's shape."""
+    """Raise ValueError where indices, biases or magnitudes do not fit the delta's shape."""
+    if delta.bias is not None and delta.shape and len(delta.bias) != delta.shape[0]:
+        raise ValueError(f"of shape {list(delta.shape)} has a bias of {len(delta.bias)}")
     if isinstance(delta, Sparse):
         numel = math.prod(delta.shape)
         if min(delta.shape) < 1 or (len(delta.index) and int(delta.index[-1]) >= numel):

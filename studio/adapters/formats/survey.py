@@ -48,6 +48,8 @@ PLAIN = """
     lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2 lokr_rows_swapped
 """
 LEAVES = {f".{leaf}": leaf for leaf in PLAIN.split()}
+LEAVES |= {".w_norm": "diff", ".b_norm": "diff_b"}  # LyCORIS's names of a normalisation's
+LEAVES |= {".lora_B.bias": "lora_B.bias", ".lora_B.default.bias": "lora_B.bias"}
 LEAVES |= {
     ending.format(leaf=leaf, side=side): f"{leaf}.weight"
     for leaf, side in (("lora_A", "down"), ("lora_B", "up"))
@@ -79,7 +81,8 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ),
     *(("lokr", left | right) for left in LOKR_LEFT for right in LOKR_RIGHT),
     ("diff", {"diff": "o i *"}),
-    ("diff", {"diff": "o i *", "diff_b": "o"}),
+    ("diff", {"diff": "o"}),  # of a normalisation
+    ("bias", {"diff_b": "o"}),
     ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
 )
 # Names that only SDXL's adapters have; and the width of the text that a layer reads.
@@ -94,7 +97,16 @@ WIDTHS = {
     "text_encoder_2": {},
 }
 # What may stand beside the tensors of a form.
-EXTRAS = {"alpha", "dora_scale", "lora_magnitude_vector", "lokr_rows_swapped"}
+DORA = {"dora_scale", "lora_magnitude_vector"}
+BESIDE: dict[str, set[str]] = {
+    "lora": {"alpha", "diff_b", "lora_B.bias"} | DORA,
+    "loha": {"alpha", "diff_b"} | DORA,
+    "lokr": {"alpha", "diff_b", "lokr_rows_swapped"} | DORA,
+    "diff": {"alpha", "diff_b"} | DORA,
+    "bias": set(),
+    "sparse": set(),
+}
+EXTRAS = set[str]().union(*BESIDE.values())
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Contents:
 
     layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
     weights: the shape of the weight that each layer's tensors change; () where their form is
-    "sparse", which says it in a tensor.
+    "sparse", which says it in a tensor, or "bias", which leaves the weight as it is.
     family: the one that names and widths show, "" where they leave it open.
     embeddings: the keys of learned words.
     configs: peft's configuration of each component ("" for all), where the file has one.
@@ -170,11 +182,18 @@ def _layer_and_leaf(key: str) -> tuple[str | None, str]:
 @lru_cache(maxsize=2**10)
 def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
     """The form whose tensors these are; "" if they are too few, too many or do not fit."""
-    own = {leaf: shape for leaf, shape in shapes if leaf not in EXTRAS}
+    all_of = dict(shapes)
+    biases = [all_of[leaf] for leaf in ("diff_b", "lora_B.bias") if leaf in all_of]
+    if (
+        math.prod(all_of.get("alpha", ())) != 1
+        or len(biases) > 1
+        or any(len(b) > 1 for b in biases)
+    ):
+        return ""
     for form, pattern in FORMS:
-        if own.keys() == pattern.keys():
-            alpha = dict(shapes).get("alpha", ())
-            return form if _fit(own, pattern) and math.prod(alpha) == 1 else ""
+        own = {leaf: shape for leaf, shape in shapes if leaf not in BESIDE[form]}
+        if own.keys() == pattern.keys() and _fit(own, pattern):
+            return form
     return ""
 
 
@@ -216,7 +235,7 @@ def _family_of_layers(layers: Mapping[str, Leaves], weights: Mapping[str, Shape]
         return "sdxl"
     for layer, shape in weights.items():
         if layer.endswith(("attn2.to_k", "attn2.to_v", "self_attn.q_proj")):
-            width = shape[1] if shape else 0
+            width = shape[1] if len(shape) > 1 else 0
             if found := WIDTHS[layer.partition(".")[0]].get(width):
                 return found
     # kohya's files for SD 2 have the same prefix. Their text encoder is 1024 wide: seen above.

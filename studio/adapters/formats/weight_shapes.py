@@ -24,7 +24,7 @@ WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha"}
 def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
     """The shape of the weight that a layer's tensors change, perhaps flattened to a matrix.
 
-    form: as survey() tells. () for "sparse", whose tensors hold the shape.
+    form: as survey() tells. () for "sparse", whose tensors hold the shape, and for "bias".
     """
     match form:
         case "lora":

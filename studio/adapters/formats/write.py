@@ -69,6 +69,7 @@ def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:
         for path, delta in deltas.items()
     }
     rank, alpha = mode(ranks.values()), mode(alphas.values())
+    biased = any(delta.up_bias is not None for delta in deltas.values())
     return {
         "r": rank,
         "lora_alpha": alpha,
@@ -77,6 +78,7 @@ def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:
         "target_modules": sorted(deltas),
         "use_dora": any(delta.magnitude is not None for delta in deltas.values()),
         "use_rslora": stabilised,
+        **({"lora_bias": True} if biased else {}),
     }
 
 

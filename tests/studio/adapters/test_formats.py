@@ -544,9 +544,7 @@ def test_files_of_diffusekronas_authors_are_known_by_their_shapes(tmp_path: Path
 # What is refused, and what is told of files that say nothing.
 
 
-@pytest.mark.parametrize(
-    "leaf", ["oft_blocks", "w_norm", "a1.weight", "on_input", "lora_C.weight", "weight"]
-)
+@pytest.mark.parametrize("leaf", ["oft_blocks", "a1.weight", "on_input", "lora_C.weight", "weight"])
 def test_a_tensor_that_is_not_understood_is_named(tmp_path: Path, leaf: str) -> None:
     name = kohya_name(Q, "sdxl")
     tensors = {"lora_down.weight": torch.ones(2, 4), "lora_up.weight": torch.ones(4, 2)}
@@ -566,7 +564,11 @@ def test_a_tensor_that_is_not_understood_is_named(tmp_path: Path, leaf: str) -> 
         {"lokr_w1": torch.ones(2, 4)},
         {"lokr_w1": torch.ones(2, 4), "lokr_w2_a": torch.ones(2, 3), "lokr_w2_b": torch.ones(2, 3)},
         {"hada_w1_a": torch.ones(2, 3)},
-        {"diff_b": torch.ones(3)},
+        {"diff_b": torch.ones(3, 3)},
+        {"lora_B.bias": torch.ones(3)},
+        {"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(2, 2), "lora_B.bias": torch.ones(4)},
+        {"sparse_gaps": torch.ones(1), "sparse_value": torch.ones(1)}
+        | {"sparse_shape": torch.ones(2), "dora_scale": torch.ones(4)},
         {"diff": torch.ones(3, 3), "alpha": torch.ones(3)},
     ],
 )
