@@ -1,13 +1,31 @@
 """The errors that users see, and those that damaged pictures raise."""
 
+import re
 import struct
+
+# ASCII's control characters without tab and line feed, C1's, and surrogates.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # What Pillow's decoders raise for a damaged file.
 PICTURE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 
 
 class BadInput(ValueError):
-    """The input is wrong. The message says what is wrong, and what to do about it."""
+    """The input is wrong. The message says what is wrong, and what to do about it.
+
+    It may quote a file of anybody's, so characters that a terminal would obey are taken out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clean_text(str(message)))
+
+
+def clean_text(text: str) -> str:
+    """A text as it can be printed and kept: other characters in it become U+FFFD.
+
+    Those are halves of characters (surrogates), and control characters but tabs and line ends.
+    """
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
 class Stopped(Exception):

@@ -1,8 +1,10 @@
 """log.jsonl, the log of a training: a line of JSON for each step."""
 
-import json
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from studio.json_value import parse_json
 
 __all__ = ["LOG_FILE", "TrainingLog", "parse_log"]
 
@@ -38,8 +40,8 @@ def parse_log(data: bytes) -> TrainingLog:
 def _parse_line(line: bytes) -> dict[str, float] | None:
     """The numbers of a step; None where its step or loss is missing or no number."""
     try:
-        entry = json.loads(line.decode())
-    except (ValueError, RecursionError):
+        entry: Any = parse_json(line.decode(), LOG_FILE)
+    except ValueError:
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
         return None

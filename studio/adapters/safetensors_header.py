@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from studio.errors import BadInput
 from studio.files import atomic_write
+from studio.json_value import parse_object
 
 LARGEST_HEADER = 32 * 2**20  # bytes; tag counts of large data sets take a few million
 MOST_TENSORS = 100_000
@@ -68,7 +69,8 @@ def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     read_header(path)
     data = path.read_bytes()
     tensors = 8 + struct.unpack("<Q", data[:8])[0]
-    entries = json.loads(data[8:tensors]) | {"__metadata__": dict(sorted(metadata.items()))}
+    entries: dict[str, object] = {**parse_object(data[8:tensors].decode(), str(path))}
+    entries["__metadata__"] = dict(sorted(metadata.items()))
     with atomic_write(path) as file:
         file.write(header_bytes(entries))
         file.write(memoryview(data)[tensors:])
@@ -94,8 +96,8 @@ def _header(file: BinaryIO, path: Path) -> Header:
     try:
         # The library checks types, shapes and offsets against one another and the file's size.
         with safe_open(path, framework="np"):
-            entries = json.loads(text[8:], object_pairs_hook=_unique)
-    except (SafetensorError, ValueError, RecursionError) as error:
+            entries: Any = parse_object(text[8:].decode(), "its header", unique=True)
+    except (SafetensorError, ValueError) as error:
         raise BadInput(f"{path} is damaged: {error}: download it again") from error
     metadata = entries.pop("__metadata__", {})
     if len(entries) > MOST_TENSORS:
@@ -131,11 +133,3 @@ def pickle_error(path: Path) -> BadInput:
         f"{path} is a pickle, which can run any code when it is opened; convert it once with "
         f"{CONVERT}{path} {path.with_suffix('.safetensors')} and give the new file."
     )
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
-    """Refuse a name that occurs twice: the library takes the last, other programs the first."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return found

@@ -1,8 +1,8 @@
 """Finding a base: from its name to a folder or file on this machine, downloaded if needed."""
 
-import json
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -22,6 +22,8 @@ from studio.adapters.safetensors_header import PICKLES, pickle_error
 from studio.assets import asset
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
+from studio.files import read_text
+from studio.json_value import parse_object
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEM = r"(model|diffusion_pytorch_model)"
@@ -131,10 +133,16 @@ def _complete(folder: Path, *, half: bool) -> bool:
         return False
     indexes = [folder / name for name in wanted if ".index." in name]
     return all(
-        (index.parent / shard).is_file()
-        for index in indexes
-        for shard in json.loads(index.read_text())["weight_map"].values()
+        (index.parent / str(shard)).is_file() for index in indexes for shard in _shards(index)
     )
+
+
+def _shards(index: Path) -> Iterable[object]:
+    """The files that the index of a model in several files names."""
+    files = parse_object(read_text(index), str(index)).get("weight_map")
+    if not isinstance(files, dict):
+        raise BadInput(f"{index} is damaged: it names no files")
+    return files.values()
 
 
 def is_hub_reachable() -> bool:

@@ -5,13 +5,13 @@ it, and `studio`, a JSON object from which the same picture can be made again bi
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
 from studio.errors import BadInput
 from studio.files import atomic_write, file_sha256
+from studio.json_value import parse_object
 from studio.picture import LARGEST_PICTURE, load_picture, opened_picture
 
 __all__ = ["open_picture", "picture_sha256", "read_recipe", "save_picture"]
@@ -56,12 +56,9 @@ def read_recipe(path: str | Path) -> dict[str, object]:
         text = picture.info.get("studio")
     if not isinstance(text, str):
         raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")
-    try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or "version" not in found:
-        raise BadInput(f"The recipe in {path} is damaged.")
+    found: dict[str, object] = {**parse_object(text, f"The recipe in {path} is damaged: it")}
+    if "version" not in found:
+        raise BadInput(f"The recipe in {path} is damaged: it has no version.")
     if found["version"] != VERSION:
         raise BadInput(
             f"The recipe in {path} is of version {found['version']}, this Studio reads {VERSION}."

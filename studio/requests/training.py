@@ -21,7 +21,6 @@ both.
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -30,8 +29,10 @@ from pathlib import Path
 from studio.bases.names import BUNDLED_BASES
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
+from studio.files import read_text
 from studio.requests.recipe import Recipe, draft, merge_options
 from studio.requests.validation import build, check_fields
+from studio.toml_text import InvalidToml, parse_toml
 
 __all__ = [
     "NEEDED",
@@ -158,8 +159,8 @@ def read_request(file: str | Path) -> TrainingRequest:
     if not path.is_file():
         raise BadInput(f"there is no recipe {path}: every run writes one, recipe.toml")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = parse_toml(read_text(path))
+    except InvalidToml as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
     for name, value in tables.items():
         if name not in RECIPE_KEYS:

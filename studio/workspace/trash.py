@@ -8,7 +8,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from studio.errors import BadInput
-from studio.files import display_name, write_file
+from studio.files import display_name, read_text, write_file
+from studio.json_value import parse_json
 from studio.workspace.folder import (
     Workspace,
     child_path,
@@ -87,8 +88,8 @@ def empty_trash(space: Workspace, *, older: float = 0.0) -> int:
 def _read(folder: Path) -> Deleted | None:
     """The contents of a folder of the trash; None if a killed process left it empty."""
     try:
-        note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        note = parse_json(read_text(folder / NOTE_FILE), NOTE_FILE)
+    except BadInput:
         return None
     match note:
         case {"place": str(place), "when": float(when)}:

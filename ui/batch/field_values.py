@@ -3,7 +3,6 @@
 The messages of the BadInput raised here don't name the field: the caller knows its line.
 """
 
-import json
 import os
 import re
 from functools import lru_cache
@@ -13,6 +12,7 @@ from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
+from studio.json_value import parse_json
 from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.batch.named_files import NamedFiles
@@ -156,7 +156,7 @@ def _options(name: str, words: list[str]) -> dict[str, object]:
 def _parsed(text: str) -> object:
     """A word as a number or a truth value where it is one, otherwise as text."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text, "it")
+    except BadInput:
         return text
     return found if isinstance(found, int | float) else text

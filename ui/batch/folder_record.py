@@ -11,11 +11,13 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import find_adapter_file
 from studio.errors import BadInput
-from studio.files import file_sha256, write_file
+from studio.files import file_sha256, read_text, write_file
+from studio.json_value import parse_object
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import slug
 
@@ -42,7 +44,7 @@ class Record:
     def read(self) -> dict[str, tuple[dict[str, str], dict[str, int]]]:
         """The inverse. Raises BadInput for a damaged record."""
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found: Any = parse_object(read_text(self.path), "it")
             if found["version"] != VERSION:
                 raise BadInput(f"{self.path} is of another version of Studio: give another --out.")
             return {

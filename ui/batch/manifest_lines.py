@@ -5,14 +5,15 @@ Nothing is known here of what the fields mean.
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
-from ui.batch.toml_lines import InvalidToml, TomlText
+from studio.json_value import InvalidJson, parse_json
+from studio.toml_text import InvalidToml
+from ui.batch.toml_lines import TomlText
 
 KEY = re.compile(r"""\s*(?:\[\[?\s*)?["']?([A-Za-z_][\w.-]*)["']?\s*[=\]]""")
 JSON_KEY = re.compile(r'"([^"\\]*)"\s*:')
@@ -102,22 +103,15 @@ def read_jsonl(path: Path, text: str) -> Iterator[Entry | Problem]:
 
 def _json_entry(path: Path, number: int, line: str) -> Entry | Problem:
     try:
-        found = json.loads(line, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        where = error.pos if isinstance(error, json.JSONDecodeError) else len(line)
-        keys = JSON_KEY.findall(line[: where + 1])
+        found = parse_json(line, "this line", unique=True)
+    except InvalidJson as error:
+        keys = JSON_KEY.findall(line[: error.position + 1])
         field = repr(keys[-1]) if keys else "the object"
-        return Problem(Place(path, number, field), f"this is no JSON: {_json_reason(error)}")
+        return Problem(Place(path, number, field), f"this is no JSON: {error.reason}")
     if isinstance(found, dict):
         return Entry(found, _constantly(number))
     reason = 'a line holds one shot, such as {"prompt": "a cat"}'
     return Problem(Place(path, number, "the object"), reason)
-
-
-def _json_reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg
-    return "it is too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 
 def read_csv(
@@ -171,15 +165,6 @@ def _wrong_columns(names: list[str], check_name: Callable[[str], str]) -> Iterat
 
 def _constantly(line: int) -> Callable[[str, int | None], int]:
     return lambda field, member: line
-
-
-def _without_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"{key!r} is given twice")
-        found[key] = value
-    return found
 
 
 def _key_at(lines: Sequence[str], line: int) -> str:

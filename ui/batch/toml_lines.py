@@ -6,9 +6,11 @@ has read are found by a small scanner here.
 
 import re
 import tomllib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
+
+from studio.toml_text import parse_toml
 
 TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}'
@@ -23,27 +25,12 @@ TOKEN = re.compile(
 Steps = tuple[str | int, ...]  # keys and places in lists, from the outermost: ("shots", 1, "seed")
 
 
-class InvalidToml(ValueError):
-    """A text is no TOML. line: from 1."""
-
-    def __init__(self, reason: str, line: int) -> None:
-        super().__init__(reason)
-        self.line = line
-
-
 class TomlText:
     """A TOML text. values: what it holds. Raises InvalidToml."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        try:
-            self.values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidToml(str(error), _named_line(str(error), text)) from None
-        except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
-            deep = isinstance(error, RecursionError)
-            reason = "it is too deep" if deep else str(error).partition(";")[0]
-            raise InvalidToml(reason, _first_unreadable(text.split("\n"))) from None
+        self.values = parse_toml(text)
 
     def line(self, steps: Steps) -> int:
         """The line on which a value, its key or its table's header begins."""
@@ -52,25 +39,6 @@ class TomlText:
     @cached_property
     def _lines(self) -> dict[Steps, int]:
         return _Scanner(self.text).lines
-
-
-def _named_line(message: str, text: str) -> int:
-    """The line in an error message of tomllib."""
-    named = re.search(r"\(at line (\d+),", message)
-    return int(named[1]) if named else text.rstrip().count("\n") + 1  # at end of document
-
-
-def _first_unreadable(lines: list[str]) -> int:
-    """The line of a value that is well formed and still can't be read."""
-
-    def unreadable(upto: int) -> bool:
-        try:
-            tomllib.loads("\n".join(lines[:upto]))
-        except (ValueError, RecursionError) as error:
-            return not isinstance(error, tomllib.TOMLDecodeError)
-        return False
-
-    return bisect_left(range(1, len(lines)), True, key=unreadable) + 1
 
 
 class _Scanner:

@@ -1,6 +1,7 @@
 """What the terminal shows: progress and notes on stderr, results on stdout.
 
-Prompts and file names may hold square brackets, so no text is read as rich markup.
+Prompts and file names may hold square brackets and worse: no text is read as rich markup, and
+what a terminal would obey is taken out.
 """
 
 import json
@@ -19,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from studio.errors import UNPRINTABLE, clean_text
+
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
 
@@ -30,24 +33,25 @@ def silence() -> None:
 
 def print_note(text: str) -> None:
     """Print something that is not the result."""
-    _stderr.print(text, markup=False, soft_wrap=True)
+    _stderr.print(clean_text(text), markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
     """Print a result for programs."""
     if not _stdout.quiet:
-        print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print names and values as a table of two columns, without those that are None or empty."""
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=_plain(title), title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None and value != "":
             shown = ("yes" if value else "no") if isinstance(value, bool) else value
-            table.add_row(Text(name), Text(str(shown)))
+            table.add_row(_plain(name), _plain(shown))
     _stdout.print(table)
 
 
@@ -55,10 +59,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     """Print a table with a header."""
     table = Table()
     for column in columns:
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(_plain(column), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*map(_plain, row))
     _stdout.print(table)
+
+
+def _plain(value: object) -> Text:
+    return Text(clean_text(str(value)))
 
 
 class _Speed(ProgressColumn):

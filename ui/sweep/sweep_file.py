@@ -45,6 +45,7 @@ from studio.requests.training import (
 from studio.requests.validation import InvalidFields, check_fields
 from ui.batch.field_values import grid_values, read_value
 from ui.batch.manifest_lines import Place, Problem, join_problems, read_text, read_toml
+from ui.batch.named_files import NamedFiles
 from ui.batch.toml_lines import Steps, TomlText
 from ui.shared.form import Form, fields_of
 from ui.shared.grid import combinations
@@ -213,7 +214,7 @@ class _Reader:
             (table[tables[0]] if tables else table)[name] = value
         folder = self.path.parent
         try:
-            read_value("base", table.get("base", "sketch"), folder)
+            read_value("base", table.get("base", "sketch"), NamedFiles(folder))
         except BadInput as error:
             raise BadInput(f"base: {error}") from None
         request = anchored(from_table(table), folder)

@@ -260,7 +260,7 @@ HEADERS = {
         b"",
         "recursion limit",
     ),
-    "a name twice": (TWICE, EIGHT, "a name occurs twice"),
+    "a name twice": (TWICE, EIGHT, "'a' is given twice"),
     "no entry": ({"a": 3}, b"", "invalid type"),
     "unknown dtype": ({"a": entry(dtype="C64", shape=(1,))}, EIGHT, "a as C64"),
     "negative side": ({"a": entry(shape=(-2, -1))}, EIGHT, "invalid value: integer `-2`"),

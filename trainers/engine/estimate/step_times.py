@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from studio.files import write_file
+from studio.errors import BadInput
+from studio.files import read_text, write_file
+from studio.json_value import parse_object
 from trainers.engine.distributed import world_size
 from trainers.engine.kind import kind_name, options_of
 
@@ -96,11 +98,12 @@ def find_step_time(runs: Path, settings: Mapping[str, object]) -> float | None:
     found = sorted(runs.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
         try:
-            entry = json.loads(path.read_text())
-            if entry["settings"] == settings:
-                return float(entry["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # skip a damaged file
+            entry = parse_object(read_text(path), str(path))
+        except BadInput:
+            continue
+        step = entry.get("step")
+        if entry.get("settings") == settings and isinstance(step, int | float):
+            return float(step)
     return None
 
 

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from studio.errors import BadInput
-from studio.files import check_writable, file_sha256, write_file
+from studio.files import check_writable, file_sha256, read_text, write_file
+from studio.json_value import parse_object
 from studio.requests.training import Recorded, TrainingRequest, read_request, to_toml
 from studio.training_log import LOG_FILE, TrainingLog, parse_log
 from trainers.engine.run.checkpoint import TrainingState
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
 VERSION = 1
+# What a checkpoint's files raise where they are not whole, or not of this training.
+DAMAGED = (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError)
+DAMAGED += (RuntimeError,)
 
 
 @dataclass(frozen=True)
@@ -166,10 +170,10 @@ class Run:
     def load_checkpoint(self, path: Path, state: TrainingState) -> tuple[int, float]:
         """Bring a state to a checkpoint's; returns its step and the seconds it took so far."""
         try:
-            plain = json.loads((path / "state.json").read_text())
+            plain: Any = parse_object(read_text(path / "state.json"), "its state.json")
             state.restore(load_file(path / "state.safetensors"), plain)
             return int(plain["step"]), float(plain["seconds"])
-        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        except DAMAGED as error:
             raise BadInput(
                 f"the checkpoint {path} is damaged: delete it to resume from the one before"
             ) from error

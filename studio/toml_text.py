@@ -1,0 +1,57 @@
+"""TOML of any origin; whatever is wrong with one becomes a sentence."""
+
+import re
+import tomllib
+from bisect import bisect_left
+from typing import Any
+
+from studio.errors import BadInput
+from studio.json_value import TOO_DEEP, is_too_deep
+
+
+class InvalidToml(BadInput):
+    """A text is no TOML that is read here. line: of the mistake, from 1."""
+
+    def __init__(self, reason: str, line: int) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises InvalidToml."""
+    try:
+        return _load(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidToml(str(error), _named_line(str(error), text)) from None
+    except ValueError as error:  # numbers too long, lists too deep
+        reason = str(error).partition(";")[0]
+        raise InvalidToml(reason, _first_unreadable(text.split("\n"))) from None
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if is_too_deep(found):
+        raise ValueError(TOO_DEEP)
+    return found
+
+
+def _named_line(message: str, text: str) -> int:
+    """The line in an error message of tomllib."""
+    named = re.search(r"\(at line (\d+),", message)
+    return int(named[1]) if named else text.rstrip().count("\n") + 1  # at end of document
+
+
+def _first_unreadable(lines: list[str]) -> int:
+    """The line of a value that is well formed and still can't be read."""
+
+    def unreadable(upto: int) -> bool:
+        try:
+            _load("\n".join(lines[:upto]))
+        except ValueError as error:
+            return not isinstance(error, tomllib.TOMLDecodeError)
+        return False
+
+    return bisect_left(range(1, len(lines)), True, key=unreadable) + 1
