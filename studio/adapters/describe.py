@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
+from studio.adapters.component_folders import component_files
 from studio.adapters.formats.metadata import AdapterInfo, read_info
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
@@ -54,11 +55,16 @@ def trigger_words(info: AdapterInfo, contents: Contents) -> tuple[str, ...]:
 
 
 def find_adapter_file(path: Path) -> Path:
-    """The file of an adapter given as a file or a folder; BadInput where there is none."""
+    """The file of an adapter given as a file or a folder; BadInput where there is none.
+
+    The folder itself where it has a folder for each component.
+    """
     if path.is_dir():
         for name in FILES:
             if (path / name).is_file():
                 return path / name
+        if component_files(path):
+            return path
         raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
     if not path.is_file():
         file, _, half = str(path).rpartition(":")

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
+from studio.adapters.component_folders import component_files
 from studio.errors import BadInput
 from studio.files import atomic_write
 from studio.json_value import parse_object
@@ -24,6 +25,12 @@ MOST_TENSORS = 100_000
 # The number types that are read, as safetensors calls them.
 DTYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 DTYPES |= {"I64", "I32", "I16", "I8", "U8", "BOOL"}
+# How files begin that are often met under such a name.
+STARTS = {
+    b"GGUF": "a GGUF file, the quantised weights of a whole model: find it as .safetensors",
+    b"<": "a web page: download the file itself",
+    b"version ": "a pointer of Git LFS: download the file itself",
+}
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 CONVERT = (
     'python -c "import sys, torch, safetensors.torch as s; '
@@ -50,15 +57,30 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check a file's header, without its tensors.
+    """Read and check a file's header, without its tensors; of a folder, all its components'.
 
     Raises BadInput where it is no safetensors file, or where the header doesn't match the file.
     """
+    if path.is_dir():
+        parts = component_files(path).items()
+        return _join({component: read_header(file) for component, file in parts})
     try:
         with path.open("rb") as file:
             return _header(file, path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _join(parts: Mapping[str, Header]) -> Header:
+    """The headers of an adapter's components as one. spans: each in its own file."""
+    return Header(
+        shapes={f"{part}.{k}": v for part, one in parts.items() for k, v in one.shapes.items()},
+        dtypes={f"{part}.{k}": v for part, one in parts.items() for k, v in one.dtypes.items()},
+        spans={f"{part}.{k}": v for part, one in parts.items() for k, v in one.spans.items()},
+        metadata={},
+        text=b"".join(one.text for one in parts.values()),
+        bytes=sum(one.bytes for one in parts.values()),
+    )
 
 
 def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
@@ -87,6 +109,10 @@ def _header(file: BinaryIO, path: Path) -> Header:
     size = os.fstat(file.fileno()).st_size
     start = file.read(9)
     _refuse_pickle(path, start)
+    if start[8:] != b"{":
+        for beginning, what in STARTS.items():
+            if start.startswith(beginning):
+                raise BadInput(f"{path} is not a safetensors file but {what}")
     length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
     if not 2 <= length <= size - 8 or start[8:] != b"{":
         raise BadInput(f"{path} is not a safetensors file, or only part of one: download it again")

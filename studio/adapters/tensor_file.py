@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.adapters.safetensors_header import Header, header_bytes
+from studio.adapters.component_folders import component_files
+from studio.adapters.safetensors_header import Header, header_bytes, read_header
 from studio.errors import BadInput
 from studio.files import atomic_write
 
@@ -39,8 +40,11 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
     """The tensors of a file, on the CPU, and the SHA-256 of its bytes.
 
+    Of a folder, those of all its components, and the SHA-256 of their SHA-256s in turn.
     Raises BadInput where the file no longer has this header, or a tensor contains NaN or Inf.
     """
+    if path.is_dir():
+        return _read_components(path)
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -57,6 +61,16 @@ def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
             if not wide.isfinite().all():
                 raise BadInput(f"{path} is damaged: {key} contains NaN or Inf")
     return tensors, hashlib.sha256(data.data).hexdigest()
+
+
+def _read_components(folder: Path) -> tuple[dict[str, Tensor], str]:
+    found: dict[str, Tensor] = {}
+    digest = hashlib.sha256()
+    for component, file in component_files(folder).items():
+        tensors, sha256 = read_tensors(file, read_header(file))
+        found |= {f"{component}.{key}": tensor for key, tensor in tensors.items()}
+        digest.update(sha256.encode())
+    return found, digest.hexdigest()
 
 
 def _tensor(data: np.ndarray, span: tuple[int, int], dtype: torch.dtype) -> Tensor:

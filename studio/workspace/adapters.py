@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from studio.adapters.blora_blocks import HALVES
+from studio.adapters.component_folders import component_files
 from studio.adapters.describe import describe, find_adapter_file
 from studio.adapters.formats.metadata import read_info
 from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX
@@ -114,7 +115,7 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
             # The copy is gone when the message is read.
             text = str(error).replace(str(copy), source.name).replace(f"{folder}{os.sep}", "")
             raise BadInput(text) from error
-        if any(key.startswith(PEFT_PREFIX) for key in read_header(copy).shapes):
+        if any(PEFT_PREFIX in key for key in read_header(copy).shapes):
             copy = adapter.save(Path(folder) / f"whole{SUFFIX}")  # its alpha is in another file
         return add_adapter(space, copy, name=wanted)
 
@@ -187,7 +188,15 @@ def _without_suffix(name: str) -> str:
 
 
 def _copy(file: Path, folder: Path) -> Path:
-    """Copy an adapter's file, with the settings that peft writes beside it."""
+    """Copy an adapter's file, with the settings that peft writes beside it.
+
+    Or the files of all its components.
+    """
+    for component, part in component_files(file).items():
+        (folder / file.name / component).mkdir(parents=True)
+        _copy(part, folder / file.name / component)
+    if file.is_dir():
+        return folder / file.name
     settings = file.with_name(PEFT_CONFIG)
     for one in (file, settings) if settings.is_file() else (file,):
         copy_file(one, folder / one.name)

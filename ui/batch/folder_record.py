@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.adapters.blora_blocks import split_half
+from studio.adapters.component_folders import component_files
 from studio.adapters.describe import find_adapter_file
 from studio.errors import BadInput
 from studio.files import file_sha256, read_text, write_file
@@ -90,8 +91,9 @@ def file_name(shot: Shot, folder: Path) -> str:
 def _content(adapter: str) -> tuple[str, str]:
     """What an adapter's file holds, and the half of it that is used."""
     path, half = split_half(adapter)
-    file = str(find_adapter_file(Path(path)))
-    return _sha256(file, os.stat(file).st_mtime_ns), half
+    file = find_adapter_file(Path(path))
+    files = [str(one) for one in component_files(file).values()] or [str(file)]
+    return "".join(_sha256(one, os.stat(one).st_mtime_ns) for one in files), half
 
 
 @lru_cache(maxsize=4096)

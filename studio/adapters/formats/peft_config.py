@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from studio.adapters.component_folders import COMPONENTS, component_files
 from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import regex
 
 METADATA = "lora_adapter_metadata"
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 READ_TYPES = ("LORA", "LOHA", "LOKR")
 # Beginnings of `init_lora_weights` that change the base's weights before the training.
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -83,19 +83,25 @@ def read_configs(header: Header, path: Path) -> dict[str, PeftConfig]:
 
     Raises BadInput where it is not readable, or tells of an adapter that is no plain change.
     """
+    if path.is_dir():
+        parts = component_files(path).items()
+        return {component: _config_beside(file) for component, file in parts}
     if any(key.startswith(PEFT_PREFIX) for key in header.shapes):
-        beside = path.with_name(PEFT_CONFIG)
-        if not beside.exists():
-            raise BadInput(
-                f"{path} was written by peft, which puts its strength into {beside.name}: "
-                "keep the two in one folder"
-            )
-        entries, where = parse_object(read_text(beside), str(beside)), str(beside)
-    else:
-        where = f"{path}: its {METADATA}"
-        packed = header.metadata.get(METADATA, "{}")
-        entries = parse_object(packed, f"{path} is damaged: its {METADATA}")
+        return {"": _config_beside(path)}
+    packed = header.metadata.get(METADATA, "{}")
+    entries = parse_object(packed, f"{path} is damaged: its {METADATA}")
+    where = f"{path}: its {METADATA}"
     return {component: _config(own, where) for component, own in _by_component(entries).items()}
+
+
+def _config_beside(file: Path) -> PeftConfig:
+    beside = file.with_name(PEFT_CONFIG)
+    if not beside.exists():
+        raise BadInput(
+            f"{file} was written by peft, which puts its strength into {beside.name}: "
+            "keep the two in one folder"
+        )
+    return _config(parse_object(read_text(beside), str(beside)), str(beside))
 
 
 def _by_component(entries: Mapping[str, JSON]) -> dict[str, dict[str, JSON]]:

@@ -5,11 +5,12 @@ Every tensor must be recognised. Ignoring one would give a wrong picture without
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from studio.adapters.formats.foreign import name_foreign_file
 from studio.adapters.formats.names import layer_name
 from studio.adapters.formats.peft_config import PeftConfig, read_configs
 from studio.adapters.formats.textual_inversion import (
@@ -146,13 +147,7 @@ def survey(header: Header, path: Path) -> Contents:
         else:
             layers.setdefault(layer, {})[leaf] = key
     if unknown or not (layers or rows):
-        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        raise BadInput(
-            f"{path} holds no adapter's tensors"
-            if not layers
-            else f"{path} holds {len(unknown)} of {len(header.shapes)} tensors that Studio cannot "
-            f"place on a Stable Diffusion model: {names}"
-        )
+        raise BadInput(f"{path} {_unknown(unknown, len(header.shapes))}")
     authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
     forms, weights = {}, {}
     for layer, leaves in layers.items():
@@ -169,6 +164,21 @@ def survey(header: Header, path: Path) -> Contents:
         check_dtypes(encoders, header, path)
     family = _family_of_layers(layers, weights) or guess_family(rows, header)
     return Contents(layers, forms, weights, family, rows, read_configs(header, path))
+
+
+def _unknown(keys: Sequence[str], total: int) -> str:
+    """What a file holds, of whose tensors these are not known."""
+    if not keys:
+        return "holds no tensors"
+    names = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    what = name_foreign_file(keys)
+    if len(keys) < total:
+        return (
+            f"holds {len(keys)} of {total} tensors that Studio cannot place on a Stable Diffusion "
+            f"model{f', as of {what}' if what else ''}: {names}"
+        )
+    known = f"is {what}" if what else "holds no adapter that Studio knows"
+    return f"{known}: its tensors are {names}"
 
 
 # Cached: all adapters of a base have the same few thousand keys and shapes.

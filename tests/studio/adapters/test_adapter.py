@@ -250,7 +250,9 @@ HOSTILE = {
     "empty": (b"", "not a safetensors file"),
     "text": (b"hello, this is not an adapter", "not a safetensors file"),
     "shorter than told": (struct.pack("<Q", 2**62) + b"{}", "not a safetensors file"),
-    "a web page": (b"<!DOCTYPE html><html></html>", "not a safetensors file"),
+    "a web page": (b"<!DOCTYPE html><html></html>", "not a safetensors file but a web page"),
+    "GGUF": (b"GGUF\x03" + bytes(40), "a GGUF file, the quantised weights of a whole model"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
 }
 TWICE = f'{{"a": {json.dumps(entry())}, "a": {json.dumps(entry())}}}'.encode()
 HEADERS = {
@@ -265,7 +267,11 @@ HEADERS = {
     "unknown dtype": ({"a": entry(dtype="C64", shape=(1,))}, EIGHT, "a as C64"),
     "negative side": ({"a": entry(shape=(-2, -1))}, EIGHT, "invalid value: integer `-2`"),
     "huge shape": ({"a": entry(shape=(2**62, 2**62))}, EIGHT, "overflow computing buffer size"),
-    "huge and empty": ({"a": entry(shape=(0, 2**62), offsets=(0, 0))}, b"", "no adapter's tensors"),
+    "huge and empty": (
+        {"a": entry(shape=(0, 2**62), offsets=(0, 0))},
+        b"",
+        "no adapter that Studio knows",
+    ),
     "shape and bytes differ": (
         {"a": entry(shape=(3,))},
         EIGHT,
@@ -284,7 +290,7 @@ HEADERS = {
     "too long": ({"a": entry()}, EIGHT * 2, "not fully covered"),
     "metadata of numbers": ({"__metadata__": {"a": 1}}, b"", "expected a"),
     "metadata of lists": ({"__metadata__": [1]}, b"", "expected a"),
-    "nothing inside": ({}, b"", "no adapter's tensors"),
+    "nothing inside": ({}, b"", "holds no tensors"),
     "a header too large": (b"{" + b" " * (33 * 2**20) + b"}", b"", "more than any adapter needs"),
     "not finite": (
         {f"{CONV}.diff": entry(shape=(2, 1))},

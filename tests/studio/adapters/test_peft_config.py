@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from studio.adapters.adapter import Adapter
+from studio.adapters.describe import describe
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.bases.load import load_base
@@ -33,7 +35,9 @@ PATTERNS: list[dict[str, int]] = [
 
 # peft says of patterns that they fit no layer, and of some starts that they change the base.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The following (alpha|rank)_pattern:RuntimeWarning", "ignore:.* changes the base weights"
+    "ignore:The following (alpha|rank)_pattern:RuntimeWarning",
+    "ignore:.* changes the base weights",
+    "ignore:.is_gradient_checkpointing",
 )
 
 
@@ -179,3 +183,37 @@ def test_adapters_that_start_by_changing_the_base_are_read_when_converted(
         load_adapter(tmp_path / "unconverted", base=base)
     expected = copy.deepcopy(model).merge_and_unload().state_dict()
     assert_same_weights(base, load_adapter(tmp_path / "converted", base=base), expected)
+
+
+def test_a_folder_for_each_component_is_one_adapter(sdxl_folder: Path, tmp_path: Path) -> None:
+    base = load_base(sdxl_folder)
+    parts = dict(
+        zip(
+            ("unet", "text_encoder", "text_encoder_2"),
+            (base.unet, *base.text_encoders),
+            strict=True,
+        )
+    )
+    expected = {}
+    for number, (name, part) in enumerate(parts.items(), start=1):
+        targets = ["to_q"] if name == "unet" else ["q_proj"]
+        config = peft.LoraConfig(r=2, lora_alpha=8 * number, target_modules=targets)
+        model = trained(part, config)
+        model.save_pretrained(tmp_path / name)
+        expected[name] = model.merge_and_unload().state_dict()
+    adapter = load_adapter(tmp_path, base=base)
+    assert {layer.partition(".")[0] for layer in adapter.deltas} == set(parts)
+    assert describe(tmp_path)["layers"] == dict(
+        Counter(layer.partition(".")[0] for layer in adapter.deltas)
+    )
+    layers: dict[str, Any] = base.layers()
+    for layer, delta in adapter.deltas.items():
+        component, _, path = layer.partition(".")
+        found = {k.removeprefix("text_model."): v for k, v in expected[component].items()}
+        right = found[f"{path.removeprefix('text_model.')}.weight"]
+        weight = layers[layer].weight
+        assert torch.allclose(weight + delta.dense(weight), right, atol=1e-5), layer
+    assert adapter.save(tmp_path / "one.safetensors")
+    (tmp_path / "text_encoder" / "adapter_config.json").unlink()
+    with pytest.raises(BadInput, match=r"text_encoder/adapter_model.* keep the two in one folder"):
+        load_adapter(tmp_path)
