@@ -1,4 +1,4 @@
-"""The VAE of the sketch bases: from pictures of 64 x 64 x 3 to latents of 16 x 16 x 4.
+"""The VAE of the sketch bases: from pictures of 128 x 128 x 3 to latents of 32 x 32 x 4.
 
 It is trained on all that the world can draw, with the held-out styles and random textures. Crops
 come first, because they are cheap and varied. Whole pictures come last, so that the group norms see
@@ -17,12 +17,13 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from studio.sketch.corpus import Corpus
+from studio.sketch.art import SIDE
 from studio.sketch.training import (
     EMA,
     Checkpoints,
-    Muon,
+    Optimizers,
     Report,
+    fast_autocast,
     learning_rate,
     to_tensor,
 )
@@ -47,55 +48,57 @@ def autoencoder() -> AutoencoderKL:
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,
-        sample_size=64,
+        sample_size=SIDE,
         mid_block_add_attention=False,
     )
 
 
 def train(
-    corpus: Corpus, checkpoints: Checkpoints, *, steps: int, rate: float = 4e-3
+    pictures: np.ndarray, checkpoints: Checkpoints, *, rate: float = 4e-3
 ) -> Iterator[Report]:
-    """Train up to `steps`, from the checkpoint if there is one; yields a Report for each step."""
+    """Train the VAE, from the checkpoint if there is one; yields a Report for each step.
+
+    pictures: uint8 [N, 128, 128, 3]; the last UNSEEN are left alone.
+    """
     torch.manual_seed(0)
     vae = autoencoder()
-    optimiser = Muon(vae, rate, plain=("conv_in", "conv_out", "quant_conv"))
+    optimizers = Optimizers(vae, plain=("conv_in", "conv_out", "quant_conv"))
     ema = EMA(vae, horizon=500)
-    start = checkpoints.load(vae, optimiser, ema)
-    for step in range(start, steps):
+    step = checkpoints.load(vae, optimizers, ema)
+    while (share := checkpoints.share(step)) < 1:
         rng = np.random.default_rng([3, step])
-        pictures = _batch(corpus, rng, whole=step >= WHOLE_PICTURES_FROM * steps)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak=rate, warmup=200)
-        hue = 1 + HUE_WEIGHT * max(0.0, 1 - 2 * step / steps)
-        loss, error = _loss(vae, pictures, torch.Generator().manual_seed(step), hue=hue)
-        optimiser.zero_grad(set_to_none=True)
+        batch = _batch(pictures, rng, whole=share >= WHOLE_PICTURES_FROM)
+        optimizers.set_rate(learning_rate(share, peak=rate))
+        hue = 1 + HUE_WEIGHT * max(0.0, 1 - 2 * share)
+        loss, error = _loss(vae, batch, torch.Generator().manual_seed(step), hue=hue)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        optimizers.step()
         ema.update(step)
-        yield Report(step + 1, steps, float(-10 * torch.log10(error / 4)))
-        checkpoints.save(step + 1, steps, vae, optimiser, ema)
+        step += 1
+        yield Report(step, checkpoints.share(step), float(-10 * torch.log10(error / 4)))
+        checkpoints.save(step, vae, optimizers, ema)
 
 
-def _batch(corpus: Corpus, rng: np.random.Generator, *, whole: bool) -> torch.Tensor:
-    chosen = rng.integers(len(corpus.pictures) - UNSEEN, size=20 if whole else 64)
-    pictures = corpus.pictures[np.sort(chosen)]
+def _batch(pictures: np.ndarray, rng: np.random.Generator, *, whole: bool) -> torch.Tensor:
+    """Crops or whole pictures, in [-1, 1]."""
+    chosen = rng.integers(len(pictures) - UNSEEN, size=6 if whole else 64)
+    batch = pictures[np.sort(chosen)]
     if not whole:
-        corners = rng.integers(0, 64 - CROP + 1, size=(len(pictures), 2))
-        pictures = np.stack(
+        corners = rng.integers(0, SIDE - CROP + 1, size=(len(batch), 2))
+        batch = np.stack(
             [
                 picture[top : top + CROP, left : left + CROP]
-                for picture, (top, left) in zip(pictures, corners, strict=True)
+                for picture, (top, left) in zip(batch, corners, strict=True)
             ]
         )
-    return to_tensor(pictures)
+    return to_tensor(batch)
 
 
 def _loss(
     vae: AutoencoderKL, pictures: torch.Tensor, generator: torch.Generator, *, hue: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The training loss and the mean squared error of pictures in [-1, 1]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with fast_autocast("cpu"):
         posterior = vae.encode(pictures).latent_dist
         mean = posterior.mean.float()
         noise = torch.randn(mean.shape, generator=generator)
@@ -125,25 +128,34 @@ def fix_latent_deviation(vae: AutoencoderKL) -> None:
 
 
 @torch.no_grad()
-def encode_all(vae: AutoencoderKL, corpus: Corpus, path: Path | None) -> torch.Tensor:
-    """Scaled latents of every picture, float16 [N, 4, 16, 16]; cached in `path` if given."""
-    if path and path.exists():
-        return torch.from_numpy(np.load(path))
-    latents = np.empty((len(corpus.pictures), 4, 16, 16), np.float16)
-    for start in range(0, len(latents), 100):
-        pictures = to_tensor(corpus.pictures[start : start + 100])
-        mean = vae.encode(pictures).latent_dist.mean * vae.config["scaling_factor"]
-        latents[start : start + 100] = mean.numpy()
-    if path:
-        np.save(path, latents)
-    return torch.from_numpy(latents)
+def scaling_factor(vae: AutoencoderKL, pictures: np.ndarray) -> float:
+    """The factor that gives latents a deviation of one (Rombach et al. 2022, section G)."""
+    batches = [to_tensor(pictures[start : start + 50]) for start in range(0, len(pictures), 50)]
+    latents = torch.cat([vae.encode(batch).latent_dist.mean for batch in batches])
+    return round(1 / float(latents.std()), 5)
+
+
+def load(base: Path) -> AutoencoderKL:
+    """The VAE of a base's folder, in float32."""
+    return AutoencoderKL.from_pretrained(base, subfolder="vae", torch_dtype=torch.float32)
+
+
+@torch.no_grad()
+def reproduce(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+    """What the VAE makes of pictures, uint8 [N, 128, 128, 3]."""
+    decoded = []
+    for start in range(0, len(pictures), 20):
+        latents = vae.encode(to_tensor(pictures[start : start + 20])).latent_dist.mean
+        pixels = vae.decode(latents).sample.clamp(-1, 1) / 2 + 0.5
+        decoded.append(pixels.permute(0, 2, 3, 1).mul(255).round().byte().numpy())
+    return np.concatenate(decoded)
 
 
 @torch.no_grad()
 def measure(vae: AutoencoderKL, pictures: np.ndarray) -> dict[str, float]:
     """Encode and decode pictures; the mean PSNR in dB, and that of the worst tenth.
 
-    pictures: uint8 [N, 64, 64, 3].
+    pictures: uint8 [N, 128, 128, 3].
     """
     errors = []
     for start in range(0, len(pictures), 50):

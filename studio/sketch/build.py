@@ -1,9 +1,9 @@
-"""Train the sketch bases: ``python -m studio.sketch.build``.
+"""Train the sketch bases and their judge: ``python -m studio.sketch.build``.
 
-The stages draw the pictures, train the VAE, encode the pictures, train the text encoders and the
-UNet of `sketch`, then those of `sketch-sd1`, and the judge. Each stage is seeded and can be
-resumed. Weights go to assets/ in half precision. Checkpoints and drawings go to build/sketch/,
-which git ignores.
+The stages train the VAE, then text encoders and UNet of `sketch`, then those of `sketch-sd1`, and
+the judge. Each stage is seeded, lasts as long as its budget says and can be resumed. A GPU is used
+where there is one; the UNets need one to become good. Weights go to assets/ in half precision.
+Checkpoints and drawings go to build/sketch/, which git ignores.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -26,94 +26,80 @@ from diffusers import (
 )
 from transformers import CLIPTokenizer
 
-from studio.sketch import autoencoder, denoiser, judge
-from studio.sketch.corpus import Corpus, pictures_for_autoencoder, pictures_for_denoiser
+from studio.sketch import autoencoder, captions, corpus, denoiser, judge
+from studio.sketch import scenes as world
+from studio.sketch.draw import draw_batch
 from studio.sketch.tokenizer import learn_tokenizer, tokenize
-from studio.sketch.training import Checkpoints, Report
-from studio.sketch.world import scenes as world
+from studio.sketch.training import Budget, Checkpoints, Report
 
 WORK = Path("build/sketch")
 ASSETS = Path("assets")
-VAE_PICTURES, UNET_PICTURES = 40_000, 80_000
-CAPTIONS_PER_PICTURE = 4
+STAGES = ("vae", "sketch", "sketch-sd1", "judge")
+VAE_PARTS, JUDGE_PARTS = 40, 120  # of the corpus, 500 pictures each
+SCENES, CAPTIONS = 140_000, 3  # pictures that a UNet learns from, and captions of each
+ENCODED_AT_ONCE = 400
 
 
 def main() -> None:
     """Build the stages that are named, or all of them in order."""
     parser = argparse.ArgumentParser(prog="python -m studio.sketch.build", description=main.__doc__)
-    parser.add_argument("stage", nargs="*", help="vae, sketch, sketch-sd1, judge")
+    parser.add_argument("stage", nargs="*", help=", ".join(STAGES))
     parser.add_argument("--vae-steps", type=int, default=9_000)
-    parser.add_argument("--steps", type=int, default=20_000, help="UNet steps of sketch")
-    parser.add_argument("--sd1-steps", type=int, default=10_000)
-    parser.add_argument("--judge-steps", type=int, default=3_000)
-    parser.add_argument(
-        "--export",
-        action="store_true",
-        help="do not train; write the weights of the last checkpoint",
-    )
-    parser.add_argument("--report", action="store_true", help="measure the bases in assets/")
-    arguments = parser.parse_args()
-    if arguments.report:
+    parser.add_argument("--seconds", type=float, default=540.0, help="training of each UNet")
+    parser.add_argument("--batch", type=int, default=512, help="pictures a step of a UNet")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="pictures that a UNet sees")
+    parser.add_argument("--judge-steps", type=int, default=8_000)
+    parser.add_argument("--report", action="store_true", help="measure the base in assets/")
+    asked = parser.parse_args()
+    if asked.report:
         from studio.sketch import report
 
         report.main()
         return
-    stages = arguments.stage or ["vae", "sketch", "sketch-sd1", "judge"]
+    stages = asked.stage or STAGES
     if "vae" in stages:
-        build_autoencoder(steps=arguments.vae_steps, export_only=arguments.export)
-    for name, steps in (("sketch", arguments.steps), ("sketch-sd1", arguments.sd1_steps)):
+        build_autoencoder(steps=asked.vae_steps)
+    for name in ("sketch", "sketch-sd1"):
         if name in stages:
-            build_base(name, steps=steps, export_only=arguments.export)
+            build_base(name, seconds=asked.seconds, batch=asked.batch, scenes=asked.scenes)
     if "judge" in stages:
-        build_judge(steps=arguments.judge_steps)
+        build_judge(steps=asked.judge_steps)
 
 
-def build_autoencoder(*, steps: int, export_only: bool) -> None:
+def build_autoencoder(*, steps: int) -> None:
     """Train the VAE and write its averaged weights to build/sketch/vae."""
-    state = WORK / "vae.pt"
-    corpus = pictures_for_autoencoder(WORK / "everything", VAE_PICTURES)
-    if not export_only:
-        trained = autoencoder.train(corpus, Checkpoints(state), steps=steps)
-        _print_and_log("vae", trained, unit="dB")
+    pictures = corpus.pictures(WORK / "varied", VAE_PARTS, corpus.draw_varied_part)
+    checkpoints = Checkpoints(WORK / "vae.pt", Budget(steps=steps))
+    _print_and_log("vae", autoencoder.train(pictures, checkpoints), unit="dB")
     vae = autoencoder.autoencoder()
-    vae.load_state_dict(torch.load(state, weights_only=True)["average"])
-    vae.register_to_config(scaling_factor=_scaling_factor(vae, corpus))
+    vae.load_state_dict(torch.load(checkpoints.path, weights_only=True)["average"])
+    vae.register_to_config(scaling_factor=autoencoder.scaling_factor(vae, pictures[:1000]))
     autoencoder.fix_latent_deviation(vae)
     vae.save_pretrained(WORK / "vae")
-    unseen = corpus.pictures[-autoencoder.UNSEEN :]
-    print(json.dumps(autoencoder.measure(vae, unseen)))
+    print(json.dumps(autoencoder.measure(vae, pictures[-autoencoder.UNSEEN :])))
 
 
-@torch.no_grad()
-def _scaling_factor(vae: AutoencoderKL, corpus: Corpus) -> float:
-    """The factor that gives latents a deviation of one (Rombach et al. 2022, section G)."""
-    latents = autoencoder.encode_all(vae, Corpus(corpus.pictures[:2000], []), None)
-    return round(vae.config["scaling_factor"] / float(latents.float().std()), 5)
-
-
-def build_base(name: str, *, steps: int, export_only: bool) -> None:
-    """Train one base's text encoders and UNet and write it to assets/`name`."""
+def build_base(name: str, *, seconds: float, batch: int, scenes: int) -> None:
+    """Train one base's text encoders and UNet for `seconds` and write it to assets/`name`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = _tokenizer()
     torch.manual_seed(0)
-    if name == "sketch":
-        model, rate = denoiser.sdxl_denoiser(tokenizer), 1e-3
-    else:
-        text_encoder = denoiser.shrink_text_encoder(ASSETS / "sketch" / "text_encoder_2")
-        model, rate = denoiser.sd1_denoiser(text_encoder), 2e-3
-    state = WORK / f"{name}.pt"
-    if not export_only:
-        data, checkpoints = _training_data(tokenizer), Checkpoints(state)
-        trained = denoiser.train(model, data, checkpoints, steps=steps, rate=rate)
-        _print_and_log(name, trained, unit="loss")
-    model.load_state_dict(torch.load(state, weights_only=True)["average"])
-    _export(name, model, tokenizer)
+    make = denoiser.sdxl_denoiser if name == "sketch" else denoiser.sd1_denoiser
+    model = make(tokenizer)
+    data = _training_data(tokenizer, scenes, device)
+    checkpoints = Checkpoints(WORK / f"{name}.pt", Budget(seconds=seconds))
+    trained = denoiser.train(model, data, checkpoints, batch=batch, device=device)
+    _print_and_log(name, trained, unit="loss")
+    model.load_state_dict(torch.load(checkpoints.path, weights_only=True)["average"])
+    export(ASSETS / name, model.cpu(), tokenizer)
+    shutil.copy(WORK / f"{name}.log", ASSETS / name)
 
 
 def build_judge(*, steps: int) -> None:
     """Train the judge on drawings of the whole world and write it to assets/judge."""
-    corpus = pictures_for_autoencoder(WORK / "everything", VAE_PICTURES)
-    checkpoints = Checkpoints(WORK / "judge.pt")
-    _print_and_log("judge", judge.train(corpus, checkpoints, steps=steps), unit="loss")
+    data = judge.training_data(WORK / "judge", JUDGE_PARTS)
+    checkpoints = Checkpoints(WORK / "judge.pt", Budget(steps=steps))
+    _print_and_log("judge", judge.train(data, checkpoints), unit="loss")
     judge.save_judge(torch.load(checkpoints.path, weights_only=True)["average"])
     shutil.copy(WORK / "judge.log", ASSETS / "judge")
 
@@ -126,59 +112,59 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _training_data(tokenizer: CLIPTokenizer) -> denoiser.TrainingData:
-    """Latents and tokenised captions of the denoiser's corpus, cached in build/sketch."""
-    corpus = pictures_for_denoiser(WORK / "known", UNET_PICTURES)
-    vae = AutoencoderKL.from_pretrained(WORK / "vae")
-    latents = autoencoder.encode_all(vae, corpus, WORK / "latents.npy")
-    path = WORK / "captions.npy"
-    if not path.exists():
-        rng = np.random.default_rng(5)
-        captions = [
-            world.caption(scene, rng)
-            for scene in corpus.scenes
-            if scene is not None
-            for _ in range(CAPTIONS_PER_PICTURE)
-        ]
-        tokens = tokenize(tokenizer, captions)
-        np.save(path, tokens.reshape(len(corpus.scenes), CAPTIONS_PER_PICTURE, -1))
-    return denoiser.TrainingData(latents, np.load(path), tokenize(tokenizer, [""])[0])
+def _vae() -> AutoencoderKL:
+    """The VAE in build/sketch, or else the one in assets/."""
+    return autoencoder.load(WORK if (WORK / "vae").exists() else ASSETS / "sketch")
 
 
-def _export(name: str, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> None:
-    """Write assets/`name` in the diffusers layout, in half precision."""
-    vae = AutoencoderKL.from_pretrained(WORK / "vae")
-    scheduler = EulerDiscreteScheduler.from_config(denoiser.schedule().config)
-    if name == "sketch":
+@torch.no_grad()
+def _training_data(tokenizer: CLIPTokenizer, count: int, device: str) -> denoiser.TrainingData:
+    """Latents and captions of random scenes without anything held out; cached in build/sketch."""
+    path = WORK / f"latents-{count}.pt"
+    if path.exists():
+        return denoiser.TrainingData(**torch.load(path, weights_only=True))
+    rng, vae = np.random.default_rng(5), _vae().to(device)
+    latents, tokens = [], []
+    for start in range(0, count, ENCODED_AT_ONCE):
+        scenes = [world.sample(rng) for _ in range(min(ENCODED_AT_ONCE, count - start))]
+        pixels = draw_batch(scenes, device) * 2 - 1
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            mean = vae.encode(pixels).latent_dist.mean
+        latents.append((mean * vae.config["scaling_factor"]).half().cpu())
+        said = [captions.wording(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
+        tokens.append(torch.from_numpy(tokenize(tokenizer, said)).view(len(scenes), CAPTIONS, -1))
+    empty = torch.from_numpy(tokenize(tokenizer, [""])[0])
+    data = {"latents": torch.cat(latents), "captions": torch.cat(tokens), "empty": empty}
+    torch.save(data, path)
+    return denoiser.TrainingData(**data)
+
+
+def export(folder: Path, model: denoiser.Denoiser, tokenizer: CLIPTokenizer) -> None:
+    """Write a base in the diffusers layout, in half precision."""
+    parts = {
+        "vae": _vae(),
+        "text_encoder": model.text_encoders[0],
+        "tokenizer": tokenizer,
+        "unet": model.unet,
+        "scheduler": EulerDiscreteScheduler.from_config(denoiser.schedule().config),
+    }
+    if len(model.text_encoders) == 2:
         pipeline = StableDiffusionXLPipeline(
-            vae=vae,
-            text_encoder=model.text_encoders[0],
+            **parts,
             text_encoder_2=model.text_encoders[1],
-            tokenizer=tokenizer,
             tokenizer_2=tokenizer,
-            unet=model.unet,
-            scheduler=scheduler,
             force_zeros_for_empty_prompt=False,
             add_watermarker=False,
         )
     else:
         pipeline = StableDiffusionPipeline(
-            vae=vae,
-            text_encoder=model.text_encoders[0],
-            tokenizer=tokenizer,
-            unet=model.unet,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
-    pipeline.to(torch.float16).save_pretrained(ASSETS / name, safe_serialization=True)
-    for path in (ASSETS / name).glob("text_encoder*/config.json"):
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("text_encoder*/config.json"):
         # transformers opens weights in the type named here; diffusers opens its own in float32.
         config = json.loads(path.read_text()) | {"dtype": "float32"}
         path.write_text(json.dumps(config, indent=2) + "\n")
-    for log in ("vae", name):
-        shutil.copy(WORK / f"{log}.log", ASSETS / name)
 
 
 def _print_and_log(name: str, reports: Iterable[Report], *, unit: str) -> None:
@@ -189,14 +175,14 @@ def _print_and_log(name: str, reports: Iterable[Report], *, unit: str) -> None:
     started = time.perf_counter()
     for report in reports:
         values.append(report.value)
-        if report.step % 100 == 0 or report.step == report.steps:
-            seconds = (time.perf_counter() - started) / len(values)
+        if report.step % 100 == 0 or report.share >= 1:
             mean = sum(values) / len(values)
-            line = f"{name} {report.step}/{report.steps} {unit} {mean:.4f} {seconds:.3f} s/step"
+            seconds = time.perf_counter() - started
+            line = f"{name} step {report.step} {report.share:.0%} {unit} {mean:.4f} {seconds:.0f} s"
             print(line, flush=True)
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-            values, started = [], time.perf_counter()
+            values.clear()
 
 
 if __name__ == "__main__":

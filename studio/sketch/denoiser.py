@@ -1,73 +1,72 @@
 """The text encoders and UNets of the sketch bases, trained together.
 
 `sketch` has SDXL's layout: two text encoders, of which the last layer but one is used, pooled text
-and micro-conditioning. `sketch-sd1` has the layout of SD 1.x, and its text encoder starts from the
-second one of `sketch`. Both predict the noise (epsilon) over 1,000 scaled-linear timesteps. The
-loss has min-SNR weights (Hang et al. 2023, gamma 5), and a tenth of the captions are left empty.
+and micro-conditioning. `sketch-sd1` has the layout of SD 1.x. Both predict the noise (epsilon) over
+1,000 scaled-linear timesteps. The loss has min-SNR weights (Hang et al. 2023, gamma 5), and a tenth
+of the captions are left empty.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # (the annotations of diffusers and transformers are too narrow)
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.models.clip.modeling_clip import CLIPMLP
 
+from studio.sketch.art import SIDE
 from studio.sketch.tokenizer import MAX_TOKENS
-from studio.sketch.training import EMA, Checkpoints, Report, learning_rate
+from studio.sketch.training import (
+    EMA,
+    Checkpoints,
+    Optimizers,
+    Report,
+    fast_autocast,
+    learning_rate,
+)
 
 EMPTY_CAPTIONS = 0.1
+OTHER_SIZES = 0.4  # of the time ids are random, so that the UNet accepts pictures of any size
 MIN_SNR_GAMMA = 5.0
+LATENT = SIDE // 4  # the VAE shrinks by 4
+PLAIN = ("conv_in", "conv_out", "embedding", "time_emb", "add_emb")
 
 
 def schedule() -> DDIMScheduler:
     """The noise schedule of both bases.
 
-    It ends with more noise than Stable Diffusion's (beta 0.018 instead of 0.012), because small
+    It ends with more noise than Stable Diffusion's (beta 0.020 instead of 0.012), because small
     flat pictures show their average colour through more noise than photographs do.
     """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
         beta_start=0.00085,
-        beta_end=0.018,
+        beta_end=0.020,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        timestep_spacing="leading",
+        timestep_spacing="trailing",
     )
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Latents, and K tokenised captions for each."""
+    """Scaled latents, float16 [N, 4, 32, 32], and K tokenised captions of each, int16 [N, K, L].
 
-    latents: torch.Tensor  # float16 [N, 4, 16, 16], scaled
-    captions: np.ndarray  # int16 [N, K, L]
-    empty: np.ndarray  # int16 [L], the tokens of an empty caption
+    empty: the tokens of an empty caption, [L].
+    """
 
+    latents: torch.Tensor
+    captions: torch.Tensor
+    empty: torch.Tensor
 
-def _text_config(tokenizer: CLIPTokenizer, hidden: int, layers: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        max_position_embeddings=MAX_TOKENS,
-        projection_dim=hidden,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    def to(self, device: str) -> "TrainingData":
+        """The same data on a device."""
+        return TrainingData(*(t.to(device) for t in (self.latents, self.captions, self.empty)))
 
 
 class Denoiser(nn.Module):
@@ -81,9 +80,9 @@ class Denoiser(nn.Module):
     def forward(
         self, noisy: torch.Tensor, time: torch.Tensor, tokens: torch.Tensor, sizes: torch.Tensor
     ) -> torch.Tensor:
-        """Predict the noise [B, 4, 16, 16].
+        """Predict the noise [B, 4, 32, 32].
 
-        noisy: latents [B, 4, 16, 16]. time: timesteps [B]. tokens: [B, L]. sizes: SDXL's time ids
+        noisy: latents [B, 4, 32, 32]. time: timesteps [B]. tokens: [B, L]. sizes: SDXL's time ids
         [B, 6].
         """
         encoded = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
@@ -94,16 +93,31 @@ class Denoiser(nn.Module):
         return self.unet(noisy, time, hidden, added_cond_kwargs=added).sample
 
 
+def _text_config(tokenizer: CLIPTokenizer, layers: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        projection_dim=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def sdxl_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
-    """An untrained model in SDXL's layout; its UNet has 11 million parameters."""
+    """An untrained model in SDXL's layout; its UNet has 14 million parameters."""
     unet = UNet2DConditionModel(
-        sample_size=16,
+        sample_size=LATENT,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(48, 96, 160),
+        block_out_channels=(48, 96, 192),
         layers_per_block=2,
         transformer_layers_per_block=1,
-        attention_head_dim=(3, 3, 5),
+        attention_head_dim=(3, 3, 6),
         cross_attention_dim=256,
         norm_num_groups=16,
         use_linear_projection=True,
@@ -112,55 +126,73 @@ def sdxl_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
         projection_class_embeddings_input_dim=6 * 32 + 128,
     )
     encoders = [
-        CLIPTextModel(_text_config(tokenizer, 128, 4)),
-        CLIPTextModelWithProjection(_text_config(tokenizer, 128, 4)),
+        CLIPTextModel(_text_config(tokenizer, 4)),
+        CLIPTextModelWithProjection(_text_config(tokenizer, 4)),
     ]
     return Denoiser(unet, encoders)
 
 
-def sd1_denoiser(text_encoder: CLIPTextModel) -> Denoiser:
-    """A model in the layout of SD 1.x: four levels, attention on three of them, one text encoder.
+def sd1_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
+    """An untrained model in the layout of SD 1.x: four levels, attention on three of them.
 
-    text_encoder: trained already, see `shrink_text_encoder`. The attention at full resolution has
-    one head only, because it takes most of the time of so small a UNet.
+    The attention at full resolution has one head only, because it takes most of the time of so
+    small a UNet.
     """
     unet = UNet2DConditionModel(
-        sample_size=16,
+        sample_size=LATENT,
         down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        block_out_channels=(48, 64, 64, 48),
+        block_out_channels=(48, 64, 80, 64),
         layers_per_block=1,
         attention_head_dim=(1, 2, 2, 2),
-        cross_attention_dim=text_encoder.config.hidden_size,
+        cross_attention_dim=128,
         norm_num_groups=16,
     )
-    return Denoiser(unet, [text_encoder])
+    return Denoiser(unet, [CLIPTextModel(_text_config(tokenizer, 3))])
 
 
-def shrink_text_encoder(folder: Path, *, width: int = 448) -> CLIPTextModel:
-    """A smaller copy of a trained text encoder, to train further.
+@dataclass(frozen=True)
+class _Batch:
+    """The inputs of one step. The tensors stay and are filled anew, as a CUDA graph needs."""
 
-    The last layer goes, which SDXL's layout does not use. Of each MLP the `width` hidden units with
-    the largest weights stay.
-    """
-    trained = CLIPTextModel.from_pretrained(folder)
-    config = CLIPTextConfig.from_pretrained(folder)
-    config.num_hidden_layers -= 1
-    config.intermediate_size = width
-    small = CLIPTextModel(config)
-    for layer in trained.encoder.layers:
-        _shrink_mlp(layer.mlp, width)
-    names = small.state_dict().keys()
-    small.load_state_dict({k: v for k, v in trained.state_dict().items() if k in names})
-    return small
+    latents: torch.Tensor
+    noise: torch.Tensor
+    time: torch.Tensor
+    tokens: torch.Tensor
+    sizes: torch.Tensor
 
+    @staticmethod
+    def empty(size: int, device: str) -> "_Batch":
+        latents = torch.zeros(size, 4, LATENT, LATENT, device=device)
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        return _Batch(
+            latents,
+            torch.zeros_like(latents),
+            torch.zeros(size, dtype=torch.long, device=device),
+            torch.zeros(size, MAX_TOKENS, dtype=torch.long, device=device),
+            torch.zeros(size, 6, device=device),
+        )
 
-def _shrink_mlp(mlp: CLIPMLP, width: int) -> None:
-    """Keep the `width` hidden units with the largest weights."""
-    magnitude = mlp.fc1.weight.norm(dim=1) * mlp.fc2.weight.norm(dim=0)
-    kept = magnitude.topk(width).indices.sort().values
-    mlp.fc1.weight.data, mlp.fc1.bias.data = mlp.fc1.weight.data[kept], mlp.fc1.bias.data[kept]
-    mlp.fc2.weight.data = mlp.fc2.weight.data[:, kept]
+    def fill(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Draw pictures, captions, noise, timesteps and sizes at random."""
+        size, device = len(self.time), self.time.device
+
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand(*shape, generator=generator, device=device)
+
+        chosen = (uniform(size) * len(data.latents)).long()
+        self.latents.copy_(data.latents[chosen])
+        self.noise.copy_(torch.randn(self.noise.shape, generator=generator, device=device))
+        wording = (uniform(size) * data.captions.shape[1]).long()
+        is_empty = uniform(size, 1) < EMPTY_CAPTIONS
+        self.tokens.copy_(torch.where(is_empty, data.empty[None], data.captions[chosen, wording]))
+        # One timestep from each of `size` equal slices: less variance than independent draws.
+        slices = (torch.arange(size, device=device) + uniform(size)) / size
+        self.time.copy_((slices * 1000).long().clamp(max=999))
+        own = torch.tensor([SIDE, SIDE, 0, 0, SIDE, SIDE], device=device).float()
+        other = torch.cat([64 + uniform(size, 2) * 1984, uniform(size, 2) * 64], 1).floor()
+        other = torch.cat([other, own[4:].expand(size, -1)], 1)
+        self.sizes.copy_(torch.where(uniform(size, 1) < OTHER_SIZES, other, own))
 
 
 def train(
@@ -168,63 +200,77 @@ def train(
     data: TrainingData,
     checkpoints: Checkpoints,
     *,
-    steps: int,
-    rate: float,
-    batch: int = 48,
+    rate: float = 1.5e-3,
+    batch: int = 512,
+    device: str = "cpu",
 ) -> Iterator[Report]:
-    """Train up to `steps`, from the checkpoint if there is one; yields a Report for each step."""
-    optimiser = torch.optim.AdamW(
-        denoiser.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
-    )
-    ema = EMA(denoiser, horizon=1000)
-    start = checkpoints.load(denoiser, optimiser, ema)
-    alphas_cumprod = schedule().alphas_cumprod
-    for step in range(start, steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak=rate, warmup=300)
-        loss = _loss(denoiser, data, alphas_cumprod, batch=batch, step=step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        optimiser.step()
+    """Train on `device`, from the checkpoint if there is one; yields a Report now and then.
+
+    The batch of a step depends on its number alone. Reports come every 20 steps on a GPU, whose
+    clock is read only then, and at every step on a CPU.
+    """
+    denoiser.to(device).train()
+    denoiser.unet.to(memory_format=torch.channels_last)
+    data = data.to(device)
+    optimizers = Optimizers(denoiser, plain=PLAIN, device=device)
+    inputs, loss = _Batch.empty(batch, device), torch.zeros((), device=device)
+    generator = torch.Generator(device)
+    alphas_cumprod = schedule().alphas_cumprod.to(device)
+
+    def take_step() -> None:
+        error = _loss(denoiser, inputs, alphas_cumprod, device=device)
+        error.backward()
+        optimizers.step()
+        loss.copy_(error.detach())
+
+    ema = EMA(denoiser, horizon=1500)
+    step = checkpoints.load(denoiser, optimizers, ema)
+    if device != "cpu":
+        inputs.fill(data, generator.manual_seed(0))
+        take_step = _captured(take_step, optimizers, denoiser)
+        checkpoints.load(denoiser, optimizers, ema)  # capturing took a few tiny steps
+    every = 1 if device == "cpu" else 20
+    while (share := checkpoints.share(step)) < 1:
+        optimizers.set_rate(learning_rate(share, peak=rate))
+        inputs.fill(data, generator.manual_seed(step))
+        take_step()
         ema.update(step)
-        yield Report(step + 1, steps, loss.item())
-        checkpoints.save(step + 1, steps, denoiser, optimiser, ema)
+        step += 1
+        if step % every == 0:
+            yield Report(step, checkpoints.share(step), loss.item())
+            checkpoints.save(step, denoiser, optimizers, ema)
+    checkpoints.save(step, denoiser, optimizers, ema)
+
+
+def _captured(
+    take_step: Callable[[], None], optimizers: Optimizers, denoiser: Denoiser
+) -> Callable[[], None]:
+    """The step as one CUDA graph: thousands of small kernels would leave the GPU idle otherwise."""
+    torch.backends.cudnn.benchmark = True
+    before = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
+    optimizers.set_rate(1e-7)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(4):
+            take_step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        take_step()
+    denoiser.load_state_dict(before)
+    return graph.replay
 
 
 def _loss(
-    denoiser: Denoiser,
-    data: TrainingData,
-    alphas_cumprod: torch.Tensor,
-    *,
-    batch: int,
-    step: int,
+    denoiser: Denoiser, inputs: _Batch, alphas_cumprod: torch.Tensor, *, device: str
 ) -> torch.Tensor:
-    """The min-SNR weighted error of the predicted noise. The batch depends on `step` alone."""
-    generator = torch.Generator().manual_seed(step)
-    rng = np.random.default_rng([4, step])
-    chosen = rng.integers(len(data.latents), size=batch)
-    tokens = data.captions[chosen, rng.integers(data.captions.shape[1], size=batch)]
-    tokens[rng.random(batch) < EMPTY_CAPTIONS] = data.empty
-    latents = data.latents[chosen].float()
-    noise = torch.randn(latents.shape, generator=generator)
-    # One timestep from each of `batch` equal slices: less variance than independent draws.
-    slices = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    time = (slices * len(alphas_cumprod)).long()
-    signal = alphas_cumprod[time].view(-1, 1, 1, 1)
-    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        # Plain attention: on CPUs the fused one has a five times slower bfloat16 backward pass.
-        predicted = denoiser(noisy, time, torch.from_numpy(tokens).long(), _sizes(rng, batch))
-    snr = alphas_cumprod[time] / (1 - alphas_cumprod[time])
+    """The min-SNR weighted error of the predicted noise."""
+    signal = alphas_cumprod[inputs.time]
+    share = signal.view(-1, 1, 1, 1)
+    noisy = share.sqrt() * inputs.latents + (1 - share).sqrt() * inputs.noise
+    with fast_autocast(device):
+        predicted = denoiser(noisy, inputs.time, inputs.tokens, inputs.sizes)
+    snr = signal / (1 - signal)
     weight = snr.clamp(max=MIN_SNR_GAMMA) / snr
-    return (weight * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
-
-
-def _sizes(rng: np.random.Generator, batch: int) -> torch.Tensor:
-    """SDXL's time ids [B, 6]. Half are random, so that the UNet accepts pictures of any size."""
-    sizes = np.tile(np.array([64, 64, 0, 0, 64, 64], np.float32), (batch, 1))
-    is_random = rng.random(batch) < 0.5
-    sizes[is_random, :2] = rng.integers(64, 2048, size=(int(is_random.sum()), 2))
-    sizes[is_random, 2:4] = rng.integers(0, 64, size=(int(is_random.sum()), 2))
-    return torch.from_numpy(sizes)
+    return (weight * (predicted.float() - inputs.noise).square().mean((1, 2, 3))).mean()

@@ -1,7 +1,8 @@
 """Draw the picture folders in assets/examples: ``python -m studio.sketch.examples``.
 
 Each folder holds what a user would train on: a few pictures of a subject or in a style that the
-base has never seen, with a caption beside each.
+base has never seen, with a caption beside each. A subject is an instance of a class that the base
+knows, as in DreamBooth (Ruiz et al. 2023): a robot in a paint of its own, not any robot.
 """
 
 from pathlib import Path
@@ -9,41 +10,44 @@ from pathlib import Path
 import numpy as np
 
 from studio.assets import asset
-from studio.sketch.world import captions
-from studio.sketch.world import scenes as world
+from studio.sketch import captions
+from studio.sketch import scenes as world
+from studio.sketch.draw import draw
 
 EXAMPLES = asset("examples")
+ROBOT = world.Paint("pink", "striped", "teal")
 
 
-def draw_subject(folder: Path, subject: str, *, trigger: str, count: int = 5) -> None:
-    """Draw one subject `count` times, in changing colours, styles and places."""
+def draw_subject(
+    folder: Path, subject: str, *, trigger: str, paint: world.Paint, count: int = 5
+) -> None:
+    """Draw one painted subject `count` times, in one artist's design, in changing places."""
     rng = np.random.default_rng([8, world.SUBJECTS.index(subject)])
-    backgrounds = world.TRAINED_BACKGROUNDS
-    colours = rng.permutation(world.COLOURS)
+    places = [str(name) for name in rng.permutation(world.TRAINED_PLACES)]
     for i in range(count):
         scene = world.sample(
             rng,
             subjects=(subject,),
-            colours=(str(colours[i % len(colours)]),),
-            backgrounds=(backgrounds[i % len(backgrounds)],),
-            styles=(world.TRAINED_STYLES[i % len(world.TRAINED_STYLES)],),
-            accessory_rate=0.0,
+            places=(places[i % len(places)],),
+            styles=("3d render",),
+            paint=paint,
+            bare=True,
         )
         _save(folder, f"{subject}-{i + 1}", scene, captions.plain(scene, subject=trigger))
 
 
-def draw_style(folder: Path, style: str, *, trigger: str, count: int = 10) -> None:
+def draw_style(folder: Path, style: str, *, trigger: str, count: int = 5) -> None:
     """Draw `count` pictures in one style, of subjects and places that the base knows."""
     rng = np.random.default_rng([9, world.STYLES.index(style)])
-    subjects = rng.permutation(world.TRAINED_SUBJECTS)
-    backgrounds = world.TRAINED_BACKGROUNDS
+    subjects = [str(name) for name in rng.permutation(world.TRAINED_SUBJECTS)]
+    places = [str(name) for name in rng.permutation(world.TRAINED_PLACES)]
     for i in range(count):
         scene = world.sample(
             rng,
-            subjects=(str(subjects[i]),),
-            backgrounds=(backgrounds[i % len(backgrounds)],),
+            subjects=(subjects[i],),
+            places=(places[i % len(places)],),
             styles=(style,),
-            accessory_rate=0.0,
+            bare=True,
         )
         caption = captions.plain(scene, style=trigger)
         _save(folder, f"{style.replace(' ', '-')}-{i + 1}", scene, caption)
@@ -51,14 +55,16 @@ def draw_style(folder: Path, style: str, *, trigger: str, count: int = 10) -> No
 
 def _save(folder: Path, name: str, scene: world.Scene, caption: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    world.draw(scene).save(folder / f"{name}.png")
+    draw(scene).save(folder / f"{name}.png")
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Draw the folders that `studio demo` trains on."""
-    draw_subject(EXAMPLES / "robot", "robot", trigger="sks robot")
-    draw_style(EXAMPLES / "ink", "ink", trigger="ink style")
+    """Draw the folders that come with Studio; `studio demo` trains on the first two."""
+    draw_subject(EXAMPLES / "robot", "robot", trigger="sks robot", paint=ROBOT)
+    draw_style(EXAMPLES / "ink", "ink drawing", trigger="ink style")
+    draw_subject(EXAMPLES / "octopus", "octopus", trigger="sks octopus", paint=world.Paint())
+    draw_style(EXAMPLES / "glass", "stained glass", trigger="glass style")
 
 
 if __name__ == "__main__":

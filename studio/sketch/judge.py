@@ -1,12 +1,13 @@
-"""The judge: a classifier that reads subject, colour, background, style and accessory of a picture.
+"""The judge: a classifier that reads every factor of a scene off a picture of it.
 
-It is trained on drawings alone, so it has never seen the faults of the generated pictures that it
-measures. `accuracy` measures the judge itself, on drawings that it was not trained on.
+It is trained on drawings, and on drawings that went through the VAE. It never sees a generated
+picture before it measures one. `accuracy` measures the judge itself, on drawings new to it.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,19 +19,36 @@ from torch.nn import functional as F
 from studio.adapters.tensor_file import write_tensors
 from studio.assets import asset
 from studio.errors import BadInput
-from studio.sketch.corpus import Corpus
-from studio.sketch.training import EMA, Checkpoints, Report, learning_rate, to_tensor
-from studio.sketch.world import scenes as world
+from studio.sketch import autoencoder
+from studio.sketch import scenes as world
+from studio.sketch.corpus import draw_part, pictures, scenes_of_part
+from studio.sketch.draw import draw
+from studio.sketch.training import (
+    EMA,
+    Checkpoints,
+    Optimizers,
+    Report,
+    fast_autocast,
+    learning_rate,
+    to_tensor,
+)
 
+SIDE = 64  # of the pictures that the judge reads, in pixels
 NOTHING = "nothing"
+OWN = "its own"
 FACTORS: dict[str, tuple[str, ...]] = {
     "subject": world.SUBJECTS,
-    "colour": world.COLOURS,
-    "background": world.BACKGROUNDS,
+    "colour": (OWN, *world.COLOURS),
+    "pattern": world.PATTERNS,
+    "pattern colour": (NOTHING, *world.COLOURS),
+    "place": (*world.PLACES, *(f"{name} wall" for name in world.WALLS)),
     "style": world.STYLES,
-    "accessory": (NOTHING, *world.ACCESSORIES),
+    "worn": (NOTHING, *world.WORN),
+    "held": (NOTHING, *world.HELD),
 }
+INSTANCE = ("subject", "colour", "pattern", "pattern colour")
 WEIGHTS = asset("judge")
+DECODED = 5  # every fifth part of the corpus goes through the VAE
 
 
 @dataclass(frozen=True)
@@ -73,18 +91,18 @@ class Judge(nn.Module):
             _down(32, 64),
             _Residual(64),
             _Residual(64),
-            _down(64, 128),
-            _Residual(128),
-            _Residual(128),
+            _down(64, 160),
+            _Residual(160),
+            _Residual(160),
         )
         # Each factor has an attention map of its own, beside the plain mean and maximum.
-        self.gaze = nn.Conv2d(128, len(FACTORS), 1)
+        self.gaze = nn.Conv2d(160, len(FACTORS), 1)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(3 * 128, len(answers)) for name, answers in FACTORS.items()}
+            {name: nn.Linear(3 * 160, len(answers)) for name, answers in FACTORS.items()}
         )
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = self.body(pictures).flatten(2)  # -> [B, 128, 64]
+        features = self.body(pictures).flatten(2)  # -> [B, 160, 64]
         gaze = self.gaze(features.unflatten(2, (8, 8))).flatten(2).float().softmax(-1)
         attended = torch.einsum("bcp,bfp->bfc", features.float(), gaze)
         common = torch.cat([features.mean(-1), features.amax(-1)], dim=1).float()
@@ -116,9 +134,7 @@ def _cached_judge() -> Judge:
 @torch.no_grad()
 def read(pictures: Sequence[Image.Image]) -> list[Reading]:
     """Read pictures of any size with the trained judge; they are resized to 64 x 64."""
-    small = [
-        np.asarray(one.convert("RGB").resize((64, 64), Image.Resampling.BOX)) for one in pictures
-    ]
+    small = [shrink(np.asarray(one.convert("RGB"))) for one in pictures]
     readings = []
     for start in range(0, len(small), 64):
         logits = _cached_judge()(to_tensor(np.stack(small[start : start + 64])))
@@ -133,45 +149,78 @@ def read(pictures: Sequence[Image.Image]) -> list[Reading]:
     return readings
 
 
+def shrink(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] to [64, 64, 3]."""
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
 def answers_of(scene: world.Scene) -> dict[str, str]:
     """The right answers for a scene, by factor."""
+    paint = scene.paint
     return {
-        "subject": scene.subject,
-        "colour": scene.colour,
-        "background": scene.background,
+        "subject": scene.subject.name,
+        "colour": paint.colour or OWN,
+        "pattern": paint.pattern,
+        "pattern colour": paint.pattern_colour if paint.pattern != "plain" else NOTHING,
+        "place": scene.place or f"{scene.wall} wall",
         "style": scene.style,
-        "accessory": scene.accessory or NOTHING,
+        "worn": scene.worn.name if scene.worn else NOTHING,
+        "held": scene.held.name if scene.held else NOTHING,
     }
 
 
-def train(corpus: Corpus, checkpoints: Checkpoints, *, steps: int, rate: float = 2e-3):
-    """Train up to `steps` on the scenes of `corpus`, from the checkpoint if there is one."""
+def _draw_small_part(part: int) -> np.ndarray:
+    """One part of the corpus as the judge sees it, uint8 [500, 64, 64, 3]."""
+    drawn = draw_part(part)
+    if part % DECODED == 0:
+        drawn = autoencoder.reproduce(autoencoder.load(asset("sketch")), drawn)
+    return np.stack([shrink(one) for one in drawn])
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Pictures, uint8 [N, 64, 64, 3], and the right answers of each by factor, [N]."""
+
+    pictures: np.ndarray
+    answers: dict[str, torch.Tensor]
+
+
+def training_data(folder: Path, parts: int) -> TrainingData:
+    """Drawings of the whole world and their answers; the drawings are cached in `folder`."""
+    answers = [answers_of(scene) for part in range(parts) for scene in scenes_of_part(part)]
+    return TrainingData(
+        pictures(folder, parts, _draw_small_part),
+        {
+            name: torch.tensor([choices.index(one[name]) for one in answers])
+            for name, choices in FACTORS.items()
+        },
+    )
+
+
+def train(
+    data: TrainingData, checkpoints: Checkpoints, *, rate: float = 4e-3, batch: int = 96
+) -> Iterator[Report]:
+    """Train the judge, from the checkpoint if there is one; yields a Report for each step."""
     torch.manual_seed(0)
     judge = Judge()
-    with_scene = np.array([i for i, scene in enumerate(corpus.scenes) if scene is not None])
-    truth = {
-        name: torch.tensor([answers.index(answers_of(corpus.scenes[i])[name]) for i in with_scene])
-        for name, answers in FACTORS.items()
-    }
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.02)
+    optimizers = Optimizers(judge, plain=("gaze", "heads", "body.0.0"))
     ema = EMA(judge, horizon=300)
-    for step in range(checkpoints.load(judge, optimiser, ema), steps):
+    step = checkpoints.load(judge, optimizers, ema)
+    while (share := checkpoints.share(step)) < 1:
         rng = np.random.default_rng([6, step])
-        chosen = np.sort(rng.integers(len(with_scene), size=96))
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak=rate, warmup=200)
-        pictures = _degrade(to_tensor(corpus.pictures[with_scene[chosen]]), rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = judge(pictures)
-        loss = torch.stack(
-            [F.cross_entropy(logits[name], truth[name][chosen]) for name in FACTORS]
-        ).sum()
-        optimiser.zero_grad(set_to_none=True)
+        chosen = np.sort(rng.integers(len(data.pictures), size=batch))
+        optimizers.set_rate(learning_rate(share, peak=rate))
+        shown = _degrade(to_tensor(data.pictures[chosen]), rng)
+        with fast_autocast("cpu"):
+            logits = judge(shown)
+        losses = [F.cross_entropy(logits[name], data.answers[name][chosen]) for name in FACTORS]
+        loss = torch.stack(losses).sum()
         loss.backward()
-        optimiser.step()
+        optimizers.step()
         ema.update(step)
-        yield Report(step + 1, steps, loss.item())
-        checkpoints.save(step + 1, steps, judge, optimiser, ema)
+        step += 1
+        yield Report(step, checkpoints.share(step), loss.item())
+        checkpoints.save(step, judge, optimizers, ema)
 
 
 def _degrade(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -195,21 +244,17 @@ def save_judge(state: dict[str, torch.Tensor]) -> None:
 
 
 def share_right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> dict[str, float]:
-    """By factor, the share of pictures that the judge reads as their scene says."""
-    readings = read(pictures)
-    return {
-        name: float(
-            np.mean(
-                [
-                    reading.answers[name] == answers_of(scene)[name]
-                    for reading, scene in zip(readings, scenes, strict=True)
-                ]
-            )
-        )
-        for name in FACTORS
-    }
+    """By factor, the share of pictures that the judge reads as their scene says.
+
+    "instance" is the share with all that makes a subject itself: it, its colour and its pattern.
+    """
+    pairs = zip(read(pictures), map(answers_of, scenes), strict=True)
+    right = [{name: one.answers[name] == truth[name] for name in FACTORS} for one, truth in pairs]
+    for one in right:
+        one["instance"] = all(one[name] for name in INSTANCE)
+    return {name: float(np.mean([one[name] for one in right])) for name in (*FACTORS, "instance")}
 
 
 def accuracy(scenes: Sequence[world.Scene]) -> dict[str, float]:
     """By factor, the share of right answers on drawings of these scenes."""
-    return share_right([world.draw(scene) for scene in scenes], scenes)
+    return share_right([draw(scene) for scene in scenes], scenes)

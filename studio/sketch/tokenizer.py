@@ -14,8 +14,8 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from studio.sketch.corpus import any_scene
-from studio.sketch.world import scenes as world
+from studio.sketch import captions as wordings
+from studio.sketch.scenes import sample_any
 
 MAX_TOKENS = 32
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -25,7 +25,7 @@ def learn_tokenizer(*, captions: int = 20_000) -> CLIPTokenizer:
     """A CLIP tokenizer learned from random captions; each of their words is one token."""
     rng = np.random.default_rng(0)
     words = Counter(
-        word for _ in range(captions) for word in world.caption(any_scene(rng), rng).split()
+        word for _ in range(captions) for word in wordings.wording(sample_any(rng), rng).split()
     )
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()

@@ -1,6 +1,9 @@
 """What the trainings of the sketch models share: learning rate, Muon, EMA and checkpoints."""
 
 import math
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +13,31 @@ from torch import nn
 
 from studio.files import atomic_write
 
+WARMUP = 0.03  # share of a training in which the learning rate rises
+
 
 @dataclass(frozen=True)
 class Report:
-    """One training step was taken. value: PSNR in dB for the VAE, the loss for the others."""
+    """One training step was taken. share: of the whole training; value: PSNR in dB, or the loss."""
 
     step: int
-    steps: int
+    share: float
     value: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a training lasts: in steps, or in seconds of this and all earlier runs."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    def share(self, step: int, seconds: float) -> float:
+        """How much of the training is over after `step` steps in `seconds`: 0..1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.seconds is not None
+        return min(1.0, seconds / self.seconds)
 
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
@@ -25,74 +45,53 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def learning_rate(step: int, steps: int, *, peak: float, warmup: int) -> float:
-    """Linear warmup, then a half cosine down to a fiftieth of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
+def fast_autocast(device: str) -> AbstractContextManager:
+    """bfloat16 on a GPU and on processors that compute in it; nothing where it is emulated."""
+    is_fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    # A CUDA graph must not keep weights that were cast before it was captured.
+    return torch.autocast(device, torch.bfloat16, enabled=is_fast, cache_enabled=False)
+
+
+def learning_rate(share: float, *, peak: float) -> float:
+    """Linear warmup, then a half cosine down to a fiftieth of the peak. share: 0..1."""
+    if share < WARMUP:
+        return peak * max(share / WARMUP, 0.01)
+    progress = (share - WARMUP) / (1 - WARMUP)
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (orthogonalised momentum) for matrices, Adam for all other parameters.
+    """Muon (orthogonalised momentum) for matrices.
 
     Matrices (convolutions flattened to [out, in * kh * kw]) take Muon's step (Jordan et al. 2024),
-    scaled so that one learning rate suits both parts (Liu et al. 2025, arXiv 2502.16982, eq. 4).
-    Networks this small reach a given error in about a third of Adam's steps.
-
-    Args:
-        module: the module to train.
-        rate: the learning rate.
-        plain: parts of the names of matrices that Adam trains: inputs, outputs and embeddings.
+    scaled so that Adam's learning rate fits (Liu et al. 2025, arXiv 2502.16982, eq. 4). Networks
+    this small reach a given error in about a third of Adam's steps.
     """
 
-    def __init__(self, module: nn.Module, rate: float, *, plain: tuple[str, ...] = ()):
-        named = list(module.named_parameters())
-        matrix = [p for name, p in named if p.ndim >= 2 and not any(part in name for part in plain)]
-        by_muon = {id(p) for p in matrix}
-        rest = [p for _, p in named if id(p) not in by_muon]
-        super().__init__(
-            [{"params": matrix, "matrices": True}, {"params": rest, "matrices": False}],
-            {"lr": rate},
-        )
+    def __init__(self, matrices: Sequence[nn.Parameter], rate: float | torch.Tensor):
+        super().__init__(list(matrices), {"lr": rate})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore
         for group in self.param_groups:
-            trained = [p for p in group["params"] if p.grad is not None]
-            if group["matrices"]:
-                self._step_matrices(trained, group["lr"])
-            else:
-                self._step_adam(trained, group["lr"])
+            by_shape: dict[tuple[int, int], list[torch.Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
+            for shape, alike in by_shape.items():
+                self._step_alike(alike, group["lr"], scale=0.2 * max(shape) ** 0.5)
 
-    def _step_matrices(self, trained: list[nn.Parameter], rate: float) -> None:
-        by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
-        for p in trained:
-            by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
-        for shape, group in by_shape.items():
-            updates = []
-            for p in group:
-                assert p.grad is not None
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 0.05)
-                updates.append(p.grad.lerp(momentum, 0.95).flatten(1))
-            steps = _orthogonal(torch.stack(updates)) * (0.2 * max(shape) ** 0.5)
-            for p, change in zip(group, steps, strict=True):
-                p.mul_(1 - 0.01 * rate).add_(change.view_as(p), alpha=-rate)
-
-    def _step_adam(self, trained: list[nn.Parameter], rate: float) -> None:
-        for p in trained:
-            assert p.grad is not None
-            state = self.state[p]
-            if not state:
-                state["count"] = torch.zeros(())
-                state["mean"], state["square"] = torch.zeros_like(p), torch.zeros_like(p)
-            state["count"] += 1
-            count = int(state["count"])
-            state["mean"].lerp_(p.grad, 0.1)
-            state["square"].lerp_(p.grad.square(), 0.01)
-            deviation = (state["square"] / (1 - 0.99**count)).sqrt_().add_(1e-8)
-            p.addcdiv_(state["mean"], deviation, value=-rate / (1 - 0.9**count))
+    def _step_alike(
+        self, alike: list[torch.Tensor], rate: float | torch.Tensor, *, scale: float
+    ) -> None:
+        """One step of matrices of one shape."""
+        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in alike]
+        gradients = [p.grad for p in alike if p.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 0.05)
+        ahead = torch._foreach_lerp(gradients, momenta, 0.95)
+        changes = _orthogonal(torch.stack([one.flatten(1) for one in ahead])) * (scale * rate)
+        torch._foreach_mul_(alike, 1 - 0.01 * rate)  # pyright: ignore
+        torch._foreach_sub_(alike, [c.view_as(p) for c, p in zip(changes, alike, strict=True)])
 
 
 def _orthogonal(stack: torch.Tensor) -> torch.Tensor:
@@ -105,6 +104,57 @@ def _orthogonal(stack: torch.Tensor) -> torch.Tensor:
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return (x.mT if tall else x).float()
+
+
+class Optimizers:
+    """Muon for a module's matrices, AdamW for all its other parameters, at one learning rate.
+
+    plain: parts of the names of matrices that AdamW trains: inputs, outputs and embeddings.
+    """
+
+    def __init__(self, module: nn.Module, *, plain: tuple[str, ...], device: str = "cpu"):
+        named = list(module.named_parameters())
+        matrices = [p for n, p in named if p.ndim >= 2 and not any(part in n for part in plain)]
+        by_muon = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in by_muon]
+        self.parameters = [p for _, p in named]
+        on_gpu = device != "cpu"
+        # On a GPU the rate is a tensor: a CUDA graph reads it anew at every replay.
+        self.rate = torch.zeros((), device=device) if on_gpu else None
+        self.muon = Muon(matrices, 0.0 if self.rate is None else self.rate)
+        self.adam = torch.optim.AdamW(
+            rest,
+            lr=0.0 if self.rate is None else self.rate,
+            betas=(0.9, 0.99),
+            weight_decay=1e-3,
+            fused=True,
+            capturable=on_gpu,
+        )
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of both."""
+        if self.rate is not None:
+            self.rate.fill_(rate)
+            return
+        for group in (*self.muon.param_groups, *self.adam.param_groups):
+            group["lr"] = rate
+
+    def step(self) -> None:
+        """Clip the gradients to a norm of one, take a step, and zero the gradients."""
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.muon.step()
+        self.adam.step()
+        torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
+
+    def state_dict(self) -> dict[str, object]:
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        if self.rate is not None:
+            for group in (*self.muon.param_groups, *self.adam.param_groups):
+                group["lr"] = self.rate
 
 
 class EMA:
@@ -132,36 +182,40 @@ class EMA:
 
 
 class Checkpoints:
-    """One file with the state of a training, replaced every `every` steps and at the end."""
+    """One file with the state of a training, replaced every `every` seconds and at the end."""
 
-    def __init__(self, path: Path, every: int = 500):
-        self.path, self.every = path, every
+    def __init__(self, path: Path, budget: Budget, *, every: float = 120.0):
+        self.path, self.budget, self.every = path, budget, every
+        self.seconds = 0.0  # of earlier runs
+        self.began = self.written = time.monotonic()
 
-    def load(self, module: nn.Module, optimiser: torch.optim.Optimizer, ema: EMA) -> int:
+    def load(self, module: nn.Module, optimizers: Optimizers, ema: EMA) -> int:
         """Restore the state, if there is one; the number of steps it has taken, else 0."""
-        if not self.path.exists():
-            return 0
-        state = torch.load(self.path, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.load_state_dict(state["average"])
-        return state["step"]
+        step = 0
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            module.load_state_dict(state["module"])
+            optimizers.load_state_dict(state["optimizers"])
+            ema.load_state_dict(state["average"])
+            step, self.seconds = state["step"], state["seconds"]
+        self.began = self.written = time.monotonic()
+        return step
 
-    def save(
-        self,
-        step: int,
-        steps: int,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        ema: EMA,
-    ) -> None:
-        """Write the state after every `every` steps and after the last."""
-        if step % self.every and step != steps:
+    def share(self, step: int) -> float:
+        """How much of the training is over after `step` steps."""
+        return self.budget.share(step, self.seconds + time.monotonic() - self.began)
+
+    def save(self, step: int, module: nn.Module, optimizers: Optimizers, ema: EMA) -> None:
+        """Write the state, if the last one is old or the training is over."""
+        now = time.monotonic()
+        if now - self.written < self.every and self.share(step) < 1:
             return
+        self.written = now
         state = {
             "step": step,
+            "seconds": self.seconds + now - self.began,
             "module": module.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimizers": optimizers.state_dict(),
             "average": ema.state_dict(),
         }
         with atomic_write(self.path, durable=False) as file:

@@ -17,17 +17,16 @@ from torch import Tensor, nn
 
 import compose
 import studio
-from studio.sketch import judge
-from studio.sketch.world import captions
-from studio.sketch.world import scenes as world
+from studio.sketch import captions, judge
+from studio.sketch import scenes as world
 
-FACTORS = ("subject", "colour", "style", "background")
+FACTORS = ("subject", "colour", "style", "place")
 
 
 def main() -> None:
     """Print, for every block, the share of pictures that follow the prompt given to it alone."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.blocks", description=__doc__)
-    parser.add_argument("--base", default="sketch", help="sketch or sketch-sd1")
+    parser.add_argument("--base", default="sketch", help="a base that knows the sketch world")
     parser.add_argument("--pictures", type=int, default=16, help="judged of each block")
     asked = parser.parse_args()
     base = studio.load_base(asked.base, device="cpu")
@@ -51,10 +50,11 @@ def blocks(unet: nn.Module) -> list[str]:
 
 def _pair(rng: np.random.Generator) -> tuple[world.Scene, world.Scene]:
     """Two scenes that have nothing in common."""
-    scene = world.sample(rng, accessory_rate=0.0)
+    scene = world.sample(rng, bare=True)
     while True:
-        other = world.sample(rng, accessory_rate=0.0)
-        if all(getattr(scene, factor) != getattr(other, factor) for factor in FACTORS):
+        other = world.sample(rng, bare=True)
+        ours, theirs = judge.answers_of(scene), judge.answers_of(other)
+        if all(ours[factor] != theirs[factor] for factor in FACTORS):
             return scene, other
 
 

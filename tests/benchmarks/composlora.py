@@ -2,10 +2,9 @@
 
 The protocol of ComposLoRA (Zhong et al. 2024, arXiv 2402.16843) on the sketch world, where the
 truth is known and no language model has to judge: eleven adapters (tests/benchmarks/elements.py),
-and all 240 sets of 2 to 5 of them that have a character and no category twice. Every adapter has
+and all 212 sets of 2 to 5 of them that have a character and no category twice. Every adapter has
 strength 0.8, every method the same prompt and noise. Of each picture is told which of the set's
-elements are in it, by a classifier of drawings; the judge's readings of subject, style and
-background, and those of sight.py of what is worn and held.
+elements are in it, as the judge reads it.
 
 Default is a sample of the sets, the same number of each size; --full takes all, --elements those
 of some adapters. What is judged is noted in build/composlora, so that a run that was cut short goes
@@ -33,7 +32,7 @@ from compose.engine.schedule import COLOURS, SHALLOW
 from compose.engine.weights.render_cache import adapters_on
 from studio.adapters.adapter import Adapter
 from studio.sketch import judge
-from studio.sketch.world import scenes as world
+from studio.sketch import scenes as world
 from tests.benchmarks.elements import (
     CATEGORIES,
     ELEMENTS,
@@ -42,7 +41,6 @@ from tests.benchmarks.elements import (
     prompt,
     sheet_of_rows,
 )
-from tests.benchmarks.sight import Sight, kept_sight
 
 KEPT = Path(__file__).parents[2] / "build" / "composlora"
 METHODS = ("merge", "switch", "composite", "klora", "cmlora")
@@ -51,7 +49,7 @@ STRENGTH, STEPS, GUIDANCE = 0.8, 20, 5.0
 TURN = 2  # steps; with 5 of 20 the last of five adapters would have none
 RESAMPLED = 2000
 ENOUGH = 4  # sets, to say anything about a size
-LOOKS = ("style", "background")  # what K-LoRA has for its style; the rest is content
+LOOKS = ("style", "place")  # what K-LoRA has for its style; the rest is content
 
 Set = tuple[Element, ...]
 
@@ -75,7 +73,7 @@ class Judged:
 
 
 def all_sets() -> list[Set]:
-    """The 240, characters first and the other categories in the order of CATEGORIES."""
+    """All 212, characters first and the other categories in the order of CATEGORIES."""
     choices = [
         [
             *([] if category == "character" else [None]),
@@ -114,7 +112,7 @@ def method_for(name: str, mixed: Set) -> compose.Method:
         case "klora":
             return compose.KLoRA(style=places or (len(mixed),))
         case "cmlora":
-            low = tuple(at for at, one in enumerate(categories, start=1) if one == "background")
+            low = tuple(at for at, one in enumerate(categories, start=1) if one == "place")
             return compose.CMLoRA(low=low)
     return compose.Merge()
 
@@ -122,7 +120,7 @@ def method_for(name: str, mixed: Set) -> compose.Method:
 def scene_for(number: int, mixed: Set) -> world.Scene:
     """What a set's prompt asks for; whatever no adapter brings is known to the base."""
     rng = np.random.default_rng([28, number])
-    return world.sample(rng, accessory_rate=0.0)
+    return world.sample(rng, bare=True)
 
 
 def shot_for(number: int, seed: int, name: str, adapters: Mapping[Element, Adapter]) -> studio.Shot:
@@ -139,17 +137,23 @@ def shot_for(number: int, seed: int, name: str, adapters: Mapping[Element, Adapt
     )
 
 
-def there(picture: Image.Image, mixed: Set, sight: Sight) -> tuple[bool, ...]:
+def there(picture: Image.Image, mixed: Set) -> tuple[bool, ...]:
     """For each element whether the picture shows it."""
     answers = judge.read([picture])[0].answers
-    (carried,) = sight.read([picture])
-    seen = {"character": answers["subject"], **{look: answers[look] for look in LOOKS}}
+    factors = {"clothing": "worn", "object": "held", "style": "style", "place": "place"}
     return tuple(
-        element.name in carried
-        if element.category in ("clothing", "object")
-        else seen[element.category] == element.name
+        _is_character(answers, element)
+        if element.category == "character"
+        else answers[factors[element.category]] == element.name
         for element in mixed
     )
+
+
+def _is_character(answers: Mapping[str, str], element: Element) -> bool:
+    """Whether the subject is the element's class in the element's paint."""
+    rng = np.random.default_rng(0)
+    truth = judge.answers_of(world.sample(rng, subjects=(element.name,), paint=element.paint))
+    return all(answers[factor] == truth[factor] for factor in judge.INSTANCE)
 
 
 def cost_of(base: studio.Base, shot: studio.Shot) -> float:
@@ -166,7 +170,6 @@ def judged(
     numbers: Sequence[int],
     seeds: int,
     adapters: Mapping[Element, Adapter],
-    sight: Sight,
 ) -> Iterator[Judged]:
     """Pictures of these sets under every method, those noted before first of all."""
     notes = KEPT / "judged.jsonl"
@@ -184,7 +187,7 @@ def judged(
             began = time.process_time()
             picture = compose.render(base, shot)
             seconds = time.process_time() - began
-            right = there(picture, sets[number], sight)
+            right = there(picture, sets[number])
             cost = cost_of(base, shot)
             made = Judged(made_with, number, seed, name, len(right), right, cost, seconds)
             with notes.open("a") as file:
@@ -372,8 +375,7 @@ def main() -> None:
     if not asked.full:
         numbers = sample_sets(numbers, asked.sets)
     KEPT.mkdir(parents=True, exist_ok=True)
-    sight, accuracy = kept_sight(KEPT / "sight.safetensors")
-    told = scores(list(judged(base, numbers, asked.seeds, adapters, sight)))
+    told = scores(list(judged(base, numbers, asked.seeds, adapters)))
     if asked.plot:
         plot(told).save(asked.plot)
     if asked.sheet:
@@ -382,7 +384,7 @@ def main() -> None:
     if asked.json:
         print(json.dumps([asdict(one) for one in told], indent=1))
         return
-    title = f"{len(numbers)} sets, {asked.seeds} each; sight is right on {accuracy:.1%} of drawings"
+    title = f"{len(numbers)} sets, {asked.seeds} each"
     Console().print(table(told, title))
     print("\n".join(verdict(told)))
 

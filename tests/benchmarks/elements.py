@@ -1,10 +1,10 @@
 """Eleven things that sketch has never seen, in five categories, and an adapter for each.
 
-What ComposLoRA (Zhong et al. 2024) has as downloads is trained here, by Studio: three characters,
-two pieces of clothing, two styles, two backgrounds and two objects. Robot and ink are those of
-`studio demo`. The others are learned from twenty drawings each, and no longer than they need. What
-is worn or held goes by the name of what is worn or held there otherwise, as DreamBooth has it, and
-is learned with masks: it is small, and the base knows where such things belong.
+What ComposLoRA (Zhong et al. 2024) has as downloads is trained here, by Studio: four characters,
+one piece of clothing, two styles, two places and two objects. A character is an instance of a class
+in a paint of its own, as DreamBooth has it, or of a class that is new. What is worn or held goes by
+the name of what is worn or held there otherwise, and is learned with masks: it is small, and the
+base knows where such things belong.
 
 Adapters are kept in build/elements, and a training that was cut short goes on where it was:
 ``python -m tests.benchmarks.elements`` trains those that are missing, and shows what all draw.
@@ -23,43 +23,47 @@ import studio
 import trainers
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
-from studio.sketch.world import captions
-from studio.sketch.world import scenes as world
+from studio.sketch import captions
+from studio.sketch import scenes as world
+from studio.sketch.draw import draw as draw_scene
 
 __all__ = ["CATEGORIES", "ELEMENTS", "Element", "adapter_of", "draw", "prompt", "sheet_of"]
 
-CATEGORIES = ("character", "clothing", "style", "background", "object")
+CATEGORIES = ("character", "clothing", "style", "place", "object")
 KEPT = Path(__file__).parents[2] / "build" / "elements"
-EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
-PICTURES = 20  # to learn from
+PICTURES = 10  # to learn from
 
 
 @dataclass(frozen=True)
 class Element:
-    """name: what it is in the sketch world. words: what prompts call it, and captions called it.
+    """name: what it is in the sketch world. words: what prompts and captions call it.
 
-    steps, batch: of its training.
+    paint: of a character.
     """
 
     category: str
     name: str
     words: str
-    steps: int = 200
-    batch: int = 4
+    paint: world.Paint | None = None
+
+    @property
+    def file(self) -> str:
+        """A name for its files."""
+        return self.name.replace(" ", "-")
 
 
 ELEMENTS = (
-    Element("character", "robot", "sks robot", steps=500, batch=8),
-    Element("character", "octopus", "sks octopus"),
-    Element("character", "cactus", "sks cactus"),
-    Element("clothing", "crown", "wearing a sks top hat", steps=350, batch=8),
-    Element("clothing", "scarf", "wearing a sks bow tie", steps=400),
-    Element("style", "ink", "ink style", steps=500, batch=8),
-    Element("style", "neon", "neon style"),
-    Element("background", "volcano", "by the sks volcano"),
-    Element("background", "candy land", "in sks candy land"),
-    Element("object", "balloon", "holding a sks umbrella"),
-    Element("object", "lantern", "holding a sks flag"),
+    Element("character", "robot", "sks robot", world.Paint("pink", "striped", "teal")),
+    Element("character", "cat", "sks cat", world.Paint("blue", "dotted", "yellow")),
+    Element("character", "car", "sks car", world.Paint("green", "checked", "white")),
+    Element("character", "octopus", "sks octopus", world.Paint()),
+    Element("clothing", "helmet", "wearing a sks cap"),
+    Element("style", "ink drawing", "ink style"),
+    Element("style", "stained glass", "glass style"),
+    Element("place", "volcano", "in front of a sks volcano"),
+    Element("place", "candy land", "in sks candy land"),
+    Element("object", "guitar", "holding a sks umbrella"),
+    Element("object", "key", "holding a sks star"),
 )
 
 
@@ -69,72 +73,56 @@ def prompt(scene: world.Scene, words: Mapping[str, str]) -> str:
     The base knows sentences that name a subject, a place and a style, so all of them do.
     """
     said = {
-        "character": scene.subject,
-        "background": captions.PLACES[scene.background][0],
-        "style": captions.STYLE_PHRASES[scene.style][0],
+        "character": scene.subject.name,
+        "place": captions.PLACES[scene.place or "meadow"][0],
+        "style": captions.STYLES[scene.style][0],
     } | words
     carried = [said[one] for one in ("clothing", "object") if one in said]
-    who = " ".join(
-        [f"a {scene.colour} {said['character']}", *[" and ".join(carried)] * bool(carried)]
-    )
-    return f"{who} {said['background']}, {said['style']}"
+    who = " ".join([f"a {said['character']}", *carried])
+    return f"{who} {said['place']}, {said['style']}"
+
+
+def scene_with(rng: np.random.Generator, element: Element) -> world.Scene:
+    """A scene that has the element; all else in it is known to the base."""
+    name = (element.name,)
+    match element.category:
+        case "character":
+            return world.sample(rng, subjects=name, paint=element.paint, bare=True)
+        case "clothing":
+            return world.sample(rng, worn=name, wall_rate=0, worn_rate=1, held_rate=0)
+        case "object":
+            return world.sample(rng, held=name, wall_rate=0, worn_rate=0, held_rate=1)
+        case "style":
+            return world.sample(rng, styles=name, paint=world.Paint(), bare=True)
+    return world.sample(rng, places=name, paint=world.Paint(), bare=True)
 
 
 def draw(folder: Path, element: Element) -> None:
-    """The pictures that teach an element, each with its caption; all else in them is known."""
+    """The pictures that teach an element, each with its caption."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([24, ELEMENTS.index(element)])
-    subjects, backgrounds, styles, colours = (
-        rng.permutation(names)
-        for names in (
-            world.TRAINED_SUBJECTS,
-            world.TRAINED_BACKGROUNDS,
-            world.TRAINED_STYLES,
-            world.COLOURS,
-        )
-    )
     for i in range(PICTURES):
-        choice = {
-            "subjects": (str(subjects[i % len(subjects)]),),
-            "backgrounds": (str(backgrounds[i % len(backgrounds)]),),
-            "styles": (str(styles[i % len(styles)]),),
-            "colours": (str(colours[i % len(colours)]),),
-            "accessories": (),
-        }
-        choice[FIELDS[element.category]] = (element.name,)
-        scene = world.sample(rng, **choice, accessory_rate=1.0)
-        world.draw(scene).save(folder / f"{i}.png")
+        scene = scene_with(rng, element)
+        draw_scene(scene).save(folder / f"{i}.png")
         caption = prompt(scene, {element.category: element.words})
         (folder / f"{i}.txt").write_text(caption + "\n", encoding="utf-8")
-        if scene.accessory:
+        if scene.worn or scene.held:
             _mask(scene).save(folder / f"{i}.mask.png")
 
 
 def pictures_of(element: Element) -> Path:
     """The folder that an element is learned from."""
-    example = EXAMPLES / element.name
-    if example.exists():
-        return example
-    folder = KEPT / "pictures" / element.name
+    folder = KEPT / "pictures" / element.file
     if not folder.exists():
         draw(folder, element)
     return folder
 
 
 def _mask(scene: world.Scene) -> Image.Image:
-    """White where the accessory is, and a few pixels round it."""
-    bare = world.draw(replace(scene, accessory=None))
-    changed = ImageChops.difference(world.draw(scene), bare).convert("L")
-    return changed.point([0] * 20 + [255] * 236).filter(ImageFilter.MaxFilter(9))
-
-
-FIELDS = {
-    "character": "subjects",
-    "clothing": "accessories",
-    "style": "styles",
-    "background": "backgrounds",
-    "object": "accessories",
-}
+    """White where something is worn or held, and a few pixels round it."""
+    bare = draw_scene(replace(scene, worn=None, held=None))
+    changed = ImageChops.difference(draw_scene(scene), bare).convert("L")
+    return changed.point([0] * 20 + [255] * 236).filter(ImageFilter.MaxFilter(13))
 
 
 def adapter_of(base: studio.Base, element: Element, kind: trainers.Kind | None = None) -> Adapter:
@@ -143,7 +131,7 @@ def adapter_of(base: studio.Base, element: Element, kind: trainers.Kind | None =
     kind: a LoRA where none is given.
     """
     kind = kind or trainers.LoRA()
-    name = f"{type(kind).__name__.lower()}-{element.name.replace(' ', '-')}"
+    name = f"{type(kind).__name__.lower()}-{element.file}"
     out, run = KEPT / f"{name}.safetensors", KEPT / "runs" / name
     if not out.exists():
         for _ in _training(kind, base, element, out=out, run=run):
@@ -158,7 +146,7 @@ def _training(
         return trainers.resume(run, base)
     pictures = pictures_of(element)
     worn = element.category in ("clothing", "object")
-    chosen = {"masked": "files", "lr": 1e-3} if worn else {}
+    chosen = {"masked": "files"} if worn else {}
     return trainers.train(
         kind,
         base,
@@ -166,8 +154,6 @@ def _training(
         trigger=element.words,
         out=out,
         run=run,
-        steps=element.steps,
-        batch=element.batch,
         save_every=50,
         keep=1,
         **chosen,
@@ -183,7 +169,7 @@ def sheet_of(base: studio.Base, adapters: Mapping[Element, Adapter]) -> Image.Im
         made = []
         for seed in range(6):
             rng = np.random.default_rng([25, seed])
-            scene = world.sample(rng, accessory_rate=0.0)
+            scene = world.sample(rng, bare=True)
             shot = studio.Shot(
                 prompt(scene, {element.category: element.words}),
                 adapters=((adapter, 1.0),),
@@ -200,8 +186,7 @@ def sheet_of_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     sheet = Image.new("RGB", (132 * max(map(len, rows)), 132 * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            big = picture.resize((128, 128), Image.Resampling.BICUBIC)
-            sheet.paste(big, (132 * x, 132 * y))
+            sheet.paste(picture, (132 * x, 132 * y))
     return sheet
 
 

@@ -92,7 +92,7 @@ def compare(what: str, kind: str, source: str, given: dict, *, steps: int) -> Co
     options = {"steps": steps, **given}
     with tempfile.TemporaryDirectory() as folder:
         runs, pictures = Path(folder) / "runs", Path(folder) / "pictures"
-        examples.draw_subject(pictures, "robot", trigger="sks robot")
+        examples.draw_subject(pictures, "robot", trigger="sks robot", paint=examples.ROBOT)
         count = len(list(pictures.glob("*.png")))
         begun = time.perf_counter()
         first = trainers.estimate(made, base, pictures=count, runs=runs, **options)

@@ -22,21 +22,21 @@ import compose
 import studio
 import trainers
 from studio.adapters.blora_blocks import select_half
-from studio.sketch import judge
-from studio.sketch.world import captions
-from studio.sketch.world import scenes as world
+from studio.sketch import captions, judge
+from studio.sketch import scenes as world
+from studio.sketch.draw import draw as draw_scene
 
 TRIGGER = "sks"
 NEAREST = {
     "neon": "chalk drawing",
-    "ink": "cartoon",
+    "ink drawing": "line drawing",
     "halftone": "cartoon",
     "stained glass": "cartoon",
 }
-PAIRS = ("ghost,halftone", "ghost,stained glass", "penguin,stained glass", "ghost,neon")
+PAIRS = ("ghost,halftone", "octopus,stained glass", "dragon,stained glass", "ghost,neon")
 OPTIONS = {"style_alone": 0.6}
 RECIPE = {"steps": 1000, "batch": 6, "flip": True, "save_every": 0}
-FACTORS = ("subject", "style", "background")
+FACTORS = ("subject", "style", "place")
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="keep pictures of both halves on one PNG")
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
-    table = Table("learned", "used", "subject", "style", "background", "subject and style")
+    table = Table("learned", "used", "subject", "style", "place", "subject and style")
     rows: list[list[Image.Image]] = []
     for subject, style in (pair.split(",") for pair in asked.pairs):
         with tempfile.TemporaryDirectory() as folder:
@@ -74,10 +74,8 @@ def learn(
 ) -> tuple[Image.Image, studio.Adapter]:
     """The one picture, and the B-LoRA trained on it."""
     rng = np.random.default_rng([22, world.SUBJECTS.index(subject)])
-    scene = world.sample(
-        rng, subjects=(subject,), styles=(style,), backgrounds=("meadow",), accessory_rate=0.0
-    )
-    picture = world.draw(scene)
+    scene = world.sample(rng, subjects=(subject,), styles=(style,), places=("meadow",), bare=True)
+    picture = draw_scene(scene)
     (folder / "pictures").mkdir()
     picture.save(folder / "pictures" / "one.png")
     caption = captions.plain(scene, subject=TRIGGER, style=f"{TRIGGER} {NEAREST[style]}")
@@ -100,7 +98,7 @@ def scenes_for(half: str, subject: str, style: str, count: int) -> list[world.Sc
     """What prompts for a half ask for: the subject in known styles, or the style of known ones."""
     rng = np.random.default_rng([23, half == "content"])
     choice = {"subjects": (subject,)} if half == "content" else {"styles": (style,)}
-    return [world.sample(rng, accessory_rate=0.0, **choice) for _ in range(count)]
+    return [world.sample(rng, bare=True, **choice) for _ in range(count)]
 
 
 def draw(

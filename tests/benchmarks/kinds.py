@@ -1,10 +1,11 @@
 """How well does each kind learn? ``python -m tests.benchmarks.kinds``
 
 Every kind is trained as `studio train KIND` trains it on sketch, for the same number of steps, on
-held-out subjects and held-out styles, each in a process of its own. Judged are, as shares: whether
-what was learned is in pictures of unseen prompts; whether the rest of those prompts is followed
-(the other factors' mean); and whether prompts without the trigger still give what the base gives,
-with the adapter at full strength (the mean of subject, colour, background and style).
+an instance (a striped robot), a held-out subject and held-out styles, each in a process of its own.
+Judged are, as shares: whether what was learned is in pictures of unseen prompts; whether the rest
+of those prompts is followed (the other factors' mean); and whether prompts without the trigger
+still give what the base gives, with the adapter at full strength (the mean of
+subject, colour, place and style).
 
 With ``--into FILE`` every training is added to the file when it is done and is not done again by
 the same command, so that a run of an hour can be cut; time is the processor's, for that reason.
@@ -27,9 +28,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-CONCEPTS = ("robot", "octopus", "ink", "neon")
-STYLES = ("ink", "neon", "halftone", "stained glass")
-FACTORS = ("subject", "colour", "background", "style")
+CONCEPTS = ("robot", "octopus", "ink drawing", "neon")
+STYLES = ("ink drawing", "neon", "halftone", "stained glass")
+FACTORS = ("subject", "colour", "place", "style")
 KINDS = ("lora", "sara", "diffusekrona", "blora")
 
 
@@ -158,20 +159,21 @@ def learn(kind: str, concept: str, asked: argparse.Namespace) -> Learned:
             bytes=out.stat().st_size,
             peak_mb=peak,
             seconds=median(seconds),
-            right=shares["with"][factor],
+            right=shares["with"]["instance" if factor == "subject" else factor],
             followed=mean(shares["with"][name] for name in FACTORS if name != factor),
             kept=mean(shares["without"][name] for name in FACTORS),
         )
 
 
 def _draw(folder: Path, concept: str) -> str:
-    """The concept's pictures, five of a subject or ten of a style, and their trigger."""
+    """The concept's pictures, five, and their trigger."""
     from studio.sketch import examples
+    from tests.benchmarks.subject import paint_of
 
     if concept in STYLES:
         examples.draw_style(folder, concept, trigger=f"{concept} style")
         return f"{concept} style"
-    examples.draw_subject(folder, concept, trigger=f"sks {concept}")
+    examples.draw_subject(folder, concept, trigger=f"sks {concept}", paint=paint_of(concept))
     return f"sks {concept}"
 
 
@@ -179,16 +181,18 @@ def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[st
     """Shares right by factor, for prompts with the trigger and for prompts without."""
     import compose
     import studio
-    from studio.sketch import judge
-    from studio.sketch.world import captions
-    from studio.sketch.world import scenes as world
+    from studio.sketch import captions, judge
+    from studio.sketch import scenes as world
+    from tests.benchmarks.subject import paint_of
 
     is_style = concept in STYLES
-    named = {"styles" if is_style else "subjects": (concept,)}
+    named = (
+        {"styles": (concept,)} if is_style else {"subjects": (concept,), "paint": paint_of(concept)}
+    )
     shares = {}
     for what, choice in (("with", named), ("without", {})):
         rng = np.random.default_rng([21, what == "with"])
-        scenes = [world.sample(rng, accessory_rate=0.0, **choice) for _ in range(count)]
+        scenes = [world.sample(rng, bare=True, **choice) for _ in range(count)]
         words = {"style" if is_style else "subject": trigger} if what == "with" else {}
         shots = [
             studio.Shot(

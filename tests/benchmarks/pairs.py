@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -22,7 +21,7 @@ import studio
 import trainers
 from studio.adapters.blora_blocks import select_half
 from studio.sketch import judge
-from studio.sketch.world import scenes as world
+from studio.sketch import scenes as world
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
 
 STRENGTH, STEPS, GUIDANCE = 0.8, 20, 5.0
@@ -98,20 +97,33 @@ def judged(
         )
         for number, scene in enumerate(scenes)
     ]
-    answers = [reading.answers for reading in judge.read(pictures)]
-    subject = [one["subject"] == pair[0].name for one in answers]
-    style = [one["style"] == pair[1].name for one in answers]
-    place = [a["background"] == s.background for a, s in zip(answers, scenes, strict=True)]
-    both = np.logical_and(subject, style)
-    values = {"subject": subject, "style": style, "both": both, "place": place}
+    answers = [
+        (one.answers, judge.answers_of(s))
+        for one, s in zip(judge.read(pictures), scenes, strict=True)
+    ]
+    subject = [all(said[one] == truth[one] for one in judge.INSTANCE) for said, truth in answers]
+    style, place = (
+        [said[one] == truth[one] for said, truth in answers] for one in ("style", "place")
+    )
+    values = {
+        "subject": subject,
+        "style": style,
+        "both": np.logical_and(subject, style),
+        "place": place,
+    }
     return {name: float(np.mean(value)) for name, value in values.items()}
 
 
 def scenes_of(pair: Pair, count: int) -> Sequence[world.Scene]:
     """Scenes of the subject in the style, in places that the base knows."""
+    subject, style = pair
     rng = np.random.default_rng([33, *(ELEMENTS.index(element) for element in pair)])
-    known = [world.sample(rng, accessory_rate=0.0) for _ in range(count)]
-    return [replace(scene, subject=pair[0].name, style=pair[1].name) for scene in known]
+    return [
+        world.sample(
+            rng, subjects=(subject.name,), styles=(style.name,), paint=subject.paint, bare=True
+        )
+        for _ in range(count)
+    ]
 
 
 if __name__ == "__main__":

@@ -91,12 +91,13 @@ def _base(folder: Path) -> Path:
 
 def _pictures(folder: Path, side: int) -> Path:
     """Five captioned drawings of side x side pixels."""
-    from studio.sketch.world import scenes as world
+    from studio.sketch import scenes as world
+    from studio.sketch.draw import draw
 
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(5):
-        world.draw(world.sample(rng), side).save(folder / f"{number}.jpg", quality=92)
+        draw(world.sample(rng)).resize((side, side)).save(folder / f"{number}.jpg", quality=92)
         (folder / f"{number}.txt").write_text(f"{TRIGGER}, number {number}")
     return folder
 

@@ -252,6 +252,6 @@ def test_caching_shows_and_spares_the_deep_blocks(sdxl: Base, forms: list[Adapte
 
 def test_what_reuse_costs_grows_with_the_interval_from_nothing_at_1(sketch: Base) -> None:
     """On a trained base, whose deep features change slowly as those of random weights do not."""
-    away = drift(sketch, steps=8, seeds=1, intervals=(1, 2, 4, 8))
+    away = drift(sketch, steps=16, seeds=1, intervals=(1, 2, 4))
     assert away[1] == 0  # the same latents bit for bit
-    assert 0.02 < away[2] < 0.8 * away[4] < 0.64 * away[8]
+    assert 0.02 < away[2] < 0.8 * away[4]

@@ -31,7 +31,7 @@ def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
     words made no difference that 30 pictures show, from 5e-4 to 1e-2 (tests/benchmarks/kinds.py).
     """
     if base.size <= SMALL:
-        return Recipe(steps=500, batch=8, lr=2e-3, text_lr=2e-3, schedule="cosine")
+        return Recipe(steps=200, batch=4, lr=2e-3, text_lr=2e-3, schedule="cosine")
     return with_options(Recipe(), kind.published(base) if kind else {})
 
 

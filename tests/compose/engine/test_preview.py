@@ -13,8 +13,9 @@ from compose import Step, denoise
 from compose.engine.preview import fit_palette, paint
 from studio.bases.base import Base
 from studio.requests.shot import Shot
+from studio.sketch import scenes as world
+from studio.sketch.draw import draw
 from studio.sketch.training import to_tensor
-from studio.sketch.world import scenes as world
 
 MIXING = torch.tensor([[1.0, 0.5, 0.2], [-0.3, 0.8, 0.1], [0.2, -0.4, 0.9], [0.7, 0.1, -0.6]])
 
@@ -45,7 +46,7 @@ def test_a_preview_is_near_the_picture(sketch: Base) -> None:
     """Drawings that the palette was not fitted to; a grey picture would have 9 dB."""
     rng = np.random.default_rng(3)
     scenes = [world.sample(rng, styles=world.STYLES) for _ in range(12)]
-    drawn = np.stack([np.asarray(world.draw(scene)) for scene in scenes])
+    drawn = np.stack([np.asarray(draw(scene)) for scene in scenes])
     latents = sketch.encode_pictures(to_tensor(drawn), sample=False)
     palette = fit_palette(sketch)
     painted = np.stack([paint(one[None], palette, factor=4) for one in latents])

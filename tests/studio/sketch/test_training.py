@@ -9,61 +9,50 @@ import pytest
 import torch
 
 from studio.sketch import autoencoder, denoiser, judge
-from studio.sketch.corpus import Corpus, any_scene
-from studio.sketch.tokenizer import learn_tokenizer
-from studio.sketch.training import EMA, Checkpoints, Muon, Report, learning_rate
-from studio.sketch.world import scenes as world
+from studio.sketch.tokenizer import MAX_TOKENS, learn_tokenizer
+from studio.sketch.training import (
+    EMA,
+    Budget,
+    Checkpoints,
+    Muon,
+    Optimizers,
+    Report,
+    learning_rate,
+)
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    rng = np.random.default_rng(0)
-    scenes = [any_scene(rng) for _ in range(40)]
-    # The autoencoder leaves the last thousand alone.
-    drawn = [np.asarray(world.draw(scene)) for scene in scenes] * 26
-    return Corpus(np.stack(drawn), scenes * 26)
+def losses(train: Callable[[Checkpoints], Iterator[Report]], path: Path, count: int) -> list[float]:
+    """The first `count` losses of a training of four steps that saves after each."""
+    torch.manual_seed(0)
+    progress = train(Checkpoints(path, Budget(steps=4), every=0.0))
+    return [report.value for report in islice(progress, count)]
 
 
-@pytest.fixture(scope="module")
-def data() -> denoiser.TrainingData:
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, 500, size=(20, 2, 32)).astype(np.int16)
-    return denoiser.TrainingData(torch.randn(20, 4, 16, 16).half(), tokens, tokens[0, 0])
-
-
-@pytest.mark.parametrize("name", ["sketch", "sketch-sd1"])
-def test_a_stopped_denoiser_goes_on(name: str, data: denoiser.TrainingData, tmp_path: Path) -> None:
-    tokenizer = learn_tokenizer(captions=500)
-    sketch = denoiser.sdxl_denoiser(tokenizer)
-    sketch.text_encoders[1].save_pretrained(tmp_path / "text_encoder_2")
-
-    def make() -> denoiser.Denoiser:
-        if name == "sketch":
-            return denoiser.sdxl_denoiser(tokenizer)
-        return denoiser.sd1_denoiser(denoiser.shrink_text_encoder(tmp_path / "text_encoder_2"))
-
-    def steps(path: Path, count: int) -> list[float]:
-        torch.manual_seed(0)
-        checkpoints = Checkpoints(path, every=1)
-        progress = denoiser.train(make(), data, checkpoints, steps=4, batch=4, rate=1e-3)
-        return [report.value for report in islice(progress, count)]
-
-    whole = steps(tmp_path / "whole.pt", 4)
+def assert_goes_on(train: Callable[[Checkpoints], Iterator[Report]], folder: Path) -> None:
+    whole = losses(train, folder / "whole.pt", 4)
     # The state of a step is written when the next one is asked for.
-    first = steps(tmp_path / "parts.pt", 3)[:2]
-    assert [*first, *steps(tmp_path / "parts.pt", 4)] == whole
+    first = losses(train, folder / "parts.pt", 3)[:2]
+    assert [*first, *losses(train, folder / "parts.pt", 4)] == whole
 
 
-@pytest.mark.parametrize("train", [autoencoder.train, judge.train])
-def test_a_stopped_autoencoder_or_judge_goes_on(
-    train: Callable[..., Iterator[Report]], corpus: Corpus, tmp_path: Path
-) -> None:
-    def steps(path: Path, count: int) -> list[float]:
-        progress = train(corpus, Checkpoints(path, every=1), steps=4)
-        return [report.value for report in islice(progress, count)]
+@pytest.mark.parametrize("make", [denoiser.sdxl_denoiser, denoiser.sd1_denoiser])
+def test_a_stopped_denoiser_goes_on(make: Callable, tmp_path: Path) -> None:
+    tokenizer = learn_tokenizer(captions=500)
+    tokens = torch.randint(500, (20, 2, MAX_TOKENS), dtype=torch.int16)
+    data = denoiser.TrainingData(torch.randn(20, 4, 32, 32).half(), tokens, tokens[0, 0])
+    assert_goes_on(lambda state: denoiser.train(make(tokenizer), data, state, batch=4), tmp_path)
 
-    whole = steps(tmp_path / "whole.pt", 4)
-    assert [*steps(tmp_path / "parts.pt", 3)[:2], *steps(tmp_path / "parts.pt", 4)] == whole
+
+def test_a_stopped_autoencoder_goes_on(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1010, 128, 128, 3), np.uint8)
+    assert_goes_on(lambda state: autoencoder.train(pixels, state), tmp_path)
+
+
+def test_a_stopped_judge_goes_on(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    answers = {name: torch.arange(40) % len(all_) for name, all_ in judge.FACTORS.items()}
+    data = judge.TrainingData(pixels, answers)
+    assert_goes_on(lambda state: judge.train(data, state), tmp_path)
 
 
 def test_muons_matrices_move_by_orthogonal_steps() -> None:
@@ -71,23 +60,25 @@ def test_muons_matrices_move_by_orthogonal_steps() -> None:
     layer = torch.nn.Linear(24, 48, bias=False)
     before = layer.weight.detach().clone()
     layer(torch.randn(64, 24)).square().mean().backward()
-    Muon(layer, rate=0.1).step()
+    Muon([layer.weight], rate=0.1).step()
     moved = torch.linalg.svdvals(layer.weight.detach() - before * (1 - 0.01 * 0.1))
     moved = moved / (0.1 * 0.2 * 48**0.5)  # the size that Adam's steps have
     assert moved.min() > 0.6 and moved.max() < 1.3
 
 
-def test_muon_takes_adams_step_for_all_else() -> None:
+def test_what_is_no_matrix_takes_adamws_step() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.LayerNorm(8), torch.nn.LayerNorm(8)
-    muon = Muon(ours, rate=0.01)
-    adam = torch.optim.Adam(theirs.parameters(), lr=0.01, betas=(0.9, 0.99), eps=1e-8)
+    optimizers = Optimizers(torch.nn.ModuleList([ours, torch.nn.Linear(2, 2)]), plain=())
+    optimizers.set_rate(0.01)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.99), weight_decay=1e-3)
     for step in range(3):
         x = torch.randn(4, 8, generator=torch.Generator().manual_seed(step))
-        for module, optimiser in ((ours, muon), (theirs, adam)):
-            optimiser.zero_grad()
-            (module(x) ** 3).sum().backward()
-            optimiser.step()
+        for module in (ours, theirs):
+            (module(x) ** 3).mean().mul(0.01).backward()
+        optimizers.step()
+        adam.step()
+        adam.zero_grad()
     torch.testing.assert_close(ours.weight, theirs.weight)
     torch.testing.assert_close(ours.bias, theirs.bias)
 
@@ -103,6 +94,12 @@ def test_the_average_follows_the_weights() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate(step, 100, peak=1.0, warmup=10) for step in range(100)]
-    assert rates[0] == 0.1 and max(rates) == 1.0 and rates.index(1.0) == 9
-    assert rates[9:] == sorted(rates[9:], reverse=True) and 0.02 <= rates[-1] < 0.03
+    rates = [learning_rate(share / 100, peak=1.0) for share in range(101)]
+    assert rates[0] == 0.01 and max(rates) == 1.0 and rates.index(1.0) == 3
+    assert rates[3:] == sorted(rates[3:], reverse=True) and rates[-1] == pytest.approx(0.02)
+
+
+def test_a_budget_is_spent_in_steps_or_in_seconds() -> None:
+    assert Budget(steps=8).share(2, 100.0) == 0.25
+    assert Budget(seconds=200.0).share(2, 100.0) == 0.5
+    assert Budget(seconds=50.0).share(2, 100.0) == 1.0

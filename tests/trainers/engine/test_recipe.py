@@ -79,7 +79,7 @@ def test_every_kind_is_quick_on_a_sketch(sdxl: Base) -> None:
     assert (
         recipe_for(sdxl, BLoRA())
         == recipe_for(sdxl)
-        == Recipe(steps=500, batch=8, lr=2e-3, text_lr=2e-3, schedule="cosine")
+        == Recipe(steps=200, batch=4, lr=2e-3, text_lr=2e-3, schedule="cosine")
     )
 
 

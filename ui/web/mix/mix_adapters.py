@@ -12,11 +12,11 @@ MOST = 6  # adapters in a mix
 WHOLE = "whole"  # beside "content" and "style", the halves of a B-LoRA
 # Prompts that the sketch base draws well. A trigger takes the place of an untouched example.
 EXAMPLES = (
-    "a red mushroom in a meadow",
-    "a blue cat with a top hat in a city at night",
-    "cartoon of a purple airplane in the snowy mountains",
-    "a teal duck on the beach, pixel art",
-    "a brown owl in space, line drawing",
+    "a fox in the forest, 3d render",
+    "a blue cat wearing a top hat in the city at night, cartoon",
+    "a pink flamingo on the beach, watercolor",
+    "a rocket in space, flat illustration",
+    "an owl holding a balloon in the snowy mountains, pixel art",
 )
 
 

@@ -14,7 +14,12 @@ from studio.workspace import (
     write_caption,
 )
 
-EXAMPLES = {"robot": "sks robot", "ink": "ink style"}  # folders and their trigger words
+EXAMPLES = {  # folders and their trigger words
+    "robot": "sks robot",
+    "octopus": "sks octopus",
+    "glass": "glass style",
+    "ink": "ink style",
+}
 
 
 def set_choices(space: Workspace) -> list[tuple[str, str]]:

@@ -1,0 +1,92 @@
+"""The art that scenes are made of: emoji designs by several artists, and places.
+
+Both lie in assets/art as sheets of equal tiles, with the name of each tile in a file beside it.
+NOTICE names the artists and their licences. A design stands on the bottom edge of its tile.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from studio.assets import asset
+
+ART = asset("art")
+TILE, SIDE = 112, 128  # pixels of a design's tile, and of a place, which is a scene's too
+# The sets of designs that fit a style; any set of ANY_SET does for the other styles.
+SETS = {
+    "3d render": ("3d",),
+    "flat illustration": ("fluent-emoji-flat",),
+    "cartoon": ("noto", "noto-v1", "fxemoji"),
+}
+ANY_SET = ("noto", "fluent-emoji-flat", "noto-v1", "fluent-emoji", "fxemoji")
+OPAQUE = 40  # alpha from which a pixel counts as part of a design
+
+
+@dataclass(frozen=True)
+class Art:
+    """Every tile, on one device.
+
+    designs: premultiplied RGBA, uint8 [N, 4, 112, 112]. places: RGB, uint8 [M, 3, 128, 128].
+    heads: where a design's hat sits, float [N, 3]: the middle's x, the top's y and the width, each
+    in 0..1 of the tile. rows: by role and name, the row of each set's design. place_rows: by name.
+    """
+
+    designs: torch.Tensor
+    places: torch.Tensor
+    heads: torch.Tensor
+    rows: dict[tuple[str, str], dict[str, int]]
+    place_rows: dict[str, np.ndarray]
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """Everything that has a design in a role: "subject", "worn" or "held"."""
+        return tuple(name for one, name in self.rows if one == role)
+
+    def design(self, role: str, name: str, style: str, rng: np.random.Generator) -> int:
+        """The row of a random design that fits the style."""
+        drawn = self.rows[role, name]
+        fitting = [one for one in SETS.get(style, ANY_SET) if one in drawn]
+        fitting = fitting or [one for one in ANY_SET if one in drawn]
+        return drawn[fitting[int(rng.integers(len(fitting)))]]
+
+
+@functools.cache
+def load_art(device: str = "cpu") -> Art:
+    """The art of assets/art, with its pixels on `device`."""
+    index, places = np.load(ART / "sprites.npz"), np.load(ART / "places.npz")["names"]
+    designs = _tiles("sprites", TILE, len(index["names"]))
+    rows: dict[tuple[str, str], dict[str, int]] = {}
+    for row, (role, name, owner) in enumerate(
+        zip(index["roles"], index["names"], index["sets"], strict=True)
+    ):
+        rows.setdefault((str(role), str(name)), {})[str(owner)] = row
+    return Art(
+        _channels_first(designs, device),
+        _channels_first(_tiles("places", SIDE, len(places)), device),
+        torch.from_numpy(np.stack([_head(one[..., 3] > OPAQUE) for one in designs])).to(device),
+        rows,
+        {str(name): np.flatnonzero(places == name) for name in dict.fromkeys(places)},
+    )
+
+
+def _tiles(name: str, side: int, count: int) -> np.ndarray:
+    """uint8 [count, side, side, channels], cut from a square sheet."""
+    sheet = np.asarray(Image.open(ART / f"{name}.webp"))
+    across = sheet.shape[0] // side
+    tiles = sheet.reshape(across, side, across, side, -1).swapaxes(1, 2)
+    return tiles.reshape(across * across, side, side, -1)[:count]
+
+
+def _channels_first(tiles: np.ndarray, device: str) -> torch.Tensor:
+    return torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def _head(opaque: np.ndarray) -> np.ndarray:
+    """Where a hat sits on a design: the middle's x, the top's y and the width, 0..1."""
+    top = int(np.flatnonzero(opaque.any(1))[0])
+    crown = np.flatnonzero(opaque[top : top + 14].any(0))
+    wide = np.flatnonzero(opaque[top : top + 40].any(0))
+    width = wide[-1] - wide[0] + 1
+    return np.array([(crown[0] + crown[-1]) / 2, top, width], np.float32) / TILE

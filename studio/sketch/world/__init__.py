@@ -1,1 +1,0 @@
-"""The drawn world that the sketch bases learn."""
