@@ -1,5 +1,6 @@
 """The errors that users see, and those that damaged pictures raise."""
 
+import errno
 import re
 import struct
 
@@ -8,6 +9,19 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # What Pillow's decoders raise for a damaged file.
 PICTURE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error)
+
+
+# System errors that the user can put right: a path that cannot be written, or a full disk.
+DISK_ERRORS = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 class BadInput(ValueError):
@@ -30,3 +44,10 @@ def clean_text(text: str) -> str:
 
 class Stopped(Exception):
     """The user stopped the work before it was done."""
+
+
+def disk_refusal(error: OSError) -> "BadInput | None":
+    """A system error as a sentence; None where it is none that the user can put right."""
+    if error.errno not in DISK_ERRORS:
+        return None
+    return BadInput(f"{error.filename or 'the disk'}: {error.strerror}")

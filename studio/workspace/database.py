@@ -109,11 +109,28 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
             connection.row_factory = sqlite3.Row
             yield connection
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            raise BadInput(
-                f"{path} is damaged ({error}): move it away; adapters, pictures and runs are files "
-                "beside it and stay, and only the list of jobs is lost"
-            ) from error
-        if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN"):
-            raise BadInput(f"{path} cannot be written: {error}") from error
+        if found := _refusal(path, error):
+            raise found from error
         raise
+
+
+class DatabaseBusy(BadInput):
+    """Another process has held the database too long, or the disk did not answer."""
+
+
+def _refusal(path: Path, error: sqlite3.DatabaseError) -> BadInput | None:
+    """What users can do about an error of SQLite; None for one of the program's."""
+    # The low byte is the kind of an error; what stands above it tells more, such as the call.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return BadInput(
+            f"{path} is damaged ({error}): move it away; adapters, pictures and runs are files "
+            "beside it and stay, and only the list of jobs is lost"
+        )
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return BadInput(f"{path} cannot be written: {error}")
+    if code == sqlite3.SQLITE_IOERR:
+        return DatabaseBusy(f"{path} cannot be read or written ({error}): is its disk full?")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseBusy(f"{path} is held by another process: try again when that is done")
+    return None

@@ -4,14 +4,13 @@ Each command is a module of this package. Importing them imports no PyTorch, so 
 `studio --help` answers at once: a command imports what it needs when it runs.
 """
 
-import errno
 import signal
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from studio.errors import BadInput, Stopped
+from studio.errors import BadInput, Stopped, disk_refusal
 from ui.cli import (
     batch,
     convert,
@@ -25,18 +24,6 @@ from ui.cli import (
     sweep,
     train,
     web,
-)
-
-# System errors that the user can put right: a path that cannot be written, or a full disk.
-DISK_ERRORS = (
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
 )
 
 app = typer.Typer(
@@ -73,9 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Stopped as stopped:
         _exit(str(stopped), code=130)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        refusal = disk_refusal(error)
+        if refusal is None:
             raise
-        _exit(f"{error.filename or 'the disk'}: {error.strerror}.", code=2)
+        _exit(str(refusal), code=2)
 
 
 def _exit(message: str, *, code: int) -> None:

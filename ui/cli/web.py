@@ -1,9 +1,12 @@
 """`studio ui`: the web page."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from studio.errors import BadInput
+from studio.files import read_text
 from studio.workspace import DEFAULT_FOLDER, open_workspace
 from ui.cli.options import WorkspaceFolder
 
@@ -23,8 +26,15 @@ def web(
     auth: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME:PASSWORD", envvar="STUDIO_AUTH", help="Ask for this name and password."
+            metavar="NAME:PASSWORD",
+            envvar="STUDIO_AUTH",
+            help="Ask for this name and password. Others on this machine see it in the list of "
+            "processes: rather use --auth-file or the environment.",
         ),
+    ] = None,
+    auth_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask for the NAME:PASSWORD that this file holds."),
     ] = None,
     browser: Annotated[
         bool, typer.Option("--browser", help="Open the page in the browser.")
@@ -34,4 +44,14 @@ def web(
     """Train, mix and make pictures in the browser."""
     from ui.web.server.app import serve
 
-    serve(open_workspace(workspace), host=host, port=port, auth=auth, inbrowser=browser)
+    login = read_login(auth, auth_file)
+    serve(open_workspace(workspace), host=host, port=port, auth=login, inbrowser=browser)
+
+
+def read_login(auth: str | None, file: Path | None) -> str | None:
+    """The NAME:PASSWORD to ask for; None for none. Raises BadInput where two are given."""
+    if file is None:
+        return auth
+    if auth is not None:
+        raise BadInput("give --auth or --auth-file, and not STUDIO_AUTH beside it")
+    return read_text(file).rstrip("\n")

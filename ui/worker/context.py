@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from studio.queue.job import Job, State
 from studio.queue.worker import report_job, write_heartbeat
 from studio.workspace import Workspace
+from studio.workspace.database import DatabaseBusy
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
 
@@ -25,8 +27,9 @@ class WorkerContext:
     started: float
 
     def beat(self, doing: str) -> None:
-        """Say what is being done, for people to see."""
-        write_heartbeat(self.space, self.queue, doing, started=self.started)
+        """Say what is being done, for people to see; not where the database is busy."""
+        with suppress(DatabaseBusy):
+            write_heartbeat(self.space, self.queue, doing, started=self.started)
 
 
 @dataclass
@@ -51,15 +54,18 @@ class JobProgress:
             return "queued"
         if not at_once and time.monotonic() < self._saved + OFTEN:
             return None
-        stop = report_job(
-            self.context.space,
-            self.job.id,
-            phase=self.phase,
-            step=self.step,
-            total=self.total,
-            loss=self.loss,
-            seconds=self.seconds,
-        )
+        try:
+            stop = report_job(
+                self.context.space,
+                self.job.id,
+                phase=self.phase,
+                step=self.step,
+                total=self.total,
+                loss=self.loss,
+                seconds=self.seconds,
+            )
+        except DatabaseBusy:
+            return None  # a later step saves it
         self.context.beat(f"job {self.job.id}: {self.phase}")
         self._saved = time.monotonic()
         return "stopped" if stop else None

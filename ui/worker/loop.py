@@ -30,6 +30,7 @@ from studio.queue.worker import (
     requeue_job,
 )
 from studio.workspace import Workspace
+from studio.workspace.database import DatabaseBusy
 from ui.shared.queue_requests import drawing_of
 from ui.shared.terminal import print_note
 from ui.worker.context import WorkerContext
@@ -62,7 +63,12 @@ def work(
     idle = beaten = 0.0
     while not ending():
         now = time.monotonic()
-        if has_waiting_jobs(space, QUEUES[queue]) and (job := claim_job(space, QUEUES[queue])):
+        try:
+            job = _next_job(space, queue)
+        except DatabaseBusy as busy:
+            print_note(str(busy))
+            continue
+        if job:
             _run_job(context, job)
             idle = time.monotonic()
         elif leaving():
@@ -74,6 +80,22 @@ def work(
             beaten = now
         # Longer than a training's look at the lock: it has a step between any two pictures.
         time.sleep(POLL)
+
+
+def _next_job(space: Workspace, queue: str) -> Job | None:
+    """The next job of a queue, now this worker's; None where none waits."""
+    return claim_job(space, QUEUES[queue]) if has_waiting_jobs(space, QUEUES[queue]) else None
+
+
+def _save(end: Callable[[], object]) -> None:
+    """Save how a job ended, however long the database is busy."""
+    while True:
+        try:
+            end()
+            return
+        except DatabaseBusy as busy:
+            print_note(str(busy))
+            time.sleep(BEAT)
 
 
 def _run_job(context: WorkerContext, job: Job) -> None:
@@ -90,9 +112,9 @@ def _run_job(context: WorkerContext, job: Job) -> None:
         finish_job(context.space, job.id, "failed", error=message, advice=where)
         raise
     if state == "queued":
-        requeue_job(context.space, job.id)
+        _save(lambda: requeue_job(context.space, job.id))
     else:
-        finish_job(context.space, job.id, state, error=error, advice=helpful)
+        _save(lambda: finish_job(context.space, job.id, state, error=error, advice=helpful))
     print_note(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
 
 

@@ -61,6 +61,7 @@ from studio.workspace import (
     upload_thumbnail,
     write_caption,
 )
+from studio.workspace.database import read_database, write_database
 
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 CONTENT, STYLE = (
@@ -157,6 +158,37 @@ def test_a_database_that_is_damaged_or_newer_is_refused(tmp_path: Path) -> None:
     space.database.write_bytes(b"no database at all" * 100)
     with pytest.raises(BadInput, match=r"is damaged .*: move it away"):
         open_workspace(space.root)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (sqlite3.SQLITE_IOERR_SHMSIZE, r"cannot be read or written \(oh\): is its disk full"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "held by another process"),
+        (sqlite3.SQLITE_CANTOPEN_ISDIR, "cannot be written: oh"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, "cannot be written: oh"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, r"is damaged \(oh\): move it away"),
+    ],
+)
+def test_an_error_of_the_database_is_a_sentence_whatever_its_extended_code(
+    space: Workspace, code: int, words: str
+) -> None:
+    error = sqlite3.OperationalError("oh")
+    error.sqlite_errorcode = code
+    with pytest.raises(BadInput, match=words), read_database(space):
+        raise error
+
+
+def test_a_database_that_another_process_holds_is_named(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.workspace.database.WAIT", 0.05)
+    with (
+        write_database(space),
+        pytest.raises(BadInput, match="held by another process"),
+        write_database(space),
+    ):
+        pass
 
 
 def test_a_part_that_is_a_link_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page opens, and others than this machine only reach it with a password."""
 
+import errno
 import signal
 import socket
 import subprocess
@@ -8,13 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from studio.errors import BadInput
 from tests.ui.web.conftest import ROOT, open_tab
+from ui.cli.web import read_login
 from ui.web.server.app import check_reach
+from ui.web.server.page import show_bad_input
+from ui.web.server.security import LoginThrottle
 
 TABS = ("Train", "Mix", "Batch", "Library")
 
@@ -93,6 +101,47 @@ def test_with_a_password_nothing_is_told_without_it(path: str, locked: int) -> N
         assert known.get("/config").status_code == 401
         known.post("/login", data=wrong | {"password": "secret"}).raise_for_status()
         assert known.get("/config").status_code == 200
+
+
+def test_a_toast_shows_names_as_text_and_a_full_disk_as_a_sentence() -> None:
+    def refuse() -> None:
+        raise BadInput("there is no <img src=//elsewhere/x.png>'s name")
+
+    def fill() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/space/uploads")
+
+    with pytest.raises(gr.Error, match=r"no &lt;img src=//elsewhere/x.png&gt;'s name"):
+        show_bad_input(refuse)()
+    with pytest.raises(gr.Error, match=r"no <img src=//elsewhere/x.png>'s name"):
+        show_bad_input(refuse, shown=str)()
+    with pytest.raises(gr.Error, match="/space/uploads: No space left on device"):
+        show_bad_input(fill)()
+
+
+def test_passwords_cannot_be_tried_without_end() -> None:
+    async def gradio(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("", status_code=200 if b"right" in scope["query_string"] else 400)(
+            scope, receive, send
+        )
+
+    def answers(address: str, *tries: str) -> list[int]:
+        asked = TestClient(throttled, client=(address, 1))
+        return [asked.post("/login/", params={"password": one}).status_code for one in tries]
+
+    throttled = LoginThrottle(gradio)
+    assert answers("10.0.0.1", *["wrong"] * 9, "right", "wrong") == [400] * 9 + [200, 400]
+    assert answers("10.0.0.2", *["wrong"] * 12, "right") == [400] * 10 + [429] * 3
+    assert answers("10.0.0.1", "right") == [200]
+
+
+def test_a_login_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "login").write_text("ann:se cret\n")
+    assert read_login(None, tmp_path / "login") == "ann:se cret"
+    assert read_login("ann:secret", None) == "ann:secret"
+    with pytest.raises(BadInput, match="--auth or --auth-file"):
+        read_login("ann:secret", tmp_path / "login")
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_login(None, tmp_path / "nothing")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Workers on a tiny random SDXL: jobs are done, stopped, killed, resumed, and fail alone."""
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +47,7 @@ from studio.workspace import (
     open_workspace,
     read_log,
 )
+from studio.workspace.database import DatabaseBusy
 from trainers import LoRA
 from ui.shared.queue_requests import queue_pictures, queue_training
 from ui.shared.training_run import draw_with
@@ -416,6 +419,32 @@ def test_a_base_that_is_not_there_fails_the_whole_batch(space: Workspace, tmp_pa
     work_off(space, "render")
     failed = get_job(space, job.id)
     assert (failed.state, failed.results) == ("failed", ()) and "nothing" in failed.error
+
+
+def test_a_job_ends_as_it_would_though_the_database_was_busy(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = queue_pictures(space, [Shot("a", base=str(tmp_path / "gone"))])
+    monkeypatch.setattr("ui.worker.loop.BEAT", 0.0)
+    for place in ("loop.claim_job", "loop.finish_job", "context.write_heartbeat"):
+        monkeypatch.setattr(f"ui.worker.{place}", busy_once(place))
+    work_off(space, "render", until=lambda: get_job(space, job.id).ended)
+    done = get_job(space, job.id)
+    assert done.state == "failed" and "gone" in done.error
+
+
+def busy_once(place: str) -> Callable[..., Any]:
+    """A function of the worker, which finds the database busy when it is called first."""
+    module, _, name = f"ui.worker.{place}".rpartition(".")
+    real, calls = getattr(importlib.import_module(module), name), []
+
+    def call(*args: object, **given: object) -> object:
+        calls.append(name)
+        if len(calls) == 1:
+            raise DatabaseBusy("the database is held by another process")
+        return real(*args, **given)
+
+    return call
 
 
 def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_folder: Path) -> None:

@@ -22,4 +22,4 @@ def add_endpoints(space: Workspace) -> None:
         endpoints = group(space)
         for name in vars(group):
             if not name.startswith("_"):
-                gr.api(show_bad_input(getattr(endpoints, name)), api_name=name)
+                gr.api(show_bad_input(getattr(endpoints, name), shown=str), api_name=name)

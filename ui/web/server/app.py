@@ -27,7 +27,7 @@ from ui.web.server.api import add_endpoints
 from ui.web.server.downloads import web_folder
 from ui.web.server.page import Page
 from ui.web.server.polling import status_line
-from ui.web.server.security import RequestFilter, is_loopback
+from ui.web.server.security import LoginThrottle, RequestFilter, is_loopback
 from ui.web.server.theme import theme
 from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
@@ -82,7 +82,7 @@ def serve(
             css_paths=STYLES,
             ssr_mode=False,
             _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
-            app_kwargs={"middleware": [_request_filter(space, local=is_loopback(host))]},
+            app_kwargs={"middleware": _middleware(space, local=is_loopback(host))},
         )
         print_note(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
         while not stop():
@@ -102,10 +102,10 @@ def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
     return (name, password) if auth else None
 
 
-def _request_filter(space: Workspace, *, local: bool) -> Middleware:
-    return Middleware(
-        RequestFilter, pictures=_served(space), downloads=web_folder(space), local=local
-    )
+def _middleware(space: Workspace, *, local: bool) -> list[Middleware]:
+    served, downloads = _served(space), web_folder(space)
+    checked = Middleware(RequestFilter, pictures=served, downloads=downloads, local=local)
+    return [checked, Middleware(LoginThrottle)]
 
 
 def _served(space: Workspace) -> list[Path]:

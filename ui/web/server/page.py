@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import wraps
+from html import escape
 from inspect import isgeneratorfunction
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -11,7 +12,7 @@ from gradio.blocks import Block, BlockContext
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio.errors import BadInput
+from studio.errors import BadInput, disk_refusal
 from studio.workspace import Workspace
 
 P = ParamSpec("P")
@@ -37,6 +38,11 @@ class Page:
     tab: gr.Tab
     adapters: gr.State
     shot: gr.State
+
+
+def as_html(text: str) -> str:
+    """A text for a toast. Gradio renders HTML there, which may be in a name of somebody's file."""
+    return escape(text, quote=False)
 
 
 def on(
@@ -73,14 +79,23 @@ def on(
     return trigger(**options) if callable(trigger) else gr.on(trigger, **options)
 
 
-def show_bad_input(handler: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a handler: the page shows the message of a BadInput that it raises."""
+def show_bad_input(
+    handler: Callable[P, R], *, shown: Callable[[str], str] = as_html
+) -> Callable[P, R]:
+    """Decorate a handler: whoever asked sees the message of a BadInput that it raises.
+
+    The same goes for a full disk, and for what may not be written. shown: the form of the message.
+    """
 
     @wraps(handler)
     def run(*args: P.args, **given: P.kwargs) -> R:
         try:
             return handler(*args, **given)
-        except BadInput as error:
-            raise gr.Error(str(error), title="That can't be done", print_exception=False) from error
+        except (BadInput, OSError) as error:
+            refusal = error if isinstance(error, BadInput) else disk_refusal(error)
+            if refusal is None:
+                raise
+            message = shown(str(refusal))
+            raise gr.Error(message, title="That can't be done", print_exception=False) from error
 
     return run

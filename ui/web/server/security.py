@@ -7,12 +7,15 @@ whoever asks, and accepts what any other web page sends to this machine. Studio 
 import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LOGIN = "/login"
+MOST_TRIES = 10  # wrong passwords of an address in a minute
 FILE_ROUTES = ("/gradio_api/file=", "/gradio_api/file/")
 # Fetching from elsewhere, and Gradio's development tools.
 BLOCKED = ("proxy=", "vibe-", "undo-vibe-", "process_recording", "run-history", "runs", "dev/")
@@ -81,6 +84,41 @@ class RequestFilter:
             return True
         in_pictures = any(real.is_relative_to(folder) for folder in self.pictures)
         return in_pictures and real.suffix.lower() in PICTURES
+
+
+class LoginThrottle:
+    """ASGI middleware: an address that sent too many wrong passwords has to wait for a minute."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._tries: dict[str, list[float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        login = scope["type"] == "http" and scope["path"].rstrip("/") == LOGIN
+        if not login or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        now = monotonic()
+        address = str((scope.get("client") or ("",))[0])
+        tries = self._recent(address, now)
+        if len(tries) >= MOST_TRIES:
+            refusal = PlainTextResponse("Too many wrong passwords: wait a minute.", status_code=429)
+            await refusal(scope, receive, send)
+            return
+        tries.append(now)  # before the answer is known: many may be asked at once
+
+        async def send_answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                self._tries.pop(address, None)
+            await send(message)
+
+        await self.app(scope, receive, send_answer)
+
+    def _recent(self, address: str, now: float) -> list[float]:
+        """The tries of an address in the last minute; older ones of all addresses are forgotten."""
+        kept = {one: [at for at in found if now - at < 60] for one, found in self._tries.items()}
+        self._tries = {one: found for one, found in kept.items() if found}
+        return self._tries.setdefault(address, [])
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
 from ui.web.frontend import paragraph, template
 from ui.web.server.fields import read_whole_number
-from ui.web.server.page import Page, on
+from ui.web.server.page import Page, as_html, on
 from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
 from ui.web.train.runs import RunPanel
@@ -156,7 +156,8 @@ class ComparisonPanel:
         return gr.Column(visible=True), large, str(event.index)
 
     def _keep_picked(self, chosen: int, seen: Shown, number: str) -> None:
-        gr.Info(f"{self._add_adapter(chosen, seen, number)} is in the library", title="Kept")
+        kept = self._add_adapter(chosen, seen, number)
+        gr.Info(as_html(f"{kept} is in the library"), title="Kept")
 
     def _mix_picked(self, chosen: int, seen: Shown, number: str) -> tuple[list[str], gr.Tabs]:
         return [self._add_adapter(chosen, seen, number)], gr.Tabs(selected="mix")
