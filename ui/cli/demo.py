@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 PROMPTS = (
-    "a red sks robot in the snowy mountains, ink style",
-    "a blue sks robot on the beach, ink style",
-    "a green sks robot in a meadow, ink style",
-    "a yellow sks robot in the city at night, ink style",
+    "a sks robot in the snowy mountains",
+    "a sks robot wearing a top hat on the beach",
+    "a sks robot holding a balloon in a meadow",
+    "a sks robot in the city at night",
 )
-SEED = 7
-MIXED = 0.8  # strength of each adapter in a mix: both change the same layers
+KNOWN_STYLE = "3d render"  # of the columns without the style's adapter
+SEED, STEPS = 7, 15
+SUBJECT_STRENGTH, STYLE_STRENGTH = 1.2, 0.8  # in a mix: both change the same layers
 
 app = typer.Typer()
 
@@ -68,7 +69,7 @@ class Learned:
 
 
 SUBJECT = Lesson("Subject", "robot", "sks robot")
-STYLE = Lesson("Style", "ink", "ink style")
+STYLE = Lesson("Style", "glass", "glass style")
 SHEET = "sheet.png"
 FILES = (SUBJECT.file, STYLE.file, SHEET)  # what a demo leaves; the next one replaces them
 
@@ -144,20 +145,22 @@ def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
 
 def _draw_sheet(base: "Base", subject: Learned, style: Learned) -> Image.Image:
     """Every prompt without an adapter, with each, and with both by every method."""
-    plain = Shot(prompt="", base=base.source)
-    both = ((subject.adapter, MIXED), (style.adapter, MIXED))
+    plain = Shot(prompt=KNOWN_STYLE, base=base.source, steps=STEPS)
+    styled = replace(plain, prompt=STYLE.trigger)
+    both = ((subject.adapter, SUBJECT_STRENGTH), (style.adapter, STYLE_STRENGTH))
     columns = {
         "no adapter": plain,
         "subject": replace(plain, adapters=((subject.adapter, 1.0),)),
-        "style": replace(plain, adapters=((style.adapter, 1.0),)),
+        "style": replace(styled, adapters=((style.adapter, 1.0),)),
     }
     for name in compose.methods():
         method = compose.method_named(name, {})
-        columns[f"both\n{name}"] = replace(plain, adapters=both, method=method)
+        columns[f"both\n{name}"] = replace(styled, adapters=both, method=method)
     return draw_sheet(
         "A subject and a style, learned and mixed",
         note=f"base {base.name}  ·  {plain.steps} steps, guidance {plain.guidance:g}  ·  "
-        f"each row one prompt and one seed  ·  both: each at {MIXED:g}",
+        f"each row one prompt and one seed  ·  both: subject at {SUBJECT_STRENGTH:g}, "
+        f"style at {STYLE_STRENGTH:g}",
         columns=tuple(columns),
         rows=_draw_rows(base, tuple(columns.values())),
         groups=(_example_pictures(SUBJECT, subject), _example_pictures(STYLE, style)),
@@ -165,14 +168,15 @@ def _draw_sheet(base: "Base", subject: Learned, style: Learned) -> Image.Image:
 
 
 def _draw_rows(base: "Base", shots: Sequence[Shot]) -> list[Row]:
-    """A row for each prompt, with a picture for each shot's mix."""
+    """A row for each prompt, with a picture for each shot's mix in the style that it asks for."""
     rows = []
     with progress_bars() as progress:
         task = progress.add_task("Drawing", total=len(PROMPTS) * len(shots))
         for number, prompt in enumerate(PROMPTS):
             pictures = []
             for shot in shots:
-                one = replace(shot, prompt=prompt, seed=SEED + number)
+                said = f"{prompt}, {shot.prompt}"
+                one = replace(shot, prompt=said, seed=SEED + number)
                 pictures.append(compose.render(base, one))
                 progress.advance(task)
             rows.append(Row(prompt, pictures))

@@ -64,4 +64,4 @@ def test_a_demo_replaces_what_a_demo_left_and_nothing_else(
     for _ in range(2):
         assert run("demo").code == 0
     names = sorted(path.name for path in Path("demo").iterdir())
-    assert names == ["ink.safetensors", "robot.safetensors", "sheet.png"]
+    assert names == ["glass.safetensors", "robot.safetensors", "sheet.png"]

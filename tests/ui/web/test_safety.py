@@ -54,7 +54,7 @@ def hidden(server: Server, picture: Path) -> dict[str, str]:
     page = space.runs / "page.html"
     page.write_text("<script>alert(1)</script>")
     link = picture.with_name("00002-link.png")
-    link.symlink_to(root / "assets" / "readme" / "sheet.png")
+    link.symlink_to(root / "assets" / "readme" / "sheet.webp")
     (space.pictures / "out").symlink_to(root / "assets")
     return {
         "the database": str(space.database),
@@ -64,11 +64,11 @@ def hidden(server: Server, picture: Path) -> dict[str, str]:
         "a file of the machine": "/etc/passwd",
         "a file from where the server was started": str(root / "README.md"),
         "the same, relative": "README.md",
-        "a picture elsewhere": str(root / "assets" / "readme" / "sheet.png"),
+        "a picture elsewhere": str(root / "assets" / "readme" / "sheet.webp"),
         "out of the pictures by dots": f"{space.pictures}/../studio.sqlite",
         "through dots back in": f"{space.pictures}/../pictures/2020-02-02/{picture.name}",
         "a link": str(link),
-        "a folder that is a link": f"{space.pictures}/out/readme/sheet.png",
+        "a folder that is a link": f"{space.pictures}/out/readme/sheet.webp",
         "two slashes": f"/{picture}",
         "a folder": str(space.pictures),
         "another address": "http://127.0.0.1:1/",
