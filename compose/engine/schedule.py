@@ -199,9 +199,13 @@ class AdapterAlone:
     def change(self, layer: str) -> "Tensor":
         import torch
 
+        from studio.adapters.delta import Rotation
+
         delta = self.adapter.deltas[layer]
-        if getattr(delta, "magnitude", None) is not None:
-            raise BadInput("An adapter is DoRA, whose change depends on the weights: give a base.")
+        if delta.magnitude is not None or isinstance(delta, Rotation):
+            raise BadInput(
+                "An adapter is DoRA or OFT, whose change depends on the weights: give a base."
+            )
         with torch.no_grad():
             return delta.dense(torch.zeros(delta.shape)).detach()
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Delta, Sparse
+from studio.adapters.delta import Delta, Rotation, Sparse
 from studio.adapters.formats.metadata import FAMILIES
 from studio.adapters.formats.weight_shapes import Shape
 from studio.adapters.token_embeddings import TEXT_ENCODERS, embedding_table
@@ -108,6 +108,12 @@ def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) 
                 f"{who} was made for a base of another size: its bias of {name} has "
                 f"{len(delta.bias)} numbers, and that of {base} has {len(bias)}"
             )
+    if isinstance(delta, Rotation) and not delta.fits(weight.shape):
+        count, size, _ = delta.blocks.shape
+        raise BadInput(
+            f"{who} rotates {'inputs' if delta.of_inputs else 'outputs'} of {name} in {count} "
+            f"blocks of {size}, which don't make up those of {base}, {_sides(weight.shape)}"
+        )
     magnitude = delta.magnitude
     if magnitude is not None and magnitude.numel() != weight.shape[0 if magnitude.ndim == 1 else 1]:
         raise BadInput(

@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Rotation, Sparse
 from studio.errors import BadInput
 
 
@@ -43,6 +43,9 @@ def _scaled(delta: Delta, strength: float) -> Delta:
                 scaled.settled_value.mul_(strength)
             case Dense():
                 scaled.change.mul_(strength)
+            case Rotation():
+                one = torch.eye(scaled.blocks.shape[1], device=scaled.blocks.device)
+                scaled.blocks.copy_(one + strength * (scaled.blocks - one))
             case BiasOnly():
                 pass
         if isinstance(scaled, Kron | Dense | BiasOnly) and scaled.bias is not None:

@@ -1,7 +1,8 @@
-"""The change to a layer, in five mathematical forms, and two ways to apply it.
+"""The change to a layer, in six mathematical forms, and two ways to apply it.
 
 `LowRank` (LoRA, rsLoRA, DoRA, B-LoRA), `Kron` (DiffuseKronA, LoKr), `Sparse` (SaRA), `Dense`
-(other forms in downloaded files) and `BiasOnly`. All but `Sparse` may change the layer's bias too.
+(other forms in downloaded files), `Rotation` (OFT) and `BiasOnly`. `LowRank`, `Kron` and `Dense`
+may change the layer's bias too.
 `Dense` and `BiasOnly` change normalisations, too. Each form is an `nn.Module` whose tensors are
 parameters, so that optimizers, EMA and `.to(device)` work as for any module.
 
@@ -15,6 +16,7 @@ from studio.adapters.delta.dense import BiasOnly, Dense
 from studio.adapters.delta.kron import Kron
 from studio.adapters.delta.layer import Layer, Norm
 from studio.adapters.delta.low_rank import LowRank
+from studio.adapters.delta.rotation import Rotation
 from studio.adapters.delta.sparse import Sparse
 
 __all__ = [
@@ -25,10 +27,11 @@ __all__ = [
     "Layer",
     "LowRank",
     "Norm",
+    "Rotation",
     "Sparse",
     "attach",
     "detached",
     "swap_weights",
 ]
 
-Delta = LowRank | Kron | Sparse | Dense | BiasOnly
+Delta = LowRank | Kron | Sparse | Dense | Rotation | BiasOnly

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Rotation, Sparse
 from studio.adapters.formats.metadata import adapter_metadata
 from studio.adapters.formats.names import kohya_name
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, TOKEN
@@ -52,7 +52,10 @@ def to_kohya(adapter: Adapter) -> FileContents:
 
 
 def to_lycoris(adapter: Adapter) -> FileContents:
-    """kohya's names, with LyCORIS's tensors for what is not low-rank: any adapter can be held."""
+    """kohya's names, with LyCORIS's tensors for what is not low-rank.
+
+    Any adapter can be held but OFT, for which BadInput is raised.
+    """
     return _with_kohya_names(adapter, "lycoris.kohya")
 
 
@@ -122,6 +125,11 @@ def _lycoris_tensors(delta: Delta) -> dict[str, Tensor]:
             own["alpha"] = torch.tensor(float(ranks[0] if ranks else 1))
         case Dense() | BiasOnly():
             own = {k: v for k, v in delta.tensors().items() if k.startswith("diff")}
+        case Rotation():
+            raise BadInput(
+                "the adapter rotates weights (OFT), which no other tool's files hold as Studio "
+                "does: keep the file that it was read from"
+            )
         case Sparse() | Kron():
             # DoRA needs the weight, which no one has here; these two forms are without.
             own = {"diff": delta.dense(torch.zeros(delta.shape))}

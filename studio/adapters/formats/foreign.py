@@ -21,7 +21,7 @@ OTHER_MODELS = (
 # Adapters that are not read, by the end of a key.
 OTHER_ADAPTERS = (
     (r"\.on_input$|\.ia3_l$", "an IA3 adapter"),
-    (r"\.(oft|boft)_\w+(\.weight)?$|\.oft_diag$", "an OFT adapter in names that are not known"),
+    (r"\.(oft|boft)_\w+(\.\w+)?$", "an OFT adapter in names that are not known"),
     (r"\.[ab][12](\.weight)?$|\.bm\.weight$", "a GLoRA adapter"),
     (r"vera_lambda_[bd]", "a VeRA adapter"),
     (r"\.(set_weight|reshape_weight)$", "a patch that replaces whole weights"),

@@ -26,6 +26,7 @@ PREFIXES = {
     "lora_te2_": "text_encoder_2",
     "lora_te_": "text_encoder",
     "lycoris_": "unet",
+    "oft_unet_": "unet",
     "unet.": "unet",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import regex
 
 METADATA = "lora_adapter_metadata"
-READ_TYPES = ("LORA", "LOHA", "LOKR")
+READ_TYPES = ("LORA", "LOHA", "LOKR", "OFT")
 # Beginnings of `init_lora_weights` that change the base's weights before the training.
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Options with which the layer computes something else than W + scale * up @ down.
-OTHER_LAYERS = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config")
+OTHER_LAYERS = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "coft")
 PATTERN_SECONDS = 20.0  # for all patterns and layers of a file
 
 
@@ -70,12 +70,17 @@ class LayerNumbers:
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """What peft's configuration says of one component. alpha, rank: None where it does not say."""
+    """What peft's configuration says of one component. alpha, rank: None where it does not say.
+
+    neumann_terms: of OFT's series, None for the exact rotation.  block_share: see Rotation.
+    """
 
     alpha: LayerNumbers
     rank: LayerNumbers
     rank_stabilised: bool = False
     peft_type: str = ""
+    neumann_terms: int | None = 5
+    block_share: bool = False
 
 
 def read_configs(header: Header, path: Path) -> dict[str, PeftConfig]:
@@ -122,7 +127,18 @@ def _config(entries: Mapping[str, JSON], where: str) -> PeftConfig:
         rank=_numbers(entries.get("r"), entries.get("rank_pattern"), "rank", where),
         rank_stabilised=bool(entries.get("use_rslora", False)),
         peft_type=str(entries.get("peft_type") or ""),
+        neumann_terms=_neumann_terms(entries, where),
+        block_share=bool(entries.get("block_share", False)),
     )
+
+
+def _neumann_terms(entries: Mapping[str, JSON], where: str) -> int | None:
+    if entries.get("peft_type") != "OFT":
+        return 5
+    terms = entries.get("num_cayley_neumann_terms")
+    if "use_cayley_neumann" not in entries or not isinstance(terms, int) or not 0 < terms <= 100:
+        raise BadInput(f"{where} is of a version of peft's OFT that Studio doesn't read")
+    return terms if entries["use_cayley_neumann"] else None
 
 
 def _refuse_other_changes(entries: Mapping[str, JSON], where: str) -> None:

@@ -2,7 +2,7 @@
 
 Sources: kohya's sd-scripts (networks/lora.py), peft (tuners/lora, lokr, loha), LyCORIS
 (functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. Their other forms
-are converted exactly to the five forms here: a Tucker convolution is a low-rank product with its
+are converted exactly to the six forms here: a Tucker convolution is a low-rank product with its
 middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
 from studio.adapters.formats.peft_config import NO_CONFIG, PeftConfig
+from studio.adapters.formats.read_oft import read_rotation
 from studio.adapters.formats.survey import DORA, EXTRAS, Contents
 from studio.adapters.formats.weight_shapes import check_sizes
 from studio.errors import BadInput
@@ -81,6 +82,8 @@ def _delta(form: str, own: dict[str, Tensor], config: PeftConfig, name: str) -> 
             return _lokr(own, alpha, rank)
         case "sparse":
             return Sparse.from_tensors(own)
+        case "oft":
+            return read_rotation(own, alpha, config)
         case "bias":
             return BiasOnly.from_tensors(own)
     return Dense.from_tensors(own)

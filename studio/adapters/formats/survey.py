@@ -46,10 +46,13 @@ PLAIN = """
     lora_mid.weight lora_magnitude_vector dora_scale alpha diff diff_b
     sparse_gaps sparse_value sparse_shape
     hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2
+    oft_blocks rescale oft_R.scaled_oft rotation_out rotation_in rotation_out_shared
+    rotation_in_shared
     lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2 lokr_rows_swapped
 """
 LEAVES = {f".{leaf}": leaf for leaf in PLAIN.split()}
 LEAVES |= {".w_norm": "diff", ".b_norm": "diff_b"}  # LyCORIS's names of a normalisation's
+LEAVES |= {".oft_R.weight": "oft_R.weight", ".oft_R.default.weight": "oft_R.weight"}
 LEAVES |= {".lora_B.bias": "lora_B.bias", ".lora_B.default.bias": "lora_B.bias"}
 LEAVES |= {
     ending.format(leaf=leaf, side=side): f"{leaf}.weight"
@@ -84,6 +87,14 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("diff", {"diff": "o i *"}),
     ("diff", {"diff": "o"}),  # of a normalisation
     ("bias", {"diff_b": "o"}),
+    ("oft", {"oft_R.weight": "k m"}),
+    ("oft", {"oft_R.weight": "k m", "oft_R.scaled_oft": "1"}),
+    ("oft", {"oft_blocks": "k b b"}),
+    ("oft", {"oft_blocks": "k b b", "alpha": "1"}),
+    ("oft", {"oft_blocks": "k b b", "rescale": "o 1"}),
+    ("oft", {"oft_blocks": "k b b", "rescale": "o 1", "alpha": "1"}),
+    *(("oft", {f"rotation_{side}": "k b b"}) for side in ("out", "in")),
+    *(("oft", {f"rotation_{side}_shared": "k b b"}) for side in ("out", "in")),
     ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
 )
 # Names that only SDXL's adapters have; and the width of the text that a layer reads.
@@ -104,6 +115,7 @@ BESIDE: dict[str, set[str]] = {
     "loha": {"alpha", "diff_b"} | DORA,
     "lokr": {"alpha", "diff_b", "lokr_rows_swapped"} | DORA,
     "diff": {"alpha", "diff_b"} | DORA,
+    "oft": set(),
     "bias": set(),
     "sparse": set(),
 }
@@ -116,7 +128,7 @@ class Contents:
 
     layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
     weights: the shape of the weight that each layer's tensors change; () where their form is
-    "sparse", which says it in a tensor, or "bias", which leaves the weight as it is.
+    "sparse", which says it in a tensor, or "oft" or "bias", which tell one side of it at most.
     family: the one that names and widths show, "" where they leave it open.
     embeddings: the keys of learned words.
     configs: peft's configuration of each component ("" for all), where the file has one.
@@ -155,7 +167,10 @@ def survey(header: Header, path: Path) -> Contents:
         forms[layer] = "krona" if authors else _form(tuple(shapes.items()))
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
-            raise BadInput(f"{path} is damaged: the tensors of {layer} do not fit: {known}")
+            raise BadInput(
+                f"{path} is damaged, or of a form that Studio doesn't read: the tensors of {layer} "
+                f"do not fit: {known}"
+            )
         check_dtypes(leaves, header, path)
         weights[layer] = weight_shape(forms[layer], shapes)
         check_cores(layer, shapes, weights[layer], path)
@@ -197,7 +212,7 @@ def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
     if (
         math.prod(all_of.get("alpha", ())) != 1
         or len(biases) > 1
-        or any(len(b) > 1 for b in biases)
+        or any(len(bias) != 1 for bias in biases)
     ):
         return ""
     for form, pattern in FORMS:

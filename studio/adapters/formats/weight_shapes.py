@@ -18,13 +18,13 @@ LARGEST_ADAPTER = 2**32  # numbers; all layers of SDXL and its text encoders hav
 # The middle tensors of Tucker forms: [rank, rank, kernel], multiplied by a matrix on either side.
 CORES = ("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2")
 # Tensors that may be of whole numbers.
-WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha"}
+WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha", "oft_R.scaled_oft"}
 
 
 def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
     """The shape of the weight that a layer's tensors change, perhaps flattened to a matrix.
 
-    form: as survey() tells. () for "sparse", whose tensors hold the shape, and for "bias".
+    form: as survey() tells. () for "sparse", whose tensors hold the shape, "oft" and "bias".
     """
     match form:
         case "lora":

@@ -544,7 +544,7 @@ def test_files_of_diffusekronas_authors_are_known_by_their_shapes(tmp_path: Path
 # What is refused, and what is told of files that say nothing.
 
 
-@pytest.mark.parametrize("leaf", ["oft_blocks", "a1.weight", "on_input", "lora_C.weight", "weight"])
+@pytest.mark.parametrize("leaf", ["oft_diag", "a1.weight", "on_input", "lora_C.weight", "weight"])
 def test_a_tensor_that_is_not_understood_is_named(tmp_path: Path, leaf: str) -> None:
     name = kohya_name(Q, "sdxl")
     tensors = {"lora_down.weight": torch.ones(2, 4), "lora_up.weight": torch.ones(4, 2)}
