@@ -1,14 +1,10 @@
-"""The errors that users see, and those that damaged pictures raise."""
+"""The errors that users see."""
 
 import errno
 import re
-import struct
 
 # ASCII's control characters without tab and line feed, C1's, and surrogates.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
-# What Pillow's decoders raise for a damaged file.
-PICTURE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error)
 
 
 # System errors that the user can put right: a path that cannot be written, or a full disk.

@@ -17,8 +17,11 @@ from studio.errors import BadInput
 
 REPEATS = re.compile(r"(\d+)_(.*\S.*)")
 LIGHTEST, HEAVIEST = 0.001, 1000.0
-# Endings of folders with masks, such as `10_sks robot_mask`: see studio/dataset/masks.py.
+# Folders with masks are named like this, or end so, as `10_sks robot_mask` does: see
+# studio/dataset/masks.py.
+MASKS_BELOW = ("masks", "mask")
 MASK_FOLDERS = ("_mask", "_masks")
+KOHYA_IMAGES = "img"  # kohya's GUI keeps the sub-folders of repeats there
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,22 @@ def _folder(given: object) -> Folder:
 
 
 def list_parts(folder: Path) -> list[Part]:
-    """The folder itself and then, by name, its sub-folders of kohya's form.
+    """The folder itself and then, by name, its sub-folders of kohya's form and those of `img`.
 
     Raises BadInput where the folder is missing or cannot be read.
     """
+    images = folder / KOHYA_IMAGES
+    return [Part(folder), *_repeated(folder), *(_repeated(images) if images.is_dir() else ())]
+
+
+def _repeated(folder: Path) -> list[Part]:
     named = {}
     for path in list_folder(folder):
         form = REPEATS.fullmatch(path.name)
         if form and int(form[1]) and path.is_dir():
             named[path.name] = Part(path, int(form[1]), form[2].strip())
     masks = {name + ending for name in named for ending in MASK_FOLDERS}
-    return [Part(folder), *(named[name] for name in sorted(named) if name not in masks)]
+    return [named[name] for name in sorted(named) if name not in masks]
 
 
 def list_folder(folder: Path) -> list[Path]:

@@ -26,14 +26,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from studio.dataset.folders import MASK_FOLDERS
-from studio.dataset.pictures import MASKS, SUFFIXES, Example, Pictures, scaled_size
+from studio.dataset.buckets import scaled_size
+from studio.dataset.folders import MASK_FOLDERS, MASKS_BELOW
+from studio.dataset.listing import MASKS
+from studio.dataset.pictures import Example, Pictures
 from studio.errors import BadInput
 from studio.files import file_sha256
-from studio.picture import opened_picture, to_rgb
+from studio.picture import opened_picture, to_rgb, upright
+from studio.picture.formats import ENDINGS
 
 Masked = Literal["alpha", "files"]
-FOLDERS = ("masks", "mask")
 
 
 def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
@@ -67,18 +69,18 @@ def find_mask_file(picture: Path) -> Path | None:
 def _candidates(picture: Path) -> Iterator[Path]:
     folder = picture.parent
     stems = [(folder, picture.stem + ending) for ending in MASKS]
-    stems += [(folder / name, picture.stem) for name in FOLDERS]
+    stems += [(folder / name, picture.stem) for name in MASKS_BELOW]
     stems += [(folder.with_name(folder.name + end), picture.stem) for end in MASK_FOLDERS]
-    stems += [(folder.with_name(name), picture.stem) for name in FOLDERS]
+    stems += [(folder.with_name(name), picture.stem) for name in MASKS_BELOW]
     for place, stem in stems:
         for path in sorted(place.glob(f"{escape(stem)}.*")):
-            if path.suffix.lower() in SUFFIXES and path.stem == stem and path.is_file():
+            if path.suffix.lower() in ENDINGS and path.stem == stem and path.is_file():
                 yield path
 
 
 def _missing(picture: Path) -> str:
     beside = picture.with_name(f"{picture.stem}{MASKS[0]}.png")
-    below = picture.parent / FOLDERS[0] / f"{picture.stem}.png"
+    below = picture.parent / MASKS_BELOW[0] / f"{picture.stem}.png"
     return (
         f"{picture} has no mask: put one at {beside.name} or {below.relative_to(picture.parent)} "
         "beside it, white where the picture is to be learned, or train without masks."
@@ -106,7 +108,7 @@ def load_mask(example: Example) -> Image.Image:
     """A picture's mask, one channel of eight bits, as large as its file has it."""
     assert example.mask
     with opened_picture(example.mask, name=f"The mask {example.mask}") as opened:
-        mask = ImageOps.exif_transpose(opened)
+        mask = upright(opened)
     if example.mask == example.path:
         if not mask.has_transparency_data:
             raise BadInput(
@@ -114,10 +116,8 @@ def load_mask(example: Example) -> Image.Image:
                 "with transparency, or give masks as files."
             )
         return mask.convert("RGBA").getchannel("A")
-    if mask.has_transparency_data:
-        layer = mask.convert("RGBA")
-        mask = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
-    return to_rgb(mask).convert("L")
+    mask.info.pop("icc_profile", None)  # its numbers are weights, not colours
+    return to_rgb(mask, background="black").convert("L")
 
 
 def latent_mask(

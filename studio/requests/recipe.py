@@ -74,6 +74,9 @@ class Recipe:
         None, "side of the pictures in pixels; the base's own if not given"
     )
     buckets: bool = option(True, "keep aspect ratios; otherwise every picture is cropped square")
+    background: NotBlank = option(
+        "white", "colour behind the transparent parts of pictures, such as black or #808080"
+    )
     checkpointing: bool = option(False, "gradient checkpointing: less memory, slower steps")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "precision of the computation; auto is that of the base's weights"
@@ -120,6 +123,10 @@ class Recipe:
             raise BadInput("prior_count is for class pictures that are drawn: give prior_class too")
         if self.optimizer == "prodigy":
             _check_prodigy(self)
+        if self.background != "white":
+            from studio.picture.colours import parse_background  # Pillow with it
+
+            parse_background(self.background)
 
     def remarks(self) -> tuple[str, ...]:
         """What may not have been meant, a sentence each."""

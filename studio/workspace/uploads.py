@@ -1,21 +1,22 @@
 """Uploaded pictures: sets to train on, each a folder of pictures and their captions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from studio.dataset.captions import caption_beside, caption_files
+from studio.dataset.listing import list_pictures
 from studio.errors import BadInput
 from studio.files import copy_file, write_file
-from studio.picture import LARGEST_PICTURE, opened_picture
+from studio.picture import LARGEST_PICTURE, BadPicture, opened_picture, to_rgb, upright
+from studio.picture.formats import FORMATS
 from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
 from studio.workspace.names import clean_name, numbered_names
-from studio.workspace.thumbnails import cached_thumbnail
+from studio.workspace.thumbnails import cached_thumbnail, grey_thumbnail
 from studio.workspace.trash import delete
 
 LARGEST_FILE = 200_000_000  # bytes
-# Formats as Pillow names them, and the ending that their files get.
-FORMATS = {"AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif", "JPEG": ".jpg", "PNG": ".png"}
-FORMATS |= {"TIFF": ".tif", "WEBP": ".webp"}
 
 
 @dataclass(frozen=True)
@@ -101,33 +102,45 @@ def delete_set(space: Workspace, set_name: str) -> str:
 
 
 def upload_thumbnail(space: Workspace, set_name: str, picture: str) -> Path:
-    """A small JPEG of a picture of a set, kept in the cache."""
-    path = _picture(space, set_name, picture)
-    return cached_thumbnail(path, space.cache / "thumbnails" / f"{set_name} {picture}.jpg")
+    """A small JPEG of a picture of a set, kept in the cache; a grey one where it is damaged."""
+    path, thumbnails = _picture(space, set_name, picture), space.cache / "thumbnails"
+    try:
+        return cached_thumbnail(path, thumbnails / f"{set_name} {picture}.jpg")
+    except BadPicture:
+        return grey_thumbnail(thumbnails / "unreadable.jpg")
 
 
 def _picture(space: Workspace, set_name: str, picture: str) -> Path:
     path = child_path(get_set(space, set_name).path, picture)
-    if path.suffix not in FORMATS.values() or not path.is_file():
+    if path not in _pictures(path.parent):
         raise BadInput(f"there is no picture {picture} in {set_name}")
     return path
 
 
 def _read(folder: Path) -> UploadSet:
-    files = sorted(path for path in entries(folder) if path.suffix in FORMATS.values())
-    pictures = tuple(Upload(path.name, path, _caption(path)) for path in files)
+    captions = caption_files(folder)
+    pictures = tuple(
+        Upload(path.name, path, _caption(path, captions)) for path in _pictures(folder)
+    )
     return UploadSet(folder.name, folder, folder.stat().st_mtime, pictures)
 
 
-def _caption(picture: Path) -> str:
-    beside = picture.with_suffix(".txt")
-    return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+def _pictures(folder: Path) -> list[Path]:
+    """Those that a training reads, but none behind a link, by their names."""
+    own = set(entries(folder))
+    return [path for path in list_pictures(folder)[0] if path in own]
+
+
+def _caption(picture: Path, files: Mapping[str, list[Path]]) -> str:
+    try:
+        return caption_beside(picture, files)
+    except BadInput:
+        return ""  # a training refuses it by its name
 
 
 def _ending(path: Path, title: str) -> str:
-    """The ending for a picture's format; BadInput where it does not decode to its end."""
-    with opened_picture(
-        path, name=title, formats=tuple(FORMATS), most_pixels=LARGEST_PICTURE
-    ) as picture:
-        picture.load()
-        return FORMATS[str(picture.format)]
+    """The ending for a picture's format; BadInput where it cannot be learned from."""
+    with opened_picture(path, name=title, most_pixels=LARGEST_PICTURE) as picture:
+        to_rgb(upright(picture))
+        kind = "JPEG" if picture.format == "MPO" else str(picture.format)
+        return FORMATS[kind][0]

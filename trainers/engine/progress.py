@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
-    from studio.dataset.pictures import Skipped
+    from studio.dataset.left_out import Skipped
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class PreparedTraining:
             skipped=self.dataset.pictures.skipped + self.dataset.class_pictures.skipped,
             steps=self.recipe.steps,
             done=int(self.checkpoint.name[5:]) if self.checkpoint else 0,
-            remarks=(*self.recipe.remarks(), *self._remarks()),
+            remarks=(*self.dataset.remarks(), *self.recipe.remarks(), *self._remarks()),
         )
 
     def _remarks(self) -> tuple[str, ...]:
@@ -146,6 +146,7 @@ class PreparedTraining:
             self.dataset.examples,
             crops=self.recipe.crops,
             flip=self.recipe.flip,
+            background=self.recipe.background,
             folder=self.run.folder.parent / "cache" if self.recipe.cache == "disk" else None,
         )
 

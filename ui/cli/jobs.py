@@ -144,7 +144,9 @@ def enqueue_run(space: Workspace, request: TrainingRequest, *, as_json: bool) ->
     if request.run:
         raise BadInput("A queued training gets its folder in the workspace: leave out --run.")
     request = complete(request)
-    trainers.check(replace(request, out=None))  # the library finds a free name
+    pictures = trainers.check(replace(request, out=None))  # the library finds a free name
+    for remark in pictures.remarks():
+        print_note(remark)
     assert request.out  # a complete request has one
     name = clean_name(request.out.stem, otherwise="")
     job = queue_training(space, replace(request, name=name))

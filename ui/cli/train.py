@@ -4,7 +4,7 @@ import shlex
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 import trainers
+from studio.dataset.left_out import count_skipped
+from studio.dataset.pictures import Pictures
 from studio.errors import BadInput, Stopped
 from studio.requests.training import TrainingRequest, read_request
 from studio.requests.validation import build, option
@@ -60,6 +62,7 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
     from studio.adapters.load import load_adapter  # PyTorch with it
     from studio.bases.real_config import real_config
 
+    pictures = _check_pictures(request)
     if config:
         base = real_config(config, dtype=str(request.loading.get("dtype", "auto")))
     else:
@@ -68,16 +71,36 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
         load_adapter(request.init, base=base)  # refuses a damaged file, and one of another base
     text_encoders = bool(request.recipe.get("text_encoders"))
     counted = trainers.count(trainers.kind_of(request), base, text_encoders=text_encoders)
-    estimate = _estimate(request, base)
+    estimate = _estimate(request, base, pictures=len(pictures.examples))
     facts = asdict(counted)
     if as_json:
-        print_json(facts | {"estimate": asdict(estimate)})
+        print_json(facts | _picture_facts(pictures) | {"estimate": asdict(estimate)})
         return
     more = facts.pop("facts")
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
     share = {"share": f"{counted.parameters / counted.weights:.3%}"}
     taking = {"taking": str(estimate)}
+    if request.pictures:
+        facts |= {"pictures": len(pictures.examples), "skipped": count_skipped(pictures.skipped)}
     print_facts(f"{request.kind} would train", facts | numbers | share | taking | more)
+
+
+def _check_pictures(request: TrainingRequest) -> Pictures:
+    """The pictures of a dry run; none where none were named. Says what is left out of them."""
+    if not request.pictures:
+        return Pictures()
+    # Neither the trigger nor a file that is in the way changes what would be trained.
+    pictures = trainers.check(
+        replace(request, trigger=request.trigger or request.kind, out=None, run=None)
+    )
+    for remark in pictures.remarks():
+        print_note(remark)
+    return pictures
+
+
+def _picture_facts(pictures: Pictures) -> dict[str, object]:
+    skipped = [asdict(one) | {"path": str(one.path)} for one in pictures.skipped]
+    return {"pictures": len(pictures.examples), "skipped": skipped}
 
 
 def _estimate(request: TrainingRequest, base: "Base", *, pictures: int = 0) -> "trainers.Estimate":
@@ -143,8 +166,6 @@ def follow(
 
 
 def _introduce(started: Started) -> None:
-    for skipped in started.skipped:
-        print_note(f"Skipped {skipped.path}: {skipped.reason}")
     for remark in started.remarks:
         print_note(remark)
     after = f", going on after step {started.done}" if started.done else ""
@@ -167,14 +188,13 @@ def _report(trained: Trained, *, as_json: bool) -> None:
         "loss": trained.loss,
         "parameters": started.parameters,
         "pictures": started.examples,
-        "skipped": [{"path": str(one.path), "reason": one.reason} for one in started.skipped],
+        "skipped": [asdict(one) | {"path": str(one.path)} for one in started.skipped],
     }
     if as_json:
         print_json(facts)
         return
-    names = ", ".join(one.path.name for one in started.skipped)
     facts["loss"] = None if trained.loss is None else f"{trained.loss:.4f}"
-    facts["skipped"] = f"{len(started.skipped)} ({names})" if started.skipped else None
+    facts["skipped"] = count_skipped(started.skipped) or None
     print_facts("Trained", facts)
 
 

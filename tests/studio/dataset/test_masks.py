@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.dataset.buckets import crop_to_bucket
 from studio.dataset.masks import Masked, find_mask_file, latent_mask, load_mask, with_masks
-from studio.dataset.pictures import Example, crop_to_bucket, read_pictures
+from studio.dataset.pictures import Example, read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
 

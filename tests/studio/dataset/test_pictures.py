@@ -10,13 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.dataset.pictures import (
-    Example,
-    Pictures,
-    bucket_sizes,
-    crop_to_bucket,
-    read_pictures,
-)
+from studio.dataset.buckets import bucket_sizes, crop_to_bucket
+from studio.dataset.pictures import Example, Pictures, read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
 
@@ -72,7 +67,10 @@ def test_metadata_may_name_pictures_in_folders_below(tmp_path: Path):
     ("line", "said"),
     [
         ("{", "line 1, is not JSON"),
-        ('{"file_name": "a.png"}', "line 1, lacks a file_name or a text"),
+        (
+            '{"file_name": "a.png"}',
+            "line 1, has no caption; its columns are file_name. Call",
+        ),
         ("[]", "line 1, is not a JSON object"),
         ('{"file_name": "../a.png", "text": "x"}', "which is not in the folder"),
     ],
@@ -174,7 +172,7 @@ def test_folders_without_pictures_are_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="There are no pictures in"):
         read(tmp_path)
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(BadInput, match=r"None of the pictures .* can be read: a\.png is damaged"):
+    with pytest.raises(BadInput, match=r"None of the .* can be read\. Left out 1 damaged: a\.png"):
         read(tmp_path)
     with pytest.raises(BadInput, match="is a file: give the folder"):
         read(tmp_path / "a.png")

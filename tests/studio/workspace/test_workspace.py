@@ -20,6 +20,7 @@ from studio.adapters.delta import Delta, LowRank
 from studio.adapters.formats.convert import to_kohya
 from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
+from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
 from studio.workspace import (
     Workspace,
@@ -646,6 +647,34 @@ def test_huge_pictures_are_refused_before_they_are_decoded(
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
     with pytest.raises(BadInput, match="9000 x 9000 pixels"):
         add_upload(space, "set", tmp_path / "bomb.png")
+
+
+def test_what_is_uploaded_gets_the_ending_of_its_format(space: Workspace, tmp_path: Path) -> None:
+    """MPO is a JPEG with more pictures behind it, as phones write it."""
+    create_set(space, "set")
+    red, more = Image.new("RGB", (8, 8), "red"), [Image.new("RGB", (8, 8), "lime")]
+    for kind, ending in {"MPO": "jpg", "TIFF": "tif", "WEBP": "webp", "JPEG2000": "jp2"}.items():
+        options = {"save_all": True, "append_images": more} if kind == "MPO" else {}
+        red.save(tmp_path / kind, format=kind, **options)
+        assert add_upload(space, "set", tmp_path / kind).name == f"{kind}.{ending}"
+
+
+def test_a_set_that_was_filled_by_hand_has_the_pictures_that_a_training_reads(
+    space: Workspace, tmp_path: Path
+) -> None:
+    folder = create_set(space, "set").path
+    for name in ("a.JPG", "b.jpeg", "c.jfif", "d", "e.png", "e.mask.png", "cut.jpg"):
+        Image.effect_noise((64, 64), 90).save(folder / name, format="JPEG")
+    (folder / "a.Caption").write_text("a robot")
+    (folder / "cut.jpg").write_bytes((folder / "b.jpeg").read_bytes()[:900])
+    found = get_set(space, "set").pictures
+    learned = read_pictures(folder, trigger="t", size=64, step=8)
+    assert [one.name for one in found if one.name != "cut.jpg"] == [
+        one.path.name for one in learned.examples
+    ]
+    assert {one.name: one.caption for one in found}["a.JPG"] == "a robot"
+    with Image.open(upload_thumbnail(space, "set", "cut.jpg")) as grey:
+        assert grey.convert("RGB").getpixel((5, 5)) == (128, 128, 128)
 
 
 def test_captions_stay_with_their_pictures(space: Workspace, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from studio.bases.base import Base
+from studio.dataset.buckets import crop_to_bucket
 from studio.dataset.masks import with_masks
-from studio.dataset.pictures import crop_to_bucket, read_pictures
+from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
 from tests.trainers.conftest import make_pictures
@@ -46,6 +47,20 @@ def test_a_picture_is_kept_as_mean_and_spread_of_its_latents(sdxl: Base, folder:
         assert torch.equal(kept.std, std)
         assert kept.time_ids is not None
         assert kept.time_ids.tolist() == [64, 64, 0, 0, 64, 64]
+
+
+def test_clear_parts_are_encoded_over_the_colour_asked_for(sdxl: Base, tmp_path: Path) -> None:
+    """On disk each colour has latents of its own."""
+    (tmp_path / "photos").mkdir()
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "photos" / "a.png")
+    found = read_pictures(tmp_path / "photos", trigger=TRIGGER, size=64, step=16).examples
+    for colour, value in (("white", 1.0), ("black", -1.0)):
+        place = tmp_path / "cache"
+        cache = Cache(sdxl, found, crops=1, flip=False, folder=place, background=colour)
+        for _ in cache.fill([]):
+            pass
+        mean, _ = posterior(sdxl, torch.full((3, 64, 64), value))
+        assert torch.equal(cache.picture(0, 0).mean, mean)
 
 
 def test_captions_are_kept_as_the_base_encodes_them(sdxl: Base, folder: Path) -> None:

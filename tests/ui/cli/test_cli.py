@@ -188,8 +188,36 @@ def test_a_damaged_picture_is_named_skipped_and_counted(
     words = ["--trigger", "t", "--base", sdxl_folder, "--steps", 1, "--batch", 1, "--rank", 1]
     done = run("train", "lora", folder, *words)
     assert done.code == 0, done.err
-    assert "cut.jpg" in done.err
-    assert "1 (cut.jpg)" in done.out
+    assert "Left out 1 damaged: cut.jpg can't be read" in done.err
+    assert "1 damaged" in done.out
+
+
+@pytest.mark.parametrize("more", [["--dry-run", "--base-config", "sd15"], ["--queue"]])
+def test_what_is_left_out_is_told_without_training_too(
+    run: Run, photos: Path, tmp_path: Path, more: list[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "a.cr2").write_bytes(b"x")
+    (folder / "closeups").mkdir()
+    (folder / "closeups" / "b.jpg").write_bytes(b"x")
+    done = run("train", "lora", folder, "--trigger", "t", *more)
+    assert done.code == 0, done.err
+    assert "Left out 1 camera raw: a.cr2 is not read" in done.err
+    assert "Left out 1 in sub-folders: closeups holds 1" in done.err
+    if "--dry-run" in more:
+        facts = run("train", "lora", folder, *more, "--json").json
+        assert isinstance(facts, dict)
+        assert facts["pictures"] == len(list(photos.glob("*.png")))
+        assert [one["kind"] for one in facts["skipped"]] == ["camera raw", "in sub-folders"]
+
+
+def test_a_dry_run_refuses_a_folder_without_pictures(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    done = run("train", "lora", "photos", "--dry-run", "--base-config", "sd15")
+    assert done.code == 2
+    assert "None of the pictures in photos can be read. Left out 1 damaged: a.jpg" in done.err
 
 
 def test_samples_are_drawn_while_training(run: Run, sdxl_folder: Path, photos: Path) -> None:

@@ -13,8 +13,9 @@ from PIL import Image
 
 import trainers
 from studio.bases.info import read_base_info
+from studio.dataset.buckets import crop_to_bucket
 from studio.dataset.folders import Folder
-from studio.dataset.pictures import crop_to_bucket, read_pictures
+from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
 from studio.queue.client import list_jobs
@@ -38,6 +39,7 @@ from ui.web.train.crops import crop_preview, crops_of
 from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
 from ui.web.train.picture_sets import add_example, add_files
+from ui.web.train.request import pictures_of
 from ui.web.train.run_html import run_header, sample_prompts_of, sample_rows
 
 
@@ -148,6 +150,43 @@ def test_files_become_a_set_and_each_that_does_not_is_named(
     assert [one.caption for one in get_set(space, name).pictures] == ["a grey thing"]
     assert [said.split()[0] for said in left_out] == ["c.jpg", "b.txt"]
     assert add_files(space, "", [tmp_path / "c.jpg"], new_name="x")[1]
+
+
+def test_captions_come_with_pictures_as_they_do_in_a_folder(
+    space: Workspace, tmp_path: Path
+) -> None:
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "a.TXT").write_text("a thing")
+    (tmp_path / "b.png.txt").write_text("another thing")
+    (tmp_path / "c.caption").write_bytes("Bär".encode("latin-1"))
+    rows = "file_name,prompt\ntrain/a.png,unread\ntrain/d.png,a third\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    (tmp_path / "metadata.jsonl").write_text("{")
+    files = sorted(path for path in tmp_path.iterdir() if path.is_file())
+    name, left_out = add_files(space, "", files, new_name="things")
+    captions = {one.name: one.caption for one in get_set(space, name).pictures}
+    assert captions == {
+        "a.png": "a thing",
+        "b.png": "another thing",
+        "c.png": "",
+        "d.png": "a third",
+    }
+    assert len(left_out) == 2
+    assert "metadata.jsonl, line 1, is not JSON" in left_out[0]
+    assert "c.caption is not UTF-8 text" in left_out[1]
+
+
+def test_what_a_training_leaves_out_of_a_set_is_read_anew_when_files_come(
+    space: Workspace, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    name, _ = add_files(space, "", [tmp_path / "a.png"], new_name="things")
+    assert pictures_of(space, name).remarks() == []
+    (get_set(space, name).path / "b.cr2").write_bytes(b"x")
+    (told,) = pictures_of(space, name).remarks()
+    assert told.startswith("Left out 1 camera raw: b.cr2")
+    assert len(pictures_of(space, name).examples) == 1
 
 
 def test_examples_are_taken_once(space: Workspace) -> None:

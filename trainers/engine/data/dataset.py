@@ -23,6 +23,10 @@ class Dataset:
         """The pictures and behind them the class pictures, as batches number them."""
         return self.pictures.examples + self.class_pictures.examples
 
+    def remarks(self) -> list[str]:
+        """What is left out of the folders, a line for each kind."""
+        return [*self.pictures.remarks(), *self.class_pictures.remarks()]
+
 
 def read_dataset(
     sources: Sources | Pictures,

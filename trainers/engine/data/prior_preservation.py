@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from PIL.PngImagePlugin import PngInfo
 
-from studio.dataset.folders import list_folder, list_parts
-from studio.dataset.pictures import SUFFIXES, Pictures, read_pictures
+from studio.dataset.folders import list_parts
+from studio.dataset.listing import list_pictures
+from studio.dataset.pictures import Pictures, read_pictures
 from studio.errors import BadInput
 from studio.files import check_writable, write_file
 from studio.requests.recipe import PRIOR_WEIGHT, Recipe
@@ -75,8 +76,7 @@ class Prior:
     def _has_pictures(self) -> bool:
         if not self.folder.exists():
             return False
-        files = [path for part in list_parts(self.folder) for path in list_folder(part.path)]
-        return any(path.suffix.lower() in SUFFIXES for path in files)
+        return any(list_pictures(part.path)[0] for part in list_parts(self.folder))
 
     def missing(self, present: Pictures) -> int:
         """How many pictures are to be rendered beside those present."""

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-
 import compose
 from studio.bases.samplers import SCHEDULERS, SPACINGS, SPACINGS_OF
-from studio.errors import PICTURE_ERRORS, BadInput
+from studio.errors import BadInput
 from studio.files import file_sha256
+from studio.picture import opened_picture
 from studio.requests.a1111 import parse_parameters
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
@@ -30,11 +29,8 @@ def recipe_of_picture(path: str | Path) -> tuple[dict[str, object], list[str]]:
     With it a sentence for each thing that Studio doesn't have. BadInput for a picture without
     either text.
     """
-    try:
-        with Image.open(path) as picture:
-            own, parameters = picture.info.get("studio"), picture.info.get("parameters")
-    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
-        raise BadInput("That can't be read as a picture.") from error
+    with opened_picture(path, name="That") as picture:
+        own, parameters = picture.info.get("studio"), picture.info.get("parameters")
     if own is not None:
         return read_recipe(path), []
     if not isinstance(parameters, str) or not parameters.strip():

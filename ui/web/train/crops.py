@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from PIL import Image
-
-from studio.dataset.pictures import bucket_sizes, nearest_bucket, scaled_size
-from studio.errors import PICTURE_ERRORS
+from studio.dataset.buckets import bucket_sizes, nearest_bucket, scaled_size
+from studio.picture import BadPicture, picture_size
 from studio.workspace import UploadSet
 from ui.web.frontend import template
-
-ORIENTATION = 0x0112  # EXIF tag
-QUARTER_TURNS = (5, 6, 7, 8)  # its values for pictures that lie on their side
 
 
 @dataclass(frozen=True)
@@ -50,14 +45,10 @@ def crop_preview(crops: Sequence[Crop], thumbnails: dict[str, Path]) -> str:
 
 
 def _visible_size(path: Path) -> tuple[int, int] | None:
-    """Width and height after the EXIF rotation; only the file's header is read."""
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            rotated = picture.getexif().get(ORIENTATION) in QUARTER_TURNS
-    except PICTURE_ERRORS:
+        return picture_size(path)
+    except BadPicture:
         return None
-    return (height, width) if rotated else (width, height)
 
 
 def _crop(name: str, source: tuple[int, int], bucket: tuple[int, int]) -> Crop:

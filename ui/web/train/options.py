@@ -29,6 +29,7 @@ GROUPS = {
     ),
     "Pictures": (
         *("size", "buckets", "flip", "crops", "caption_dropout", "masked", "unmasked_weight"),
+        "background",
     ),
     "Noise and loss": ("min_snr", "noise_offset", "input_perturbation"),
     "Text encoders and new words": (

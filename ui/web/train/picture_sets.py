@@ -1,10 +1,12 @@
 """Sets of training pictures: from dropped files, from the examples, and those made before."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from studio.assets import asset
+from studio.dataset.captions import ENDINGS, METADATA_FILES, metadata_captions
 from studio.errors import BadInput
+from studio.files import read_text
 from studio.workspace import (
     Workspace,
     add_upload,
@@ -34,27 +36,45 @@ def add_files(
 ) -> tuple[str, list[str]]:
     """Add files to a set, or to a new one if the name is empty.
 
-    A text file is the caption of the picture of the same name. new_name: for a new set. Returns
-    the set's name, and a sentence for each file that was left out.
+    Captions are read as in a folder of pictures: see studio/dataset/captions.py. new_name: for a
+    new set. Returns the set's name, and a sentence for each file that was left out.
     """
     paths = [Path(file) for file in files]
-    captions = {path.stem: path for path in paths if path.suffix.lower() == ".txt"}
+    texts = {path.stem: path for path in paths if path.suffix.lower() in ENDINGS}
+    tables = [path for path in paths if path.name in METADATA_FILES]
     added, left_out = {}, []
     for path in paths:
-        if path.suffix.lower() == ".txt":
+        if path in tables or path.suffix.lower() in ENDINGS:
             continue
         try:
             name = name or create_set(space, clean_name(new_name, otherwise="pictures")).name
-            added[path.stem] = add_upload(space, name, path).name
+            added[path.name] = add_upload(space, name, path).name
         except BadInput as error:
             left_out.append(str(error))
-    for stem, path in captions.items():
-        if stem in added:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            write_caption(space, name, added[stem], text)
+    listed, problems = _listed_captions(tables)
+    for picture, own in added.items():
+        file = texts.pop(picture, None) or texts.pop(Path(picture).stem, None)
+        try:
+            text = read_text(file) if file else listed.get(picture, "")
+        except BadInput as error:
+            problems.append(str(error))
         else:
-            left_out.append(f"{path.name} belongs to no picture: add the picture of that name too")
-    return name, left_out
+            if text:
+                write_caption(space, name, own, text)
+    alone = "belongs to no picture: add the picture of that name too"
+    return name, [*left_out, *problems, *(f"{path.name} {alone}" for path in texts.values())]
+
+
+def _listed_captions(tables: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """The captions in metadata files by the names of pictures, and what is wrong with the files."""
+    found, problems = {}, []
+    for path in tables:
+        try:
+            captions = metadata_captions(path).items()
+            found |= {PurePath(picture).name: text for picture, text in captions}
+        except BadInput as error:
+            problems.append(str(error))
+    return found, problems
 
 
 def add_example(space: Workspace, example: str) -> str:

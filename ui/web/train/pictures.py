@@ -9,6 +9,7 @@ from gradio.events import Dependency
 
 from studio.bases.info import read_base_info
 from studio.errors import BadInput
+from studio.picture.formats import ENDINGS
 from studio.workspace import (
     UploadSet,
     Workspace,
@@ -28,6 +29,8 @@ EMPTY = (
     "Drop five or more pictures of one thing or in one style, or start with an example. "
     "Captions can come along as .txt files with the pictures' names."
 )
+# What a browser offers to add. It knows pictures by their type, or else by their ending.
+DROPPED = ["image", *sorted(ENDINGS), ".txt", ".caption", ".csv", ".jsonl"]
 
 
 class PicturePanel:
@@ -63,7 +66,7 @@ class PicturePanel:
         )
         self.drop = gr.File(
             file_count="multiple",
-            file_types=["image", ".txt"],
+            file_types=DROPPED,
             label="Add pictures",
             height=120,
             elem_classes="studio-drop",

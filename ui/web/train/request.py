@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,6 +11,7 @@ from gradio.components import Component
 
 import trainers
 from studio.bases.info import BaseInfo, read_base_info
+from studio.dataset.pictures import Pictures, read_pictures
 from studio.errors import BadInput
 from studio.requests.training import TrainingRequest, from_table
 from studio.workspace import Workspace, get_set
@@ -43,10 +46,22 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
     base = read_base_info(data[form.base] or "")
     if base is None:
         return ""
-    pictures = get_set(space, data[form.sets]).pictures
+    pictures = pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
     sentence = estimate_sentence(space, request, base, pictures=len(pictures))
     return f"{sentence[:1].upper()}{sentence[1:]}"
+
+
+def pictures_of(space: Workspace, name: str) -> Pictures:
+    """The pictures of a set, and what is left out of it. BadInput where none can be learned."""
+    folder = get_set(space, name).path
+    return _read_pictures(folder, folder.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read_pictures(folder: Path, modified: int) -> Pictures:
+    """The pictures of a folder. modified: changes when files come or go; they are read again."""
+    return read_pictures(folder, trigger="", size=8, step=8)
 
 
 def queue(space: Workspace, form: Form, data: Data) -> int:

@@ -20,7 +20,7 @@ from ui.web.train.options import (
     preset_placeholders,
 )
 from ui.web.train.pictures import PicturePanel
-from ui.web.train.request import Data, Form, cost, queue, sample_prompts
+from ui.web.train.request import Data, Form, cost, pictures_of, queue, sample_prompts
 from ui.web.train.runs import RunPanel, select_run
 
 # The fields of a recipe that the summary above the button names.
@@ -127,7 +127,7 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
 
 
 def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
-    """Estimate time and memory once there are pictures."""
+    """Once there are pictures, say what is left out of them, and estimate time and memory."""
 
     def update(data: Data) -> Iterator[Any]:
         if not data[form.sets]:
@@ -135,11 +135,14 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
             return
         yield gr.HTML(paragraph("Estimating..."), visible=True)
         try:
-            text = cost(space, form, data)
+            lines = [
+                paragraph(line, "problem") for line in pictures_of(space, data[form.sets]).remarks()
+            ]
+            if text := cost(space, form, data):
+                lines.append(paragraph(text, "studio-cost"))
         except BadInput as error:
-            yield gr.HTML(paragraph(str(error), "problem"))
-        else:
-            yield gr.HTML(paragraph(text, "studio-cost") if text else "", visible=bool(text))
+            lines = [paragraph(str(error), "problem")]
+        yield gr.HTML("".join(lines), visible=bool(lines))
 
     options: list[Any] = form.more.deciding()
     texts = [one.blur for one in [form.steps, *options] if isinstance(one, gr.Textbox)]

@@ -1,0 +1,91 @@
+"""The shapes that pictures are trained at, and the cuts that make pictures fit them.
+
+Bucketing by the ratio of sides is NovelAI's ("aspect ratio bucketing"), as in kohya's sd-scripts.
+"""
+
+from collections.abc import Sequence
+from math import log
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps
+
+from studio.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
+
+
+def bucket_choices(*, size: int, step: int, buckets: bool) -> list[tuple[int, int]]:
+    """The shapes (width, height) to choose from: the buckets, or the square alone.
+
+    size: side of the square.  step: sides are multiples of it. Raises BadInput where size is none.
+    """
+    if size < step or size % step:
+        raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
+    return bucket_sizes(size, step) if buckets else [(size, size)]
+
+
+def bucket_sizes(size: int, step: int) -> list[tuple[int, int]]:
+    """The buckets: (width, height) in multiples of `step`, as large as size x size allows.
+
+    From 1:LONGEST to LONGEST:1, narrow to wide; the square is always among them.
+    """
+    found = {(size, size)}
+    for width in range(step, size + 1, step):
+        height = size * size // width // step * step
+        if height <= LONGEST * width:
+            found |= {(width, height), (height, width)}
+    return sorted(found)
+
+
+def nearest_bucket(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
+    """The bucket whose ratio of sides is nearest, by factor."""
+    ratio = log(width / height)
+    return min(choices, key=lambda one: abs(log(one[0] / one[1]) - ratio))
+
+
+def crop_to_bucket(
+    picture: Image.Image,
+    bucket: tuple[int, int],
+    *,
+    flip: bool = False,
+    generator: "torch.Generator | None" = None,
+) -> "tuple[Tensor, tuple[int, int]]":
+    """A decoded picture, scaled to cover a bucket (width, height) and cropped to it.
+
+    flip: mirror it first, left to right.  generator: crop at random; None crops the middle.
+
+    Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the crop in the scaled picture, which
+    SDXL is told.
+    """
+    import numpy as np  # which a page that shows the buckets does without, and PyTorch too
+    import torch
+
+    if flip:
+        picture = ImageOps.mirror(picture)
+    width, height = bucket
+    scaled = scaled_size(picture.size, bucket)
+    picture = picture.resize(scaled, Image.Resampling.LANCZOS)
+    top = _offset(scaled[1] - height, generator)
+    left = _offset(scaled[0] - width, generator)
+    cut = picture.crop((left, top, left + width, top + height))
+    values = torch.from_numpy(np.array(cut, dtype=np.float32))
+    return (values / 127.5 - 1).permute(2, 0, 1).contiguous(), (top, left)
+
+
+def scaled_size(source: tuple[int, int], bucket: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a source scaled to cover a bucket; its ratio is kept."""
+    scale = max(bucket[0] / source[0], bucket[1] / source[1])
+    width, height = (max(b, round(s * scale)) for s, b in zip(source, bucket, strict=True))
+    return width, height
+
+
+def _offset(slack: int, generator: "torch.Generator | None") -> int:
+    if generator is None:
+        return slack // 2
+    import torch
+
+    return int(torch.randint(slack + 1, (1,), generator=generator))

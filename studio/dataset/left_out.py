@@ -1,0 +1,55 @@
+"""What a training leaves out of its folders, and the sentences that say so."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+# Kinds that are no pictures of the folder itself.
+CAPTIONS, SUB_FOLDERS = "captions", "in sub-folders"
+NAMED = 3  # files of one kind; the others are counted
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or sub-folder that is left out.
+
+    reason: why, as the end of a sentence that starts with its name.  kind: what it is counted as.
+    count: how many pictures it stands for.
+    """
+
+    path: Path
+    reason: str
+    kind: str = "damaged"
+    count: int = 1
+
+
+def count_skipped(skipped: Sequence[Skipped]) -> str:
+    """How many of which kind, such as "2 HEIC, 1 damaged"; empty where there are none."""
+    return ", ".join(f"{_count(group)} {kind}" for kind, group in _by_kind(skipped))
+
+
+def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
+    """A line for each kind: how many there are, which, and why."""
+    return [
+        f"Left out {_count(group)} {kind}: {_reasons(group)}." for kind, group in _by_kind(skipped)
+    ]
+
+
+def _by_kind(skipped: Sequence[Skipped]) -> Iterator[tuple[str, list[Skipped]]]:
+    for kind in dict.fromkeys(one.kind for one in skipped):
+        yield kind, [one for one in skipped if one.kind == kind]
+
+
+def _count(group: Sequence[Skipped]) -> int:
+    return sum(one.count for one in group)
+
+
+def _reasons(group: Sequence[Skipped]) -> str:
+    """What is wrong with the first files of one kind, each reason once."""
+    named, more = group[:NAMED], len(group) - NAMED
+    said = []
+    for reason, files in groupby(named, key=lambda one: one.reason):
+        first, *others = [one.path.name for one in files]
+        said.append(f"{first} {reason}" + (f" (so too {', '.join(others)})" if others else ""))
+    return "; ".join([*said, f"and {more} more"] if more > 0 else said)

@@ -1,0 +1,105 @@
+"""The files of a folder: which are pictures, and which are left out."""
+
+import os
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+
+from studio.dataset.captions import caption_files
+from studio.dataset.folders import MASK_FOLDERS, MASKS_BELOW, list_folder
+from studio.dataset.left_out import CAPTIONS, SUB_FOLDERS, Skipped
+from studio.picture.formats import ENDINGS, starts_like_picture
+
+MASKS = (".mask", "-masklabel")  # behind a picture's name, before its ending: its mask
+# What nobody reads here, by its ending. A camera's raw file starts as a TIFF does.
+UNREAD = {
+    "camera raw": (".arw .cr2 .cr3 .dng .nef .nrw .orf .pef .raf .rw2 .srw", "develop it to"),
+    "video": (".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm .wmv", "save frames of it as"),
+    "PSD": (".psb .psd", "save it as"),
+    "SVG": (".svg .svgz", "save it as"),
+    "PDF": (".ai .eps .pdf", "save it as"),
+    "TGA": (".tga", "save it as"),
+    "HDR": (".exr .hdr", "save it as"),
+    "icon": (".ico .icns", "save it as"),
+}
+KINDS = {ending: kind for kind, (endings, _) in UNREAD.items() for ending in endings.split()}
+MOST_COUNTED = 1000  # pictures of a sub-folder
+MOST_LOOKED_AT = 100_000  # files: the folder may be somebody's whole disk
+
+
+def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
+    """The picture files of a folder, and those of formats that are not read.
+
+    Neither has hidden files, masks, or files that are no pictures. Pictures are known by their
+    ending, and those of other endings by how they start. Raises BadInput for no folder.
+    """
+    files = [path for path in list_folder(folder) if not path.name.startswith(".")]
+    found, unread = [], []
+    for path in sorted(path for path in files if path.is_file()):
+        if kind := KINDS.get(path.suffix.lower()):
+            reason = f"is not read: {UNREAD[kind][1]} JPEG or PNG"
+            unread.append(Skipped(path, reason, kind))
+        elif is_picture(path):
+            found.append(path)
+    masks = {path.stem + ending for path in found for ending in MASKS}
+    return [path for path in found if path.stem not in masks], unread
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is one by its ending, or else by how it starts."""
+    if path.suffix.lower() in ENDINGS:
+        return True
+    try:
+        with path.open("rb") as file:
+            return starts_like_picture(file.read(32))
+    except OSError:
+        return False
+
+
+def skipped_folders(folder: Path, read: Collection[Path]) -> list[Skipped]:
+    """The sub-folders that hold pictures which are not looked at.
+
+    read: the folders, and pictures in folders below, that are.
+    """
+    found = []
+    for path in sorted(path for path in list_folder(folder) if path.is_dir()):
+        if path not in read and not _is_other(path) and (count := _count_pictures(path, read)):
+            reason = f"holds {count} and is not looked into: give it as a folder of its own"
+            found.append(Skipped(path, reason, SUB_FOLDERS, count))
+    return found
+
+
+def _is_other(folder: Path) -> bool:
+    """Whether a folder is hidden, or one of masks."""
+    name = folder.name
+    return name.startswith(".") or name in MASKS_BELOW or name.endswith(MASK_FOLDERS)
+
+
+def skipped_captions(folder: Path, pictures: Collection[Path]) -> list[Skipped]:
+    """The caption files that belong to no picture.
+
+    pictures: those of the folder, with those that are left out.
+    """
+    owners = {name for path in pictures for name in (path.stem, path.name)}
+    return [
+        Skipped(path, "belongs to no picture", CAPTIONS)
+        for name, paths in caption_files(folder).items()
+        if name not in owners
+        for path in paths
+    ]
+
+
+def _count_pictures(folder: Path, read: Collection[Path]) -> int:
+    """How many there are in a folder and below it, by their endings; MOST_COUNTED at most."""
+    files = islice(_files_below(folder, read), MOST_LOOKED_AT)
+    pictures = (path for path in files if path.suffix.lower() in ENDINGS | KINDS.keys())
+    return sum(1 for _ in islice(pictures, MOST_COUNTED))
+
+
+def _files_below(folder: Path, read: Collection[Path]) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        inside = (Path(place, name) for name in folders)
+        folders[:] = [path.name for path in inside if path not in read and not _is_other(path)]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if path not in read:
+                yield path
