@@ -245,6 +245,17 @@ def test_what_no_picture_can_be_made_of_is_said_without_a_job(tab: Tab) -> None:
     assert tab.now[tab.form.prompt] == "a house"
 
 
+def test_the_steps_follow_the_base_until_they_are_chosen(tab: Tab) -> None:
+    assert tab.now[tab.form.steps] == 12
+    tab.now[tab.form.base] = "somebody/sdxl"
+    tab.act("change_base")
+    assert tab.now[tab.form.steps] == 25
+    tab.now[tab.form.steps] = 30
+    tab.now[tab.form.base] = "sketch"
+    tab.act("change_base")
+    assert tab.now[tab.form.steps] == 30
+
+
 def test_an_adapter_that_was_deleted_can_be_taken_out(tab: Tab) -> None:
     for name in ("bolt", "wash"):
         tab.act("add", name=name)

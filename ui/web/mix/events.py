@@ -21,7 +21,8 @@ def mix_tab(page: Page) -> None:
     changes = [tab.change.input, form.start.input, form.start.clear]
     changes += [choice.input for choice in form.choices()]
     _on(changes, do.change, inputs, drawn, "always_last")
-    _on([form.base.input], do.change_base, inputs, drawn | form.mix_outputs() | {tab.auto})
+    rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
+    _on([form.base.input], do.change_base, inputs, rebased)
     _on([form.examples.click], do.use_example, inputs, drawing | {form.prompt})
     _on([mix.library.click], do.add, inputs, mixed)
     for place, slot in enumerate(mix.slots):

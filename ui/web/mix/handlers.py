@@ -25,7 +25,7 @@ from ui.web.mix.comparison import NOTHING, axes, every_method, grid
 from ui.web.mix.job_view import JobView
 from ui.web.mix.mix_adapters import MixAdapter, add_to_mix, remove_from_mix
 from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
-from ui.web.mix.shot_form import PLAIN, base_choices
+from ui.web.mix.shot_form import PLAIN, base_choices, steps_for
 from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
 
@@ -46,8 +46,9 @@ class Handlers:
     def change_base(self, values: Values) -> Update:
         """Other adapters fit the new base. A base of the user's is not drawn at every change."""
         shot, auto = self.form.read(values), values[self.form.base] in BUNDLED_BASES
+        shot = replace(shot, steps=steps_for(shot.base, shot.steps))
         update = self.form.update_mix(self.form.adapters.read(values), shot.base)
-        update |= {self.tab.auto: auto}
+        update |= {self.tab.auto: auto, self.form.steps: shot.steps}
         return update | self._changed({**values, self.tab.auto: auto}, shot)
 
     def use_example(self, values: Values, event: gr.EventData) -> Update:

@@ -24,7 +24,8 @@ from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.server.fields import field_widgets, read_values, read_whole_number, shown_values
 from ui.web.server.page import Components, Update, Values
 
-PLAIN = Shot(EXAMPLES[0])
+FEW_STEPS = 12  # are enough on the bases that come with Studio
+PLAIN = Shot(EXAMPLES[0], steps=FEW_STEPS)
 START_PICTURES = "start pictures"  # the set of uploads that keeps pictures to start from
 LOADING = Form(Loading, "Loading")
 
@@ -35,6 +36,13 @@ SIZE = Form(
     without=frozenset(one.name for one in fields(Shot)) - {"width", "height"},
     defaults=dict.fromkeys(("width", "height"), "the base's own"),
 )
+
+
+def steps_for(base: str, steps: int) -> int:
+    """The steps for another base: its default, where they are a default so far."""
+    if steps not in (Shot.steps, FEW_STEPS):
+        return steps
+    return FEW_STEPS if base in BUNDLED_BASES else Shot.steps
 
 
 class ShotForm:
