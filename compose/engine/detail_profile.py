@@ -30,7 +30,8 @@ def profiled(base: "Base", adapter: "Adapter", *, steps: int = 10, pictures: int
     """
     rise = 0.0
     for seed in range(pictures):
-        plain = Shot(", ".join(adapter.triggers), seed=seed, steps=steps)
+        triggers = ", ".join(adapter.triggers)
+        plain = Shot(triggers, seed=seed, steps=steps, syntax="plain")
         worn = replace(plain, adapters=((adapter, 1.0),))
         rise += (sharpness(_latents(base, worn)) - sharpness(_latents(base, plain))) / pictures
     if not math.isfinite(rise):

@@ -2,7 +2,8 @@
 
 Evaluations of one picture under several mixes, or of several pictures under theirs, are rows with
 different weights (compose/engine/weights/batched_layers.py). Those that reuse deep features run a
-shallower UNet, so they are batches of their own. What is asked for twice is evaluated once.
+shallower UNet, so they are batches of their own, as are prompts of more pieces. What is asked for
+twice is evaluated once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,6 +55,11 @@ class Evaluation:
         return self.text.hidden.shape[0]
 
     @property
+    def shape(self) -> tuple[bool, int]:
+        """Equal for what can share a batch: whether deep features are reused, and tokens."""
+        return self.deep is not None, self.text.hidden.shape[1]
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Equal for what gives equal answers."""
         parts = (self.latents, self.timestep, self.text, self.deep)
@@ -80,8 +86,8 @@ def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     order = {mixed_weights: number for number, (mixed_weights, *_) in enumerate(once)}
     answers: dict[tuple[object, ...], Answer] = {}
     base.move_to_device(base.unet)
-    for shallow in (False, True):
-        alike = [one for one in once.values() if (one.deep is not None) == shallow]
+    for shape in sorted({one.shape for one in once.values()}):
+        alike = [one for one in once.values() if one.shape == shape]
         alike.sort(key=lambda one: order[one.mixed_weights])
         while alike:
             count = _batch_length(base, alike)

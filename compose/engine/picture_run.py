@@ -15,7 +15,7 @@ from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, m
 from compose.engine.weights.render_cache import adapters_on, cache_of
 from compose.merge import Merge
 from studio.adapters.delta import swap_weights
-from studio.bases.prompts import TextEmbedding
+from studio.bases.prompts import PromptReading, TextEmbedding
 from studio.errors import BadInput
 from studio.requests.resolved_shot import ResolvedShot
 
@@ -36,6 +36,7 @@ class PictureRun:
         if not isinstance(method, Method):
             raise BadInput(f"method: {method!r} is not a method of compose.")
         method.check([adapter for adapter, _ in adapters])
+        base.check_clip_skip(shot.clip_skip)
         self.base = base
         self.resolved, self.shot = resolved, shot
         self.changes = adapters_on(base, adapters)
@@ -113,18 +114,21 @@ class PictureRun:
     def _encode(self, wanted: MixedWeights) -> TextEmbedding:
         guided = self.shot.guidance > 1
         zero = self.base.zero_negative and not self.shot.negative
-        texts = [self.shot.negative] if guided and not zero else []
-        found = [self._encode_one(text, wanted) for text in [*texts, self.shot.prompt]]
+        texts = [*([self.shot.negative] if guided and not zero else []), self.shot.prompt]
+        with self.base.use_embeddings(embeddings(wanted)):
+            pieces = self.base.count_pieces(texts, self.shot.syntax)
+        found = [self._encode_one(text, pieces, wanted) for text in texts]
         if guided and zero:
             found.insert(0, _zeros(found[0]))
         pooled = [one.pooled for one in found if one.pooled is not None]
         hidden = torch.cat([one.hidden for one in found])
         return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
-    def _encode_one(self, text: str, wanted: MixedWeights) -> TextEmbedding:
+    def _encode_one(self, text: str, pieces: int, wanted: MixedWeights) -> TextEmbedding:
         """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
         layers = self.base.layers_and_norms()
-        key = (text, wanted)
+        reading = PromptReading(self.shot.syntax, self.shot.clip_skip)
+        key = (text, reading, pieces, wanted)
         if key in self.cache.texts and not self._training:
             return self.cache.texts[key]
         weights = {
@@ -134,7 +138,7 @@ class PictureRun:
         }
         learned = embeddings(wanted)
         with torch.no_grad(), swap_weights(layers, weights), self.base.use_embeddings(learned):
-            encoded = self.base.encode_text([text])
+            encoded = self.base.encode_text([text], reading=reading, pieces=pieces)
         if not self._training:
             self.cache.texts[key] = encoded
         return encoded

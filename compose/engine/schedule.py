@@ -14,6 +14,7 @@ from compose.engine.method import Call, Eps, Method, MethodAdapter, Mix, Plan, r
 from compose.merge import Merge
 from studio.bases.samplers import order_of
 from studio.errors import BadInput
+from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,6 +139,7 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
 
     asked = shot.shot if isinstance(shot, ResolvedShot) else shot
     asked.check()
+    asked = take_adapter_tags(asked, find_adapter)
     if base is not None:
         found = resolve(shot, base).adapters
     else:

@@ -2,7 +2,8 @@
 
 What older versions of Studio wrote into their queues is read as well: a base by its source alone,
 adapters as pairs of a path and a strength, a picture to start from by its path alone, and null for
-no method.
+no method. A shot without `syntax` is older than the reading of weights and long prompts, and its
+syntax is "cut".
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
-LATER = ("spacing",)  # older recipes lack these
+LATER = ("spacing", "clip_skip")  # older recipes lack these
 FRACTIONS = ("guidance", "denoise")
 
 
@@ -40,6 +41,7 @@ def shot_from_dict(written: Mapping[str, object]) -> Shot:
         adapters=tuple(_adapter(one) for one in _list(written.get("adapters", ()))),
         method=_method(written.get("method")),
         init_image=_start(written.get("init_image")),
+        syntax=written.get("syntax", "cut"),  # pyright: ignore[reportArgumentType]
         **plain,  # pyright: ignore[reportArgumentType]
         **fractions,  # pyright: ignore[reportArgumentType]
     )

@@ -34,36 +34,34 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 Embeddings = Mapping[str, Mapping[str, Tensor]]
 
 
-def token_numbers(
-    tokenizer: "CLIPTokenizer", texts: Sequence[str], words: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of prompts: int64 [B, L] each, padded and cut.
+def word_ids(
+    tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]
+) -> Iterator[list[int]]:
+    """A text's token ids in their order, without those of its beginning and end.
 
-    words: rows by token. Row k, counted over all words, has the id -1 - k.
+    Those of a learned word come together, all others one by one. words: rows by token. Row k,
+    counted over all words, has the id -1 - k.
     """
-    length = tokenizer.model_max_length
-    tokens = tokenizer(
-        [""] * len(texts) if words else list(texts),
-        padding="max_length",
-        max_length=length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    numbers, mask = tokens.input_ids, tokens.attention_mask
     if not words:
-        return numbers, mask
-    begin, end = numbers[0, :2].tolist()
-    for row, text in enumerate(texts):
-        inside = _ids_with_learned(tokenizer, text, words)[: length - 2]
-        whole = torch.tensor([begin, *inside, end])
-        numbers[row, : len(whole)] = whole
-        mask[row, : len(whole)] = 1
-    return numbers, mask
+        yield from ([number] for number in _token_ids(tokenizer, text))
+        return
+    own, count = {}, 0
+    for token, rows in words.items():
+        own[token] = list(range(-1 - count, -1 - count - len(rows), -1))
+        count += len(rows)
+    tokens = sorted(words, key=len, reverse=True)
+    end = 0
+    for found in _token_pattern(tokens).finditer(text):
+        assert found.lastindex
+        yield from ([number] for number in _token_ids(tokenizer, text[end : found.start()]))
+        yield own[tokens[found.lastindex - 1]]
+        end = found.end()
+    yield from ([number] for number in _token_ids(tokenizer, text[end:]))
 
 
 @contextmanager
 def learned_rows(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block, look up negative ids in the rows of the words; see `token_numbers`."""
+    """Within the block, look up negative ids in the rows of the words; see `word_ids`."""
     if not words:
         yield
         return
@@ -116,25 +114,6 @@ def initial_embedding(
             [numbers[k * len(numbers) // vectors] for k in range(vectors)]
         ].clone()
     return initial
-
-
-def _ids_with_learned(
-    tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]
-) -> list[int]:
-    """A text's token ids, without those of its beginning and end."""
-    own, count = {}, 0
-    for token, rows in words.items():
-        own[token] = range(-1 - count, -1 - count - len(rows), -1)
-        count += len(rows)
-    tokens = sorted(words, key=len, reverse=True)
-    numbers: list[int] = []
-    end = 0
-    for found in _token_pattern(tokens).finditer(text):
-        assert found.lastindex
-        numbers += _token_ids(tokenizer, text[end : found.start()])
-        numbers += own[tokens[found.lastindex - 1]]
-        end = found.end()
-    return numbers + _token_ids(tokenizer, text[end:])
 
 
 def _token_ids(tokenizer: "CLIPTokenizer", text: str) -> list[int]:

@@ -15,8 +15,18 @@ from transformers import CLIPTokenizer
 from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
 from studio.bases.device import PRECISIONS
-from studio.bases.prompts import TextEmbedding, TextEncoder, encode_prompts
+from studio.bases.prompt_pieces import cut_tokens, prompt_pieces
+from studio.bases.prompts import (
+    PLAIN,
+    PromptReading,
+    TextEmbedding,
+    TextEncoder,
+    encode_prompts,
+    words_of,
+)
 from studio.bases.schedulers import Scheduler, from_config, new_scheduler
+from studio.errors import BadInput
+from studio.requests.prompt_syntax import PromptSyntax
 
 
 @dataclass(eq=False, kw_only=True)
@@ -118,13 +128,22 @@ class Base(Parts):
             found |= _modules_of(TEXT_ENCODERS[number] + inner, encoder, kinds)
         return found
 
-    def encode_text(self, texts: Sequence[str]) -> TextEmbedding:
-        """Encode prompts as the diffusers pipelines do; see `encode_prompts`.
+    def encode_text(
+        self,
+        texts: Sequence[str],
+        *,
+        reading: PromptReading = PLAIN,
+        pieces: int = 1,
+    ) -> TextEmbedding:
+        """Encode prompts of any length as the diffusers pipelines do; see `encode_prompts`.
 
         Gradients flow, so that text encoders can be trained: wrap in torch.no_grad() elsewhere.
 
-        texts: B prompts.  Returns hidden [B, L, D] and pooled [B, P] or None, in `dtype`.
+        texts: B prompts.  pieces: how many each has at least, see `count_pieces`.
+        Returns hidden [B, L, D] and pooled [B, P] or None, in `dtype`. Raises BadInput for a prompt
+        that can't be read, and for a clip skip of more layers than there are.
         """
+        self.check_clip_skip(reading.clip_skip)
         self.move_to_device(*self.text_encoders)
         return encode_prompts(
             texts,
@@ -133,7 +152,36 @@ class Base(Parts):
             sdxl=self.family == "sdxl",
             learned=self.learned_words,
             device=self.device,
+            reading=reading,
+            pieces=pieces,
         )
+
+    def count_pieces(self, texts: Sequence[str], syntax: PromptSyntax) -> int:
+        """In how many pieces the longest of these prompts is encoded."""
+        found = (
+            len(prompt_pieces(tokenizer, text, words_of(self.learned_words, name), syntax))
+            for name, tokenizer in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
+            for text in texts
+        )
+        return max(found, default=1)
+
+    def check_clip_skip(self, clip_skip: int | None) -> None:
+        """Raise BadInput for a layer that not all of the text encoders have."""
+        layers = min((one.config.num_hidden_layers for one in self.text_encoders), default=1)
+        if clip_skip is not None and clip_skip > layers:
+            raise BadInput(
+                f"clip_skip is {clip_skip}, and a text encoder of {self.name} has {layers} layers: "
+                "give less"
+            )
+
+    def cut_tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens the syntax "cut" leaves out of the longest of these prompts."""
+        found = (
+            cut_tokens(tokenizer, text, words_of(self.learned_words, name))
+            for name, tokenizer in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
+            for text in texts
+        )
+        return max(found, default=0)
 
     @contextmanager
     def use_embeddings(self, embeddings: Embeddings) -> Iterator[None]:

@@ -1,10 +1,18 @@
-"""Prompts -> text embeddings, as the diffusers pipelines compute them."""
+"""Prompts -> text embeddings, as the diffusers pipelines and A1111 compute them.
 
-from collections.abc import Sequence
+A prompt is encoded in pieces (studio/bases/prompt_pieces.py), whose embeddings stand side by side.
+A word's weight multiplies its embeddings. A1111 then scales all embeddings of the prompt so that
+their mean is what it was, unless its emphasis is set to "No norm". Studio does as "No norm" does:
+that mean may be near zero, and a weight on one word would then scale the whole prompt by any
+factor. The pooled embedding is that of the first piece, without weights, also as in A1111.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from studio.adapters.token_embeddings import (
@@ -12,8 +20,9 @@ from studio.adapters.token_embeddings import (
     Embeddings,
     embedding_table,
     learned_rows,
-    token_numbers,
 )
+from studio.bases.prompt_pieces import Piece, prompt_pieces, stack_pieces
+from studio.requests.prompt_syntax import PromptSyntax
 
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
@@ -27,6 +36,55 @@ class TextEmbedding:
     pooled: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class PromptReading:
+    """How prompts become embeddings.
+
+    syntax: see studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders that is
+    taken, counted from their end as A1111 counts: 1 is the last layer. None is the base's own, 1 in
+    SD and 2 in SDXL.
+    """
+
+    syntax: PromptSyntax = "plain"
+    clip_skip: int | None = None
+
+
+PLAIN = PromptReading()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A text encoder of the base with its tokenizer. words: the rows of learned words by token."""
+
+    tokenizer: CLIPTokenizer
+    encoder: TextEncoder
+    words: Mapping[str, Tensor]
+
+    def encode(
+        self, pieces: Sequence[Piece], *, device: torch.device, sdxl: bool, clip_skip: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of N pieces the weighted embeddings [N, L, D] and the pooled ones [N, P], if any."""
+        numbers, mask, weights = stack_pieces(self.tokenizer, pieces)
+        masked = getattr(self.encoder.config, "use_attention_mask", False)
+        with learned_rows(embedding_table(self.encoder), self.words):
+            output = self.encoder(
+                numbers.to(device),
+                attention_mask=mask.to(device) if masked else None,
+                output_hidden_states=sdxl or clip_skip is not None,
+            )
+        if sdxl:
+            hidden = output.hidden_states[-(clip_skip or 2)]
+        elif clip_skip is None:
+            hidden = output.last_hidden_state
+        else:
+            norm = getattr(self.encoder, "text_model", self.encoder).final_layer_norm
+            assert isinstance(norm, nn.LayerNorm)
+            hidden = norm(output.hidden_states[-clip_skip])
+        if (weights != 1).any():
+            hidden = hidden * weights.to(device, hidden.dtype)[..., None]
+        return hidden, output.get("text_embeds")
+
+
 def encode_prompts(
     texts: Sequence[str],
     tokenizers: Sequence[CLIPTokenizer],
@@ -35,28 +93,41 @@ def encode_prompts(
     sdxl: bool,
     learned: Embeddings,
     device: torch.device,
+    reading: PromptReading,
+    pieces: int,
 ) -> TextEmbedding:
-    """Encode prompts; those longer than the model's length are cut.
+    """Encode prompts, each in as many pieces as it needs.
 
     SDXL: the last layer but one of both encoders, side by side, and the second's pooled
-    projection. SD: the last hidden state.
+    projection. SD: the last hidden state. `PromptReading.clip_skip` takes another layer.
 
-    texts: B prompts.  learned: the vectors of learned words, by token and text encoder.
-    Returns hidden [B, L, D] and pooled [B, P] or None.
+    texts: B prompts. Shorter ones get empty pieces, up to the longest and at least to `pieces`.
+    learned: the vectors of learned words, by token and text encoder.
+    Returns hidden [B, pieces * L, D] and pooled [B, P] or None. Raises BadInput for a prompt that
+    can't be read.
     """
+    readers = [
+        _Reader(tokenizer, encoder, words_of(learned, name))
+        for name, tokenizer, encoder in zip(TEXT_ENCODERS, tokenizers, encoders, strict=False)
+    ]
+    read = [
+        [prompt_pieces(one.tokenizer, text, one.words, reading.syntax) for text in texts]
+        for one in readers
+    ]
+    pieces = max(pieces, *map(len, chain.from_iterable(read)))
     hidden: list[Tensor] = []
     pooled = None
-    for name, tokenizer, encoder in zip(TEXT_ENCODERS, tokenizers, encoders, strict=False):
-        words = {token: rows[name] for token, rows in learned.items() if name in rows}
-        numbers, mask = token_numbers(tokenizer, texts, words)
-        masked = getattr(encoder.config, "use_attention_mask", False)
-        with learned_rows(embedding_table(encoder), words):
-            output = encoder(
-                numbers.to(device),
-                attention_mask=mask.to(device) if masked else None,
-                output_hidden_states=sdxl,
-            )
-        hidden.append(output.hidden_states[-2] if sdxl else output.last_hidden_state)
-        if sdxl and isinstance(encoder, CLIPTextModelWithProjection):
-            pooled = output.text_embeds
+    for reader, own in zip(readers, read, strict=True):
+        padded = [piece for one in own for piece in (one + [Piece()] * pieces)[:pieces]]
+        states, projected = reader.encode(
+            padded, device=device, sdxl=sdxl, clip_skip=reading.clip_skip
+        )
+        hidden.append(states.reshape(len(texts), -1, states.shape[-1]))
+        if sdxl and projected is not None:
+            pooled = projected[::pieces]
     return TextEmbedding(torch.cat(hidden, dim=-1), pooled)
+
+
+def words_of(learned: Embeddings, encoder: str) -> dict[str, Tensor]:
+    """The rows of the learned words that a text encoder has, by token."""
+    return {token: rows[encoder] for token, rows in learned.items() if encoder in rows}

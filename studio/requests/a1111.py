@@ -7,9 +7,13 @@ that holds a comma or a colon is quoted as JSON. Adapters stand in the prompt as
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from studio.bases.samplers import SPACINGS_OF
+from studio.errors import BadInput
+from studio.requests.adapter_tags import read_adapter_tag
+from studio.requests.prompt_syntax import PromptSyntax, escape, read_prompt, split_adapter_tags
 from studio.requests.resolved_shot import ResolvedShot
 from studio.requests.shot import method_name
 from studio.requests.shot_recipe import adapter_to_dict, versions
@@ -40,10 +44,9 @@ A1111_SPACINGS = {
     "exponential": "Exponential",
 }
 
-LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([-+.\d]+))?[^<>]*>")
 PAIR = re.compile(r'\s*([\w /-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
-WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed"}
+WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed", "Clip skip": "clip_skip"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
 OWN = ("", "Automatic")  # schedule types that leave it to the sampler
 SAMPLERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
@@ -65,6 +68,8 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
     }
     if shot.spacing is not None:
         pairs["Schedule type"] = A1111_SPACINGS[shot.spacing]
+    if shot.clip_skip is not None:
+        pairs["Clip skip"] = f"{shot.clip_skip}"
     if shot.init_image is not None:
         pairs["Denoising strength"] = f"{shot.denoise:g}"
     if resolved.adapters:
@@ -75,9 +80,13 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
         pairs["Adapters"] = ", ".join(strengths)
         pairs["Method"] = method_name(shot.method)
     pairs["Version"] = f"Studio {versions()['studio']}"
-    lines = [shot.prompt]
-    if shot.negative:
-        lines.append(f"Negative prompt: {shot.negative}")
+    # Other programs read brackets as weights, whatever they are here.
+    prompt, negative = (
+        text if shot.syntax == "a1111" else escape(text) for text in (shot.prompt, shot.negative)
+    )
+    lines = [prompt]
+    if negative:
+        lines.append(f"Negative prompt: {negative}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items()))
     return "\n".join(lines)
 
@@ -85,8 +94,10 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
 def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
     """The fields of a recipe that the text gives, and a sentence for each that we don't have."""
     prompt, negative, pairs = _split(text)
-    prompt, adapters = _extract_adapters(prompt)
+    problems: list[str] = []
+    prompt, adapters = _extract_adapters(prompt, problems)
     recipe: dict[str, object] = {"prompt": prompt, "negative": negative, "adapters": adapters}
+    recipe["syntax"] = _syntax((prompt, negative), problems)
     for key, field in WHOLE_NUMBERS.items():
         if pairs.get(key, "").isdecimal():
             recipe[field] = int(pairs[key])
@@ -97,7 +108,6 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
         recipe["width"], recipe["height"] = int(size[1]), int(size[2])
     if model := pairs.get("Model"):
         recipe["base"] = {"source": model, "name": model}
-    problems: list[str] = []
     if sampler := pairs.get("Sampler"):
         sampling = _sampling(sampler, pairs.get("Schedule type", ""), problems)
         recipe["scheduler"], recipe["spacing"] = sampling
@@ -128,16 +138,31 @@ def _parse_pairs(line: str) -> dict[str, str]:
     return pairs
 
 
-def _extract_adapters(prompt: str) -> tuple[str, list[dict[str, object]]]:
+def _extract_adapters(prompt: str, problems: list[str]) -> tuple[str, list[dict[str, object]]]:
     """The prompt without its <lora:...> tags, and the adapters that they name."""
+    plain, tags = split_adapter_tags(prompt)
     adapters: list[dict[str, object]] = []
-    for name, strength in LORA.findall(prompt):
+    for tag in tags:
         try:
-            adapters.append({"name": name, "strength": float(strength or 1)})
-        except ValueError:
+            name, strength = read_adapter_tag(tag)
+        except BadInput as error:
+            problems.append(f"{error}.")
             continue
-    plain = re.sub(r"\s*,\s*(?=,|$)", "", LORA.sub("", prompt))
-    return " ".join(plain.split()), adapters
+        name, _, half = name.partition(":")
+        entry: dict[str, object] = {"name": name, "strength": strength}
+        adapters.append(entry | {"half": half} if half else entry)
+    return plain, adapters
+
+
+def _syntax(texts: Sequence[str], problems: list[str]) -> PromptSyntax:
+    """A1111's, unless it says what Studio can't do: then all signs are words."""
+    try:
+        for text in texts:
+            read_prompt(text, "a1111")
+    except BadInput as error:
+        problems.append(f"{error}. The prompts are read as plain words.")
+        return "plain"
+    return "a1111"
 
 
 def _sampling(sampler: str, schedule: str, problems: list[str]) -> tuple[str | None, str | None]:

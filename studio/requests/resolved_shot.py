@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from studio.errors import BadInput
+from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture
 from studio.requests.shot import Shot
 
@@ -56,6 +57,7 @@ def resolve(
     from studio.adapters.load import load_adapter
 
     shot.check()
+    shot = take_adapter_tags(shot, find_adapter)
     adapters = []
     for adapter, strength in shot.adapters:
         if not isinstance(adapter, Adapter):

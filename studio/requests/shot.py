@@ -13,6 +13,8 @@ from annotated_types import Ge, Le, Predicate, doc
 from PIL import Image
 
 from studio.bases.samplers import SCHEDULERS, SPACINGS, sampling_problems
+from studio.errors import BadInput
+from studio.requests.prompt_syntax import PromptSyntax, read_prompt, split_adapter_tags
 from studio.requests.validation import InvalidFields, check_fields, option
 
 if TYPE_CHECKING:
@@ -37,7 +39,9 @@ class Shot:
     `denoise` is the part run when there is an `init_image`. guidance: 1 or less leaves out the
     unconditional pass. scheduler: one of SCHEDULERS, or None for the base's own. spacing: of its
     timesteps, one of SPACINGS, or None for the base's own. adapters: pairs of an adapter (or its
-    file) and its strength. method: a method of compose/, None merges.
+    file) and its strength. method: a method of compose/, None merges. syntax: how prompts are read,
+    see studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders, from their end;
+    None is the base's own.
     """
 
     prompt: str
@@ -62,6 +66,12 @@ class Shot:
     denoise: Annotated[float, Ge(0), Le(1)] = option(
         0.6, "with an init image: share of the schedule to run"
     )
+    syntax: PromptSyntax = option(
+        "a1111", "how prompts are read: a1111 (weights, BREAK, <lora:...>), plain or cut"
+    )
+    clip_skip: Annotated[int, Ge(1)] | None = option(
+        None, "layer of the text encoders from the end, 1 being the last; default: the base's own"
+    )
 
     def __post_init__(self) -> None:
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)
@@ -76,7 +86,8 @@ class Shot:
         """Raise InvalidFields naming every field that no picture can be made with."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         check_fields(Shot, {n: one for n, one in fields.items() if n not in CHECKED_LATER})
-        problems = sampling_problems(self.scheduler, self.spacing, self.steps)
+        problems = self._prompt_problems()
+        problems |= sampling_problems(self.scheduler, self.spacing, self.steps)
         if self.steps_run < 1:
             problems["denoise"] = (
                 f"denoise must be larger: {self.denoise:g} of {self.steps} steps is less than one "
@@ -84,6 +95,16 @@ class Shot:
             )
         if problems:
             raise InvalidFields("; ".join(problems.values()), problems)
+
+    def _prompt_problems(self) -> dict[str, str]:
+        texts = {"prompt": split_adapter_tags(self.prompt)[0], "negative": self.negative}
+        problems = {}
+        for field, text in texts.items():
+            try:
+                read_prompt(text, self.syntax)
+            except BadInput as error:
+                problems[field] = f"{field}: {error}"
+        return problems
 
 
 def method_name(method: object | None) -> str:

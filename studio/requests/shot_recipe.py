@@ -45,6 +45,8 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
         "method": {"name": method_name(shot.method), "options": method_options(shot.method)},
         "init_image": None if shot.init_image is None else {"path": _place(shot.init_image)},
         "denoise": shot.denoise,
+        "syntax": shot.syntax,
+        "clip_skip": shot.clip_skip,
     }
 
 

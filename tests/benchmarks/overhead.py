@@ -75,7 +75,7 @@ class IdleUNet(nn.Module):
 class IdleBase(Base):
     """A base without text encoders: every prompt means the same."""
 
-    def encode_text(self, texts: Sequence[str]) -> TextEmbedding:
+    def encode_text(self, texts: Sequence[str], **named: object) -> TextEmbedding:
         """hidden [B, 77, 8] and pooled [B, 8]."""
         return TextEmbedding(torch.zeros(len(texts), 77, WIDTH), torch.zeros(len(texts), WIDTH))
 

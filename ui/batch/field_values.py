@@ -13,6 +13,7 @@ from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.json_value import parse_json
+from studio.requests.adapter_tags import find_adapter
 from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.batch.named_files import NamedFiles
@@ -20,8 +21,9 @@ from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength
 
 TEXTS = ("prompt", "negative")
-WHOLE, FRACTIONS = ("seed", "width", "height", "steps"), ("guidance", "denoise")
+WHOLE, FRACTIONS = ("seed", "width", "height", "steps", "clip_skip"), ("guidance", "denoise")
 BETWEEN_ADAPTERS = " + "
+BY_NAME = "call adapters by their names in the library"
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
 Mix = tuple[tuple[str, float], ...]
 
@@ -88,10 +90,20 @@ def _mix(raw: object, files: NamedFiles) -> Mix:
     return tuple(_adapter(one, files) for one in raw)
 
 
+def tagged_adapter(name: str, files: NamedFiles) -> str:
+    """The file of an adapter that a prompt names; BadInput for none, and for a damaged one."""
+    files.find(split_half(name)[0], otherwise=BY_NAME)
+    file = find_adapter(name, folder=files.folder)
+    there = os.path.abspath(split_half(file)[0])
+    files.find(there, otherwise=BY_NAME)  # it may be in the library of another workspace
+    _check_adapter_file(there, os.stat(there).st_mtime_ns)
+    return file
+
+
 def _adapter(raw: object, files: NamedFiles) -> tuple[str, float]:
     text = _text(raw, "an adapter, such as robot.safetensors:0.8")
     file, strength = split_strength(text)
-    path = files.find(file, otherwise="call adapters by their names in the library")
+    path = files.find(file, otherwise=BY_NAME)
     there, _ = split_half(path)
     if not os.path.exists(there):
         raise BadInput(f"there is no adapter {in_words(there)}")

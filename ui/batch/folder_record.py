@@ -19,6 +19,7 @@ from studio.adapters.describe import find_adapter_file
 from studio.errors import BadInput
 from studio.files import file_sha256, read_text, write_file
 from studio.json_value import parse_object
+from studio.requests.prompt_syntax import has_marks
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import slug
 
@@ -77,8 +78,13 @@ def file_name(shot: Shot, folder: Path) -> str:
         "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
         "method": [method_name(shot.method), method_options(shot.method)],
     }
-    if shot.spacing is not None:  # not else, so that older batches keep their names
+    # What changes nothing is left out, so that older batches keep the names of their pictures.
+    if shot.spacing is not None:
         facts["spacing"] = shot.spacing
+    if shot.syntax != "a1111" or has_marks(shot.prompt) or has_marks(shot.negative):
+        facts["syntax"] = shot.syntax
+    if shot.clip_skip is not None:
+        facts["clip_skip"] = shot.clip_skip
     if shot.init_image is not None:
         start = str(shot.init_image)
         facts["start"] = [_sha256(start, os.stat(start).st_mtime_ns), float(shot.denoise)]

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, in_words
-from ui.batch.field_values import TEXTS, grid_values, read_cell, read_value
+from ui.batch.field_values import TEXTS, grid_values, read_cell, read_value, tagged_adapter
 from ui.batch.manifest_lines import (
     Entry,
     Place,
@@ -49,6 +50,8 @@ FIELDS = (
     "guidance",
     "scheduler",
     "spacing",
+    "clip_skip",
+    "syntax",
     "adapters",
     "method",
 )
@@ -244,12 +247,18 @@ class _Reader:
             planned = PlannedShot(_shot(values), places)
             try:
                 planned.shot.check()
+                shot = take_adapter_tags(planned.shot, partial(tagged_adapter, files=self.files))
             except InvalidFields as error:
                 for field, problem in error.problems.items():
-                    reason = problem.removeprefix(f"{field} ")
+                    reason = problem.removeprefix(field).lstrip(": ")
                     self.problems.append(planned.problem(field, reason))
                 return
-            yield planned
+            except BadInput as error:
+                self.problems.append(planned.problem("prompt", str(error)))
+                return
+            # In a grid the plain base is one shot, not one for each method.
+            method = shot.method if shot.adapters else None
+            yield replace(planned, shot=replace(shot, method=method))
 
     def _axes(self, entry: Entry, known: Sequence[str]) -> dict[str, list[_Value]] | None:
         """The values of each field, in the order of FIELDS; None where something is wrong."""
@@ -334,8 +343,6 @@ def _shot(values: Mapping[str, _Value]) -> Shot:
         if isinstance(text, Text):
             # By the seed alone, so that a prompt and a seed give the same text under every mix.
             fields[name] = draw(text, random.Random(f"{seed} {name}"))
-    if not fields.get("adapters"):
-        fields["method"] = None  # in a grid the plain base is one shot, not one for each method
     return Shot(**fields)  # pyright: ignore[reportArgumentType]
 
 

@@ -272,6 +272,12 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
             open_picture(str(shot.init_image))
 
     checks = [
+        Check(
+            "clip_skip",
+            lambda shot: shot.clip_skip,
+            lambda shot: base.check_clip_skip(shot.clip_skip),
+            needed=True,
+        ),
         Check("init_image", lambda shot: shot.init_image, open_start, needed=True),
         *size_checks(lambda _: base.latent_factor),
         Check("adapters", lambda shot: shot.adapters, adapters, needed=True),

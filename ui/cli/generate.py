@@ -1,6 +1,6 @@
 """`studio generate`: pictures from a prompt, or from a picture made before."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,9 @@ from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.errors import BadInput
 from studio.files import check_writable
+from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture, read_recipe, save_picture
+from studio.requests.prompt_syntax import escape
 from studio.requests.resolved_shot import ResolvedShot, resolve
 from studio.requests.shot import Shot
 from ui.cli.options import (
@@ -32,6 +34,7 @@ from ui.shared.names import slug
 from ui.shared.terminal import print_json, print_note, print_table, progress_bars
 
 if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
 # These fields of a shot have options of their own.
@@ -107,6 +110,7 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     _check(request)
     base, shot = _new_shot(request) if made is None else _shot_like(request, made)
     resolved = resolve(shot, base)
+    _warn_of_cut_prompts(shot, base)
     _warn_of_missing_layers(resolved, base)
     rows: list[dict[str, object]] = []
     with progress_bars() as progress:
@@ -141,9 +145,19 @@ def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
             print_note(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
 
 
+def _warn_of_cut_prompts(shot: Shot, base: "Base") -> None:
+    if shot.syntax == "cut" and (left_out := base.cut_tokens([shot.prompt, shot.negative])):
+        print_note(
+            f"The last {left_out} tokens of the prompt are left out, as in the syntax cut: give "
+            "--syntax plain or a1111 to have them read"
+        )
+
+
 def _new_shot(request: Request) -> "tuple[Base, Shot]":
     shot = Shot(**request.fields)  # pyright: ignore[reportArgumentType]
     shot.check()
+    shot = take_adapter_tags(shot, find_adapter)
+    _check_files(shot.adapters)
     return open_base(shot.base, request.loading), shot
 
 
@@ -162,21 +176,36 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
         made["adapters"] = []
     if "init_image" in given:
         made["init_image"] = None
-    shot = replace(compose.like(made, base), **given)  # pyright: ignore[reportArgumentType]
+    shot = compose.like(made, base)
+    if given.keys() & {"prompt", "negative"} and "syntax" not in given:
+        shot = _as_written_today(shot)
+    shot = replace(shot, **given)  # pyright: ignore[reportArgumentType]
     shot.check()
-    return base, shot
+    return base, take_adapter_tags(shot, find_adapter)
+
+
+def _as_written_today(shot: Shot) -> Shot:
+    """The same prompts, to be changed: what is typed now may hold weights."""
+    if shot.syntax == "a1111":
+        return shot
+    prompt, negative = escape(shot.prompt), escape(shot.negative)
+    return replace(shot, prompt=prompt, negative=negative, syntax="a1111")
 
 
 def _check(request: Request) -> None:
     """BadInput for whatever is wrong on any base, before the long work of opening one."""
     if not request.like and "prompt" not in request.fields:
         raise BadInput("A prompt is missing: say what the picture shows, or give --like.")
-    for adapter, _ in request.fields.get("adapters") or ():
-        describe(split_half(str(adapter))[0])
+    _check_files(request.fields.get("adapters") or ())
     start = request.fields.get("init_image")
     if isinstance(start, Path):
         open_picture(start)
     _check_out(request.out, request.count)
+
+
+def _check_files(adapters: "Sequence[tuple[Adapter | str | Path, float]]") -> None:
+    for adapter, _ in adapters:
+        describe(split_half(str(adapter))[0])
 
 
 def _check_out(out: Path, count: int) -> None:

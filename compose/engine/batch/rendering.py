@@ -29,6 +29,7 @@ from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
+from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.resolved_shot import ResolvedShot, with_size
 from studio.requests.shot import Shot
 
@@ -82,7 +83,7 @@ def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
     sized: list[Shot] = []
     for number, shot in enumerate(shots):
         try:
-            sized.append(with_size(shot, base))
+            sized.append(with_size(take_adapter_tags(shot, find_adapter), base))
             numbers.append(number)
         except BadInput as error:
             yield Failed(number, shot, str(error))

@@ -21,11 +21,13 @@ from compose.engine.weights.mixed_weights import MixedWeights, WeightMix
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
-    from studio.bases.prompts import TextEmbedding
+    from studio.bases.prompts import PromptReading, TextEmbedding
 
 # A batch: bytes for weights of its rows, height and width of its latents, and for each block of
 # rows their number and their weights.
 Batch = tuple[int, tuple[int, int], tuple[tuple[int, MixedWeights], ...]]
+# A prompt, how it is read, in how many pieces at least, and the weights of the text encoders.
+Text = tuple[str, "PromptReading", int, MixedWeights]
 
 MOST_TEXTS = 64
 MOST_TEXTS_OF_BATCH = 2048  # for SDXL 1.3 GB in float32
@@ -50,7 +52,7 @@ class RenderCache:
     weights: dict[tuple[str, WeightMix], Tensor] = field(default_factory=dict)
     prepared: dict[Batch, PreparedLayers] = field(default_factory=dict)
     steady: bool = False  # whether each of the shots at work has one mix for all steps
-    texts: dict[tuple[str, MixedWeights], "TextEmbedding"] = field(default_factory=dict)
+    texts: dict[Text, "TextEmbedding"] = field(default_factory=dict)
     dense: DenseChanges = field(default_factory=DenseChanges)
     palette: Tensor | None = None
     # Of each adapter for one version of its tensors.
@@ -100,7 +102,7 @@ class RenderCache:
             for key, one in self.prepared.items()
             if all(changed in unet for _, changed in key[2])
         }
-        inside = [(key, one) for key, one in self.texts.items() if key[1] in texts]
+        inside = [(key, one) for key, one in self.texts.items() if key[-1] in texts]
         self.texts = dict(inside[-self._most_texts :])
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -130,9 +131,9 @@ def test_files_are_read_and_texts_encoded_once(
         read.append(path.name)
         return load(path, base=base)
 
-    def encode_watched(texts: Sequence[str]) -> TextEmbedding:
+    def encode_watched(texts: Sequence[str], **named: Any) -> TextEmbedding:
         said.extend(texts)
-        return encode(texts)
+        return encode(texts, **named)
 
     monkeypatch.setattr(shelf, "load_adapter", load_watched)
     monkeypatch.setattr(sdxl, "encode_text", encode_watched)
@@ -171,9 +172,9 @@ def test_more_texts_are_kept_than_for_a_picture(
     said = []
     encode = sdxl.encode_text
 
-    def encode_watched(texts: Sequence[str]) -> TextEmbedding:
+    def encode_watched(texts: Sequence[str], **named: Any) -> TextEmbedding:
         said.extend(texts)
-        return encode(texts)
+        return encode(texts, **named)
 
     monkeypatch.setattr(sdxl, "encode_text", encode_watched)
     monkeypatch.setattr("compose.engine.weights.render_cache.MOST_TEXTS", 2)

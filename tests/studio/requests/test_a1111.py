@@ -27,6 +27,7 @@ def test_parameters_of_a1111_are_read() -> None:
         "scheduler": "dpmpp_2m",
         "spacing": "karras",
         "base": {"source": "dream", "name": "dream"},
+        "syntax": "a1111",
     }
     assert problems == []
 

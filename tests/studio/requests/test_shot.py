@@ -242,6 +242,7 @@ def test_what_older_versions_queued_is_read(tmp_path: Path) -> None:
         adapters=(("/a/robot.safetensors:content", 0.5),),
         method=compose.Switch(interval=2),
         init_image="/a/start.png",
+        syntax="cut",
     )
     assert compose.shot_from_dict(queued) == shot
     assert compose.shot_from_dict(queued | {"method": None}).method is None

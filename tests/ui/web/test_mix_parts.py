@@ -106,7 +106,7 @@ def test_a_recipe_says_what_of_it_is_missing(space: Workspace, mixed: Shot, tmp_
 
 
 def test_a_recipe_without_fields_is_the_page_as_it_comes(space: Workspace) -> None:
-    assert shot_of_recipe(space, {}) == (Shot(""), [])
+    assert shot_of_recipe(space, {}) == (Shot("", syntax="cut"), [])
 
 
 @pytest.mark.parametrize(

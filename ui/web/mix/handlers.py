@@ -29,6 +29,11 @@ from ui.web.mix.shot_form import PLAIN, base_choices, steps_for
 from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
 
+OLD_SYNTAX = (
+    "It was made before Studio read weights and long prompts, so its prompts are still read as "
+    'words, and only as far as then. Choose a1111 under "How prompts are read" to change that.'
+)
+
 
 class Handlers:
     """They keep nothing: what there is to know is in the workspace and in the components."""
@@ -53,8 +58,8 @@ class Handlers:
 
     def use_example(self, values: Values, event: gr.EventData) -> Update:
         """An example becomes the prompt."""
-        shot = replace(self.form.read(values), prompt=str(event.name))
-        return {self.form.prompt: shot.prompt} | self._draw_change(values, shot)
+        shown: Update = {self.form.prompt: str(event.name)}
+        return shown | self._draw_change(values, self.form.read({**values, **shown}))
 
     def add(self, values: Values, event: gr.EventData) -> Update:
         """An adapter of the library joins the mix, and its trigger the prompt."""
@@ -84,7 +89,8 @@ class Handlers:
         """Another mix and another prompt."""
         base = values[self.form.base]
         update = self.form.update_mix(mix, base) | {self.form.prompt: prompt}
-        return update | self._changed(values, replace(self.form.read(values, mix), prompt=prompt))
+        shot = self.form.read({**values, self.form.prompt: prompt}, mix)
+        return update | self._changed(values, shot)
 
     def _changed(self, values: Values, shot: Shot) -> Update:
         return self._computed(shot, values) | self._draw_change(values, shot)
@@ -301,9 +307,10 @@ class Handlers:
         return {self.page.shot: self.form.read(values), self.page.tabs: gr.Tabs(selected="batch")}
 
     def _open(self, values: Values, shot: Shot, problems: Sequence[str]) -> Update:
-        """Settings from elsewhere, and a notice of what is missing."""
+        """Settings from elsewhere, and a notice of what is missing or unusual."""
         update = self._filled(shot, values)
-        update[self.tab.notice] = gr.HTML(html.notice(problems), visible=bool(problems))
+        notices = [*problems, *([OLD_SYNTAX] if shot.syntax == "cut" else [])]
+        update[self.tab.notice] = gr.HTML(html.notice(notices), visible=bool(notices))
         auto = shot.base in BUNDLED_BASES and bool(values[self.tab.auto])
         return update | {self.tab.auto: auto, self.form.lock: True}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from studio.adapters.formats.metadata import FAMILIES
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
+from studio.requests.prompt_syntax import escape
 from studio.workspace import AdapterFile, Workspace, adapter_path
 
 MOST = 6  # adapters in a mix
@@ -46,7 +47,7 @@ def add_to_mix(
     """
     if len(mix) == MOST:
         raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
-    trigger = adapter.triggers[0] if adapter.triggers else ""
+    trigger = escape(adapter.triggers[0]) if adapter.triggers else ""
     after = _with_trigger(prompt, trigger)
     inserted = (prompt, after) if after != prompt else None
     return (*mix, MixAdapter(adapter.name, inserted=inserted)), after

@@ -1,7 +1,8 @@
 """The widgets that one shot is made of; `read` turns them into the shot, `update` back."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -12,8 +13,16 @@ from studio.bases.names import BUNDLED_BASES
 from studio.bases.samplers import SCHEDULERS, SPACINGS
 from studio.errors import BadInput
 from studio.files import file_sha256
+from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot, method_name, method_options
-from studio.workspace import Workspace, add_upload, create_set, get_set, list_bases
+from studio.workspace import (
+    Workspace,
+    adapter_path,
+    add_upload,
+    create_set,
+    get_set,
+    list_bases,
+)
 from ui.shared.form import Form
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
@@ -30,12 +39,14 @@ START_PICTURES = "start pictures"  # the set of uploads that keeps pictures to s
 LOADING = Form(Loading, "Loading")
 
 
+FIELDS = frozenset(one.name for one in fields(Shot))
 SIZE = Form(
     Shot,
     "Size",
-    without=frozenset(one.name for one in fields(Shot)) - {"width", "height"},
+    without=FIELDS - {"width", "height"},
     defaults=dict.fromkeys(("width", "height"), "the base's own"),
 )
+READING = Form(Shot, "Reading the prompt", without=FIELDS - {"syntax", "clip_skip"})
 
 
 def steps_for(base: str, steps: int) -> int:
@@ -72,6 +83,8 @@ class ShotForm:
                 label="Negative prompt", show_label=False, lines=1, max_lines=4,
                 placeholder="What the picture must not show",
             )  # fmt: skip
+        with gr.Accordion("How prompts are read", open=False), gr.Row():
+            self.reading = field_widgets(READING)
 
     def _lay_out_method(self) -> None:
         self.method = gr.Dropdown(
@@ -131,7 +144,7 @@ class ShotForm:
 
     def choices(self) -> list[gr.Dropdown]:
         """The dropdowns that only the picture depends on."""
-        made = [*self.loading.values(), *self._all_options()]
+        made = [*self.loading.values(), *self.reading.values(), *self._all_options()]
         found = [widget for widget in made if isinstance(widget, gr.Dropdown)]
         return [self.method, self.scheduler, self.spacing, *found]
 
@@ -141,7 +154,7 @@ class ShotForm:
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
             | {self.base, self.scheduler, self.spacing, *self.size.values()}
             | {self.start, self.denoise}
-            | {*self.loading.values(), *self._all_options()}
+            | {*self.loading.values(), *self.reading.values(), *self._all_options()}
             | self.adapters.inputs()
         )
 
@@ -156,11 +169,14 @@ class ShotForm:
     def read(self, given: Values, mix: Sequence[MixAdapter] | None = None) -> Shot:
         """The shot; its adapters and the picture to start from are files of the workspace.
 
+        Adapters that the prompt names are behind those of the mix.
+
         mix: the adapters, where they are not those of the page. Raises BadInput for a field that
         can't have its value, and for adapters that are gone.
         """
         mix = self.adapters.read(given) if mix is None else mix
         size = read_values(SIZE, {name: given[widget] for name, widget in self.size.items()})
+        reading = {name: given[widget] for name, widget in self.reading.items()}
         shot = Shot(
             prompt=given[self.prompt] or "",
             base=given[self.base],
@@ -173,12 +189,14 @@ class ShotForm:
             scheduler=given[self.scheduler] or None,
             spacing=given[self.spacing] or None,
             adapters=tuple((one.file(self.space), one.strength) for one in mix),
-            method=self._read_method(given) if mix else None,
+            method=self._read_method(given),
             init_image=_keep_start_picture(self.space, given[self.start]),
             denoise=float(given[self.denoise]),
+            **read_values(READING, reading),
         )
         shot.check()
-        return shot
+        shot = take_adapter_tags(shot, partial(adapter_path, self.space))
+        return shot if shot.adapters else replace(shot, method=None)
 
     def read_loading(self, given: Values) -> dict[str, object]:
         """The loading options of the base that the user chose."""
@@ -203,6 +221,8 @@ class ShotForm:
             self.start: shot.init_image,
             self.denoise: shot.denoise,
         }
+        reading = shown_values(READING, {"syntax": shot.syntax, "clip_skip": shot.clip_skip})
+        update |= {widget: reading[name] for name, widget in self.reading.items()}
         mix = [_mix_adapter(str(file), strength) for file, strength in shot.adapters]
         return update | self._update_method(shot) | self.update_mix(mix, shot.base)
 

@@ -1,13 +1,16 @@
 """Endpoints for pictures: making them, and what was made."""
 
 from dataclasses import replace
+from functools import partial
 
 from gradio.data_classes import FileData
 
 import compose
 from studio.errors import BadInput
 from studio.queue.job import Job
+from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.picture_file import read_recipe
+from studio.requests.prompt_syntax import PromptSyntax
 from studio.requests.shot import Shot
 from studio.workspace import (
     Workspace,
@@ -60,11 +63,14 @@ class PictureEndpoints:
         denoise: float = 0.6,
         wait: bool = True,
         spacing: str | None = None,
+        clip_skip: int | None = None,
+        syntax: PromptSyntax = "a1111",
     ) -> tuple[JsonObject, list[FileData]]:
         """Make pictures. Returns the job and, if it waits for them, the pictures.
 
         Parameters:
-            prompt: what to draw, with the adapters' trigger words
+            prompt: what to draw, with the adapters' trigger words; may name adapters of the library
+                as <lora:NAME:STRENGTH>
             adapters: NAME, NAME:STRENGTH or NAME:HALF:STRENGTH of each adapter
             method: merge, switch, composite, klora or cmlora
             method_options: such as {"order": "random"}
@@ -81,16 +87,19 @@ class PictureEndpoints:
             denoise: how much of the schedule is run over a picture to start from
             wait: for the pictures; otherwise /pictures_of returns them when the job is done
             spacing: of the steps, such as trailing or karras; the base's own if not given
+            clip_skip: layer of the text encoders from the end, 1 being the last
+            syntax: how prompts are read: a1111, plain or cut
         """
         if not 1 <= count <= MOST_PICTURES:
             raise BadInput(f"count: {count} is not from 1 to {MOST_PICTURES}")
         check_base(self._space, base)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
         shot = replace(shot, spacing=spacing, steps=steps, guidance=guidance, denoise=denoise)
-        if adapters:
-            mix = tuple(_adapter(self._space, text) for text in adapters)
-            chosen = compose.method_named(method, method_options or {})
-            shot = replace(shot, adapters=mix, method=chosen)
+        mix = tuple(_adapter(self._space, text) for text in adapters or ())
+        shot = replace(shot, adapters=mix, syntax=syntax, clip_skip=clip_skip)
+        shot = take_adapter_tags(shot, partial(adapter_path, self._space))
+        if shot.adapters:
+            shot = replace(shot, method=compose.method_named(method, method_options or {}))
         if init_image:
             shot = replace(shot, init_image=_start_picture(self._space, init_image))
         shots = [replace(shot, seed=seed + number) for number in range(count)]

@@ -1,0 +1,72 @@
+"""Adapters that a prompt names as in A1111 and SwarmUI: <lora:NAME:STRENGTH>.
+
+NAME is a file without its ending, in the library or in a folder; SwarmUI writes folders before it.
+STRENGTH is 1 where it is missing. A half of a B-LoRA is <lora:NAME:style:0.8>.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from studio.adapters.blora_blocks import HALVES
+from studio.errors import BadInput
+from studio.requests.prompt_syntax import split_adapter_tags
+from studio.requests.shot import Shot
+from studio.workspace import DEFAULT_FOLDER
+
+SUFFIX = ".safetensors"
+
+
+def take_adapter_tags(shot: Shot, find: Callable[[str], str]) -> Shot:
+    """The shot with its prompt's tags among its adapters; the syntax "a1111" alone has tags.
+
+    find: the file of NAME or NAME:HALF. Raises BadInput for a tag that names no adapter, and for
+    one that gives what an adapter does not have here.
+    """
+    if shot.syntax != "a1111":
+        return shot
+    prompt, tags = split_adapter_tags(shot.prompt)
+    named = ((find(name), strength) for name, strength in map(read_adapter_tag, tags))
+    return replace(shot, prompt=prompt, adapters=(*shot.adapters, *named))
+
+
+def read_adapter_tag(tag: tuple[str, str]) -> tuple[str, float]:
+    """NAME or NAME:HALF, and the strength. tag: as `split_adapter_tags` returns it."""
+    network, inside = tag
+    written = f"<{network}:{inside}>"
+    if network.lower() == "hypernet":
+        raise BadInput(f"{written} names a hypernetwork, which Studio can't use: take it out")
+    name, *rest = (word.strip() for word in inside.split(":"))
+    if rest and rest[0] in HALVES:
+        name = f"{name}:{rest.pop(0)}"
+    try:
+        strengths = {float(word) for word in rest} or {1.0}
+    except ValueError:
+        raise BadInput(f"{written} can't be read: write <lora:NAME:STRENGTH>") from None
+    if len(strengths) > 1:
+        raise BadInput(
+            f"{written} gives the text encoder a strength of its own, which Studio can't do: "
+            "give one strength"
+        )
+    return name, strengths.pop()
+
+
+def find_adapter(name: str, *, folder: Path = Path()) -> str:
+    """The file of NAME or NAME:HALF in a folder, or else in the library; BadInput if in neither.
+
+    The library is that of the workspace which the commands use when none is named.
+    """
+    plain, colon, half = name.partition(":")
+    library = DEFAULT_FOLDER.expanduser() / "adapters"
+    last = plain.rpartition("/")[2]  # the library has no folders
+    for file in (folder / f"{plain}{SUFFIX}", folder / plain, library / f"{last}{SUFFIX}"):
+        if file.is_file():
+            return f"{file}{colon}{half}"
+    there = [one.stem for place in (folder, library) for one in place.glob(f"*{SUFFIX}")]
+    close = get_close_matches(plain, there, 1)
+    hint = f"did you mean {close[0]}?" if close else "import it, or take it out of the prompt"
+    raise BadInput(
+        f"the prompt names the adapter {plain}, which is neither in {folder.absolute()} nor in the "
+        f"library {library}: {hint}"
+    )
