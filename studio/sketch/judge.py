@@ -5,7 +5,7 @@ picture before it measures one. `accuracy` measures the judge itself, on drawing
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,6 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "worn": (NOTHING, *world.WORN),
     "held": (NOTHING, *world.HELD),
 }
-INSTANCE = ("subject", "colour", "pattern", "pattern colour")
 WEIGHTS = asset("judge")
 DECODED = 5  # every fifth part of the corpus goes through the VAE
 
@@ -243,16 +242,32 @@ def save_judge(state: dict[str, torch.Tensor]) -> None:
     write_tensors(WEIGHTS / "judge.safetensors", halves, {})
 
 
+def is_instance(answers: Mapping[str, str], truth: Mapping[str, str]) -> bool:
+    """Whether a subject is the one that is meant: itself, in its colour or its pattern.
+
+    Of a pattern's two colours the judge has to see one. Which of them lies on top can't be told of
+    stripes.
+    """
+    if any(answers[name] != truth[name] for name in ("subject", "pattern")):
+        return False
+    if truth["pattern"] == "plain":
+        return answers["colour"] == truth["colour"]
+    return answers["pattern colour"] in (truth["colour"], truth["pattern colour"])
+
+
 def share_right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> dict[str, float]:
     """By factor, the share of pictures that the judge reads as their scene says.
 
-    "instance" is the share with all that makes a subject itself: it, its colour and its pattern.
+    "instance" is the share that shows the very subject, see `is_instance`.
     """
-    pairs = zip(read(pictures), map(answers_of, scenes), strict=True)
-    right = [{name: one.answers[name] == truth[name] for name in FACTORS} for one, truth in pairs]
-    for one in right:
-        one["instance"] = all(one[name] for name in INSTANCE)
-    return {name: float(np.mean([one[name] for one in right])) for name in (*FACTORS, "instance")}
+    pairs = [
+        (one.answers, answers_of(scene)) for one, scene in zip(read(pictures), scenes, strict=True)
+    ]
+    right = {
+        name: float(np.mean([answers[name] == truth[name] for answers, truth in pairs]))
+        for name in FACTORS
+    }
+    return right | {"instance": float(np.mean([is_instance(*pair) for pair in pairs]))}
 
 
 def accuracy(scenes: Sequence[world.Scene]) -> dict[str, float]:

@@ -153,7 +153,7 @@ def _is_character(answers: Mapping[str, str], element: Element) -> bool:
     """Whether the subject is the element's class in the element's paint."""
     rng = np.random.default_rng(0)
     truth = judge.answers_of(world.sample(rng, subjects=(element.name,), paint=element.paint))
-    return all(answers[factor] == truth[factor] for factor in judge.INSTANCE)
+    return judge.is_instance(answers, truth)
 
 
 def cost_of(base: studio.Base, shot: studio.Shot) -> float:

@@ -1,10 +1,10 @@
 """Which method gives a subject in a style? ``python -m tests.benchmarks.pairs``
 
 Every subject of tests/benchmarks/elements.py in every style of it, the subject and the style each
-an adapter's, at strength 0.8; for B-LoRA the content half of one that has learned the subject and
-the style half of one that has learned the style, merged at 1. All ways have the same prompts and
-noise. The judge says whether the subject is right, the style, both, and the place that the prompt
-asks for.
+an adapter's, at strengths 1.2 and 0.8; for B-LoRA the content half of one that has learned the
+subject and the style half of one that has learned the style, merged at 1. All ways have the same
+prompts and noise. The judge says whether the subject is right, the style, both, and the place that
+the prompt asks for.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from studio.sketch import judge
 from studio.sketch import scenes as world
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
 
-STRENGTH, STEPS, GUIDANCE = 0.8, 20, 5.0
+STRENGTHS, STEPS, GUIDANCE = (1.2, 0.8), 20, 5.0  # of the subject and of the style
 METHODS = {
     "merge": compose.Merge(),
     "composite": compose.Composite(),
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8, help="of each pair and way")
     parser.add_argument("--elements", nargs="+", default=[one.name for one in ELEMENTS])
     parser.add_argument("--ways", nargs="+", default=[*METHODS, HALVES])
+    parser.add_argument("--strengths", type=float, nargs=2, default=STRENGTHS)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
@@ -56,7 +57,9 @@ def main() -> None:
     for way in asked.ways:
         shares = []
         for pair in itertools.product(subjects, styles):
-            shares.append(judged(base, way, pair, mixed(base, way, pair), asked.pictures))
+            shares.append(
+                judged(base, way, pair, mixed(base, way, pair, asked.strengths), asked.pictures)
+            )
         found[way] = {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
     if asked.json:
         print(json.dumps(found, indent=1))
@@ -68,10 +71,11 @@ def main() -> None:
     Console().print(table)
 
 
-def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
+def mixed(base: studio.Base, way: str, pair: Pair, strengths: Sequence[float]) -> Mixed:
     """The adapters of a pair for a way of mixing, subject first."""
     if way != HALVES:
-        return tuple((adapter_of(base, element), STRENGTH) for element in pair)
+        chosen = zip(pair, strengths, strict=True)
+        return tuple((adapter_of(base, element), strength) for element, strength in chosen)
     halves = zip(pair, ("content", "style"), strict=True)
     kind = trainers.BLoRA()
     return tuple((select_half(adapter_of(base, one, kind), half), 1.0) for one, half in halves)
@@ -101,7 +105,7 @@ def judged(
         (one.answers, judge.answers_of(s))
         for one, s in zip(judge.read(pictures), scenes, strict=True)
     ]
-    subject = [all(said[one] == truth[one] for one in judge.INSTANCE) for said, truth in answers]
+    subject = [judge.is_instance(said, truth) for said, truth in answers]
     style, place = (
         [said[one] == truth[one] for said, truth in answers] for one in ("style", "place")
     )
