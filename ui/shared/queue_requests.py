@@ -8,6 +8,7 @@ What can be known without opening files is checked first and raises BadInput; wh
 out later is the job's `error`. loading: fields of `ui.shared.loading.Loading`, by name.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Literal
 import compose
 import trainers
 from studio.errors import BadInput
-from studio.queue.client import add_job
-from studio.queue.job import Job
+from studio.queue.client import add_job, list_jobs
+from studio.queue.job import UNFINISHED, Job, Kind
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from studio.requests.training import TrainingRequest, anchored, anchored_base, to_json
@@ -48,11 +49,12 @@ def drawing_of(job: Job) -> Drawing:
     return Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
 
 
-def queue_training(space: Workspace, request: TrainingRequest) -> Job:
+def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = False) -> Job:
     """Queue a training; its adapter goes into the library.
 
     The adapter is named after the trigger where the request has no name; a number is added where
-    the name is taken by then. Raises BadInput for what can be known without opening a base.
+    the name is taken by then. once: where the same training waits or runs, that job is returned.
+    Raises BadInput for what can be known without opening a base.
     """
     request = anchored(request, Path.cwd())
     for folder in request.pictures:
@@ -67,7 +69,7 @@ def queue_training(space: Workspace, request: TrainingRequest) -> Job:
         # With the defaults of today: the job is to be the same under a later Studio.
         options=asdict(trainers.kind_of(request)),
     )
-    return add_job(space, "train", to_json(request), title=request.trigger)
+    return _queue(space, "train", to_json(request), title=request.trigger, once=once)
 
 
 def queue_pictures(
@@ -76,16 +78,44 @@ def queue_pictures(
     *,
     kind: Literal["render", "batch"] = "render",
     loading: Mapping[str, object] | None = None,
+    once: bool = False,
 ) -> Job:
     """Queue pictures; they go into the history. Adapters and pictures to start from are files.
 
-    kind: "render" for what somebody waits for, "batch" for what gives way to that.
+    kind: "render" for what somebody waits for, "batch" for what gives way to that. once: where a
+    job of this kind with the same pictures waits or runs, it is returned.
     """
     if not shots:
         raise BadInput("there is no shot to make a picture of")
     more = f" and {len(shots) - 1} more" if len(shots) > 1 else ""
-    drawing = Drawing([_written(shot) for shot in shots], dict(loading or {}))
-    return add_job(space, kind, asdict(drawing), title=f"{shots[0].prompt[:160]}{more}")
+    title = f"{shots[0].prompt[:160]}{more}"
+    return _queue(space, kind, _drawing(shots, loading or {}), title=title, once=once)
+
+
+def draws(job: Job, shots: Sequence[Shot], loading: Mapping[str, object]) -> bool:
+    """Whether a job draws just these pictures."""
+    return job.arguments == _as_stored(_drawing(shots, loading))
+
+
+def _drawing(shots: Sequence[Shot], loading: Mapping[str, object]) -> Mapping[str, object]:
+    return asdict(Drawing([_written(shot) for shot in shots], dict(loading)))
+
+
+def _queue(
+    space: Workspace, kind: Kind, arguments: Mapping[str, object], *, title: str, once: bool
+) -> Job:
+    """Queue a job. once: return one that waits or runs with the same arguments instead."""
+    waiting = list_jobs(space, states=UNFINISHED, kinds=(kind,)) if once else []
+    stored = _as_stored(arguments)
+    for job in waiting:
+        if job.arguments == stored and not job.stopping:
+            return job
+    return add_job(space, kind, arguments, title=title)
+
+
+def _as_stored(arguments: Mapping[str, object]) -> object:
+    """The arguments as they are read from the queue, where a tuple has become a list."""
+    return json.loads(json.dumps(arguments))
 
 
 def _written(shot: Shot) -> dict[str, Any]:

@@ -14,7 +14,13 @@ from PIL import Image, PngImagePlugin
 from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
-from studio.workspace import Workspace, delete_adapter, next_picture_path, open_workspace
+from studio.workspace import (
+    Workspace,
+    delete_adapter,
+    delete_picture,
+    next_picture_path,
+    open_workspace,
+)
 from tests.compose.conftest import small
 from ui.web.mix import events
 from ui.web.mix.tab import MixTab
@@ -31,7 +37,9 @@ class Tab:
         self.wired: dict[str, tuple[Callable[..., Any], set, set]] = {}
         self.space = space
 
-        def on(triggers: object, handler: Any, given: set, shown: set, mode: str = "") -> Any:
+        def on(
+            triggers: object, handler: Any, given: set, shown: set, mode: str = "", **_: str
+        ) -> Any:
             name = getattr(handler, "__name__", "")
             if hasattr(handler, "__self__"):
                 self.parts: MixTab = handler.__self__.tab
@@ -121,8 +129,24 @@ def test_draw_takes_a_new_seed_unless_it_is_kept(tab: Tab) -> None:
     seed = _shots(tab)[0]["seed"]
     assert str(seed) == tab.now[tab.form.seed] != "0"
     tab.now[tab.form.lock] = True
+    tab.now[tab.form.steps] = 9
     tab.act("draw")
     assert _shots(tab)[0]["seed"] == seed and len(list_jobs(tab.space)) == 2
+
+
+def test_the_same_picture_is_made_once(tab: Tab) -> None:
+    tab.now[tab.form.lock] = True
+    for _ in range(3):
+        tab.act("draw")
+    assert len(list_jobs(tab.space)) == 1
+    id = _draw(tab)
+    tab.act("poll"), tab.act("draw")
+    assert len(list_jobs(tab.space)) == 1 and "Drawn already" in tab.now[tab.parts.note]
+    delete_picture(tab.space, id)
+    tab.act("draw")
+    assert len(list_jobs(tab.space)) == 2
+    tab.act("stop"), tab.act("draw")
+    assert len(list_jobs(tab.space)) == 3
 
 
 def test_every_digit_of_a_seed_is_kept(tab: Tab, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from studio.dataset.folders import Folder
 from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
-from studio.queue.client import list_jobs
+from studio.queue.client import list_jobs, stop_job
 from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.training import TrainingRequest
@@ -287,6 +287,16 @@ def test_what_cannot_be_a_grid_is_refused(space: Workspace, job: Job) -> None:
             strengths_of(text)
     assert strengths_of(" .5, 1,1") == [0.5, 1.0]
     assert not list_jobs(space, kinds=("batch",))
+
+
+def test_the_same_training_is_queued_once(space: Workspace, tmp_path: Path) -> None:
+    asked = TrainingRequest("lora", "sks robot", (Folder(tmp_path),), recipe={"steps": 9})
+    first = queue_training(space, asked, once=True)
+    assert queue_training(space, asked, once=True).id == first.id
+    other = queue_training(space, replace(asked, recipe={"steps": 8}), once=True)
+    assert other.id != first.id
+    stop_job(space, first.id)
+    assert queue_training(space, asked, once=True).id not in (first.id, other.id)
 
 
 def test_a_log_is_read_on_and_a_resumed_one_afresh(space: Workspace, job: Job) -> None:

@@ -17,7 +17,7 @@ from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.library_names import ENDINGS, shots_of
 from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
-from ui.web.frontend import notices
+from ui.web.frontend import ONCE, notices
 from ui.web.mix.shot_form import base_choices
 from ui.web.server.page import Page, on
 
@@ -70,7 +70,9 @@ def batch_tab(page: Page) -> None:
                 file = gr.UploadButton(
                     "Open a manifest", file_types=[f".{one}" for one in ENDINGS], scale=2
                 )
-                start = gr.Button("Start", variant="primary", interactive=False, scale=2)
+                start = gr.Button(
+                    "Start", variant="primary", interactive=False, scale=2, elem_classes=ONCE
+                )
             verdict = gr.HTML(HINT, elem_id="verdict")
     made = lay_out_list()
     _wire_grid(page, form, text, ending)
@@ -185,7 +187,7 @@ def _wire_manifest(
             raise BadInput(f"{found.name} is no text in UTF-8") from None
 
     def begin(text: str, ending: str) -> int:
-        return queue_pictures(space, shots_of(space, text, ending), kind="batch").id
+        return queue_pictures(space, shots_of(space, text, ending), kind="batch", once=True).id
 
     manifest = [text, ending]
     on([text.change, ending.change], judge, manifest, [verdict, start], mode="always_last")

@@ -9,6 +9,9 @@ from ui.web.mix.handlers import Handlers
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Components, Page, on
 
+# One event at a time: two at once would each queue a picture that the other has queued already.
+IN_ORDER = "mix"
+
 
 def mix_tab(page: Page) -> None:
     """Lay the tab out and connect its events."""
@@ -34,7 +37,7 @@ def mix_tab(page: Page) -> None:
     _on([tab.column.input], do.suggest_columns, inputs, {tab.columns})
     _on([tab.row.input], do.suggest_rows, inputs, {tab.rows})
     watched = {tab.job, tab.job_version, tab.history_length}
-    _on([tab.news.input], do.poll, watched, _shown(tab), "always_last")
+    _on([tab.news.input], do.poll, watched, _shown(tab), "always_last", queue="")
     reopened = everything | {tab.history_length}
     _on([tab.history.click, tab.frame.click], do.reopen, inputs, reopened)
     _on([tab.dropped.upload], do.open_file, inputs | {tab.dropped}, everything | {tab.dropped})
@@ -47,7 +50,7 @@ def mix_tab(page: Page) -> None:
     entered = drawing | {mix.library, tab.was_opened, tab.history, form.base}
     _on([page.tab.select], do.enter, inputs | sent, entered)
     loaded = _on(None, do.load, set(), everything)
-    on(loaded.then, do.draw_first, inputs | sent, _in_order(entered))
+    on(loaded.then, do.draw_first, inputs | sent, _in_order(entered), queue=IN_ORDER)
 
 
 def _inputs(tab: MixTab) -> Components:
@@ -89,9 +92,10 @@ def _on(
     inputs: Components,
     outputs: Components,
     mode: Literal["once", "always_last"] = "once",
+    queue: str = IN_ORDER,
 ) -> Dependency:
     """Inputs and outputs are as few as possible, since each event sends all of them."""
-    return on(triggers, handler, inputs or None, _in_order(outputs), mode=mode)
+    return on(triggers, handler, inputs or None, _in_order(outputs), mode=mode, queue=queue)
 
 
 def _in_order(outputs: Components) -> list[Any]:

@@ -4,7 +4,7 @@ A handler is given the values of the components, and answers with those that cha
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import delete_picture, get_adapter, get_picture, undelete
-from ui.shared.queue_requests import drawing_of, queue_pictures
+from ui.shared.queue_requests import drawing_of, draws, queue_pictures
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING, axes, every_method, grid
 from ui.web.mix.job_view import JobView
@@ -33,6 +33,7 @@ OLD_SYNTAX = (
     "It was made before Studio read weights and long prompts, so its prompts are still read as "
     'words, and only as far as then. Choose a1111 under "How prompts are read" to change that.'
 )
+DRAWN = "Drawn already: change a setting, or unlock the seed for another picture"
 
 
 class Handlers:
@@ -157,8 +158,13 @@ class Handlers:
         return self._queue(values, [shot])
 
     def _queue(self, values: Values, shots: Sequence[Shot]) -> Update:
-        """Queue these shots instead of what this page has queued before."""
+        """Queue these shots instead of what this page has queued before.
+
+        What the job shown draws, or has drawn, is not drawn again.
+        """
         tab, loading = self.tab, self.form.read_loading(values)
+        if same := self._job_drawing(values, shots, loading):
+            return {tab.note: html.note(DRAWN)} if same.ended else {}
         self._stop_own_job(values)
         try:
             for shot in shots:
@@ -183,6 +189,21 @@ class Handlers:
             tab.notice: gr.HTML(visible=False),
             tab.stop: gr.Button(interactive=True),
         }
+
+    def _job_drawing(
+        self, values: Values, shots: Sequence[Shot], loading: Mapping[str, object]
+    ) -> Job | None:
+        """The job shown where it draws these shots or has drawn them, none of them deleted."""
+        with suppress(BadInput):  # there is no job, or a shot or a picture is gone
+            job = get_job(self.space, values[self.tab.job] or 0)
+            if job.state in ("failed", "stopped") or job.stopping:
+                return None
+            if len(job.finished_results) < len(shots) * job.ended:
+                return None
+            for id in job.finished_results:
+                get_picture(self.space, id)
+            return job if draws(job, shots, loading) else None
+        return None
 
     def _stop_own_job(self, values: Values) -> None:
         """Stop what this page has queued, and nothing of another page."""

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from studio.workspace import Workspace
-from ui.web.frontend import script
+from ui.web.frontend import ONCE, script
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING
 from ui.web.mix.shot_form import ShotForm
@@ -47,8 +47,9 @@ class MixTab:
         self.notice = gr.HTML(visible=False, elem_id="mix-notice")
         with gr.Row(equal_height=True):
             self.draw = gr.Button(
-                "Draw", variant="primary", elem_id="mix-draw", min_width=110, scale=2
-            )
+                "Draw", variant="primary", elem_id="mix-draw", elem_classes=ONCE, min_width=110,
+                scale=2,
+            )  # fmt: skip
             self.stop = gr.Button("Stop", interactive=False, elem_id="mix-stop", min_width=80)
             self.auto = gr.Checkbox(
                 True, label="Draw every change", info="Ctrl+Enter draws too", min_width=170, scale=2
@@ -61,12 +62,12 @@ class MixTab:
 
     def _lay_out_comparison(self) -> None:
         with gr.Accordion("Compare", open=False):
-            self.compare_methods = gr.Button("Compare all methods")
+            self.compare_methods = gr.Button("Compare all methods", elem_classes=ONCE)
             with gr.Row():
                 self.column, self.columns = _lay_out_axis("Columns", ("Method", "method"))
             with gr.Row():
                 self.row, self.rows = _lay_out_axis("Rows", (NOTHING.capitalize(), NOTHING))
-            self.compare_grid = gr.Button("Compare these values")
+            self.compare_grid = gr.Button("Compare these values", elem_classes=ONCE)
 
     def _lay_out_history(self) -> None:
         with gr.Column(scale=5, min_width=320):

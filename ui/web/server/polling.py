@@ -37,7 +37,7 @@ def status_line(space: Workspace) -> gr.HTML:
 
     return gr.HTML(
         _status_html(space),
-        js_on_load=script("polling.js"),
+        js_on_load=script("polling.js") + script("heard.js"),
         server_functions=[news],
         offline=_html("Server not running. Reconnecting..."),
         padding=False,

@@ -9,7 +9,7 @@ from studio.errors import BadInput
 from studio.queue.client import get_job, stop_job
 from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
-from ui.web.frontend import paragraph, template
+from ui.web.frontend import ONCE, paragraph, template
 from ui.web.server.fields import read_whole_number
 from ui.web.server.page import Page, as_html, on
 from ui.web.train import checkpoints as _checkpoints
@@ -43,7 +43,7 @@ class ComparisonPanel:
                 self._prompt = gr.Textbox(label="Prompt", info="The same for all of them", scale=2)
                 self._seed = gr.Textbox("0", label="Seed", info="The same too")
             with gr.Row(elem_classes="studio-buttons"):
-                self._draw = gr.Button("Draw the grid", min_width=120)
+                self._draw = gr.Button("Draw the grid", min_width=120, elem_classes=ONCE)
                 self._stop = gr.Button("Stop drawing", visible=False, min_width=120)
             self._status = gr.HTML(padding=False)
             self._gallery = gr.Gallery(

@@ -1,5 +1,6 @@
 """From the form of the tab Train to a job of the queue, and to an estimate of its cost."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -65,11 +66,15 @@ def _read_pictures(folder: Path, modified: int) -> Pictures:
 
 
 def queue(space: Workspace, form: Form, data: Data) -> int:
-    """Queue the training that was asked for; its job's number. Raises BadInput."""
+    """Queue the training that was asked for, once; its job's number. Raises BadInput."""
     if not data[form.sets]:
         raise BadInput("choose pictures first: drop some in, or take an example")
     base = read_base_info(data[form.base] or "")
-    return queue_training(space, _request(space, form, data, base)).id
+    begun = time.time()
+    job = queue_training(space, _request(space, form, data, base), once=True)
+    if job.created < begun:
+        gr.Info(f"The same training is {job.state} already.", title="Not queued twice")
+    return job.id
 
 
 def _request(space: Workspace, form: Form, data: Data, base: BaseInfo | None) -> TrainingRequest:

@@ -9,7 +9,7 @@ import trainers
 from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.workspace import Workspace, add_base, list_bases
-from ui.web.frontend import KIND_NAMES, paragraph
+from ui.web.frontend import KIND_NAMES, ONCE, paragraph
 from ui.web.server.page import Page, on
 from ui.web.train.compare import ComparisonPanel
 from ui.web.train.options import (
@@ -36,7 +36,7 @@ def train_tab(page: Page) -> None:
             form = _lay_out_form(space, pictures.sets)
             summary = gr.HTML(padding=False)
             estimate = gr.HTML(padding=False, visible=False)
-            start = gr.Button("Train", variant="primary", size="lg")
+            start = gr.Button("Train", variant="primary", size="lg", elem_classes=ONCE)
         with gr.Column(scale=6, min_width=320, elem_id="studio-runs"):
             runs = RunPanel(space)
             comparison = ComparisonPanel(space)
