@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,9 @@ from torch import nn
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Rotation, Sparse
 from studio.adapters.formats.metadata import FAMILIES
+from studio.adapters.formats.survey import survey
 from studio.adapters.formats.weight_shapes import Shape
+from studio.adapters.safetensors_header import read_header
 from studio.adapters.token_embeddings import TEXT_ENCODERS, embedding_table
 from studio.errors import BadInput
 
@@ -48,6 +51,18 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
     if adapter not in cache:
         cache[adapter] = _check(adapter, base)
     return cache[adapter]
+
+
+def check_header(path: Path, base: "Base") -> Coverage:
+    """As `check_fits`, of a file of which only the header is read: names and shapes.
+
+    Raises BadInput as `check_fits`, and as `load_adapter` for a file that it refuses.
+    """
+    contents = survey(read_header(path), path)
+    check_weights(contents.weights, contents.family, base, f"the adapter {path}")
+    missing = tuple(layer for layer in contents.layers if layer not in base.layers_and_norms())
+    total = len(contents.layers)
+    return Coverage(total - len(missing), total, missing, base.name)
 
 
 def _check(adapter: Adapter, base: "Base") -> Coverage:

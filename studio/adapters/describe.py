@@ -7,8 +7,9 @@ from pathlib import Path
 from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
 from studio.adapters.component_folders import component_files
 from studio.adapters.formats.metadata import AdapterInfo, read_info
+from studio.adapters.formats.peft_config import NO_CONFIG
 from studio.adapters.formats.survey import Contents, survey
-from studio.adapters.safetensors_header import Header, read_header
+from studio.adapters.safetensors_header import Header, read_header, read_number
 from studio.errors import BadInput
 from studio.json_value import JSON
 
@@ -19,7 +20,8 @@ NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
 def describe(path: str | Path) -> dict[str, JSON]:
     """Describe an adapter's file.
 
-    layers: of each component. forms: layers of each. ranks: layers of each low rank.
+    layers: of each component. forms: layers of each. ranks: layers of each low rank. alphas:
+    layers of each alpha, where the rank is the alpha that a file does not state.
     halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
     Raises BadInput as `load_adapter`.
     """
@@ -41,6 +43,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "forms": dict(Counter(contents.forms.values())),
         "halves": list(find_halves(contents.layers, blocks)),
         "ranks": _ranks(header, contents),
+        "alphas": _alphas(path, header, contents),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,
         "preview": info.preview is not None,
@@ -82,6 +85,21 @@ def _ranks(header: Header, contents: Contents) -> dict[str, JSON]:
         if contents.forms[layer] == "lora"
     )
     return {str(rank): layers for rank, layers in sorted(ranks.items())}
+
+
+def _alphas(path: Path, header: Header, contents: Contents) -> dict[str, JSON]:
+    found: Counter[float] = Counter()
+    for layer, leaves in contents.layers.items():
+        component, _, name = layer.partition(".")
+        config = contents.configs.get(component, contents.configs.get("", NO_CONFIG))
+        if contents.forms[layer] != "lora":
+            continue
+        if "alpha" in leaves:
+            alpha = read_number(path, header, leaves["alpha"])
+        else:
+            alpha = config.alpha.find(name)
+        found[header.shapes[leaves["lora_B.weight"]][1] if alpha is None else alpha] += 1
+    return {f"{alpha:g}": layers for alpha, layers in sorted(found.items())}
 
 
 def _tokens(header: Header, contents: Contents) -> dict[str, JSON]:

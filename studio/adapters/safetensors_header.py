@@ -31,6 +31,9 @@ STARTS = {
     b"<": "a web page: download the file itself",
     b"version ": "a pointer of Git LFS: download the file itself",
 }
+# What struct calls the types that PyTorch is not needed for.
+NUMBERS = {"F64": "d", "F32": "f", "F16": "e"} | {"I64": "q", "I32": "i", "I16": "h", "I8": "b"}
+NUMBERS |= {"U8": "B", "BOOL": "?"}
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 CONVERT = (
     'python -c "import sys, torch, safetensors.torch as s; '
@@ -69,6 +72,26 @@ def read_header(path: Path) -> Header:
             return _header(file, path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_number(path: Path, header: Header, key: str) -> float:
+    """The number that a tensor of a single one holds. BadInput where it cannot be read."""
+    if path.is_dir():
+        part, _, key = key.partition(".")
+        return read_number(component_files(path)[part], header, f"{part}.{key}")
+    first, last = header.spans[key]
+    dtype = header.dtypes[key]
+    if dtype not in NUMBERS and dtype != "BF16":
+        raise BadInput(f"{path} holds {key} as {dtype}, which is read as a number nowhere")
+    try:
+        with path.open("rb") as file:
+            file.seek(first)
+            data = file.read(last - first)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    if dtype == "BF16":  # the upper half of a float32
+        return struct.unpack("<f", b"\0\0" + data)[0]
+    return float(struct.unpack(f"<{NUMBERS[dtype]}", data)[0])
 
 
 def _join(parts: Mapping[str, Header]) -> Header:

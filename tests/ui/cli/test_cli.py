@@ -383,7 +383,9 @@ def test_inspect_says_what_an_adapter_is(run: Run, adapter: Path) -> None:
     facts = run("inspect", adapter, "--json").json
     assert isinstance(facts, dict)
     assert (facts["kind"], facts["family"], facts["triggers"]) == ("lora", "sdxl", ["sks robot"])
-    assert facts["ranks"] == {"2": facts["layers"]["unet"]}
+    assert facts["ranks"] == facts["alphas"] == {"2": facts["layers"]["unet"]}
+    assert facts["matched"].startswith("none: the adapter ")  # its base is smaller than SDXL
+    assert "was made for a base of another size" in facts["matched"]
     shown = run("inspect", adapter).out
     for words in ("sks robot", "sdxl", "recipe.options.rank", f"{facts['parameters']}"):
         assert words in shown

@@ -1,0 +1,53 @@
+"""What a file is, told from its header: alphas, and how many of its layers a base has."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from studio.adapters.compatibility import check_header
+from studio.adapters.describe import describe
+from studio.bases.real_config import real_config
+from studio.errors import BadInput
+
+BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
+
+
+def lora(layer: str, out: int = 1280, inner: int = 1280) -> dict[str, torch.Tensor]:
+    return {
+        f"{layer}.lora_A.weight": torch.zeros(4, inner),
+        f"{layer}.lora_B.weight": torch.zeros(out, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str
+)
+def test_alphas_are_those_of_the_tensors_or_the_ranks(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = lora(f"{BLOCK}.attn1.to_q") | lora(f"{BLOCK}.attn1.to_k")
+    tensors[f"{BLOCK}.attn1.to_q.alpha"] = torch.tensor(3).to(dtype)
+    save_file(tensors, tmp_path / "a.safetensors")
+    told = describe(tmp_path / "a.safetensors")
+    assert (told["alphas"], told["ranks"]) == ({"3": 1, "4": 1}, {"4": 2})
+
+
+def test_alphas_are_those_of_pefts_configuration(tmp_path: Path) -> None:
+    tensors = lora(f"{BLOCK}.attn1.to_q") | lora(f"{BLOCK}.attn1.to_k")
+    config = {"unet.lora_alpha": 2.5, "unet.alpha_pattern": {r"attn1\.to_k": 7}}
+    metadata = {"lora_adapter_metadata": json.dumps(config)}
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    assert describe(tmp_path / "a.safetensors")["alphas"] == {"2.5": 1, "7": 1}
+
+
+def test_layers_are_counted_on_a_base_without_loading(tmp_path: Path) -> None:
+    base, file = real_config("sdxl"), tmp_path / "a.safetensors"
+    lacking = "unet.down_blocks.7.attentions.0.proj_in"
+    save_file(lora(f"{BLOCK}.attn1.to_q") | lora(lacking), file)
+    coverage = check_header(file, base)
+    assert coverage.sentence == "1 of 2 layers matched, base sdxl"
+    assert coverage.missing == (lacking,)
+    save_file(lora(f"{BLOCK}.attn1.to_q", out=640), file)
+    with pytest.raises(BadInput, match="is 640 x 1280, and that of sdxl is 1280 x 1280"):
+        check_header(file, base)
