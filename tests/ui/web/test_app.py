@@ -1,5 +1,6 @@
 """The page opens, and others than this machine only reach it with a password."""
 
+import asyncio
 import errno
 import signal
 import socket
@@ -12,15 +13,17 @@ from pathlib import Path
 import gradio as gr
 import httpx
 import pytest
+from gradio.block_function import BlockFunction
 from playwright.sync_api import Page, expect
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from studio.errors import BadInput
+from studio.workspace import open_workspace
 from tests.ui.web.conftest import ROOT, open_tab
 from ui.cli.web import read_login
-from ui.web.server.app import check_reach
+from ui.web.server.app import build, check_reach
 from ui.web.server.page import show_bad_input
 from ui.web.server.security import LoginThrottle
 
@@ -101,6 +104,21 @@ def test_with_a_password_nothing_is_told_without_it(path: str, locked: int) -> N
         assert known.get("/config").status_code == 401
         known.post("/login", data=wrong | {"password": "secret"}).raise_for_status()
         assert known.get("/config").status_code == 200
+
+
+def test_no_file_is_dropped_in_silence_while_another_is_read(tmp_path: Path) -> None:
+    async def modes() -> dict[str, str]:
+        made = build(open_workspace(tmp_path)).fns.values()
+        return {str(one.name): str(one.trigger_mode) for one in made if "upload" in _events(one)}
+
+    found = asyncio.run(modes())
+    assert found.keys() == {"_import_files", "_add", "read", "open_file"}
+    assert found["_import_files"] == found["_add"] == "multiple"
+    assert "once" not in found.values()
+
+
+def _events(function: BlockFunction) -> list[str]:
+    return [event for _, event in function.targets]
 
 
 def test_a_toast_shows_names_as_text_and_a_full_disk_as_a_sentence() -> None:

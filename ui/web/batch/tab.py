@@ -191,7 +191,7 @@ def _wire_manifest(
 
     manifest = [text, ending]
     on([text.change, ending.change], judge, manifest, [verdict, start], mode="always_last")
-    on(file.upload, read, file, manifest)
+    on(file.upload, read, file, manifest, mode="always_last")
     begun = on(start.click, begin, manifest, made.chosen)
     on(begun.success, shower(space), [made.chosen, made.removed], made.all(), **IN_ORDER)
 

@@ -111,7 +111,15 @@ class _Library:
         outcome = [self._selected, self._deleted, self._notices]
         uploaded, renamed = [self._upload, self._selected], [self._selected, self._name]
         changes = [
-            on(self._upload.upload, self._import_files, uploaded, outcome, progress="minimal"),
+            on(
+                self._upload.upload,
+                self._import_files,
+                uploaded,
+                outcome,
+                progress="minimal",
+                mode="multiple",
+                queue="imports",
+            ),
             on([self._rename.click, self._name.submit], self._rename_adapter, renamed, outcome),
             on(self._delete.click, self._delete_adapter, self._selected, outcome),
             on(self._undo.click, self._restore, [self._deleted, self._selected], outcome),

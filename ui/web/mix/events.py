@@ -39,8 +39,14 @@ def mix_tab(page: Page) -> None:
     watched = {tab.job, tab.job_version, tab.history_length}
     _on([tab.news.input], do.poll, watched, _shown(tab), "always_last", queue="")
     reopened = everything | {tab.history_length}
-    _on([tab.history.click, tab.frame.click], do.reopen, inputs, reopened)
-    _on([tab.dropped.upload], do.open_file, inputs | {tab.dropped}, everything | {tab.dropped})
+    _on([tab.history.click, tab.frame.click], do.reopen, inputs, reopened, "always_last")
+    _on(
+        [tab.dropped.upload],
+        do.open_file,
+        inputs | {tab.dropped},
+        everything | {tab.dropped},
+        "always_last",
+    )
     trash = {tab.picture, tab.deleted, tab.history_length}
     _on([tab.delete.click], do.delete, trash, _shown(tab) | {tab.deleted, tab.undo})
     _on([tab.undo.click], do.undo, trash, _shown(tab) | {tab.deleted, tab.undo})

@@ -60,8 +60,9 @@ def on(
 
     trigger: `button.click` or an earlier event's `success`; several triggers; or None for the
     opening of the page and every change of the inputs. mode: what becomes of events that come
-    while one is answered, as in `gr.on`. queue: events of one queue are answered one at a time, in
-    the order they came in: an answer about an earlier choice might come last otherwise.
+    while one is answered, as in `gr.on`: "once" drops them. queue: events of one queue are
+    answered one at a time, in the order they came in: an answer about an earlier choice might come
+    last otherwise.
     """
     if handler and not isgeneratorfunction(handler):  # Gradio has to see that one is a generator
         handler = show_bad_input(handler)

@@ -55,7 +55,7 @@ class PicturePanel:
         on(None, self._choices, None, self.sets)
         undone = on(self.undo.click, self._undo, [self.sets, self.deleted], [self.sets, self.undo])
         for event in (undone, *self._wire_sets(trigger), self._wire_picture()):
-            on(event.success, **show)
+            on(event.success, **show, mode="always_last")
 
     def _lay_out_sets(self) -> None:
         self.sets = gr.Dropdown(
@@ -116,6 +116,8 @@ class PicturePanel:
                 [self.sets, self.drop, trigger],
                 filled,
                 progress="full",
+                mode="multiple",
+                queue="uploads",
             ),
             on(self.remove_set.click, self._remove_set, self.sets, removed),
             *(
