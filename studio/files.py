@@ -54,6 +54,11 @@ def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
         raise BadInput(f"{name or source} cannot be read: {error.strerror or error}") from error
 
 
+def expand_home(path: str | Path) -> Path:
+    """A path with the home folder in place of ~ or ~user; as it is where nobody has that name."""
+    return Path(os.path.expanduser(path))
+
+
 def display_name(path: Path) -> str:
     """The name to show: that of a folder, or that of a file without its suffix."""
     return path.name if path.is_dir() else path.stem

@@ -20,7 +20,7 @@ from studio.bases.resolve import find_source
 from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
 from studio.bases.single_file import open_single_file
 from studio.errors import BadInput
-from studio.files import display_name
+from studio.files import display_name, expand_home
 
 # What safetensors, diffusers and transformers raise for files that are damaged or do not fit.
 OPENING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
@@ -104,13 +104,13 @@ def _open_parts(path: Path, dtype: torch.dtype, prediction: str) -> Parts:
 
 def _absolute_source(source: str | Path, path: Path) -> str:
     """What opens the same base from any working directory."""
-    local = str(source) not in BUNDLED_BASES and Path(source).expanduser().exists()
+    local = str(source) not in BUNDLED_BASES and expand_home(source).exists()
     return str(path.resolve()) if local else str(source)
 
 
 def _name(source: str | Path, path: Path) -> str:
     """What to call a base: its folder or file, or the id it was downloaded by."""
-    local = Path(source).expanduser().exists()
+    local = expand_home(source).exists()
     return display_name(path.resolve()) if local else str(source)
 
 

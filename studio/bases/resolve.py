@@ -22,7 +22,7 @@ from studio.adapters.safetensors_header import PICKLES, pickle_error
 from studio.assets import asset
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
-from studio.files import read_text
+from studio.files import expand_home, read_text
 from studio.json_value import parse_object
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -44,7 +44,7 @@ def find_source(source: str | Path, *, half: bool) -> Path:
     name = str(source)
     if name in BUNDLED_BASES:
         return _our_folder(name)
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.suffix.lower() in PICKLES:
         raise pickle_error(path)
     if path.exists():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.files import expand_home
 
 REPEATS = re.compile(r"(\d+)_(.*\S.*)")
 LIGHTEST, HEAVIEST = 0.001, 1000.0
@@ -74,11 +75,11 @@ def parse_folders(pictures: Sources) -> tuple[Folder, ...]:
 def _folder(given: object) -> Folder:
     match given:
         case str() | Path():
-            return Folder(Path(given).expanduser())
+            return Folder(expand_home(given))
         case Folder():
             return given
         case (str() | Path() as path, int() | float() as weight):
-            return Folder(Path(path).expanduser(), float(weight))
+            return Folder(expand_home(path), float(weight))
     raise BadInput(
         f"{given!r} is no folder of pictures: give a path, or a list of paths and of "
         '(path, weight), such as ["photos", ("more", 2)].'

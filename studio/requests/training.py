@@ -29,7 +29,7 @@ from pathlib import Path
 from studio.bases.names import BUNDLED_BASES
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
-from studio.files import read_text
+from studio.files import expand_home, read_text
 from studio.requests.recipe import Recipe, draft, merge_options
 from studio.requests.validation import build, check_fields
 from studio.toml_text import InvalidToml, parse_toml
@@ -244,7 +244,7 @@ def anchored(request: TrainingRequest, folder: Path) -> TrainingRequest:
 
 
 def _full(path: str | Path, folder: Path) -> Path:
-    return Path(os.path.abspath(folder / Path(path).expanduser()))
+    return Path(os.path.abspath(folder / expand_home(path)))
 
 
 def anchored_base(source: str, folder: Path) -> str:

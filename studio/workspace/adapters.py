@@ -8,7 +8,7 @@ import filecmp
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,9 @@ SUFFIX = ".safetensors"
 # Entries of `describe` that are fields of `AdapterFile`.
 DESCRIBED = ("kind", "family", "base", "triggers", "halves", "parameters")
 Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
+
+
+_Row = tuple[str, int, int, str]  # of the table `headers`
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
     with read_database(space) as db:
         cached = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
     files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
-    found = [_describe(space, path, cached.get(path.stem)) for path in files]
+    read: list[_Row] = []
+    found = [_describe(space, path, cached.get(path.stem), read) for path in files]
+    _remember(space, read)
     gone = set(cached) - {path.stem for path in files}
     if gone:
         with write_database(space, durable=False) as db:
@@ -81,7 +86,10 @@ def get_adapter(space: Workspace, name: str) -> AdapterFile:
     path = _path(space, name)
     with read_database(space) as db:
         cached = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
-    return _describe(space, path, cached)
+    read: list[_Row] = []
+    found = _describe(space, path, cached, read)
+    _remember(space, read)
+    return found
 
 
 def adapter_path(space: Workspace, name: str) -> str:
@@ -203,8 +211,13 @@ def _copy(file: Path, folder: Path) -> Path:
     return folder / file.name
 
 
-def _describe(space: Workspace, path: Path, cached: sqlite3.Row | None) -> AdapterFile:
-    """The adapter of a file: from the cache or, if the file is new or changed, from its header."""
+def _describe(
+    space: Workspace, path: Path, cached: sqlite3.Row | None, read: list[_Row]
+) -> AdapterFile:
+    """The adapter of a file: from the cache or, if the file is new or changed, from its header.
+
+    read: gets what the cache is to remember of it then.
+    """
     state = path.stat()
     if cached:
         before = _adapter_file(space, path, state, json.loads(cached["told"]))
@@ -214,10 +227,15 @@ def _describe(space: Workspace, path: Path, cached: sqlite3.Row | None) -> Adapt
         if before.preview:
             before.preview.unlink(missing_ok=True)
     facts = _read_facts(space, path, state)
-    row = (path.stem, state.st_mtime_ns, state.st_size, json.dumps(facts))
-    with write_database(space, durable=False) as db:
-        db.execute("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", row)
+    read.append((path.stem, state.st_mtime_ns, state.st_size, json.dumps(facts)))
     return _adapter_file(space, path, state, facts)
+
+
+def _remember(space: Workspace, read: Sequence[_Row]) -> None:
+    """Put headers into the cache, in one transaction: each waits for the disk."""
+    if read:
+        with write_database(space, durable=False) as db:
+            db.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", read)
 
 
 def _read_facts(space: Workspace, path: Path, state: os.stat_result) -> dict[str, JSON]:

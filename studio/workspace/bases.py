@@ -2,13 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from studio.assets import asset
 from studio.bases.architecture import family_of
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
-from studio.files import display_name
+from studio.files import display_name, expand_home
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace
 
@@ -44,7 +43,7 @@ def add_base(space: Workspace, source: str) -> KnownBase:
 
     if source in BUNDLED_BASES:
         raise BadInput(f"{source} is among the bases already")
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if HUB_ID.fullmatch(source) and not path.exists():
         return remember_base(space, source, name=source, family="")
     path = find_source(source, half=False).resolve()

@@ -108,6 +108,8 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
             yield connection
+    except OverflowError as error:
+        raise BadInput("there is no number that large in the workspace") from error
     except sqlite3.DatabaseError as error:
         if found := _refusal(path, error):
             raise found from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.files import expand_home
 from studio.workspace.database import create_database
 from studio.workspace.folder import DATABASE, FOLDERS, Workspace
 
@@ -17,7 +18,7 @@ def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
     where it cannot be written, and for a workspace of a newer Studio.
     """
     try:
-        root = Path(folder).expanduser().resolve()
+        root = expand_home(folder).resolve()
         if root.exists() and not root.is_dir():
             raise BadInput(f"{root} is a file: a workspace is a folder")
         if root.is_dir() and not (root / DATABASE).is_file() and any(root.iterdir()):

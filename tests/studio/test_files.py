@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from studio.bases.info import read_base_info
 from studio.errors import BadInput
-from studio.files import atomic_write, write_file
+from studio.files import atomic_write, expand_home, write_file
 
 
 def test_a_file_is_written_whole_or_not_at_all(
@@ -58,3 +59,11 @@ def test_a_folder_that_may_not_be_changed_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Permission denied"):
         write_file(tmp_path / "file", b"")
     tmp_path.chmod(0o700)
+
+
+def test_the_home_of_nobody_is_a_plain_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert expand_home("~/photos") == Path("/home/ann/photos")
+    assert expand_home("~no-such-person/photos") == Path("~no-such-person/photos")
+    with pytest.raises(BadInput, match="~no-such-person"):
+        read_base_info("~no-such-person")

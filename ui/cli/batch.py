@@ -60,6 +60,8 @@ def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
         raise BadInput(
             f"{out} is being made by another process: wait for it, or give another --out."
         ) from None
+    except OSError as error:  # a link or a folder of that name; nothing is written through it
+        raise BadInput(f"{lock.lock_file} cannot be locked ({error}): remove it.") from error
     try:
         yield
     finally:

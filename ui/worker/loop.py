@@ -36,7 +36,7 @@ from ui.shared.terminal import print_note
 from ui.worker.context import WorkerContext
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
-from ui.worker.out_of_memory import describe_shortage, memory_advice
+from ui.worker.out_of_memory import SHORTAGE, memory_advice
 from ui.worker.render_jobs import render
 from ui.worker.train_jobs import train
 
@@ -127,9 +127,8 @@ def _try_job(context: WorkerContext, job: Job) -> tuple[State, str, str]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        message = describe_shortage(error)
     context.models.clear()  # only here: the error held on to what it was about
-    return "failed", message, memory_advice(job)
+    return "failed", SHORTAGE, memory_advice(job)
 
 
 def _dispatch(context: WorkerContext, job: Job) -> State:

@@ -2,11 +2,7 @@
 
 from studio.queue.job import Job
 
-
-def describe_shortage(error: BaseException) -> str:
-    """What happened, as a sentence. error: one that `is_memory` knows."""
-    sentence = f"there was not enough memory: {str(error).partition(chr(10))[0]}"
-    return sentence.rstrip(": ")
+SHORTAGE = "there was not enough memory"  # the allocator's own words help nobody
 
 
 def memory_advice(job: Job) -> str:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import unicodedata
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -354,6 +354,22 @@ def test_what_was_listed_is_not_read_again_until_it_changes(
     assert changed.preview and [changed.preview] == list((space.cache / "previews").iterdir())
     changed.preview.unlink()
     assert list_adapters(space) == [changed] and changed.preview.exists()
+
+
+def test_a_new_library_is_remembered_in_one_transaction(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        an_adapter().save(space.adapters / f"a{number}.safetensors")
+    written: list[Workspace] = []
+
+    def write(space: Workspace, *, durable: bool) -> AbstractContextManager[sqlite3.Connection]:
+        written.append(space)
+        return write_database(space, durable=durable)
+
+    monkeypatch.setattr("studio.workspace.adapters.write_database", write)
+    assert len(list_adapters(space)) == len(list_adapters(space)) == 5
+    assert len(written) == 1
 
 
 def test_the_library_can_be_asked_for_one_family(space: Workspace) -> None:

@@ -1,5 +1,7 @@
 """What programs do with gradio_client."""
 
+from inspect import signature
+from itertools import product
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -15,6 +17,10 @@ from studio.workspace import Workspace, adapter_path, add_adapter, open_workspac
 from tests.ui.web.conftest import ROOT, Server
 from tests.ui.web.test_library import an_adapter, kohya_file
 from ui.web.batch.library_names import MOST_QUEUED, shots_of
+from ui.web.server.api import GROUPS
+from ui.web.server.api_jobs import JobEndpoints
+from ui.web.server.api_pictures import PictureEndpoints
+from ui.web.server.api_values import check_arguments
 
 ROBOT = ROOT / "assets" / "examples" / "robot"
 
@@ -186,3 +192,37 @@ def test_a_manifest_reaches_nothing_else(
     with pytest.raises(BadInput) as wrong:
         shots_of(space, mark + text)
     assert said in str(wrong.value) and str(space.cache) not in str(wrong.value)
+
+
+ODD: list[Any] = [None, True, 1.5, -1, 10**30, float("nan"), "a\0b", "\ud800", "~nobody", "../.."]
+ODD += [[], {}, [None], [[]], {"rank": 1.5}, {"steps": "x"}, ["robot:nan"], {"path": "/etc/passwd"}]
+SOUND = {"prompt": "a", "manifest": 'prompt = "a"', "id": 1, "name": "robot", "new": "robot2"}
+SOUND |= {"trigger": "sks", "pictures": [], "file": {"path": "x"}}
+SLOW = ("add_base", "export_adapter")  # asks the hub; starts a process
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_odd_arguments_of_any_endpoint_are_taken_or_refused_with_a_sentence(
+    space: Workspace, group: type
+) -> None:
+    endpoints = group(space)
+    for name in (one for one in vars(group) if not one.startswith("_") and one not in SLOW):
+        endpoint = getattr(endpoints, name)
+        parameters = [one for one in signature(endpoint).parameters if one != "wait"]
+        sound = {one: value for one, value in SOUND.items() if one in parameters}
+        sound |= {"wait": False} if name == "generate" else {}
+        sound |= {"seconds": 0.0} if "seconds" in parameters else {}
+        for parameter, value in product(parameters, ODD):
+            try:
+                check_arguments(endpoint)(**(sound | {parameter: value}))
+            except BadInput as error:
+                assert str(error).strip()
+
+
+def test_an_argument_of_another_type_is_named(space: Workspace) -> None:
+    generate = check_arguments(PictureEndpoints(space).generate)
+    with pytest.raises(BadInput, match=r"count must be a whole number; it is 1.5"):
+        generate("a", count=1.5)  # pyright: ignore[reportArgumentType]
+    train = check_arguments(JobEndpoints(space).train)
+    with pytest.raises(BadInput, match=r"rank must be a whole number .*; it is 1.5"):
+        train("a", [], options={"rank": 1.5})

@@ -24,7 +24,7 @@ from studio.dataset.folders import list_parts
 from studio.dataset.listing import list_pictures
 from studio.dataset.pictures import Pictures, read_pictures
 from studio.errors import BadInput
-from studio.files import check_writable, write_file
+from studio.files import check_writable, expand_home, write_file
 from studio.requests.recipe import PRIOR_WEIGHT, Recipe
 from trainers.engine.progress import Drawn
 from trainers.engine.run.folder import Run
@@ -135,7 +135,7 @@ def prior_of(
             raise BadInput("prior_weight is of a prior: give prior_class, or prior_pictures")
         return None
     return Prior(
-        folder=(folder or run / PRIOR_FOLDER).expanduser(),
+        folder=expand_home(folder or run / PRIOR_FOLDER),
         class_words=recipe.prior_class,
         count=recipe.prior_count,
         size=size,

@@ -11,6 +11,7 @@ from studio.workspace import Workspace
 from ui.web.server.api_jobs import JobEndpoints
 from ui.web.server.api_library import LibraryEndpoints
 from ui.web.server.api_pictures import PictureEndpoints
+from ui.web.server.api_values import check_arguments
 from ui.web.server.page import show_bad_input
 
 GROUPS = (LibraryEndpoints, PictureEndpoints, JobEndpoints)
@@ -22,4 +23,5 @@ def add_endpoints(space: Workspace) -> None:
         endpoints = group(space)
         for name in vars(group):
             if not name.startswith("_"):
-                gr.api(show_bad_input(getattr(endpoints, name), shown=str), api_name=name)
+                checked = check_arguments(getattr(endpoints, name))
+                gr.api(show_bad_input(checked, shown=str), api_name=name)

@@ -2,20 +2,50 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, get_origin, get_type_hints
 
 from gradio.data_classes import FileData
 
 from studio.errors import BadInput
 from studio.queue.client import get_job
 from studio.queue.job import Job
+from studio.requests.validation import check_fields
 from studio.workspace import Workspace, get_picture, list_bases
 from ui.web.server.downloads import web_folder
 
+P = ParamSpec("P")
+R = TypeVar("R")
 JsonObject = dict[str, Any]
 POLL_INTERVAL = 0.1  # seconds
+
+
+def check_arguments(endpoint: Callable[P, R]) -> Callable[P, R]:
+    """Decorate an endpoint: arguments of other types than it declares are refused by name.
+
+    Programs send whatever they like, and Gradio passes it on.
+    """
+    hints = get_type_hints(endpoint)
+    fields = [(name, _checkable(hints[name])) for name in signature(endpoint).parameters]
+    table = dataclasses.make_dataclass(getattr(endpoint, "__name__", "endpoint"), fields)
+    table.__module__ = __name__
+
+    @wraps(endpoint)
+    def run(*args: P.args, **given: P.kwargs) -> R:
+        check_fields(table, signature(endpoint).bind(*args, **given).arguments)
+        return endpoint(*args, **given)
+
+    return run
+
+
+def _checkable(hint: Any) -> Any:
+    """The type of an argument, in which files may be anything: `uploaded_file` checks them."""
+    if "FileData" not in str(hint):
+        return hint
+    return list[Any] if get_origin(hint) is list else Any
 
 
 def job_facts(job: Job) -> JsonObject:
@@ -48,8 +78,7 @@ def check_base(space: Workspace, source: str) -> None:
 
 def uploaded_file(space: Workspace, file: FileData) -> Path:
     """The path of a file that was uploaded. Raises BadInput for any other path."""
-    given: Any = file if isinstance(file, Mapping) else file.model_dump()
-    path = Path(str(given.get("path")))
+    path = Path(str(file.get("path") if isinstance(file, Mapping) else getattr(file, "path", None)))
     try:
         real = path.resolve(strict=True)
     except (OSError, ValueError):
