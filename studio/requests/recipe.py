@@ -31,7 +31,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 class Recipe:
     """The options of a training. Raises BadInput that names every field out of range."""
 
-    steps: AtLeastOne = option(500, "optimiser steps")
+    steps: Annotated[int, Ge(1), Le(UNKNOWN_STEPS)] = option(500, "optimiser steps")
     batch: AtLeastOne = option(1, "pictures per batch")
     accumulation: AtLeastOne = option(1, "batches per optimiser step (gradient accumulation)")
     lr: Positive = option(1e-4, "learning rate at its highest")

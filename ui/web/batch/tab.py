@@ -75,7 +75,7 @@ def batch_tab(page: Page) -> None:
                 )
             verdict = gr.HTML(HINT, elem_id="verdict")
     made = lay_out_list()
-    _wire_grid(page, form, text, ending)
+    _wire_grid(page, form, text, ending, [verdict, start])
     _wire_manifest(page, text, ending, file, start, verdict, made)
     wire_list(page, made)
 
@@ -123,18 +123,30 @@ def _lay_out_grid(space: Workspace) -> _Form:
     )
 
 
-def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -> None:
-    """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid."""
+def _wire_grid(
+    page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown, judged: list[Any]
+) -> None:
+    """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid.
+
+    judged: the verdict and the button, which say what is wrong with a field of the grid.
+    """
     space = page.space
     said = gr.State("")
     written = [text, ending, said]
     shown = [*form.all(), *written]
 
-    def write(said: str, *given: Any) -> Any:
-        says = manifest_of(_grid(given))
+    def write(said: str | None, *given: Any) -> Any:
+        try:
+            says = manifest_of(_grid(given))
+        except BadInput as error:
+            return gr.skip(), gr.skip(), None, *_refused(error)
         # Widgets tell of a change when they are first shown too, and again when their choices
         # are renewed; by then the manifest may hold what a person wrote.
-        return gr.skip() if says == said else (says, "toml", says)
+        if says == said:
+            return [gr.skip()] * 5
+        # The manifest may be that of before a wrong field, whose verdict nothing else renews.
+        verdict = _judge(space, says, "toml") if said is None else [gr.skip()] * 2
+        return says, "toml", says, *verdict
 
     def open_shot(shot: Shot | None) -> list:
         if shot is None:
@@ -149,7 +161,7 @@ def _wire_grid(page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown) -
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
     typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
-    on(typed, write, [said, *form.all()], written, mode="always_last")
+    on(typed, write, [said, *form.all()], [*written, *judged], mode="always_last")
     on(page.shot.change, open_shot, page.shot, shown)
     on(page.tab.select, offer, None, [form.adapters, form.base])
 
@@ -166,16 +178,8 @@ def _wire_manifest(
     """A manifest is read whenever it changes, and started when it has no mistake."""
     space = page.space
 
-    def judge(text: str, ending: str) -> tuple:
-        if not text.strip():
-            return HINT, gr.Button("Start", interactive=False)
-        try:
-            shots = shots_of(space, text, ending)
-        except BadInput as error:
-            wrong = [line.strip() for line in str(error).splitlines()]
-            return notices([], wrong), gr.Button("Start", interactive=False)
-        many = f"{len(shots)} pictures" if len(shots) > 1 else "1 picture"
-        return _cost(space, many, shots), gr.Button(f"Make {many}", interactive=True)
+    def judge(text: str, ending: str) -> tuple[str, gr.Button]:
+        return _judge(space, text, ending)
 
     def read(path: str) -> tuple:
         found = Path(path)
@@ -194,6 +198,24 @@ def _wire_manifest(
     on(file.upload, read, file, manifest, mode="always_last")
     begun = on(start.click, begin, manifest, made.chosen)
     on(begun.success, shower(space), [made.chosen, made.removed], made.all(), **IN_ORDER)
+
+
+def _judge(space: Workspace, text: str, ending: str) -> tuple[str, gr.Button]:
+    """The verdict on a manifest, and the button that starts it."""
+    if not text.strip():
+        return HINT, gr.Button("Start", interactive=False)
+    try:
+        shots = shots_of(space, text, ending)
+    except BadInput as error:
+        return _refused(error)
+    many = f"{len(shots)} pictures" if len(shots) > 1 else "1 picture"
+    return _cost(space, many, shots), gr.Button(f"Make {many}", interactive=True)
+
+
+def _refused(error: BadInput) -> tuple[str, gr.Button]:
+    """The verdict and the button where no picture can be made."""
+    wrong = [line.strip() for line in str(error).splitlines()]
+    return notices([], wrong), gr.Button("Start", interactive=False)
 
 
 def _grid(given: Sequence[Any]) -> Grid:

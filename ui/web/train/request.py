@@ -15,8 +15,11 @@ from studio.bases.info import BaseInfo, read_base_info
 from studio.dataset.pictures import Pictures, read_pictures
 from studio.errors import BadInput
 from studio.requests.training import TrainingRequest, from_table
+from studio.requests.validation import check_fields
 from studio.workspace import Workspace, get_set
+from trainers import Recipe
 from ui.shared.queue_requests import queue_training
+from ui.web.frontend import sentence
 from ui.web.server.fields import read_values
 from ui.web.train.estimate_process import estimate_sentence
 from ui.web.train.options import ELSEWHERE, STEPS, Options, fields_given, preset
@@ -49,8 +52,8 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
         return ""
     pictures = pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
-    sentence = estimate_sentence(space, request, base, pictures=len(pictures))
-    return f"{sentence[:1].upper()}{sentence[1:]}"
+    said = estimate_sentence(space, request, base, pictures=len(pictures))
+    return f"{said[:1].upper()}{said[1:]}"
 
 
 def pictures_of(space: Workspace, name: str) -> Pictures:
@@ -63,6 +66,18 @@ def pictures_of(space: Workspace, name: str) -> Pictures:
 def _read_pictures(folder: Path, modified: int) -> Pictures:
     """The pictures of a folder. modified: changes when files come or go; they are read again."""
     return read_pictures(folder, trigger="", size=8, step=8)
+
+
+def find_problem(space: Workspace, form: Form, data: Data) -> str:
+    """What is wrong with the fields, as a sentence; "" where all can be used."""
+    try:
+        chosen = fields_given(space, form.more, data[form.kind], data)
+        steps = read_values(STEPS, {"steps": data[form.steps]})
+        check_fields(Recipe, {**steps, **chosen["recipe"]})
+        trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
+    except BadInput as error:
+        return sentence(str(error))
+    return ""
 
 
 def queue(space: Workspace, form: Form, data: Data) -> int:

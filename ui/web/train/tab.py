@@ -20,7 +20,15 @@ from ui.web.train.options import (
     preset_placeholders,
 )
 from ui.web.train.pictures import PicturePanel
-from ui.web.train.request import Data, Form, cost, pictures_of, queue, sample_prompts
+from ui.web.train.request import (
+    Data,
+    Form,
+    cost,
+    find_problem,
+    pictures_of,
+    queue,
+    sample_prompts,
+)
 from ui.web.train.runs import RunPanel, select_run
 
 # The fields of a recipe that the summary above the button names.
@@ -34,7 +42,7 @@ def train_tab(page: Page) -> None:
         with gr.Column(scale=5, min_width=320):
             pictures = PicturePanel(space)
             form = _lay_out_form(space, pictures.sets)
-            summary = gr.HTML(padding=False)
+            summary, problem = gr.HTML(padding=False), gr.HTML(padding=False, visible=False)
             estimate = gr.HTML(padding=False, visible=False)
             start = gr.Button("Train", variant="primary", size="lg", elem_classes=ONCE)
         with gr.Column(scale=6, min_width=320, elem_id="studio-runs"):
@@ -45,6 +53,7 @@ def train_tab(page: Page) -> None:
     comparison.wire(page, runs)
     _wire_form(space, form)
     _wire_summary(form, summary)
+    _wire_check(space, form, [problem, summary, start])
     _wire_estimate(space, form, estimate)
 
     def begin(data: Data) -> list[Any]:
@@ -111,6 +120,8 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
             text = _summary(made, base, given)
         except BadInput as error:
             base, text = None, str(error)
+        if any(typed and not number for typed, number in zip(texts, given.values(), strict=True)):
+            text = ""  # the wrong field is named once it is left
         steps = int(given["steps"]) if given["steps"] else None
         placeholders = preset_placeholders(made, base, steps)
         return [
@@ -126,11 +137,34 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
     on(None, update, inputs, [form.kind, form.steps, summary, *shown])
 
 
+def _wire_check(space: Workspace, form: Form, shown: list[Any]) -> None:
+    """Name the wrong fields; the button waits until there are none, the summary too.
+
+    shown: the problem, the summary and the button.
+    """
+
+    def check_form(data: Data) -> list[Any]:
+        wrong = find_problem(space, form, data)
+        said = gr.HTML(paragraph(wrong, "problem"), visible=bool(wrong))
+        return [said, gr.HTML(visible=not wrong), gr.Button(interactive=not wrong)]
+
+    on(_settled(form), check_form, form.all(), shown, mode="always_last")
+
+
+def _settled(form: Form) -> list[Any]:
+    """The events of a choice, and of a text field that is left."""
+    options: list[Any] = form.more.deciding()
+    texts = [one.blur for one in [form.steps, *options] if isinstance(one, gr.Textbox)]
+    others = [one.change for one in options if not isinstance(one, gr.Textbox)]
+    chosen = [form.sets.change, form.kind.change, form.base.change, form.steps.submit]
+    return [*chosen, *texts, *others]
+
+
 def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
     """Once there are pictures, say what is left out of them, and estimate time and memory."""
 
     def update(data: Data) -> Iterator[Any]:
-        if not data[form.sets]:
+        if not data[form.sets] or find_problem(space, form, data):
             yield gr.HTML(visible=False)
             return
         yield gr.HTML(paragraph("Estimating..."), visible=True)
@@ -144,12 +178,7 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
             lines = [paragraph(str(error), "problem")]
         yield gr.HTML("".join(lines), visible=bool(lines))
 
-    options: list[Any] = form.more.deciding()
-    texts = [one.blur for one in [form.steps, *options] if isinstance(one, gr.Textbox)]
-    others = [one.change for one in options if not isinstance(one, gr.Textbox)]
-    chosen = [form.sets.change, form.kind.change, form.base.change, form.steps.submit]
-    triggers = [*chosen, *texts, *others]
-    on(triggers, update, form.all(), estimate, mode="always_last", queue="estimates")
+    on(_settled(form), update, form.all(), estimate, mode="always_last", queue="estimates")
 
 
 def _summary(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[str, float | None]) -> str:
