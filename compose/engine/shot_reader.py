@@ -123,6 +123,9 @@ def _check_base(entry: Mapping[str, object], base: "Base") -> None:
             f"The picture was made on {_text(entry, 'source')} ({fingerprint[:10]}), "
             f"but this base is {base.source} ({base.fingerprint()[:10]})."
         )
+    if (vae := entry.get("vae", "")) != base.vae_source:
+        then = f"the VAE {vae}" if vae else "the VAE of the base itself"
+        raise BadInput(f"The picture was made with {then}: open the base so (vae).")
     if (then := entry.get("prediction", base.prediction_type)) != base.prediction_type:
         raise BadInput(
             f"The picture was made with {base.source} predicting {then}: open it so (prediction)."

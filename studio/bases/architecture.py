@@ -7,6 +7,7 @@ from studio.errors import BadInput
 from studio.files import read_text
 from studio.json_value import parse_object
 
+CONFIGS = Path(__file__).parent / "configs"  # of the real models
 Config = dict[str, object]
 Shapes = dict[str, tuple[int, ...]]
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
@@ -50,10 +51,15 @@ def detect_family(shapes: Shapes, where: str) -> str:
             f"{where} is not a Stable Diffusion 1.x, 2.x or XL checkpoint (it has no {CONV_IN})."
         )
     _check_latent_channels(shapes[CONV_IN][1], where)
+    if any(key.startswith("edm_") for key in shapes):
+        raise BadInput(
+            f"{where} has the noise levels of EDM (CosXL, Playground 2.5): give a model with those "
+            "of Stable Diffusion."
+        )
     for prefix, family in (
         ("conditioner.embedders.1.model.", "sdxl"),
         ("cond_stage_model.model.", "sd2"),
-        ("cond_stage_model.transformer.text_model.", "sd1"),
+        ("cond_stage_model.transformer.", "sd1"),
     ):
         if any(key.startswith(prefix) for key in shapes):
             return family

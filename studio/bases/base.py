@@ -57,6 +57,7 @@ class Base(Parts):
     source: what it was loaded from; a path in full.
     dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
     offload: only the part in use is on `device`, the others are on the CPU.
+    vae_source: the VAE that took the place of its own, a path in full; empty for its own.
     learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
     """
 
@@ -65,6 +66,7 @@ class Base(Parts):
     device: torch.device
     dtype: torch.dtype
     offload: bool = False
+    vae_source: str = ""
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _with_norms: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)

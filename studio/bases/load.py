@@ -14,11 +14,11 @@ from transformers.utils import logging as transformers_logging
 from studio.adapters.token_embeddings import embedding_table
 from studio.bases.base import Base, Parts
 from studio.bases.device import parse_device, parse_dtype
-from studio.bases.diffusers_folder import open_folder
 from studio.bases.names import BUNDLED_BASES
+from studio.bases.opening.diffusers_folder import open_folder
+from studio.bases.opening.single_file import open_single_file
 from studio.bases.resolve import find_source
 from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
-from studio.bases.single_file import open_single_file
 from studio.errors import BadInput
 from studio.files import display_name, expand_home
 
@@ -37,6 +37,7 @@ def load_base(
     vae_tiling: bool = False,
     offload: bool = False,
     prediction: str = "auto",
+    vae: str | Path | None = None,
 ) -> Base:
     """Open a base of the SD 1.x, SD 2.x or SDXL family, frozen.
 
@@ -49,6 +50,7 @@ def load_base(
     vae_slicing, vae_tiling: decode picture by picture, or in tiles: slower, in less memory.
     offload: keep only the part in use on the GPU; for small GPUs.
     prediction: "epsilon" or "v_prediction", for single files that do not say what they predict.
+    vae: a VAE to take the place of the base's own: a .safetensors file, or a diffusers folder.
 
     Raises BadInput where any of this is not possible, before weights are read if it can.
     """
@@ -58,7 +60,8 @@ def load_base(
     _check_offload(offload, chosen)
     _check_prediction(prediction)
     path = find_source(source, half=precision != torch.float32)
-    parts = _open_parts(path, precision, prediction)
+    own_vae = Path(vae).expanduser().resolve() if vae else None
+    parts = _open_parts(path, precision, prediction, own_vae)
     check_scheduler_config(parts.scheduler_config, str(path))
     if vae_slicing:
         parts.vae.enable_slicing()
@@ -77,25 +80,19 @@ def load_base(
         device=chosen,
         dtype=precision,
         offload=offload,
+        vae_source=str(own_vae or ""),
     )
 
 
-def _open_parts(path: Path, dtype: torch.dtype, prediction: str) -> Parts:
+def _open_parts(path: Path, dtype: torch.dtype, prediction: str, vae: Path | None) -> Parts:
     """The parts of a base, frozen, from a folder or a file."""
     open_parts = open_folder if path.is_dir() else open_single_file
     try:
         with _quiet_libraries():
-            parts = open_parts(path, dtype, prediction=prediction)
+            parts = open_parts(path, dtype, prediction=prediction, vae=vae)
     except BadInput:
         raise
-    except (
-        OSError,
-        KeyError,
-        RuntimeError,
-        ValueError,
-        SafetensorError,
-        SingleFileComponentError,
-    ) as error:
+    except OPENING_ERRORS as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"The base {path} could not be opened: {reason}") from error
     _freeze_and_check(parts, str(path))

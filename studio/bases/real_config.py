@@ -5,12 +5,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig
 
-from studio.bases.architecture import check_unet, read_json
+from studio.bases.architecture import CONFIGS, check_unet, read_json
 from studio.bases.base import Base
 from studio.bases.device import parse_device, parse_dtype
 from studio.bases.prompts import CLASSES
 from studio.bases.schedulers import from_config
-from studio.bases.single_file import CONFIGS
 from studio.errors import BadInput
 
 REAL_CONFIGS = ("sd15", "sd21", "sdxl")

@@ -19,7 +19,7 @@ from diffusers import (
     TCDScheduler,
     UniPCMultistepScheduler,
 )
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 
 from studio.bases.architecture import Config
 from studio.bases.samplers import SCHEDULERS
@@ -58,6 +58,8 @@ KINDS: Mapping[str, tuple[type[Scheduler], Config]] = {
     "lcm": (LCMScheduler, {}),
     "tcd": (TCDScheduler, {}),
 }
+# A base may have one of these as its own, though a shot cannot name it. LMS needs SciPy.
+OWN = KarrasDiffusionSchedulers.__members__.keys() - {"LMSDiscreteScheduler", "EDMEulerScheduler"}
 # What a base's configuration may say of noise levels, where another spacing is asked for.
 BY_TIMESTEP: Config = dict.fromkeys(
     ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
@@ -72,7 +74,7 @@ def new_scheduler(config: Config, name: str | None, spacing: str | None = None) 
     it to the configuration. Raises BadInput for another name, and for what can't be spaced so.
     """
     if name is None:
-        kind, settings = getattr(diffusers, str(config["_class_name"])), config
+        kind, settings = _own_kind(config), config
     elif name in KINDS:
         kind, own = KINDS[name]
         # Defaults of DDIM and others are for pixels. Latents lie outside -1 .. 1.
@@ -98,14 +100,31 @@ def can_space(kind: type[Scheduler], spacing: str) -> bool:
 
 def check_scheduler_config(config: Config, where: str) -> None:
     """Raise BadInput unless the base has a beta schedule and predicts noise or velocity."""
-    kind = str(config.get("_class_name"))
-    if kind not in KarrasDiffusionSchedulers.__members__:
-        raise BadInput(f"{where} has a scheduler {kind}, which is not of the SD family.")
+    kind = _class_named(config)
+    if "beta_schedule" not in (signature(kind.__init__).parameters if kind else config):
+        named = config.get("_class_name")
+        raise BadInput(f"{where} has a scheduler {named}, which is not of the SD family.")
     if config.get("prediction_type", "epsilon") not in PREDICTION_TYPES:
         raise BadInput(
             f"{where} predicts {config['prediction_type']!r}: "
             f"bases predict {' or '.join(PREDICTION_TYPES)}."
         )
+
+
+def _own_kind(config: Config) -> type[Scheduler]:
+    """The scheduler that a base's configuration names; Euler in the place of one not had here.
+
+    Either runs on the noise schedule of the configuration.
+    """
+    kind, named = _class_named(config), str(config["_class_name"])
+    had = any(kind is one for one, _ in KINDS.values()) or named in OWN
+    return kind if kind and had else EulerDiscreteScheduler  # pyright: ignore[reportReturnType]
+
+
+def _class_named(config: Config) -> type[SchedulerMixin] | None:
+    """diffusers' class; None for one it has not, or has not without another library (LMS)."""
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    return kind if isinstance(kind, type) and issubclass(kind, SchedulerMixin) else None
 
 
 def from_config(kind: type[Configured], config: Config) -> Configured:

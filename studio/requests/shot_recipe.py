@@ -89,6 +89,7 @@ def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:
 
 
 def _base_to_dict(base: "Base") -> dict[str, object]:
+    own_vae = {"vae": base.vae_source} if base.vae_source else {}
     return {
         "source": str(base.source),
         "name": base.name,
@@ -97,6 +98,7 @@ def _base_to_dict(base: "Base") -> dict[str, object]:
         "dtype": base.precision,
         "device": base.device.type,
         "prediction": base.prediction_type,
+        **own_vae,
     }
 
 

@@ -43,6 +43,7 @@ __all__ = [
     "TrainingRequest",
     "anchored",
     "anchored_base",
+    "anchored_loading",
     "from_table",
     "read_request",
     "to_json",
@@ -52,7 +53,7 @@ __all__ = [
 NEEDED = ("kind", "trigger", "pictures")
 TABLES = ("options", "recipe")
 # Of how a base is opened, what a training's result depends on. The rest is the machine's affair.
-PRECISION = ("dtype", "prediction")
+PRECISION = ("dtype", "prediction", "vae")
 RECORDED = ("fingerprint", "examples", "init_sha256", "torch")
 RECIPE_KEYS = (
     *NEEDED,
@@ -240,6 +241,7 @@ def anchored(request: TrainingRequest, folder: Path) -> TrainingRequest:
         prior_pictures=None if prior is None else _full(prior, folder),
         init=None if init is None else str(_full(init, folder)),
         base=anchored_base(request.base, folder),
+        loading=anchored_loading(request.loading, folder),
     )
 
 
@@ -252,6 +254,12 @@ def anchored_base(source: str, folder: Path) -> str:
     path = _full(source, folder)
     ours = source in BUNDLED_BASES  # whatever folder of that name is there
     return str(path) if path.exists() and not ours else source
+
+
+def anchored_loading(loading: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """What opens a base in the same way from any folder."""
+    vae = loading.get("vae")
+    return {**loading, "vae": str(_full(str(vae), folder))} if vae else dict(loading)
 
 
 def _table(given: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -199,7 +199,11 @@ class PreparedTraining:
         return replace(
             self.request,
             base=base.source,
-            loading={"dtype": base.precision, "prediction": base.prediction_type},
+            loading={
+                "dtype": base.precision,
+                "prediction": base.prediction_type,
+                **({"vae": base.vae_source} if base.vae_source else {}),
+            },
             prior_pictures=self._users_prior_folder(),
             init=first.source if first else None,
             out=out.resolve() if out else None,

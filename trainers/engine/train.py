@@ -193,6 +193,9 @@ def resume(
             f"{run} was started on a base that predicts {recorded.prediction}: "
             "open it so (prediction)"
         )
+    if (vae := str(request.loading.get("vae", ""))) != base.vae_source:
+        then = f"the VAE {vae}" if vae else "the VAE of the base itself"
+        raise BadInput(f"{run} was started with {then}: open the base so (vae)")
     if base.fingerprint() != recorded.fingerprint:
         raise BadInput(f"{run} was started on the base {request.base}, and {base.name} differs")
     checkpoint = folder.last_checkpoint()

@@ -168,7 +168,7 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in parts):
         raise BadInput(f"The recipe in {request.like} is damaged: its base is {entry!r}.")
     given = request.fields
-    opening = {key: entry[key] for key in ("dtype", "device", "prediction") if key in entry}
+    opening = {key: entry[key] for key in ("dtype", "device", "prediction", "vae") if key in entry}
     base = open_base(str(given.get("base", entry["source"])), opening | dict(request.loading))
     if "base" in given:
         made["base"] = entry | {"fingerprint": base.fingerprint()}

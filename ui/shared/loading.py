@@ -30,6 +30,10 @@ class Loading:
         default=False,
         metadata={"help": "keep on the GPU only the part that is at work; for small GPUs"},
     )
+    vae: str = field(
+        default="",
+        metadata={"help": "a VAE for the base's own: a .safetensors file or a diffusers folder"},
+    )
     prediction: Literal["auto", "epsilon", "v_prediction"] = field(
         default="auto", metadata={"help": "what a single-file base predicts, if it does not say"}
     )
@@ -49,6 +53,7 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
         vae_tiling=chosen.vae_tiling,
         offload=chosen.offload,
         prediction=chosen.prediction,
+        vae=chosen.vae or None,
     )
 
 

@@ -21,7 +21,13 @@ from studio.queue.client import add_job, list_jobs
 from studio.queue.job import UNFINISHED, Job, Kind
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
-from studio.requests.training import TrainingRequest, anchored, anchored_base, to_json
+from studio.requests.training import (
+    TrainingRequest,
+    anchored,
+    anchored_base,
+    anchored_loading,
+    to_json,
+)
 from studio.workspace import Workspace, check_name, clean_name
 
 
@@ -98,7 +104,8 @@ def draws(job: Job, shots: Sequence[Shot], loading: Mapping[str, object]) -> boo
 
 
 def _drawing(shots: Sequence[Shot], loading: Mapping[str, object]) -> Mapping[str, object]:
-    return asdict(Drawing([_written(shot) for shot in shots], dict(loading)))
+    opening = anchored_loading(loading, Path.cwd())
+    return asdict(Drawing([_written(shot) for shot in shots], opening))
 
 
 def _queue(

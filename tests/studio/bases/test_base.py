@@ -25,11 +25,11 @@ import studio
 from studio.bases.architecture import detect_family
 from studio.bases.base import Base
 from studio.bases.load import load_base
+from studio.bases.opening.single_file import _scheduler_config
 from studio.bases.real_config import real_config
 from studio.bases.resolve import files_to_download
 from studio.bases.samplers import SCHEDULERS, SPACINGS, SPACINGS_OF
 from studio.bases.schedulers import KINDS, can_space
-from studio.bases.single_file import _scheduler_config
 from studio.errors import BadInput
 from tests.original import original_keys, save_original
 from tests.tiny import tiny_sd2
