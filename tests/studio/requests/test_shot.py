@@ -33,6 +33,7 @@ def stand_in() -> Base:
             precision="fp32",
             device=SimpleNamespace(type="cpu"),
             prediction_type="epsilon",
+            vae_source="",
             size=64,
             step=16,
             latent_factor=4,
