@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING
 
 from compose.cmlora import CMLoRA
 from compose.composite import Composite
-from compose.engine.method import Call, Eps, Method, Mix, Part, Plan, method_named, methods, record
+from compose.engine.method import (
+    Call,
+    Eps,
+    Halves,
+    Method,
+    Mix,
+    Part,
+    Plan,
+    method_named,
+    methods,
+    record,
+)
 from compose.klora import KLoRA
 from compose.merge import Merge
 from compose.switch import Switch
@@ -40,6 +51,7 @@ __all__ = [
     "Failed",
     "Group",
     "GroupStep",
+    "Halves",
     "KLoRA",
     "Made",
     "Merge",

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from compose.engine.evaluate import evaluate
-from compose.engine.method import Call
+from compose.engine.method import Call, Halves
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.sampler import Scheduler, timesteps_of, with_own_noise
+from compose.engine.start import restore_outside, start_of
 from compose.engine.weights.render_cache import cache_of
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
@@ -56,8 +56,8 @@ class Prediction:
 class Step:
     """A denoising step was made.
 
-    step: how many are done, up to `steps`. latents: [1, 4, h, w] float32, as the scheduler left
-    them.
+    step: how many are done, up to `steps`. latents: [N, 4, h, w] float32, as the scheduler left
+    them: of one picture, or of all in a batch. A second pass has larger ones.
     """
 
     step: int
@@ -68,12 +68,12 @@ class Step:
 
     @property
     def clean(self) -> Tensor:
-        """What the model now takes the finished latents to be, [1, 4, h, w]."""
+        """What the model now takes the finished latents to be, [N, 4, h, w]."""
         return self._prediction.clean
 
     def preview(self) -> Image.Image:
-        """`clean` in colour, in the picture's size; costs a small matrix product, no decoder."""
-        return self._paint(self.clean)
+        """The first picture's `clean` in colour, in its size; needs no decoder."""
+        return self._paint(self.clean[:1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,24 +89,35 @@ def denoise(base: "Base", shot: "Shot | ResolvedShot") -> Generator[Step | Done,
 
     To cancel, stop iterating. Raises BadInput at once for a shot that can't be made on this base.
     """
-    resolved = resolve(shot, base)
-    scheduler, timesteps = timesteps_of(base, resolved.shot)
-    run = start_run(base, resolved)
-    drop_unused([run])
-    return _progress(run, scheduler, timesteps)
+    return _progress(start_run(base, resolve(shot, base)))
 
 
-def _progress(
-    run: "PictureRun", scheduler: Scheduler, timesteps: Tensor
-) -> Generator[Step | Done, None, None]:
-    steps = len(run.calls)
-    events = denoise_steps([run], scheduler, timesteps)
-    for step, (latents, prediction) in enumerate(events, start=1):
-        yield Step(step, steps, latents, prediction, run.paint)
-    yield Done(steps, latents)  # pyright: ignore[reportPossiblyUnboundVariable]
+def _progress(run: PictureRun) -> Generator[Step | Done, None, None]:
+    for step in denoise_batch([run]):
+        yield step
+    yield Done(step.steps, step.latents)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def drop_unused(runs: "Sequence[PictureRun]") -> None:
+def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
+    """Make the latents of several shots together, in their first pass and then in their second.
+
+    runs: first passes, of one base and size and with the same timesteps.
+    """
+    base = runs[0].base
+    passes = [list(runs)]
+    if runs[0].resolved.enlarged is not None:
+        passes.append([start_run(base, run.resolved, second=True) for run in runs])
+    drop_unused([run for same in passes for run in same])
+    draws = [torch.Generator().manual_seed(run.shot.seed) for run in runs]
+    done, steps, latents = 0, sum(len(same[0].calls) for same in passes), None
+    for second, same in enumerate(passes):
+        sampler, smaller = timesteps_of(base, same[0].shot, second=bool(second)), latents
+        for latents, prediction in _denoise_pass(same, *sampler, draws, smaller):
+            done += 1
+            yield Step(done, steps, latents, prediction, same[0].paint)
+
+
+def drop_unused(runs: Sequence[PictureRun]) -> None:
     """Before the first of these shots' steps: let go of what only other shots needed."""
     cache_of(runs[0].base).steady = all(step == run.calls[0] for run in runs for step in run.calls)
     calls = [(run, call) for run in runs for step in run.calls for call in step]
@@ -116,37 +127,43 @@ def drop_unused(runs: "Sequence[PictureRun]") -> None:
     )
 
 
-def denoise_steps(
-    runs: "Sequence[PictureRun]", scheduler: Scheduler, timesteps: Tensor
+def _denoise_pass(
+    runs: Sequence[PictureRun],
+    scheduler: Scheduler,
+    timesteps: Tensor,
+    draws: Sequence[torch.Generator],
+    smaller: Tensor | None,
 ) -> Iterator[tuple[Tensor, Prediction]]:
     """After each step the latents of these shots, [N, 4, h, w], and what the UNet predicted.
 
-    runs: of one base and size, for which scheduler and timesteps are the same. timesteps: on the
-    CPU, as the scheduler's own tables are, so that no step waits for the device.
+    timesteps: on the CPU, as the scheduler's own tables are, so that no step waits for the device.
+    draws: the generators of the shots' noise. smaller: the latents of the first pass, in a second.
     """
     order = scheduler.order  # of a second-order scheduler a step is two timesteps
     base = runs[0].base
-    seeds = [run.shot.seed for run in runs]
-    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    before = [None] * len(runs) if smaller is None else smaller.split(1)
     with torch.no_grad():
         starts = [
-            _start(base, run.resolved, scheduler, timesteps, draw)
-            for run, draw in zip(runs, draws, strict=True)
+            start_of(run, scheduler, timesteps, draw, one)
+            for run, draw, one in zip(runs, draws, before, strict=True)
         ]
-        latents = torch.cat(starts)
+        latents = torch.cat([start.latents for start in starts])
+    seeds = [run.shot.seed for run in runs]
     advance = with_own_noise(scheduler, latents, seeds=seeds, draws=draws)
     times = list(zip(timesteps, timesteps.to(base.device), timesteps.tolist(), strict=True))
     for step in range(len(runs[0].calls)):
+        begin, end = step * order, (step + 1) * order
         with torch.no_grad():  # not over the yield, which would switch gradients off for others
-            for timestep, on_device, number in times[step * order : (step + 1) * order]:
+            for timestep, on_device, number in times[begin:end]:
                 scaled = scheduler.scale_model_input(latents, timestep)
                 predicted = _predict(runs, scaled, on_device, step)
                 prediction = Prediction(base, scaled, predicted, round(number))
                 latents = advance(predicted, timestep, latents, return_dict=False)[0]
+            latents = restore_outside(latents, starts, scheduler, timesteps[end : end + 1])
         yield latents, prediction  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _predict(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
+def _predict(runs: Sequence[PictureRun], scaled: Tensor, timestep: Tensor, step: int) -> Tensor:
     """The guided predictions [N, 4, h, w]; all evaluations of a step run together."""
     rows = scaled.split(1)
     asked = [
@@ -155,7 +172,7 @@ def _predict(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, ste
         for call in run.calls[step]
     ]
     found = evaluate(runs[0].base, [question for _, _, question in asked])
-    answers: list[dict[Call, Tensor]] = [{} for _ in runs]
+    answers: list[dict[Call, Tensor | Halves]] = [{} for _ in runs]
     for (at, call, _), answer in zip(asked, found, strict=True):
         answers[at][call] = runs[at].guided(call, answer)
     return torch.cat(
@@ -164,23 +181,3 @@ def _predict(runs: "Sequence[PictureRun]", scaled: Tensor, timestep: Tensor, ste
             for run, row, answers in zip(runs, rows, answers, strict=True)
         ]
     )
-
-
-def _start(
-    base: "Base",
-    shot: ResolvedShot,
-    scheduler: Scheduler,
-    timesteps: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """The first latents [1, 4, h, w] float32: noise, or the initial picture with noise on it."""
-    shape = (1, 4, shot.height // base.latent_factor, shot.width // base.latent_factor)
-    noise = torch.randn(shape, generator=generator).to(base.device)  # drawn on the CPU, always
-    if shot.init_image is None:
-        return noise * scheduler.init_noise_sigma
-    picture = shot.init_image.convert("RGB")
-    resized = picture.resize((shot.width, shot.height), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(resized)).movedim(-1, 0)[None].contiguous() / 255
-    # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
-    latents = base.encode_pictures(2 * pixels - 1, sample=False)
-    return scheduler.add_noise(latents, noise, timesteps[:1])

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from compose.engine.method import Call, Mix, Plan
+from compose.engine.method import Call, Eps, Halves, Plan
 from compose.engine.schedule import Schedule, method_of, scheduled
 from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
 from studio.adapters.describe import find_adapter_file
 from studio.adapters.formats.metadata import read_info
 from studio.adapters.formats.survey import survey
 from studio.adapters.safetensors_header import read_header
-from studio.bases.samplers import order_of
 from studio.errors import BadInput
 from studio.json_value import JSON
 
@@ -39,11 +38,14 @@ def outline(shot: "Shot") -> Schedule:
     shot.check()
     told = [HeaderAdapter(_header(str(file)), float(strength)) for file, strength in shot.adapters]
     mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
-    method, steps = method_of(shot), shot.steps_run
+    method = method_of(shot)
     method.check([one.adapter for one in mixed])
-    calls, weights = _recorded(method.prepare(mixed, steps), steps)
+    calls, weights = [], []
+    for steps in shot.passes:
+        asks, counted = _recorded(method.prepare(mixed, steps), steps)
+        calls, weights = calls + asks, weights + counted
     names = [one.header.name for one in mixed]
-    return scheduled(names, mixed, calls, weights, order=order_of(shot.scheduler))
+    return scheduled(names, mixed, calls, weights, times=shot.evaluations())
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ class _Sum:
 
     __rmul__ = __mul__
 
+    def __sub__(self, other: object) -> "_Sum":
+        return self + -1 * other if isinstance(other, _Sum) else NotImplemented
+
     def __truediv__(self, divisor: object) -> "_Sum":
         if isinstance(divisor, int | float):
             return _Sum({key: part / divisor for key, part in self.parts.items()})
@@ -126,14 +131,15 @@ def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float
     calls: list[list[Call]] = []
     weights: list[list[float]] = []
 
-    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
-        calls[-1].append(Call(mix, reuse))
-        return cast("Tensor", _Sum({len(calls[-1]) - 1: 1.0}))
+    def answer(call: Call) -> "Tensor | Halves":
+        calls[-1].append(call)
+        unit = cast("Tensor", _Sum({len(calls[-1]) - 1: 1.0}))
+        return unit if call.guided else Halves(unit, unit, 1.0)
 
     for step in range(steps):
         calls.append([])
         try:
-            predicted: object = plan.predict(step, eps)
+            predicted: object = plan.predict(step, Eps(answer))
         except (AttributeError, TypeError) as error:  # more than a weighted sum
             raise NeedsWeights from error
         assert isinstance(predicted, _Sum)

@@ -8,13 +8,16 @@ with a fake that records what it was asked.
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
+    Literal,
+    NamedTuple,
     Protocol,
     cast,
+    overload,
     runtime_checkable,
 )
 
@@ -83,16 +86,47 @@ class MethodAdapter(Protocol):
         ...
 
 
-class Eps(Protocol):
-    """Evaluates the UNet at this step's latents under a mix."""
+@dataclass(frozen=True)
+class Call:
+    """One evaluation of the UNet that a plan asks for; see Eps."""
 
-    def __call__(self, mix: Mix, reuse: Mix | None = None) -> "Tensor":
-        """The guided noise prediction [1, 4, h, w].
+    mix: Mix
+    reuse: Mix | None = None
+    guided: bool = True
+
+
+class Halves(NamedTuple):
+    """Both predictions, each [1, 4, h, w]. guidance: the shot's scale, for those who guide."""
+
+    without: "Tensor"
+    prompted: "Tensor"
+    guidance: float
+
+
+@dataclass(frozen=True)
+class Eps:
+    """Evaluates the UNet at this step's latents under a mix; answer: how it does that."""
+
+    answer: "Callable[[Call], Tensor | Halves]"
+
+    @overload
+    def __call__(
+        self, mix: Mix, reuse: Mix | None = None, *, guided: Literal[True] = True
+    ) -> "Tensor": ...
+
+    @overload
+    def __call__(self, mix: Mix, reuse: Mix | None = None, *, guided: Literal[False]) -> Halves: ...
+
+    def __call__(
+        self, mix: Mix, reuse: Mix | None = None, *, guided: bool = True
+    ) -> "Tensor | Halves":
+        """The guided noise prediction [1, 4, h, w], or both halves of it.
 
         reuse: a mix evaluated in full at an earlier step, whose deep features take the place of
-        computing them; None computes everything.
+        computing them; None computes everything. guided: False is for methods with a guidance of
+        their own; the negative prompt is then evaluated too where the shot's guidance is 1.
         """
-        ...
+        return self.answer(Call(mix, reuse, guided))
 
 
 class Plan(Protocol):
@@ -106,27 +140,20 @@ class Plan(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Call:
-    """One evaluation of the UNet that a plan asks for; see Eps."""
-
-    mix: Mix
-    reuse: Mix | None = None
-
-
 def record(plan: Plan, steps: int) -> list[list[Call]]:
     """What a plan asks for at each of the denoising steps, without any model."""
     import torch  # takes seconds, and methods are read for their options without it
 
     calls: list[list[Call]] = []
 
-    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
-        calls[-1].append(Call(mix, reuse))
-        return torch.zeros(1, 4, 1, 1)
+    def answer(call: Call) -> "Tensor | Halves":
+        calls[-1].append(call)
+        nothing = torch.zeros(1, 4, 1, 1)
+        return nothing if call.guided else Halves(nothing, nothing, 1.0)
 
     for step in range(steps):
         calls.append([])
-        plan.predict(step, eps)
+        plan.predict(step, Eps(answer))
     return calls
 
 

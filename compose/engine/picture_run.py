@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compose.engine.evaluate import Answer, Evaluation, evaluate
 from compose.engine.learned_words import embeddings, is_token, split_mixed, words
-from compose.engine.method import Call, Eps, Method, Mix
+from compose.engine.method import Call, Eps, Halves, Method, Mix
 from compose.engine.preview import fit_palette, paint
 from compose.engine.sampler import timesteps_of
 from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, mixed_weights
@@ -54,39 +54,40 @@ class PictureRun:
         self.cache.training = bool(in_training)
         # What trains changes unseen, so what text encoders say with it is not to be kept.
         self._training = bool(in_training - {"unet"}) or bool(base.learned_words)
-        self._texts: dict[MixedWeights, TextEmbedding] = {}
+        self._texts: dict[tuple[MixedWeights, bool], TextEmbedding] = {}
 
-    def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor]) -> Eps:
+    def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor | Halves]) -> Eps:
         """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
 
-        def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
-            call = Call(mix, reuse)
+        def answer(call: Call) -> Tensor | Halves:
             if call not in answers:
-                (answer,) = evaluate(self.base, [self.evaluation(call, latents, timestep)])
-                answers[call] = self.guided(call, answer)
+                (found,) = evaluate(self.base, [self.evaluation(call, latents, timestep)])
+                answers[call] = self.guided(call, found)
             return answers[call]
 
-        return eps
+        return Eps(answer)
 
     def evaluation(self, call: Call, latents: Tensor, timestep: Tensor) -> Evaluation:
         """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
         return Evaluation(
             latents,
             timestep,
-            self._text(call.mix),
+            self._text(call.mix, both=self.shot.guidance > 1 or not call.guided),
             self.mixed_weights(call.mix, unet=True),
             time_ids=self.time_ids,
             deep=None if call.reuse is None else self.deep[call.reuse],
             keeps=call.mix in self.reused and call.reuse is None,
         )
 
-    def guided(self, call: Call, answer: Answer) -> Tensor:
-        """The guided prediction [1, 4, h, w] that a call is answered with."""
+    def guided(self, call: Call, answer: Answer) -> Tensor | Halves:
+        """What a call is answered with: the guided prediction [1, 4, h, w], or both halves."""
         if call.mix in self.reused and answer.deep is not None:
             self.deep[call.mix] = answer.deep
         if len(answer.noise) == 1:
             return answer.noise
         without, prompted = answer.noise.chunk(2)
+        if not call.guided:
+            return Halves(without, prompted, self.shot.guidance)
         return without + self.shot.guidance * (prompted - without)
 
     def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
@@ -104,21 +105,20 @@ class PictureRun:
             self.cache.palette = fit_palette(self.base)
         return paint(latents, self.cache.palette, factor=self.base.latent_factor)
 
-    def _text(self, mix: Mix) -> TextEmbedding:
-        """hidden [2, L, D], the negative prompt first, or [1, L, D] without guidance."""
+    def _text(self, mix: Mix, *, both: bool) -> TextEmbedding:
+        """hidden [2, L, D], the negative prompt first, or [1, L, D] of the prompt alone."""
         wanted = self.mixed_weights(mix, unet=False)
-        if wanted not in self._texts:
-            self._texts[wanted] = self._encode(wanted)
-        return self._texts[wanted]
+        if (wanted, both) not in self._texts:
+            self._texts[wanted, both] = self._encode(wanted, both=both)
+        return self._texts[wanted, both]
 
-    def _encode(self, wanted: MixedWeights) -> TextEmbedding:
-        guided = self.shot.guidance > 1
+    def _encode(self, wanted: MixedWeights, *, both: bool) -> TextEmbedding:
         zero = self.base.zero_negative and not self.shot.negative
-        texts = [*([self.shot.negative] if guided and not zero else []), self.shot.prompt]
+        texts = [*([self.shot.negative] if both and not zero else []), self.shot.prompt]
         with self.base.use_embeddings(embeddings(wanted)):
             pieces = self.base.count_pieces(texts, self.shot.syntax)
         found = [self._encode_one(text, pieces, wanted) for text in texts]
-        if guided and zero:
+        if both and zero:
             found.insert(0, _zeros(found[0]))
         pooled = [one.pooled for one in found if one.pooled is not None]
         hidden = torch.cat([one.hidden for one in found])
@@ -144,10 +144,11 @@ class PictureRun:
         return encoded
 
 
-def start_run(base: "Base", resolved: ResolvedShot) -> PictureRun:
-    """Make a shot ready to be denoised."""
-    scheduler, timesteps = timesteps_of(base, resolved.shot)
-    return PictureRun(base, resolved, steps=-(-len(timesteps) // scheduler.order))
+def start_run(base: "Base", resolved: ResolvedShot, *, second: bool = False) -> PictureRun:
+    """Make a shot ready to be denoised, in its first pass or in its second."""
+    scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
+    steps = -(-len(timesteps) // scheduler.order)
+    return PictureRun(base, resolved.second() if second else resolved, steps=steps)
 
 
 def _zeros(text: TextEmbedding) -> TextEmbedding:

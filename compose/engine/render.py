@@ -50,6 +50,11 @@ def render(
     return decode(base, resolved, latents) if output == "picture" else latents
 
 
+def _own_picture(resolved: ResolvedShot) -> Image.Image:
+    assert resolved.init_image is not None  # there is no mask without
+    return resolved.init_image
+
+
 def decode(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Image:
     """The picture of a shot's finished latents [1, 4, h, w], its recipe in `info`."""
     if not torch.isfinite(latents).all():
@@ -60,6 +65,8 @@ def decode(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Im
     resolved = resolve(shot, base)
     pixels = base.decode(latents)[0].movedim(0, -1)
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
+    if resolved.mask is not None:  # what is not drawn anew has the pixels that it had
+        picture = Image.composite(picture, _own_picture(resolved), resolved.mask)
     picture.info["parameters"] = parameters_text(resolved, base)
     picture.info["studio"] = json.dumps(recipe(resolved, base))
     return picture

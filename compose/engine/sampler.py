@@ -57,8 +57,10 @@ class BrownianScheduler(Protocol):
     noise_sampler: Callable[[Tensor, Tensor], Tensor] | None
 
 
-def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
-    """A scheduler set to the shot's steps, and the timesteps to run: the last part for img2img.
+def timesteps_of(base: "Base", shot: "Shot", *, second: bool = False) -> tuple[Scheduler, Tensor]:
+    """A scheduler set to the shot's steps, and the timesteps to run.
+
+    They are the last part of all for a picture to start from, and for a second pass.
 
     Both stay on the CPU: a scheduler reads its tables at every step, and must not wait for a GPU.
     Raises BadInput for steps and a spacing that the base's own scheduler can't have.
@@ -69,9 +71,9 @@ def timesteps_of(base: "Base", shot: "Shot") -> tuple[Scheduler, Tensor]:
     except ValueError as error:  # such as more than LCM's distillation had
         raise BadInput(f"steps: {base.name} can't make {shot.steps}: {error}") from error
     timesteps = scheduler.timesteps
-    if shot.init_image is None:
+    if shot.init_image is None and not second:
         return scheduler, timesteps
-    left_out = (shot.steps - shot.steps_run) * scheduler.order
+    left_out = (shot.steps - shot.passes[second]) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(left_out)
     return scheduler, timesteps[left_out:]

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw
 
-from compose.engine.method import Call, Eps, Method, MethodAdapter, Mix, Plan, record
+from compose.engine.method import Call, Eps, Halves, Method, MethodAdapter, Plan, record
 from compose.merge import Merge
-from studio.bases.samplers import order_of
 from studio.errors import BadInput
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 
@@ -56,25 +55,28 @@ class Schedule:
     """The passes of every step.
 
     adapters: their numbers and names. layers: of the UNet, those that any of them changes, from its
-    input to its output. order: of the sampler; one of second order makes all passes of a step
-    twice, but for the last step.
+    input to its output. times: how often a sampler makes all passes of each step, twice if it is of
+    second order.
     """
 
     adapters: tuple[str, ...]
     layers: tuple[str, ...]
     steps: tuple[tuple[Pass, ...], ...]
-    order: int = 1
+    times: tuple[int, ...]
 
     @property
     def cost(self) -> float:
         """In full evaluations of the UNet."""
-        costs = [sum(one.cost for one in step) for step in self.steps]
-        return self.order * sum(costs) - (self.order - 1) * sum(costs[-1:])
+        return sum(
+            times * one.cost
+            for step, times in zip(self.steps, self.times, strict=True)
+            for one in step
+        )
 
     @property
     def plain_cost(self) -> int:
         """The evaluations of a picture without adapters."""
-        return self.order * (len(self.steps) - 1) + 1
+        return sum(self.times)
 
     def picture(self, *, side: int = 720) -> Image.Image:
         """Steps from left to right, layers from top to bottom, a colour for each adapter.
@@ -148,17 +150,20 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
             for one, strength in shot.adapters
         ]
     pairs, _ = split_mixed(found)
-    method, steps = method_of(asked), asked.steps_run
+    method = method_of(asked)
     method.check([adapter for adapter, _ in pairs])
     mixed: Sequence[MethodAdapter] = (
         [AdapterAlone(*pair) for pair in pairs] if base is None else adapters_on(base, pairs)
     )
-    plan = method.prepare(mixed, steps)
-    calls = record(plan, steps)
+    calls, weights = [], []
+    for steps in asked.passes:
+        plan = method.prepare(mixed, steps)
+        asks = record(plan, steps)
+        calls, weights = calls + asks, weights + _weights(plan, asks)
     names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
     sampler = base.scheduler(asked.scheduler, asked.spacing) if base else None
-    order = sampler.order if sampler else order_of(asked.scheduler)
-    return scheduled(names, mixed, calls, _weights(plan, calls), order=order)
+    times = asked.evaluations(sampler.order if sampler else None)
+    return scheduled(names, mixed, calls, weights, times=times)
 
 
 def method_of(shot: "Shot") -> Method:
@@ -175,7 +180,7 @@ def scheduled(
     calls: list[list[Call]],
     weights: list[list[float]],
     *,
-    order: int,
+    times: tuple[int, ...],
 ) -> Schedule:
     """What was asked for at each step, and what each answer counted, as a schedule."""
     passes = tuple(
@@ -185,7 +190,7 @@ def scheduled(
     layers = {layer for one in mixed for layer in one.changed() if layer.startswith("unet.")}
     # The numbers are those that methods' options call adapters by.
     named = tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
-    return Schedule(named, tuple(sorted(layers, key=_depth)), passes, order)
+    return Schedule(named, tuple(sorted(layers, key=_depth)), passes, times)
 
 
 @dataclass(frozen=True)
@@ -232,10 +237,11 @@ def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
 def _answering(units: "Tensor") -> Eps:
     answers = iter(units)
 
-    def eps(mix: Mix, reuse: Mix | None = None) -> "Tensor":
-        return next(answers)
+    def answer(call: Call) -> "Tensor | Halves":
+        unit = next(answers)
+        return unit if call.guided else Halves(unit, unit, 1.0)
 
-    return eps
+    return Eps(answer)
 
 
 def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
-LATER = ("spacing", "clip_skip")  # older recipes lack these
 FRACTIONS = ("guidance", "denoise")
+LATER = ("spacing", "clip_skip")  # older recipes lack these
+LATER_FRACTIONS = ("second_pass", "second_denoise")
+PICTURES = {"init_image": "started from", "mask": "drawn in"}
 
 
 def shot_from_dict(written: Mapping[str, object]) -> Shot:
@@ -34,14 +36,16 @@ def shot_from_dict(written: Mapping[str, object]) -> Shot:
     for an adapter or a picture to start from that was in no file.
     """
     plain = {name: written[name] for name in (*PLAIN, *LATER) if name in written}
-    fractions = {name: _fraction(written[name]) for name in FRACTIONS if name in written}
+    numbers = (*FRACTIONS, *LATER_FRACTIONS)
+    fractions = {name: _fraction(written[name]) for name in numbers if name in written}
     shot = Shot(
         prompt=written.get("prompt"),  # pyright: ignore[reportArgumentType]
         base=_base(written.get("base", "sketch")),
         adapters=tuple(_adapter(one) for one in _list(written.get("adapters", ()))),
         method=_method(written.get("method")),
-        init_image=_start(written.get("init_image")),
         syntax=written.get("syntax", "cut"),  # pyright: ignore[reportArgumentType]
+        init_image=_picture("init_image", written.get("init_image")),
+        mask=_picture("mask", written.get("mask")),
         **plain,  # pyright: ignore[reportArgumentType]
         **fractions,  # pyright: ignore[reportArgumentType]
     )
@@ -54,30 +58,29 @@ def like(
     base: "Base",
     *,
     init_image: Image.Image | str | Path | None = None,
+    mask: Image.Image | str | Path | None = None,
 ) -> Shot:
     """The shot that a picture was made from, given its recipe.
 
-    recipe: as `studio.requests.picture_file.read_recipe` gives it. init_image: the picture that one
-    was started from, where the recipe has no path to it.
+    recipe: as `studio.requests.picture_file.read_recipe` gives it. init_image, mask: the picture
+    that one was started from and its mask, where the recipe has no path to them.
 
-    Raises BadInput when the base, an adapter or the picture to start from is absent or is not the
-    very one that was used, and when the recipe is damaged.
+    Raises BadInput when the base, an adapter, the picture to start from or its mask is absent or is
+    not the very one that was used, and when the recipe is damaged.
     """
     if missing := [name for name in (*PLAIN, *FRACTIONS) if name not in recipe]:
         raise BadInput(f"The recipe is damaged: it has no {missing[0]}.")
-    start = recipe.get("init_image")
-    if init_image is not None and start is not None:
-        recipe = {**recipe, "init_image": None}
-    shot = shot_from_dict(recipe)
+    given = {"init_image": init_image, "mask": mask}
+    used = {name: recipe[name] for name in PICTURES if recipe.get(name) is not None}
+    shot = shot_from_dict({**recipe, **dict.fromkeys(PICTURES)})
     _check_base(_mapping("base", recipe.get("base")), base)
     for entry in _list(recipe.get("adapters")):
         _check_adapter(_mapping("adapters", entry))
-    if start is not None:
-        chosen = shot.init_image if init_image is None else init_image
-        assert chosen is not None
-        _check_start(chosen, _text(_mapping("init_image", start), "sha256"))
-        shot = replace(shot, init_image=chosen)
-    return replace(shot, base=str(base.source))
+    found = {
+        name: _same_picture(name, given[name] or _picture(name, entry), entry)
+        for name, entry in used.items()
+    }
+    return replace(shot, base=str(base.source), **found)
 
 
 def _base(entry: object) -> str:
@@ -105,15 +108,15 @@ def _method(entry: object) -> object | None:
     return None if name == "merge" and not options else method_named(name, options)
 
 
-def _start(entry: object) -> str | None:
+def _picture(field: str, entry: object) -> str | None:
     if entry is None or isinstance(entry, str):
         return entry
-    start = _mapping("init_image", entry)
-    if start.get("path") is None:
+    picture = _mapping(field, entry)
+    if picture.get("path") is None:
         raise BadInput(
-            "The picture was started from one that had no file; give that with init_image."
+            f"The picture was {PICTURES[field]} one that had no file; give that with {field}."
         )
-    return _text(start, "path")
+    return _text(picture, "path")
 
 
 def _check_base(entry: Mapping[str, object], base: "Base") -> None:
@@ -147,13 +150,20 @@ def _check_adapter(entry: Mapping[str, object]) -> None:
         )
 
 
-def _check_start(start: Image.Image | str | Path, sha256: str) -> None:
-    if not isinstance(start, Image.Image):
-        open_picture(start)
-    if picture_sha256(start) != sha256:
+def _same_picture(
+    field: str, picture: Image.Image | str | Path | None, entry: object
+) -> Image.Image | str | Path:
+    """The picture; BadInput where it isn't the one that the recipe's entry names."""
+    assert picture is not None  # the entry has a path, or one was given
+    sha256 = _text(_mapping(field, entry), "sha256")
+    if not isinstance(picture, Image.Image):
+        open_picture(picture)
+    if picture_sha256(picture) != sha256:
         raise BadInput(
-            f"{start} isn't the picture that this one was started from (sha256 {sha256[:12]})."
+            f"{picture} isn't the picture that this one was {PICTURES[field]} "
+            f"(sha256 {sha256[:12]})."
         )
+    return picture
 
 
 def _fraction(number: object) -> object:

@@ -28,8 +28,13 @@ DISTILLED_STEPS = 50  # of lcm and tcd, where no spacing is given
 
 
 def order_of(scheduler: str | None) -> int:
-    """How often a step evaluates the UNet under one mix; the last one of a picture does it once."""
+    """1 or 2; the base's own scheduler (None) is taken to be of first order."""
     return 2 if scheduler in SECOND_ORDER else 1
+
+
+def evaluations(order: int, steps: int) -> tuple[int, ...]:
+    """How often each of these steps evaluates the UNet under one mix: the last one once."""
+    return (order,) * (steps - 1) + (1,)
 
 
 def sampling_problems(scheduler: str | None, spacing: str | None, steps: int) -> dict[str, str]:

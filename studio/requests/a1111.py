@@ -7,7 +7,7 @@ that holds a comma or a colon is quoted as JSON. Adapters stand in the prompt as
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from studio.bases.samplers import SPACINGS_OF
@@ -44,7 +44,10 @@ A1111_SPACINGS = {
     "exponential": "Exponential",
 }
 
+LATENT = "Latent"  # A1111's upscaler that enlarges latents
+
 PAIR = re.compile(r'\s*([\w /-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+NUMBER = r"\d+(\.\d+)?"
 SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
 WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed", "Clip skip": "clip_skip"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
@@ -72,6 +75,10 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
         pairs["Clip skip"] = f"{shot.clip_skip}"
     if shot.init_image is not None:
         pairs["Denoising strength"] = f"{shot.denoise:g}"
+    elif shot.second_pass is not None:  # A1111 has the one or the other
+        pairs["Denoising strength"] = f"{shot.second_denoise:g}"
+    if shot.second_pass is not None:
+        pairs |= {"Hires upscale": f"{shot.second_pass:g}", "Hires upscaler": LATENT}
     if resolved.adapters:
         entries = [adapter_to_dict(*pair) for pair in resolved.adapters]
         hashes = (f"{entry['name']}: {str(entry['sha256'])[:12]}" for entry in entries)
@@ -102,7 +109,7 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
         if pairs.get(key, "").isdecimal():
             recipe[field] = int(pairs[key])
     for key, field in NUMBERS.items():
-        if re.fullmatch(r"\d+(\.\d+)?", pairs.get(key, "")):
+        if re.fullmatch(NUMBER, pairs.get(key, "")):
             recipe[field] = float(pairs[key])
     if size := SIZE.fullmatch(pairs.get("Size", "")):
         recipe["width"], recipe["height"] = int(size[1]), int(size[2])
@@ -111,7 +118,21 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
     if sampler := pairs.get("Sampler"):
         sampling = _sampling(sampler, pairs.get("Schedule type", ""), problems)
         recipe["scheduler"], recipe["spacing"] = sampling
-    return recipe, problems
+    return recipe | _second_pass(pairs, problems), problems
+
+
+def _second_pass(pairs: Mapping[str, str], problems: list[str]) -> dict[str, object]:
+    """The fields of a second pass, which A1111 calls "Hires. fix"; it enlarges the latents here."""
+    factor = pairs.get("Hires upscale", "")
+    if not re.fullmatch(NUMBER, factor) or float(factor) <= 1:
+        return {}
+    upscaler = pairs.get("Hires upscaler", LATENT)
+    if upscaler != LATENT:
+        problems.append(f"Studio has no upscaler {upscaler}: latents are enlarged instead.")
+    found: dict[str, object] = {"second_pass": float(factor)}
+    if re.fullmatch(NUMBER, strength := pairs.get("Denoising strength", "")):
+        found["second_denoise"] = float(strength)
+    return found
 
 
 def _split(text: str) -> tuple[str, str, dict[str, str]]:

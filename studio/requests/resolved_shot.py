@@ -23,7 +23,8 @@ class ResolvedShot:
     """What a shot is on one base.
 
     shot: as it was asked for. width, height: pixels. adapters: with their strengths. init_image:
-    RGB and upright, in its own size.
+    RGB and upright, in that size; where there is a mask, `mask` is white (255) in what is drawn
+    anew and black elsewhere. enlarged: width and height of the second pass.
     """
 
     shot: Shot
@@ -31,10 +32,18 @@ class ResolvedShot:
     height: int
     adapters: "tuple[tuple[Adapter, float], ...]"
     init_image: Image.Image | None
+    mask: Image.Image | None = None
+    enlarged: tuple[int, int] | None = None
 
     def with_seed(self, seed: int) -> "ResolvedShot":
         """The same shot from other noise; nothing is loaded again."""
         return replace(self, shot=replace(self.shot, seed=seed))
+
+    def second(self) -> "ResolvedShot":
+        """The shot in the size of its second pass."""
+        assert self.enlarged is not None
+        width, height = self.enlarged
+        return replace(self, width=width, height=height)
 
 
 def resolve(
@@ -64,21 +73,42 @@ def resolve(
             adapter = load(adapter) if load else load_adapter(adapter, base=base)
         check_fits(adapter, base)
         adapters.append((adapter, float(strength)))
-    start = _opened(shot)
-    width, height = _size(shot, base, start)
-    return ResolvedShot(shot, width, height, tuple(adapters), start)
+    start, mask = _opened(shot.init_image), _opened(shot.mask)
+    size = _size(shot, base, start)
+    return ResolvedShot(
+        shot,
+        *size,
+        tuple(adapters),
+        start and start.convert("RGB").resize(size, Image.Resampling.LANCZOS),
+        mask and _binary(mask, size),
+        None if shot.second_pass is None else _enlarged(size, shot.second_pass, base.step),
+    )
 
 
 def with_size(shot: Shot, base: "Base") -> Shot:
     """The shot with the size that it has on this base; BadInput where it can't have that size."""
-    start = _opened(shot) if shot.width is None and shot.height is None else None
+    start = _opened(shot.init_image) if shot.width is None and shot.height is None else None
     width, height = _size(shot, base, start)
     return replace(shot, width=width, height=height)
 
 
-def _opened(shot: Shot) -> Image.Image | None:
-    start = shot.init_image
-    return open_picture(start) if isinstance(start, str | Path) else start
+def _opened(picture: Image.Image | str | Path | None) -> Image.Image | None:
+    return open_picture(picture) if isinstance(picture, str | Path) else picture
+
+
+def _binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask in a picture's size, 255 or 0; BadInput where nothing would be drawn."""
+    grey = mask.resize(size, Image.Resampling.LANCZOS).convert("L")
+    binary = grey.point([0] * 128 + [255] * 128)
+    if binary.getbbox() is None:
+        raise BadInput("mask: it is black everywhere; what is to be drawn anew is white in a mask.")
+    return binary
+
+
+def _enlarged(size: tuple[int, int], factor: float, step: int) -> tuple[int, int]:
+    """The size of a second pass, in whole steps of pixels."""
+    width, height = (max(step, round(side * factor / step) * step) for side in size)
+    return width, height
 
 
 def _size(shot: Shot, base: "Base", start: Image.Image | None) -> tuple[int, int]:

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge, Le, Predicate, doc
+from annotated_types import Ge, Gt, Le, Predicate, doc
 from PIL import Image
 
-from studio.bases.samplers import SCHEDULERS, SPACINGS, sampling_problems
+from studio.bases.samplers import (
+    SCHEDULERS,
+    SPACINGS,
+    evaluations,
+    order_of,
+    sampling_problems,
+)
 from studio.errors import BadInput
 from studio.requests.prompt_syntax import PromptSyntax, read_prompt, split_adapter_tags
 from studio.requests.validation import InvalidFields, check_fields, option
@@ -25,9 +31,10 @@ Scheduler = Annotated[
 ]
 Spacing = Annotated[str, Predicate(SPACINGS.__contains__), doc(f"one of {', '.join(SPACINGS)}")]
 Pixels = Annotated[int, Ge(8), Le(8192)]
+Share = Annotated[float, Ge(0), Le(1)]
 Strength = Annotated[float, Ge(-100), Le(100), doc("a strength from -100 to 100")]
 # What a file or a model decides is checked where those are opened.
-CHECKED_LATER = ("base", "method", "init_image")
+CHECKED_LATER = ("base", "method", "init_image", "mask")
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,11 @@ class Shot:
     `denoise` is the part run when there is an `init_image`. guidance: 1 or less leaves out the
     unconditional pass. scheduler: one of SCHEDULERS, or None for the base's own. spacing: of its
     timesteps, one of SPACINGS, or None for the base's own. adapters: pairs of an adapter (or its
-    file) and its strength. method: a method of compose/, None merges. syntax: how prompts are read,
-    see studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders, from their end;
-    None is the base's own.
+    file) and its strength. method: a method of compose/, None merges. mask: a picture that is white
+    where the `init_image` is drawn anew and black where it stays; the picture's own pixels do.
+    second_pass: the latents are enlarged so many times, and drawn on; width and height are those
+    of the first pass. syntax: how prompts are read, see studio/requests/prompt_syntax.py.
+    clip_skip: the layer of the text encoders, from their end; None is the base's own.
     """
 
     prompt: str
@@ -63,9 +72,12 @@ class Shot:
     adapters: tuple[tuple["Adapter | str | Path", Strength], ...] = ()
     method: object | None = None
     init_image: Image.Image | str | Path | None = None
-    denoise: Annotated[float, Ge(0), Le(1)] = option(
-        0.6, "with an init image: share of the schedule to run"
+    denoise: Share = option(0.6, "with an init image: share of the schedule to run")
+    mask: Image.Image | str | Path | None = None
+    second_pass: Annotated[float, Gt(1), Le(8)] | None = option(
+        None, "draw on at this many times the size, such as 2 (high-resolution pass); default: none"
     )
+    second_denoise: Share = option(0.6, "with a second pass: share of the schedule that it runs")
     syntax: PromptSyntax = option(
         "a1111", "how prompts are read: a1111 (weights, BREAK, <lora:...>), plain or cut"
     )
@@ -82,19 +94,48 @@ class Shot:
         """The denoising steps that are made: with `init_image`, the last part of the schedule."""
         return self.steps if self.init_image is None else int(self.steps * self.denoise)
 
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """The denoising steps of the first pass and, if there is one, of the second."""
+        if self.second_pass is None:
+            return (self.steps_run,)
+        return self.steps_run, int(self.steps * self.second_denoise)
+
+    def evaluations(self, order: int | None = None) -> tuple[int, ...]:
+        """How often each step of all passes evaluates the UNet under one mix.
+
+        order: of the base's own scheduler, where that is known.
+        """
+        order = order or order_of(self.scheduler)
+        return tuple(times for steps in self.passes for times in evaluations(order, steps))
+
     def check(self) -> None:
         """Raise InvalidFields naming every field that no picture can be made with."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         check_fields(Shot, {n: one for n, one in fields.items() if n not in CHECKED_LATER})
         problems = self._prompt_problems()
         problems |= sampling_problems(self.scheduler, self.spacing, self.steps)
-        if self.steps_run < 1:
-            problems["denoise"] = (
-                f"denoise must be larger: {self.denoise:g} of {self.steps} steps is less than one "
-                "step; raise denoise or steps"
-            )
+        problems |= self._pass_problems()
         if problems:
             raise InvalidFields("; ".join(problems.values()), problems)
+
+    def _pass_problems(self) -> dict[str, str]:
+        """Sentences about fields of passes and pictures to start from that no picture can have."""
+        problems: dict[str, str] = {}
+        shares = {"denoise": self.denoise, "second_denoise": self.second_denoise}
+        for (name, share), steps in zip(shares.items(), self.passes, strict=False):
+            if steps < 1:
+                problems[name] = (
+                    f"{name} must be larger: {share:g} of {self.steps} steps is less than one "
+                    f"step; raise {name} or steps"
+                )
+        if self.mask is not None and self.init_image is None:
+            problems["mask"] = "mask needs init_image: give the picture that is drawn anew in it"
+        elif self.mask is not None and self.second_pass is not None:
+            problems["second_pass"] = (
+                "second_pass has no use beside a mask, as the picture outside keeps its size"
+            )
+        return problems
 
     def _prompt_problems(self) -> dict[str, str]:
         texts = {"prompt": split_adapter_tags(self.prompt)[0], "negative": self.negative}

@@ -47,6 +47,9 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
         "denoise": shot.denoise,
         "syntax": shot.syntax,
         "clip_skip": shot.clip_skip,
+        "mask": None if shot.mask is None else {"path": _place(shot.mask)},
+        "second_pass": shot.second_pass,
+        "second_denoise": shot.second_denoise,
     }
 
 
@@ -71,7 +74,8 @@ def recipe(shot: "ResolvedShot", base: "Base") -> dict[str, object]:
         "height": shot.height,
         "base": _base_to_dict(base),
         "adapters": [adapter_to_dict(one, strength) for one, strength in shot.adapters],
-        "init_image": _start_to_dict(shot.shot.init_image),
+        "init_image": _picture_to_dict(shot.shot.init_image),
+        "mask": _picture_to_dict(shot.shot.mask),
         "versions": versions(),
     }
 
@@ -102,15 +106,15 @@ def _base_to_dict(base: "Base") -> dict[str, object]:
     }
 
 
-def _start_to_dict(start: Image.Image | str | Path | None) -> Mapping[str, object] | None:
-    if start is None:
+def _picture_to_dict(picture: Image.Image | str | Path | None) -> Mapping[str, object] | None:
+    if picture is None:
         return None
-    return {"path": _place(start), "sha256": picture_sha256(start)}
+    return {"path": _place(picture), "sha256": picture_sha256(picture)}
 
 
-def _place(start: Image.Image | str | Path) -> str | None:
+def _place(picture: Image.Image | str | Path) -> str | None:
     """None of a picture in memory."""
-    return None if isinstance(start, Image.Image) else str(Path(start).absolute())
+    return None if isinstance(picture, Image.Image) else str(Path(picture).absolute())
 
 
 def _version(package: str) -> str:

@@ -16,8 +16,19 @@ from ui.shared.grid import Table, arrange, differing, shot_fields
 from ui.shared.labelled_sheet import draw_table
 from ui.shared.names import adapter_name
 
-DOWN = ("prompt", "negative", "init_image", "seed")
-ACROSS = ("base", "denoise", "width", "height", "steps", "guidance", "scheduler", "spacing")
+DOWN = ("prompt", "negative", "init_image", "mask", "seed")
+ACROSS = (
+    "base",
+    "denoise",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "scheduler",
+    "spacing",
+    "second_pass",
+    "second_denoise",
+)
 PICTURES_IN_ROW = 8  # where pictures follow one another
 MOST_ROWS, MOST_COLUMNS = 40, 24  # of a picture; larger tables have several
 

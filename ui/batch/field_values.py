@@ -21,7 +21,8 @@ from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength
 
 TEXTS = ("prompt", "negative")
-WHOLE, FRACTIONS = ("seed", "width", "height", "steps", "clip_skip"), ("guidance", "denoise")
+WHOLE = ("seed", "width", "height", "steps", "clip_skip")
+FRACTIONS = ("guidance", "denoise", "second_pass", "second_denoise")
 BETWEEN_ADAPTERS = " + "
 BY_NAME = "call adapters by their names in the library"
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
@@ -59,7 +60,7 @@ def read_value(field: str, raw: object, files: NamedFiles) -> object:
             return _mix(raw, files)
         case "method":
             return _method(raw)
-        case "init_image":
+        case "init_image" | "mask":
             return _picture(raw, files)
         case "base":
             return _base(raw, files)

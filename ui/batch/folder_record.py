@@ -85,9 +85,12 @@ def file_name(shot: Shot, folder: Path) -> str:
         facts["syntax"] = shot.syntax
     if shot.clip_skip is not None:
         facts["clip_skip"] = shot.clip_skip
+    if shot.second_pass is not None:
+        facts["second"] = [float(shot.second_pass), float(shot.second_denoise)]
     if shot.init_image is not None:
-        start = str(shot.init_image)
-        facts["start"] = [_sha256(start, os.stat(start).st_mtime_ns), float(shot.denoise)]
+        facts["start"] = [_picture_sha256(shot.init_image), float(shot.denoise)]
+    if shot.mask is not None:
+        facts["mask"] = _picture_sha256(shot.mask)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     words = slug(shot.prompt)[:PREFIX].strip("-") or "picture"
@@ -100,6 +103,11 @@ def _content(adapter: str) -> tuple[str, str]:
     file = find_adapter_file(Path(path))
     files = [str(one) for one in component_files(file).values()] or [str(file)]
     return "".join(_sha256(one, os.stat(one).st_mtime_ns) for one in files), half
+
+
+def _picture_sha256(picture: object) -> str:
+    file = str(picture)
+    return _sha256(file, os.stat(file).st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

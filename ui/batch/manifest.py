@@ -43,6 +43,7 @@ FIELDS = (
     "negative",
     "init_image",
     "denoise",
+    "mask",
     "seed",
     "width",
     "height",
@@ -52,6 +53,8 @@ FIELDS = (
     "spacing",
     "clip_skip",
     "syntax",
+    "second_pass",
+    "second_denoise",
     "adapters",
     "method",
 )

@@ -264,12 +264,12 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
     cache = compose.AdapterCache(base)
 
     def adapters(shot: Shot) -> list["Adapter"]:
-        of_any_size = replace(shot, width=None, height=None, init_image=None)
+        of_any_size = replace(shot, width=None, height=None, init_image=None, mask=None)
         return [adapter for adapter, _ in cache.resolve(of_any_size).adapters]
 
-    def open_start(shot: Shot) -> None:
-        if shot.init_image is not None:
-            open_picture(str(shot.init_image))
+    def open_file(file: object) -> None:
+        if file is not None:
+            open_picture(str(file))
 
     checks = [
         Check(
@@ -278,7 +278,13 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
             lambda shot: base.check_clip_skip(shot.clip_skip),
             needed=True,
         ),
-        Check("init_image", lambda shot: shot.init_image, open_start, needed=True),
+        Check(
+            "init_image",
+            lambda shot: shot.init_image,
+            lambda shot: open_file(shot.init_image),
+            needed=True,
+        ),
+        Check("mask", lambda shot: shot.mask, lambda shot: open_file(shot.mask), needed=True),
         *size_checks(lambda _: base.latent_factor),
         Check("adapters", lambda shot: shot.adapters, adapters, needed=True),
         method_check(adapters),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 # These fields of a shot have options of their own.
-OWN_OPTIONS = frozenset({"prompt", "base", "adapters", "method", "init_image"})
+OWN_OPTIONS = frozenset({"prompt", "base", "adapters", "method", "init_image", "mask"})
 PICTURE = Form(of=Shot, title="Picture", without=OWN_OPTIONS)
 
 app = typer.Typer()
@@ -78,6 +78,10 @@ def generate(
     init_image: Annotated[
         Path | None, typer.Option(help="Start from this picture; see --denoise.")
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Draw the init image anew where this picture is white, and only there."),
+    ] = None,
     as_json: AsJson = False,
     shot: Mapping[str, object],
     options: Mapping[str, Mapping[str, object]],
@@ -90,6 +94,7 @@ def generate(
         "adapters": parse_adapters(adapter) or None,
         "method": parse_method(method, options),
         "init_image": init_image,
+        "mask": mask,
     }
     fields = dict(shot) | {name: value for name, value in given.items() if value is not None}
     request = Request(fields=fields, loading=loading, like=like, count=count, out=out)
@@ -174,8 +179,7 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
         made["base"] = entry | {"fingerprint": base.fingerprint()}
     if "adapters" in given:
         made["adapters"] = []
-    if "init_image" in given:
-        made["init_image"] = None
+    made |= {name: None for name in ("init_image", "mask") if name in given}
     shot = compose.like(made, base)
     if given.keys() & {"prompt", "negative"} and "syntax" not in given:
         shot = _as_written_today(shot)
@@ -197,9 +201,9 @@ def _check(request: Request) -> None:
     if not request.like and "prompt" not in request.fields:
         raise BadInput("A prompt is missing: say what the picture shows, or give --like.")
     _check_files(request.fields.get("adapters") or ())
-    start = request.fields.get("init_image")
-    if isinstance(start, Path):
-        open_picture(start)
+    for name in ("init_image", "mask"):
+        if isinstance(picture := request.fields.get(name), Path):
+            open_picture(picture)
     _check_out(request.out, request.count)
 
 

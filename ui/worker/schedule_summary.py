@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 
 from compose import Pass, Schedule
 from studio.adapters.blora_blocks import split_half
-from studio.bases.samplers import order_of
 from studio.files import write_file
 from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
@@ -88,7 +87,7 @@ def _block(layer: str) -> str:
 
 def _place(space: Workspace, shot: Shot) -> Path:
     adapters = [[*_file_state(str(file)), strength] for file, strength in shot.adapters]
-    steps = [shot.steps_run, order_of(shot.scheduler)]
+    steps = [shot.passes, shot.evaluations()]
     key = json.dumps([adapters, steps, method_name(shot.method), method_options(shot.method)])
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 

@@ -16,6 +16,7 @@ from compose.engine.render import decode
 from compose.engine.sampler import timesteps_of
 from compose.engine.weights.render_cache import cache_of
 from studio.errors import BadInput
+from studio.requests.resolved_shot import ResolvedShot
 from studio.requests.shot import Shot
 
 if TYPE_CHECKING:
@@ -37,35 +38,51 @@ def estimate_batch(
 
     shots: with their sizes; groups hold their places. Raises BadInput for what can't be made.
     """
-    counts: dict[Hashable, int] = {}
+    counts: dict[Hashable, tuple[int, float]] = {}
     evaluations, seconds = 0, 0.0
     with cache_of(base).for_many(0):
         for size in dict.fromkeys(pixels(shots[group.numbers[0]]) for group in groups):
             alike = [one for one in groups if pixels(shots[one.numbers[0]]) == size]
             numbers = [number for group in alike for number in group.numbers]
-            needed = sum(_evaluations(base, shots[at], cache, counts) for at in numbers)
+            needed = [_evaluations(base, shots[at], cache, counts) for at in numbers]
             largest = max(alike, key=lambda group: len(group.numbers))
             runs = [start_run(base, cache.resolve(shots[at])) for at in largest.numbers]
             try:
                 evaluation, decoding = _evaluation_seconds(base, runs), _decoding(base, runs[0])
             except (MemoryError, RuntimeError) as error:
                 raise BadInput(f"{size}: {reason_of(error)}") from error
-            evaluations += needed
-            seconds += needed * evaluation + len(numbers) * decoding
+            evaluations += sum(count for count, _ in needed)
+            seconds += sum(work for _, work in needed) * evaluation + len(numbers) * decoding
     return BatchEstimate(evaluations, seconds)
 
 
-def _evaluations(base: "Base", shot: Shot, cache: AdapterCache, counts: dict[Hashable, int]) -> int:
-    """Evaluations of a shot; those of shots that are alike are counted once."""
+def _evaluations(
+    base: "Base", shot: Shot, cache: AdapterCache, counts: dict[Hashable, tuple[int, float]]
+) -> tuple[int, float]:
+    """Evaluations of a shot, and how many of the first pass's size take as long.
+
+    Those of shots that are alike are counted once.
+    """
     sampling = shot.steps, shot.init_image and shot.denoise, shot.scheduler, shot.spacing
-    key = mix_key(shot), sampling
+    key = mix_key(shot), sampling, shot.second_pass, shot.second_denoise
     if key not in counts:
-        run = start_run(base, cache.resolve(shot))
-        scheduler, timesteps = timesteps_of(base, shot)
-        # Of a second-order scheduler's last step there is one timestep only.
-        steps = timesteps.split(scheduler.order)
-        counts[key] = sum(len(a) * len(t) for a, t in zip(run.calls, steps, strict=True))
+        resolved = cache.resolve(shot)
+        evaluations = _in_pass(base, resolved, second=False)
+        counts[key] = evaluations, evaluations
+        if resolved.enlarged is not None:
+            width, height = resolved.enlarged
+            larger = width * height / (resolved.width * resolved.height)
+            more = _in_pass(base, resolved, second=True)
+            counts[key] = evaluations + more, evaluations + more * larger
     return counts[key]
+
+
+def _in_pass(base: "Base", resolved: ResolvedShot, *, second: bool) -> int:
+    run = start_run(base, resolved, second=second)
+    scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
+    # Of a second-order scheduler's last step there is one timestep only.
+    steps = timesteps.split(scheduler.order)
+    return sum(len(a) * len(t) for a, t in zip(run.calls, steps, strict=True))
 
 
 def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:

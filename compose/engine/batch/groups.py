@@ -68,8 +68,9 @@ def mix_key(shot: "Shot") -> Hashable:
 
 def _batch_key(shot: "Shot") -> Hashable:
     """Equal for shots that have their timesteps in common, so that they can be one batch."""
-    part = None if shot.init_image is None else shot.steps_run
-    return shot.width, shot.height, shot.steps, part, shot.scheduler, shot.spacing
+    part = None if shot.init_image is None else (shot.steps_run, shot.mask is None)
+    larger = shot.second_pass, shot.passes
+    return shot.width, shot.height, shot.steps, part, shot.scheduler, shot.spacing, larger
 
 
 def _grouped(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:

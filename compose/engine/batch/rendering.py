@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +20,9 @@ from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
 from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side, reason_of
-from compose.engine.denoise import Prediction, denoise_steps, drop_unused
+from compose.engine.denoise import denoise_batch
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
-from compose.engine.sampler import timesteps_of
 from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
 from studio.errors import BadInput
@@ -169,21 +167,13 @@ class _Renderer:
 
     def _denoise(self, group: Group, runs: Sequence[PictureRun]) -> Generator[Event, None, Tensor]:
         """A group's latents [N, 4, h, w]."""
-        first = runs[0]
-        side, limits = _side(self.base, first), cache_of(self.base).most_rows
+        side, limits = _side(self.base, runs[0]), cache_of(self.base).most_rows
         limits[side] = min(group.rows, limits.get(side, group.rows))
-        drop_unused(runs)
-        scheduler, timesteps = timesteps_of(self.base, first.shot)
-        latents, steps = torch.empty(0), len(first.calls)
-        events = denoise_steps(runs, scheduler, timesteps)
-        for step, (current, prediction) in enumerate(events, start=1):
-            latents = current
-            yield GroupStep(group, step, steps, partial(_paint_first, first, prediction))
+        latents = torch.empty(0)
+        for step in denoise_batch(runs):
+            latents = step.latents
+            yield GroupStep(group, step.step, step.steps, step.preview)
         return latents
-
-
-def _paint_first(run: PictureRun, prediction: Prediction) -> Image.Image:
-    return run.paint(prediction.clean[:1])
 
 
 def _side(base: "Base", run: PictureRun) -> tuple[int, int]:

@@ -68,6 +68,15 @@ def test_samplers_and_schedules_that_are_not_there_are_named(
     assert (scheduler, spacing) == expected and says in problem
 
 
+def test_a_second_pass_is_the_high_resolution_fix() -> None:
+    shot = Shot("a cat", scheduler="euler", second_pass=1.5, second_denoise=0.35)
+    recipe, problems = parse_parameters(text_of(shot))
+    assert (recipe["second_pass"], recipe["second_denoise"], problems) == (1.5, 0.35, [])
+    other = "a\nSteps: 9, Seed: 1, Hires upscale: 2, Hires upscaler: 4x-UltraSharp"
+    recipe, (problem,) = parse_parameters(other)
+    assert recipe["second_pass"] == 2 and "no upscaler 4x-UltraSharp" in problem
+
+
 @pytest.mark.parametrize("scheduler", SPACINGS_OF)
 def test_every_sampler_and_spacing_is_read_as_it_is_written(scheduler: str) -> None:
     for spacing in (None, *SPACINGS_OF[scheduler]):

@@ -160,6 +160,23 @@ def test_lines_of_json(write: Write) -> None:
     assert found[1].init_image == str(write().parent / "start.png")
 
 
+def test_a_row_has_a_mask_and_a_second_pass(write: Write) -> None:
+    found = shots(
+        write(
+            "prompt,init_image,mask,denoise,spacing,second_pass,second_denoise",
+            "a cat,start.png,start.png,1,trailing,,",
+            "a cat,,,,,1.5,0.3",
+            name="m.csv",
+        )
+    )
+    assert found[0].mask == found[0].init_image == str(write().parent / "start.png")
+    assert (found[0].denoise, found[0].spacing) == (1.0, "trailing")
+    assert (found[1].second_pass, found[1].second_denoise) == (1.5, 0.3)
+    assert refused(write('prompt = "a"', 'mask = "start.png"')).startswith(
+        "m.toml, line 2, mask: needs init_image"
+    )
+
+
 def test_null_in_a_line_of_json_is_a_field_not_given(write: Write) -> None:
     nothing = dict.fromkeys(("width", "height", "scheduler", "adapters", "method", "init_image"))
     (found,) = shots(write(json.dumps({"prompt": "a cat", "seed": None} | nothing), name="m.jsonl"))

@@ -78,6 +78,8 @@ def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
         guidance=3.5,
         width=48,
         scheduler="ddim",
+        spacing="trailing",
+        second_pass=1.5,
         adapters=(
             (str(space.adapters / "robot.safetensors"), 1.0),
             (str(space.adapters / "ink.safetensors"), 0.8),
@@ -87,6 +89,7 @@ def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
     (shot,) = shots_of(space, manifest_of(grid_of(mixed)))
     assert (shot.prompt, shot.negative, shot.seed) == ('a "fine" {robot}', "fog", 2**40)
     assert (shot.steps, shot.guidance, shot.width, shot.scheduler) == (7, 3.5, 48, "ddim")
+    assert (shot.spacing, shot.second_pass) == ("trailing", 1.5)
     assert [by for _, by in shot.adapters] == [1.0, 0.8]
     assert shot.method == mixed.method
 

@@ -54,6 +54,9 @@ def mixed(space: Workspace) -> Shot:
         guidance=4.0,
         width=64,
         scheduler="ddim",
+        spacing="trailing",
+        second_pass=1.5,
+        second_denoise=0.4,
         adapters=(
             (str(space.adapters / "bolt.safetensors"), 0.5),
             (str(space.adapters / "wash.safetensors"), -0.25),
@@ -259,7 +262,7 @@ def test_what_a_grid_can_vary(mixed: Shot) -> None:
 
 
 def test_a_schedule_is_summed_up_by_block(space: Workspace, mixed: Shot) -> None:
-    shot = replace(mixed, method=Switch(3))
+    shot = replace(mixed, method=Switch(3), second_pass=None)
     summary = summarize(schedule(shot))
     assert summary.blocks == ("down 1", "up 0") and summary.cost == 6
     shares = [one.shares[0] for step in summary.steps for one in step]

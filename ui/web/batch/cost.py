@@ -1,10 +1,10 @@
 """What pictures will cost: evaluations of the UNet, and seconds at the speed of the last ones."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import compose
-from studio.bases.samplers import order_of
 from studio.queue.client import list_jobs
 from studio.queue.job import Job
 from studio.requests.shot import Shot
@@ -17,7 +17,7 @@ LOOKED_AT = 30  # jobs, of those that ended last
 def evaluations(shots: Sequence[Shot]) -> float:
     """Evaluations of the UNet, told without opening an adapter."""
     return sum(
-        _evaluations(shot.adapters, shot.method, shot.steps_run, shot.scheduler) for shot in shots
+        _evaluations(replace(shot, prompt="", negative="", seed=0, base="")) for shot in shots
     )
 
 
@@ -51,11 +51,11 @@ def _work(shots: Sequence[Shot]) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _evaluations(adapters: tuple, method: object, steps: int, scheduler: str | None) -> float:
-    plain = order_of(scheduler) * (steps - 1) + 1
-    if not adapters:
+def _evaluations(shot: Shot) -> float:
+    """shot: without what makes no difference to it, so that alike shots are counted once."""
+    plain = sum(shot.evaluations())
+    if not shot.adapters:
         return plain
-    shot = Shot("", adapters=adapters, method=method, steps=steps, scheduler=scheduler)
     try:
         return compose.outline(shot).cost
     except compose.NeedsWeights:

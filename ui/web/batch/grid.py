@@ -21,7 +21,10 @@ TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
 LONGEST = 80  # letters of a list in one line
 JOINT = ",\n    "
 ESCAPED = re.compile(r"[\\{}]|__")  # what a manifest reads as choices
-KEPT = ("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax")
+KEPT = (
+    *("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax"),
+    *("second_pass", "second_denoise"),
+)
 
 
 @dataclass(frozen=True)

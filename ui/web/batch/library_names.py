@@ -68,5 +68,5 @@ def _settled(shot: Shot) -> Shot:
     for file, strength in shot.adapters:
         place, half = split_half(str(file))
         adapters.append((f"{Path(place).resolve()}{':' if half else ''}{half}", strength))
-    start = shot.init_image and str(Path(str(shot.init_image)).resolve())
-    return replace(shot, adapters=tuple(adapters), init_image=start)
+    start, mask = (one and str(Path(str(one)).resolve()) for one in (shot.init_image, shot.mask))
+    return replace(shot, adapters=tuple(adapters), init_image=start, mask=mask)

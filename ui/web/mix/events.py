@@ -21,7 +21,9 @@ def mix_tab(page: Page) -> None:
     inputs, drawing, computed, everything = _inputs(tab), _drawing(tab), _computed(tab), _all(tab)
     drawn = drawing | computed
     mixed = drawn | form.mix_outputs() | {form.prompt}
-    changes = [tab.change.input, form.start.input, form.start.clear]
+    changes = [tab.change.input]
+    for picture in (form.start, form.mask):
+        changes += [picture.input, picture.clear]
     changes += [choice.input for choice in form.choices()]
     _on(changes, do.change, inputs, drawn, "always_last")
     rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}

@@ -49,6 +49,8 @@ def shot_of_recipe(space: Workspace, recipe: Mapping[str, object]) -> tuple[Shot
     problems: list[str] = []
     adapters = _adapters(space, recipe, problems)
     scheduler = _scheduler(recipe.get("scheduler"), problems)
+    start = _picture(space, recipe, "init_image", "The picture that it was started from", problems)
+    mask = _picture(space, recipe, "mask", "The mask that it was drawn in", problems)
     here = {
         "prompt": recipe.get("prompt", ""),
         "base": _base(space, _part(recipe, "base", dict), problems),
@@ -56,7 +58,8 @@ def shot_of_recipe(space: Workspace, recipe: Mapping[str, object]) -> tuple[Shot
         "spacing": _spacing(scheduler, recipe.get("spacing"), problems),
         "adapters": adapters,
         "method": _method(recipe, problems) if adapters else None,
-        "init_image": _start(space, _part(recipe, "init_image", dict), problems),
+        "init_image": start,
+        "mask": mask if start else None,
     }
     return compose.shot_from_dict({**recipe, **here}), problems
 
@@ -131,13 +134,17 @@ def _method(recipe: Mapping[str, object], problems: list[str]) -> Mapping[str, o
     return None if method == compose.Merge() else {"name": name, "options": options}
 
 
-def _start(space: Workspace, entry: Mapping[str, object], problems: list[str]) -> str | None:
+def _picture(
+    space: Workspace, recipe: Mapping[str, object], field: str, what: str, problems: list[str]
+) -> str | None:
+    """A picture of the workspace that the recipe names. what: what messages call it."""
+    entry = _part(recipe, field, dict)
     if not entry:
         return None
     path = Path(_part(entry, "path", str)).resolve()
     if path.is_relative_to(space.root) and path.is_file():
         return str(path)
-    problems.append("The picture that it was started from is missing: add it again.")
+    problems.append(f"{what} is missing: add it again.")
     return None
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from studio.bases.samplers import order_of
 from studio.requests.shot import Shot
 from ui.web.frontend import template
 from ui.web.mix.html import COLOURS
@@ -44,8 +43,7 @@ def chart(summary: ScheduleSummary) -> str:
 
 def no_chart(shot: Shot, reason: str) -> str:
     """The reason in the place of a chart that can't be drawn, and the least cost."""
-    steps = shot.steps_run
-    cost = order_of(shot.scheduler) * (steps - 1) + 1
+    steps, cost = sum(shot.passes), sum(shot.evaluations())
     return template("mix/schedule.html").render(
         summary=None, cost=cost, steps=steps, ratio=_ratio(cost, cost), reason=reason
     )

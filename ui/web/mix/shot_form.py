@@ -35,16 +35,17 @@ from ui.web.server.page import Components, Update, Values
 
 FEW_STEPS = 12  # are enough on the bases that come with Studio
 PLAIN = Shot(EXAMPLES[0], steps=FEW_STEPS)
-START_PICTURES = "start pictures"  # the set of uploads that keeps pictures to start from
+START_PICTURES = "start pictures"  # the set of uploads that keeps these and their masks
 LOADING = Form(Loading, "Loading")
 
 
 FIELDS = frozenset(one.name for one in fields(Shot))
+SIDES, SECOND_PASS = {"width", "height"}, {"second_pass", "second_denoise"}
 SIZE = Form(
     Shot,
     "Size",
-    without=FIELDS - {"width", "height"},
-    defaults=dict.fromkeys(("width", "height"), "the base's own"),
+    without=FIELDS - SIDES - SECOND_PASS,
+    defaults=dict.fromkeys(SIDES, "the base's own") | {"second_pass": "none"},
 )
 READING = Form(Shot, "Reading the prompt", without=FIELDS - {"syntax", "clip_skip"})
 
@@ -128,15 +129,19 @@ class ShotForm:
                 gr.Dropdown([("The base's own", ""), *names], value="", label=label, min_width=140)
                 for label, names in (("Sampler", SCHEDULERS), ("Spacing", SPACINGS))
             )
-        with gr.Accordion("Size", open=False), gr.Row():
+        with gr.Accordion("Size and second pass", open=False), gr.Row():
             self.size = field_widgets(SIZE)
 
     def _lay_out_start_picture(self) -> None:
         with gr.Accordion("Start from a picture", open=False):
-            self.start = gr.Image(
-                label="Picture", type="filepath", sources=["upload", "clipboard"], height=200,
-                buttons=[],
-            )  # fmt: skip
+            with gr.Row():
+                self.start, self.mask = (
+                    gr.Image(
+                        label=label, type="filepath", sources=["upload", "clipboard"], height=200,
+                        buttons=[], min_width=140,
+                    )
+                    for label in ("Picture", "Mask: only what is white is drawn anew")
+                )  # fmt: skip
             self.denoise = gr.Slider(
                 0.05, 1, PLAIN.denoise, step=0.05, label="Denoise", buttons=[],
                 info="How much of it is drawn anew",
@@ -153,7 +158,7 @@ class ShotForm:
         return (
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
             | {self.base, self.scheduler, self.spacing, *self.size.values()}
-            | {self.start, self.denoise}
+            | {self.start, self.mask, self.denoise}
             | {*self.loading.values(), *self.reading.values(), *self._all_options()}
             | self.adapters.inputs()
         )
@@ -177,21 +182,22 @@ class ShotForm:
         mix = self.adapters.read(given) if mix is None else mix
         size = read_values(SIZE, {name: given[widget] for name, widget in self.size.items()})
         reading = {name: given[widget] for name, widget in self.reading.items()}
+        start = _keep_picture(self.space, given[self.start])
         shot = Shot(
             prompt=given[self.prompt] or "",
             base=given[self.base],
             negative=given[self.negative] or "",
             seed=read_whole_number("seed", given[self.seed] or "0"),
-            width=size.get("width"),
-            height=size.get("height"),
             steps=int(given[self.steps]),
             guidance=float(given[self.guidance]),
             scheduler=given[self.scheduler] or None,
             spacing=given[self.spacing] or None,
             adapters=tuple((one.file(self.space), one.strength) for one in mix),
             method=self._read_method(given),
-            init_image=_keep_start_picture(self.space, given[self.start]),
+            init_image=start,
+            mask=start and _keep_picture(self.space, given[self.mask]),
             denoise=float(given[self.denoise]),
+            **size,
             **read_values(READING, reading),
         )
         shot.check()
@@ -214,15 +220,17 @@ class ShotForm:
             self.guidance: gr.update(
                 value=guidance, minimum=min(1, guidance), maximum=max(15, guidance)
             ),
-            self.size["width"]: str(shot.width or ""),
-            self.size["height"]: str(shot.height or ""),
             self.scheduler: shot.scheduler or "",
             self.spacing: shot.spacing or "",
             self.start: shot.init_image,
+            self.mask: shot.mask,
             self.denoise: shot.denoise,
         }
         reading = shown_values(READING, {"syntax": shot.syntax, "clip_skip": shot.clip_skip})
         update |= {widget: reading[name] for name, widget in self.reading.items()}
+        sizes = {name: getattr(shot, name) for name in self.size}
+        sizes = shown_values(SIZE, {name: one for name, one in sizes.items() if one is not None})
+        update |= {self.size[name]: shown for name, shown in sizes.items()}
         mix = [_mix_adapter(str(file), strength) for file, strength in shot.adapters]
         return update | self._update_method(shot) | self.update_mix(mix, shot.base)
 
@@ -264,7 +272,7 @@ def _mix_adapter(file: str, strength: float) -> MixAdapter:
     return MixAdapter(name, strength, half or WHOLE)
 
 
-def _keep_start_picture(space: Workspace, path: str | None) -> str | None:
+def _keep_picture(space: Workspace, path: str | None) -> str | None:
     """The same picture in the workspace; uploads are deleted after a day."""
     if not path or Path(path).resolve().is_relative_to(space.uploads):
         return path or None

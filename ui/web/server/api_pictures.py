@@ -1,5 +1,6 @@
 """Endpoints for pictures: making them, and what was made."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -65,12 +66,14 @@ class PictureEndpoints:
         spacing: str | None = None,
         clip_skip: int | None = None,
         syntax: PromptSyntax = "a1111",
+        mask: FileData | None = None,
+        second_pass: float | None = None,
+        second_denoise: float = 0.6,
     ) -> tuple[JsonObject, list[FileData]]:
         """Make pictures. Returns the job and, if it waits for them, the pictures.
 
         Parameters:
-            prompt: what to draw, with the adapters' trigger words; may name adapters of the library
-                as <lora:NAME:STRENGTH>
+            prompt: what to draw; may name adapters of the library as <lora:NAME:STRENGTH>
             adapters: NAME, NAME:STRENGTH or NAME:HALF:STRENGTH of each adapter
             method: merge, switch, composite, klora or cmlora
             method_options: such as {"order": "random"}
@@ -85,23 +88,21 @@ class PictureEndpoints:
             scheduler: the sampler, such as euler_a or dpmpp_2m; the base's own if not given
             init_image: a picture to start from, as handle_file("sketch.png")
             denoise: how much of the schedule is run over a picture to start from
-            wait: for the pictures; otherwise /pictures_of returns them when the job is done
+            wait: for the pictures; else /pictures_of returns them when the job is done
             spacing: of the steps, such as trailing or karras; the base's own if not given
             clip_skip: layer of the text encoders from the end, 1 being the last
             syntax: how prompts are read: a1111, plain or cut
+            mask: a picture; init_image is drawn anew where it is white, and only there
+            second_pass: such as 2, to enlarge the picture so many times and draw on
+            second_denoise: how much of the schedule the second pass runs
         """
-        if not 1 <= count <= MOST_PICTURES:
-            raise BadInput(f"count: {count} is not from 1 to {MOST_PICTURES}")
-        check_base(self._space, base)
+        _check_request(self._space, base, count)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
         shot = replace(shot, spacing=spacing, steps=steps, guidance=guidance, denoise=denoise)
-        mix = tuple(_adapter(self._space, text) for text in adapters or ())
-        shot = replace(shot, adapters=mix, syntax=syntax, clip_skip=clip_skip)
-        shot = take_adapter_tags(shot, partial(adapter_path, self._space))
-        if shot.adapters:
-            shot = replace(shot, method=compose.method_named(method, method_options or {}))
-        if init_image:
-            shot = replace(shot, init_image=_start_picture(self._space, init_image))
+        shot = replace(shot, second_pass=second_pass, second_denoise=second_denoise, syntax=syntax)
+        shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
+        start, part = (one and _keep_picture(self._space, one) for one in (init_image, mask))
+        shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
         shots = [replace(shot, seed=seed + number) for number in range(count)]
         return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
 
@@ -163,13 +164,28 @@ def _answer(space: Workspace, job: Job, *, wait: bool) -> tuple[JsonObject, list
     return job_facts(job), job_pictures(space, job)
 
 
+def _check_request(space: Workspace, base: str, count: int) -> None:
+    if not 1 <= count <= MOST_PICTURES:
+        raise BadInput(f"count: {count} is not from 1 to {MOST_PICTURES}")
+    check_base(space, base)
+
+
+def _mixed(
+    space: Workspace, shot: Shot, adapters: Sequence[str], method: str, options: JsonObject
+) -> Shot:
+    """The shot with these adapters and those that its prompts name."""
+    mix = tuple(_adapter(space, one) for one in adapters)
+    shot = take_adapter_tags(replace(shot, adapters=mix), partial(adapter_path, space))
+    return replace(shot, method=compose.method_named(method, options)) if shot.adapters else shot
+
+
 def _adapter(space: Workspace, text: str) -> tuple[str, float]:
     """`robot:0.8` as the adapter's file and 0.8."""
     name, strength = split_strength(text)
     return adapter_path(space, name), strength
 
 
-def _start_picture(space: Workspace, picture: FileData) -> str:
-    """Keep a picture to start from: the recipes of the pictures made from it name the file."""
+def _keep_picture(space: Workspace, picture: FileData) -> str:
+    """Keep a picture to start from, or its mask: recipes of pictures made from it name the file."""
     file = uploaded_file(space, picture)
     return str(add_upload(space, create_set(space, "start pictures").name, file).path)

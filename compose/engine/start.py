@@ -1,0 +1,81 @@
+"""How a pass of a picture begins, and what stays of the picture that it was started from.
+
+A first pass begins with noise, or with a picture and noise on it. A second pass begins with the
+latents of the first one, enlarged, and noise on them, as A1111's upscaler "Latent".
+
+Where there is a mask, the UNet is an ordinary one, as in diffusers' StableDiffusionInpaintPipeline:
+after each step the latents outside are the picture's own again, as noisy as the next step wants
+them. The finished picture has its own pixels there (`compose.engine.render.decode`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from compose.engine.picture_run import PictureRun
+from compose.engine.sampler import Scheduler
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """latents: the first, [1, 4, h, w] float32. noise: the seed's. picture: encoded, where there is
+    a mask. mask: [1, 1, h, w], 1 where it is drawn anew."""
+
+    latents: Tensor
+    noise: Tensor
+    picture: Tensor | None = None
+    mask: Tensor | None = None
+
+
+def start_of(
+    run: PictureRun,
+    scheduler: Scheduler,
+    timesteps: Tensor,
+    draw: torch.Generator,
+    smaller: Tensor | None,
+) -> Start:
+    """The start of a pass. smaller: the latents of the first pass, for a second one."""
+    base, shot = run.base, run.resolved
+    side = shot.height // base.latent_factor, shot.width // base.latent_factor
+    noise = torch.randn(1, 4, *side, generator=draw).to(base.device)  # drawn on the CPU, always
+    pure = noise * scheduler.init_noise_sigma
+    if smaller is not None:
+        enlarged = F.interpolate(smaller, size=side, mode="bilinear")
+        return Start(scheduler.add_noise(enlarged, noise, timesteps[:1]), noise)
+    if shot.init_image is None:
+        return Start(pure, noise)
+    # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
+    picture = base.encode_pictures(2 * _pixels(shot.init_image) - 1, sample=False)
+    noisy = scheduler.add_noise(picture, noise, timesteps[:1])
+    if shot.mask is None:
+        return Start(noisy, noise)
+    mask = F.interpolate(_pixels(shot.mask), size=side).to(base.device)
+    return Start(pure if shot.shot.denoise == 1 else noisy, noise, picture, mask)
+
+
+def restore_outside(
+    latents: Tensor, starts: Sequence[Start], scheduler: Scheduler, following: Tensor
+) -> Tensor:
+    """The latents [N, 4, h, w] after a step, with the pictures' own outside of the masks.
+
+    following: the next step's timestep, [1], or none after the last one, [0].
+    """
+    masks = [one.mask for one in starts if one.mask is not None]
+    if not masks:
+        return latents
+    mask = torch.cat(masks)
+    own = torch.cat([one.picture for one in starts if one.picture is not None])
+    if len(following):
+        own = scheduler.add_noise(own, torch.cat([one.noise for one in starts]), following)
+    return (1 - mask) * own + mask * latents
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """[1, channels, height, width] in 0 .. 1"""
+    pixels = torch.from_numpy(np.atleast_3d(np.array(picture)))
+    return pixels.movedim(-1, 0)[None].contiguous() / 255
