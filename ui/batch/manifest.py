@@ -35,6 +35,7 @@ from ui.batch.named_files import NamedFiles
 from ui.batch.toml_lines import Steps, TomlText
 from ui.batch.wildcards import MOST_COUNTED, Text, Wildcards, draw, every, read_lines
 from ui.shared.grid import combinations
+from ui.shared.speed import negative_note, with_speed
 
 # From the field that changes least from shot to shot to the one that changes most.
 FIELDS = (
@@ -67,10 +68,11 @@ Where = Callable[[], Place]  # a line of TOML is looked up only for a message
 
 @dataclass(frozen=True)
 class PlannedShot:
-    """A shot, and where its fields stand; "" is where it begins."""
+    """A shot, and where its fields stand; "" is where it begins. notes: what may not be meant."""
 
     shot: Shot
     places: Mapping[str, Where]
+    notes: tuple[str, ...] = ()
 
     def problem(self, field: str, reason: str) -> Problem:
         """What is wrong with one of its fields."""
@@ -90,6 +92,11 @@ class Manifest:
     @property
     def shots(self) -> tuple[Shot, ...]:
         return tuple(one.shot for one in self.planned)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said before the first picture, each sentence once."""
+        return tuple(dict.fromkeys(note for one in self.planned for note in one.notes))
 
 
 def read_manifest(
@@ -251,6 +258,8 @@ class _Reader:
             try:
                 planned.shot.check()
                 shot = take_adapter_tags(planned.shot, partial(tagged_adapter, files=self.files))
+                shot, said = with_speed(shot, values)
+                shot.check()
             except InvalidFields as error:
                 for field, problem in error.problems.items():
                     reason = problem.removeprefix(field).lstrip(": ")
@@ -261,7 +270,8 @@ class _Reader:
                 return
             # In a grid the plain base is one shot, not one for each method.
             method = shot.method if shot.adapters else None
-            yield replace(planned, shot=replace(shot, method=method))
+            notes = tuple(filter(None, (said, negative_note(shot))))
+            yield replace(planned, shot=replace(shot, method=method), notes=notes)
 
     def _axes(self, entry: Entry, known: Sequence[str]) -> dict[str, list[_Value]] | None:
         """The values of each field, in the order of FIELDS; None where something is wrong."""

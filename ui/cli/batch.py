@@ -16,7 +16,7 @@ from studio.errors import BadInput, Stopped
 from ui.cli.options import LOADING, AsJson, RayAddress
 from ui.shared.form import with_options
 from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
-from ui.shared.terminal import print_facts, print_json, print_table, progress_bars
+from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
 
 if TYPE_CHECKING:
     from ui.batch.plan import Plan
@@ -178,7 +178,8 @@ def batch(
     from ui.batch.plan import plan_batch
 
     plan = plan_batch(file, out, resume=resume or dry_run)
-
+    for note in plan.manifest.notes:
+        print_note(note)
     if dry_run:
         tell_cost(plan, loading=loading, as_json=as_json)
         return

@@ -1,6 +1,6 @@
 """`studio generate`: pictures from a prompt, or from a picture made before."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -31,6 +31,7 @@ from ui.cli.options import (
 from ui.shared.form import Form, with_options
 from ui.shared.loading import open_base
 from ui.shared.names import slug
+from ui.shared.speed import negative_note, with_speed
 from ui.shared.terminal import print_json, print_note, print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     resolved = resolve(shot, base)
     _warn_of_cut_prompts(shot, base)
     _warn_of_missing_layers(resolved, base)
+    if note := negative_note(shot):
+        print_note(note)
     rows: list[dict[str, object]] = []
     with progress_bars() as progress:
         task = progress.add_task("Drawing", total=None)
@@ -163,7 +166,17 @@ def _new_shot(request: Request) -> "tuple[Base, Shot]":
     shot.check()
     shot = take_adapter_tags(shot, find_adapter)
     _check_files(shot.adapters)
+    shot = _sampled_for_speed(shot, request.fields)
     return open_base(shot.base, request.loading), shot
+
+
+def _sampled_for_speed(shot: Shot, given: Collection[str]) -> Shot:
+    """The shot as a speed adapter in it wants to be drawn, if there is one, which is said."""
+    shot, said = with_speed(shot, given)
+    if said:
+        print_note(said)
+    shot.check()
+    return shot
 
 
 def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]":
@@ -185,7 +198,8 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
         shot = _as_written_today(shot)
     shot = replace(shot, **given)  # pyright: ignore[reportArgumentType]
     shot.check()
-    return base, take_adapter_tags(shot, find_adapter)
+    shot = take_adapter_tags(shot, find_adapter)
+    return base, _sampled_for_speed(shot, given) if "adapters" in given else shot
 
 
 def _as_written_today(shot: Shot) -> Shot:

@@ -177,6 +177,24 @@ def test_a_row_has_a_mask_and_a_second_pass(write: Write) -> None:
     )
 
 
+def test_a_speed_adapter_sets_what_a_shot_leaves_open(write: Write) -> None:
+    path = write(
+        'prompt = "a"',
+        'negative = "fog"',
+        'mixes = [[], ["lcm.safetensors"]]',
+        "steps = 6",
+    )
+    robot = path.parent / "robot.safetensors"
+    (path.parent / "lcm.safetensors").write_bytes(robot.read_bytes())
+    found = read_manifest(path)
+    assert [one.scheduler for one in found.shots] == [None, "lcm"]
+    assert [(one.steps, one.guidance) for one in found.shots] == [(6, 5.0), (6, 1.0)]
+    assert found.notes == (
+        "lcm makes pictures fast (LCM-LoRA): scheduler lcm, guidance 1",
+        "the negative prompt does nothing where the guidance is 1",
+    )
+
+
 def test_null_in_a_line_of_json_is_a_field_not_given(write: Write) -> None:
     nothing = dict.fromkeys(("width", "height", "scheduler", "adapters", "method", "init_image"))
     (found,) = shots(write(json.dumps({"prompt": "a cat", "seed": None} | nothing), name="m.jsonl"))

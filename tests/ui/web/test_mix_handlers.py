@@ -9,8 +9,10 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
+from studio.adapters.tensor_file import write_tensors
 from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
@@ -295,3 +297,26 @@ def test_the_first_adapter_is_mixed_by_the_method_chosen_before(tab: Tab) -> Non
     tab.now[tab.form.method] = "composite"
     tab.act("add", name="bolt")
     assert _shots(tab)[0]["method"]["name"] == "composite"
+
+
+def test_a_speed_adapter_sets_sampler_steps_and_guidance_until_that_is_undone(tab: Tab) -> None:
+    form, one = tab.form, torch.ones(1, 1)
+    factors = {f"{UP}.lora_{side}.weight": one for side in "AB"}
+    write_tensors(tab.space.adapters / "lcm-lora.safetensors", factors, {})
+    widgets = form.scheduler, form.spacing, form.steps, form.guidance
+    before = [tab.now[widget] for widget in widgets]
+    said = tab.act("add", name="lcm-lora")[form.sampling_note]
+    assert "lcm-lora makes pictures fast (LCM-LoRA): scheduler lcm, steps 4, guidance 1" in said
+    assert [tab.now[widget] for widget in widgets] == ["lcm", "", 4, 1.0]
+    drawn = _shots(tab)[0]
+    assert (drawn["scheduler"], drawn["steps"], drawn["guidance"]) == ("lcm", 4, 1.0)
+    tab.act("undo_speed")
+    assert [tab.now[widget] for widget in widgets] == before
+    assert _shots(tab)[0]["steps"] == before[2] and len(_shots(tab)[0]["adapters"]) == 1
+    assert not tab.act("undo_speed")  # pressed twice
+
+
+def test_a_negative_prompt_that_does_nothing_is_named(tab: Tab) -> None:
+    tab.now[tab.form.negative], tab.now[tab.form.guidance] = "fog", 1
+    said = tab.act("change")[tab.form.sampling_note]
+    assert "the negative prompt does nothing where the guidance is 1" in said

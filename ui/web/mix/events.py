@@ -20,7 +20,7 @@ def mix_tab(page: Page) -> None:
     form, mix = tab.form, tab.form.adapters
     inputs, drawing, computed, everything = _inputs(tab), _drawing(tab), _computed(tab), _all(tab)
     drawn = drawing | computed
-    mixed = drawn | form.mix_outputs() | {form.prompt}
+    mixed = drawn | form.mix_outputs() | form.speed_outputs() | {form.prompt}
     changes = [tab.change.input]
     for picture in (form.start, form.mask):
         changes += [picture.input, picture.clear]
@@ -30,6 +30,7 @@ def mix_tab(page: Page) -> None:
     _on([form.base.input], do.change_base, inputs, rebased)
     _on([form.examples.click], do.use_example, inputs, drawing | {form.prompt})
     _on([mix.library.click], do.add, inputs, mixed)
+    _on([form.undo_speed.click], do.undo_speed, inputs, drawn | form.speed_outputs())
     for place, slot in enumerate(mix.slots):
         _on([slot.remove.click], _remove_at(do, place), inputs, mixed)
     _on([tab.draw.click], do.draw, inputs, drawing | {form.seed}, "always_last")
@@ -85,7 +86,7 @@ def _shown(tab: MixTab) -> Components:
 
 def _computed(tab: MixTab) -> Components:
     """The components that depend on the settings alone."""
-    return {tab.schedule, tab.column, tab.row, *tab.form.groups.values()}
+    return {tab.schedule, tab.form.sampling_note, tab.column, tab.row, *tab.form.groups.values()}
 
 
 def _all(tab: MixTab) -> Components:

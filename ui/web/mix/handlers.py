@@ -20,6 +20,8 @@ from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import delete_picture, get_adapter, get_picture, undelete
 from ui.shared.queue_requests import drawing_of, draws, queue_pictures
+from ui.shared.speed import negative_note, speed_fields
+from ui.web.frontend import paragraph
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING, axes, every_method, grid
 from ui.web.mix.job_view import JobView
@@ -82,9 +84,29 @@ class Handlers:
 
     def _add(self, values: Values, names: Sequence[str]) -> Update:
         mix, prompt = self.form.adapters.read(values), values[self.form.prompt] or ""
-        for name in names:
-            mix, prompt = add_to_mix(mix, prompt, get_adapter(self.space, name))
-        return self._mixed(values, mix, prompt)
+        added = [get_adapter(self.space, name) for name in names]
+        for one in added:
+            mix, prompt = add_to_mix(mix, prompt, one)
+        faster, said = speed_fields([(one.path, 1.0) for one in added], ())
+        if not said:
+            return self._mixed(values, mix, prompt)
+        widgets = self.form.sampling_widgets()
+        before = {name: values[widget] for name, widget in widgets.items()}
+        update = {widgets[name]: value or "" for name, value in faster.items()}
+        mixed = self._mixed({**values, **update}, mix, prompt)
+        undo = {self.form.before_speed: before, self.form.undo_speed: gr.Button(visible=True)}
+        return mixed | update | undo | {self.form.sampling_note: paragraph(said)}
+
+    def undo_speed(self, values: Values) -> Update:
+        """Sampler, spacing, steps and CFG are again what a speed adapter found."""
+        before = values[self.form.before_speed]
+        if before is None:  # the button was pressed twice
+            return gr.skip()
+        widgets = self.form.sampling_widgets()
+        update: Update = {widgets[name]: value for name, value in before.items()}
+        changed = {**values, **update}
+        shown = {self.form.before_speed: None, self.form.undo_speed: gr.Button(visible=False)}
+        return update | shown | self._changed(changed, self.form.read(changed))
 
     def _mixed(self, values: Values, mix: Sequence[MixAdapter], prompt: str) -> Update:
         """Another mix and another prompt."""
@@ -102,6 +124,7 @@ class Handlers:
         choices = [(NOTHING.capitalize(), NOTHING), *((axis.label, axis.name) for axis in found)]
         names = [name for _, name in choices]
         update: Update = {tab.schedule: self.view.schedule(shot)}
+        update[self.form.sampling_note] = paragraph(negative_note(shot))
         for name, group in self.form.groups.items():
             update[group] = gr.Group(visible=name == values[self.form.method])
         for axis, usual in ((tab.column, "method"), (tab.row, NOTHING)):

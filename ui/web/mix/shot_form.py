@@ -109,6 +109,12 @@ class ShotForm:
                 1, 15, PLAIN.guidance, step=0.5, label="CFG scale", buttons=[],
                 info="How strictly the prompt is followed",
             )  # fmt: skip
+        self.before_speed = gr.State(None)  # what a speed adapter changed, as it was
+        with gr.Row(equal_height=True):
+            self.sampling_note = gr.HTML(elem_id="mix-sampling-note")
+            self.undo_speed = gr.Button(
+                "Undo these settings", size="sm", visible=False, min_width=140, scale=0
+            )
         with gr.Row(equal_height=True):
             # Not a gr.Number: numbers in a browser have 53 bits, seeds have up to 63.
             self.seed = gr.Textbox(
@@ -147,6 +153,20 @@ class ShotForm:
                 info="How much of it is drawn anew",
             )  # fmt: skip
 
+    def sampling_widgets(self) -> dict[str, Component]:
+        """The widgets of what a speed adapter decides, by the names of the shot's fields."""
+        return {
+            "scheduler": self.scheduler,
+            "spacing": self.spacing,
+            "steps": self.steps,
+            "guidance": self.guidance,
+        }
+
+    def speed_outputs(self) -> Components:
+        """The components that choosing a speed adapter changes, and undoing it."""
+        notes = {self.before_speed, self.sampling_note, self.undo_speed}
+        return notes | {*self.sampling_widgets().values()}
+
     def choices(self) -> list[gr.Dropdown]:
         """The dropdowns that only the picture depends on."""
         made = [*self.loading.values(), *self.reading.values(), *self._all_options()]
@@ -158,14 +178,15 @@ class ShotForm:
         return (
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
             | {self.base, self.scheduler, self.spacing, *self.size.values()}
-            | {self.start, self.mask, self.denoise}
+            | {self.start, self.mask, self.denoise, self.before_speed}
             | {*self.loading.values(), *self.reading.values(), *self._all_options()}
             | self.adapters.inputs()
         )
 
     def outputs(self) -> Components:
         """The components that `update` changes."""
-        return self.inputs() - {*self.loading.values()} | self.mix_outputs()
+        found = self.inputs() - {*self.loading.values()} | self.mix_outputs()
+        return found | self.speed_outputs()
 
     def mix_outputs(self) -> Components:
         """The components that `update_mix` changes."""
@@ -225,6 +246,8 @@ class ShotForm:
             self.start: shot.init_image,
             self.mask: shot.mask,
             self.denoise: shot.denoise,
+            self.before_speed: None,
+            self.undo_speed: gr.Button(visible=False),
         }
         reading = shown_values(READING, {"syntax": shot.syntax, "clip_skip": shot.clip_skip})
         update |= {widget: reading[name] for name, widget in self.reading.items()}
