@@ -1,7 +1,7 @@
 """Which method gives a subject in a style? ``python -m tests.benchmarks.pairs``
 
 Every subject of tests/benchmarks/elements.py in every style of it, the subject and the style each
-an adapter's, at strengths 1.2 and 0.8; for B-LoRA the content half of one that has learned the
+an adapter's, at strength 0.8; for B-LoRA the content half of one that has learned the
 subject and the style half of one that has learned the style, merged at 1. All ways have the same
 prompts and noise. The judge says whether the subject is right, the style, both, and the place that
 the prompt asks for.
@@ -24,7 +24,7 @@ from studio.sketch import judge
 from studio.sketch import scenes as world
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
 
-STRENGTHS, STEPS, GUIDANCE = (1.2, 0.8), 20, 5.0  # of the subject and of the style
+STRENGTHS, STEPS, GUIDANCE = (0.8, 0.8), 20, 5.0  # of the subject and of the style
 METHODS = {
     "merge": compose.Merge(),
     "composite": compose.Composite(),
