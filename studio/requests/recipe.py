@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from studio.errors import BadInput
+from studio.requests.prompt_syntax import PromptSyntax
 from studio.requests.validation import NotBlank, check, check_fields, option
 
 __all__ = ["PRIOR_WEIGHT", "Recipe", "draft", "merge_options", "with_options"]
@@ -68,6 +69,13 @@ class Recipe:
         0.0, "noise added to the UNet's input alone, such as 0.1; 0 is off"
     )
     caption_dropout: Share = option(0.0, "share of the pictures trained without their caption")
+    # Not "a1111" as in prompts: taggers write brackets that are no weights, as in miku_(vocaloid).
+    caption_syntax: PromptSyntax = option(
+        "plain", "how captions are read: plain, a1111 (weights and BREAK, as in prompts) or cut"
+    )
+    clip_skip: AtLeastOne | None = option(
+        None, "layer of the text encoders from the end, 1 being the last; default: the base's own"
+    )
     flip: bool = option(False, "mirror pictures at random")
     crops: AtLeastOne = option(1, "random crops per picture; 1 is the centre crop")
     size: Annotated[int, Gt(0)] | None = option(

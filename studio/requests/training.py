@@ -189,6 +189,8 @@ def from_table(table: Mapping[str, object], *, where: str = "") -> TrainingReque
     if recorded:
         base = {"base": table.get("base", "sketch"), "prediction": table.get("prediction")}
         given["recorded"] = recorded | base
+        # A run that says nothing of it is older than the reading of long captions.
+        given["recipe"] = {"caption_syntax": "cut", **_table(given, "recipe")}
     check_fields(Recipe, _table(given, "recipe"), where=f"{where}, [recipe]" if where else "")
     return build(TrainingRequest, given, where=where)
 

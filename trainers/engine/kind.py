@@ -133,7 +133,12 @@ def options_of(kind: Kind) -> dict[str, str | int | float | bool | None]:
 
 
 def new_deltas(
-    kind: Kind, base: "Base", *, generator: "torch.Generator", text_encoders: bool = False
+    kind: Kind,
+    base: "Base",
+    *,
+    generator: "torch.Generator",
+    text_encoders: bool = False,
+    clip_skip: int | None = None,
 ) -> "dict[str, Delta]":
     """The deltas at the start of a training of this kind, in the order of the base's layers.
 
@@ -141,7 +146,8 @@ def new_deltas(
     """
     deltas = {}
     for name, layer in base.layers().items():
-        if name.startswith("unet.") or (text_encoders and is_layer_used(base, name)):
+        used = name.startswith("unet.") or is_layer_used(base, name, clip_skip=clip_skip)
+        if used and (text_encoders or name.startswith("unet.")):
             delta = kind.delta(name, layer, generator=generator)
             if delta is not None:
                 deltas[name] = delta

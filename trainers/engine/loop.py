@@ -183,6 +183,7 @@ class Trainer:
             cache,
             accelerator=accelerator,
             trains_text=training.trains_text,
+            pieces=training.pieces,
         )
         average = self.ema.modules if self.ema else {}
         self.state = TrainingState(training.trained, optimizer, accelerator.scaler, average)

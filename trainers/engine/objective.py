@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from studio.bases.base import Base
-from studio.bases.prompts import TextEmbedding
+from studio.bases.prompts import PromptReading, TextEmbedding
 from studio.dataset.pictures import Example
 from studio.requests.recipe import Recipe
 from trainers.engine.data.cache import Cache
@@ -91,7 +91,7 @@ class BatchLoss:
     """From numbers of pictures to the loss of the base's predictions for them.
 
     examples: as the cache numbers them. trains_text: captions go through the text encoders at
-    every step, with gradients, in place of the cached ones.
+    every step, with gradients, in place of the cached ones. pieces: of the longest caption.
     """
 
     def __init__(
@@ -103,9 +103,12 @@ class BatchLoss:
         *,
         accelerator: Accelerator,
         trains_text: bool,
+        pieces: int,
     ) -> None:
         self.base, self.recipe, self.examples, self.cache = base, recipe, examples, cache
         self.accelerator, self.trains_text = accelerator, trains_text
+        self.reading = PromptReading(recipe.caption_syntax, recipe.clip_skip)
+        self.pieces = pieces
         self.objective = Objective(
             base.alphas_cumprod,
             prediction_type=base.prediction_type,
@@ -175,7 +178,7 @@ class BatchLoss:
 
     def _text(self, captions: Sequence[str]) -> TextEmbedding:
         if self.trains_text:
-            return encode_captions(self.base, captions)
+            return encode_captions(self.base, captions, reading=self.reading, pieces=self.pieces)
         texts = [self.cache.text(caption) for caption in captions]
         pooled = [text.pooled for text in texts if text.pooled is not None]
         return TextEmbedding(

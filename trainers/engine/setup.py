@@ -1,7 +1,9 @@
 """One training, checked and ready: what is trained on what, how, and where it is written."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +14,7 @@ from torch import nn
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta
 from studio.bases.base import Base
+from studio.bases.prompts import PromptReading
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
 from studio.files import check_writable
@@ -31,6 +34,7 @@ from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 
+WEIGHT = re.compile(r"\([^()]+:\s*[.\d]+\s*\)")
 Renderer = Callable[[str, int], Image]
 """Renders a prompt with a seed on the base as it stands, the deltas attached."""
 
@@ -64,6 +68,18 @@ class PreparedTraining:
         """Whether the embeddings of captions change, so that they cannot be cached."""
         return any(not name.startswith("unet.") for name in self.trained)
 
+    @cached_property
+    def pieces(self) -> int:
+        """In how many pieces every caption is encoded: in as many as the longest needs.
+
+        So a caption's embeddings do not depend on its neighbours in a batch.
+        """
+        with self.base.use_embeddings(self.embeddings):
+            return self.base.count_pieces(self._captions(), self.recipe.caption_syntax)
+
+    def _captions(self) -> list[str]:
+        return list(dict.fromkeys(example.caption for example in self.dataset.examples))
+
     @property
     def precision(self) -> str:
         """What the base computes in: fp32, bf16 or fp16."""
@@ -81,6 +97,8 @@ class PreparedTraining:
                 "offload puts the text encoders away before they have learned from a step: load "
                 "the base without it, or leave them as they are"
             )
+        self.base.check_clip_skip(self.recipe.clip_skip)
+        _ = self.pieces  # raises BadInput for a caption that can't be read
         check_optimizer(self.recipe.optimizer)
         check_tensorboard(self.recipe)
         parameter_groups(self.trained, self.recipe)
@@ -137,7 +155,19 @@ class PreparedTraining:
         if fresh := self.warm_start.fresh if self.warm_start else 0:
             layers = f"{fresh} of {len(self.deltas)} layers"
             remarks.append(f"{layers} are not in the first adapter and start afresh.")
+        remarks.append(self._remark_on_captions())
         return tuple(remark for remark in remarks if remark)
+
+    def _remark_on_captions(self) -> str:
+        """What is cut, what may not have been meant, and what makes steps longer."""
+        captions, syntax = self._captions(), self.recipe.caption_syntax
+        if syntax == "cut" and (left_out := self.base.cut_tokens(captions)):
+            return f"Of the longest caption the last {left_out} tokens are left out (syntax cut)."
+        if syntax == "plain" and any(map(WEIGHT.search, captions)):
+            return "Weights in captions, as in (red:1.2), are words: caption_syntax is plain."
+        if self.pieces > 1:
+            return f"The longest caption has {self.pieces} pieces, so all are encoded in as many."
+        return ""
 
     def new_cache(self) -> Cache:
         """An empty cache in memory, or the one beside the run's folder with what it holds."""
@@ -148,6 +178,8 @@ class PreparedTraining:
             flip=self.recipe.flip,
             background=self.recipe.background,
             folder=self.run.folder.parent / "cache" if self.recipe.cache == "disk" else None,
+            reading=PromptReading(self.recipe.caption_syntax, self.recipe.clip_skip),
+            pieces=self.pieces,
         )
 
     def captions_to_cache(self) -> list[str]:
@@ -272,7 +304,13 @@ def prepare_training(
 
 def _deltas_on_device(kind: Kind, base: Base, recipe: Recipe) -> dict[str, Delta]:
     generator = generator_for(recipe.seed, "start")
-    deltas = new_deltas(kind, base, generator=generator, text_encoders=recipe.text_encoders)
+    deltas = new_deltas(
+        kind,
+        base,
+        generator=generator,
+        text_encoders=recipe.text_encoders,
+        clip_skip=recipe.clip_skip,
+    )
     for delta in deltas.values():
         delta.to(base.device)
     return deltas

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from studio.bases.base import Base
-    from studio.bases.prompts import TextEmbedding
+    from studio.bases.prompts import PromptReading, TextEmbedding
     from studio.requests.recipe import Recipe
 
 TEXT_ATTENTION = r"text_encoder(_2)?\..*\.self_attn\.(q|k|v|out)_proj"
@@ -31,15 +31,17 @@ BRACKETED = re.compile(r"<[^<>\s]+>")
 LAYER = re.compile(r"text_encoder\..*\.layers\.(\d+)\..*")
 
 
-def is_layer_used(base: "Base", name: str) -> bool:
+def is_layer_used(base: "Base", name: str, *, clip_skip: int | None) -> bool:
     """Whether the output of a text encoder's layer reaches the UNet.
 
-    SDXL takes the last layer but one of its first encoder: what comes after it would learn nothing.
+    What comes after the layer that is taken would learn nothing; but SDXL's second encoder gives
+    its pooled output from the last layer.
     """
     found = LAYER.fullmatch(name)
-    if base.family != "sdxl" or found is None:
+    if found is None:
         return True
-    return int(found[1]) < base.text_encoders[0].config.num_hidden_layers - 1
+    taken = clip_skip or (2 if base.family == "sdxl" else 1)
+    return int(found[1]) <= base.text_encoders[0].config.num_hidden_layers - taken
 
 
 def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
@@ -108,16 +110,19 @@ def new_embeddings(
     }
 
 
-def encode_captions(base: "Base", captions: Sequence[str]) -> "TextEmbedding":
+def encode_captions(
+    base: "Base", captions: Sequence[str], *, reading: "PromptReading", pieces: int
+) -> "TextEmbedding":
     """The captions of a step, with gradients: hidden [B, L, D] and pooled [B, P] or None.
 
     Equal captions are encoded once. An empty one is encoded as an empty prompt is.
+    pieces: of the training's longest caption.
     """
     from studio.bases.prompts import TextEmbedding
 
     once = list(dict.fromkeys(captions))
     rows = [once.index(caption) for caption in captions]
-    text = base.encode_text(once)
+    text = base.encode_text(once, reading=reading, pieces=pieces)
     hidden, pooled = text.hidden[rows], None if text.pooled is None else text.pooled[rows]
     if base.zero_negative and "" in captions:
         given = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,12 @@ def test_pictures_are_kept_encoded_and_captions_are_not(
 ) -> None:
     said: list[list[str]] = []
     encode, posterior, pictures = sdxl.encode_text, sdxl.posterior, []
-    monkeypatch.setattr(sdxl, "encode_text", lambda texts: (said.append(texts), encode(texts))[1])
+
+    def encode_watched(texts: list[str], **named: Any) -> Any:
+        said.append(texts)
+        return encode(texts, **named)
+
+    monkeypatch.setattr(sdxl, "encode_text", encode_watched)
     monkeypatch.setattr(sdxl, "posterior", lambda p: (pictures.append(p), posterior(p))[1])
     learned(LoRA(rank=2), sdxl, folder, tmp_path / "run", steps=2, **TEXT)
     assert len(said) == 2

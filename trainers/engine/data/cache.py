@@ -10,7 +10,7 @@ for in a batch its numbers would depend on which neighbours were in the cache al
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from studio.bases.prompts import PLAIN, PromptReading, TextEmbedding
 from studio.dataset.buckets import crop_to_bucket
 from studio.dataset.masks import latent_mask, load_mask
 from studio.dataset.pictures import Example
@@ -31,7 +32,6 @@ from trainers.engine.data.randomness import generator_for
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
-    from studio.bases.prompts import TextEmbedding
 
 Tensors = dict[str, Tensor]
 READER = "picture 2"  # another number where the same file is read to other pixels than before
@@ -63,9 +63,11 @@ class Cache:
         flip: bool,
         folder: Path | None,
         background: str = "white",
+        reading: PromptReading = PLAIN,
+        pieces: int = 1,
     ) -> None:
         self.base, self.examples, self.crops, self.flip = base, examples, crops, flip
-        self.background = background
+        self.background, self.reading, self.pieces = background, reading, pieces
         self._store: dict[str, Tensors] | _DiskStore = _DiskStore(folder) if folder else {}
         # In memory there is one base only, and its weights need no name.
         self._vae = weights_sha256(base.vae) if folder else ""
@@ -104,10 +106,8 @@ class Cache:
         mask = self._store[self._mask_key(example, variant)]["mask"] if example.mask else None
         return EncodedPicture(mean=entry["mean"], std=entry["std"], time_ids=time_ids, mask=mask)
 
-    def text(self, caption: str) -> "TextEmbedding":
+    def text(self, caption: str) -> TextEmbedding:
         """A caption's embeddings, a batch of one."""
-        from studio.bases.prompts import TextEmbedding
-
         entry = self._store[self._text_key(caption)]
         return TextEmbedding(hidden=entry["hidden"], pooled=entry.get("pooled"))
 
@@ -127,7 +127,10 @@ class Cache:
         return variant >= self.crops
 
     def _text_key(self, caption: str) -> str:
-        return _key("text", self._text_encoders, self.base.zero_negative, caption)
+        # As in older caches, where that is what they hold.
+        usual = self.pieces == 1 and self.reading in (PLAIN, replace(PLAIN, syntax="cut"))
+        how = () if usual else (self.reading, self.pieces)
+        return _key("text", self._text_encoders, self.base.zero_negative, caption, *how)
 
     def _add_variants(self, example: Example) -> Iterator[None]:
         """Encode the variants of one picture and of its mask, each file decoded once at most."""
@@ -167,7 +170,7 @@ class Cache:
 
     def _encode_text(self, caption: str) -> Tensors:
         with torch.no_grad():
-            text = self.base.encode_text([caption])
+            text = self.base.encode_text([caption], reading=self.reading, pieces=self.pieces)
         kept = {"hidden": text.hidden.cpu().contiguous()}
         if text.pooled is not None:
             kept["pooled"] = text.pooled.cpu().contiguous()

@@ -29,10 +29,11 @@ GROUPS = {
     ),
     "Pictures": (
         *("size", "buckets", "flip", "crops", "caption_dropout", "masked", "unmasked_weight"),
-        "background",
+        *("background", "caption_syntax"),
     ),
     "Noise and loss": ("min_snr", "noise_offset", "input_perturbation"),
     "Text encoders and new words": (
+        "clip_skip",
         *("text_encoders", "text_lr", "new_tokens", "token", "token_init", "token_lr"),
     ),
     "Class pictures": ("prior_class", "prior_count", "prior_weight"),
