@@ -11,6 +11,7 @@ import typer
 import compose
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
+from studio.adapters.formats.metadata import trained_clip_skip
 from studio.errors import BadInput
 from studio.files import check_writable
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
@@ -120,6 +121,7 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     _warn_of_missing_layers(resolved, base)
     if note := negative_note(shot):
         print_note(note)
+    _hint_at_clip_skip(resolved, base)
     rows: list[dict[str, object]] = []
     with progress_bars() as progress:
         task = progress.add_task("Drawing", total=None)
@@ -151,6 +153,18 @@ def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
         covered = check_fits(adapter, base)
         if covered.missing:
             print_note(f"{adapter.name or adapter.path}: {covered.sentence}; the rest is left out")
+
+
+def _hint_at_clip_skip(shot: ResolvedShot, base: "Base") -> None:
+    """Say which adapters were trained with another layer of the text encoders."""
+    usual = 2 if base.family == "sdxl" else 1
+    for adapter, _ in shot.adapters:
+        trained = trained_clip_skip(adapter) or usual
+        if trained != (shot.shot.clip_skip or usual):
+            print_note(
+                f"{adapter.name or adapter.path} was trained with clip skip {trained}: "
+                f"--clip-skip {trained} draws with that"
+            )
 
 
 def _warn_of_cut_prompts(shot: Shot, base: "Base") -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Rotation, Sparse
-from studio.adapters.formats.metadata import adapter_metadata
+from studio.adapters.formats.metadata import adapter_metadata, trained_clip_skip
 from studio.adapters.formats.names import kohya_name
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, TOKEN
 from studio.adapters.formats.write import embedding_tensors, lora_metadata, own_tensors
@@ -155,6 +155,8 @@ def _metadata(adapter: Adapter, module: str) -> dict[str, str]:
         "ss_network_module": module,
         "ss_v2": str(adapter.family == "sd2"),
     }
+    if clip_skip := trained_clip_skip(adapter):
+        metadata["ss_clip_skip"] = str(clip_skip)
     low = [delta for delta in adapter.deltas.values() if isinstance(delta, LowRank)]
     if low:
         rank = mode(delta.rank for delta in low)

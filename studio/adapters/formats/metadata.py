@@ -55,6 +55,19 @@ class AdapterInfo:
     name: str = ""
 
 
+def trained_clip_skip(adapter: AdapterInfo) -> int | None:
+    """The clip skip of the adapter's training, as A1111 counts; None for the base's own.
+
+    Of other programs' files it is kohya's `ss_clip_skip`, which its training of SDXL does not heed.
+    """
+    training = adapter.recipe.get("training")
+    if isinstance(training, dict):
+        told = training.get("clip_skip")
+    else:
+        told = None if adapter.family == "sdxl" else adapter.recipe.get("clip_skip")
+    return int(str(told)) if str(told).isdecimal() else None
+
+
 def adapter_metadata(adapter: AdapterInfo) -> dict[str, str]:
     """The metadata of any file that holds this adapter; the same for the same adapter."""
     stored = {name: getattr(adapter, name) for name in STORED} | {"version": VERSION}
