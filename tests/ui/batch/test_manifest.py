@@ -458,3 +458,14 @@ def test_any_bytes_are_answered_with_a_sentence(write: Write, content: bytes, na
 def test_most_shots_is_a_number_that_is_held(write: Write) -> None:
     said = refused(write(f'prompt = "{"{a|b}" * 16}"', "steps = [5, 6]", 'expand = "all"'))
     assert f"131,072 shots, and {MOST_SHOTS:,} are the most" in said
+
+
+def test_a_tag_in_a_prompt_is_an_adapter_beside_the_manifest(write: Write) -> None:
+    path = write('prompt = "a cat <lora:robot:0.5>"', 'method = "switch"')
+    (shot,) = shots(path)
+    assert (shot.prompt, shot.method) == ("a cat", Switch())
+    assert shot.adapters == ((str(path.parent / "robot.safetensors"), 0.5),)
+    said = refused(write('prompt = "a <lora:bolt> dog"'))
+    assert "line 1, prompt" in said and "names the adapter bolt" in said
+    said = refused(write('prompt = "a dog"', 'negative = "a [cat|dog]"'))
+    assert "line 2, negative" in said and "prompt editing" in said

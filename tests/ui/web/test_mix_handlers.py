@@ -320,3 +320,27 @@ def test_a_negative_prompt_that_does_nothing_is_named(tab: Tab) -> None:
     tab.now[tab.form.negative], tab.now[tab.form.guidance] = "fog", 1
     said = tab.act("change")[tab.form.sampling_note]
     assert "the negative prompt does nothing where the guidance is 1" in said
+
+
+def test_a_tag_in_the_prompt_is_an_adapter_of_the_library(tab: Tab) -> None:
+    tab.now |= {tab.form.prompt: "a cat <lora:bolt:0.5>", tab.form.reading["clip_skip"]: "2"}
+    tab.act("draw")
+    (shot,) = _shots(tab)
+    assert (shot["prompt"], shot["syntax"], shot["clip_skip"]) == ("a cat", "a1111", 2)
+    (adapter,) = shot["adapters"]
+    assert (adapter["name"], adapter["strength"]) == ("bolt", 0.5)
+    tab.now[tab.form.prompt] = "a cat <lora:nowhere:0.5>"
+    with pytest.raises(BadInput, match="no adapter nowhere"):
+        tab.act("draw")
+
+
+def test_an_older_picture_is_opened_as_it_was_read(tab: Tab, tmp_path: Path) -> None:
+    old = PngImagePlugin.PngInfo()
+    old.add_text("studio", RECIPE.replace("a teal snail", "a (teal) snail"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "old.png", pnginfo=old)
+    tab.now[tab.parts.dropped] = str(tmp_path / "old.png")
+    tab.act("open_file")
+    assert tab.now[tab.form.reading["syntax"]] == "cut"
+    tab.act("draw")
+    (shot,) = _shots(tab)
+    assert (shot["prompt"], shot["syntax"]) == ("a (teal) snail", "cut")
