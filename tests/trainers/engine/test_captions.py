@@ -1,6 +1,7 @@
 """How captions are read: their length, weights and clip skip, against the base's own encoding."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def captioned(folder: Path) -> Path:
     return folder
 
 
-def started(base: Base, folder: Path, run: Path, **options: object) -> Started:
+def started(base: Base, folder: Path, run: Path, **options: Any) -> Started:
     training = train(LoRA(rank=2), base, folder, trigger=TRIGGER, run=run, **{**SHORT, **options})
     found = next(event for event in training if isinstance(event, Started))
     training.close()
@@ -115,7 +116,7 @@ def test_clip_skip_leaves_later_layers_untrained(sd1: Base, folder: Path, tmp_pa
     [({"clip_skip": 50}, "clip_skip is 50"), ({"caption_syntax": "a1111"}, "names an adapter")],
 )
 def test_what_can_not_be_read_is_refused_before_the_training(
-    sd1: Base, folder: Path, tmp_path: Path, options: dict[str, object], reason: str
+    sd1: Base, folder: Path, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
     next(folder.glob("*.txt")).write_text("a cat <lora:ink:1>")
     with pytest.raises(BadInput, match=reason):
