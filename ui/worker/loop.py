@@ -40,10 +40,11 @@ from ui.worker.out_of_memory import SHORTAGE, memory_advice
 from ui.worker.render_jobs import render
 from ui.worker.train_jobs import train
 
-POLL = 0.05  # seconds between two looks at the queue
+POLL = 0.05  # seconds between two looks at whether the queue has changed
 BEAT = 2.0  # seconds between two signs of life without a job
 IDLE = 60.0  # seconds without a picture, after which a training gets a large base's memory
 LARGE = 2 * 10**9  # bytes
+RELEASE = 900.0  # seconds without a job, after which a worker lets go of any base
 
 
 def work(
@@ -60,26 +61,49 @@ def work(
         print_note(f"Job {orphan.id} was left by a worker that died")
     if queue == "render" and not (leaving() or has_waiting_jobs(space, QUEUES[queue])):
         _open_likely_base(context)
-    idle = beaten = 0.0
+    idle, beaten, seen = time.monotonic(), 0.0, None
     while not ending():
-        now = time.monotonic()
+        now, written = time.monotonic(), _last_write(space)
+        due = now > beaten + BEAT
+        ask = due or written != seen
         try:
-            job = _next_job(space, queue)
+            job = _next_job(space, queue) if ask else None
         except DatabaseBusy as busy:
             print_note(str(busy))
             continue
+        seen = written
         if job:
             _run_job(context, job)
             idle = time.monotonic()
-        elif leaving():
+        elif ask and leaving():
             return
-        elif now > beaten + BEAT:
+        elif due:
             context.beat("waiting for jobs")
-            if now > idle + IDLE and queue == "render" and _training_runs(space):
-                context.models.make_room(LARGE)
+            _free_memory(context, idle=now - idle)
             beaten = now
         # Longer than a training's look at the lock: it has a step between any two pictures.
         time.sleep(POLL)
+
+
+def _last_write(space: Workspace) -> object:
+    """Another value after almost any write to the database.
+
+    Asking the database itself twenty times a second takes several percent of a core.
+    """
+    log = space.database.with_name(f"{space.database.name}-wal")
+    states = []
+    for file in (space.database, log):
+        with suppress(FileNotFoundError):  # SQLite removes the log when nobody reads or writes
+            states.append(file.stat())
+    return [(state.st_ino, state.st_mtime_ns, state.st_size) for state in states]
+
+
+def _free_memory(context: WorkerContext, *, idle: float) -> None:
+    """Let go of the base where nothing was done for so many seconds."""
+    if idle > RELEASE:
+        context.models.make_room(0)
+    elif idle > IDLE and context.queue == "render" and _training_runs(context.space):
+        context.models.make_room(LARGE)
 
 
 def _next_job(space: Workspace, queue: str) -> Job | None:

@@ -51,7 +51,7 @@ from studio.workspace.database import DatabaseBusy
 from trainers import LoRA
 from ui.shared.queue_requests import queue_pictures, queue_training
 from ui.shared.training_run import draw_with
-from ui.worker import render_jobs, train_jobs
+from ui.worker import loop, render_jobs, train_jobs
 from ui.worker.device_lock import DeviceLock
 from ui.worker.loop import work
 from ui.worker.model_cache import ModelCache
@@ -126,6 +126,35 @@ def work_off(space: Workspace, queue: str, *, until: Callable[[], bool] = lambda
     """Be the queue's worker until nothing is queued, or until told to end."""
     with queue_lock(space, queue).acquire(timeout=0):
         work(space, queue, ending=until, leaving=lambda: True)
+
+
+def idle_for(space: Workspace, looks: int) -> None:
+    """Be a worker that has nothing to do, for so many looks at the queue."""
+    left = iter(range(looks))
+    with queue_lock(space, "train"):
+        work(space, "train", ending=lambda: next(left, None) is None, leaving=lambda: False)
+
+
+def test_an_idle_worker_seldom_asks_the_database(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(loop, "has_waiting_jobs", lambda *given: asked.append(given))
+    idle_for(space, 40)
+    assert 0 < len(asked) <= 10
+
+
+def test_an_idle_worker_lets_go_of_its_base(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[int] = []
+    monkeypatch.setattr(ModelCache, "make_room", lambda _, large: freed.append(large))
+    monkeypatch.setattr(loop, "BEAT", 0.0)
+    idle_for(space, 3)
+    assert not freed
+    monkeypatch.setattr(loop, "RELEASE", 0.0)
+    idle_for(space, 3)
+    assert set(freed) == {0}
 
 
 def killed_at_work(space: Workspace, queue: str, *, when: Callable[[], bool]) -> None:
