@@ -37,15 +37,15 @@ def test_an_unknown_option_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1; it is 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 to 1000000000; it is 0"),
         ({"lr": float("nan")}, "lr must be a number above 0; it is nan"),
         ({"caption_dropout": 2}, "caption_dropout must be a number from 0 to 1; it is 2"),
         ({"schedule": "sine"}, "schedule must be one of constant, cosine, linear"),
         ({"steps": 10, "warmup": 11}, "warmup must be at most steps"),
         ({"noise_offset": float("inf")}, "noise_offset must be a number of at least 0; it is inf"),
-        ({"steps": "many"}, "steps must be a whole number of at least 1; it is 'many'"),
+        ({"steps": "many"}, "steps must be a whole number from 1 to 1000000000; it is 'many'"),
         ({"batch": 1.5}, "batch must be a whole number"),
-        ({"steps": True}, "steps must be a whole number of at least 1; it is True"),
+        ({"steps": True}, "steps must be a whole number from 1 to 1000000000; it is True"),
     ],
 )
 def test_a_field_out_of_range_is_named(options: dict[str, object], said: str) -> None:

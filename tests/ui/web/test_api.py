@@ -116,7 +116,7 @@ def test_train_generate_and_read_the_recipe(client: Client, tmp_path: Path) -> N
     assert job["state"] == "done" and len(made) == 2
     for file in made:
         with Image.open(file) as picture:
-            assert picture.size == (64, 64)
+            assert picture.size == (128, 128)  # the size of sketch
     told = call(client, "recipe_of", id=job["results"][1])
     assert (told["prompt"], told["seed"], told["steps"]) == ("a sks api robot", 1, 3)
     assert [(one["name"], one["strength"]) for one in told["adapters"]] == [(name, 0.5)]
