@@ -101,7 +101,9 @@ class PictureEndpoints:
         shot = replace(shot, spacing=spacing, steps=steps, guidance=guidance, denoise=denoise)
         shot = replace(shot, second_pass=second_pass, second_denoise=second_denoise, syntax=syntax)
         shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
-        start, part = (one and _keep_picture(self._space, one) for one in (init_image, mask))
+        start, part = (
+            None if one is None else _keep_picture(self._space, one) for one in (init_image, mask)
+        )
         shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
         shots = [replace(shot, seed=seed + number) for number in range(count)]
         return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
