@@ -101,9 +101,7 @@ class PictureEndpoints:
         shot = replace(shot, spacing=spacing, steps=steps, guidance=guidance, denoise=denoise)
         shot = replace(shot, second_pass=second_pass, second_denoise=second_denoise, syntax=syntax)
         shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
-        start, part = (
-            None if one is None else _keep_picture(self._space, one) for one in (init_image, mask)
-        )
+        start, part = (_keep_picture(self._space, one) for one in (init_image, mask))
         shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
         shots = [replace(shot, seed=seed + number) for number in range(count)]
         return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
@@ -187,7 +185,9 @@ def _adapter(space: Workspace, text: str) -> tuple[str, float]:
     return adapter_path(space, name), strength
 
 
-def _keep_picture(space: Workspace, picture: FileData) -> str:
+def _keep_picture(space: Workspace, picture: FileData | None) -> str | None:
     """Keep a picture to start from, or its mask: recipes of pictures made from it name the file."""
+    if picture is None:
+        return None
     file = uploaded_file(space, picture)
     return str(add_upload(space, create_set(space, "start pictures").name, file).path)
