@@ -15,6 +15,7 @@ import peft
 import pytest
 import torch
 from diffusers.loaders import lora_conversion_utils as converters
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
@@ -28,7 +29,7 @@ from studio.adapters.adapter import Adapter
 from studio.adapters.compatibility import check_fits
 from studio.adapters.delta import Delta, Dense, Kron, LowRank, Sparse, swap_weights
 from studio.adapters.formats.convert import to_diffusers, to_kohya, to_lycoris
-from studio.adapters.formats.names import kohya_name, layer_name
+from studio.adapters.formats.names import SGM, SGM_RESNET, kohya_name, layer_name
 from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
 from studio.bases.base import Base
@@ -145,6 +146,49 @@ def test_every_layer_of_the_real_models_maps_to_kohya_and_back(config: str) -> N
         assert layer_name(name) == layer
         assert layer_name(layer) == layer
         assert "." not in name
+
+
+def sgm_name(module: str, family: str) -> str:
+    """A UNet's module as Stability's checkpoints name it."""
+    for name, other in SGM.items():
+        fits = module.replace(".", "_").startswith((f"{other}_", other))
+        if fits and (name != "output_blocks_2_1_conv" or family != "sdxl"):
+            rest = module[len(other) + 1 :]
+            inner = {theirs: ours for ours, theirs in SGM_RESNET.items()}.get(rest, rest)
+            name = re.sub(r"_(?=\d)|(?<=\d)_", ".", f"{name}/{inner}")
+            return name.replace("/", ".").strip(".")
+    raise KeyError(module)
+
+
+@pytest.mark.parametrize("config", FAMILIES)
+def test_every_weight_of_the_real_unets_is_found_by_its_name_in_sgm(config: str) -> None:
+    """Norms too. That the names are right is told by diffusers' converter of checkpoints."""
+    base = real_config(config)
+    weights = dict(base.unet.named_parameters())
+    names = {}
+    for ours in weights:
+        module, _, kind = ours.rpartition(".")
+        names[f"{sgm_name(module, base.family)}.{kind}"] = ours
+    checkpoint = {f"model.diffusion_model.{name}": weights[ours] for name, ours in names.items()}
+    converted = convert_ldm_unet_checkpoint(checkpoint, base.unet.config)
+    assert len(converted) == len(names) == len(weights)
+    assert all(converted[ours] is weights[ours] for ours in weights)
+    for name, ours in names.items():
+        module, layer = name.rpartition(".")[0], f"unet.{ours.rpartition('.')[0]}"
+        dotted = (module, f"diffusion_model.{module}", f"unet.base_model.model.{module}")
+        flat = (f"{prefix}_{module.replace('.', '_')}" for prefix in ("lora_unet", "lycoris"))
+        assert {layer_name(one) for one in (*dotted, *flat)} == {layer}
+
+
+@pytest.mark.parametrize("config", FAMILIES)
+def test_every_layer_of_the_real_text_encoders_is_found_by_its_name_in_comfyui(config: str) -> None:
+    base = real_config(config)
+    first = "clip_h" if base.family == "sd2" else "clip_l"
+    theirs = {"text_encoder": first, "text_encoder_2": "clip_g"}
+    for layer in base.layers():
+        component, _, path = layer.partition(".")
+        if component != "unet":
+            assert layer_name(f"text_encoders.{theirs[component]}.transformer.{path}") == layer
 
 
 @pytest.mark.parametrize("config", FAMILIES)
