@@ -128,8 +128,9 @@ def _class_named(config: Config) -> type[SchedulerMixin] | None:
 
 
 def from_config(kind: type[Configured], config: Config) -> Configured:
-    """An object of one of diffusers' classes; entries that it doesn't know are ignored."""
-    built = kind.from_config(config)
+    """An object of one of diffusers' classes; entries that it doesn't know are left out."""
+    known = signature(kind.__init__).parameters  # diffusers warns of others
+    built = kind.from_config({k: v for k, v in config.items() if k in known or k.startswith("_")})
     assert isinstance(built, kind)  # diffusers' annotation allows for a tuple too
     return built
 
