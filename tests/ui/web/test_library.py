@@ -16,12 +16,13 @@ from tests.ui.web.conftest import Server, fill, open_tab
 from ui.web.library.cards import cards, details, matching
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+WIDTH = 192  # of the layer in sketch
 
 
 def an_adapter(*, triggers: tuple[str, ...] = ("sks lamp",), name: str = "") -> Adapter:
     generator = torch.Generator().manual_seed(1)
-    down = torch.randn(2, 160, generator=generator)
-    delta = LowRank(down, torch.randn(160, 2, generator=generator), 2.0)
+    down = torch.randn(2, WIDTH, generator=generator)
+    delta = LowRank(down, torch.randn(WIDTH, 2, generator=generator), 2.0)
     return Adapter(
         deltas={LAYER: delta},
         kind="lora",
@@ -92,7 +93,7 @@ def test_files_come_in_checked_and_go_out_converted(
     expect(page.get_by_text("is a pickle, which can run any code")).to_be_visible()
     about = page.locator("#about")
     expect(about).to_contain_text("rank 2: 1")
-    original = load_adapter(lamp).deltas[LAYER].dense(torch.zeros(160, 160))
+    original = load_adapter(lamp).deltas[LAYER].dense(torch.zeros(WIDTH, WIDTH))
 
     page.get_by_role("combobox", name="Export for").click()
     page.get_by_role("option", name="LyCORIS").click()
@@ -101,7 +102,7 @@ def test_files_come_in_checked_and_go_out_converted(
     assert download.value.suggested_filename == "lamp of kohya-lycoris.safetensors"
     download.value.save_as(tmp_path / "back.safetensors")
     back = load_adapter(tmp_path / "back.safetensors").deltas[LAYER]
-    assert torch.equal(back.dense(torch.zeros(160, 160)), original)
+    assert torch.equal(back.dense(torch.zeros(WIDTH, WIDTH)), original)
 
 
 def test_an_adapter_is_found_renamed_deleted_and_brought_back(

@@ -132,12 +132,14 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     expect(mix.locator("#mix-schedule")).to_contain_text("8 evaluations of the UNet in 4 steps")
     expect(mix.locator("#mix-frame img")).to_be_visible()
 
-    # Draw takes a new seed, unless it is kept.
+    # Draw takes a new seed, unless it is kept: then the picture is there already.
     fresh = _shot(_made(mix, server, lambda: prompt.press("Control+Enter")))
     assert fresh["seed"] != shot["seed"] and fresh["method"]["name"] == "composite"
     mix.get_by_label("Lock seed").check()
-    again = _made(mix, server, lambda: mix.get_by_role("button", name="Draw", exact=True).click())
-    assert _shot(again)["seed"] == fresh["seed"]
+    known = list_jobs(server.space, limit=1)[0].id
+    mix.get_by_role("button", name="Draw", exact=True).click()
+    expect(mix.locator("#mix-note")).to_contain_text("Drawn already")
+    assert list_jobs(server.space, limit=1)[0].id == known
 
     # K-LoRA's choice is known with the picture.
     _made(mix, server, lambda: _choose(mix, "Method", "klora"))
@@ -183,7 +185,7 @@ def test_a_reload_shows_the_same(mix: Page, server: Server) -> None:
 
 
 def test_what_cannot_be_drawn_says_why_at_the_picture(mix: Page, server: Server) -> None:
-    mix.get_by_text("Size", exact=True).click()
+    mix.get_by_text("Size and second pass", exact=True).click()
     _made(mix, server, lambda: _type(mix, "Width", "66"))
     expect(mix.locator("#mix-frame")).to_contain_text("66 is not a multiple of")
     _made(mix, server, lambda: _type(mix, "Width", ""))
