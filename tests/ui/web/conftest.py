@@ -1,5 +1,6 @@
 """The page in a real browser: one server with its workers for all these tests."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -25,6 +28,13 @@ SHOTS = Path(os.environ.get("STUDIO_SCREENSHOTS", ROOT / "build" / "screenshots"
 # minute to start and three to train six steps and draw their samples.
 PATIENCE = 360_000
 expect.set_options(timeout=PATIENCE)
+T = TypeVar("T")
+
+
+def in_a_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it in a loop of its own; Playwright's runs in the main thread once it has started."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(make())).result()
 
 
 @dataclass

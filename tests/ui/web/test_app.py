@@ -1,6 +1,5 @@
 """The page opens, and others than this machine only reach it with a password."""
 
-import asyncio
 import errno
 import signal
 import socket
@@ -21,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from studio.errors import BadInput
 from studio.workspace import open_workspace
-from tests.ui.web.conftest import ROOT, open_tab
+from tests.ui.web.conftest import ROOT, in_a_loop, open_tab
 from ui.cli.web import read_login
 from ui.web.server.app import build, check_reach
 from ui.web.server.page import show_bad_input
@@ -111,7 +110,7 @@ def test_no_file_is_dropped_in_silence_while_another_is_read(tmp_path: Path) -> 
         made = build(open_workspace(tmp_path)).fns.values()
         return {str(one.name): str(one.trigger_mode) for one in made if "upload" in _events(one)}
 
-    found = asyncio.run(modes())
+    found = in_a_loop(modes)
     assert found.keys() == {"_import_files", "_add", "read", "open_file"}
     assert found["_import_files"] == found["_add"] == "multiple"
     assert "once" not in found.values()

@@ -1,6 +1,5 @@
 """Mix's handlers without a browser: each changes only what it is wired to change."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from studio.workspace import (
     open_workspace,
 )
 from tests.compose.conftest import small
+from tests.ui.web.conftest import in_a_loop
 from ui.web.mix import events
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Page
@@ -88,7 +88,7 @@ def tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tab:
     async def build() -> Tab:
         return Tab(space, monkeypatch)
 
-    made = asyncio.run(build())  # where no loop runs, gradio makes some and leaves them open
+    made = in_a_loop(build)  # where no loop runs, gradio makes some and leaves them open
     made.act("load")
     return made
 

@@ -64,7 +64,7 @@ def test_pictures_are_dropped_captioned_and_taken_out(
     expect(thumbs.nth(1)).to_contain_text("a <b>dropped</b> robot")
 
     page.get_by_role("button", name="Crop preview").click()
-    expect(page.get_by_text("64 x 64 · 2 pictures")).to_be_visible()
+    expect(page.get_by_text("128 x 128 · 2 pictures")).to_be_visible()
 
 
 def test_a_training_is_there_after_a_reload_and_after_a_killed_server(

@@ -1,6 +1,5 @@
 """A field that can't be used is named at once, and nothing can be started with it."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import gradio as gr
 import pytest
 
 from studio.workspace import open_workspace
+from tests.ui.web.conftest import in_a_loop
 from ui.web.server.app import build
 
 
@@ -23,7 +23,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
     async def made() -> gr.Blocks:
         return build(open_workspace(tmp_path_factory.mktemp("space")))
 
-    return asyncio.run(made())
+    return in_a_loop(made)
 
 
 def _labelled(inputs: list[Any], label: str) -> Any:
