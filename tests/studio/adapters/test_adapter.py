@@ -8,7 +8,7 @@ import os
 import pickle
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,13 +33,6 @@ from studio.errors import BadInput
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
 CONV = "unet.mid_block.resnets.0.conv1"
 TEXT = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ that made the change. The dialects' names are written down here and share nothin
 import copy
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,6 @@ class Part(nn.Module):
 @pytest.fixture(scope="module")
 def part(sd1_folder: Path) -> Part:
     return Part(load_base(sd1_folder))
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
 
 
 def sgm(path: str) -> str:

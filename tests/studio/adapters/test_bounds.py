@@ -3,7 +3,6 @@
 Nothing but an adapter or a sentence comes out, whatever stands in a file.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ LONG = 8192  # a weight of so many outputs and inputs is twice as large as any o
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 FLOATS += [torch.float8_e4m3fn, torch.float8_e5m2]
 WHOLE = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module")

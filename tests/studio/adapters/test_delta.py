@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import peft
@@ -13,13 +12,6 @@ from torch import Tensor, nn
 
 from studio.adapters.delta import Delta, Dense, Kron, Layer, LowRank, Sparse, attach, swap_weights
 from studio.errors import BadInput
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def linear() -> nn.Linear:

@@ -7,7 +7,7 @@ out; none of them shares code with what is tested.
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,6 @@ FAMILIES = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
 Q = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 TEXT = "text_encoder.text_model.encoder.layers.3"
 CONV = "unet.mid_block.resnets.0.conv1"
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd1", "sd2"])

@@ -4,7 +4,6 @@ The oracles are LyCORIS's and peft's own merged weights, and for ComfyUI's names
 """
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,13 +36,6 @@ TEXT_NORM = "text_encoder.text_model.encoder.layers.0.layer_norm1"
 
 # peft takes the vector of a bias for a part of a tensor that was torn apart.
 pytestmark = pytest.mark.filterwarnings("ignore:.*invalid shape")
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module")

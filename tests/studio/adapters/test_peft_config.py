@@ -3,7 +3,6 @@
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -39,13 +38,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.* changes the base weights",
     "ignore:.is_gradient_checkpointing",
 )
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module")

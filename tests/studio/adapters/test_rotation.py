@@ -6,7 +6,6 @@ form, and kohya's formula written out.
 
 import copy
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,6 @@ from tests.compose.conftest import ByHand
 
 BLOCK = "mid_block.attentions.0.transformer_blocks.0"
 TO_Q = f"unet.{BLOCK}.attn1.to_q"
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module")
