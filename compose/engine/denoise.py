@@ -89,11 +89,11 @@ def denoise(base: "Base", shot: "Shot | ResolvedShot") -> Generator[Step | Done,
 
     To cancel, stop iterating. Raises BadInput at once for a shot that can't be made on this base.
     """
-    return _progress(start_run(base, resolve(shot, base)))
+    return _progress(denoise_batch([start_run(base, resolve(shot, base))]))
 
 
-def _progress(run: PictureRun) -> Generator[Step | Done, None, None]:
-    for step in denoise_batch([run]):
+def _progress(steps: Iterator[Step]) -> Generator[Step | Done, None, None]:
+    for step in steps:
         yield step
     yield Done(step.steps, step.latents)  # pyright: ignore[reportPossiblyUnboundVariable]
 
@@ -101,14 +101,19 @@ def _progress(run: PictureRun) -> Generator[Step | Done, None, None]:
 def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
     """Make the latents of several shots together, in their first pass and then in their second.
 
-    runs: first passes, of one base and size and with the same timesteps.
+    runs: first passes, of one base and size and with the same timesteps. Raises BadInput at once
+    where adapters don't agree on what a word means.
     """
-    base = runs[0].base
     passes = [list(runs)]
     if runs[0].resolved.enlarged is not None:
-        passes.append([start_run(base, run.resolved, second=True) for run in runs])
+        passes.append([start_run(run.base, run.resolved, second=True) for run in runs])
     drop_unused([run for same in passes for run in same])
-    draws = [torch.Generator().manual_seed(run.shot.seed) for run in runs]
+    return _denoise_passes(passes)
+
+
+def _denoise_passes(passes: Sequence[Sequence[PictureRun]]) -> Iterator[Step]:
+    base = passes[0][0].base
+    draws = [torch.Generator().manual_seed(run.shot.seed) for run in passes[0]]
     done, steps, latents = 0, sum(len(same[0].calls) for same in passes), None
     for second, same in enumerate(passes):
         sampler, smaller = timesteps_of(base, same[0].shot, second=bool(second)), latents

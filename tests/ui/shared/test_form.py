@@ -131,6 +131,6 @@ def test_every_kind_method_and_recipe_explains_its_fields() -> None:
 
 
 def test_every_field_of_a_shot_that_is_asked_for_explains_itself() -> None:
-    other = frozenset({"prompt", "base", "adapters", "method", "init_image"})
+    other = frozenset({"prompt", "base", "adapters", "method", "init_image", "mask"})
     for entry in fields_of(Form(of=Shot, title="", without=other)):
         assert entry.help, f"Shot.{entry.name} has no help"
