@@ -31,43 +31,50 @@ class Art:
 
     designs: premultiplied RGBA, uint8 [N, 4, 112, 112]. places: RGB, uint8 [M, 3, 128, 128].
     heads: where a design's hat sits, float [N, 3]: the middle's x, the top's y and the width, each
-    in 0..1 of the tile. rows: by role and name, the row of each set's design. place_rows: by name.
+    in 0..1 of the tile.
     """
 
     designs: torch.Tensor
     places: torch.Tensor
     heads: torch.Tensor
-    rows: dict[tuple[str, str], dict[str, int]]
-    place_rows: dict[str, np.ndarray]
-
-    def names(self, role: str) -> tuple[str, ...]:
-        """Everything that has a design in a role: "subject", "worn" or "held"."""
-        return tuple(name for one, name in self.rows if one == role)
-
-    def design(self, role: str, name: str, style: str, rng: np.random.Generator) -> int:
-        """The row of a random design that fits the style."""
-        drawn = self.rows[role, name]
-        fitting = [one for one in SETS.get(style, ANY_SET) if one in drawn]
-        fitting = fitting or [one for one in ANY_SET if one in drawn]
-        return drawn[fitting[int(rng.integers(len(fitting)))]]
 
 
 @functools.cache
-def load_art(device: str = "cpu") -> Art:
-    """The art of assets/art, with its pixels on `device`."""
-    index, places = np.load(ART / "sprites.npz"), np.load(ART / "places.npz")["names"]
-    designs = _tiles("sprites", TILE, len(index["names"]))
+def design_rows() -> dict[tuple[str, str], dict[str, int]]:
+    """By role ("subject", "worn" or "held") and name, the row of each set's design."""
+    index = np.load(ART / "sprites.npz")
     rows: dict[tuple[str, str], dict[str, int]] = {}
     for row, (role, name, owner) in enumerate(
         zip(index["roles"], index["names"], index["sets"], strict=True)
     ):
         rows.setdefault((str(role), str(name)), {})[str(owner)] = row
+    return rows
+
+
+def choose_design(role: str, name: str, style: str, rng: np.random.Generator) -> int:
+    """The row of a random design that fits the style."""
+    drawn = design_rows()[role, name]
+    fitting = [one for one in SETS.get(style, ANY_SET) if one in drawn]
+    fitting = fitting or [one for one in ANY_SET if one in drawn]
+    return drawn[fitting[int(rng.integers(len(fitting)))]]
+
+
+@functools.cache
+def place_rows() -> dict[str, np.ndarray]:
+    """By name, the rows of a place's variants."""
+    names = np.load(ART / "places.npz")["names"]
+    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+
+
+@functools.cache
+def load_art(device: str = "cpu") -> Art:
+    """The art of assets/art, with its pixels on `device`."""
+    designs = _tiles("sprites", TILE, sum(map(len, design_rows().values())))
+    places = _tiles("places", SIDE, sum(map(len, place_rows().values())))
     return Art(
         _channels_first(designs, device),
-        _channels_first(_tiles("places", SIDE, len(places)), device),
+        _channels_first(places, device),
         torch.from_numpy(np.stack([_head(one[..., 3] > OPAQUE) for one in designs])).to(device),
-        rows,
-        {str(name): np.flatnonzero(places == name) for name in dict.fromkeys(places)},
     )
 
 

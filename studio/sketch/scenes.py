@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studio.sketch.art import load_art
+from studio.sketch.art import choose_design, design_rows, load_art, place_rows
 
-SUBJECTS = load_art().names("subject")
+SUBJECTS = tuple(name for role, name in design_rows() if role == "subject")
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.88, 0.14, 0.16),
     "orange": (1.0, 0.55, 0.1),
@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 PATTERNS = ("plain", "striped", "dotted", "checked")  # the base knows only the first
 WORN = ("top hat", "crown", "graduation cap", "cap", "helmet")
 HELD = ("balloon", "umbrella", "flower", "star", "key", "guitar", "gift", "lollipop")
-PLACES = tuple(load_art().place_rows)
+PLACES = tuple(place_rows())
 WALLS = {  # plain backgrounds
     **{name: COLOURS[name] for name in COLOURS if name != "brown"},
     "grey": (0.72, 0.72, 0.74),
@@ -143,9 +143,9 @@ def sample(
     def item(role: str, names: Sequence[str], rate: float) -> Item | None:
         if rng.random() >= rate or (name := _one(rng, names)) == subject:
             return None
-        return Item(name, load_art().design(role, name, style, rng))
+        return Item(name, choose_design(role, name, style, rng))
 
-    body = Item(subject, load_art().design("subject", subject, style, rng))
+    body = Item(subject, choose_design("subject", subject, style, rng))
     on, carried = item("worn", worn, worn_rate), item("held", held, held_rate)
     place = None if rng.random() < wall_rate else _one(rng, places)
     size, x, bottom, side = _stand(rng, body, hat=on is not None, carries=carried is not None)
@@ -154,7 +154,7 @@ def sample(
         paint=paint or _random_paint(rng),
         place=place,
         wall=_one(rng, tuple(WALLS)),
-        place_row=int(rng.choice(load_art().place_rows[place])) if place else 0,
+        place_row=int(rng.choice(place_rows()[place])) if place else 0,
         style=style,
         worn=on,
         held=carried,

@@ -7,7 +7,7 @@ import pytest
 
 from studio.sketch import captions, corpus
 from studio.sketch import scenes as world
-from studio.sketch.art import load_art
+from studio.sketch.art import choose_design
 from studio.sketch.draw import draw, draw_batch
 
 SCENES = [world.sample_any(np.random.default_rng([1, i])) for i in range(400)]
@@ -51,7 +51,7 @@ def test_a_batch_draws_each_scene_as_it_is_drawn_alone() -> None:
 @pytest.mark.parametrize("style", world.STYLES)
 def test_what_is_carried_shows_in_every_style(role: str, style: str) -> None:
     name = {"worn": "crown", "held": "balloon"}[role]
-    item = world.Item(name, load_art().design(role, name, style, np.random.default_rng(0)))
+    item = world.Item(name, choose_design(role, name, style, np.random.default_rng(0)))
     bare = _scene(style=style, size=0.6, bottom=0.95)
     changed = _pixels(bare) - _pixels(dataclasses.replace(bare, **{role: item}))
     assert (np.abs(changed).max(-1) > 24).sum() > 150
