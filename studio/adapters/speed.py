@@ -45,11 +45,8 @@ class Sampling:
 
         A spacing goes with its sampler.
         """
-        found = {
-            name: getattr(self, name) for name in ("scheduler", "spacing", "steps", "guidance")
-        }
         left_out = {*given, "spacing"} if "scheduler" in given else {*given}
-        return {name: value for name, value in found.items() if name not in left_out}
+        return {name: getattr(self, name) for name in FIELDS if name not in left_out}
 
 
 def speed_sampling(file: str | Path) -> Sampling | None:

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from studio.sketch.art import SIDE
+from studio.sketch.draw import to_pixels
 from studio.sketch.training import (
     EMA,
     Checkpoints,
@@ -146,8 +147,7 @@ def reproduce(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     decoded = []
     for start in range(0, len(pictures), 20):
         latents = vae.encode(to_tensor(pictures[start : start + 20])).latent_dist.mean
-        pixels = vae.decode(latents).sample.clamp(-1, 1) / 2 + 0.5
-        decoded.append(pixels.permute(0, 2, 3, 1).mul(255).round().byte().numpy())
+        decoded.append(to_pixels(vae.decode(latents).sample.clamp(-1, 1) / 2 + 0.5))
     return np.concatenate(decoded)
 
 

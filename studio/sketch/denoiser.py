@@ -228,7 +228,6 @@ def train(
     if device != "cpu":
         inputs.fill(data, generator.manual_seed(0))
         take_step = _captured(take_step, optimizers, denoiser)
-        checkpoints.load(denoiser, optimizers, ema)  # capturing took a few tiny steps
     every = 1 if device == "cpu" else 20
     while (share := checkpoints.share(step)) < 1:
         optimizers.set_rate(learning_rate(share, peak=rate))

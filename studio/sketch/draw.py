@@ -18,8 +18,7 @@ HELD_SIZE = 0.34  # of the frame
 
 def draw(scene: Scene) -> Image.Image:
     """The scene as an RGB picture [128, 128]; the same scene is always the same picture."""
-    pixels = draw_batch([scene])[0].permute(1, 2, 0).mul(255).round().byte()
-    return Image.fromarray(pixels.numpy())
+    return Image.fromarray(to_pixels(draw_batch([scene]))[0])
 
 
 @torch.no_grad()

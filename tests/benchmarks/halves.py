@@ -140,8 +140,7 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
     sheet = Image.new("RGB", (max(map(len, rows)) * 132 + 12, len(rows) * 132), "white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            big = picture.resize((128, 128), Image.Resampling.BICUBIC)
-            sheet.paste(big, (x * 132 + 12 * (x > 0), y * 132))
+            sheet.paste(picture, (x * 132 + 12 * (x > 0), y * 132))
     sheet.save(path)
 
 

@@ -10,7 +10,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ import studio
 import trainers
 from studio.sketch import captions, examples, judge
 from studio.sketch import scenes as world
+from tests.benchmarks.elements import sheet_of_rows
 
 FACTORS = ("instance", "subject", "colour", "pattern", "place", "style")
 
@@ -74,17 +74,10 @@ def measure(
             )
             made[name].append(compose.render(base, shot))
     if sheet:
-        _save_sheet(sheet, made["with the adapter"])
+        pictures = made["with the adapter"]
+        sheet_of_rows([pictures[at : at + 10] for at in range(0, count, 10)]).save(sheet)
     shares = {name: judge.share_right(pictures, scenes) for name, pictures in made.items()}
     return {name: {factor: share[factor] for factor in FACTORS} for name, share in shares.items()}
-
-
-def _save_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
-    columns = 10
-    sheet = Image.new("RGB", (columns * 132, -(-len(pictures) // columns) * 132), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * 132, i // columns * 132))
-    sheet.save(path)
 
 
 def main() -> None:
