@@ -19,6 +19,7 @@ from ui.web.server.downloads import file_url
 KIND_NAMES = {"lora": "LoRA", "diffusekrona": "DiffuseKronA", "blora": "B-LoRA", "sara": "SaRA"}
 FOLDER = Path(__file__).parent
 ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js
+MARK = FOLDER / "templates" / "mark.svg"
 STYLES = sorted((FOLDER / "static").glob("*.css"))
 
 

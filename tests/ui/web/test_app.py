@@ -1,6 +1,7 @@
 """The page opens, and others than this machine only reach it with a password."""
 
 import errno
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,20 @@ def test_every_tab_opens(page: Page) -> None:
     for name in TABS:
         open_tab(page, name)
         expect(page.get_by_role("tab", name=name, selected=True)).to_be_visible()
+
+
+def test_the_theme_that_was_chosen_stays(page: Page) -> None:
+    dark = re.compile(r"\bdark\b")
+    page.get_by_role("button", name="Dark theme").click()
+    expect(page.locator("body")).to_have_class(dark)
+    page.reload()
+    expect(page.get_by_role("button", name="Dark theme", pressed=True)).to_be_visible()
+    expect(page.locator("body")).to_have_class(dark)
+    page.emulate_media(color_scheme="dark")
+    page.get_by_role("button", name="Light theme").click()
+    expect(page.locator("body")).not_to_have_class(dark)
+    page.get_by_role("button", name="System theme").click()
+    expect(page.locator("body")).to_have_class(dark)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.0.1"])

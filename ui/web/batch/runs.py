@@ -57,9 +57,9 @@ class BatchList:
 def lay_out_list() -> BatchList:
     """Make its widgets."""
     states = gr.State(None), gr.State(None), gr.State(None)
-    with gr.Row(equal_height=False):
+    gr.HTML('<div class="section">Batches</div>')
+    with gr.Row(equal_height=False, elem_classes="columns"):
         with gr.Column(scale=1, min_width=320):
-            gr.Markdown("### Batches")
             rows = gr.HTML(NO_BATCH, js_on_load=script("clicked_item.js"), elem_id="batches")
             undo = gr.Button("Undo remove", size="sm", visible=False)
         with gr.Column(scale=3, min_width=320):

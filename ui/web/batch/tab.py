@@ -51,8 +51,8 @@ class _Form:
 def batch_tab(page: Page) -> None:
     """Lay it out and wire it."""
     space = page.space
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=320):
+    with gr.Row(equal_height=False, elem_classes="columns"):
+        with gr.Column(scale=1, min_width=320, elem_classes="studio-panel"):
             form = _lay_out_grid(space)
         with gr.Column(scale=1, min_width=320):
             text = gr.Textbox(

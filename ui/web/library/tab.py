@@ -57,10 +57,10 @@ class _Library:
     def __init__(self, page: Page) -> None:
         self._page, self._space = page, page.space
         self._selected, self._deleted, self._seen = gr.State(""), gr.State(""), gr.State("")
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_classes="columns"):
             with gr.Column(scale=3, min_width=320):
                 self._lay_out_list()
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=2, min_width=320, elem_classes="studio-panel"):
                 self._lay_out_details()
         with gr.Accordion("Bases", open=False):
             lay_out_bases(page)

@@ -47,7 +47,7 @@ class AdapterSlots:
     def __init__(self, space: Workspace) -> None:
         self.space = space
         self.mix = gr.State(())
-        gr.HTML('<div class="mix-head">Adapters</div>')
+        gr.HTML('<div class="section">Adapters</div>')
         self.slots = [_lay_out_slot(place) for place in range(1, MOST + 1)]
         with gr.Accordion("Add an adapter", open=True):
             self.library = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="mix-library")

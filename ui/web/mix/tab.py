@@ -18,8 +18,10 @@ class MixTab:
 
     def __init__(self, space: Workspace) -> None:
         self._remember()
-        with gr.Row(elem_id="mix-main"):
-            with gr.Column(scale=5, min_width=340, elem_id="mix-settings"):
+        with gr.Row(elem_id="mix-main", elem_classes="columns"):
+            with gr.Column(
+                scale=5, min_width=340, elem_id="mix-settings", elem_classes="studio-panel"
+            ):
                 self.form = ShotForm(space)
             with gr.Column(scale=6, min_width=340, elem_id="mix-side"):
                 self._lay_out_picture()
@@ -71,7 +73,7 @@ class MixTab:
 
     def _lay_out_history(self) -> None:
         with gr.Column(scale=5, min_width=320):
-            gr.HTML('<div class="mix-head">History</div>')
+            gr.HTML('<div class="section">History</div>')
             self.history = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="mix-history")
         with gr.Column(scale=1, min_width=220):
             self.dropped = gr.File(

@@ -20,7 +20,7 @@ from studio.workspace import Workspace
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 from ui.web.batch.tab import batch_tab
-from ui.web.frontend import STYLES
+from ui.web.frontend import MARK, STYLES, script, template
 from ui.web.library.tab import library_tab
 from ui.web.mix.events import mix_tab
 from ui.web.server.api import add_endpoints
@@ -40,7 +40,15 @@ def build(space: Workspace) -> gr.Blocks:
     """The page for a workspace."""
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         add_endpoints(space)  # first, so that no handler of a tab takes their names
-        status_line(space)
+        with gr.Row(elem_classes="studio-top"):
+            gr.HTML(template("brand.html").render(), padding=False, elem_id="brand")
+            status_line(space)
+            gr.HTML(
+                template("theme_switch.html").render(),
+                js_on_load=script("theme.js"),
+                padding=False,
+                elem_id="theme",
+            )
         states = gr.State([]), gr.State(None)
         with gr.Tabs() as tabs:
             for name, lay_out in TABS.items():
@@ -77,6 +85,7 @@ def serve(
             prevent_thread_lock=True,
             allowed_paths=[str(place) for place in _served(space)],
             max_file_size=LARGEST_UPLOAD,
+            favicon_path=MARK,
             footer_links=["api"],
             theme=theme(),
             css_paths=STYLES,

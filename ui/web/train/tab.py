@@ -38,8 +38,8 @@ SUMMARY = ("steps", "batch", "accumulation", "lr", "size")
 def train_tab(page: Page) -> None:
     """Lay it out and wire it."""
     space = page.space
-    with gr.Row(equal_height=False, elem_classes="studio-columns"):
-        with gr.Column(scale=5, min_width=320):
+    with gr.Row(equal_height=False, elem_classes="columns"):
+        with gr.Column(scale=5, min_width=320, elem_classes="studio-panel"):
             pictures = PicturePanel(space)
             form = _lay_out_form(space, pictures.sets)
             summary, problem = gr.HTML(padding=False), gr.HTML(padding=False, visible=False)

@@ -1,0 +1,17 @@
+// The theme that was chosen: light, dark, or the system's. A browser remembers it.
+// `element` is Gradio's. Gradio follows the system by itself, so its answer is put right again.
+const system = matchMedia('(prefers-color-scheme: dark)');
+const show = () => {
+  const choice = localStorage.getItem('studio-theme') ?? 'system';
+  document.body.classList.toggle('dark', choice === 'system' ? system.matches : choice === 'dark');
+  for (const button of element.querySelectorAll('[data-theme]'))
+    button.setAttribute('aria-pressed', button.dataset.theme === choice);
+};
+element.addEventListener('click', (event) => {
+  const choice = event.target.closest('[data-theme]')?.dataset.theme;
+  if (!choice) return;
+  localStorage.setItem('studio-theme', choice);
+  show();
+});
+system.addEventListener('change', show);
+show();
