@@ -6,6 +6,7 @@
     list_jobs(space, states=("running", "queued"))
     stop_job(space, job.id)                  # a training keeps its checkpoint
     resume_job(space, job.id)                # goes on where it was stopped, or failed
+    move_job(space, job.id, "first")         # of those that wait
     remove_job(space, job.id)                # restore_job brings it back
     read_log(space, job.run)                 # of studio.workspace: plot, samples, checkpoints
     live_picture(space, job.id)              # what a picture looks like while it forms
@@ -21,12 +22,14 @@ need the table of jobs anyway; with it, a queue is one UPDATE.
 """
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import Timeout
 
@@ -44,6 +47,7 @@ from studio.workspace import (
 )
 
 LONGEST_TITLE = 200  # characters
+Place = Literal["first", "earlier", "later", "last"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,44 @@ def stop_job(space: Workspace, id: int) -> Job:
     with suppress(Timeout), queue_lock(space, queue).acquire(timeout=0):
         recover_jobs(space, queue)  # its worker is dead: nobody else might ever stop it
     return get_job(space, id)
+
+
+def move_job(space: Workspace, id: int, to: Place) -> Job:
+    """Change when a waiting job's turn is, among those of its kind.
+
+    Raises BadInput for a job that does not wait.
+    """
+    job = get_job(space, id)
+    with write_database(space) as db:
+        rows = db.execute(
+            "SELECT id, queued FROM jobs WHERE state = 'queued' AND kind = ? AND removed IS NULL "
+            "ORDER BY queued, id",
+            (job.kind,),
+        ).fetchall()
+        order = [row["id"] for row in rows]
+        if id in order:
+            at = order.index(id)
+            order.remove(id)
+            places = {"first": 0, "earlier": max(0, at - 1), "later": at + 1, "last": len(order)}
+            order.insert(places[to], id)
+            times: list[float] = []
+            for row in rows:  # rising, also where two were queued in the same moment
+                least = math.nextafter(times[-1], math.inf) if times else 0.0
+                times.append(max(row["queued"], least))
+            db.executemany(
+                "UPDATE jobs SET queued = ? WHERE id = ?", zip(times, order, strict=True)
+            )
+    if id not in order:
+        raise BadInput(f"job {id} is {get_job(space, id).state}: only one that waits can be moved")
+    return get_job(space, id)
+
+
+def turns(jobs: Sequence[Job]) -> list[Job]:
+    """Unfinished jobs as their turn comes: those that run, then queue by queue those that wait."""
+    kinds = [kind for queue in QUEUES.values() for kind in queue]
+    return sorted(
+        jobs, key=lambda job: (job.state == "queued", kinds.index(job.kind), job.queued, job.id)
+    )
 
 
 def resume_job(space: Workspace, id: int) -> Job:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -10,13 +11,16 @@ import typer
 import trainers
 from studio.errors import BadInput
 from studio.queue.client import (
+    Place,
     get_job,
     list_jobs,
     list_workers,
+    move_job,
     remove_job,
     restore_job,
     resume_job,
     stop_job,
+    turns,
 )
 from studio.queue.job import FINISHED, UNFINISHED, Job
 from studio.requests.training import TrainingRequest
@@ -71,10 +75,7 @@ def list_(
 ) -> None:
     """List the jobs that run, that wait and that ended lately."""
     space = open_workspace(workspace)
-    running_first = sorted(
-        list_jobs(space, states=UNFINISHED, limit=ALL),
-        key=lambda job: (job.state == "queued", job.queued),
-    )
+    running_first = turns(list_jobs(space, states=UNFINISHED, limit=ALL))
     ended = list_jobs(space, states=FINISHED, limit=ALL if everything else RECENT)
     jobs = [*running_first, *ended]
     if as_json:
@@ -121,6 +122,18 @@ def resume(
 ) -> None:
     """Continue a job that was stopped or failed."""
     _change(resume_job, job, open_workspace(workspace), as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs move 3 first")
+def move(
+    job: JobNumber,
+    to: Annotated[Place, typer.Argument(help="Among the waiting jobs of its kind.")],
+    *,
+    workspace: WorkspaceFolder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Let a waiting job have its turn sooner or later."""
+    _change(partial(move_job, to=to), job, open_workspace(workspace), as_json=as_json)
 
 
 @jobs_app.command(epilog="Example: studio jobs remove 3")

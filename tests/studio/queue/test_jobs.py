@@ -19,6 +19,7 @@ from studio.queue.client import (
     get_job,
     list_jobs,
     list_workers,
+    move_job,
     remove_job,
     restore_job,
     resume_job,
@@ -74,6 +75,24 @@ def test_jobs_are_taken_in_their_order(space: Workspace) -> None:
     assert claim_job(space, QUEUES["train"]) is None and not has_waiting_jobs(
         space, QUEUES["train"]
     )
+
+
+def test_a_waiting_job_is_moved_among_those_of_its_kind(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.queue.client.time.time", lambda: 1e9)  # all in one moment
+    batch = add_job(space, "batch", {}, title="a").id
+    ids = [add_job(space, "render", {}, title="a").id for _ in range(4)]
+    move_job(space, ids[2], "first")
+    move_job(space, ids[0], "later")
+    move_job(space, ids[3], "earlier")
+    move_job(space, ids[1], "last")
+    move_job(space, ids[1], "later")  # it is the last already
+    move_job(space, batch, "first")  # it gives way to pictures all the same
+    taken = [claim_job(space, QUEUES["render"]) for _ in range(5)]
+    assert [job and job.id for job in taken] == [ids[2], ids[3], ids[0], ids[1], batch]
+    with pytest.raises(BadInput, match="is running: only one that waits can be moved"):
+        move_job(space, batch, "first")
 
 
 def test_pictures_that_somebody_waits_for_go_before_batches(space: Workspace) -> None:

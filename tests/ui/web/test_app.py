@@ -27,7 +27,7 @@ from ui.web.server.app import build, check_reach
 from ui.web.server.page import show_bad_input
 from ui.web.server.security import LoginThrottle
 
-TABS = ("Train", "Mix", "Batch", "Library")
+TABS = ("Train", "Mix", "Batch", "Library", "Queue")
 
 
 def test_every_tab_opens(page: Page) -> None:

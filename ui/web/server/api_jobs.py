@@ -10,8 +10,10 @@ import trainers
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.queue.client import (
+    Place,
     get_job,
     list_jobs,
+    move_job,
     remove_job,
     restore_job,
     resume_job,
@@ -116,6 +118,15 @@ class JobEndpoints:
             id: its number
         """
         return job_facts(stop_job(self._space, id))
+
+    def move(self, id: int, to: Place = "first") -> JsonObject:
+        """Let a waiting job have its turn sooner or later, among those of its kind.
+
+        Parameters:
+            id: its number
+            to: first, earlier, later or last
+        """
+        return job_facts(move_job(self._space, id, to))
 
     def resume(self, id: int) -> JsonObject:
         """Resume a job that was stopped or has failed.

@@ -23,6 +23,7 @@ from ui.web.batch.tab import batch_tab
 from ui.web.frontend import MARK, STYLES, script, template
 from ui.web.library.tab import library_tab
 from ui.web.mix.events import mix_tab
+from ui.web.queue.tab import queue_tab
 from ui.web.server.api import add_endpoints
 from ui.web.server.downloads import web_folder
 from ui.web.server.page import Page
@@ -33,7 +34,13 @@ from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
 
 LARGEST_UPLOAD = "2gb"  # an adapter of a whole SDXL may be this large
-TABS = {"train": train_tab, "mix": mix_tab, "batch": batch_tab, "library": library_tab}
+TABS = {
+    "train": train_tab,
+    "mix": mix_tab,
+    "batch": batch_tab,
+    "library": library_tab,
+    "queue": queue_tab,
+}
 
 
 def build(space: Workspace) -> gr.Blocks:

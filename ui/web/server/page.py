@@ -24,7 +24,7 @@ Update = dict[Block, Any]  # what is to change in them
 
 @dataclass(frozen=True)
 class Page:
-    """The page under construction. Tabs have the ids train, mix, batch and library.
+    """The page under construction. Tabs have the ids train, mix, batch, library and queue.
 
     tab: the one that is laid out.
 

@@ -14,7 +14,7 @@ import gradio as gr
 
 from studio.duration import format_duration
 from studio.queue.client import list_jobs, list_workers, live_preview
-from studio.queue.job import UNFINISHED, Job
+from studio.queue.job import FINISHED, UNFINISHED, Job
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.web.frontend import script, template
 
@@ -71,11 +71,19 @@ def _jobs_version(space: Workspace) -> str:
     return "|".join(job_version(space, job) for job in list_jobs(space, limit=WATCHED_JOBS))
 
 
+def _queue_version(space: Workspace) -> str:
+    """Another text whenever a job has changed, or the order of those that wait."""
+    waiting = list_jobs(space, states=UNFINISHED, limit=1000)
+    ended = list_jobs(space, states=FINISHED, limit=WATCHED_JOBS)
+    return "|".join(f"{progress_version(job)} {job.queued}" for job in [*waiting, *ended])
+
+
 VERSIONS: dict[str, Callable[[Workspace], str]] = {
     "train": _jobs_version,
     "mix": _jobs_version,
     "batch": _jobs_version,
     "library": library_version,
+    "queue": _queue_version,
 }
 
 
