@@ -13,8 +13,8 @@ from torch import nn
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, Rotation, Sparse
 from studio.adapters.formats.metadata import FAMILIES
-from studio.adapters.formats.survey import survey
-from studio.adapters.formats.weight_shapes import Shape
+from studio.adapters.formats.survey import Contents, survey
+from studio.adapters.formats.weight_shapes import Blocks, Shape
 from studio.adapters.safetensors_header import read_header
 from studio.adapters.token_embeddings import TEXT_ENCODERS, embedding_table
 from studio.errors import BadInput
@@ -59,10 +59,22 @@ def check_header(path: Path, base: "Base") -> Coverage:
     Raises BadInput as `check_fits`, and as `load_adapter` for a file that it refuses.
     """
     contents = survey(read_header(path), path)
-    check_weights(contents.weights, contents.family, base, f"the adapter {path}")
+    check_contents(contents, contents.family, base, f"the adapter {path}")
     missing = tuple(layer for layer in contents.layers if layer not in base.layers_and_norms())
     total = len(contents.layers)
     return Coverage(total - len(missing), total, missing, base.name)
+
+
+def check_contents(contents: Contents, family: str, base: "Base", who: str) -> None:
+    """Compare the sizes that a header tells with the base's, before any tensor is read.
+
+    family: "" where it is not known. Raises BadInput as `check_fits`.
+    """
+    check_weights(contents.weights, family, base, who)
+    layers = base.layers_and_norms()
+    for name, blocks in contents.rotations.items():
+        if name in layers:
+            _check_blocks(name, blocks, layers[name], base.name, who)
 
 
 def _check(adapter: Adapter, base: "Base") -> Coverage:
@@ -123,17 +135,26 @@ def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) 
                 f"{who} was made for a base of another size: its bias of {name} has "
                 f"{len(delta.bias)} numbers, and that of {base} has {len(bias)}"
             )
-    if isinstance(delta, Rotation) and not delta.fits(weight.shape):
+    if isinstance(delta, Rotation):
         count, size, _ = delta.blocks.shape
-        raise BadInput(
-            f"{who} rotates {'inputs' if delta.of_inputs else 'outputs'} of {name} in {count} "
-            f"blocks of {size}, which don't make up those of {base}, {_sides(weight.shape)}"
-        )
+        blocks = Blocks(count, size, delta.of_inputs, delta.shared)
+        _check_blocks(name, blocks, layer, base, who)
     magnitude = delta.magnitude
     if magnitude is not None and magnitude.numel() != weight.shape[0 if magnitude.ndim == 1 else 1]:
         raise BadInput(
             f"{who} has {magnitude.numel()} magnitudes for {name}, "
             f"which is {_sides(weight.shape)} in the base {base}: it was made for another base"
+        )
+
+
+def _check_blocks(name: str, blocks: Blocks, layer: nn.Module, base: str, who: str) -> None:
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    if not blocks.fit(weight.shape):
+        side = "inputs" if blocks.of_inputs else "outputs"
+        raise BadInput(
+            f"{who} rotates {side} of {name} in {blocks.count} blocks of {blocks.size}, "
+            f"which don't make up those of {base}, {_sides(weight.shape)}"
         )
 
 

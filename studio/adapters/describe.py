@@ -7,7 +7,7 @@ from pathlib import Path
 from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
 from studio.adapters.component_folders import component_files
 from studio.adapters.formats.metadata import AdapterInfo, read_info
-from studio.adapters.formats.peft_config import NO_CONFIG
+from studio.adapters.formats.peft_config import config_of
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header, read_number
 from studio.errors import BadInput
@@ -90,14 +90,13 @@ def _ranks(header: Header, contents: Contents) -> dict[str, JSON]:
 def _alphas(path: Path, header: Header, contents: Contents) -> dict[str, JSON]:
     found: Counter[float] = Counter()
     for layer, leaves in contents.layers.items():
-        component, _, name = layer.partition(".")
-        config = contents.configs.get(component, contents.configs.get("", NO_CONFIG))
         if contents.forms[layer] != "lora":
             continue
         if "alpha" in leaves:
             alpha = read_number(path, header, leaves["alpha"])
         else:
-            alpha = config.alpha.find(name)
+            name = layer.partition(".")[2]
+            alpha = config_of(layer, contents.configs).alpha.find(name)
         found[header.shapes[leaves["lora_B.weight"]][1] if alpha is None else alpha] += 1
     return {f"{alpha:g}": layers for alpha, layers in sorted(found.items())}
 

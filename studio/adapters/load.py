@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.blora_blocks import select_half, split_half
-from studio.adapters.compatibility import check_fits, check_weights
+from studio.adapters.compatibility import check_contents, check_fits
 from studio.adapters.describe import find_adapter_file, trigger_words
 from studio.adapters.formats.metadata import read_info
 from studio.adapters.formats.read import read_deltas, read_embeddings
@@ -34,7 +34,7 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     info = read_info(header.metadata, path)
     family = info.family or contents.family or (base.family if base else "")
     if base is not None:
-        check_weights(contents.weights, family, base, f"the adapter {path}")
+        check_contents(contents, family, base, f"the adapter {path}")
     tensors, sha256 = read_tensors(path, header)
     info = replace(info, family=family, triggers=trigger_words(info, contents))
     adapter = Adapter(

@@ -1,5 +1,6 @@
 """The form of orthogonal fine-tuning (OFT, Qiu et al. 2023, arXiv 2306.07280): a rotated weight."""
 
+import math
 from collections.abc import Mapping
 from typing import Self
 
@@ -27,14 +28,6 @@ class Rotation(nn.Module):
         self.blocks = nn.Parameter(blocks)
         self.of_inputs = of_inputs
         self.shared = shared
-
-    def fits(self, weight: tuple[int, ...]) -> bool:
-        """Whether M has a block for each part of the outputs, or inputs, of a weight like this."""
-        if len(weight) < 2:
-            return False
-        count, size, _ = self.blocks.shape
-        side = weight[1 if self.of_inputs else 0]
-        return side % size == 0 if self.shared else side == count * size
 
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""
@@ -65,14 +58,9 @@ class Rotation(nn.Module):
 
 
 def skew_of_triangle(upper: Tensor) -> Tensor:
-    """The skew-symmetric matrices with these upper triangles: [k, b (b - 1) / 2] -> [k, b, b].
-
-    ValueError where there is no such b.
-    """
+    """The skew-symmetric matrices with these upper triangles: [k, b (b - 1) / 2] -> [k, b, b]."""
     count, numbers = upper.shape
-    size = int((1 + (1 + 8 * numbers) ** 0.5) / 2 + 0.5)
-    if size * (size - 1) // 2 != numbers:
-        raise ValueError(f"has {numbers} numbers in a block, which is no triangle of a square")
+    size = (1 + math.isqrt(1 + 8 * numbers)) // 2
     rows, columns = torch.triu_indices(size, size, 1)
     skew = upper.new_zeros(count, size, size, dtype=torch.float32)
     skew[:, rows, columns] = upper.float()

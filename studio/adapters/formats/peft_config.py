@@ -99,6 +99,11 @@ def read_configs(header: Header, path: Path) -> dict[str, PeftConfig]:
     return {component: _config(own, where) for component, own in _by_component(entries).items()}
 
 
+def config_of(layer: str, configs: Mapping[str, PeftConfig]) -> PeftConfig:
+    """The configuration of this layer's component, the one for all, or an empty one."""
+    return configs.get(layer.partition(".")[0], configs.get("", NO_CONFIG))
+
+
 def _config_beside(file: Path) -> PeftConfig:
     beside = file.with_name(PEFT_CONFIG)
     if not beside.exists():

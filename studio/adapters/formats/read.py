@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
-from studio.adapters.formats.peft_config import NO_CONFIG, PeftConfig
+from studio.adapters.formats.peft_config import PeftConfig, config_of
 from studio.adapters.formats.read_oft import read_rotation
 from studio.adapters.formats.survey import DORA, EXTRAS, Contents
 from studio.adapters.formats.weight_shapes import check_sizes
@@ -27,11 +27,9 @@ def read_deltas(contents: Contents, tensors: Mapping[str, Tensor], path: Path) -
     deltas: dict[str, Delta] = {}
     for layer, leaves in contents.layers.items():
         own = _in_one_dtype({leaf: tensors[key] for leaf, key in leaves.items()})
-        component, _, name = layer.partition(".")
-        config = contents.configs.get(component, contents.configs.get("", NO_CONFIG))
-        form = contents.forms[layer]
+        config, (_, _, name) = config_of(layer, contents.configs), layer.partition(".")
         try:
-            delta = _delta(form, own, config, name)
+            delta = _delta(contents.forms[layer], own, config, name)
             _check(delta)
         except ValueError as error:
             raise BadInput(f"{path} is damaged: {layer} {error}") from error

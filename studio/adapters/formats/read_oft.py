@@ -15,7 +15,7 @@ from studio.adapters.formats.peft_config import PeftConfig
 
 
 def read_rotation(own: Mapping[str, Tensor], alpha: float | None, config: PeftConfig) -> Rotation:
-    """The rotation of a layer's tensors. ValueError where they do not fit."""
+    """The rotation of a layer's tensors, whose shapes rotation_blocks has checked."""
     if "oft_R.weight" in own:
         return _of_inputs(own, config)
     if "oft_blocks" in own:
@@ -44,7 +44,5 @@ def _of_outputs(own: Mapping[str, Tensor], alpha: float | None) -> Rotation:
         skew = skew * (limit / norm)
     blocks = cayley(skew).transpose(1, 2).contiguous()
     if "rescale" in own:
-        if own["rescale"].numel() != blocks.shape[0] * blocks.shape[1]:
-            raise ValueError(f"has {own['rescale'].numel()} scales for its blocks")
         blocks = blocks * own["rescale"].float().reshape(*blocks.shape[:2], 1)
     return Rotation(blocks)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studio.adapters.formats.foreign import name_foreign_file
 from studio.adapters.formats.names import layer_name
-from studio.adapters.formats.peft_config import PeftConfig, read_configs
+from studio.adapters.formats.peft_config import PeftConfig, config_of, read_configs
 from studio.adapters.formats.textual_inversion import (
     Rows,
     bundled_embeddings,
@@ -20,10 +20,13 @@ from studio.adapters.formats.textual_inversion import (
     lone_embedding,
 )
 from studio.adapters.formats.weight_shapes import (
+    Blocks,
     Shape,
     check_cores,
     check_dtypes,
+    check_size,
     check_sizes,
+    rotation_blocks,
     weight_shape,
 )
 from studio.adapters.safetensors_header import Header
@@ -129,6 +132,7 @@ class Contents:
     layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
     weights: the shape of the weight that each layer's tensors change; () where their form is
     "sparse", which says it in a tensor, or "oft" or "bias", which tell one side of it at most.
+    rotations: the blocks of each layer that is rotated.
     family: the one that names and widths show, "" where they leave it open.
     embeddings: the keys of learned words.
     configs: peft's configuration of each component ("" for all), where the file has one.
@@ -137,6 +141,7 @@ class Contents:
     layers: dict[str, Leaves]
     forms: dict[str, str]
     weights: dict[str, Shape]
+    rotations: dict[str, Blocks]
     family: str
     embeddings: Rows = field(default_factory=dict)
     configs: dict[str, PeftConfig] = field(default_factory=dict)
@@ -177,8 +182,27 @@ def survey(header: Header, path: Path) -> Contents:
     check_sizes(weights, path)
     for encoders in rows.values():
         check_dtypes(encoders, header, path)
+    configs = read_configs(header, path)
+    rotations = {
+        layer: _rotation(layer, leaves, configs, header, path)
+        for layer, leaves in layers.items()
+        if forms[layer] == "oft"
+    }
     family = _family_of_layers(layers, weights) or guess_family(rows, header)
-    return Contents(layers, forms, weights, family, rows, read_configs(header, path))
+    return Contents(layers, forms, weights, rotations, family, rows, configs)
+
+
+def _rotation(
+    layer: str, leaves: Leaves, configs: Mapping[str, PeftConfig], header: Header, path: Path
+) -> Blocks:
+    shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
+    share = config_of(layer, configs).block_share
+    try:
+        blocks = rotation_blocks(shapes, block_share=share)
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged: {layer} {error}") from error
+    check_size(layer, (blocks.count, blocks.size, blocks.size), path)
+    return blocks
 
 
 def _unknown(keys: Sequence[str], total: int) -> str:

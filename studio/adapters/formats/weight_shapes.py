@@ -6,6 +6,7 @@ read or multiplied.
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from studio.adapters.safetensors_header import Header
@@ -24,7 +25,8 @@ WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha", "oft_R.sca
 def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
     """The shape of the weight that a layer's tensors change, perhaps flattened to a matrix.
 
-    form: as survey() tells. () for "sparse", whose tensors hold the shape, "oft" and "bias".
+    form: as survey() tells. () for "sparse", whose tensors hold the shape, "oft" (see
+    rotation_blocks) and "bias".
     """
     match form:
         case "lora":
@@ -44,6 +46,41 @@ def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
         case "diff":
             return shapes["diff"]
     return ()
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The matrices of a rotation: `count` of them, `size` x `size`. See Rotation."""
+
+    count: int
+    size: int
+    of_inputs: bool
+    shared: bool
+
+    def fit(self, weight: Shape) -> bool:
+        """Whether there is one for each part of the outputs, or inputs, of a weight like this."""
+        if len(weight) < 2:
+            return False
+        side = weight[1 if self.of_inputs else 0]
+        return side % self.size == 0 if self.shared else side == self.count * self.size
+
+
+def rotation_blocks(shapes: Mapping[str, Shape], *, block_share: bool) -> Blocks:
+    """The blocks of a layer's OFT. block_share: what peft's configuration says of its own.
+
+    Raises ValueError where a triangle belongs to no square, or scales to none of the outputs.
+    """
+    if "oft_R.weight" in shapes:  # the upper triangles of skew matrices
+        count, numbers = shapes["oft_R.weight"]
+        size = (1 + math.isqrt(1 + 8 * numbers)) // 2
+        if size * (size - 1) // 2 != numbers:
+            raise ValueError(f"has {numbers} numbers in a block, which is no triangle of a square")
+        return Blocks(count, size, of_inputs=True, shared=block_share)
+    name = next(leaf for leaf in shapes if leaf.startswith(("oft_blocks", "rotation_")))
+    count, size, _ = shapes[name]
+    if (scales := math.prod(shapes.get("rescale", (count * size,)))) != count * size:
+        raise ValueError(f"has {scales} scales for its blocks")
+    return Blocks(count, size, of_inputs="_in" in name, shared=name.endswith("_shared"))
 
 
 def _left_factor(shapes: Mapping[str, Shape]) -> Shape:

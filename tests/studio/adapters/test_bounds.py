@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import Tensor
 
+from studio.adapters import load
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Dense, Kron, LowRank, Sparse
+from studio.adapters.delta import BiasOnly, Dense, Kron, LowRank, Rotation, Sparse
 from studio.adapters.formats.names import kohya_name
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
@@ -76,6 +77,7 @@ BOMBS = {
         "lokr_w2_a": torch.ones(1, LONG),
         "lokr_w2_b": torch.ones(1, LONG),
     },
+    "oft": {"oft_R.weight": torch.zeros(1, LONG * (LONG - 1) // 2, dtype=torch.float8_e5m2)},
     "sparse": {
         "sparse_gaps": torch.zeros(1, dtype=torch.uint8),
         "sparse_value": torch.ones(1),
@@ -116,6 +118,28 @@ def test_a_weight_of_another_size_than_the_bases_is_never_computed(
     }
     monkeypatch.setattr(torch, "einsum", None)
     with pytest.raises(BadInput, match=r"its .*to_q is 60 x 60 x 3 x 3, and that of .* 64 x 64"):
+        load_adapter(written(tmp_path, tensors), base=sdxl)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "side"),
+    [
+        ({"oft_R.weight": torch.ones(2, 28)}, "inputs"),
+        ({"oft_blocks": torch.ones(2, 8, 8)}, "outputs"),
+        ({"rotation_in": torch.ones(2, 8, 8)}, "inputs"),
+        ({"rotation_out_shared": torch.ones(1, 24, 24)}, "outputs"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_a_rotation_of_other_sides_than_the_bases_is_never_computed(
+    sdxl: Base,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tensors: dict[str, Tensor],
+    side: str,
+) -> None:
+    monkeypatch.setattr(load, "read_tensors", None)
+    with pytest.raises(BadInput, match=rf"rotates {side} of .*to_q in . blocks of .*, 64 x 64"):
         load_adapter(written(tmp_path, tensors), base=sdxl)
 
 
@@ -175,7 +199,8 @@ def test_magnitudes_for_fewer_inputs_than_the_bases_are_refused(sdxl: Base, tmp_
 LEAVES = ["lora_down.weight", "lora_up.weight", "lora_mid.weight", "dora_scale", "alpha"]
 LEAVES += ["diff", "diff_b", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1"]
 LEAVES += ["hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"]
-LEAVES += ["lokr_t2", "sparse_gaps", "sparse_value", "sparse_shape"]
+LEAVES += ["lokr_t2", "sparse_gaps", "sparse_value", "sparse_shape", "oft_blocks", "rescale"]
+LEAVES += ["oft_R.weight", "oft_R.scaled_oft", "rotation_in", "rotation_out_shared"]
 TENSORS = st.builds(
     lambda shape, dtype, fill: torch.full(shape, fill).to(dtype),
     st.lists(st.integers(0, 4), max_size=4),
@@ -184,7 +209,16 @@ TENSORS = st.builds(
 )
 SOUND = {
     form: {**factors(form), "alpha": torch.tensor(1.0)} for form in ("lora", "loha", "lokr", "diff")
-} | {"sparse": Sparse(torch.tensor([5, 40]), torch.ones(2), (8, 6)).tensors()}
+} | {
+    "sparse": Sparse(torch.tensor([5, 40]), torch.ones(2), (8, 6)).tensors(),
+    "oft of inputs": {"oft_R.weight": torch.ones(2, 3), "oft_R.scaled_oft": torch.tensor(True)},
+    "oft of outputs": {
+        "oft_blocks": torch.ones(2, 4, 4),
+        "rescale": torch.ones(8, 1),
+        "alpha": torch.tensor(1.0),
+    },
+    "bias": {"diff_b": torch.ones(8)},
+}
 QUICK = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -212,6 +246,10 @@ def read_or_refuse(path: Path) -> None:
         return
     assert isinstance(adapter, Adapter)
     for delta in adapter.deltas.values():
+        if isinstance(delta, Rotation | BiasOnly):  # their shape is the base's
+            side = 8 if isinstance(delta, BiasOnly) else delta.blocks[..., 0].numel()
+            assert delta.dense(torch.ones(side, side)).shape == (side, side)
+            continue
         assert isinstance(delta, LowRank | Kron | Sparse | Dense)
         magnitude = None if isinstance(delta, Sparse) else delta.magnitude
         if magnitude is not None and magnitude.ndim > 1 and magnitude.numel() < delta.shape[1]:
