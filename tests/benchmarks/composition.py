@@ -167,7 +167,8 @@ def random_adapter(base: studio.Base, seed: int) -> Adapter:
     for name, layer in base.layers().items():
         if name.startswith("unet.") and ".attn" in name:
             delta = LowRank.start(layer, RANK, alpha=RANK, generator=generator)
-            torch.nn.init.normal_(delta.up, std=0.02, generator=generator)
+            drawn = torch.empty(delta.up.shape).normal_(std=0.02, generator=generator)
+            delta.up.data = drawn.to(delta.up.device)
             deltas[name] = delta
     return Adapter(deltas=deltas, kind="lora", family=base.family, name=f"random-{seed}")
 

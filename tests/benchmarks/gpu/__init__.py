@@ -1,0 +1,1 @@
+"""What drawing and training cost on a GPU, beside diffusers and peft."""
