@@ -6,7 +6,9 @@
 Whatever a template is given is escaped. A template's undefined names raise an error.
 """
 
+import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import localtime, strftime
 from typing import Literal
@@ -73,4 +75,5 @@ _environment.filters |= {
     "local_time": local_time,
     "picture_url": picture_url,
     "sentence": sentence,
+    "to_json": partial(json.dumps, ensure_ascii=False),  # jinja's own is marked as safe
 }

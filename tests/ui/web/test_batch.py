@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from html import unescape
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -53,8 +54,8 @@ def test_a_grid_says_every_combination(space: Workspace) -> None:
         steps=4,
     )
     shots = shots_of(space, manifest_of(grid))
-    # None of them, robot twice, ink once, both twice; a mix by each method.
-    assert len(shots) == 2 * 2 * (1 + (2 + 1 + 2) * 2)
+    # None of them, robot twice, ink once, both twice; of several a mix by each method.
+    assert len(shots) == 2 * 2 * (1 + 2 + 1 + 2 * 2)
     assert {(shot.prompt, shot.seed) for shot in shots} == {
         (prompt, seed) for prompt in ("a robot", "a ship") for seed in (3, 7)
     }
@@ -154,12 +155,38 @@ def test_shots_that_could_not_be_drawn_are_told_of(space: Workspace) -> None:
     told = progress(job)
     assert told.count('class="problem"') == 2 and "(a &lt;robot&gt;, seed 1): too large" in told
     assert re.findall('alt=.([^"]*)', pictures(space, job)) == [
-        "a robot, seed 0",
-        "a robot, seed 2",
+        "a robot, no adapter, seed 0",
+        "a robot, no adapter, seed 2",
     ]
     with ZipFile(zipped(space, job)) as archive:
         lines = archive.read("results.jsonl").decode().splitlines()
     assert [json.loads(line)["seed"] for line in lines] == [0, 2]
+
+
+def test_every_picture_says_what_it_was_mixed_of(space: Workspace) -> None:
+    grid = Grid(
+        "a <robot>\na ship", seeds="4", adapters=["robot:0.5", "ink"], methods=["switch", "merge"]
+    )
+    shots = shots_of(space, manifest_of(grid))
+    job = queue_pictures(space, shots, kind="batch")
+    claim_job(space, ("batch",))
+    ids = []
+    for _ in shots:
+        place = next_picture_path(space, "a")
+        Image.new("RGB", (8, 8)).save(place)
+        ids.append(f"{place.parent.name}/{place.name}")
+    report_job(space, job.id, step=4, total=4, results=ids)
+    html = pictures(space, get_job(space, job.id))
+    assert re.findall("<h4>(.*?)</h4>", html) == ["a &lt;robot&gt;", "a ship"]
+    assert re.findall("<figcaption><b>(.*?)</b> (.*?)</figcaption>", html) == 2 * [
+        ("robot 0.5 + ink 1, switch", "seed 4"),
+        ("robot 0.5 + ink 1, merge", "seed 4"),
+    ]
+    assert re.findall('data-id="(.*?)"', html) == ids
+    told = dict(json.loads(unescape(re.findall('data-facts="(.*?)"', html)[0])))
+    assert told["Prompt"] == "a <robot>" and told["Strength 1"] == "0.5"
+    assert (told["Method"], told["CFG scale"], told["Seed"]) == ("switch", "5", "4")
+    assert not {"Negative", "Clip skip", "Mask"} & told.keys()  # as nobody set them
 
 
 def test_a_batch_is_checked_made_looked_at_and_taken_away(

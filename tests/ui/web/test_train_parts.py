@@ -40,7 +40,7 @@ from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
 from ui.web.train.picture_sets import add_example, add_files
 from ui.web.train.request import pictures_of
-from ui.web.train.run_html import run_header, sample_prompts_of, sample_rows
+from ui.web.train.run_html import run_header, sample_rows
 
 
 @pytest.fixture
@@ -222,15 +222,15 @@ def test_a_preset_is_what_the_training_starts_from_with_samples_on_the_way(kind:
 def test_what_users_wrote_is_text(job: Job) -> None:
     failed = replace(job, state="failed", error="<i>no</i>", advice="<u>less</u>")
     sample = Sample(3, 0, Path("/runs/x y/step-000003-00.png"))
-    shown = run_header(failed, ahead=0) + sample_rows([sample], sample_prompts_of(job))
+    shown = run_header(failed, ahead=0) + sample_rows([sample], job)
     assert not re.search(r"<(b|i|u)>", shown.replace("<i style", ""))
     assert "&lt;b&gt;robot" in shown and "&lt;i&gt;no" in shown and "&lt;u&gt;less" in shown
     assert "gradio_api/file=/runs/x%20y/step-000003-00.png" in shown
 
 
-def test_of_many_samples_the_first_the_last_and_some_between_are_shown() -> None:
+def test_of_many_samples_the_first_the_last_and_some_between_are_shown(job: Job) -> None:
     found = [Sample(step, 0, Path(f"/{step}.png")) for step in range(1, 101)]
-    steps = [int(n) for n in re.findall(r"<span>(\d+)</span>", sample_rows(found, ("a",)))]
+    steps = [int(n) for n in re.findall(r"<small>step (\d+)</small>", sample_rows(found, job))]
     assert len(steps) == 10 and steps[0] == 1 and steps[-1] == 100
 
 

@@ -1,14 +1,18 @@
 """Batches as HTML."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from studio.duration import format_duration
 from studio.errors import BadInput
 from studio.queue.job import Job
+from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture, thumbnail
 from ui.shared.queue_requests import drawing_of
 from ui.web.frontend import local_time, template
+from ui.web.lightbox import Facts, mix_words, shot_facts
 
 MOST_SHOWN = 240  # pictures of a batch on the page, the latest
 
@@ -31,20 +35,54 @@ def progress(job: Job) -> str:
 
 
 def pictures(space: Workspace, job: Job) -> str:
-    """The latest pictures of a batch, in their order, each a link to the whole one."""
-    return template("batch/pictures.html").render(cells=list(_cells(space, job)), ended=job.ended)
+    """The latest pictures of a batch under their prompts, each with its mix and its seed."""
+    groups = [
+        (prompt, list(made))
+        for prompt, made in groupby(_pictures(space, job), key=lambda one: one.shot.prompt)
+    ]
+    return template("batch/pictures.html").render(groups=groups, ended=job.ended)
 
 
-def _cells(space: Workspace, job: Job) -> Iterator[tuple[Path, Path, str]]:
-    """Thumbnail, picture, and what it shows. Pictures that were deleted since are left out."""
-    shots = drawing_of(job).shots
-    made = [(shot, id) for shot, id in zip(shots, job.results, strict=False) if id]
-    for shot, id in made[-MOST_SHOWN:]:
+@dataclass(frozen=True)
+class _Picture:
+    """A picture of a batch that is still there."""
+
+    id: str
+    file: Path
+    thumbnail: Path
+    shot: Shot
+
+    @property
+    def mix(self) -> str:
+        return mix_words(self.shot)
+
+    @property
+    def seed(self) -> int:
+        return self.shot.seed
+
+    @property
+    def words(self) -> str:
+        return f"{self.mix}, seed {self.seed}"
+
+    @property
+    def alt(self) -> str:
+        return f"{self.shot.prompt}, {self.words}"
+
+    @property
+    def facts(self) -> Facts:
+        return shot_facts(self.shot)
+
+
+def _pictures(space: Workspace, job: Job) -> Iterator[_Picture]:
+    """In the order of the shots. Pictures that were deleted since are left out."""
+    drawing = drawing_of(job)
+    made = [(number, id) for number, id in enumerate(job.results) if id]
+    for number, id in made[-MOST_SHOWN:]:
         try:
-            cell = thumbnail(space, id), get_picture(space, id).path
+            picture, small = get_picture(space, id).path, thumbnail(space, id)
         except BadInput:
             continue
-        yield *cell, f"{shot['prompt']}, seed {shot['seed']}"
+        yield _Picture(id, picture, small, drawing.shot(number))
 
 
 def _state(job: Job) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import compose
 from studio.adapters.blora_blocks import split_half
 from studio.errors import BadInput
 from studio.requests.shot import Shot
@@ -63,10 +64,15 @@ def _unknown_bases(known: Collection[str], planned: Sequence[PlannedShot]) -> It
 
 
 def _settled(shot: Shot) -> Shot:
-    """The shot with its files where they really lie."""
+    """The shot with its files where they really lie.
+
+    Under every method one adapter alone draws the picture that a merge draws, so it is merged.
+    """
     adapters = []
     for file, strength in shot.adapters:
         place, half = split_half(str(file))
         adapters.append((f"{Path(place).resolve()}{':' if half else ''}{half}", strength))
     start, mask = (one and str(Path(str(one)).resolve()) for one in (shot.init_image, shot.mask))
-    return replace(shot, adapters=tuple(adapters), init_image=start, mask=mask)
+    together = len(adapters) > 1 or isinstance(shot.method, compose.Merge)
+    method = shot.method if together and shot.method != compose.Merge() else None
+    return replace(shot, adapters=tuple(adapters), method=method, init_image=start, mask=mask)

@@ -43,6 +43,7 @@ def mix_tab(page: Page) -> None:
     _on([tab.news.input], do.poll, watched, _shown(tab), "always_last", queue="")
     reopened = everything | {tab.history_length}
     _on([tab.history.click, tab.frame.click], do.reopen, inputs, reopened, "always_last")
+    _on([page.lightbox.click], do.open_picture, inputs, reopened | {page.tabs}, "always_last")
     _on(
         [tab.dropped.upload],
         do.open_file,

@@ -308,6 +308,10 @@ class Handlers:
         update |= self.view.picture(str(event.name))
         return update | {self.tab.note: html.recipe_note(recipe, path)}
 
+    def open_picture(self, values: Values, event: gr.EventData) -> Update:
+        """The same for a picture of another tab, which gives way to this one."""
+        return self.reopen(values, event) | {self.page.tabs: gr.Tabs(selected="mix")}
+
     def open_file(self, values: Values) -> Update:
         """The settings of a PNG are taken over, and drawn if nothing of them is missing."""
         tab = self.tab

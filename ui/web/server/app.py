@@ -22,6 +22,7 @@ from ui.shared.training_run import stopping
 from ui.web.batch.tab import batch_tab
 from ui.web.frontend import MARK, STYLES, script, template
 from ui.web.library.tab import library_tab
+from ui.web.lightbox import lay_out_lightbox
 from ui.web.mix.events import mix_tab
 from ui.web.queue.tab import queue_tab
 from ui.web.server.api import add_endpoints
@@ -56,11 +57,11 @@ def build(space: Workspace) -> gr.Blocks:
                 padding=False,
                 elem_id="theme",
             )
-        states = gr.State([]), gr.State(None)
+        shared = gr.State([]), gr.State(None), lay_out_lightbox()
         with gr.Tabs() as tabs:
             for name, lay_out in TABS.items():
                 with gr.Tab(name.capitalize(), id=name) as tab:
-                    lay_out(Page(space, tabs, tab, *states))
+                    lay_out(Page(space, tabs, tab, *shared))
     return page
 
 

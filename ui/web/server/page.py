@@ -30,7 +30,7 @@ class Page:
 
     What one tab wants of another it writes into a state here, whose `change` the other listens to:
     adapters: names in the library that Mix is to mix. shot: the Shot that Mix shows, for Batch to
-    vary.
+    vary. lightbox: its `click` tells the id of a picture whose settings Mix is to open.
     """
 
     space: Workspace
@@ -38,6 +38,7 @@ class Page:
     tab: gr.Tab
     adapters: gr.State
     shot: gr.State
+    lightbox: gr.HTML
 
 
 def as_html(text: str) -> str:

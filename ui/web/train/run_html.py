@@ -1,6 +1,7 @@
 """A training as HTML: its state and figures, its samples, and its label in the list."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeVar, cast
 
@@ -8,6 +9,7 @@ from studio.duration import format_duration
 from studio.queue.job import Job
 from studio.workspace import Sample
 from ui.web.frontend import KIND_NAMES, template
+from ui.web.lightbox import Facts
 
 MOST_SAMPLES = 10  # in a row
 T = TypeVar("T")
@@ -27,14 +29,33 @@ def run_header(job: Job, *, ahead: int) -> str:
     )
 
 
-def sample_rows(samples: Sequence[Sample], prompts: Sequence[str]) -> str:
+def sample_rows(samples: Sequence[Sample], job: Job) -> str:
     """Sample pictures, a row for each prompt and seed, its steps from left to right."""
     ordered = sorted(samples, key=lambda sample: (sample.number, sample.step))
+    prompts = sample_prompts_of(job)
     rows = [
-        (seed, prompts[seed] if seed < len(prompts) else "", evenly_spaced(list(row), MOST_SAMPLES))
+        (prompts[seed] if seed < len(prompts) else "", evenly_spaced(list(row), MOST_SAMPLES))
         for seed, row in groupby(ordered, key=lambda sample: sample.number)
     ]
-    return template("train/samples.html").render(rows=rows)
+    return template("train/samples.html").render(
+        rows=rows, mix=f"{_adapter_name(job)} 1", facts=partial(_sample_facts, job)
+    )
+
+
+def _sample_facts(job: Job, sample: Sample, prompt: str) -> Facts:
+    return [
+        ("Prompt", prompt),
+        ("Adapter", _adapter_name(job)),
+        ("Adapter type", _kind_name(job)),
+        ("Step", f"{sample.step} of {job.total}"),
+        ("Strength", "1"),
+        ("Seed", str(sample.number)),
+        ("Base", str(job.arguments["base"])),
+    ]
+
+
+def _adapter_name(job: Job) -> str:
+    return str(job.arguments.get("name") or job.title)
 
 
 def sample_prompts_of(job: Job) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from ui.web.frontend import paragraph
 from ui.web.server.page import Page, on
 from ui.web.server.polling import tab_news
 from ui.web.train.loss_plot import loss_plot
-from ui.web.train.run_html import run_header, run_label, sample_prompts_of, sample_rows
+from ui.web.train.run_html import run_header, run_label, sample_rows
 
 MOST_LISTED = 30
 NO_RUN = paragraph(
@@ -185,7 +185,7 @@ def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
     return (
         run_header(job, ahead=_jobs_ahead(space, job)),
         loss_plot(seen.points, steps=job.total, checkpoints=checkpoints) + _log_remark(seen),
-        sample_rows(samples, sample_prompts_of(job)),
+        sample_rows(samples, job),
     )
 
 
