@@ -2,10 +2,11 @@
 
 With `rank_stabilised` the scale is alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732), with
 `dora` W' = m (W + dW) / |W + dW| per output row (Liu et al. 2024, arXiv 2402.09353). Initialised
-as peft does.
+as peft does, or as `start` says (trainers/engine/starts.py).
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.adapters.delta import LowRank
+    from studio.adapters.delta import Delta, LowRank
     from studio.bases.base import Base
 
 ATTENTION = r"unet\..*\.attn\d\.to_(q|k|v|out\.0)"
@@ -33,6 +34,9 @@ TARGETS = {
     "all": re.compile(f"{ALL}|{TEXT_ALL}"),
 }
 Targets = Literal["attention", "all"]
+Start = Literal[
+    "kaiming", "gaussian", "pissa", "olora", "eva", "mica", "svfit", "loldu", "mosl", "miss"
+]
 TARGETS_HELP = "layers: attention, or all (feed-forward and convolutions too), as on sketch"
 
 
@@ -48,6 +52,9 @@ class LoRA(Kind):
         0.0, "share of a change's inputs that is dropped while training"
     )
     targets: Targets | None = option(None, TARGETS_HELP)
+    start: Start = option(
+        "kaiming", "where the factors start and which are frozen, see docs/training.md"
+    )
 
     def for_base(self, base: "Base") -> "LoRA":
         """This kind with targets; where none are given, those that suit this base.
@@ -69,11 +76,13 @@ class LoRA(Kind):
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "LowRank | None":
         """A delta that starts at zero, for the layers that `targets` names."""
-        from studio.adapters.delta import LowRank  # late: it imports torch
+        from trainers.engine.starts import start_low_rank  # late: it imports torch
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
-        return LowRank.start(
+        return start_low_rank(
+            self.start,
+            name,
             layer,
             self.rank,
             alpha=float(self.rank if self.alpha is None else self.alpha),
@@ -82,6 +91,18 @@ class LoRA(Kind):
             dropout=self.dropout,
             generator=generator,
         )
+
+    def begin(
+        self,
+        layers: "Mapping[str, nn.Module]",
+        deltas: "Mapping[str, Delta]",
+        passes: "Iterator[None]",
+    ) -> None:
+        """Fit the factors to the layers' inputs, for eva."""
+        if self.start == "eva":
+            from trainers.engine.starts import fit_to_inputs
+
+            fit_to_inputs(layers, deltas, passes)
 
 
 def _full_rank(layer: "nn.Module") -> int:

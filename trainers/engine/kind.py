@@ -5,7 +5,7 @@ the file's: lora.py holds LoRA. Its fields are its options. It must have `delta`
 of `Kind` do nothing unless a kind has its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -61,6 +61,17 @@ class Kind:
         name: component and dotted path, as Base.layers names it. generator: on the CPU.
         """
         raise NotImplementedError
+
+    def begin(
+        self,
+        layers: "Mapping[str, nn.Module]",
+        deltas: "Mapping[str, Delta]",
+        passes: "Iterator[None]",
+    ) -> None:
+        """Called once before the first step, the deltas attached; it may change their values.
+
+        passes: each step of it runs the base once, without gradients, on a batch of the pictures.
+        """
 
     def penalty(
         self,

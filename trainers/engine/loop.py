@@ -53,6 +53,7 @@ from trainers.engine.run.folder import Log, Run, report_full_disk
 from trainers.engine.run.lock import lock_folder, make_numbered_folder
 from trainers.engine.run.tensorboard import write_events
 from trainers.engine.setup import PreparedTraining
+from trainers.engine.starts import plain
 
 LOGGED = ("step", "loss", "lr", "seconds")  # of every Step, in log.jsonl
 
@@ -135,14 +136,10 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
     """All steps from where the training stands, with samples and checkpoints between them."""
     training, recipe = trainer.training, trainer.recipe
     draws, saved = training.draw is not None, trainer.done
-    batches = training_batches(
-        training.dataset.pictures.examples,
-        training.dataset.class_pictures.examples,
-        batch=recipe.batch,
-        seed=recipe.seed,
-    )
-    batches = islice(batches, trainer.done * recipe.accumulation, None)
+    batches = islice(trainer.new_batches(), trainer.done * recipe.accumulation, None)
     try:
+        if trainer.done == 0:
+            trainer.begin()
         while trainer.done < recipe.steps:
             step = trainer.step(list(islice(batches, recipe.accumulation)))
             yield step
@@ -194,6 +191,31 @@ class Trainer:
         if training.checkpoint:
             found = training.run.load_checkpoint(training.checkpoint, self.state)
             self.done, self.seconds = found
+
+    def begin(self) -> None:
+        """Let the kind look at the pictures, before the first step."""
+        training = self.training
+        training.kind.begin(self.base.layers(), training.deltas, self._passes_of_base())
+
+    @torch.no_grad()
+    def _passes_of_base(self) -> Iterator[None]:
+        """Run the base on a batch at each step. All ranks take whole batches, and so agree."""
+        generator = generator_for(self.recipe.seed, "begin")
+        for batch in self.new_batches():
+            places = range(len(batch.pictures))
+            rows = self.batch_loss.draw_rows(batch.pictures, places, generator, StepPlan())
+            self.batch_loss.loss(rows)
+            yield
+
+    def new_batches(self) -> Iterator[Batch]:
+        """All batches of the training, from the first."""
+        dataset, recipe = self.training.dataset, self.recipe
+        return training_batches(
+            dataset.pictures.examples,
+            dataset.class_pictures.examples,
+            batch=recipe.batch,
+            seed=recipe.seed,
+        )
 
     def step(self, batches: Sequence[Batch]) -> Step:
         """One optimizer step over some batches.
@@ -325,8 +347,8 @@ class Trainer:
         learned = self.training.adapter(steps=self.done)
         if not self.ema:
             return learned
-        deltas, tokens = self.ema.deltas(learned.deltas), self.ema.embeddings(learned.embeddings)
-        return replace(learned, deltas=deltas, embeddings=tokens)
+        tokens = self.ema.embeddings(learned.embeddings)
+        return replace(learned, deltas=plain(self.ema.deltas(learned.deltas)), embeddings=tokens)
 
     def sample(self) -> Sampled:
         """Render the sample prompts, each with its number as its seed, the deltas attached."""

@@ -19,6 +19,7 @@ import torch
 
 from studio.adapters.delta import Kron, LowRank, Sparse
 from studio.errors import BadInput
+from trainers.engine.starts import StartedLowRank
 from trainers.engine.text_encoders import TOKEN
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ def learning_rates(
 
 def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
     """The matrices that start at zero."""
+    if isinstance(module, StartedLowRank):
+        if module.from_zero is None:
+            raise BadInput(
+                "lora_plus speeds up the factor that starts at zero, and this start has none: "
+                "leave one of the two out"
+            )
+        return [getattr(module, module.from_zero)]
     if isinstance(module, LowRank):
         return [module.up]
     if isinstance(module, Kron):

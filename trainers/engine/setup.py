@@ -31,6 +31,7 @@ from trainers.engine.optimizers import check_optimizer, parameter_groups
 from trainers.engine.progress import Started
 from trainers.engine.run.folder import Run, check_free_space
 from trainers.engine.run.tensorboard import check_tensorboard
+from trainers.engine.starts import plain
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 
@@ -196,7 +197,7 @@ class PreparedTraining:
     def adapter(self, *, steps: int) -> Adapter:
         """The deltas as they are now, as an adapter of so many steps."""
         return Adapter(
-            deltas=self.deltas,
+            deltas=plain(self.deltas),
             kind=kind_name(self.kind),
             family=self.base.family,
             base=self.base.name,

@@ -15,6 +15,7 @@ from studio.adapters.delta import Delta, Kron, LowRank, Sparse
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
+from trainers.engine.starts import StartedLowRank
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind
 
 @torch.no_grad()
 def _copy(own: Delta, given: Delta, where: str) -> None:
+    if isinstance(own, StartedLowRank):
+        raise BadInput(f"{where} the option start says otherwise: leave start out")
     if isinstance(own, LowRank) and isinstance(given, LowRank):
         _copy_low_rank(own, given, where)
     elif isinstance(own, Kron) and isinstance(given, Kron):

@@ -70,6 +70,11 @@ def dora_change(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Ten
     return factor.view(sides) * total - weight.float()
 
 
+def row_norms(weight: Tensor) -> Tensor:
+    """The norm of each output's row, where DoRA's magnitude starts: [out], float32."""
+    return weight.float().flatten(1).norm(dim=1)
+
+
 def magnitude_tensors(magnitude: Tensor | None, ndim: int) -> dict[str, Tensor]:
     """A magnitude's tensor in a file: peft's name and shape, or LyCORIS's if it is per input."""
     if magnitude is None:

@@ -20,6 +20,7 @@ from studio.adapters.delta.layer import (
     output_with_change,
     per_output,
     read_magnitude,
+    row_norms,
     to_delta_dtype,
 )
 
@@ -81,7 +82,7 @@ class LowRank(nn.Module):
             up.to(weight.device),
             alpha,
             rank_stabilised=rank_stabilised,
-            magnitude=weight.float().flatten(1).norm(dim=1) if dora else None,
+            magnitude=row_norms(weight) if dora else None,
             dropout=dropout,
         )
 
@@ -105,9 +106,14 @@ class LowRank(nn.Module):
         """The shape of the weight it changes."""
         return (self.up.shape[0], *self.down.shape[1:])
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Down and up, whose product times the scale is the change."""
+        return self.down, self.up
+
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""
-        change = self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1))
+        down, up = self.factors()
+        change = self.scale * (up.float().flatten(1) @ down.float().flatten(1))
         return dora_change(weight, change.view(weight.shape), self.magnitude)
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
@@ -118,17 +124,20 @@ class LowRank(nn.Module):
         if self.magnitude is not None and self.magnitude.ndim > 1:
             return output_with_change(layer, x, self.dense(layer.weight))
         dropping = self.training and self.dropout > 0
+        down, up = self.factors()
+        up = up.flatten(1)
         if isinstance(layer, nn.Linear) and self._is_plain(x, layer.weight) and not dropping:
-            down, up = self.down.flatten(1), self.up.flatten(1)
-            return _Projection.apply(x, down, up, layer.weight, layer.bias, self.scale)
+            narrow = down.flatten(1)
+            return _Projection.apply(x, narrow, up, layer.weight, layer.bias, self.scale)
         base = original_output(layer, x)
         dropped = F.dropout(x, self.dropout) if dropping else x
         # Scaling the narrow product is cheaper than scaling the wide one.
-        low = apply_weight(layer, to_delta_dtype(dropped, self.down), self.down) * self.scale
-        if isinstance(layer, nn.Linear):
-            high = F.linear(low, self.up.flatten(1))
-        else:
-            high = F.conv2d(low, self.up.flatten(1)[..., None, None])
+        low = apply_weight(layer, to_delta_dtype(dropped, down), down) * self.scale
+        high = (
+            F.linear(low, up)
+            if isinstance(layer, nn.Linear)
+            else F.conv2d(low, up[..., None, None])
+        )
         if self.magnitude is None:
             return base + high.to(base.dtype)
         factor = self._factor(layer)
@@ -150,7 +159,8 @@ class LowRank(nn.Module):
         """
         assert self.magnitude is not None
         with torch.no_grad():
-            change = self.up.flatten(1) @ self.down.flatten(1)
+            down, up = self.factors()
+            change = up.flatten(1) @ down.flatten(1)
             total = layer.weight.flatten(1) + self.scale * change
             norm = total.norm(dim=1).clamp_min(torch.finfo(total.dtype).eps)
         return per_output(layer, self.magnitude / norm)
