@@ -59,6 +59,7 @@ from studio.workspace.uploads import (
     delete_upload,
     get_set,
     list_sets,
+    save_captions,
     upload_thumbnail,
     write_caption,
 )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from studio.dataset.caption_edits import write_captions
 from studio.dataset.captions import caption_beside, caption_files
 from studio.dataset.listing import list_pictures
 from studio.errors import BadInput
-from studio.files import copy_file, write_file
+from studio.files import copy_file
 from studio.picture import LARGEST_PICTURE, BadPicture, opened_picture, to_rgb, upright
 from studio.picture.formats import FORMATS
 from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
@@ -84,11 +85,12 @@ def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str =
 
 def write_caption(space: Workspace, set_name: str, picture: str, text: str) -> None:
     """Give a picture its caption; an empty one takes it away."""
-    path = _picture(space, set_name, picture).with_suffix(".txt")
-    if text.strip():
-        write_file(path, " ".join(text.split()).encode())
-    else:
-        path.unlink(missing_ok=True)
+    save_captions(space, set_name, {picture: text})
+
+
+def save_captions(space: Workspace, set_name: str, captions: Mapping[str, str]) -> None:
+    """The same for several, by the names of the pictures."""
+    write_captions({_picture(space, set_name, name): text for name, text in captions.items()})
 
 
 def delete_upload(space: Workspace, set_name: str, picture: str) -> str:

@@ -13,6 +13,7 @@ import typer
 from studio.errors import BadInput, Stopped, disk_refusal
 from ui.cli import (
     batch,
+    caption,
     convert,
     demo,
     generate,
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
+    caption,
     train,
     sweep,
     grid,

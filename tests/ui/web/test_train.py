@@ -44,24 +44,34 @@ def test_pictures_are_dropped_captioned_and_taken_out(
     files = [*EXAMPLES.glob("robot-[12].png"), EXAMPLES / "robot-1.txt", broken]
     page.locator(".studio-drop input[type=file]").set_input_files(files)
     expect(page.get_by_role("alert")).to_contain_text("broken.png can't be read as a picture")
-    thumbs = page.locator(".studio-thumbs button.thumbnail-item")
-    expect(thumbs).to_have_count(2)
+    table = page.locator("#captions")
+    expect(table.locator("img")).to_have_count(2)
 
-    thumbs.nth(1).click()
-    caption = field(page, "Caption of robot-2.png")
+    caption = table.get_by_label("Caption of robot-2.png")
     expect(caption).to_have_value("")
     fill(caption, "a <b>dropped</b> robot")
     caption.blur()
-    expect(thumbs.nth(1)).to_contain_text("a <b>dropped</b> robot")
+    expect(page.get_by_text("1 caption is changed but not saved")).to_be_visible()
+    page.get_by_role("button", name="Edit all captions").click()
+    fill(field(page, "Find"), "dropped")
+    fill(field(page, "Replace with"), "fallen")
+    page.get_by_role("button", name="Change all captions").click()
+    expect(caption).to_have_value("a <b>fallen</b> robot")
+    page.get_by_role("button", name="Add trigger words to all").click()
+    expect(caption).to_have_value("dropped robot, a <b>fallen</b> robot")
     words = (EXAMPLES / "robot-1.txt").read_text().strip()
     said = [one.caption for one in get_set(server.space, "dropped robot").pictures]
-    assert said == [words, "a <b>dropped</b> robot"]
+    assert said == [words, ""]  # nothing was saved yet
+    page.get_by_role("button", name="Save captions").click()
+    expect(page.get_by_text("not saved")).to_have_count(0)
+    said = [one.caption for one in get_set(server.space, "dropped robot").pictures]
+    assert said == [f"dropped robot, {words}", "dropped robot, a <b>fallen</b> robot"]
 
-    page.get_by_role("button", name="Remove this picture").click()
-    expect(thumbs).to_have_count(1)
+    table.get_by_role("button", name="Remove robot-2.png").click()
+    expect(table.locator("img")).to_have_count(1)
     page.get_by_role("button", name="Undo: restore robot-2.png").click()
-    expect(thumbs).to_have_count(2)
-    expect(thumbs.nth(1)).to_contain_text("a <b>dropped</b> robot")
+    expect(table.locator("img")).to_have_count(2)
+    expect(caption).to_have_value("dropped robot, a <b>fallen</b> robot")
 
     page.get_by_role("button", name="Crop preview").click()
     expect(page.get_by_text("128 x 128 · 2 pictures")).to_be_visible()
@@ -71,7 +81,7 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
     page: Page, server: Server
 ) -> None:
     page.get_by_role("button", name="Example: sks robot").click()
-    expect(page.locator(".studio-thumbs button.thumbnail-item")).to_have_count(5)
+    expect(page.locator("#captions img")).to_have_count(5)
     expect(page.locator(".studio-cost")).to_be_visible()  # an estimate of time and memory
     begin(page, "lasting robot", steps=5000, every=10)
     panel = page.locator("#studio-runs")
@@ -109,7 +119,7 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
 
 def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Server) -> None:
     page.get_by_role("button", name="Example: sks robot").click()
-    expect(page.locator(".studio-thumbs button.thumbnail-item")).to_have_count(5)
+    expect(page.locator("#captions img")).to_have_count(5)
     begin(page, "compared robot", steps=6, every=3)
     panel = page.locator("#studio-runs")
     done = "Done: compared robot is in the library"

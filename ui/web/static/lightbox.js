@@ -25,7 +25,8 @@ box.innerHTML = `
     </div>
   </div>
   <button type="button" class="close" aria-label="Close">×</button>`;
-(document.querySelector(".gradio-container") ?? document.body).append(box);
+// The page's styles are for what is in there.
+(document.querySelector(".gradio-container .contain") ?? document.body).append(box);
 const part = (selector) => box.querySelector(selector);
 const slider = part("input");
 let album = "", at = 0, pinned = null;

@@ -18,10 +18,10 @@ from studio.workspace import (
     get_set,
     undelete,
     upload_thumbnail,
-    write_caption,
 )
 from ui.web.frontend import paragraph, template
 from ui.web.server.page import on
+from ui.web.train.captions import CaptionPanel, Drafts
 from ui.web.train.crops import crop_preview, crops_of
 from ui.web.train.picture_sets import EXAMPLES, add_example, add_files, set_choices
 
@@ -39,7 +39,7 @@ class PicturePanel:
     def __init__(self, space: Workspace) -> None:
         self._space = space
         self._lay_out_sets()
-        self._lay_out_gallery()
+        self._lay_out_pictures()
 
     def wire(self, trigger: gr.Textbox, base: gr.Dropdown, recipe: dict[str, Component]) -> None:
         """Wire the events. recipe: the fields of Recipe; `size` and `buckets` decide the crops."""
@@ -47,15 +47,18 @@ class PicturePanel:
         crops = [self.preview, self.crops]
         show: dict[str, Any] = {
             "handler": self._show,
-            "inputs": [self.sets, base, size, buckets],
-            "outputs": [self.sets, self.remove_set, self.hint, self.gallery, self.editor, *crops],
+            "inputs": [self.sets, self.captions.drafts, base, size, buckets],
+            "outputs": [self.sets, self.remove_set, self.hint, *self.captions.shown, *crops],
         }
         changed = [self.sets.input, base.change, size.blur, buckets.input]  # pyright: ignore
         on(changed, **show, mode="always_last")
         on(None, self._choices, None, self.sets)
         undone = on(self.undo.click, self._undo, [self.sets, self.deleted], [self.sets, self.undo])
-        for event in (undone, *self._wire_sets(trigger), self._wire_picture()):
+        removal = [self.deleted, self.undo]
+        removed = on(self.captions.rows.click, self._remove, self.sets, removal)
+        for event in (undone, removed, *self._wire_sets(trigger)):
             on(event.success, **show, mode="always_last")
+        self.captions.wire(self.sets, trigger)
 
     def _lay_out_sets(self) -> None:
         self.sets = gr.Dropdown(
@@ -80,26 +83,9 @@ class PicturePanel:
         self.hint = gr.HTML(paragraph(EMPTY), padding=False)
         self.note = gr.HTML(padding=False, visible=False)
 
-    def _lay_out_gallery(self) -> None:
-        self.gallery = gr.Gallery(
-            show_label=False,
-            columns=6,
-            height="auto",
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-            visible=False,
-            elem_classes="studio-thumbs",
-        )
-        self.chosen, self.deleted = gr.State(""), gr.State("")
-        with gr.Group(visible=False) as self.editor:
-            self.caption = gr.Textbox(
-                label="Caption",
-                info="What this picture shows, with the trigger words; saved when you leave it",
-                lines=2,
-            )
-            self.remove = gr.Button("Remove this picture", size="sm")
+    def _lay_out_pictures(self) -> None:
+        self.deleted = gr.State("")
+        self.captions = CaptionPanel(self._space)
         self.undo = gr.Button("Undo", size="sm", visible=False)
         with gr.Accordion("Crop preview", open=False, visible=False) as self.preview:
             self.crops = gr.HTML(padding=False)
@@ -126,14 +112,6 @@ class PicturePanel:
             ),
         ]
 
-    def _wire_picture(self) -> Dependency:
-        """Selecting and captioning a picture; returns its removal, after which all is shown."""
-        chosen = [self.sets, self.chosen]
-        on(self.gallery.select, self._edit, self.sets, [self.editor, self.chosen, self.caption])
-        left = [self.caption.blur, self.caption.submit]
-        on(left, self._save_caption, [*chosen, self.caption], self.gallery)
-        return on(self.remove.click, self._remove, chosen, [self.deleted, self.undo])
-
     def _choices(self, name: str | None = None) -> Any:
         choices = set_choices(self._space)
         return gr.Dropdown(choices) if name is None else gr.Dropdown(choices, value=name)
@@ -150,7 +128,8 @@ class PicturePanel:
     def _remove_set(self, name: str) -> tuple:
         return "", delete_set(self._space, name), _undo_button(name)
 
-    def _remove(self, name: str, picture: str) -> tuple:
+    def _remove(self, name: str, event: gr.EventData) -> tuple:
+        picture = str(event.name)
         return delete_upload(self._space, name, picture), _undo_button(picture)
 
     def _undo(self, name: str, deleted: str) -> tuple:
@@ -158,35 +137,22 @@ class PicturePanel:
         is_set = restored.is_dir()
         return self._choices(restored.name if is_set else name), gr.Button(visible=False)
 
-    def _edit(self, name: str, event: gr.SelectData) -> tuple:
-        pictures = get_set(self._space, name).pictures
-        if event.index >= len(pictures):
-            raise BadInput("that picture is no longer there: choose the set again")
-        picture = pictures[event.index]
-        caption = gr.Textbox(picture.caption, label=f"Caption of {picture.name}")
-        return gr.Group(visible=True), picture.name, caption
-
-    def _save_caption(self, name: str, picture: str, text: str) -> Any:
-        if not (name and picture):
-            return gr.skip()
-        write_caption(self._space, name, picture, text)
-        return gr.Gallery(_thumbnails(self._space, get_set(self._space, name)))
-
-    def _show(self, name: str, base: str | None, size: str | None, buckets: bool) -> tuple:
-        """The set as it is now: its thumbnails, and their crops."""
+    def _show(
+        self, name: str, drafts: Drafts, base: str | None, size: str | None, buckets: bool
+    ) -> tuple:
+        """The set as it is now: its pictures with their captions, and their crops."""
         choices = set_choices(self._space)
         if name not in dict(choices).values():
             name = ""
         pictures = get_set(self._space, name) if name else None
-        gallery = _thumbnails(self._space, pictures) if pictures else []
-        crops = self._crop_preview(pictures, base, size, buckets) if pictures and gallery else ""
+        some = bool(pictures and pictures.pictures)
+        crops = self._crop_preview(pictures, base, size, buckets) if pictures and some else ""
         return (
             gr.Dropdown(choices, value=name),
             gr.Button(visible=bool(name)),
-            gr.HTML(visible=not gallery),
-            gr.Gallery(gallery, visible=bool(gallery)),
-            gr.Group(visible=False),
-            gr.Accordion(visible=bool(gallery)),
+            gr.HTML(visible=not some),
+            *self.captions.show(name, drafts),
+            gr.Accordion(visible=some),
             crops,
         )
 
@@ -209,14 +175,6 @@ class PicturePanel:
         }
         crops = crops_of(pictures, size=side, step=info.step, buckets=buckets)
         return crop_preview(crops, thumbnails)
-
-
-def _thumbnails(space: Workspace, pictures: UploadSet) -> list[tuple[str, str]]:
-    """Thumbnails with their captions."""
-    return [
-        (str(upload_thumbnail(space, pictures.name, one.name)), one.caption)
-        for one in pictures.pictures
-    ]
 
 
 def _undo_button(name: str) -> gr.Button:

@@ -1,0 +1,76 @@
+"""Changing many captions at once, and writing them beside their pictures.
+
+edit = CaptionEdit(find="red", replace="crimson", trigger="sks robot")
+write_captions({picture: edit.apply(caption) for picture, caption in captions.items()})
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.dataset.captions import caption_files
+from studio.dataset.listing import list_pictures
+from studio.errors import BadInput
+from studio.files import write_file
+
+
+@dataclass(frozen=True)
+class CaptionEdit:
+    """What is done to a caption: find and replace, then what is to stand before and behind it.
+
+    find: plain text, upper and lower case told apart. trigger: stands first in every caption that
+    does not have it anywhere. What is there already is not added again.
+    """
+
+    find: str = ""
+    replace: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    trigger: str = ""
+
+    def apply(self, caption: str) -> str:
+        """The caption after this edit; white space is as captions are read, single blanks."""
+        text = tidy(caption.replace(self.find, self.replace) if self.find else caption)
+        prefix, suffix, trigger = tidy(self.prefix), tidy(self.suffix), tidy(self.trigger)
+        if prefix and not text.startswith(prefix):
+            text = tidy(f"{prefix} {text}")
+        if suffix and not text.endswith(suffix):
+            text = tidy(f"{text}{suffix}" if suffix[0] in ",.;:!?" else f"{text} {suffix}")
+        if trigger and trigger.lower() not in text.lower():
+            text = f"{trigger}, {text}" if text else trigger
+        return text
+
+
+def write_captions(captions: Mapping[Path, str]) -> None:
+    """Write each picture's caption into the file that it is read from, or else into a .txt file.
+
+    An empty caption removes the picture's caption files. Each file is written atomically. Raises
+    BadInput, before any is written, where two pictures have one caption file.
+    """
+    there = {folder: caption_files(folder) for folder in {one.parent for one in captions}}
+    for folder in there:
+        _check_own_files([*list_pictures(folder)[0]], captions)
+    for picture, caption in captions.items():
+        files = there[picture.parent]
+        own = [*files.get(picture.stem, ()), *files.get(picture.name, ())]
+        if text := tidy(caption):
+            write_file(own[0] if own else picture.with_suffix(".txt"), text.encode())
+            continue
+        for file in own:
+            file.unlink(missing_ok=True)
+
+
+def tidy(text: str) -> str:
+    """The text in one line, with single blanks."""
+    return " ".join(text.split())
+
+
+def _check_own_files(pictures: list[Path], captions: Mapping[Path, str]) -> None:
+    """BadInput where a picture that gets a caption shares its name with another."""
+    for picture in captions:
+        twins = [one.name for one in pictures if one.stem == picture.stem and one != picture]
+        if twins:
+            raise BadInput(
+                f"{picture.name} and {twins[0]} would share the caption {picture.stem}.txt: rename "
+                "one of them"
+            )
