@@ -36,6 +36,7 @@ from filelock import Timeout
 from studio.errors import BadInput
 from studio.queue.job import QUEUES, Job, Kind, State, job_from_row
 from studio.queue.worker import is_locked, queue_lock, recover_jobs
+from studio.training_asks import Ask, ask_training
 from studio.workspace import (
     Workspace,
     clean_name,
@@ -176,6 +177,18 @@ def turns(jobs: Sequence[Job]) -> list[Job]:
     return sorted(
         jobs, key=lambda job: (job.state == "queued", kinds.index(job.kind), job.queued, job.id)
     )
+
+
+def ask_job(space: Workspace, id: int, what: Ask) -> Job:
+    """Let a running training draw its samples or save a checkpoint now, after the step at hand.
+
+    Raises BadInput for a job that trains nothing now.
+    """
+    job = get_job(space, id)
+    if job.kind != "train" or job.state != "running" or not (space.runs / job.run).is_dir():
+        raise BadInput(f"job {id} trains nothing now: only a training that runs can be asked")
+    ask_training(space.runs / job.run, what)
+    return job
 
 
 def resume_job(space: Workspace, id: int) -> Job:

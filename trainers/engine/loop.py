@@ -26,6 +26,7 @@ from studio.adapters.adapter import Adapter
 from studio.adapters.delta import attach, detached
 from studio.bases.base import Base
 from studio.errors import BadInput
+from studio.training_asks import Ask, take_ask
 from trainers.engine.data.batches import Batch, training_batches
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
@@ -145,9 +146,9 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
             yield step
             if step.step == recipe.steps or not trainer.accelerator.is_main_process:
                 continue
-            if draws and recipe.sample_every and step.step % recipe.sample_every == 0:
+            if draws and _is_due("sample", training, step.step, recipe.sample_every):
                 yield trainer.sample()
-            if recipe.save_every and step.step % recipe.save_every == 0:
+            if _is_due("save", training, step.step, recipe.save_every):
                 saved = step.step
                 yield trainer.save()
         if draws and trainer.accelerator.is_main_process:
@@ -160,6 +161,12 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
             if trainer.consistent and trainer.done > saved:
                 trainer.save()
             trainer.record_step_times()
+
+
+def _is_due(what: Ask, training: PreparedTraining, step: int, every: int | None) -> bool:
+    """Whether it is time for samples or a checkpoint, or somebody has asked for it."""
+    asked = take_ask(training.run.folder, what)
+    return asked or bool(every and step % every == 0)
 
 
 class Trainer:

@@ -12,6 +12,7 @@ import trainers
 from studio.errors import BadInput
 from studio.queue.client import (
     Place,
+    ask_job,
     get_job,
     list_jobs,
     list_workers,
@@ -134,6 +135,22 @@ def move(
 ) -> None:
     """Let a waiting job have its turn sooner or later."""
     _change(partial(move_job, to=to), job, open_workspace(workspace), as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs sample 3")
+def sample(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Let a running training draw its sample pictures now."""
+    _change(partial(ask_job, what="sample"), job, open_workspace(workspace), as_json=as_json)
+
+
+@jobs_app.command(epilog="Example: studio jobs save 3")
+def save(
+    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+) -> None:
+    """Let a running training save a checkpoint now."""
+    _change(partial(ask_job, what="save"), job, open_workspace(workspace), as_json=as_json)
 
 
 @jobs_app.command(epilog="Example: studio jobs remove 3")

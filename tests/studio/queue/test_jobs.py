@@ -16,6 +16,7 @@ import pytest
 from studio.errors import BadInput
 from studio.queue.client import (
     add_job,
+    ask_job,
     get_job,
     list_jobs,
     list_workers,
@@ -38,6 +39,7 @@ from studio.queue.worker import (
     requeue_job,
     write_heartbeat,
 )
+from studio.training_asks import take_ask
 from studio.workspace import Workspace, empty_trash, list_trash, open_workspace
 
 
@@ -75,6 +77,19 @@ def test_jobs_are_taken_in_their_order(space: Workspace) -> None:
     assert claim_job(space, QUEUES["train"]) is None and not has_waiting_jobs(
         space, QUEUES["train"]
     )
+
+
+def test_only_a_training_that_runs_is_asked_for_samples(space: Workspace) -> None:
+    job = add_job(space, "train", {}, title="a")
+    with pytest.raises(BadInput, match="trains nothing now"):
+        ask_job(space, job.id, "sample")
+    claim_job(space, ("train",))
+    run = space.runs / job.run
+    run.mkdir()
+    ask_job(space, job.id, "sample")
+    ask_job(space, job.id, "sample")
+    assert [take_ask(run, "sample") for _ in range(2)] == [True, False]
+    assert not take_ask(run, "save")
 
 
 def test_a_waiting_job_is_moved_among_those_of_its_kind(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import trainers
 from studio import Base
 from studio.errors import BadInput
+from studio.training_asks import ask_training
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import NEAR
 from tests.trainers.reference import peft_training
@@ -104,6 +105,33 @@ def test_a_seed_repeats_to_the_byte_and_another_does_not(
     assert losses(first) == losses(again) != losses(other)
     files = [(tmp_path / run / "adapter.safetensors").read_bytes() for run in ("first", "again")]
     assert files[0] == files[1]
+
+
+def test_samples_and_a_checkpoint_are_made_when_asked_for_and_change_nothing(
+    sdxl: Base, folder: Path, tmp_path: Path
+) -> None:
+    learn(sdxl, folder, tmp_path / "plain")
+    picture = Image.new("RGB", (8, 8))
+    events = list[Progress]()
+    for event in trainers.train(
+        LoRA(rank=4),
+        sdxl,
+        folder,
+        trigger=TRIGGER,
+        run=tmp_path / "asked",
+        draw=lambda prompt, seed: picture,
+        **SHORT,
+    ):
+        events.append(event)
+        if isinstance(event, Step) and event.step in (2, 3):
+            ask_training(tmp_path / "asked", "sample")
+            ask_training(tmp_path / "asked", "sample")
+        if isinstance(event, Step) and event.step == 4:
+            ask_training(tmp_path / "asked", "save")
+    assert [one.step for one in events if isinstance(one, Sampled)] == [2, 3, 6]
+    assert [one.step for one in events if isinstance(one, Saved)] == [4]
+    ours, plain = (weights(tmp_path / run) for run in ("asked", "plain"))
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in ours.items())
 
 
 def test_a_resumed_run_ends_in_the_same_bytes(sdxl: Base, folder: Path, tmp_path: Path) -> None:

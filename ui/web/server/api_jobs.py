@@ -11,6 +11,7 @@ from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.queue.client import (
     Place,
+    ask_job,
     get_job,
     list_jobs,
     move_job,
@@ -20,6 +21,7 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.requests.training import from_table
+from studio.training_asks import Ask
 from studio.workspace import Workspace, add_upload, create_set, write_caption
 from ui.shared.queue_requests import queue_training
 from ui.web.server.api_values import (
@@ -127,6 +129,15 @@ class JobEndpoints:
             to: first, earlier, later or last
         """
         return job_facts(move_job(self._space, id, to))
+
+    def ask(self, id: int, what: Ask = "sample") -> JsonObject:
+        """Let a running training draw its sample pictures or save a checkpoint now.
+
+        Parameters:
+            id: its number
+            what: sample or save
+        """
+        return job_facts(ask_job(self._space, id, what))
 
     def resume(self, id: int) -> JsonObject:
         """Resume a job that was stopped or has failed.

@@ -1,12 +1,14 @@
 """The trainings, waiting, running and ended. One of them is selected: watched, stopped, mixed."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import BadInput
 from studio.queue.client import (
+    ask_job,
     get_job,
     list_jobs,
     remove_job,
@@ -15,9 +17,10 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.queue.job import UNFINISHED, Job
+from studio.training_asks import Ask
 from studio.training_log import TrainingLog
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
-from ui.web.frontend import paragraph
+from ui.web.frontend import ONCE, paragraph
 from ui.web.server.page import Page, on
 from ui.web.server.polling import tab_news
 from ui.web.train.loss_plot import loss_plot
@@ -54,6 +57,10 @@ class RunPanel:
         self.header = gr.HTML(NO_RUN, padding=False)
         with gr.Row(elem_classes="studio-buttons"):
             self.stop = gr.Button("Stop", visible=False, min_width=90)
+            self.sample, self.save = (
+                gr.Button(words, visible=False, min_width=110, elem_classes=ONCE)
+                for words in ("Sample now", "Save now")
+            )
             self.resume = gr.Button("Resume", variant="primary", visible=False, min_width=90)
             self.mix = gr.Button("Mix with it", variant="primary", visible=False, min_width=110)
             self.remove = gr.Button("Remove", visible=False, min_width=90)
@@ -65,7 +72,7 @@ class RunPanel:
         )
         self.news = tab_news("train")
         self.seen, self._removed = gr.State(Seen()), gr.State(0)
-        buttons = [self.stop, self.resume, self.mix, self.remove]
+        buttons = [self.stop, self.sample, self.save, self.resume, self.mix, self.remove]
         self.updated = [
             self.jobs,
             self.header,
@@ -88,6 +95,8 @@ class RunPanel:
         on(None, lambda job: updates(space, job, Seen()), jobs, self.updated, queue="trainings")
         changes = [
             on(self.stop.click, self._stop, jobs),
+            on(self.sample.click, partial(self._ask, "sample"), jobs),
+            on(self.save.click, partial(self._ask, "save"), jobs),
             on(self.resume.click, self._resume, jobs),
             on(self.remove.click, self._remove, jobs, [self._removed, self.undo]),
             on(self.undo.click, self._undo, self._removed, [jobs, self.undo]),
@@ -98,6 +107,9 @@ class RunPanel:
 
     def _stop(self, job: int) -> None:
         stop_job(self._space, job)
+
+    def _ask(self, what: Ask, job: int) -> None:
+        ask_job(self._space, job, what)
 
     def _resume(self, job: int) -> None:
         resume_job(self._space, job)
@@ -126,7 +138,7 @@ def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
     if job is None:
         hidden = gr.Button(visible=False)
         no_jobs = gr.Radio([], value=None, visible=False)
-        return [no_jobs, NO_RUN, "", "", *[hidden] * 4, Seen()]
+        return [no_jobs, NO_RUN, "", "", *[hidden] * 6, Seen()]
     seen = _read_log(space, job, seen if seen.job == job.id else Seen(job.id))
     html = _html(space, job, seen)
     jobs = gr.skip()
@@ -136,7 +148,7 @@ def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
         jobs = gr.Radio(listed, visible=True)
     parts = [gr.skip() if old == new else new for old, new in zip(seen.html, html, strict=True)]
     state = (job.state, job.stopping, bool(job.results))
-    buttons = [gr.skip()] * 4 if state == seen.state else _buttons(job)
+    buttons = [gr.skip()] * 6 if state == seen.state else _buttons(job)
     return [jobs, *parts, *buttons, replace(seen, html=html, listed=tuple(listed), state=state)]
 
 
@@ -203,9 +215,10 @@ def _jobs_ahead(space: Workspace, job: Job) -> int:
 
 
 def _buttons(job: Job) -> list[gr.Button]:
-    """Stop, resume, mix and remove; those are shown that would do something."""
+    """Stop, ask, resume, mix and remove; those are shown that would do something."""
     return [
         gr.Button(visible=not job.ended, interactive=not job.stopping),
+        *(gr.Button(visible=job.state == "running", interactive=not job.stopping),) * 2,
         gr.Button(visible=job.state in ("stopped", "failed")),
         gr.Button(visible=bool(job.results)),
         gr.Button(visible=job.ended),
