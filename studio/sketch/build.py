@@ -1,9 +1,10 @@
 """Train the sketch bases and their judge: ``python -m studio.sketch.build``.
 
 The stages train the VAE, then text encoders and UNet of `sketch`, then those of `sketch-sd1`, and
-the judge. Each stage is seeded, lasts as long as its budget says and can be resumed. A GPU is used
-where there is one; the UNets need one to become good. Weights go to assets/ in half precision.
-Checkpoints and drawings go to build/sketch/, which git ignores.
+the judge. Each is seeded, lasts as long as its budget says and can be resumed. A GPU is used where
+there is one; the UNets need one to become good. One more stage, `art`, runs only when it is named:
+it fetches the designs that assets/ already has from the npm registry and draws them anew. Weights
+go to assets/ in half precision. Checkpoints and drawings go to build/sketch/, which git ignores.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -43,7 +44,7 @@ ENCODED_AT_ONCE = 400
 def main() -> None:
     """Build the stages that are named, or all of them in order."""
     parser = argparse.ArgumentParser(prog="python -m studio.sketch.build", description=main.__doc__)
-    parser.add_argument("stage", nargs="*", help=", ".join(STAGES))
+    parser.add_argument("stage", nargs="*", help=", ".join((*STAGES, "art")))
     parser.add_argument("--vae-steps", type=int, default=9_000)
     parser.add_argument("--seconds", type=float, default=540.0, help="training of each UNet")
     parser.add_argument("--batch", type=int, default=512, help="pictures a step of a UNet")
@@ -57,6 +58,10 @@ def main() -> None:
         report.main()
         return
     stages = asked.stage or STAGES
+    if "art" in stages:
+        from studio.sketch.fetch_art import fetch_art
+
+        fetch_art(WORK / "npm")
     if "vae" in stages:
         build_autoencoder(steps=asked.vae_steps)
     for name in ("sketch", "sketch-sd1"):
