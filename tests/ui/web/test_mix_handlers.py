@@ -52,7 +52,7 @@ class Tab:
 
         monkeypatch.setattr(events, "_on", on)
         with gr.Blocks(), gr.Tabs() as tabs, gr.Tab("Mix") as mix:
-            states = gr.State([]), gr.State(None), gr.HTML()
+            states = gr.State([]), gr.State(None), gr.State(""), gr.HTML()
             self.page = Page(space, tabs, mix, *states)
             events.mix_tab(self.page)
         self.form = self.parts.form

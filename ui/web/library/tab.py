@@ -14,6 +14,7 @@ from studio.workspace import (
     list_trash,
     rename_adapter,
 )
+from ui.web.first_run import first_run
 from ui.web.frontend import notices, script
 from ui.web.library.bases import lay_out_bases
 from ui.web.library.cards import cards, details, matching, trash_rows
@@ -82,6 +83,7 @@ class _Library:
             self._notices = gr.HTML(elem_classes="notices", min_width=160, scale=4)
             self._undo = gr.Button("Undo", size="sm", min_width=110, scale=1)
         self._grid = gr.HTML(js_on_load=CLICKED_ITEM + script("library.js"), elem_id="library")
+        first_run(self._page)
 
     def _lay_out_details(self) -> None:
         self._about = gr.HTML(NONE_SELECTED, elem_id="about")

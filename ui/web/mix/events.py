@@ -15,7 +15,7 @@ IN_ORDER = "mix"
 
 def mix_tab(page: Page) -> None:
     """Lay the tab out and connect its events."""
-    tab = MixTab(page.space)
+    tab = MixTab(page)
     do = Handlers(page, tab)
     form, mix = tab.form, tab.form.adapters
     inputs, drawing, computed, everything = _inputs(tab), _drawing(tab), _computed(tab), _all(tab)

@@ -2,11 +2,12 @@
 
 import gradio as gr
 
-from studio.workspace import Workspace
+from ui.web.first_run import first_run
 from ui.web.frontend import ONCE, script
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING
 from ui.web.mix.shot_form import ShotForm
+from ui.web.server.page import Page
 from ui.web.server.polling import tab_news
 
 HISTORY_PAGE = 24  # pictures of the history at first, and how many each "Show more" adds
@@ -16,16 +17,17 @@ NO_PICTURE = "Press Draw to make a picture."
 class MixTab:
     """The components of the tab, laid out where it is made."""
 
-    def __init__(self, space: Workspace) -> None:
+    def __init__(self, page: Page) -> None:
         self._remember()
         with gr.Row(elem_id="mix-main", elem_classes="columns"):
             with gr.Column(
                 scale=5, min_width=340, elem_id="mix-settings", elem_classes="studio-panel"
             ):
-                self.form = ShotForm(space)
+                self.form = ShotForm(page.space)
             with gr.Column(scale=6, min_width=340, elem_id="mix-side"):
                 self._lay_out_picture()
                 self._lay_out_comparison()
+                first_run(page)
         with gr.Row(equal_height=False):
             self._lay_out_history()
 

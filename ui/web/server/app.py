@@ -15,11 +15,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from starlette.middleware import Middleware
 
+from studio.assets import asset
 from studio.errors import BadInput
 from studio.workspace import Workspace
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 from ui.web.batch.tab import batch_tab
+from ui.web.first_run import first_run_html
 from ui.web.frontend import MARK, STYLES, script, template
 from ui.web.library.tab import library_tab
 from ui.web.lightbox import lay_out_lightbox
@@ -50,14 +52,14 @@ def build(space: Workspace) -> gr.Blocks:
         add_endpoints(space)  # first, so that no handler of a tab takes their names
         with gr.Row(elem_classes="studio-top"):
             gr.HTML(template("brand.html").render(), padding=False, elem_id="brand")
-            status_line(space)
+            status_line(space, first_run_html)
             gr.HTML(
                 template("theme_switch.html").render(),
                 js_on_load=script("theme.js"),
                 padding=False,
                 elem_id="theme",
             )
-        shared = gr.State([]), gr.State(None), lay_out_lightbox()
+        shared = gr.State([]), gr.State(None), gr.State(""), lay_out_lightbox()
         with gr.Tabs() as tabs:
             for name, lay_out in TABS.items():
                 with gr.Tab(name.capitalize(), id=name) as tab:
@@ -128,4 +130,4 @@ def _middleware(space: Workspace, *, local: bool) -> list[Middleware]:
 def _served(space: Workspace) -> list[Path]:
     """The folders whose files the page may show."""
     cache = [space.cache / name for name in ("previews", "thumbnails", "live")]
-    return [space.pictures, space.uploads, space.runs, *cache]
+    return [space.pictures, space.uploads, space.runs, *cache, asset("examples").resolve()]

@@ -30,7 +30,8 @@ class Page:
 
     What one tab wants of another it writes into a state here, whose `change` the other listens to:
     adapters: names in the library that Mix is to mix. shot: the Shot that Mix shows, for Batch to
-    vary. lightbox: its `click` tells the id of a picture whose settings Mix is to open.
+    vary. example: example pictures that Train is to take, by the name of their folder.
+    lightbox: its `click` tells the id of a picture whose settings Mix is to open.
     """
 
     space: Workspace
@@ -38,6 +39,7 @@ class Page:
     tab: gr.Tab
     adapters: gr.State
     shot: gr.State
+    example: gr.State
     lightbox: gr.HTML
 
 

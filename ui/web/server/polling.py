@@ -1,7 +1,7 @@
 """Polling: the page asks for news in one small request, and tells the tab that is selected.
 
-    status_line(space)             # the line above the tabs, which polls (static/polling.js)
-    tab_news("batch").input(...)   # on the tab Batch: what it shows may have changed
+    status_line(space, first_run_html)  # the line above the tabs, which polls (static/polling.js)
+    tab_news("batch").input(...)        # on the tab Batch: what it shows may have changed
 
 An event of Gradio's costs a page milliseconds for each component that it may change, so polling is
 no event. Only the selected tab gets one, and only when there is something new.
@@ -22,8 +22,11 @@ WATCHED_JOBS = 50  # the latest
 VERBS = {"train": "Training", "render": "Drawing", "batch": "Batch"}
 
 
-def status_line(space: Workspace) -> gr.HTML:
-    """The line above the tabs: what runs, what waits, and whether the workers are there."""
+def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.HTML:
+    """The line above the tabs: what runs, what waits, and whether the workers are there.
+
+    first_run: the card of the first run, which every answer brings along.
+    """
     server_id = secrets.token_hex(8)  # a page reloads itself after its server was restarted
 
     def news(tab: str) -> dict[str, str | bool]:
@@ -31,6 +34,7 @@ def status_line(space: Workspace) -> gr.HTML:
         return {
             "server": server_id,
             "head": _status_html(space),
+            "first_run": first_run(space),
             "version": version_of(space) if version_of else "",
             "forming": bool(list_jobs(space, states=UNFINISHED, kinds=("render",))),
         }

@@ -21,7 +21,7 @@ const ask = async () => {
       knownServer ??= news.server;
       if (news.server !== knownServer) { location.reload(); return; }
       if (news.head !== props.value) props.value = news.head;
-      const detail = { tab, version: news.version };
+      const detail = { tab, version: news.version, firstRun: news.first_run };
       document.dispatchEvent(new CustomEvent('studio-news', { detail }));
       if (news.forming || Date.now() < awakeUntil) wait = OFTEN;
     }

@@ -41,8 +41,17 @@ class PicturePanel:
         self._lay_out_sets()
         self._lay_out_pictures()
 
-    def wire(self, trigger: gr.Textbox, base: gr.Dropdown, recipe: dict[str, Component]) -> None:
-        """Wire the events. recipe: the fields of Recipe; `size` and `buckets` decide the crops."""
+    def wire(
+        self,
+        trigger: gr.Textbox,
+        base: gr.Dropdown,
+        recipe: dict[str, Component],
+        example: gr.State,
+    ) -> None:
+        """Wire the events. recipe: the fields of Recipe; `size` and `buckets` decide the crops.
+
+        example: another tab writes here which example pictures are to be taken.
+        """
         size, buckets = recipe["size"], recipe["buckets"]
         crops = [self.preview, self.crops]
         show: dict[str, Any] = {
@@ -56,7 +65,7 @@ class PicturePanel:
         undone = on(self.undo.click, self._undo, [self.sets, self.deleted], [self.sets, self.undo])
         removal = [self.deleted, self.undo]
         removed = on(self.captions.rows.click, self._remove, self.sets, removal)
-        for event in (undone, removed, *self._wire_sets(trigger)):
+        for event in (undone, removed, *self._wire_sets(trigger, example)):
             on(event.success, **show, mode="always_last")
         self.captions.wire(self.sets, trigger)
 
@@ -90,7 +99,7 @@ class PicturePanel:
         with gr.Accordion("Crop preview", open=False, visible=False) as self.preview:
             self.crops = gr.HTML(padding=False)
 
-    def _wire_sets(self, trigger: gr.Textbox) -> list[Dependency]:
+    def _wire_sets(self, trigger: gr.Textbox, example: gr.State) -> list[Dependency]:
         """Filling sets and removing them; after each of these events all is shown again."""
         filled = [self.sets, self.note, self.drop]
         started = [self.sets, trigger, self.note]
@@ -106,6 +115,7 @@ class PicturePanel:
                 queue="uploads",
             ),
             on(self.remove_set.click, self._remove_set, self.sets, removed),
+            on(example.change, self._add_example, example, started),
             *(
                 on(button.click, partial(self._add_example, name), None, started)
                 for name, button in self.examples.items()

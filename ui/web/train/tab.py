@@ -9,6 +9,7 @@ import trainers
 from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.workspace import Workspace, add_base, list_bases
+from ui.web.first_run import first_run
 from ui.web.frontend import KIND_NAMES, ONCE, paragraph
 from ui.web.server.page import Page, on
 from ui.web.train.compare import ComparisonPanel
@@ -46,9 +47,10 @@ def train_tab(page: Page) -> None:
             estimate = gr.HTML(padding=False, visible=False)
             start = gr.Button("Train", variant="primary", size="lg", elem_classes=ONCE)
         with gr.Column(scale=6, min_width=320, elem_id="studio-runs"):
+            first_run(page)
             runs = RunPanel(space)
             comparison = ComparisonPanel(space)
-    pictures.wire(form.trigger, form.base, form.more.recipe)
+    pictures.wire(form.trigger, form.base, form.more.recipe, page.example)
     runs.wire(page)
     comparison.wire(page, runs)
     _wire_form(space, form)

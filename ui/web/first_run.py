@@ -1,0 +1,133 @@
+"""The first run in three clicks: example pictures, a short training of each, a mix of both.
+
+    card = first_run(page)    # laid out where this is called
+
+Every click does what a person would do in the tabs, and shows it there. The card goes for good
+once somebody mixes, or has an adapter or a training of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+import trainers
+from studio.assets import asset
+from studio.bases.info import read_base_info
+from studio.dataset.folders import Folder
+from studio.duration import format_duration
+from studio.queue.client import list_jobs
+from studio.queue.job import Job
+from studio.requests.training import TrainingRequest
+from studio.workspace import Workspace, get_set, list_adapters, list_sets
+from ui.shared.queue_requests import drawing_of, queue_training
+from ui.web.frontend import script, template
+from ui.web.server.page import Page, Update, on
+from ui.web.train.options import preset
+from ui.web.train.picture_sets import EXAMPLES, add_example
+
+SUBJECT, STYLE = "robot", "glass"
+TRIGGERS = {EXAMPLES[name]: name for name in (SUBJECT, STYLE)}
+STEPS = 60  # of each training: enough to see what it learns
+WATCHED = 20  # the latest jobs of a kind
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What is done of it. trainings: the latest of each example, unless it failed."""
+
+    pictures: bool
+    trainings: tuple[Job, ...]
+    adapters: tuple[str, ...]
+
+
+def first_run(page: Page) -> gr.HTML:
+    """Lay the card out and wire it."""
+    space = page.space
+
+    def click(event: gr.EventData) -> Update:
+        match str(event.name):
+            case "pictures":
+                take_pictures(space)
+                return {page.example: SUBJECT, page.tabs: gr.Tabs(selected="train")}
+            case "train":
+                train_both(space)
+                return {page.tabs: gr.Tabs(selected="train")}
+        adapters = list(_progress(space).adapters)
+        return {page.adapters: adapters, page.tabs: gr.Tabs(selected="mix")}
+
+    card = gr.HTML(
+        first_run_html(space),
+        js_on_load=script("clicked_item.js") + script("first_run.js"),
+        padding=False,
+        elem_classes="first-run",
+    )
+    on(card.click, click, None, [page.example, page.adapters, page.tabs])
+    return card
+
+
+def first_run_html(space: Workspace) -> str:
+    """The card; "" where nobody needs it any more."""
+    trainings = list_jobs(space, kinds=("train",), limit=WATCHED)
+    if any(job.title not in TRIGGERS for job in trainings) or _has_mixed(space):
+        return ""
+    now = _progress(space)
+    if {one.name for one in list_adapters(space)} - {*now.adapters}:
+        return ""
+    examples = [asset(f"examples/{name}").resolve() for name in TRIGGERS.values()]
+    return template("first_run.html").render(
+        pictures=[sorted(folder.glob("*.png")) for folder in examples],
+        steps=STEPS,
+        at=2 if len(now.adapters) == len(TRIGGERS) else 1 if now.pictures else 0,
+        training=_said(now.trainings),
+        percent=100 * sum(job.step for job in now.trainings) / (STEPS * len(TRIGGERS)),
+    )
+
+
+def take_pictures(space: Workspace) -> None:
+    """The examples become sets of pictures."""
+    for example in TRIGGERS.values():
+        add_example(space, example)
+
+
+def train_both(space: Workspace) -> None:
+    """Queue a training of each example that has none."""
+    asked = {job.title for job in _progress(space).trainings}
+    recipe = preset(trainers.LoRA(), read_base_info("sketch"), STEPS)
+    every = {"sample_every": recipe.sample_every, "save_every": recipe.save_every}
+    for trigger, example in TRIGGERS.items():
+        if trigger not in asked:
+            folder = Folder(get_set(space, add_example(space, example)).path)
+            given: dict[str, Any] = {"steps": STEPS, **every}
+            queue_training(
+                space, TrainingRequest("lora", trigger, (folder,), recipe=given, name=example)
+            )
+
+
+def _progress(space: Workspace) -> _Progress:
+    trainings = {}
+    for job in list_jobs(space, kinds=("train",), limit=WATCHED):
+        trainings.setdefault(job.title, job)
+    found = [trainings[trigger] for trigger in TRIGGERS if trigger in trainings]
+    kept = tuple(job for job in found if job.state not in ("failed", "stopped"))
+    known = {one.name for one in list_adapters(space)}
+    adapters = tuple(name for job in kept for name in job.results if name in known)
+    sets = {one.name for one in list_sets(space) if one.pictures}
+    return _Progress({*TRIGGERS.values()} <= sets, kept, adapters)
+
+
+def _has_mixed(space: Workspace) -> bool:
+    drawn = list_jobs(space, kinds=("render",), limit=WATCHED)
+    return any(shot.get("adapters") for job in drawn for shot in drawing_of(job).shots)
+
+
+def _said(trainings: Sequence[Job]) -> str:
+    """How far the trainings have got; "" before they were asked for."""
+    running = next((job for job in trainings if job.state == "running"), None)
+    if running is None:
+        waiting = any(job.state == "queued" for job in trainings)
+        return "Starts in a moment" if waiting else ""
+    left = running.seconds_left
+    time = f", {format_duration(left)} left" if left is not None else ""
+    return f"{TRIGGERS[running.title].capitalize()}: step {running.step} of {running.total}{time}"
