@@ -46,13 +46,13 @@ class CMLoRA:
     order: tuple[int, ...] = field(
         default=(),
         metadata={
-            "help": "numbers of adapters, from 1, in the order they lead; default: by profile"
+            "help": "the order in which adapters lead, by number from 1; default: by their profiles"
         },
     )
     low: tuple[int, ...] = field(
         default=(),
         metadata={
-            "help": "numbers of adapters that lead late, such as a background; default: by profile"
+            "help": "adapters that lead late, such as a background; default: by their profiles"
         },
     )
     split: float = field(
@@ -60,20 +60,20 @@ class CMLoRA:
         metadata={"help": "share of the steps after which the late adapters lead"},
     )
     interval: int = field(
-        default=0, metadata={"help": "steps of each turn; 0 for the paper's 2, 3 and 2"}
+        default=0, metadata={"help": "steps in a turn; at 0 the paper's 2, 3 and 2"}
     )
-    cache: bool = field(default=True, metadata={"help": "reuse deep features between turns"})
+    cache: bool = field(
+        default=True, metadata={"help": "faster: keep deep features from turn to turn"}
+    )
     lead: float | None = field(
         default=None,
         metadata={
-            "help": "weight of the leading adapter; others have 1; default: their number and a half"
+            "help": "weight of the leading adapter; others have 1; default: their number + 0.5"
         },
     )
     decay: float = field(
         default=0.0,
-        metadata={
-            "help": "how fast that weight falls from turn to turn: 0.5 takes off 1/2, then 1/4, ..."
-        },
+        metadata={"help": "how fast that weight falls with each turn: 0.5 takes off 1/2, then 1/4"},
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

@@ -27,7 +27,7 @@ class Composite:
 
     shared_text: bool = field(
         default=False,
-        metadata={"help": "encode the prompt once, with the text-encoder changes of all adapters"},
+        metadata={"help": "read the prompt once, with the text encoders of all adapters merged"},
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

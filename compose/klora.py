@@ -45,32 +45,41 @@ class KLoRA:
 
     content: tuple[int, ...] = field(
         default=(),
-        metadata={"help": "numbers of the content adapters, from 1; default: the first of two"},
+        metadata={
+            "help": "which adapters bring the subject, by number from 1; default: the first of two"
+        },
     )
     style: tuple[int, ...] = field(
         default=(),
-        metadata={"help": "numbers of the style adapters, from 1; default: the second of two"},
+        metadata={
+            "help": "which adapters bring the style, by number from 1; default: the second of two"
+        },
     )
     pattern: Literal["linear", "style"] = field(
         default="linear",
         metadata={
-            "help": "shape of the scale s(t) over the steps; style favours the style early, too"
+            "help": "how the scale s(t) runs over the steps; style favours the style early, too"
         },
     )
     alpha: float = field(
-        default=1.5, metadata={"help": "slope of the scale, s(t) = alpha t + beta"}
+        default=1.5,
+        metadata={
+            "help": "slope of the scale s(t) = alpha t + beta: how much the style gains by the end"
+        },
     )
     beta: float | None = field(
         default=None,
-        metadata={"help": "start of the scale; default: 0.5, or 0.85 alpha with the pattern style"},
+        metadata={"help": "start of the scale; default: 0.5, with the pattern style 0.85 alpha"},
     )
     gamma: Literal["layers", "total"] = field(
         default="layers",
-        metadata={"help": "how magnitudes are balanced: by the mean over layers, or in total"},
+        metadata={"help": "how the two are balanced: layer by layer on average, or in total"},
     )
     k: int | None = field(
         default=None,
-        metadata={"help": "entries compared in each layer; default: the product of the ranks"},
+        metadata={
+            "help": "entries that are compared in each layer; default: the product of the ranks"
+        },
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

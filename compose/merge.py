@@ -34,17 +34,19 @@ class Merge:
 
     combination: Literal["linear", "cat", "svd", "ties", "dare"] = field(
         default="linear",
-        metadata={"help": "how changes of one weight are combined; cat equals linear"},
+        metadata={"help": "how changes of one weight are combined; cat is the same as linear"},
     )
-    rank: int = field(default=32, metadata={"help": "rank that svd keeps"})
+    rank: int = field(default=32, metadata={"help": "with svd: the rank that is kept"})
     density: float = field(
-        default=0.5, metadata={"help": "share of a change that ties or dare keeps"}
+        default=0.5, metadata={"help": "with ties or dare: share of each change that is kept"}
     )
-    seed: int = field(default=0, metadata={"help": "random seed of what dare drops"})
+    seed: int = field(
+        default=0, metadata={"help": "with dare: start of the chance that decides what is dropped"}
+    )
     blocks: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "factor of a block: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
+            "help": "strength of a block: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
         },
     )
 

@@ -29,10 +29,12 @@ class Switch:
     order: places among the shot's adapters, from 1; one that stands there twice has two turns.
     """
 
-    interval: int = field(default=5, metadata={"help": "steps of each turn"})
+    interval: int = field(default=5, metadata={"help": "steps in a turn"})
     order: tuple[int, ...] = field(
         default=(),
-        metadata={"help": "numbers of adapters, from 1, in the order of turns; default: as given"},
+        metadata={
+            "help": "the order of turns, by adapter number from 1; default: as they are listed"
+        },
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

@@ -50,28 +50,28 @@ if TYPE_CHECKING:
 class BLoRA(Kind):
     """Content and style of one picture in two halves."""
 
-    rank: AtLeastOne = option(64, "rank r of every change")
-    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; the rank by default")
+    rank: AtLeastOne = option(64, "rank of each change: how much it can hold")
+    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
     content: str | None = option(
-        None, "UNet blocks that learn the content, with commas between; those of the base"
+        None, "UNet blocks that learn the content, with commas between; default: as the base needs"
     )
     style: str | None = option(
-        None, "UNet blocks that learn the style, with commas between; those of the base"
+        None, "UNet blocks that learn the style, with commas between; default: as the base needs"
     )
     targets: Targets | None = option(
-        None, "layers of those blocks: attention, or all, as on sketch"
+        None, "layers of those blocks: attention, or all; default: attention, all on sketch"
     )
     style_alone: Annotated[float, Ge(0), Lt(1)] = option(
-        0.0, "share of the steps, the last ones, in which the style half learns alone"
+        0.0, "share of the steps, at the end, in which only the style half learns"
     )
     style_noise: Annotated[float, Gt(0), Le(1)] = option(
-        0.35, "with style_alone: share of the timesteps that those steps use, from the cleanest"
+        0.35, "with style_alone: share of the noise levels that those steps see, from the cleanest"
     )
     style_part: Annotated[float, Gt(0), Le(1)] = option(
-        0.5, "with style_alone: side of the patches cropped from pictures, as a share"
+        0.5, "with style_alone: how large the cropped patches are, as a share of the side"
     )
     anyway: bool = option(
-        False, "train up_blocks.1 of SD 1.x or 2.x, although nobody showed that it separates"
+        False, "train up_blocks.1 of SD 1.x or 2.x, though nobody has shown that this separates"
     )
 
     def for_base(self, base: "Base") -> "BLoRA":

@@ -40,21 +40,19 @@ class DiffuseKronA(Kind):
     """Kronecker products on the attention."""
 
     a1: AtLeastOne | None = option(
-        None, f"rows of A; by default {A1}, or the next smaller divisor of the outputs"
+        None, f"rows of the factor A; default: {A1}, or the next smaller divisor of the outputs"
     )
     a2: AtLeastOne | None = option(
-        None, f"columns of A; by default {A2}, or the next smaller divisor of the inputs"
+        None, f"columns of the factor A; default: {A2}, or the next smaller divisor of the inputs"
     )
-    q_a1: AtLeastOne | None = option(None, "rows of A for queries; a1 by default")
-    q_a2: AtLeastOne | None = option(None, "columns of A for queries; a2 by default")
-    k_a1: AtLeastOne | None = option(None, "rows of A for keys; a1 by default")
-    k_a2: AtLeastOne | None = option(None, "columns of A for keys; a2 by default")
-    v_a1: AtLeastOne | None = option(None, "rows of A for values; a1 by default")
-    v_a2: AtLeastOne | None = option(None, "columns of A for values; a2 by default")
-    out_a1: AtLeastOne | None = option(None, "rows of A for the output projection; a1 by default")
-    out_a2: AtLeastOne | None = option(
-        None, "columns of A for the output projection; a2 by default"
-    )
+    q_a1: AtLeastOne | None = option(None, "rows of A for queries; default: a1")
+    q_a2: AtLeastOne | None = option(None, "columns of A for queries; default: a2")
+    k_a1: AtLeastOne | None = option(None, "rows of A for keys; default: a1")
+    k_a2: AtLeastOne | None = option(None, "columns of A for keys; default: a2")
+    v_a1: AtLeastOne | None = option(None, "rows of A for values; default: a1")
+    v_a2: AtLeastOne | None = option(None, "columns of A for values; default: a2")
+    out_a1: AtLeastOne | None = option(None, "rows of A for the output projection; default: a1")
+    out_a2: AtLeastOne | None = option(None, "columns of A for the output projection; default: a2")
     targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "DiffuseKronA":

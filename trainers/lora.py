@@ -37,19 +37,21 @@ Targets = Literal["attention", "all"]
 Start = Literal[
     "kaiming", "gaussian", "pissa", "olora", "eva", "mica", "svfit", "loldu", "mosl", "miss"
 ]
-TARGETS_HELP = "layers: attention, or all (feed-forward and convolutions too), as on sketch"
+TARGETS_HELP = "layers to change: attention, or all; default: attention, all on sketch"
 
 
 @dataclass(frozen=True)
 class LoRA(Kind):
     """Low-rank changes."""
 
-    rank: AtLeastOne = option(16, "rank r of every change")
-    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; the rank by default")
-    rank_stabilised: bool = option(False, "scale by alpha / sqrt(rank) instead (rsLoRA)")
-    dora: bool = option(False, "learn the length of each row apart from its direction (DoRA)")
+    rank: AtLeastOne = option(16, "rank of each change: how much it can hold")
+    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
+    rank_stabilised: bool = option(False, "rsLoRA: scale by alpha / sqrt(rank) instead")
+    dora: bool = option(
+        False, "DoRA: learn how long each row of a weight is apart from where it points"
+    )
     dropout: Annotated[float, Ge(0), Lt(1)] = option(
-        0.0, "share of a change's inputs that is dropped while training"
+        0.0, "share of the inputs that each training step leaves out"
     )
     targets: Targets | None = option(None, TARGETS_HELP)
     start: Start = option(

@@ -51,17 +51,16 @@ class SaRA(Kind):
     """The UNet's smallest weights, in place."""
 
     threshold: Positive | None = option(
-        None, "train weights whose absolute value is below this; by default 0.002, more on sketch"
+        None, "train only weights smaller than this; default: 0.002, more on sketch"
     )
-    budget: AtLeastOne | None = option(
-        None, "train this many weights, the smallest, in place of a threshold"
-    )
-    rank_weight: Amount = option(5e-4, "weight lambda of the low-rank loss; 0 is off")
+    budget: AtLeastOne | None = option(None, "train this many of the smallest weights instead")
+    rank_weight: Amount = option(5e-4, "how much the low-rank loss counts (lambda); off at 0")
     rank_of: Literal["weights", "change"] = option(
-        "weights", "what is to be of low rank: the trained weights (paper) or their change"
+        "weights",
+        "what shall have a low rank: the trained weights, as in the paper, or their change",
     )
     adjust_at: Annotated[float, Ge(0), Lt(1)] = option(
-        0.5, "share of the steps after which only weights still below the threshold go on; 0: never"
+        0.5, "share of the steps after which weights that grew past the threshold stop; never at 0"
     )
 
     @property

@@ -32,91 +32,101 @@ Share = Annotated[float, Ge(0), Le(1)]
 class Recipe:
     """The options of a training. Raises BadInput that names every field out of range."""
 
-    steps: Annotated[int, Ge(1), Le(UNKNOWN_STEPS)] = option(500, "optimiser steps")
-    batch: AtLeastOne = option(1, "pictures per batch")
-    accumulation: AtLeastOne = option(1, "batches per optimiser step (gradient accumulation)")
-    lr: Positive = option(1e-4, "learning rate at its highest")
+    steps: Annotated[int, Ge(1), Le(UNKNOWN_STEPS)] = option(
+        500, "how long to train; each step learns from one batch"
+    )
+    batch: AtLeastOne = option(1, "pictures in a batch")
+    accumulation: AtLeastOne = option(
+        1, "batches that are added up for one step, as if one were larger"
+    )
+    lr: Positive = option(1e-4, "learning rate: how far each step goes")
     schedule: Literal["constant", "cosine", "linear"] = option(
-        "constant", "learning rate schedule after the warmup; cosine and linear end at zero"
+        "constant", "how the learning rate goes on after the warmup; cosine and linear end at 0"
     )
-    warmup: Count = option(0, "steps over which the learning rate rises from zero")
+    warmup: Count = option(0, "steps in which the learning rate rises from 0")
     text_encoders: bool = option(False, "train the text encoders too")
-    text_lr: Positive = option(5e-6, "learning rate of the text encoders, on the same schedule")
+    text_lr: Positive = option(5e-6, "learning rate of the text encoders; the schedule is the same")
     optimizer: Literal["adamw", "adamw8bit", "prodigy", "lion"] = option(
-        "adamw", "AdamW, 8-bit AdamW, Prodigy (finds the learning rate; lr stays 1) or Lion"
+        "adamw", "AdamW, AdamW in 8 bits, Prodigy (finds the learning rate; lr stays 1) or Lion"
     )
-    weight_decay: Amount = option(0.01, "decoupled weight decay")
+    weight_decay: Amount = option(
+        0.01, "how strongly weights are pulled towards 0 (decoupled weight decay)"
+    )
     lora_plus: Positive = option(
-        1.0, "how many times faster matrices that start at zero learn; 1 is off, LoRA+ uses 16"
+        1.0, "LoRA+: how many times faster the matrices that start at 0 learn; off at 1, often 16"
     )
     ema: Annotated[float, Ge(0), Lt(1)] = option(
-        0.0, "save and draw an average of the steps (EMA) with this decay, such as 0.99; 0 is off"
+        0.0, "keep a running average (EMA) with this decay, such as 0.99, and save that; off at 0"
     )
     new_tokens: Count = option(
-        0, "vectors to learn for each word of the trigger in <angle brackets>; 0 is off"
+        0, "vectors to learn for each trigger word in <angle brackets>; none at 0"
     )
-    token: NotBlank | None = option(None, "the new word, where the trigger has no brackets")
+    token: NotBlank | None = option(None, "the new word, if the trigger has none in brackets")
     token_init: NotBlank | None = option(
-        None, "words that the new word starts as; random if not given"
+        None, "known words that the new word starts as; random if none is given"
     )
-    token_lr: Positive = option(5e-4, "learning rate of the new words, on the same schedule")
-    clip: Amount = option(1.0, "largest gradient norm; 0 is no limit")
-    min_snr: Amount = option(5.0, "min-SNR gamma, which weighs easy timesteps less; 0 is off")
+    token_lr: Positive = option(5e-4, "learning rate of the new words; the schedule is the same")
+    clip: Amount = option(
+        1.0, "longest gradient that is followed (gradient clipping); no limit at 0"
+    )
+    min_snr: Amount = option(5.0, "min-SNR gamma: nearly clean pictures count less; off at 0")
     noise_offset: Amount = option(
-        0.0, "strength of single-colour noise, for dark and bright pictures; 0 is off"
+        0.0, "noise of a single colour, so that dark and bright pictures are learned; off at 0"
     )
     input_perturbation: Amount = option(
-        0.0, "noise added to the UNet's input alone, such as 0.1; 0 is off"
+        0.0, "more noise on what the UNet sees, such as 0.1; off at 0"
     )
-    caption_dropout: Share = option(0.0, "share of the pictures trained without their caption")
+    caption_dropout: Share = option(
+        0.0, "share of the pictures that are shown without their caption"
+    )
     # Not "a1111" as in prompts: taggers write brackets that are no weights, as in miku_(vocaloid).
     caption_syntax: PromptSyntax = option(
-        "plain", "how captions are read: plain, a1111 (weights and BREAK, as in prompts) or cut"
+        "plain", "plain text; a1111 with weights and BREAK, as in prompts; or cut after 75 tokens"
     )
     clip_skip: AtLeastOne | None = option(
-        None, "layer of the text encoders from the end, 1 being the last; default: the base's own"
+        None,
+        "which layer of the text encoders counts, from the end; 1 is the last; default: the base's",
     )
     flip: bool = option(False, "mirror pictures at random")
-    crops: AtLeastOne = option(1, "random crops per picture; 1 is the centre crop")
+    crops: AtLeastOne = option(1, "random crops of each picture; 1 takes its middle")
     size: Annotated[int, Gt(0)] | None = option(
-        None, "side of the pictures in pixels; the base's own if not given"
+        None, "side of the pictures in pixels; default: the base's"
     )
-    buckets: bool = option(True, "keep aspect ratios; otherwise every picture is cropped square")
+    buckets: bool = option(
+        True, "keep the shape of each picture (aspect ratio buckets); off: crop all to squares"
+    )
     background: NotBlank = option(
-        "white", "colour behind the transparent parts of pictures, such as black or #808080"
+        "white", "colour behind transparent parts of pictures, such as black or #808080"
     )
-    checkpointing: bool = option(False, "gradient checkpointing: less memory, slower steps")
+    checkpointing: bool = option(False, "gradient checkpointing: less memory, but slower")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", "precision of the computation; auto is that of the base's weights"
+        "auto", "number format to compute in; auto takes that of the base"
     )
     seed: Annotated[int, Ge(0), Lt(2**63)] = option(
-        0, "random seed; on a CPU the same seed gives the same file"
+        0, "start of all chance; on a CPU the same seed gives the same file"
     )
-    sample_every: Count = option(0, "steps between sample pictures; 0 draws them only at the end")
-    sample_prompts: tuple[str, ...] = option(
-        (), "prompts of the sample pictures; the trigger if none is given"
-    )
-    save_every: Count = option(200, "steps between checkpoints; 0 saves one only when stopped")
-    keep: Count = option(0, "number of newest checkpoints to keep; 0 keeps all")
-    tensorboard: bool = option(
-        False, "write losses, learning rates and samples for TensorBoard into the run's folder"
-    )
+    sample_every: Count = option(0, "draw samples every so many steps; at 0 only at the end")
+    sample_prompts: tuple[str, ...] = option((), "prompts of the samples; default: the trigger")
+    save_every: Count = option(200, "save a checkpoint every so many steps; at 0 only when stopped")
+    keep: Count = option(0, "how many of the newest checkpoints to keep; all at 0")
+    tensorboard: bool = option(False, "write losses, learning rates and samples for TensorBoard")
     cache: Literal["memory", "disk"] = option(
-        "memory", "where encoded pictures and captions are kept"
+        "memory", "where prepared pictures and captions are kept"
     )
     masked: Literal["alpha", "files"] | None = option(
-        None, "learn only inside masks: the pictures' alpha channel, or mask files"
+        None, "learn only what masks show: each picture's transparency (alpha), or mask files"
     )
     unmasked_weight: Share = option(
-        UNMASKED_WEIGHT, "with masked: weight of the loss outside the mask"
+        UNMASKED_WEIGHT, "with masked: how much the rest of the picture counts"
     )
     prior_class: NotBlank | None = option(
-        None, 'what the subject is, such as "a robot"; keeps the base\'s idea of it'
+        None,
+        'what the subject is, such as "a robot", so that the base does not forget others of it',
     )
     prior_count: Count = option(
-        PRIOR_COUNT, "with prior_class: number of class pictures; missing ones are drawn"
+        PRIOR_COUNT, "with prior_class: how many class pictures; missing ones are drawn"
     )
-    prior_weight: Positive = option(PRIOR_WEIGHT, "with class pictures: weight of their loss")
+    prior_weight: Positive = option(PRIOR_WEIGHT, "how much class pictures count")
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,29 +13,33 @@ class Loading:
     """The options of studio.load_base."""
 
     device: str = field(
-        default="auto", metadata={"help": "where to compute; auto takes the GPU if there is one"}
+        default="auto", metadata={"help": "where to compute; auto takes a GPU if there is one"}
     )
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = field(
         default="auto",
-        metadata={"help": "precision of the weights; auto is fp16 on a GPU, fp32 elsewhere"},
+        metadata={"help": "number format of the weights; auto is fp16 on a GPU, else fp32"},
     )
     attention: Literal["sdpa", "xformers"] = field(
-        default="sdpa", metadata={"help": "PyTorch's own attention, or xformers if installed"}
+        default="sdpa",
+        metadata={"help": "PyTorch's attention (sdpa), or xformers if it is installed"},
     )
     vae_slicing: bool = field(
-        default=False, metadata={"help": "decode pictures one by one, to save memory"}
+        default=False, metadata={"help": "decode pictures one by one: less memory"}
     )
-    vae_tiling: bool = field(default=False, metadata={"help": "decode in tiles, to save memory"})
+    vae_tiling: bool = field(
+        default=False, metadata={"help": "decode pictures in tiles: less memory"}
+    )
     offload: bool = field(
         default=False,
-        metadata={"help": "keep on the GPU only the part that is at work; for small GPUs"},
+        metadata={"help": "keep on the GPU only what is at work, for GPUs with little memory"},
     )
     vae: str = field(
         default="",
-        metadata={"help": "a VAE for the base's own: a .safetensors file or a diffusers folder"},
+        metadata={"help": "another VAE than the base's: a .safetensors file or a diffusers folder"},
     )
     prediction: Literal["auto", "epsilon", "v_prediction"] = field(
-        default="auto", metadata={"help": "what a single-file base predicts, if it does not say"}
+        default="auto",
+        metadata={"help": "what a single-file base predicts, if its file does not say"},
     )
 
 

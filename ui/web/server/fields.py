@@ -13,17 +13,58 @@ from gradio.components import Component
 from studio.errors import BadInput
 from ui.shared.form import Field, Form, fields_of
 
-# Of fields whose names do not read as words.
+# Of fields whose names do not say by themselves what they are.
 LABELS = {
+    "a1": "Rows of A",
+    "a2": "Columns of A",
+    "accumulation": "Gradient accumulation",
+    "adjust_at": "Adjust after",
+    "anyway": "Train SD 1.x or 2.x anyway",
+    "background": "Background colour",
+    "batch": "Batch size",
+    "cache": "Keep prepared pictures in",
     "checkpointing": "Gradient checkpointing",
     "clip": "Gradient clipping",
+    "clip_skip": "CLIP layer from the end",
+    "crops": "Random crops",
     "dora": "DoRA",
-    "ema": "EMA",
+    "dtype": "Precision",
+    "ema": "EMA decay",
+    "flip": "Mirror pictures",
+    "buckets": "Keep the pictures' shape",
+    "keep": "Checkpoints to keep",
     "lora_plus": "LoRA+",
     "lr": "Learning rate",
-    "min_snr": "Min-SNR",
+    "masked": "Masks",
+    "min_snr": "Min-SNR gamma",
+    "new_tokens": "Vectors of a new word",
+    "offload": "Offload to the CPU",
+    "prior_class": "Class",
+    "prior_count": "Number of class pictures",
+    "prior_weight": "Weight of class pictures",
+    "rank_of": "Low rank of",
+    "rank_stabilised": "Rank-stabilised (rsLoRA)",
+    "rank_weight": "Weight of the low-rank loss",
+    "sample_every": "Steps between samples",
+    "save_every": "Steps between checkpoints",
+    "schedule": "Learning rate schedule",
+    "shared_text": "Read the prompt once",
+    "tensorboard": "TensorBoard log",
+    "text_encoders": "Train the text encoders",
     "text_lr": "Text encoder learning rate",
-    "token_lr": "Token learning rate",
+    "token": "New word",
+    "token_init": "New word starts as",
+    "token_lr": "New word learning rate",
+    "unmasked_weight": "Weight outside the masks",
+    "vae": "VAE",
+    "vae_slicing": "VAE slicing",
+    "vae_tiling": "VAE tiling",
+    "warmup": "Warmup steps",
+    **{
+        f"{part}_a{n}": f"{words}: {side} of A"
+        for part, words in {"q": "Queries", "k": "Keys", "v": "Values", "out": "Output"}.items()
+        for n, side in ((1, "rows"), (2, "columns"))
+    },
 }
 
 
