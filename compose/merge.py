@@ -46,7 +46,7 @@ class Merge:
     blocks: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "strength of a block: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
+            "help": "strength of blocks: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
         },
     )
 
