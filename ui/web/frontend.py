@@ -7,7 +7,7 @@ Whatever a template is given is escaped. A template's undefined names raise an e
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import localtime, strftime
@@ -19,6 +19,13 @@ from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
 KIND_NAMES = {"lora": "LoRA", "diffusekrona": "DiffuseKronA", "blora": "B-LoRA", "sara": "SaRA"}
+METHODS = {  # what they are called, and what they do with the adapters
+    "merge": ("Merge", "all adapters at once"),
+    "switch": ("Switch", "they take turns, some steps each"),
+    "composite": ("Composite", "each by itself at every step, then the mean"),
+    "klora": ("K-LoRA", "a subject and a style, layer by layer"),
+    "cmlora": ("CMLoRA", "one leads at a time, the others help"),
+}
 FOLDER = Path(__file__).parent
 ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js
 MARK = FOLDER / "templates" / "mark.svg"
@@ -38,6 +45,16 @@ def script(name: str) -> str:
 def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
     """A line for each thing that was done or refused, as HTML."""
     return template("notices.html").render(done=done, refused=refused)
+
+
+def method_choices(found: Iterable[str], *, told: bool = False) -> list[tuple[str, str]]:
+    """Label and name of each of these methods, first those to try first. told: say what it does."""
+    names = sorted(found, key=lambda name: (name not in METHODS, [*METHODS, name].index(name)))
+    labels = [METHODS.get(name, (name, "")) for name in names]
+    return [
+        (": ".join(filter(None, label)) if told else label[0], name)
+        for label, name in zip(labels, names, strict=True)
+    ]
 
 
 def paragraph(text: str, kind: Literal["quiet", "problem", "studio-cost"] = "quiet") -> str:

@@ -197,7 +197,7 @@ def test_a_batch_is_checked_made_looked_at_and_taken_away(
     manifest = page.get_by_role("textbox", name="Manifest")
     fill(page.get_by_role("textbox", name="Prompts"), "a red star")
     verdict = page.locator("#verdict")
-    expect(verdict).to_contain_text("2 pictures, 50 evaluations of the UNet")
+    expect(verdict).to_contain_text("2 pictures, 50 UNet passes")
     written = tmp_path / "faces.toml"
     written.write_text('prompt = "a red star"\nadapters = ["nobody"]\nstep = 3\n')
     with page.expect_file_chooser() as chooser:
@@ -268,9 +268,9 @@ def test_every_widget_of_the_grid_writes_the_manifest(
     put("Strengths", "0.5, 1", '[["cup:0.5"], ["cup:1"]]')
     page.get_by_label(NONE).check()
     expect(manifest).to_have_value(re.compile(r"mixes = \[\[\], "))
-    page.get_by_label("switch").check()
+    page.get_by_label("Switch").check()
     expect(manifest).to_have_value(re.compile(r'methods = \["merge", "switch"\]'))
-    choose("Base", "sketch-sd1", 'base = "sketch-sd1"')
+    choose("Base model", "sketch-sd1", 'base = "sketch-sd1"')
 
 
 def test_a_batch_is_stopped_and_goes_on(page: Page, server: Server) -> None:

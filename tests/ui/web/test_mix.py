@@ -128,8 +128,12 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     assert softer["adapters"][1]["strength"] == pytest.approx(0.95)
     assert softer["seed"] == shot["seed"]
 
-    _made(mix, server, lambda: _choose(mix, "Method", "composite"))
-    expect(mix.locator("#mix-schedule")).to_contain_text("8 evaluations of the UNet in 4 steps")
+    _made(
+        mix,
+        server,
+        lambda: _choose(mix, "Method", "Composite: each by itself at every step, then the mean"),
+    )
+    expect(mix.locator("#mix-schedule")).to_contain_text("8 UNet passes in 4 steps")
     expect(mix.locator("#mix-frame img")).to_be_visible()
 
     # Draw takes a new seed, unless it is kept: then the picture is there already.
@@ -138,11 +142,13 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     mix.get_by_label("Lock seed").check()
     known = list_jobs(server.space, limit=1)[0].id
     mix.get_by_role("button", name="Draw", exact=True).click()
-    expect(mix.locator("#mix-note")).to_contain_text("Drawn already")
+    expect(mix.locator("#mix-note")).to_contain_text("drawn already")
     assert list_jobs(server.space, limit=1)[0].id == known
 
     # K-LoRA's choice is known with the picture.
-    _made(mix, server, lambda: _choose(mix, "Method", "klora"))
+    _made(
+        mix, server, lambda: _choose(mix, "Method", "K-LoRA: a subject and a style, layer by layer")
+    )
     expect(mix.locator("#mix-schedule svg")).to_be_visible()
     mix.get_by_role("button", name="Remove", exact=True).first.click()
     expect(prompt).to_have_value("a blue boat at the beach, mixink style")

@@ -143,7 +143,7 @@ def test_the_same_picture_is_made_once(tab: Tab) -> None:
     assert len(list_jobs(tab.space)) == 1
     id = _draw(tab)
     tab.act("poll"), tab.act("draw")
-    assert len(list_jobs(tab.space)) == 1 and "Drawn already" in tab.now[tab.parts.note]
+    assert len(list_jobs(tab.space)) == 1 and "drawn already" in tab.now[tab.parts.note]
     delete_picture(tab.space, id)
     tab.act("draw")
     assert len(list_jobs(tab.space)) == 2

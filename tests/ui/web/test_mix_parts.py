@@ -279,7 +279,7 @@ def test_a_chart_covers_what_is_changed(mixed: Shot, method: object) -> None:
     shot = replace(mixed, method=method)
     summary = summarize(schedule(shot))
     drawn = chart(summary)
-    assert f"<b>{summary.cost:g}</b> evaluations" in drawn and "1 bolt" in drawn
+    assert f"<b>{summary.cost:g}</b> UNet passes" in drawn and "1 bolt" in drawn
     # The areas of an adapter's boxes add up to its shares; h WIDE v HIGH h -WIDE z.
     for at in range(2):
         path = drawn.partition(f'class="c{at}" d="')[2].partition('"')[0]

@@ -122,7 +122,7 @@ def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Serv
     expect(page.locator("#captions img")).to_have_count(5)
     begin(page, "compared robot", steps=6, every=3)
     panel = page.locator("#studio-runs")
-    done = "Done: compared robot is in the library"
+    done = "Done. compared robot is in the library"
     expect(panel.locator(".studio-run")).to_contain_text(done)
 
     panel.get_by_role("button", name="Compare checkpoints").click()

@@ -26,7 +26,7 @@ from ui.web.server.polling import progress_version, tab_news
 
 LISTED = 50  # batches
 IN_ORDER: Any = {"mode": "always_last", "queue": "batches"}
-NO_BATCH = '<div class="empty">No batches yet.</div>'
+NO_BATCH = '<div class="empty">No batches yet. Those that you start are listed here.</div>'
 
 
 @dataclass(frozen=True)

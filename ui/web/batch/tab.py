@@ -17,14 +17,14 @@ from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.library_names import ENDINGS, shots_of
 from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
-from ui.web.frontend import ONCE, notices
+from ui.web.frontend import ONCE, method_choices, notices
 from ui.web.mix.shot_form import base_choices
 from ui.web.server.page import Page, on
 
 LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
 HINT = (
     '<div class="empty">Write a prompt, such as <b>a red robot in a meadow</b>, or open a '
-    "manifest. Time and cost appear here.</div>"
+    "manifest. The number of pictures and the time appear here.</div>"
 )
 
 
@@ -58,14 +58,14 @@ def batch_tab(page: Page) -> None:
             text = gr.Textbox(
                 "",
                 label="Manifest",
-                info="The grid writes it. Edit it for what the grid cannot do.",
+                info="The fields write it. Edit it for what they cannot say.",
                 lines=9,
                 max_lines=24,
                 elem_classes="manifest",
             )
             with gr.Row(elem_classes="tools"):
                 ending = gr.Dropdown(
-                    list(ENDINGS), value="toml", label="Written as", filterable=False, scale=2
+                    list(ENDINGS), value="toml", label="Format", filterable=False, scale=2
                 )
                 file = gr.UploadButton(
                     "Open a manifest", file_types=[f".{one}" for one in ENDINGS], scale=2
@@ -84,7 +84,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
     options, more = gr.State({}), gr.State({})
     plain = Grid("")
     prompts = gr.Textbox(
-        "", label="Prompts", info="One per line; {red|blue} picks one by the seed", lines=4
+        "", label="Prompts", info="One a line. {red|blue} takes one of them, by the seed.", lines=4
     )
     with gr.Row():
         adapters = gr.Dropdown(
@@ -92,7 +92,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
             value=[],
             multiselect=True,
             label="Adapters",
-            info="From the library; robot:0.8 keeps that strength",
+            info="From the library. robot:0.8 always has that strength.",
             allow_custom_value=True,
             scale=3,
         )
@@ -103,13 +103,15 @@ def _lay_out_grid(space: Workspace) -> _Form:
         [TOGETHER, ALONE, NONE],
         value=list(plain.mixes),
         label="Mixes",
-        info="Which adapters are in a picture",
+        info="Which adapters share a picture",
     )
-    methods = gr.CheckboxGroup(list(compose.methods()), value=list(plain.methods), label="Methods")
+    methods = gr.CheckboxGroup(
+        method_choices(compose.methods()), value=list(plain.methods), label="Methods"
+    )
     with gr.Row():
         seeds = gr.Textbox(value="1..2", label="Seeds", info="Such as 1..8 or 3, 7", min_width=120)
         steps = gr.Number(
-            value=plain.steps, precision=0, label="Steps", info="More are slower", min_width=120
+            value=plain.steps, precision=0, label="Steps", info="More take longer", min_width=120
         )
         guidance = gr.Number(
             value=plain.guidance,
@@ -117,7 +119,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
             info="How strictly the prompt is followed",
             min_width=120,
         )
-    base = gr.Dropdown(base_choices(space), value=plain.base, label="Base", filterable=False)
+    base = gr.Dropdown(base_choices(space), value=plain.base, label="Base model", filterable=False)
     return _Form(
         prompts, seeds, adapters, strengths, mixes, methods, options, base, steps, guidance, more
     )
@@ -230,9 +232,9 @@ def _grid(given: Sequence[Any]) -> Grid:
 
 def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     work, seconds = evaluations(shots), seconds_for(space, shots)
-    unknown = "time unknown before a first picture"
+    unknown = "the time is known after a first picture"
     time = unknown if seconds is None else f"about {format_duration(seconds)}"
-    return notices([f"{many}, {work:,.0f} evaluations of the UNet, {time}."])
+    return notices([f"{many}, {work:,.0f} UNet passes, {time}."])
 
 
 def _mixable(space: Workspace) -> list[str]:

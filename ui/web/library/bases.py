@@ -19,8 +19,8 @@ def lay_out_bases(page: Page) -> None:
     with gr.Row(elem_classes="tools"):
         source = gr.Textbox(
             label="Another base",
-            info="A Hugging Face id, or a diffusers folder or .safetensors checkpoint on the "
-            "machine that Studio runs on",
+            info="A Hugging Face id, or a folder or .safetensors file on the computer that runs "
+            "Studio",
             placeholder="stabilityai/stable-diffusion-xl-base-1.0",
             max_lines=1,
             scale=4,

@@ -65,9 +65,9 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
         "Steps": adapter.steps,
         "Halves": " and ".join(adapter.halves),
         "Layers": _counts(description["layers"]),
-        "Delta forms": _counts(description["forms"]),
+        "Form of the changes": _counts(description["forms"]),
         "Ranks": _counts(description["ranks"], "rank "),
-        "Learned tokens": _counts(description["tokens"]),
+        "New words": _counts(description["tokens"]),
         "Changed": local_time(adapter.modified),
         "Base fingerprint": description["fingerprint"],
     }

@@ -32,8 +32,8 @@ TOOLS = [
 ]
 WHOLE = "both halves"
 EMPTY = (
-    '<div class="empty"><b>No adapters yet.</b> Train one from a few pictures in the tab Train, or '
-    "import .safetensors files of Studio, kohya, diffusers or LyCORIS.</div>"
+    '<div class="empty"><b>No adapters yet.</b> Train one in Train, or import '
+    ".safetensors files that Studio, kohya, diffusers or LyCORIS wrote.</div>"
 )
 NO_MATCH = '<div class="empty">No adapter fits this filter.</div>'
 NONE_SELECTED = '<div class="empty">Select an adapter to see its details.</div>'
@@ -61,7 +61,9 @@ class _Library:
         with gr.Row(equal_height=False, elem_classes="columns"):
             with gr.Column(scale=3, min_width=320):
                 self._lay_out_list()
-            with gr.Column(scale=2, min_width=320, elem_classes="studio-panel"):
+            with gr.Column(
+                scale=2, min_width=320, elem_classes="studio-panel", elem_id="library-details"
+            ):
                 self._lay_out_details()
         with gr.Accordion("Bases", open=False):
             lay_out_bases(page)
@@ -77,7 +79,9 @@ class _Library:
             self._text = gr.Textbox(
                 "", label="Find", placeholder="name, trigger word, type", scale=3
             )
-            self._family = gr.Dropdown(FAMILIES, value="", label="Fits", filterable=False, scale=2)
+            self._family = gr.Dropdown(
+                FAMILIES, value="", label="Works with", filterable=False, scale=2
+            )
             self._upload = gr.UploadButton("Import", file_count="multiple", min_width=110, scale=1)
         with gr.Row(visible=False, elem_classes="tools") as self._report:
             self._notices = gr.HTML(elem_classes="notices", min_width=160, scale=4)

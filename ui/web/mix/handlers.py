@@ -32,10 +32,10 @@ from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
 
 OLD_SYNTAX = (
-    "It was made before Studio read weights and long prompts, so its prompts are still read as "
-    'words, and only as far as then. Choose a1111 under "How prompts are read" to change that.'
+    "An older Studio drew this picture. It knew no weights and cut long prompts, so the prompt is "
+    'read that way again. Choose a1111 under "How prompts are read" to change that.'
 )
-DRAWN = "Drawn already: change a setting, or unlock the seed for another picture"
+DRAWN = "This one is drawn already. Change a setting, or unlock the seed for another."
 
 
 class Handlers:

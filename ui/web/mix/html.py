@@ -13,7 +13,7 @@ from studio.queue.job import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
 from ui.shared.grid import Table
 from ui.shared.queue_requests import drawing_of
-from ui.web.frontend import picture_url, sentence, template
+from ui.web.frontend import METHODS, picture_url, sentence, template
 
 COLOURS = 6  # classes c0 to c5 of the style sheet
 INLINE = 300_000  # bytes of a picture that is sent in the page itself, which shows it sooner
@@ -106,7 +106,8 @@ def job_note(job: Job) -> str:
 def recipe_note(recipe: Mapping[str, object], path: Path) -> str:
     """The settings of a picture in the history, and a link to its file."""
     method = recipe.get("method")
-    mixed = f", {method['name']}" if isinstance(method, dict) and recipe.get("adapters") else ""
+    name = method["name"] if isinstance(method, dict) and recipe.get("adapters") else ""
+    mixed = f", {METHODS.get(name, (name,))[0]}" if name else ""
     return note(f"Seed {recipe.get('seed')}, {recipe.get('steps')} steps{mixed}", file=path)
 
 

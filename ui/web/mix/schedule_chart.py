@@ -52,8 +52,8 @@ def no_chart(shot: Shot, reason: str) -> str:
 def _ratio(cost: float, plain: int) -> str:
     ratio = cost / max(plain, 1)
     if ratio == 1:
-        return "as many as for a picture without adapters"
-    return f"{ratio:.3g} times those of a picture without adapters"
+        return "as many as without adapters"
+    return f"{ratio:.3g} times as many as without adapters"
 
 
 def _paths(blocks: Sequence[str], passes: Sequence[PassSummary]) -> list[_Path]:

@@ -26,7 +26,7 @@ from studio.workspace import (
 from ui.shared.form import Form
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
-from ui.web.frontend import script
+from ui.web.frontend import method_choices, script
 from ui.web.mix import html
 from ui.web.mix.adapter_slots import AdapterSlots
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
@@ -68,13 +68,13 @@ class ShotForm:
         self._lay_out_sampling()
         self._lay_out_base()
         self._lay_out_start_picture()
-        with gr.Accordion("Loading the base", open=False):
+        with gr.Accordion("Model loading", open=False):
             self.loading = field_widgets(LOADING)
 
     def _lay_out_prompt(self) -> None:
         self.prompt = gr.Textbox(
             PLAIN.prompt, label="Prompt", lines=2, max_lines=6, elem_id="mix-prompt",
-            info="What the picture shows, with the trigger words of the adapters",
+            info="What to draw. Trigger words call up the adapters.",
         )  # fmt: skip
         self.examples = gr.HTML(
             html.examples(EXAMPLES), js_on_load=script("clicked_item.js"), elem_id="mix-examples"
@@ -89,12 +89,13 @@ class ShotForm:
 
     def _lay_out_method(self) -> None:
         self.method = gr.Dropdown(
-            list(compose.methods()), value=method_name(PLAIN.method), label="Method",
+            method_choices(compose.methods(), told=True), value=method_name(PLAIN.method),
+            label="Method",
             info="How the adapters share the picture",
         )  # fmt: skip
         self.groups: dict[str, gr.Group] = {}
         self.options: dict[str, dict[str, Component]] = {}
-        with gr.Accordion("Options of the method", open=False):
+        with gr.Accordion("Method options", open=False):
             for name in compose.methods():
                 shown = name == method_name(PLAIN.method)
                 with gr.Group(visible=shown) as self.groups[name]:
@@ -103,7 +104,7 @@ class ShotForm:
     def _lay_out_sampling(self) -> None:
         with gr.Row():
             self.steps = gr.Slider(
-                1, 100, PLAIN.steps, step=1, label="Steps", info="More are slower", buttons=[]
+                1, 100, PLAIN.steps, step=1, label="Steps", info="More take longer", buttons=[]
             )
             self.guidance = gr.Slider(
                 1, 15, PLAIN.guidance, step=0.5, label="CFG scale", buttons=[],
@@ -118,22 +119,22 @@ class ShotForm:
         with gr.Row(equal_height=True):
             # Not a gr.Number: numbers in a browser have 53 bits, seeds have up to 63.
             self.seed = gr.Textbox(
-                str(PLAIN.seed), label="Seed", info="Of the starting noise", max_lines=1, scale=2,
-                min_width=120,
+                str(PLAIN.seed), label="Seed", info="The same seed draws the same picture",
+                max_lines=1, scale=2, min_width=120,
             )  # fmt: skip
             self.lock = gr.Checkbox(
-                False, label="Lock seed", info="Else Draw picks a new one", scale=2,
+                False, label="Lock seed", info="Off: Draw takes a new one", scale=2,
                 min_width=120,
             )  # fmt: skip
 
     def _lay_out_base(self) -> None:
         with gr.Row():
             self.base = gr.Dropdown(
-                base_choices(self.space), value=PLAIN.base, label="Base", min_width=140
+                base_choices(self.space), value=PLAIN.base, label="Base model", min_width=140
             )
             self.scheduler, self.spacing = (
-                gr.Dropdown([("The base's own", ""), *names], value="", label=label, min_width=140)
-                for label, names in (("Sampler", SCHEDULERS), ("Spacing", SPACINGS))
+                gr.Dropdown([("Default", ""), *names], value="", label=label, min_width=140)
+                for label, names in (("Sampler", SCHEDULERS), ("Step spacing", SPACINGS))
             )
         with gr.Accordion("Size and second pass", open=False), gr.Row():
             self.size = field_widgets(SIZE)
@@ -146,11 +147,11 @@ class ShotForm:
                         label=label, type="filepath", sources=["upload", "clipboard"], height=200,
                         buttons=[], min_width=140,
                     )
-                    for label in ("Picture", "Mask: only what is white is drawn anew")
+                    for label in ("Picture", "Mask: only white is drawn anew")
                 )  # fmt: skip
             self.denoise = gr.Slider(
                 0.05, 1, PLAIN.denoise, step=0.05, label="Denoise", buttons=[],
-                info="How much of it is drawn anew",
+                info="How much changes; 1 draws all of it anew",
             )  # fmt: skip
 
     def sampling_widgets(self) -> dict[str, Component]:

@@ -14,6 +14,7 @@ from gradio.events import Dependency
 
 from studio.errors import BadInput, disk_refusal
 from studio.workspace import Workspace
+from ui.web.frontend import sentence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,8 +45,8 @@ class Page:
 
 
 def as_html(text: str) -> str:
-    """A text for a toast. Gradio renders HTML there, which may be in a name of somebody's file."""
-    return escape(text, quote=False)
+    """A sentence for a toast. Gradio renders HTML there, which a file's name may contain."""
+    return escape(sentence(text), quote=False)
 
 
 def on(

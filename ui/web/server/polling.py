@@ -95,9 +95,9 @@ def _status_html(space: Workspace) -> str:
     jobs = list_jobs(space, states=UNFINISHED, limit=1000)
     words = [_progress(job) for job in jobs if job.state == "running"]
     if waiting := len(jobs) - len(words):
-        words.append(f"{waiting} waiting")
+        words.append(f"{waiting} job{'s' if waiting > 1 else ''} waiting")
     if jobs and not all(worker.alive for worker in list_workers(space)):
-        words.append("starting the workers")
+        words.append("starting up")
     return _html(" · ".join(words) or "Ready")
 
 
@@ -108,7 +108,7 @@ def _html(text: str) -> str:
 def _progress(job: Job) -> str:
     words = f"{VERBS[job.kind]} {job.title}"
     if job.total:
-        words += f", {job.step} of {job.total}"
+        words += f", {'step ' if job.kind == 'train' else ''}{job.step} of {job.total}"
     if job.seconds_left is not None:
         words += f", {format_duration(job.seconds_left)} left"
     return words

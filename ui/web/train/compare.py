@@ -37,11 +37,11 @@ class ComparisonPanel:
     def __init__(self, space: Workspace) -> None:
         self._space = space
         with gr.Accordion("Compare checkpoints", open=False, visible=False) as self._part:
-            self._steps = gr.CheckboxGroup([], label="Checkpoints", info="Steps; a row each")
+            self._steps = gr.CheckboxGroup([], label="Checkpoints", info="A row for each")
             with gr.Row(elem_classes="studio-line"):
-                self._strengths = gr.Textbox(STRENGTHS, label="Strengths", info="A column each")
-                self._prompt = gr.Textbox(label="Prompt", info="The same for all of them", scale=2)
-                self._seed = gr.Textbox("0", label="Seed", info="The same too")
+                self._strengths = gr.Textbox(STRENGTHS, label="Strengths", info="A column for each")
+                self._prompt = gr.Textbox(label="Prompt", info="The same in every picture", scale=2)
+                self._seed = gr.Textbox("0", label="Seed", info="The same in every picture")
             with gr.Row(elem_classes="studio-buttons"):
                 self._draw = gr.Button("Draw the grid", min_width=120, elem_classes=ONCE)
                 self._stop = gr.Button("Stop drawing", visible=False, min_width=120)
@@ -193,4 +193,4 @@ def _status(grid: Job) -> str:
     if not grid.ended:
         drawn = len(grid.finished_results)
         return paragraph(f"{drawn} of {len(_checkpoints.cells(grid))} drawn")
-    return paragraph("Choose one to see it large, keep it or mix with it.")
+    return paragraph("Click a picture to see it large, and to keep that checkpoint or mix with it.")

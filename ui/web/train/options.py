@@ -16,10 +16,10 @@ from ui.shared.loading import Loading
 from ui.web.server.fields import field_widgets, read_values
 
 DESCRIPTIONS = {
-    "lora": "For subjects and styles; all other programs read its files. Start with this one.",
-    "diffusekrona": "For subjects; its files are about a sixth of a LoRA's size.",
-    "blora": "For one picture, whose content and style can be mixed separately; SDXL and sketch.",
-    "sara": "For styles, from more pictures; trains the base's least important weights themselves.",
+    "lora": "For a subject or a style. Every other program reads its files: start with this one.",
+    "diffusekrona": "For a subject. Its files are about a sixth as large as those of a LoRA.",
+    "blora": "Learns from one picture; mix its content and its style apart. For SDXL and sketch.",
+    "sara": "For a style, from many pictures. Trains the base's least important weights.",
 }
 MAIN = ("steps", "sample_prompts")  # fields of Recipe that are not folded away
 GROUPS = {
@@ -94,7 +94,7 @@ def lay_out_options(space: Workspace) -> Options:
     recipe: dict[str, Component] = {}
     own, groups = {}, {}
     with gr.Accordion("More options", open=False):
-        with gr.Accordion("Adapter type", open=True):
+        with gr.Accordion("Options of the adapter type", open=True):
             for name, kind in trainers.kinds().items():
                 with gr.Group(visible=name == "lora") as groups[name]:
                     own[name] = _row(Form(kind, ""))
@@ -106,21 +106,23 @@ def lay_out_options(space: Workspace) -> Options:
                         _sets(space),
                         value="",
                         label="Class pictures",
-                        info="A set of them; missing ones are generated",
+                        info="A set of your own; what is missing is drawn",
                     )
                     prior.focus(
                         lambda: gr.Dropdown(_sets(space)), outputs=prior, api_visibility="private"
                     )
-        with gr.Accordion("Opening the base", open=False):
+        with gr.Accordion("Model loading", open=False):
             loading = _row(Form(Loading, ""))
         name = gr.Textbox(
-            label="Name", info="Of the adapter in the library", placeholder="the trigger words"
+            label="Name",
+            info="What to call the adapter in the library",
+            placeholder="the trigger words",
         )
         init = gr.Dropdown(
             _adapters(space),
             value="",
             label="Start from",
-            info="Warm start: an adapter of this type in the library",
+            info="Go on from an adapter of this type (warm start)",
         )
         init.focus(lambda: gr.Dropdown(_adapters(space)), outputs=init, api_visibility="private")
     return Options(recipe, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
@@ -133,7 +135,7 @@ def preset_placeholders(
     recipe = preset(kind, base, steps)
     presets = {name: getattr(recipe, name) for name in SHOWN}
     return {
-        name: gr.Dropdown(info=f"{_help(name)}; {value} here")
+        name: gr.Dropdown(info=f"{_help(name)}; usual here: {value}")
         if name == "schedule"
         else gr.Textbox(placeholder=f"{value:g}")
         for name, value in presets.items()

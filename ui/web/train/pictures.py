@@ -26,8 +26,8 @@ from ui.web.train.crops import crop_preview, crops_of
 from ui.web.train.picture_sets import EXAMPLES, add_example, add_files, set_choices
 
 EMPTY = (
-    "Drop five or more pictures of one thing or in one style, or start with an example. "
-    "Captions can come along as .txt files with the pictures' names."
+    "Drop in five or more pictures of one subject or one style, or take an example. A .txt file "
+    "with the name of a picture is its caption."
 )
 # What a browser offers to add. It knows pictures by their type, or else by their ending.
 DROPPED = ["image", *sorted(ENDINGS), ".txt", ".caption", ".csv", ".jsonl"]
@@ -174,7 +174,7 @@ class PicturePanel:
         except BadInput as error:
             return paragraph(str(error))
         if info is None:
-            return paragraph("Shown once the base is downloaded.")
+            return paragraph("The crops are shown once the base is downloaded.")
         text = (size or "").strip() or str(info.size)
         side = int(text) if text.isdecimal() else 0
         if side < info.step or side % info.step:

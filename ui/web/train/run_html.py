@@ -83,9 +83,11 @@ def _state(job: Job, ahead: int) -> str:
         phase = "" if job.phase == "training" else f", {job.phase}"
         return "Stopping after this step" if job.stopping else f"Running{phase}"
     if job.state == "done":
-        return f"Done: {', '.join(job.results)} is in the library"
+        return f"Done. {', '.join(job.results)} is in the library."
     at = f" at step {job.step}" if job.step else ""
-    return f"{job.state.capitalize()}{at}; it can be resumed"
+    return (
+        f"{job.state.capitalize()}{at}. Resume {'goes on from there' if at else 'starts it again'}."
+    )
 
 
 def _facts(job: Job) -> list[str]:

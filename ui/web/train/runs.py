@@ -28,7 +28,8 @@ from ui.web.train.run_html import run_header, run_label, sample_rows
 
 MOST_LISTED = 30
 NO_RUN = paragraph(
-    "No training yet. Choose pictures and trigger words, and press Train; follow its progress here."
+    "No trainings yet. Choose pictures, give trigger words and press Train. Progress and samples "
+    "appear here."
 )
 
 

@@ -69,23 +69,23 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
     with gr.Row(elem_classes="studio-line"):
         trigger = gr.Textbox(
             label="Trigger words",
-            info="Words in prompts that call up what is learned",
+            info="Words that will call it up in a prompt",
             placeholder="sks robot",
             max_length=200,
         )
         base = gr.Dropdown(
             _base_choices(space),
             value="sketch",
-            label="Base",
-            info="One of these, or type a Hugging Face id, a folder or a file",
+            label="Base model",
+            info="Choose one, or type a Hugging Face id, a folder or a file",
             allow_custom_value=True,
         )
     kind = gr.Radio(_kind_choices(), value="lora", label="Adapter type", info=_description("lora"))
     with gr.Row(elem_classes="studio-line"):
-        steps = gr.Textbox(label="Steps", info="Length of the training")
+        steps = gr.Textbox(label="Steps", info="How long to train")
         prompts = gr.Textbox(
             label="Sample prompts",
-            info="One per line; drawn during the training to show its progress",
+            info="One a line. They are drawn now and then, so that you see what is learned.",
             lines=2,
             max_lines=4,
             placeholder=sample_prompts("trigger words"),
@@ -186,12 +186,12 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
 def _summary(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[str, float | None]) -> str:
     """Steps, pictures per step, size and learning rate. given: by field; None if left empty."""
     if base is None:
-        return "The base is downloaded when it is first used; its presets are known then."
+        return "This base is downloaded when first used; its usual settings are known then."
     start = preset(kind, base)
     steps, batch, parts, lr = (given[name] or getattr(start, name) for name in SUMMARY[:-1])
     return (
-        f"{steps:g} steps of {batch * parts:g} pictures at {given['size'] or base.size:g} pixels, "
-        f"learning rate {lr:g}"
+        f"{steps:g} steps with {batch * parts:g} pictures each, at "
+        f"{given['size'] or base.size:g} pixels and a learning rate of {lr:g}"
     )
 
 
