@@ -8,6 +8,7 @@ once somebody mixes, or has an adapter or a training of their own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -28,6 +29,7 @@ from ui.web.train.options import preset
 from ui.web.train.picture_sets import EXAMPLES, add_example
 
 SUBJECT, STYLE = "robot", "glass"
+SHOWN = {SUBJECT: "A subject: this robot", STYLE: "A style: stained glass"}
 TRIGGERS = {EXAMPLES[name]: name for name in (SUBJECT, STYLE)}
 STEPS = 60  # of each training: enough to see what it learns
 WATCHED = 20  # the latest jobs of a kind
@@ -75,9 +77,8 @@ def first_run_html(space: Workspace) -> str:
     now = _progress(space)
     if {one.name for one in list_adapters(space)} - {*now.adapters}:
         return ""
-    examples = [asset(f"examples/{name}").resolve() for name in TRIGGERS.values()]
     return template("first_run.html").render(
-        pictures=[sorted(folder.glob("*.png")) for folder in examples],
+        pictures={words: _example(name) for name, words in SHOWN.items()},
         steps=STEPS,
         at=2 if len(now.adapters) == len(TRIGGERS) else 1 if now.pictures else 0,
         training=_said(now.trainings),
@@ -103,6 +104,11 @@ def train_both(space: Workspace) -> None:
             queue_training(
                 space, TrainingRequest("lora", trigger, (folder,), recipe=given, name=example)
             )
+
+
+def _example(name: str) -> list[Path]:
+    """The pictures of an example, where the server may show them."""
+    return sorted(asset(f"examples/{name}").resolve().glob("*.png"))
 
 
 def _progress(space: Workspace) -> _Progress:
