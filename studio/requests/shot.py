@@ -56,12 +56,12 @@ class Shot:
     prompt: str
     base: str = "sketch"
     negative: str = option("", "negative prompt: what the picture must not show")
-    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = option(0, "random seed of the starting noise")
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = option(0, "the same seed draws the same picture")
     width: Pixels | None = option(None, "pixels; default: the base's own size")
     height: Pixels | None = option(None, "pixels; default: the base's own size")
-    steps: Annotated[int, Ge(1), Le(1000)] = option(25, "denoising steps")
+    steps: Annotated[int, Ge(1), Le(1000)] = option(25, "denoising steps; more take longer")
     guidance: Annotated[float, Ge(0), Le(1000)] = option(
-        5.0, "guidance scale (CFG): how closely to follow the prompt; 1 or less is fastest"
+        5.0, "CFG scale: how strictly the prompt is followed; at 1 or less it is fastest"
     )
     scheduler: Scheduler | None = option(
         None, f"sampler: {', '.join(SCHEDULERS)}; default: the base's own"
@@ -72,17 +72,18 @@ class Shot:
     adapters: tuple[tuple["Adapter | str | Path", Strength], ...] = ()
     method: object | None = None
     init_image: Image.Image | str | Path | None = None
-    denoise: Share = option(0.6, "with an init image: share of the schedule to run")
+    denoise: Share = option(0.6, "with an init image: how much is drawn anew, up to 1")
     mask: Image.Image | str | Path | None = None
     second_pass: Annotated[float, Gt(1), Le(8)] | None = option(
-        None, "draw on at this many times the size, such as 2 (high-resolution pass); default: none"
+        None, "then draw on at this many times the size, such as 2; default: no second pass"
     )
-    second_denoise: Share = option(0.6, "with a second pass: share of the schedule that it runs")
+    second_denoise: Share = option(0.6, "with a second pass: how much it draws anew, up to 1")
     syntax: PromptSyntax = option(
         "a1111", "how prompts are read: a1111 (weights, BREAK, <lora:...>), plain or cut"
     )
     clip_skip: Annotated[int, Ge(1)] | None = option(
-        None, "layer of the text encoders from the end, 1 being the last; default: the base's own"
+        None,
+        "which layer of the text encoders counts, from the end; 1 is the last; default: the base's",
     )
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def convert(
     ] = False,
     family: Annotated[
         Literal["sd1", "sd2", "sdxl"] | None,
-        typer.Option(help="Family of the adapter's base, where the file does not say."),
+        typer.Option(help="Family of the adapter's base, if the file does not say."),
     ] = None,
 ) -> None:
     """Write an adapter for another tool."""

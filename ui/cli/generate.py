@@ -66,7 +66,7 @@ def generate(
     *,
     like: Annotated[
         Path | None,
-        typer.Option(help="Make this picture again, with the options that you give changed."),
+        typer.Option(help="Draw this picture again; other options change it."),
     ] = None,
     adapter: AdapterFiles = None,
     method: MethodName = None,
@@ -82,7 +82,7 @@ def generate(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="Draw the init image anew where this picture is white, and only there."),
+        typer.Option(help="A mask: the init image is drawn anew only where this is white."),
     ] = None,
     as_json: AsJson = False,
     shot: Mapping[str, object],

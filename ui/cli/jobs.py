@@ -133,7 +133,7 @@ def move(
     workspace: WorkspaceFolder = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
-    """Let a waiting job have its turn sooner or later."""
+    """Move a waiting job up or down the queue."""
     _change(partial(move_job, to=to), job, open_workspace(workspace), as_json=as_json)
 
 
