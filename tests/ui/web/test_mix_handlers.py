@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 import torch
+from gradio.blocks import Block
 from PIL import Image, PngImagePlugin
 
 from studio.adapters.tensor_file import write_tensors
@@ -35,6 +36,8 @@ RECIPE = '{"version": 1, "prompt": "a teal snail", "seed": 5, "steps": 9, "guida
 class Tab:
     """The tab as one visitor's page has it: what was put into its components."""
 
+    parts: MixTab
+
     def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wired: dict[str, tuple[Callable[..., Any], set, set]] = {}
         self.space = space
@@ -44,7 +47,7 @@ class Tab:
         ) -> Any:
             name = getattr(handler, "__name__", "")
             if hasattr(handler, "__self__"):
-                self.parts: MixTab = handler.__self__.tab
+                self.parts = handler.__self__.tab
             else:  # the button of a row
                 name += f" {sum(one.startswith(name) for one in self.wired) + 1}"
             self.wired[name] = handler, given, shown
@@ -72,7 +75,7 @@ class Tab:
         for one, value in answer.items():
             if isinstance(value, dict) and value.get("__type__") == "update":
                 value = value.get("value", self.now.get(one))
-            elif isinstance(value, gr.blocks.Block):
+            elif isinstance(value, Block):
                 value = self.now.get(one)
             self.now[one] = value
         return answer
