@@ -14,11 +14,13 @@ from compose.engine.method import (
     Part,
     Plan,
     method_named,
+    method_of,
     methods,
     record,
 )
 from compose.klora import KLoRA
 from compose.merge import Merge
+from compose.regions import Regions
 from compose.switch import Switch
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ __all__ = [
     "Part",
     "Pass",
     "Plan",
+    "Regions",
     "Schedule",
     "Step",
     "Switch",
@@ -71,6 +74,7 @@ __all__ = [
     "group_shots",
     "like",
     "method_named",
+    "method_of",
     "methods",
     "outline",
     "profiled",

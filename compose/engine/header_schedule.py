@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from compose.engine.method import Call, Eps, Halves, Plan
-from compose.engine.schedule import Schedule, method_of, scheduled
+from compose.engine.method import Call, Eps, Halves, Plan, method_of, shares_of
+from compose.engine.schedule import Schedule, scheduled
 from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
 from studio.adapters.describe import find_adapter_file
 from studio.adapters.formats.metadata import read_info
@@ -139,7 +139,7 @@ def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float
     for step in range(steps):
         calls.append([])
         try:
-            predicted: object = plan.predict(step, Eps(answer))
+            predicted: object = plan.predict(step, Eps(answer, shares_of(plan)))
         except (AttributeError, TypeError) as error:  # more than a weighted sum
             raise NeedsWeights from error
         assert isinstance(predicted, _Sum)

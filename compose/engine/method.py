@@ -22,12 +22,14 @@ from typing import (
 )
 
 from studio.errors import BadInput
+from studio.requests.shot import method_name
 from studio.requests.validation import build
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from studio.adapters.adapter import Adapter
+    from studio.requests.shot import Shot
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Call:
     mix: Mix
     reuse: Mix | None = None
     guided: bool = True
+    prompt: str | None = None
 
 
 class Halves(NamedTuple):
@@ -105,28 +108,50 @@ class Halves(NamedTuple):
 
 @dataclass(frozen=True)
 class Eps:
-    """Evaluates the UNet at this step's latents under a mix; answer: how it does that."""
+    """Evaluates the UNet at this step's latents under a mix; answer: how it does that.
+
+    areas: of a RegionalPlan, [1, 1, h, w] for each; numbers where there is no picture.
+    """
 
     answer: "Callable[[Call], Tensor | Halves]"
+    areas: "Sequence[Tensor | float]" = ()
 
     @overload
     def __call__(
-        self, mix: Mix, reuse: Mix | None = None, *, guided: Literal[True] = True
+        self,
+        mix: Mix,
+        reuse: Mix | None = None,
+        *,
+        guided: Literal[True] = True,
+        prompt: str | None = None,
     ) -> "Tensor": ...
 
     @overload
-    def __call__(self, mix: Mix, reuse: Mix | None = None, *, guided: Literal[False]) -> Halves: ...
+    def __call__(
+        self,
+        mix: Mix,
+        reuse: Mix | None = None,
+        *,
+        guided: Literal[False],
+        prompt: str | None = None,
+    ) -> Halves: ...
 
     def __call__(
-        self, mix: Mix, reuse: Mix | None = None, *, guided: bool = True
+        self,
+        mix: Mix,
+        reuse: Mix | None = None,
+        *,
+        guided: bool = True,
+        prompt: str | None = None,
     ) -> "Tensor | Halves":
         """The guided noise prediction [1, 4, h, w], or both halves of it.
 
         reuse: a mix evaluated in full at an earlier step, whose deep features take the place of
         computing them; None computes everything. guided: False is for methods with a guidance of
         their own; the negative prompt is then evaluated too where the shot's guidance is 1.
+        prompt: takes the place of the shot's.
         """
-        return self.answer(Call(mix, reuse, guided))
+        return self.answer(Call(mix, reuse, guided, prompt))
 
 
 class Plan(Protocol):
@@ -138,6 +163,25 @@ class Plan(Protocol):
     def predict(self, step: int, eps: Eps) -> "Tensor":
         """The noise prediction [1, 4, h, w] of a denoising step, counted from 0."""
         ...
+
+
+@runtime_checkable
+class RegionalPlan(Plan, Protocol):
+    """A plan whose predictions count in parts of the picture, as `Eps.areas` tells it."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How much of a picture each area takes, before there is one."""
+        ...
+
+    def areas(self, side: tuple[int, int]) -> "Tensor":
+        """The areas in latents of this height and width: [N, 1, 1, h, w]."""
+        ...
+
+
+def shares_of(plan: Plan) -> tuple[float, ...]:
+    """What stands for `Eps.areas` where there is no picture."""
+    return plan.shares if isinstance(plan, RegionalPlan) else ()
 
 
 def record(plan: Plan, steps: int) -> list[list[Call]]:
@@ -153,7 +197,7 @@ def record(plan: Plan, steps: int) -> list[list[Call]]:
 
     for step in range(steps):
         calls.append([])
-        plan.predict(step, Eps(answer))
+        plan.predict(step, Eps(answer, shares_of(plan)))
     return calls
 
 
@@ -168,6 +212,32 @@ class Method(Protocol):
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> Plan:
         """Compute what depends on the weights and the steps only; see Plan."""
         ...
+
+
+@runtime_checkable
+class RegionalMethod(Method, Protocol):
+    """A method that needs to know the shot's regions."""
+
+    def in_regions(self, regions: Sequence[str]) -> Method:
+        """The same method with these regions."""
+        ...
+
+
+def method_of(shot: "Shot") -> Method:
+    """The shot's method, with its regions; BadInput where it is none, or has no use for them."""
+    method = shot.method
+    if method is None:
+        method = methods()[method_name(None, shot.regions)]()
+    if not isinstance(method, Method):
+        raise BadInput(f"method: {method!r} is not a method of compose.")
+    if isinstance(method, RegionalMethod):
+        return method.in_regions(shot.regions)
+    if shot.regions:
+        raise BadInput(
+            f"regions: the method {method_name(method)} has no use for them; take the method "
+            "regions, or leave them out"
+        )
+    return method
 
 
 def check_places(option: str, places: Sequence[int], count: int) -> None:
@@ -202,5 +272,4 @@ def _method_in(module: object) -> type[Method]:
         and kind.__module__ == getattr(module, "__name__", None)
         and hasattr(kind, "prepare")
     ]
-    (method,) = found  # a method's file holds one
-    return cast(type[Method], method)
+    return cast(type[Method], found[0])  # those behind it are made from it

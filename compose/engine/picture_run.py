@@ -1,5 +1,7 @@
 """One picture under way: what its method asks the UNet for, what that means, and its texts."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,15 +10,13 @@ from torch import Tensor
 
 from compose.engine.evaluate import Answer, Evaluation, evaluate
 from compose.engine.learned_words import embeddings, is_token, split_mixed, words
-from compose.engine.method import Call, Eps, Halves, Method, Mix
+from compose.engine.method import Call, Eps, Halves, Mix, RegionalPlan, method_of
 from compose.engine.preview import fit_palette, paint
 from compose.engine.sampler import timesteps_of
 from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, mixed_weights
 from compose.engine.weights.render_cache import adapters_on, cache_of
-from compose.merge import Merge
 from studio.adapters.delta import swap_weights
 from studio.bases.prompts import PromptReading, TextEmbedding
-from studio.errors import BadInput
 from studio.requests.resolved_shot import ResolvedShot
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class PictureRun:
     def __init__(self, base: "Base", resolved: ResolvedShot, *, steps: int) -> None:
         shot = resolved.shot
         adapters, beside = split_mixed(resolved.adapters)
-        method = Merge() if shot.method is None else shot.method
-        if not isinstance(method, Method):
-            raise BadInput(f"method: {method!r} is not a method of compose.")
+        method = method_of(shot)
         method.check([adapter for adapter, _ in adapters])
         base.check_clip_skip(shot.clip_skip)
         self.base = base
@@ -54,7 +52,16 @@ class PictureRun:
         self.cache.training = bool(in_training)
         # What trains changes unseen, so what text encoders say with it is not to be kept.
         self._training = bool(in_training - {"unet"}) or bool(base.learned_words)
-        self._texts: dict[tuple[MixedWeights, bool], TextEmbedding] = {}
+        self._texts: dict[tuple[MixedWeights, bool, str | None], TextEmbedding] = {}
+
+    @cached_property
+    def areas(self) -> Sequence[Tensor]:
+        """What the plan's predictions count in the latents' pixels; see RegionalPlan."""
+        if not isinstance(self.plan, RegionalPlan):
+            return ()
+        factor = self.base.latent_factor
+        side = self.resolved.height // factor, self.resolved.width // factor
+        return self.plan.areas(side).to(self.base.device).unbind()
 
     def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor | Halves]) -> Eps:
         """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
@@ -65,14 +72,14 @@ class PictureRun:
                 answers[call] = self.guided(call, found)
             return answers[call]
 
-        return Eps(answer)
+        return Eps(answer, self.areas)
 
     def evaluation(self, call: Call, latents: Tensor, timestep: Tensor) -> Evaluation:
         """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
         return Evaluation(
             latents,
             timestep,
-            self._text(call.mix, both=self.shot.guidance > 1 or not call.guided),
+            self._text(call),
             self.mixed_weights(call.mix, unet=True),
             time_ids=self.time_ids,
             deep=None if call.reuse is None else self.deep[call.reuse],
@@ -105,16 +112,18 @@ class PictureRun:
             self.cache.palette = fit_palette(self.base)
         return paint(latents, self.cache.palette, factor=self.base.latent_factor)
 
-    def _text(self, mix: Mix, *, both: bool) -> TextEmbedding:
+    def _text(self, call: Call) -> TextEmbedding:
         """hidden [2, L, D], the negative prompt first, or [1, L, D] of the prompt alone."""
-        wanted = self.mixed_weights(mix, unet=False)
-        if (wanted, both) not in self._texts:
-            self._texts[wanted, both] = self._encode(wanted, both=both)
-        return self._texts[wanted, both]
+        wanted = self.mixed_weights(call.mix, unet=False)
+        key = wanted, self.shot.guidance > 1 or not call.guided, call.prompt
+        if key not in self._texts:
+            self._texts[key] = self._encode(*key)
+        return self._texts[key]
 
-    def _encode(self, wanted: MixedWeights, *, both: bool) -> TextEmbedding:
+    def _encode(self, wanted: MixedWeights, both: bool, prompt: str | None) -> TextEmbedding:
         zero = self.base.zero_negative and not self.shot.negative
-        texts = [*([self.shot.negative] if both and not zero else []), self.shot.prompt]
+        prompt = self.shot.prompt if prompt is None else prompt
+        texts = [*([self.shot.negative] if both and not zero else []), prompt]
         with self.base.use_embeddings(embeddings(wanted)):
             pieces = self.base.count_pieces(texts, self.shot.syntax)
         found = [self._encode_one(text, pieces, wanted) for text in texts]

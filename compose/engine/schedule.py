@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor, ImageDraw
 
-from compose.engine.method import Call, Eps, Halves, Method, MethodAdapter, Plan, record
-from compose.merge import Merge
+from compose.engine.method import (
+    Call,
+    Eps,
+    Halves,
+    MethodAdapter,
+    Plan,
+    method_of,
+    record,
+    shares_of,
+)
 from studio.errors import BadInput
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 
@@ -137,11 +145,11 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     from compose.engine.weights.render_cache import adapters_on
     from studio.adapters.adapter import Adapter
     from studio.adapters.load import load_adapter
-    from studio.requests.resolved_shot import ResolvedShot, resolve
+    from studio.requests.resolved_shot import ResolvedShot, resolve, with_masks
 
     asked = shot.shot if isinstance(shot, ResolvedShot) else shot
     asked.check()
-    asked = take_adapter_tags(asked, find_adapter)
+    asked = with_masks(take_adapter_tags(asked, find_adapter))
     if base is not None:
         found = resolve(shot, base).adapters
     else:
@@ -164,14 +172,6 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     sampler = base.scheduler(asked.scheduler, asked.spacing) if base else None
     times = asked.evaluations(sampler.order if sampler else None)
     return scheduled(names, mixed, calls, weights, times=times)
-
-
-def method_of(shot: "Shot") -> Method:
-    """The shot's method; BadInput where it is none."""
-    method = Merge() if shot.method is None else shot.method
-    if not isinstance(method, Method):
-        raise BadInput(f"method: {method!r} is not a method of compose.")
-    return method
 
 
 def scheduled(
@@ -229,19 +229,19 @@ def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
     most = max(map(len, calls), default=0)
     units = torch.eye(most).view(most, 1, 1, 1, most)
     return [
-        plan.predict(step, _answering(units)).flatten()[: len(asked)].tolist()
+        plan.predict(step, _answering(units, shares_of(plan))).flatten()[: len(asked)].tolist()
         for step, asked in enumerate(calls)
     ]
 
 
-def _answering(units: "Tensor") -> Eps:
+def _answering(units: "Tensor", shares: tuple[float, ...]) -> Eps:
     answers = iter(units)
 
     def answer(call: Call) -> "Tensor | Halves":
         unit = next(answers)
         return unit if call.guided else Halves(unit, unit, 1.0)
 
-    return Eps(answer)
+    return Eps(answer, shares)
 
 
 def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:

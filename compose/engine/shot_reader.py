@@ -17,14 +17,16 @@ from compose.engine.method import method_named
 from studio.errors import BadInput
 from studio.files import file_sha256
 from studio.requests.picture_file import open_picture, picture_sha256
+from studio.requests.regions import DATA, read_region
 from studio.requests.shot import Shot
+from studio.requests.validation import in_words
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
 PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
 FRACTIONS = ("guidance", "denoise")
-LATER = ("spacing", "clip_skip")  # older recipes lack these
+LATER = ("spacing", "clip_skip", "regions")  # older recipes lack these
 LATER_FRACTIONS = ("second_pass", "second_denoise")
 PICTURES = {"init_image": "started from", "mask": "drawn in"}
 
@@ -50,7 +52,18 @@ def shot_from_dict(written: Mapping[str, object]) -> Shot:
         **fractions,  # pyright: ignore[reportArgumentType]
     )
     shot.check()
+    check_masks_inside(shot)
     return shot
+
+
+def check_masks_inside(shot: Shot) -> None:
+    """BadInput where the mask of a region is a file: such a text may come from anybody."""
+    for region in map(read_region, shot.regions):
+        if region.mask is not None and not region.mask.startswith(DATA):
+            raise BadInput(
+                f"regions: {in_words(region.mask)} is neither a box nor a mask; a box is written "
+                "as 0,0,0.5,1"
+            )
 
 
 def like(

@@ -85,7 +85,7 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
         strengths = (f"{entry['name']}: {entry['strength']:g}" for entry in entries)
         pairs["Lora hashes"] = ", ".join(hashes)
         pairs["Adapters"] = ", ".join(strengths)
-        pairs["Method"] = method_name(shot.method)
+        pairs["Method"] = method_name(shot.method, shot.regions)
     pairs["Version"] = f"Studio {versions()['studio']}"
     # Other programs read brackets as weights, whatever they are here.
     prompt, negative = (

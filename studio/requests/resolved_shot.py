@@ -11,6 +11,7 @@ from PIL import Image
 from studio.errors import BadInput
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture
+from studio.requests.regions import embed_mask
 from studio.requests.shot import Shot
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def resolve(
     from studio.adapters.load import load_adapter
 
     shot.check()
-    shot = take_adapter_tags(shot, find_adapter)
+    shot = with_masks(take_adapter_tags(shot, find_adapter))
     adapters = []
     for adapter, strength in shot.adapters:
         if not isinstance(adapter, Adapter):
@@ -83,6 +84,13 @@ def resolve(
         mask and _binary(mask, size),
         None if shot.second_pass is None else _enlarged(size, shot.second_pass, base.step),
     )
+
+
+def with_masks(shot: Shot) -> Shot:
+    """The shot with the pictures of its regions' masks in it; BadInput where one can't be read."""
+    if not shot.regions:
+        return shot
+    return replace(shot, regions=tuple(map(embed_mask, shot.regions)))
 
 
 def with_size(shot: Shot, base: "Base") -> Shot:

@@ -5,6 +5,7 @@ into a dictionary, and `compose.shot_from_dict` reads that back.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from studio.bases.samplers import (
 )
 from studio.errors import BadInput
 from studio.requests.prompt_syntax import PromptSyntax, read_prompt, split_adapter_tags
+from studio.requests.regions import read_region, region_problems
 from studio.requests.validation import InvalidFields, check_fields, option
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ class Shot:
     where the `init_image` is drawn anew and black where it stays; the picture's own pixels do.
     second_pass: the latents are enlarged so many times, and drawn on; width and height are those
     of the first pass. syntax: how prompts are read, see studio/requests/prompt_syntax.py.
-    clip_skip: the layer of the text encoders, from their end; None is the base's own.
+    clip_skip: the layer of the text encoders, from their end; None is the base's own. regions:
+    parts of the picture with a prompt and adapters of their own, see studio/requests/regions.py;
+    without a method they are drawn by the method `regions`.
     """
 
     prompt: str
@@ -85,10 +89,23 @@ class Shot:
         None,
         "which layer of the text encoders counts, from the end; 1 is the last; default: the base's",
     )
+    regions: tuple[str, ...] = option(
+        (),
+        "part of the picture for an adapter or a prompt: x0,y0,x1,y1 in shares of the picture, or "
+        'a picture that is white there, as in "0,0,0.5,1: a red robot" or "hat.png@2"',
+    )
 
     def __post_init__(self) -> None:
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)
         object.__setattr__(self, "adapters", pairs)
+        if isinstance(self.regions, list):  # of a recipe
+            object.__setattr__(self, "regions", tuple(self.regions))
+
+    @property
+    def region_prompts(self) -> tuple[str, ...]:
+        """The prompts of regions that have their own."""
+        prompts = (read_region(one).prompt for one in self.regions)
+        return tuple(one for one in prompts if one is not None)
 
     @property
     def steps_run(self) -> int:
@@ -139,9 +156,13 @@ class Shot:
         return problems
 
     def _prompt_problems(self) -> dict[str, str]:
-        texts = {"prompt": split_adapter_tags(self.prompt)[0], "negative": self.negative}
-        problems = {}
-        for field, text in texts.items():
+        problems: dict[str, str] = {}
+        texts = [("prompt", split_adapter_tags(self.prompt)[0]), ("negative", self.negative)]
+        if wrong := region_problems(self.regions):
+            problems["regions"] = wrong
+        else:
+            texts += [("regions", text) for text in self.region_prompts]
+        for field, text in texts:
             try:
                 read_prompt(text, self.syntax)
             except BadInput as error:
@@ -149,9 +170,14 @@ class Shot:
         return problems
 
 
-def method_name(method: object | None) -> str:
-    """A method's name is that of its file in compose/; no method means `merge`."""
-    return "merge" if method is None else type(method).__module__.rpartition(".")[2]
+def method_name(method: object | None, regions: Sequence[str] = ()) -> str:
+    """A method's name is that of its file in compose/; no method means `merge`.
+
+    regions: of the shot; with them no method means `regions`.
+    """
+    if method is None:
+        return "regions" if regions else "merge"
+    return type(method).__module__.rpartition(".")[2]
 
 
 def method_options(method: object | None) -> dict[str, object]:

@@ -42,7 +42,10 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
             else adapter_to_dict(one, strength)
             for one, strength in shot.adapters
         ],
-        "method": {"name": method_name(shot.method), "options": method_options(shot.method)},
+        "method": {
+            "name": method_name(shot.method, shot.regions),
+            "options": method_options(shot.method),
+        },
         "init_image": None if shot.init_image is None else {"path": _place(shot.init_image)},
         "denoise": shot.denoise,
         "syntax": shot.syntax,
@@ -50,6 +53,7 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
         "mask": None if shot.mask is None else {"path": _place(shot.mask)},
         "second_pass": shot.second_pass,
         "second_denoise": shot.second_denoise,
+        "regions": list(shot.regions),
     }
 
 

@@ -93,8 +93,8 @@ def method_check(adapters: Callable[[Shot], Sequence[object]]) -> Check:
     """
     return Check(
         "method",
-        lambda shot: (shot.adapters, type(shot.method), shot.method),
-        lambda shot: _check_method(shot.method, adapters(shot)),
+        lambda shot: (shot.adapters, type(shot.method), shot.method, shot.regions),
+        lambda shot: _check_method(shot, adapters(shot)),
     )
 
 
@@ -139,11 +139,9 @@ def _check_families(shot: Shot) -> None:
             )
 
 
-def _check_method(method: object, adapters: Sequence[Any]) -> None:
-    method = method or compose.Merge()
-    assert isinstance(method, compose.Method)
+def _check_method(shot: Shot, adapters: Sequence[Any]) -> None:
     # Adapters of words only are in every mix, and take no part in a method.
-    method.check([one for one in adapters if one.deltas or not one.embeddings])
+    compose.method_of(shot).check([one for one in adapters if one.deltas or not one.embeddings])
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,7 @@ from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.json_value import parse_json
 from studio.requests.adapter_tags import find_adapter
+from studio.requests.regions import embed_mask
 from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.batch.named_files import NamedFiles
@@ -46,7 +47,7 @@ def grid_values(key: str, raw: object, *, most: int) -> list[tuple[int | None, o
         if not first <= last < first + most:
             raise BadInput(f"{raw} is not a rising range of at most {most:,} seeds")
         return [(None, seed) for seed in range(first, last + 1)]
-    if key == "adapters" or not isinstance(raw, list):
+    if key in ("adapters", "regions") or not isinstance(raw, list):
         return [(None, raw)]
     if not raw:
         raise BadInput("the list is empty: leave it out, or put something in")
@@ -64,6 +65,8 @@ def read_value(field: str, raw: object, files: NamedFiles) -> object:
             return _picture(raw, files)
         case "base":
             return _base(raw, files)
+        case "regions":
+            return _regions(raw, files)
     _check(field, raw)
     return raw
 
@@ -89,6 +92,18 @@ def _mix(raw: object, files: NamedFiles) -> Mix:
     if not isinstance(raw, list):
         raise BadInput(f'{in_words(raw)} is not a list of adapters, such as ["robot.safetensors"]')
     return tuple(_adapter(one, files) for one in raw)
+
+
+def _regions(raw: object, files: NamedFiles) -> tuple[str, ...]:
+    """Texts of regions in a list, or in one with " + " between them; masks are read into them."""
+    texts = raw.split(BETWEEN_ADAPTERS) if isinstance(raw, str) else raw
+    _check("regions", texts)
+    assert isinstance(texts, list)
+
+    def find(name: str) -> str:
+        return files.find(name, otherwise="call the picture of a mask by its id in the history")
+
+    return tuple(embed_mask(text, find) for text in texts)
 
 
 def tagged_adapter(name: str, files: NamedFiles) -> str:

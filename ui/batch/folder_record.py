@@ -85,6 +85,8 @@ def file_name(shot: Shot, folder: Path) -> str:
         facts["syntax"] = shot.syntax
     if shot.clip_skip is not None:
         facts["clip_skip"] = shot.clip_skip
+    if shot.regions:
+        facts["regions"] = shot.regions
     if shot.second_pass is not None:
         facts["second"] = [float(shot.second_pass), float(shot.second_denoise)]
     if shot.init_image is not None:

@@ -57,6 +57,7 @@ FIELDS = (
     "second_pass",
     "second_denoise",
     "adapters",
+    "regions",
     "method",
 )
 PLURALS = {"prompts": "prompt", "seeds": "seed", "mixes": "adapters", "methods": "method"}
@@ -269,7 +270,7 @@ class _Reader:
                 self.problems.append(planned.problem("prompt", str(error)))
                 return
             # In a grid the plain base is one shot, not one for each method.
-            method = shot.method if shot.adapters else None
+            method = shot.method if shot.adapters or shot.regions else None
             notes = tuple(filter(None, (said, negative_note(shot))))
             yield replace(planned, shot=replace(shot, method=method), notes=notes)
 

@@ -18,7 +18,7 @@ from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture, read_recipe, save_picture
 from studio.requests.prompt_syntax import escape
 from studio.requests.resolved_shot import ResolvedShot, resolve
-from studio.requests.shot import Shot
+from studio.requests.shot import Shot, method_name
 from ui.cli.options import (
     LOADING,
     METHODS,
@@ -211,6 +211,9 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
     if given.keys() & {"prompt", "negative"} and "syntax" not in given:
         shot = _as_written_today(shot)
     shot = replace(shot, **given)  # pyright: ignore[reportArgumentType]
+    if shot.regions and "regions" not in given and method_name(shot.method) != "regions":
+        print_note("The regions of that picture are left out, as this method has none")
+        shot = replace(shot, regions=())
     shot.check()
     shot = take_adapter_tags(shot, find_adapter)
     return base, _sampled_for_speed(shot, given) if "adapters" in given else shot

@@ -50,6 +50,9 @@ def schedule(
     adapter: AdapterFiles = None,
     method: MethodName = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
+    regions: Annotated[
+        list[str] | None, typer.Option(help="As of studio generate; may be given several times.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Also draw the schedule into this .png file.")
     ] = None,
@@ -63,7 +66,7 @@ def schedule(
 ) -> None:
     """Show which adapter changes which layers at which step, and what a picture costs."""
     mix, chosen = parse_adapters(adapter), parse_method(method, options)
-    shot = Shot("", steps=steps, adapters=mix, method=chosen)
+    shot = Shot("", steps=steps, adapters=mix, method=chosen, regions=tuple(regions or ()))
     if out is not None and out.suffix.lower() != ".png":
         raise BadInput(f"{out}: the schedule is drawn as a picture, so give a name with .png.")
     plan = compose.schedule(shot, open_base(base, loading) if base is not None else None)

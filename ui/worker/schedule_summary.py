@@ -88,7 +88,8 @@ def _block(layer: str) -> str:
 def _place(space: Workspace, shot: Shot) -> Path:
     adapters = [[*_file_state(str(file)), strength] for file, strength in shot.adapters]
     steps = [shot.passes, shot.evaluations()]
-    key = json.dumps([adapters, steps, method_name(shot.method), method_options(shot.method)])
+    mixing = [method_name(shot.method), method_options(shot.method), *shot.regions]
+    key = json.dumps([adapters, steps, *mixing])
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

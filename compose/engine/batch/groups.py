@@ -63,7 +63,7 @@ def mix_key(shot: "Shot") -> Hashable:
         (str(one) if isinstance(one, str | Path) else one, strength)
         for one, strength in shot.adapters
     )
-    return tuple(adapters), method_name(shot.method), shot.method
+    return tuple(adapters), method_name(shot.method), shot.method, shot.regions
 
 
 def _batch_key(shot: "Shot") -> Hashable:

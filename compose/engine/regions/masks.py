@@ -1,0 +1,78 @@
+"""Masks of a shot's regions in the size of its latents; together with the rest they sum to one.
+
+PyTorch isn't imported here, since a schedule is told without it.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from studio.requests.regions import Region, open_mask
+
+Masks = NDArray[np.float32]
+SLIVER = 0.005  # of the picture: a rest that is smaller is left to the regions
+
+
+@lru_cache(maxsize=64)
+def region_masks(
+    regions: tuple[Region, ...], side: tuple[int, int], *, blur: float, whole: float
+) -> Masks:
+    """[N, h, w] of N regions, or [N + 1, h, w] with the rest behind them; they sum to 1.
+
+    Where regions overlap, they share. side: height and width. blur: the standard deviation of the
+    soft edges, as a share of the shorter side. whole: how much the rest counts inside of regions.
+    """
+    inside = np.stack([_inside(region, side) for region in regions])
+    inside /= np.maximum(inside.sum(0), 1)
+    rest = 1 - inside.sum(0)
+    if whole == 0 and rest.mean() < SLIVER:
+        return normalized(soften(inside, blur * min(side)))
+    masks = normalized(soften(np.concatenate([inside, rest[None]]), blur * min(side)))
+    return shared(masks, whole)
+
+
+def shared(masks: Masks, whole: float) -> Masks:
+    """The same masks [N + 1, h, w], with a share of what the others have for the last one."""
+    inside = (1 - whole) * masks[:-1]
+    return np.concatenate([inside, masks[-1:] + whole * masks[:-1].sum(0)])
+
+
+def normalized(masks: Masks) -> Masks:
+    """The same masks [N, h, w] with a sum of 1; where there is none, all count alike."""
+    total = masks.sum(0)
+    return np.where(total > 1e-6, masks / np.maximum(total, 1e-6), 1 / len(masks)).astype("float32")
+
+
+def soften(masks: Masks, deviation: float) -> Masks:
+    """Masks [N, h, w] under a Gaussian; the picture's own edges stay hard. deviation: in pixels."""
+    if deviation <= 0:
+        return masks
+    reach = max(1, round(3 * deviation))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    kernel /= kernel.sum()
+    for axis in (1, 2):
+        margin = [(0, 0)] * 3
+        margin[axis] = (reach, reach)
+        wide = np.pad(masks, margin, mode="edge")
+        masks = np.apply_along_axis(np.convolve, axis, wide, kernel, mode="valid")
+    return masks.astype("float32")
+
+
+def _inside(region: Region, side: tuple[int, int]) -> Masks:
+    """How much of each latent pixel lies inside, [h, w] in 0 .. 1."""
+    height, width = side
+    if region.box is None:
+        assert region.mask is not None
+        mask = open_mask(region.mask).resize((width, height), Image.Resampling.BOX)
+        return np.asarray(mask, dtype=np.float32) / 255
+    x0, y0, x1, y1 = region.box
+    return np.outer(_covered(y0, y1, height), _covered(x0, x1, width)).astype("float32")
+
+
+def _covered(begin: float, end: float, count: int) -> NDArray[np.float64]:
+    """Of `count` pixels in a row, how much of each lies between two shares of the row."""
+    edges = np.arange(count + 1)
+    cut = np.clip(edges, begin * count, end * count)
+    return cut[1:] - cut[:-1]

@@ -1,0 +1,147 @@
+"""A region of a shot: which part of the picture, what is there, and which adapters it wears.
+
+Its text is AREA, or AREA@ADAPTERS, or either with ": PROMPT" behind it:
+
+    0,0,0.5,1: a sks robot         the left half; the first region wears the first adapter
+    0.5,0,1,1@2,3: a sks octopus   the right half, with the second and the third adapter
+    hat.png: a crown               where that picture is white
+
+An area is a box x0,y0,x1,y1 in shares of the picture's width and height, from its top left corner,
+so that it holds for every size; or a picture that is white inside. Once a shot is resolved its
+regions hold such pictures themselves, small and in two colours, as a data: address: a recipe needs
+no other file to make its picture again.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from studio.errors import BadInput
+from studio.requests.picture_file import open_picture
+
+__all__ = ["Region", "embed_mask", "mask_address", "open_mask", "read_region", "region_text"]
+
+DATA = "data:image/png;base64,"
+LONGEST_SIDE = 128  # pixels of a mask kept in a recipe: as many as SDXL's latents have
+MOST_DATA = 64 * 1024  # characters of one
+TEXT = re.compile(
+    r"(?P<area>data:image/png;base64,[\w+/=]*|(?:[A-Za-z]:(?=[\\/]))?[^:@]+)"
+    r"(?:@(?P<adapters>[^:]*))?(?::(?P<prompt>.*))?",
+    re.DOTALL,
+)
+EXAMPLE = '"0,0,0.5,1: a red robot"'
+
+
+@dataclass(frozen=True)
+class Region:
+    """box: x0, y0, x1, y1 in shares of the picture. mask: a file, or a data: address.
+
+    prompt: None is the shot's. adapters: their places in the shot, from 1; None is the adapter
+    with the region's own number, if there is one, and () none.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    mask: str | None = None
+    prompt: str | None = None
+    adapters: tuple[int, ...] | None = None
+
+
+def read_region(text: str) -> Region:
+    """The region that a text means; BadInput for none. A file of a mask need not be there."""
+    found = TEXT.fullmatch(text.strip())
+    if found is None:
+        raise BadInput(f"{text!r} names no part of the picture; write it as {EXAMPLE}")
+    area, prompt = found["area"].strip(), found["prompt"]
+    box = _box(area)
+    return Region(
+        box=box,
+        mask=None if box else area,
+        prompt=prompt.strip() if prompt and prompt.strip() else None,
+        adapters=None if found["adapters"] is None else _places(found["adapters"]),
+    )
+
+
+def region_text(region: Region) -> str:
+    """The text that `read_region` reads as this region."""
+    area = ",".join(f"{one:g}" for one in region.box) if region.box else region.mask
+    adapters = "" if region.adapters is None else f"@{','.join(map(str, region.adapters))}"
+    return f"{area}{adapters}" + (f": {region.prompt}" if region.prompt else "")
+
+
+def embed_mask(text: str, find: Callable[[str], str | Path] = Path) -> str:
+    """A region's text with the mask's picture in it, where it names a file.
+
+    find: the path of a file. Raises BadInput for a picture that is not there or shows nothing.
+    """
+    region = read_region(text)
+    if region.mask is None or region.mask.startswith(DATA):
+        return text
+    address = mask_address(open_picture(find(region.mask)))
+    return region_text(Region(None, address, region.prompt, region.adapters))
+
+
+def mask_address(picture: Image.Image) -> str:
+    """A mask as a data: address, in two colours; BadInput where it is black everywhere."""
+    grey = picture.convert("L")
+    grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    binary = grey.point([0] * 128 + [255] * 128).convert("1")
+    if binary.getbbox() is None:
+        raise BadInput("the mask of a region is black everywhere; its part is white in a mask")
+    written = io.BytesIO()
+    binary.save(written, "PNG", optimize=True)
+    return DATA + base64.b64encode(written.getvalue()).decode()
+
+
+def open_mask(address: str) -> Image.Image:
+    """The mask in a data: address, in grey; BadInput for what is no such mask."""
+    try:
+        data = base64.b64decode(address.removeprefix(DATA), validate=True)
+        picture = Image.open(io.BytesIO(data), formats=["PNG"])
+        if max(picture.size) > LONGEST_SIDE or len(address) > MOST_DATA:
+            raise BadInput(f"the mask of a region is larger than {LONGEST_SIDE} pixels")
+        return picture.convert("L")
+    except (ValueError, OSError, SyntaxError) as error:
+        raise BadInput("the mask of a region is no picture") from error
+
+
+def region_problems(regions: Sequence[str]) -> str | None:
+    """What is wrong with these texts of regions, in a sentence."""
+    for text in regions:
+        try:
+            region = read_region(text)
+            if region.mask is not None and region.mask.startswith(DATA):
+                open_mask(region.mask)
+        except BadInput as error:
+            return f"regions: {error}"
+    return None
+
+
+def _box(area: str) -> tuple[float, float, float, float] | None:
+    """Four numbers, or None for another area. Raises BadInput for numbers that are no box."""
+    try:
+        numbers = [float(one) for one in area.split(",")]
+    except ValueError:
+        return None
+    if len(numbers) != 4:
+        raise BadInput(f"{area!r} is no box: give x0,y0,x1,y1, such as {EXAMPLE}")
+    x0, y0, x1, y1 = numbers
+    if max(numbers) > 1:
+        raise BadInput(
+            f"the box {area} does not lie inside the picture: give shares of its width and height, "
+            "from 0 to 1, not pixels"
+        )
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise BadInput(f"the box {area} is empty: x0,y0 is its top left corner, x1,y1 the other")
+    return x0, y0, x1, y1
+
+
+def _places(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in text.split(",") if one.strip())
+    except ValueError:
+        raise BadInput(f"@{text} names no adapters: give their numbers, such as @1,3") from None
