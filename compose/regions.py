@@ -72,8 +72,8 @@ class InRegions:
         """Every region names adapters that are there."""
         if not self.regions:
             raise BadInput(
-                "regions: say where each adapter is drawn, such as --regions 0,0,0.5,1 for the "
-                "first one and --regions 0.5,0,1,1 for the second"
+                "regions: say where each adapter is drawn, such as 0,0,0.5,1 for the first one and "
+                "0.5,0,1,1 for the second"
             )
         for option, value in (("blur", self.options.blur), ("whole", self.options.whole)):
             if not 0 <= value < 1:

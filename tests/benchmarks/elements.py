@@ -182,11 +182,12 @@ def sheet_of(base: studio.Base, adapters: Mapping[Element, Adapter]) -> Image.Im
     return sheet_of_rows(rows)
 
 
-def sheet_of_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    sheet = Image.new("RGB", (132 * max(map(len, rows)), 132 * len(rows)), "white")
+def sheet_of_rows(rows: Sequence[Sequence[Image.Image]], *, width: int = 128) -> Image.Image:
+    """Pictures of this width and 128 pixels high, in rows."""
+    sheet = Image.new("RGB", ((width + 4) * max(map(len, rows)), 132 * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            sheet.paste(picture, (132 * x, 132 * y))
+            sheet.paste(picture, ((width + 4) * x, 132 * y))
     return sheet
 
 

@@ -170,12 +170,13 @@ def test_a_mask_of_a_file_is_kept_in_the_recipe(sdxl: Base, tmp_path: Path) -> N
     drawn = Shot("a star", steps=1, regions=(text,), method=HARD)
     boxed = dataclasses.replace(drawn, regions=(f"{LEFT}: a cat",))
     picture = render(sdxl, drawn)
-    assert torch.equal(latents(sdxl, drawn), latents(sdxl, boxed))
+    expected = latents(sdxl, drawn)
+    assert torch.equal(expected, latents(sdxl, boxed))
     save_picture(picture, tmp_path / "picture.png")
     (tmp_path / "left.png").unlink()
     again = like(read_recipe(tmp_path / "picture.png"), sdxl)
     assert again.regions == (embed_mask(again.regions[0]),) and again.method == HARD
-    assert torch.equal(latents(sdxl, again), latents(sdxl, drawn))
+    assert torch.equal(latents(sdxl, again), expected)
 
 
 def test_what_cannot_be_drawn_in_regions_is_refused(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def shared(masks: Masks, whole: float) -> Masks:
 def normalized(masks: Masks) -> Masks:
     """The same masks [N, h, w] with a sum of 1; where there is none, all count alike."""
     total = masks.sum(0)
-    return np.where(total > 1e-6, masks / np.maximum(total, 1e-6), 1 / len(masks)).astype("float32")
+    whole = np.where(total > 1e-6, masks / np.maximum(total, 1e-6), 1 / len(masks))
+    return whole.astype(np.float32)
 
 
 def soften(masks: Masks, deviation: float) -> Masks:
@@ -57,7 +58,7 @@ def soften(masks: Masks, deviation: float) -> Masks:
         margin[axis] = (reach, reach)
         wide = np.pad(masks, margin, mode="edge")
         masks = np.apply_along_axis(np.convolve, axis, wide, kernel, mode="valid")
-    return masks.astype("float32")
+    return masks.astype(np.float32)
 
 
 def _inside(region: Region, side: tuple[int, int]) -> Masks:
@@ -68,11 +69,10 @@ def _inside(region: Region, side: tuple[int, int]) -> Masks:
         mask = open_mask(region.mask).resize((width, height), Image.Resampling.BOX)
         return np.asarray(mask, dtype=np.float32) / 255
     x0, y0, x1, y1 = region.box
-    return np.outer(_covered(y0, y1, height), _covered(x0, x1, width)).astype("float32")
+    inside = np.outer(_covered(y0, y1, height), _covered(x0, x1, width))
+    return inside.astype(np.float32)
 
 
 def _covered(begin: float, end: float, count: int) -> NDArray[np.float64]:
     """Of `count` pixels in a row, how much of each lies between two shares of the row."""
-    edges = np.arange(count + 1)
-    cut = np.clip(edges, begin * count, end * count)
-    return cut[1:] - cut[:-1]
+    return np.diff(np.arange(count + 1.0).clip(begin * count, end * count))

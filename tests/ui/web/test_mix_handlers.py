@@ -347,3 +347,20 @@ def test_an_older_picture_is_opened_as_it_was_read(tab: Tab, tmp_path: Path) -> 
     tab.act("draw")
     (shot,) = _shots(tab)
     assert (shot["prompt"], shot["syntax"]) == ("a (teal) snail", "cut")
+
+
+def test_regions_are_drawn_and_come_back(tab: Tab) -> None:
+    form = tab.form
+    tab.now |= {form.method: "regions", form.regions.lines: "0,0,0.5,1: a red cat"}
+    answer = tab.wired["change"][0]({one: tab.now[one] for one in tab.wired["change"][1]})
+    assert answer[form.regions.group].visible is True
+    tab.act("draw")
+    (shot,) = _shots(tab)
+    assert shot["regions"] == ["0,0,0.5,1: a red cat"] and shot["method"]["name"] == "regions"
+    tab.now[form.regions.lines] = ""
+    tab.act("load")
+    assert tab.now[form.method] == "regions"
+    assert tab.now[form.regions.lines] == "0,0,0.5,1: a red cat"
+    tab.now[form.method] = "merge"  # its boxes stay in the form, not in the shot
+    tab.act("draw")
+    assert _shots(tab)[0]["regions"] == []

@@ -187,8 +187,11 @@ def _suggestion(field: Field) -> str:
 
 
 def _with_method(shot: Shot, name: str) -> Shot:
-    same = name == method_name(shot.method)
-    return shot if same else replace(shot, method=compose.method_named(name, {}))
+    same = name == method_name(shot.method, shot.regions)
+    if same:
+        return shot
+    regions = shot.regions if name == "regions" else ()
+    return replace(shot, method=compose.method_named(name, {}), regions=regions)
 
 
 def _with(field: str) -> Callable[[Shot, str], Shot]:

@@ -25,6 +25,7 @@ def mix_tab(page: Page) -> None:
     for picture in (form.start, form.mask):
         changes += [picture.input, picture.clear]
     changes += [choice.input for choice in form.choices()]
+    changes += [form.regions.canvas.input, form.regions.canvas.clear]
     _on(changes, do.change, inputs, drawn, "always_last")
     rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
     _on([form.base.input], do.change_base, inputs, rebased)
@@ -87,7 +88,8 @@ def _shown(tab: MixTab) -> Components:
 
 def _computed(tab: MixTab) -> Components:
     """The components that depend on the settings alone."""
-    return {tab.schedule, tab.form.sampling_note, tab.column, tab.row, *tab.form.groups.values()}
+    groups = {tab.form.regions.group, *tab.form.groups.values()}
+    return {tab.schedule, tab.form.sampling_note, tab.column, tab.row} | groups
 
 
 def _all(tab: MixTab) -> Components:

@@ -127,6 +127,7 @@ class Handlers:
         update[self.form.sampling_note] = paragraph(negative_note(shot))
         for name, group in self.form.groups.items():
             update[group] = gr.Group(visible=name == values[self.form.method])
+        update[self.form.regions.group] = gr.Group(visible=values[self.form.method] == "regions")
         for axis, usual in ((tab.column, "method"), (tab.row, NOTHING)):
             chosen = values[axis] if values[axis] in names else usual
             update[axis] = gr.update(choices=choices, value=chosen)

@@ -57,7 +57,7 @@ def shot_of_recipe(space: Workspace, recipe: Mapping[str, object]) -> tuple[Shot
         "scheduler": scheduler,
         "spacing": _spacing(scheduler, recipe.get("spacing"), problems),
         "adapters": adapters,
-        "method": _method(recipe, problems) if adapters else None,
+        "method": _method(recipe, problems) if adapters or recipe.get("regions") else None,
         "init_image": start,
         "mask": mask if start else None,
     }

@@ -30,6 +30,7 @@ from ui.web.frontend import method_choices, script
 from ui.web.mix import html
 from ui.web.mix.adapter_slots import AdapterSlots
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
+from ui.web.mix.region_form import RegionForm
 from ui.web.server.fields import field_widgets, read_values, read_whole_number, shown_values
 from ui.web.server.page import Components, Update, Values
 
@@ -93,6 +94,7 @@ class ShotForm:
             label="Method",
             info="How the adapters share the picture",
         )  # fmt: skip
+        self.regions = RegionForm()
         self.groups: dict[str, gr.Group] = {}
         self.options: dict[str, dict[str, Component]] = {}
         with gr.Accordion("Method options", open=False):
@@ -182,6 +184,7 @@ class ShotForm:
             | {self.start, self.mask, self.denoise, self.before_speed}
             | {*self.loading.values(), *self.reading.values(), *self._all_options()}
             | self.adapters.inputs()
+            | self.regions.inputs()
         )
 
     def outputs(self) -> Components:
@@ -216,6 +219,7 @@ class ShotForm:
             spacing=given[self.spacing] or None,
             adapters=tuple((one.file(self.space), one.strength) for one in mix),
             method=self._read_method(given),
+            regions=self.regions.read(given) if given[self.method] == "regions" else (),
             init_image=start,
             mask=start and _keep_picture(self.space, given[self.mask]),
             denoise=float(given[self.denoise]),
@@ -224,7 +228,7 @@ class ShotForm:
         )
         shot.check()
         shot = take_adapter_tags(shot, partial(adapter_path, self.space))
-        return shot if shot.adapters else replace(shot, method=None)
+        return shot if shot.adapters or shot.regions else replace(shot, method=None)
 
     def read_loading(self, given: Values) -> dict[str, object]:
         """The loading options of the base that the user chose."""
@@ -256,7 +260,8 @@ class ShotForm:
         sizes = shown_values(SIZE, {name: one for name, one in sizes.items() if one is not None})
         update |= {self.size[name]: shown for name, shown in sizes.items()}
         mix = [_mix_adapter(str(file), strength) for file, strength in shot.adapters]
-        return update | self._update_method(shot) | self.update_mix(mix, shot.base)
+        update |= self._update_method(shot) | self.regions.update(shot)
+        return update | self.update_mix(mix, shot.base)
 
     def update_mix(self, mix: Sequence[MixAdapter], base: str) -> Update:
         """Show these adapters, and the library beside them."""
@@ -271,9 +276,10 @@ class ShotForm:
         return None if method == compose.Merge() else method
 
     def _update_method(self, shot: Shot) -> Update:
-        update: Update = {self.method: method_name(shot.method)}
+        chosen = method_name(shot.method, shot.regions)
+        update: Update = {self.method: chosen}
         for name, widgets in self.options.items():
-            own = method_options(shot.method) if name == method_name(shot.method) else {}
+            own = method_options(shot.method) if name == chosen else {}
             shown = shown_values(_options(name), own)
             update |= {widget: shown[field] for field, widget in widgets.items()}
         return update

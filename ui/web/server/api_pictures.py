@@ -69,13 +69,14 @@ class PictureEndpoints:
         mask: FileData | None = None,
         second_pass: float | None = None,
         second_denoise: float = 0.6,
+        regions: list[str] | None = None,
     ) -> tuple[JsonObject, list[FileData]]:
         """Make pictures. Returns the job and, if it waits for them, the pictures.
 
         Parameters:
             prompt: what to draw; may name adapters of the library as <lora:NAME:STRENGTH>
             adapters: NAME, NAME:STRENGTH or NAME:HALF:STRENGTH of each adapter
-            method: merge, switch, composite, klora or cmlora
+            method: merge, switch, composite, klora, cmlora or regions
             method_options: such as {"order": "random"}
             negative: negative prompt
             base: a source that /list_bases returns
@@ -95,6 +96,7 @@ class PictureEndpoints:
             mask: a picture; init_image is drawn anew where it is white, and only there
             second_pass: such as 2, to enlarge the picture so many times and draw on
             second_denoise: how much of the schedule the second pass runs
+            regions: parts of the picture, such as "0,0,0.5,1: a red robot", for method regions
         """
         _check_request(self._space, base, count)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
@@ -103,6 +105,7 @@ class PictureEndpoints:
         shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
         start, part = (_keep_picture(self._space, one) for one in (init_image, mask))
         shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
+        shot = replace(shot, regions=tuple(regions or ()))
         shots = [replace(shot, seed=seed + number) for number in range(count)]
         return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
 
@@ -176,7 +179,8 @@ def _mixed(
     """The shot with these adapters and those that its prompts name."""
     mix = tuple(_adapter(space, one) for one in adapters)
     shot = take_adapter_tags(replace(shot, adapters=mix), partial(adapter_path, space))
-    return replace(shot, method=compose.method_named(method, options)) if shot.adapters else shot
+    mixes = shot.adapters or method == "regions"
+    return replace(shot, method=compose.method_named(method, options)) if mixes else shot
 
 
 def _adapter(space: Workspace, text: str) -> tuple[str, float]:

@@ -1,0 +1,101 @@
+"""Where each adapter is drawn: boxes that are typed, or parts painted in the adapters' colours."""
+
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from compose.engine.schedule import COLOURS
+from studio.errors import BadInput
+from studio.requests.regions import Region, mask_address, open_mask, read_region, region_text
+from studio.requests.shot import Shot
+from ui.web.mix.mix_adapters import MOST
+from ui.web.server.page import Components, Update, Values
+
+PAINTED = "painted"  # the area of a line whose part is painted
+SIDE = 384  # pixels of the canvas, which is stretched to the picture
+BRUSHES = COLOURS[:MOST]
+
+
+class RegionForm:
+    """Lays the widgets out where it is made; they are shown for the method `regions`."""
+
+    def __init__(self) -> None:
+        with gr.Group(visible=False) as self.group:
+            self.lines = gr.Textbox(
+                label="Regions", lines=2, max_lines=6, elem_id="mix-regions",
+                info="A line for each: a box x0,y0,x1,y1 in shares of the picture, and a prompt of "
+                "its own if wished. Line 1 is for adapter 1; @2,3 behind the box names others.",
+                placeholder="0,0,0.5,1: a red robot\n0.5,0,1,1: a blue cat",
+            )  # fmt: skip
+            with gr.Accordion("Paint them instead", open=False):
+                self.canvas = gr.ImageEditor(
+                    label="The first colour is where adapter 1 is drawn, and so on; the canvas is "
+                    "stretched to the picture",
+                    type="pil", image_mode="RGBA", format="png", sources=(), transforms=(),
+                    layers=False, canvas_size=(SIDE, SIDE), fixed_canvas=True, height=SIDE + 60,
+                    brush=gr.Brush(default_size=60, colors=list(BRUSHES), color_mode="fixed"),
+                    buttons=[], elem_id="mix-canvas",
+                )  # fmt: skip
+
+    def inputs(self) -> Components:
+        """The components whose values `read` takes, and that `update` changes."""
+        return {self.lines, self.canvas}
+
+    def read(self, given: Values) -> tuple[str, ...]:
+        """The regions; BadInput for a line that is none. What is painted needs no lines."""
+        lines = [line for line in (given[self.lines] or "").splitlines() if line.strip()]
+        masks = _painted(given[self.canvas])
+        if not lines:
+            return tuple(
+                region_text(Region(mask=mask_address(mask), adapters=(place,)))
+                for place, mask in masks.items()
+            )
+        return tuple(_region(place, line, masks) for place, line in enumerate(lines, start=1))
+
+    def update(self, shot: Shot) -> Update:
+        """Show a shot's regions; those with masks are painted."""
+        lines, canvas = [], np.zeros((SIDE, SIDE, 4), np.uint8)
+        for place, text in enumerate(shot.regions, start=1):
+            region = read_region(text)
+            if region.mask is not None and place <= len(BRUSHES):
+                inside = open_mask(region.mask).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+                colour = ImageColor.getrgb(BRUSHES[place - 1])
+                canvas[np.asarray(inside) > 127] = (*colour, 255)
+                text = region_text(Region(None, PAINTED, region.prompt, region.adapters))
+            lines.append(text)
+        picture = Image.fromarray(canvas) if canvas.any() else None
+        shown = picture and {"background": None, "layers": [picture], "composite": picture}
+        return {self.lines: "\n".join(lines), self.canvas: shown}
+
+
+def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:
+    """A line as a shot's region. place: its number, which is that of its colour."""
+    region = read_region(line)
+    if region.mask is None:
+        return line.strip()
+    if region.mask != PAINTED:
+        raise BadInput(
+            f"regions: {region.mask!r} in line {place} is neither a box, such as 0,0,0.5,1, nor "
+            f"the word {PAINTED}"
+        )
+    if place not in masks:
+        raise BadInput(f"regions: line {place} is {PAINTED}, and nothing is in colour {place}")
+    return region_text(Region(None, mask_address(masks[place]), region.prompt, region.adapters))
+
+
+def _painted(value: dict[str, Image.Image] | None) -> dict[int, Image.Image]:
+    """A mask for each colour that is on the canvas, by its number from 1."""
+    picture = value and value.get("composite")
+    if picture is None:
+        return {}
+    pixels = np.asarray(picture.convert("RGBA")).astype(np.int32)
+    colours = np.array([ImageColor.getrgb(one) for one in BRUSHES])
+    nearest = ((pixels[:, :, None, :3] - colours) ** 2).sum(-1).argmin(-1)
+    nearest[pixels[..., 3] < 128] = -1
+    found = {place: nearest == place - 1 for place in range(1, len(BRUSHES) + 1)}
+    return {place: _mask(inside) for place, inside in found.items() if inside.any()}
+
+
+def _mask(inside: NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
