@@ -67,7 +67,7 @@ def _inside(region: Region, side: tuple[int, int]) -> Masks:
     if region.box is None:
         assert region.mask is not None
         mask = open_mask(region.mask).resize((width, height), Image.Resampling.BOX)
-        return np.asarray(mask, dtype=np.float32) / 255
+        return np.asarray(mask, dtype=np.float32) / np.float32(255)
     x0, y0, x1, y1 = region.box
     inside = np.outer(_covered(y0, y1, height), _covered(x0, x1, width))
     return inside.astype(np.float32)

@@ -86,7 +86,7 @@ def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:
 
 def _painted(value: dict[str, Image.Image] | None) -> dict[int, Image.Image]:
     """A mask for each colour that is on the canvas, by its number from 1."""
-    picture = value and value.get("composite")
+    picture = value.get("composite") if value else None
     if picture is None:
         return {}
     pixels = np.asarray(picture.convert("RGBA")).astype(np.int32)
