@@ -7,6 +7,7 @@ import re
 from dataclasses import fields, replace
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from studio.dataset.folders import Folder
 from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
-from studio.queue.client import list_jobs, stop_job
+from studio.queue.client import get_job, list_jobs, stop_job
 from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.training import TrainingRequest
@@ -33,14 +34,17 @@ from studio.workspace import (
     next_picture_path,
     open_workspace,
 )
+from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import queue_training
 from ui.web.train.checkpoints import cells, draw_grid, drawn, latest_grid, strengths_of
 from ui.web.train.crops import crop_preview, crops_of
 from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
 from ui.web.train.picture_sets import add_example, add_files
-from ui.web.train.request import pictures_of
+from ui.web.train.request import Form, pictures_of, queue
+from ui.web.train.reuse import settings_of
 from ui.web.train.run_html import run_header, sample_rows
+from ui.web.train.tab import _lay_out_form
 
 
 @pytest.fixture
@@ -56,6 +60,55 @@ def job(space: Workspace) -> Job:
     claimed = claim_job(space, ("train",))
     assert claimed
     return claimed
+
+
+# Its settings.
+
+
+def a_form(space: Workspace) -> Form:
+    async def build() -> Form:
+        with gr.Blocks():
+            return _lay_out_form(space, gr.Dropdown())
+
+    return in_a_loop(build)
+
+
+def test_settings_put_back_into_the_form_ask_for_the_same_training(space: Workspace) -> None:
+    robot, things = create_set(space, "robot").path, create_set(space, "things").path
+    asked = TrainingRequest(
+        "diffusekrona",
+        "sks robot",
+        (Folder(robot),),
+        name="tin",
+        base="sketch-sd1",
+        options={"a1": 2},
+        loading={"dtype": "bf16"},
+        prior_pictures=things,
+        recipe={
+            **{"steps": 7, "lr": 0.003, "schedule": "linear", "flip": True, "size": 64},
+            **{"sample_every": 2, "save_every": 3, "sample_prompts": ["a", "b c"]},
+            **{"prior_class": "a robot", "text_encoders": True},
+        },
+    )
+    job = queue_training(space, asked)
+    form = a_form(space)
+    update, missing = settings_of(space, form, job)
+    assert not missing and update.keys() <= form.all()
+    data = {one: getattr(one, "value", None) for one in form.all()}
+    data |= {
+        one: value["value"] if isinstance(value, dict) else value for one, value in update.items()
+    }
+    again = get_job(space, queue(space, form, data))
+    assert again.arguments == job.arguments
+
+
+def test_settings_say_what_is_no_longer_here(space: Workspace, tmp_path: Path) -> None:
+    adapter = tmp_path / "gone.safetensors"
+    request = TrainingRequest("lora", "sks", (Folder(tmp_path),), init=str(adapter))
+    form = a_form(space)
+    update, missing = settings_of(space, form, queue_training(space, request))
+    assert [str(tmp_path) in missing[0], "gone" in missing[1]] == [True, True]
+    assert (update[form.sets]["value"], update[form.trigger]) == ("", "sks")
 
 
 # The plot.

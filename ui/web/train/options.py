@@ -100,16 +100,18 @@ def lay_out_options(space: Workspace) -> Options:
                     own[name] = _row(Form(kind, ""))
         for title, names in GROUPS.items():
             with gr.Accordion(title, open=False):
-                recipe |= _row(_form(names))
+                recipe |= _row(group_form(names))
                 if title == "Class pictures":
                     prior = gr.Dropdown(
-                        _sets(space),
+                        prior_choices(space),
                         value="",
                         label="Class pictures",
                         info="A set of your own; what is missing is drawn",
                     )
                     prior.focus(
-                        lambda: gr.Dropdown(_sets(space)), outputs=prior, api_visibility="private"
+                        lambda: gr.Dropdown(prior_choices(space)),
+                        outputs=prior,
+                        api_visibility="private",
                     )
         with gr.Accordion("Model loading", open=False):
             loading = _row(Form(Loading, ""))
@@ -119,12 +121,14 @@ def lay_out_options(space: Workspace) -> Options:
             placeholder="the trigger words",
         )
         init = gr.Dropdown(
-            _adapters(space),
+            adapter_choices(space),
             value="",
             label="Start from",
             info="Go on from an adapter of this type (warm start)",
         )
-        init.focus(lambda: gr.Dropdown(_adapters(space)), outputs=init, api_visibility="private")
+        init.focus(
+            lambda: gr.Dropdown(adapter_choices(space)), outputs=init, api_visibility="private"
+        )
     return Options(recipe, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
@@ -149,7 +153,7 @@ def fields_given(
     form, init, prior = Form(trainers.kinds()[kind], ""), data[given.init], data[given.prior]
     recipe = {}
     for names in GROUPS.values():
-        recipe |= read_values(_form(names), {name: data[given.recipe[name]] for name in names})
+        recipe |= read_values(group_form(names), {name: data[given.recipe[name]] for name in names})
     loading = read_values(
         Form(Loading, ""), {name: data[one] for name, one in given.loading.items()}
     )
@@ -171,7 +175,7 @@ def _row(form: Form) -> dict[str, Component]:
         return field_widgets(form)
 
 
-def _form(names: tuple[str, ...]) -> Form:
+def group_form(names: tuple[str, ...]) -> Form:
     others = {entry.name for entry in fields(Recipe)} - set(names)
     start = preset(trainers.kinds()["lora"](), None)
     defaults = {name: f"{getattr(start, name)}" for name in names if name in PRESET}
@@ -183,9 +187,11 @@ def _help(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _sets(space: Workspace) -> list[tuple[str, str]]:
+def prior_choices(space: Workspace) -> list[tuple[str, str]]:
+    """The sets of pictures, and none."""
     return [("None", ""), *((one.name, one.name) for one in list_sets(space))]
 
 
-def _adapters(space: Workspace) -> list[tuple[str, str]]:
+def adapter_choices(space: Workspace) -> list[tuple[str, str]]:
+    """The library, and nothing."""
     return [("Nothing", ""), *((one.name, one.name) for one in list_adapters(space))]

@@ -54,20 +54,25 @@ class PicturePanel:
         """
         size, buckets = recipe["size"], recipe["buckets"]
         crops = [self.preview, self.crops]
-        show: dict[str, Any] = {
+        self._showing: dict[str, Any] = {
             "handler": self._show,
             "inputs": [self.sets, self.captions.drafts, base, size, buckets],
             "outputs": [self.sets, self.remove_set, self.hint, *self.captions.shown, *crops],
+            "mode": "always_last",
         }
         changed = [self.sets.input, base.change, size.blur, buckets.input]  # pyright: ignore
-        on(changed, **show, mode="always_last")
+        on(changed, **self._showing)
         on(None, self._choices, None, self.sets)
         undone = on(self.undo.click, self._undo, [self.sets, self.deleted], [self.sets, self.undo])
         removal = [self.deleted, self.undo]
         removed = on(self.captions.rows.click, self._remove, self.sets, removal)
         for event in (undone, removed, *self._wire_sets(trigger, example)):
-            on(event.success, **show, mode="always_last")
+            self.show_after(event)
         self.captions.wire(self.sets, trigger)
+
+    def show_after(self, event: Dependency) -> None:
+        """Show the chosen set anew after an event that may have changed it."""
+        on(event.success, **self._showing)
 
     def _lay_out_sets(self) -> None:
         self.sets = gr.Dropdown(

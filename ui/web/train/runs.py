@@ -64,6 +64,7 @@ class RunPanel:
             )
             self.resume = gr.Button("Resume", variant="primary", visible=False, min_width=90)
             self.mix = gr.Button("Mix with it", variant="primary", visible=False, min_width=110)
+            self.reuse = gr.Button("Use its settings", visible=False, min_width=140)
             self.remove = gr.Button("Remove", visible=False, min_width=90)
             self.undo = gr.Button("Undo", visible=False, min_width=90)
         self.plot = gr.HTML(padding=False)
@@ -73,7 +74,15 @@ class RunPanel:
         )
         self.news = tab_news("train")
         self.seen, self._removed = gr.State(Seen()), gr.State(0)
-        buttons = [self.stop, self.sample, self.save, self.resume, self.mix, self.remove]
+        buttons = [
+            self.stop,
+            self.sample,
+            self.save,
+            self.resume,
+            self.mix,
+            self.reuse,
+            self.remove,
+        ]
         self.updated = [
             self.jobs,
             self.header,
@@ -139,7 +148,7 @@ def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
     if job is None:
         hidden = gr.Button(visible=False)
         no_jobs = gr.Radio([], value=None, visible=False)
-        return [no_jobs, NO_RUN, "", "", *[hidden] * 6, Seen()]
+        return [no_jobs, NO_RUN, "", "", *[hidden] * 7, Seen()]
     seen = _read_log(space, job, seen if seen.job == job.id else Seen(job.id))
     html = _html(space, job, seen)
     jobs = gr.skip()
@@ -149,7 +158,7 @@ def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
         jobs = gr.Radio(listed, visible=True)
     parts = [gr.skip() if old == new else new for old, new in zip(seen.html, html, strict=True)]
     state = (job.state, job.stopping, bool(job.results))
-    buttons = [gr.skip()] * 6 if state == seen.state else _buttons(job)
+    buttons = [gr.skip()] * 7 if state == seen.state else _buttons(job)
     return [jobs, *parts, *buttons, replace(seen, html=html, listed=tuple(listed), state=state)]
 
 
@@ -216,11 +225,12 @@ def _jobs_ahead(space: Workspace, job: Job) -> int:
 
 
 def _buttons(job: Job) -> list[gr.Button]:
-    """Stop, ask, resume, mix and remove; those are shown that would do something."""
+    """Stop, ask, resume, mix, reuse and remove; those are shown that would do something."""
     return [
         gr.Button(visible=not job.ended, interactive=not job.stopping),
         *(gr.Button(visible=job.state == "running", interactive=not job.stopping),) * 2,
         gr.Button(visible=job.state in ("stopped", "failed")),
         gr.Button(visible=bool(job.results)),
+        gr.Button(visible=True),
         gr.Button(visible=job.ended),
     ]

@@ -8,10 +8,11 @@ import gradio as gr
 import trainers
 from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
+from studio.queue.client import get_job
 from studio.workspace import Workspace, add_base, list_bases
 from ui.web.first_run import first_run
 from ui.web.frontend import KIND_NAMES, ONCE, paragraph
-from ui.web.server.page import Page, on
+from ui.web.server.page import Page, as_html, on
 from ui.web.train.compare import ComparisonPanel
 from ui.web.train.options import (
     DESCRIPTIONS,
@@ -30,6 +31,7 @@ from ui.web.train.request import (
     queue,
     sample_prompts,
 )
+from ui.web.train.reuse import settings_of
 from ui.web.train.runs import RunPanel, select_run
 
 # The fields of a recipe that the summary above the button names.
@@ -40,7 +42,7 @@ def train_tab(page: Page) -> None:
     """Lay it out and wire it."""
     space = page.space
     with gr.Row(equal_height=False, elem_classes="columns"):
-        with gr.Column(scale=5, min_width=320, elem_classes="studio-panel"):
+        with gr.Column(scale=5, min_width=320, elem_classes="studio-panel", elem_id="studio-form"):
             pictures = PicturePanel(space)
             form = _lay_out_form(space, pictures.sets)
             summary, problem = gr.HTML(padding=False), gr.HTML(padding=False, visible=False)
@@ -62,6 +64,16 @@ def train_tab(page: Page) -> None:
         return select_run(space, queue(space, form, data))
 
     begun = on(start.click, begin, form.all(), runs.updated)
+
+    def reuse(job: int) -> dict[Any, Any]:
+        update, missing = settings_of(space, form, get_job(space, job))
+        for sentence in missing:
+            gr.Warning(as_html(sentence), title="Not all of it is here")
+        return update
+
+    filled = on(runs.reuse.click, reuse, runs.jobs, list(form.all()))
+    pictures.show_after(filled)
+    on(filled.success, None, js="() => document.querySelector('#studio-form').scrollIntoView()")
     on(begun.success, None, js="() => document.getElementById('studio-runs').scrollIntoView()")
 
 

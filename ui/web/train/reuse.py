@@ -1,0 +1,75 @@
+"""A training's settings put back into the form that it was asked for with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import gradio as gr
+from gradio.components import Component
+
+import trainers
+from studio.queue.job import Job
+from studio.workspace import Workspace, list_adapters, list_sets
+from ui.shared.form import Form as Fields
+from ui.shared.loading import Loading
+from ui.shared.names import adapter_name
+from ui.web.server.fields import shown_values
+from ui.web.train.options import GROUPS, adapter_choices, group_form, prior_choices
+from ui.web.train.picture_sets import set_choices
+from ui.web.train.request import STEPS, Form
+
+
+def settings_of(space: Workspace, form: Form, job: Job) -> tuple[dict[Component, Any], list[str]]:
+    """What the widgets are to hold, and a sentence for each thing that is no longer here."""
+    asked, missing = cast("Any", job.arguments), list[str]()
+    kind, more = asked["kind"], form.more
+    recipe, options = asked["recipe"], asked["options"]
+    own = Fields(trainers.kinds()[kind], "")
+    update: dict[Component, Any] = {
+        form.sets: gr.update(
+            choices=set_choices(space), value=_set_of(space, asked["pictures"], missing)
+        ),
+        form.trigger: asked["trigger"],
+        form.base: asked["base"],
+        form.kind: kind,
+        form.steps: shown_values(STEPS, recipe)["steps"],
+        form.sampled: "\n".join(recipe.get("sample_prompts") or ()),
+        more.name: asked["name"] if asked["name"] != asked["trigger"] else "",
+        more.init: gr.update(
+            choices=adapter_choices(space), value=_adapter_of(space, asked["init"], missing)
+        ),
+    }
+    for names in GROUPS.values():
+        update |= _filled(more.recipe, shown_values(group_form(names), recipe))
+    update |= _filled(more.of_kind[kind], shown_values(own, options))
+    update |= _filled(more.loading, shown_values(Fields(Loading, ""), asked["loading"]))
+    prior = asked["prior_pictures"]
+    chosen = _set_of(space, [[prior, 1]], missing) if prior else ""
+    update[more.prior] = gr.update(choices=prior_choices(space), value=chosen)
+    return update, missing
+
+
+def _filled(widgets: Mapping[str, Component], shown: Mapping[str, Any]) -> dict[Component, Any]:
+    return {widgets[name]: value for name, value in shown.items()}
+
+
+def _set_of(space: Workspace, folders: Sequence[Sequence[Any]], missing: list[str]) -> str:
+    """The set of a training's pictures; "" where they are not one of the workspace."""
+    known = {one.path: one.name for one in list_sets(space)}
+    names = [known.get(Path(folder), "") for folder, _ in folders]
+    if len(names) == 1 and names[0]:
+        return names[0]
+    said = " and ".join(str(folder) for folder, _ in folders)
+    missing.append(f"Its pictures, {said}, are no set here: add them again.")
+    return ""
+
+
+def _adapter_of(space: Workspace, file: str | None, missing: list[str]) -> str:
+    """The library's adapter that a training started from; "" for none."""
+    if not file:
+        return ""
+    name = adapter_name(file)
+    if name in {one.name for one in list_adapters(space)}:
+        return name
+    missing.append(f"The adapter that it started from, {name}, is no longer in the library.")
+    return ""
