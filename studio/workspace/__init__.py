@@ -24,12 +24,15 @@ from studio.workspace.adapters import (
     export_adapter,
     get_adapter,
     import_adapter,
+    is_relabelled,
+    label_adapter,
     list_adapters,
     rename_adapter,
 )
 from studio.workspace.bases import KnownBase, add_base, forget_base, list_bases, remember_base
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace, child_path, path_in_workspace
+from studio.workspace.labels import Label, read_labels, write_label
 from studio.workspace.names import check_name, clean_name
 from studio.workspace.opening import DEFAULT_FOLDER, open_workspace
 from studio.workspace.pictures import (

@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -24,8 +24,16 @@ from studio.errors import BadInput
 from studio.files import atomic_write, copy_file, display_name
 from studio.json_value import JSON
 from studio.workspace.database import read_database, write_database
-from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
+from studio.workspace.folder import (
+    Workspace,
+    child_path,
+    entries,
+    move_to_free_name,
+    path_in_workspace,
+)
+from studio.workspace.labels import Label, drop_labels, move_label, read_labels, write_label
 from studio.workspace.names import check_name, clean_name, numbered_names
+from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
 
 SUFFIX = ".safetensors"
@@ -43,7 +51,8 @@ class AdapterFile:
 
     kind, family, base, triggers: as in studio.Adapter. halves: "content" and "style" of a B-LoRA,
     which a mix takes as `NAME:content`. modified: seconds since 1970. preview: a small PNG.
-    problem: why it cannot be used, as a sentence; "" for what can.
+    problem: why it cannot be used, as a sentence; "" for what can. favourite, notes, tags: what
+    people note of it; their trigger words and their cover stand here in place of the file's.
     """
 
     name: str
@@ -59,6 +68,9 @@ class AdapterFile:
     steps: int | None = None
     preview: Path | None = None
     problem: str = ""
+    favourite: bool = False
+    notes: str = ""
+    tags: tuple[str, ...] = ()
 
 
 def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
@@ -77,6 +89,8 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
     if gone:
         with write_database(space, durable=False) as db:
             db.executemany("DELETE FROM headers WHERE name = ?", [(name,) for name in gone])
+    labels = read_labels(space)
+    found = [_labelled(space, one, labels.get(label_place(one.name))) for one in found]
     fitting = [one for one in found if not family or one.family in ("", family)]
     return sorted(fitting, key=lambda one: (-one.modified, one.name))
 
@@ -89,7 +103,24 @@ def get_adapter(space: Workspace, name: str) -> AdapterFile:
     read: list[_Row] = []
     found = _describe(space, path, cached, read)
     _remember(space, read)
-    return found
+    return _labelled(space, found, read_labels(space).get(label_place(name)))
+
+
+def label_place(name: str) -> str:
+    """What `write_label` calls an adapter of the library."""
+    return f"adapters/{name}{SUFFIX}"
+
+
+def is_relabelled(space: Workspace, name: str) -> bool:
+    """Whether an adapter has other trigger words than its file says."""
+    return read_labels(space).get(label_place(name), Label()).triggers is not None
+
+
+def label_adapter(space: Workspace, name: str, **changes: Any) -> AdapterFile:
+    """Change fields of an adapter's Label, such as its notes; BadInput where there is none."""
+    _path(space, name)
+    write_label(space, label_place(name), **changes)
+    return get_adapter(space, name)
 
 
 def adapter_path(space: Workspace, name: str) -> str:
@@ -142,6 +173,7 @@ def add_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
             return get_adapter(space, stem)
     with TemporaryDirectory(dir=space.cache) as folder:
         place = move_to_free_name(_copy(file, Path(folder)), space.adapters, f"{name}{SUFFIX}")
+    drop_labels(space, [label_place(place.stem)])  # of another of this name, which was deleted
     return get_adapter(space, place.stem)
 
 
@@ -153,7 +185,9 @@ def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
     path, new = _path(space, name), _without_suffix(new)
     if child_path(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
         raise BadInput(f"there is an adapter {new} already: choose another name")
-    return get_adapter(space, move_to_free_name(path, space.adapters, f"{new}{SUFFIX}").stem)
+    moved = move_to_free_name(path, space.adapters, f"{new}{SUFFIX}").stem
+    move_label(space, label_place(name), label_place(moved))
+    return get_adapter(space, moved)
 
 
 def delete_adapter(space: Workspace, name: str) -> str:
@@ -169,13 +203,15 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
     files cannot hold.
     """
     path = _path(space, name)
-    if to == "studio" and not half:
+    if to == "studio" and not half and not is_relabelled(space, name):
         return path
     from studio.adapters.formats.convert import CONVERTERS
     from studio.adapters.load import load_adapter  # PyTorch takes seconds
     from studio.adapters.tensor_file import write_tensors
 
     adapter = load_adapter(adapter_path(space, f"{name}:{half}" if half else name))
+    if is_relabelled(space, name):
+        adapter = replace(adapter, triggers=get_adapter(space, name).triggers)
     place = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
     if to == "studio":
         return adapter.save(place)
@@ -271,6 +307,31 @@ def _adapter_file(
     if values.get("preview"):
         values["preview"] = _previews(space) / values["preview"]
     return AdapterFile(path.stem, path, state.st_size, state.st_mtime, **values)
+
+
+def _labelled(space: Workspace, adapter: AdapterFile, label: Label | None) -> AdapterFile:
+    """The adapter with what people note of it."""
+    if label is None:
+        return adapter
+    triggers = adapter.triggers if label.triggers is None else label.triggers
+    cover = _cover(space, label.cover) if label.cover else None
+    return replace(
+        adapter,
+        triggers=triggers,
+        preview=cover or adapter.preview,
+        favourite=label.favourite,
+        notes=label.notes,
+        tags=label.tags,
+    )
+
+
+def _cover(space: Workspace, place: str) -> Path | None:
+    """A thumbnail of a cover; None where the picture is gone or damaged."""
+    try:
+        small = space.cache / "thumbnails" / f"{place.replace('/', ' ')}.jpg"
+        return cached_thumbnail(path_in_workspace(space, place), small)
+    except BadInput:
+        return None
 
 
 def _previews(space: Workspace) -> Path:

@@ -1,4 +1,4 @@
-"""The workspace's SQLite file: jobs, workers, bases, and a cache of adapters' headers.
+"""The workspace's SQLite file: jobs, workers, bases, labels, and a cache of adapters' headers.
 
 Transactions are atomic, even when their process is killed (SQLite's write-ahead log). Each use
 opens its own connection, so any thread and any process may call this.
@@ -60,6 +60,8 @@ SCHEMA = """
         told TEXT NOT NULL
     );
 """
+# Since version 1, which those that lack it have too.
+LABELS = "CREATE TABLE IF NOT EXISTS labels (place TEXT PRIMARY KEY, told TEXT NOT NULL)"
 
 
 def create_database(path: Path) -> None:
@@ -77,6 +79,7 @@ def create_database(path: Path) -> None:
             for statement in SCHEMA.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(LABELS)
         connection.execute("COMMIT")
 
 

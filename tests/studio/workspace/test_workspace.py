@@ -6,6 +6,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ from studio.workspace import (
     get_run,
     get_set,
     import_adapter,
+    label_adapter,
     list_adapters,
     list_bases,
     list_checkpoints,
@@ -450,6 +452,32 @@ def test_what_is_no_sound_adapter_is_refused_and_not_kept(space: Workspace, tmp_
         assert str(space.cache) not in str(wrong.value), what
     assert list(space.adapters.iterdir()) == []
     assert list(space.cache.iterdir()) == []
+
+
+def test_what_is_noted_of_an_adapter_stays_with_it_and_leaves_its_file_alone(
+    space: Workspace, tmp_path: Path
+) -> None:
+    file = replace(an_adapter(), triggers=("sks robot",)).save(tmp_path / "robot.safetensors")
+    added = add_adapter(space, file, name="robot")
+    data = added.path.read_bytes()
+    label_adapter(space, "robot", favourite=True, notes="best", tags=("toy",))
+    label_adapter(space, "robot", triggers=("tin",))
+    label_adapter(space, "robot", cover="uploads/gone/one.png")
+    (found,) = list_adapters(space)
+    assert found == get_adapter(space, "robot")
+    assert (found.favourite, found.notes, found.tags) == (True, "best", ("toy",))
+    assert found.triggers == ("tin",) and found.preview == added.preview
+    assert found.path.read_bytes() == data
+    exported = load_adapter(export_adapter(space, "robot", to="kohya"))
+    assert exported.triggers == ("tin",)
+    assert load_adapter(export_adapter(space, "robot", to="studio")).triggers == ("tin",)
+    assert rename_adapter(space, "robot", "tin").notes == "best"
+    assert undelete(space, delete_adapter(space, "tin")).stem == "tin"
+    assert get_adapter(space, "tin").tags == ("toy",)
+    delete_adapter(space, "tin")
+    assert add_adapter(space, file, name="tin").notes == ""  # as it is another
+    with pytest.raises(BadInput, match="there is no adapter robot"):
+        label_adapter(space, "robot", notes="")
 
 
 def test_an_adapter_is_renamed_over_nothing(space: Workspace) -> None:

@@ -1,6 +1,8 @@
 """The Library: what comes in is checked, and what goes out is the same adapter."""
 
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -66,6 +68,17 @@ def test_the_filter_finds_every_word_and_what_fits_a_family() -> None:
     assert matching(all_of_them, text="robot", family="sd1") == [old]
 
 
+def test_tags_and_notes_are_found_and_shown() -> None:
+    robot = replace(listed("robot"), tags=("<toy>",), notes="for the fair", favourite=True)
+    assert matching([robot, listed("ink")], text="toy fair") == [robot]
+    shown = cards([robot, listed("ink")], chosen={"ink"})
+    assert "<i>&lt;toy&gt;</i>" in shown and shown.count("★") == 1
+    assert re.findall('data-name="(.*?)" aria-pressed="(.*?)"', shown) == [
+        ("robot", "false"),
+        ("ink", "true"),
+    ]
+
+
 def test_what_a_file_says_is_text_in_the_page() -> None:
     hostile = listed('"><img src=x onerror=alert(1)>', word="<script>alert(1)</script>")
     broken = AdapterFile("b", Path("/b"), 1, 0.0, problem="<script>alert(1)</script>")
@@ -129,6 +142,25 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     amphora = page.locator('#library [data-name="amphora"]')
     expect(listed).to_have_count(1)
     expect(amphora).to_be_visible()
+
+    page.get_by_role("button", name="Notes, tags and cover").click()
+    fill(page.get_by_role("textbox", name="Tags"), "clay, old")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(amphora).to_contain_text("clay")
+    page.get_by_role("button", name="☆ Favourite").click()
+    expect(amphora).to_contain_text("★ amphora")
+    find(page, "")
+    page.get_by_label("Select several").check()
+    for picked in (amphora, page.locator('#library [data-name="stool"]')):
+        picked.click()
+        expect(picked).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Delete 2").click()
+    expect(page.locator('#library [data-name="stool"]')).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator('#library [data-name="stool"]')).to_be_visible()
+    page.get_by_label("Select several").uncheck()
+    find(page, "amphora")
+    amphora.click()
 
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("No adapter fits this filter")).to_be_visible()

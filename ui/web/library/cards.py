@@ -1,6 +1,6 @@
 """The library as HTML: a card for each adapter, the details of one, the bases and the trash."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from jinja2.filters import do_filesizeformat
 
@@ -13,7 +13,7 @@ from ui.web.frontend import KIND_NAMES, local_time, template
 def matching(
     adapters: Sequence[AdapterFile], *, text: str = "", family: str = ""
 ) -> list[AdapterFile]:
-    """Those of a family whose name, trigger words, kind or base contain every word of a text."""
+    """Those of a family where every word of a text is in what is known or noted of them."""
     words = text.lower().split()
     return [
         adapter
@@ -23,8 +23,8 @@ def matching(
     ]
 
 
-def cards(adapters: Sequence[AdapterFile], *, chosen: str = "") -> str:
-    """A button for each adapter. chosen: the name of the selected one."""
+def cards(adapters: Sequence[AdapterFile], *, chosen: Collection[str] = ()) -> str:
+    """A button for each adapter. chosen: the names of those that are selected."""
     return template("library/cards.html").render(adapters=adapters, chosen=chosen)
 
 
@@ -50,7 +50,8 @@ def base_rows(bases: Sequence[KnownBase]) -> str:
 
 
 def _searched_text(adapter: AdapterFile) -> str:
-    texts = (adapter.name, adapter.kind, adapter.family, adapter.base, *adapter.triggers)
+    noted = (*adapter.triggers, *adapter.tags, adapter.notes)
+    texts = (adapter.name, adapter.kind, adapter.family, adapter.base, *noted)
     return " ".join(texts).lower()
 
 
@@ -59,6 +60,8 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
     base = [adapter.base, adapter.family] if adapter.base != adapter.family else [adapter.base]
     return {
         "Trigger words": ", ".join(adapter.triggers),
+        "Tags": ", ".join(adapter.tags),
+        "Notes": adapter.notes,
         "Adapter type": KIND_NAMES.get(adapter.kind, adapter.kind),
         "Base": ", ".join(filter(None, base)),
         "Size": f"{do_filesizeformat(adapter.bytes)}, {adapter.parameters:,} parameters",

@@ -16,6 +16,7 @@ from studio.workspace import (
     Workspace,
     export_adapter,
     import_adapter,
+    is_relabelled,
     list_trash,
     undelete,
 )
@@ -53,7 +54,7 @@ def export_file(space: Workspace, name: str, *, to: str, half: str = "") -> Path
     if to not in TOOLS:
         raise BadInput(f"there is no format {to!r}: choose from {', '.join(TOOLS)}")
     tool = cast(Tool, to)
-    if tool == "studio" and not half:
+    if tool == "studio" and not half and not is_relabelled(space, name):
         file = export_adapter(space, name, to=tool)
     else:
         file = run_in_process(export_adapter, space, name, to=tool, half=half)  # PyTorch

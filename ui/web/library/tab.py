@@ -1,5 +1,6 @@
 """The tab Library: adapters to look at, import and export; the bases; the trash."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from studio.files import display_name
 from studio.workspace import (
     delete_adapter,
     empty_trash,
+    get_adapter,
+    label_adapter,
     list_adapters,
     list_trash,
     rename_adapter,
@@ -19,6 +22,7 @@ from ui.web.frontend import notices, script
 from ui.web.library.bases import lay_out_bases
 from ui.web.library.cards import cards, details, matching, trash_rows
 from ui.web.library.import_export import export_file, import_files, restore
+from ui.web.library.labels import LabelEditor
 from ui.web.server.downloads import file_url
 from ui.web.server.page import Page, on
 from ui.web.server.polling import library_version, tab_news
@@ -31,6 +35,8 @@ TOOLS = [
     ("LyCORIS", "lycoris"),
 ]
 WHOLE = "both halves"
+MARKED, UNMARKED = "★ Favourite", "☆ Favourite"
+SELECTED = 4  # its place among the widgets of the filter
 EMPTY = (
     '<div class="empty"><b>No adapters yet.</b> Train one in Train, or import '
     ".safetensors files that Studio, kohya, diffusers or LyCORIS wrote.</div>"
@@ -51,13 +57,15 @@ def library_tab(page: Page) -> None:
 class _Library:
     """The widgets and what they do.
 
-    selected: the name of an adapter, or "". deleted: the id in the trash of what was deleted last
-    here, or "". seen: the version of the library that the list shows.
+    selected: the name of an adapter, or "". picked: names, while several are selected. deleted: the
+    ids in the trash of what was deleted last here. seen: the version of the library that the list
+    shows.
     """
 
     def __init__(self, page: Page) -> None:
         self._page, self._space = page, page.space
-        self._selected, self._deleted, self._seen = gr.State(""), gr.State(""), gr.State("")
+        self._selected, self._seen = gr.State(""), gr.State("")
+        self._deleted, self._picked = gr.State(()), gr.State(())
         with gr.Row(equal_height=False, elem_classes="columns"):
             with gr.Column(scale=3, min_width=320):
                 self._lay_out_list()
@@ -70,9 +78,15 @@ class _Library:
         with gr.Accordion("Trash", open=False):
             self._trash = gr.HTML(js_on_load=CLICKED_ITEM, elem_id="trash")
             self._empty = gr.Button("Empty the trash for good", size="sm", variant="stop")
-        self._filter = [self._text, self._family, self._selected]
+        self._filter = [
+            *(self._text, self._family, self._favourites, self._several),
+            *(self._selected, self._picked),
+        ]
         self._listed = [self._grid, self._seen, self._trash]
-        self._details = [self._about, self._actions, self._mix, self._part, self._name]
+        self._details = [
+            *(self._about, self._actions, self._mix, self._part, self._name, self._star),
+            *self._labels.shown,
+        ]
 
     def _lay_out_list(self) -> None:
         with gr.Row(elem_classes="tools"):
@@ -83,6 +97,12 @@ class _Library:
                 FAMILIES, value="", label="Works with", filterable=False, scale=2
             )
             self._upload = gr.UploadButton("Import", file_count="multiple", min_width=110, scale=1)
+        with gr.Row(elem_classes="tools"):
+            self._favourites = gr.Checkbox(False, label="Only favourites", min_width=140)
+            self._several = gr.Checkbox(False, label="Select several", min_width=140)
+        with gr.Row(visible=False, elem_classes="tools") as self._bulk:
+            self._star_picked = gr.Button("★ Make favourites", size="sm", min_width=110)
+            self._delete_picked = gr.Button("Delete", size="sm", variant="stop", min_width=110)
         with gr.Row(visible=False, elem_classes="tools") as self._report:
             self._notices = gr.HTML(elem_classes="notices", min_width=160, scale=4)
             self._undo = gr.Button("Undo", size="sm", min_width=110, scale=1)
@@ -92,7 +112,9 @@ class _Library:
     def _lay_out_details(self) -> None:
         self._about = gr.HTML(NONE_SELECTED, elem_id="about")
         with gr.Column(visible=False) as self._actions:
-            self._mix = gr.Button("Mix with it", variant="primary")
+            with gr.Row(elem_classes="tools"):
+                self._mix = gr.Button("Mix with it", variant="primary", scale=3)
+                self._star = gr.Button(UNMARKED, min_width=130, scale=1)
             with gr.Row(elem_classes="tools"):
                 self._tool = gr.Dropdown(TOOLS, label="Export for", filterable=False, scale=3)
                 self._part = gr.Dropdown([WHOLE], label="Part", filterable=False, scale=2)
@@ -101,14 +123,25 @@ class _Library:
                 self._name = gr.Textbox(label="Name", max_lines=1, scale=3)
                 self._rename = gr.Button("Rename", min_width=110, scale=1)
                 self._delete = gr.Button("Delete", variant="stop", min_width=110, scale=1)
+            self._labels = LabelEditor(self._space, self._selected)
 
     def wire_list(self) -> None:
         """The list: its filter, the selection, and what trainings add."""
         # Also after a selection: a list that was asked for before it does not show it.
-        filtered = [self._text.change, self._family.change, self._selected.change]
+        filtered = [one.change for one in self._filter]
         in_order: dict[str, Any] = {"mode": "always_last", "queue": "library"}
         on(filtered, self._list, self._filter, self._listed, **in_order)
-        on(self._grid.click, self._select, None, [self._selected, *self._details], mode="multiple")
+        chosen = [self._several, self._selected, self._picked]
+        on(
+            self._grid.click,
+            self._select,
+            chosen,
+            [self._selected, self._picked, *self._details],
+            mode="multiple",
+            queue="selection",
+        )
+        bulk = [self._picked, self._bulk, self._delete_picked]
+        on([self._several.input, self._picked.change], self._offer_bulk, chosen, bulk)
         news, seen = tab_news("library"), [*self._filter, self._seen]
         on(news.input, self._list_if_new, seen, self._listed, **in_order)
 
@@ -128,6 +161,15 @@ class _Library:
             ),
             on([self._rename.click, self._name.submit], self._rename_adapter, renamed, outcome),
             on(self._delete.click, self._delete_adapter, self._selected, outcome),
+            on(
+                self._delete_picked.click,
+                self._delete_all,
+                [self._picked, self._selected],
+                [*outcome, self._picked],
+            ),
+            on(self._star.click, self._toggle, self._selected, self._notices),
+            on(self._star_picked.click, self._mark_all, self._picked, self._notices),
+            *self._labels.wire(self._notices),
             on(self._undo.click, self._restore, [self._deleted, self._selected], outcome),
             on(self._trash.click, self._restore_clicked, self._selected, outcome),
             on(self._empty.click, self._empty_trash, self._selected, outcome),
@@ -151,35 +193,50 @@ class _Library:
         exported = on(self._export.click, self._export_file, chosen, url, progress="minimal")
         on(exported.success, None, url, js=script("download.js"))
 
-    def _list(self, text: str, family: str, selected: str) -> tuple:
+    def _list(self, *asked: Any) -> tuple:
+        """asked: the values of `_filter`."""
+        text, family, favourites, several, selected, picked = asked
         seen = library_version(self._space)  # read first: what comes meanwhile is then news
         adapters = list_adapters(self._space)
         found = matching(adapters, text=text or "", family=family)  # an empty box may be None
-        grid = cards(found, chosen=selected) if found else NO_MATCH if adapters else EMPTY
+        found = [one for one in found if one.favourite or not favourites]
+        chosen = set(picked) if several else {selected}
+        grid = cards(found, chosen=chosen) if found else NO_MATCH if adapters else EMPTY
         return grid, seen, trash_rows(list_trash(self._space))
 
-    def _list_if_new(self, text: str, family: str, selected: str, seen: str) -> tuple:
-        if library_version(self._space) == seen:
+    def _list_if_new(self, *asked: Any) -> tuple:
+        if library_version(self._space) == asked[-1]:
             return (gr.skip(),) * 3
-        return self._list(text, family, selected)
+        return self._list(*asked[:-1])
 
-    def _show(self, text: str, family: str, selected: str, deleted: str) -> tuple:
+    def _show(self, *asked: Any) -> tuple:
+        *filtered, deleted = asked
         return (
             gr.Row(visible=True),
             gr.Button(visible=bool(deleted)),
-            *self._list(text, family, selected),
-            *self._adapter(selected),
+            *self._list(*filtered),
+            *self._adapter(filtered[SELECTED]),
         )
 
-    def _select(self, event: gr.EventData) -> tuple:
+    def _select(
+        self, several: bool, selected: str, picked: tuple[str, ...], event: gr.EventData
+    ) -> tuple:
         name = str(event.name)
-        return name, *self._adapter(name)
+        if not several:
+            return name, (), *self._adapter(name)
+        rest = tuple(one for one in picked if one != name)
+        toggled = (*picked, name) if rest == picked else rest
+        return selected, toggled, *(gr.skip() for _ in self._details)
+
+    def _offer_bulk(self, several: bool, selected: str, picked: tuple[str, ...]) -> tuple:
+        there = picked if several else ()
+        return there, gr.Row(visible=bool(there)), gr.Button(f"Delete {len(there)}")
 
     def _adapter(self, name: str) -> tuple:
         """The details of an adapter, and what can be done with it."""
         adapters = {adapter.name: adapter for adapter in list_adapters(self._space)}
         if name not in adapters:
-            return NONE_SELECTED, gr.Column(visible=False), gr.skip(), gr.skip(), ""
+            return NONE_SELECTED, gr.Column(visible=False), *(gr.skip(),) * 2, "", *(gr.skip(),) * 4
         adapter = adapters[name]
         parts = [WHOLE, *adapter.halves]
         return (
@@ -188,32 +245,51 @@ class _Library:
             gr.Button(interactive=not adapter.problem),
             gr.Dropdown(parts, value=WHOLE, visible=len(parts) > 1),
             name,
+            MARKED if adapter.favourite else UNMARKED,
+            *self._labels.values(adapter),
         )
 
-    def _import_files(self, files: list[str] | None, selected: str) -> tuple[str, str, str]:
+    def _import_files(self, files: list[str] | None, selected: str) -> tuple:
         imported, refused = import_files(self._space, [Path(file) for file in files or []])
         added = [f"{adapter.name} is in the library" for adapter in imported]
-        return imported[-1].name if imported else selected, "", notices(added, refused)
+        return imported[-1].name if imported else selected, (), notices(added, refused)
 
-    def _rename_adapter(self, name: str, new: str) -> tuple[str, str, str]:
+    def _rename_adapter(self, name: str, new: str) -> tuple:
         renamed = rename_adapter(self._space, name, new.strip())
-        return renamed.name, "", notices([f"{name} is now {renamed.name}"])
+        return renamed.name, (), notices([f"{name} is now {renamed.name}"])
 
-    def _delete_adapter(self, name: str) -> tuple[str, str, str]:
-        return "", delete_adapter(self._space, name), notices([f"{name} is in the trash"])
+    def _delete_adapter(self, name: str) -> tuple:
+        return "", (delete_adapter(self._space, name),), notices([f"{name} is in the trash"])
 
-    def _restore(self, deleted: str, selected: str) -> tuple[str, str, str]:
-        path = restore(self._space, deleted)
-        name = display_name(path)
-        if path.parent == self._space.adapters:
-            selected = name
-        return selected, "", notices([f"{name} is restored"])
+    def _delete_all(self, picked: tuple[str, ...], selected: str) -> tuple:
+        there = {one.name for one in list_adapters(self._space)}
+        names = [name for name in picked if name in there]
+        deleted = tuple(delete_adapter(self._space, name) for name in names)
+        said = notices([f"{name} is in the trash" for name in names])
+        return "" if selected in names else selected, deleted, said, ()
 
-    def _restore_clicked(self, selected: str, event: gr.EventData) -> tuple[str, str, str]:
-        return self._restore(str(event.name), selected)
+    def _toggle(self, name: str) -> str:
+        marked = not get_adapter(self._space, name).favourite
+        label_adapter(self._space, name, favourite=marked)
+        return notices([f"{name} is {'' if marked else 'no longer '}a favourite"])
 
-    def _empty_trash(self, selected: str) -> tuple[str, str, str]:
-        return selected, "", notices([f"{empty_trash(self._space)} deleted for good"])
+    def _mark_all(self, picked: tuple[str, ...]) -> str:
+        for name in picked:
+            label_adapter(self._space, name, favourite=True)
+        return notices([f"{name} is a favourite" for name in picked])
+
+    def _restore(self, deleted: Sequence[str], selected: str) -> tuple:
+        paths = [restore(self._space, id) for id in deleted]
+        names = [display_name(path) for path in paths]
+        if len(paths) == 1 and paths[0].parent == self._space.adapters:
+            selected = names[0]
+        return selected, (), notices([f"{name} is restored" for name in names])
+
+    def _restore_clicked(self, selected: str, event: gr.EventData) -> tuple:
+        return self._restore([str(event.name)], selected)
+
+    def _empty_trash(self, selected: str) -> tuple:
+        return selected, (), notices([f"{empty_trash(self._space)} deleted for good"])
 
     def _mix_with(self, name: str) -> tuple[list[str], gr.Tabs]:
         return [name], gr.Tabs(selected="mix")

@@ -13,6 +13,7 @@ from studio.workspace import (
     add_base,
     delete_adapter,
     get_adapter,
+    label_adapter,
     list_adapters,
     list_bases,
     rename_adapter,
@@ -45,6 +46,28 @@ class LibraryEndpoints:
         if adapter.problem:
             return _facts(adapter)
         return _facts(adapter) | without_paths(describe(adapter.path))
+
+    def label_adapter(
+        self,
+        name: str,
+        favourite: bool | None = None,
+        notes: str | None = None,
+        tags: list[str] | None = None,
+        triggers: list[str] | None = None,
+    ) -> JsonObject:
+        """Note something of an adapter; what is not given stays. The file stays as it is.
+
+        Parameters:
+            name: as in the library
+            favourite: whether it is one
+            notes: any text
+            tags: such as ["toys", "blue"]
+            triggers: its trigger words, in place of those in the file
+        """
+        lists = {"tags": _tuple(tags), "triggers": _tuple(triggers)}
+        given = {"favourite": favourite, "notes": notes, **lists}
+        changes = {field: value for field, value in given.items() if value is not None}
+        return _facts(label_adapter(self._space, name, **changes))
 
     def import_adapter(self, file: FileData) -> JsonObject:
         """Import a .safetensors file of Studio, kohya, diffusers, peft or LyCORIS.
@@ -108,4 +131,9 @@ class LibraryEndpoints:
 def _facts(adapter: AdapterFile) -> JsonObject:
     facts = dataclasses.asdict(adapter)
     del facts["path"], facts["preview"]
-    return facts | {"triggers": list(adapter.triggers), "halves": list(adapter.halves)}
+    lists = {name: list(facts[name]) for name in ("triggers", "halves", "tags")}
+    return facts | lists
+
+
+def _tuple(words: list[str] | None) -> tuple[str, ...] | None:
+    return None if words is None else tuple(words)

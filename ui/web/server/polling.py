@@ -66,7 +66,11 @@ def progress_version(job: Job) -> str:
 
 def library_version(space: Workspace) -> str:
     """Another text whenever an adapter, a base or the trash has changed."""
-    words = [f"{adapter.name} {adapter.modified}" for adapter in list_adapters(space)]
+    words = [
+        f"{one.name} {one.modified} {one.favourite} {one.triggers} {one.tags} {one.notes} "
+        f"{one.preview}"
+        for one in list_adapters(space)
+    ]
     words += [deleted.id for deleted in list_trash(space)]
     return "|".join([*words, *(base.source for base in list_bases(space))])
 

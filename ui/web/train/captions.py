@@ -1,5 +1,6 @@
 """The captions of a set of pictures as a table: edited one by one or all at once, then saved."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,7 +114,10 @@ def captions_html(space: Workspace, pictures: UploadSet, drafts: Mapping[str, st
     names = [one.name for one in pictures.pictures]
     thumbnails = {name: upload_thumbnail(space, pictures.name, name) for name in names}
     return template("train/captions.html").render(
-        pictures=pictures.pictures, thumbnails=thumbnails, drafts=drafts
+        pictures=pictures.pictures,
+        thumbnails=thumbnails,
+        drafts=drafts,
+        version=secrets.token_hex(4),
     )
 
 
