@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from trainers.engine.estimate.estimate import Estimate, estimate, estimate_request
     from trainers.engine.train import base_of, check, checkpoints, resume, run_request, train
     from trainers.lora import LoRA
+    from trainers.oft import OFT
     from trainers.sara import SaRA
+    from trainers.tlora import TLoRA
 
 __all__ = [
+    "OFT",
     "BLoRA",
     "Count",
     "DiffuseKronA",
@@ -49,6 +52,7 @@ __all__ = [
     "Saved",
     "Started",
     "Step",
+    "TLoRA",
     "base_of",
     "check",
     "checkpoints",

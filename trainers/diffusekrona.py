@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from studio.requests.recipe import AtLeastOne
 from studio.requests.validation import option
 from trainers.engine.kind import Kind, is_sketch
-from trainers.lora import TARGETS, TARGETS_HELP, Targets
+from trainers.lora import TARGETS, TARGETS_HELP, Targets, divisor
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ class DiffuseKronA(Kind):
         out, inner = adaptable(layer).weight.shape[:2]
         a1, a2 = self._factors(name)
         return Kron.start(
-            layer, a1 or _divisor(out, A1), a2 or _divisor(inner, A2), generator=generator
+            layer, a1 or divisor(out, A1), a2 or divisor(inner, A2), generator=generator
         )
 
     def _factors(self, name: str) -> tuple[int | None, int | None]:
@@ -89,8 +89,3 @@ class DiffuseKronA(Kind):
         """The settings of the authors' scripts."""
         steps = 1000 if base.family == "sdxl" else 500
         return {"steps": steps, "lr": 1e-3, "accumulation": 4}
-
-
-def _divisor(number: int, most: int) -> int:
-    """The greatest divisor of a number that is at most `most`."""
-    return next(one for one in range(most, 0, -1) if number % one == 0)

@@ -111,3 +111,8 @@ def _full_rank(layer: "nn.Module") -> int:
     """The highest rank that a change of this layer can have."""
     shape: tuple[int, ...] = layer.weight.shape  # pyright: ignore[reportAssignmentType]
     return min(shape[0], prod(shape[1:]))
+
+
+def divisor(number: int, most: int) -> int:
+    """The greatest divisor of a number that is at most `most`."""
+    return next(one for one in range(most, 0, -1) if number % one == 0)

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from compose.engine.deep_features import keeping, reusing
 from compose.engine.weights.batched_layers import Factors, PreparedLayers, RowBlock, prepare_layers
-from compose.engine.weights.mixed_weights import MixedWeights, WeightMix, changed_weight, factors
+from compose.engine.weights.mixed_weights import (
+    MixedWeights,
+    WeightMix,
+    at_timestep,
+    changed_weight,
+    depends_on_timestep,
+    factors,
+)
 from compose.engine.weights.render_cache import RenderCache, cache_of
 from studio.bases.prompts import TextEmbedding
 from studio.out_of_memory import is_out_of_memory
@@ -143,6 +150,11 @@ def _prepare(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:
     cache = cache_of(base)
     neighbours = groupby(asked, key=lambda one: one.mixed_weights)
     blocks = tuple((_rows(inside), mixed_weights) for mixed_weights, inside in neighbours)
+    if any(depends_on_timestep(mixed) for _, mixed in blocks):
+        # Not kept: they are others at the next step. Those of a batch have one timestep.
+        now = float(asked[0].timestep)
+        ranked = [(rows, at_timestep(mixed, now)) for rows, mixed in blocks]
+        return _prepare_blocks(base, cache, ranked, 0)
     # A GPU adds low-rank products for nearly nothing, and has less room.
     room = MOST_FOLDED if cache.steady and base.device.type == "cpu" else 0
     key = room, _side(asked[0]), blocks
@@ -160,10 +172,12 @@ def _prepare_blocks(
     shared = {name for name, mix in first.items() if all(one.get(name) == mix for one in others)}
 
     def change(name: str, mix: WeightMix) -> Tensor | Factors:
-        if name not in shared:
+        if name not in shared or any(mix.ranks):
             found = factors(name, mix, layers, dtype=base.dtype)
             if found is not None:
                 return found
+        if any(mix.ranks):
+            return changed_weight(name, mix, layers, dense=cache.dense)
         if (name, mix) not in cache.weights:
             cache.weights[name, mix] = changed_weight(name, mix, layers, dense=cache.dense)
         return cache.weights[name, mix]

@@ -136,7 +136,7 @@ def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) 
                 f"{len(delta.bias)} numbers, and that of {base} has {len(bias)}"
             )
     if isinstance(delta, Rotation):
-        count, size, _ = delta.blocks.shape
+        count, size = delta.layout
         blocks = Blocks(count, size, delta.of_inputs, delta.shared)
         _check_blocks(name, blocks, layer, base, who)
     magnitude = delta.magnitude

@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Rotation, Sparse
+from studio.adapters.delta import BiasOnly, Cayley, Delta, Dense, Kron, LowRank, Rotation, Sparse
 from studio.errors import BadInput
 
 
@@ -32,6 +32,8 @@ def _scaled(delta: Delta, strength: float) -> Delta:
             "strength 1, and choose the strength where it is mixed"
         )
     scaled = copy.deepcopy(delta)
+    if isinstance(scaled, Cayley):  # what is in between is no rotation
+        scaled = Rotation(scaled.matrices().detach(), of_inputs=True, shared=scaled.shared)
     with torch.no_grad():
         match scaled:
             case LowRank():

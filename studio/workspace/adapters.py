@@ -39,7 +39,7 @@ from studio.workspace.trash import delete
 SUFFIX = ".safetensors"
 # Entries of `describe` that are fields of `AdapterFile`.
 DESCRIBED = ("kind", "family", "base", "triggers", "halves", "parameters")
-Tool = Literal["studio", "kohya", "diffusers", "lycoris"]
+Tool = Literal["studio", "kohya", "diffusers", "lycoris", "onetrainer"]
 
 
 _Row = tuple[str, int, int, str]  # of the table `headers`

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -31,7 +32,7 @@ from rich.table import Table
 CONCEPTS = ("robot", "octopus", "ink drawing", "neon")
 STYLES = ("ink drawing", "neon", "halftone", "stained glass")
 FACTORS = ("subject", "colour", "place", "style")
-KINDS = ("lora", "sara", "diffusekrona", "blora")
+KINDS = ("lora", "sara", "diffusekrona", "blora", "oft", "tlora")
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _judged(base, adapter, concept: str, trigger: str, count: int) -> Mapping[st
     from tests.benchmarks.subject import paint_of
 
     is_style = concept in STYLES
-    named = (
+    named: dict[str, Any] = (
         {"styles": (concept,)} if is_style else {"subjects": (concept,), "paint": paint_of(concept)}
     )
     shares = {}

@@ -24,6 +24,7 @@ from PIL.Image import Image
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import attach, detached
+from studio.adapters.delta.timed import tell_timesteps
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.training_asks import Ask, take_ask
@@ -76,7 +77,11 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         for done, total in cache.fill(training.captions_to_cache()):
             yield Encoded(done, total)
         trainer = Trainer(training, cache, accelerator)
-        with attach(base.layers(), training.deltas), base.use_embeddings(training.embeddings):
+        with (
+            attach(base.layers(), training.deltas),
+            tell_timesteps(base.unet, training.deltas),
+            base.use_embeddings(training.embeddings),
+        ):
             yield from _logged_steps(trainer)
 
 

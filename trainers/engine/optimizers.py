@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
-from studio.adapters.delta import Kron, LowRank, Sparse
+from studio.adapters.delta import Kron, LowRank, Rotation, Sparse
 from studio.errors import BadInput
 from trainers.engine.starts import StartedLowRank
 from trainers.engine.text_encoders import TOKEN
@@ -96,10 +96,10 @@ def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
         return [module.up]
     if isinstance(module, Kron):
         return list(module.b_parts)
-    if isinstance(module, Sparse):
+    if isinstance(module, Sparse | Rotation):
         raise BadInput(
             "lora_plus speeds up the one of two factors that starts at zero, but this kind trains "
-            "single weights: leave it out"
+            "no factors: leave it out"
         )
     return []
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta
+from studio.adapters.delta.timed import TimedLowRank
 from studio.bases.base import Base
 from studio.bases.prompts import PromptReading
 from studio.dataset.pictures import Pictures
@@ -203,6 +204,9 @@ class PreparedTraining:
             base=self.base.name,
             fingerprint=self.base.fingerprint(),
             triggers=(self.request.trigger,),
+            rank_schedule=next(
+                (d.schedule for d in self.deltas.values() if isinstance(d, TimedLowRank)), None
+            ),
             embeddings={
                 token: {name: rows.detach() for name, rows in own.items()}
                 for token, own in self.embeddings.items()

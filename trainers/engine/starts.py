@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from studio.adapters.delta import Delta, LowRank
 from studio.adapters.delta.layer import adaptable, row_norms
+from studio.adapters.delta.low_rank import alpha_of
 
 Factor = Literal["down", "middle", "up"]  # A, C and B
 ROWS = torch.contiguous_format
@@ -117,7 +118,7 @@ class StartedLowRank(LowRank):
         return LowRank(
             down,
             up,
-            _alpha(self.scale, len(down), rank_stabilised=self.rank_stabilised),
+            alpha_of(self.scale, len(down), rank_stabilised=self.rank_stabilised),
             rank_stabilised=self.rank_stabilised,
             magnitude=None if self.magnitude is None else self.magnitude.detach(),
         )
@@ -163,16 +164,11 @@ def start_low_rank(
     return StartedLowRank(
         found,
         weight,
-        _alpha(scale, len(found.down), rank_stabilised=rank_stabilised),
+        alpha_of(scale, len(found.down), rank_stabilised=rank_stabilised),
         rank_stabilised=rank_stabilised,
         dora=dora,
         dropout=dropout,
     )
-
-
-def _alpha(scale: float, rank: int, *, rank_stabilised: bool) -> float:
-    """The alpha with which a change of this rank has this scale."""
-    return scale * (math.sqrt(rank) if rank_stabilised else rank)
 
 
 def _up_zero(weight: Tensor, down: Tensor, **more: object) -> Start:

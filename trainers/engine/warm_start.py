@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from studio.adapters.delta import Delta, Kron, LowRank, Sparse
+from studio.adapters.delta import Cayley, Delta, Kron, LowRank, Sparse
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -59,6 +59,8 @@ def _copy(own: Delta, given: Delta, where: str) -> None:
         _copy_kron(own, given, where)
     elif isinstance(own, Sparse) and isinstance(given, Sparse):
         _copy_sparse(own, given, where)
+    elif isinstance(own, Cayley) and isinstance(given, Cayley):
+        _copy_rotation(own, given, where)
     else:
         raise BadInput(
             f"{where} it is a {type(given).__name__} change and this trains a {type(own).__name__} "
@@ -102,3 +104,13 @@ def _copy_sparse(own: Sparse, given: Sparse, where: str) -> None:
             "threshold or the budget that it was trained with"
         )
     own.value[place] = given.value.to(own.value)
+
+
+def _copy_rotation(own: Cayley, given: Cayley, where: str) -> None:
+    if given.shared or given.terms != own.terms:
+        way = f"a series of {given.terms} terms" if given.terms else "no series"
+        raise BadInput(f"{where} its rotation is made by {way}: give terms for it")
+    if given.upper.shape != own.upper.shape:
+        size = given.layout[1]
+        raise BadInput(f"{where} its blocks are {size} wide: give block_size {size}")
+    own.upper.copy_(given.upper)

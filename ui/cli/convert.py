@@ -1,5 +1,6 @@
 """`studio convert`: an adapter in the tensor names that other tools read."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
-from studio.files import display_name
+from studio.files import display_name, write_file
 from ui.shared.names import slug
 from ui.shared.terminal import print_note
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-Format = Literal["kohya", "diffusers", "lycoris", "embedding"]
+Format = Literal["kohya", "diffusers", "lycoris", "onetrainer", "peft", "embedding"]
 Contents = tuple[dict[str, "Tensor"], dict[str, str]]  # tensors and metadata of a file
 
 app = typer.Typer()
@@ -30,10 +31,13 @@ def convert(
     *,
     to: Annotated[
         Format,
-        typer.Option(help="The tool to write for. embedding: only the new words, as an embedding."),
+        typer.Option(
+            help="The tool to write for. peft: a folder. embedding: only the new words, as such."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The new file. Default: FILE-FORMAT.safetensors.")
+        Path | None,
+        typer.Option(help="The new file. Default: FILE-FORMAT.safetensors, for peft FILE-peft."),
     ] = None,
     halves: Annotated[
         bool,
@@ -45,7 +49,8 @@ def convert(
     ] = None,
 ) -> None:
     """Write an adapter for another tool."""
-    out = out or file.with_name(f"{display_name(file)}-{to}.safetensors")
+    suffix = "" if to == "peft" else ".safetensors"
+    out = out or file.with_name(f"{display_name(file)}-{to}{suffix}")
     if not halves:
         write_as(file, to=to, family=family, out=out)
         return
@@ -65,6 +70,9 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
     from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
+    if to == "peft":
+        _write_folder(load_adapter(file), out)
+        return
     if out.suffix != ".safetensors":
         raise BadInput(f"{out} is no name for an adapter: it must end in .safetensors.")
     adapter = load_adapter(file)
@@ -77,6 +85,21 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
     for path, (tensors, metadata) in files.items():
         write_tensors(path, tensors, metadata)
         print_note(f"{path}: {len(tensors)} tensors in {to} names")
+
+
+def _write_folder(adapter: "Adapter", out: Path) -> None:
+    """A folder of peft's for each component. Raises BadInput when `out` exists."""
+    from studio.adapters.component_folders import FILE
+    from studio.adapters.formats.convert import to_peft
+    from studio.adapters.formats.names import PEFT_CONFIG
+    from studio.adapters.tensor_file import write_tensors
+
+    if out.exists():
+        raise BadInput(f"{out} already exists: give another --out.")
+    for component, (tensors, config) in to_peft(adapter).items():
+        write_tensors(out / component / FILE, tensors, {"format": "pt"})
+        write_file(out / component / PEFT_CONFIG, json.dumps(config, indent=2).encode())
+        print_note(f"{out / component}: {len(tensors)} tensors in peft's names")
 
 
 def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Contents]:

@@ -18,7 +18,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from studio.duration import format_duration
 from ui.web.server.downloads import file_url
 
-KIND_NAMES = {"lora": "LoRA", "diffusekrona": "DiffuseKronA", "blora": "B-LoRA", "sara": "SaRA"}
+KIND_NAMES = {
+    "lora": "LoRA",
+    "diffusekrona": "DiffuseKronA",
+    "blora": "B-LoRA",
+    "sara": "SaRA",
+    "oft": "OFT",
+    "tlora": "T-LoRA",
+}
 METHODS = {  # what they are called, and what they do with the adapters
     "merge": ("Merge", "all adapters at once"),
     "switch": ("Switch", "they take turns, some steps each"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.delta import Layer
+from studio.adapters.delta import Layer, LowRank
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -56,9 +56,17 @@ class DenseChanges:
         self._changes: dict[tuple[Adapter, int, str], Tensor] = {}
 
     def change(
-        self, adapter: "Adapter", version: int, layer: str, layers: Mapping[str, nn.Module]
+        self,
+        adapter: "Adapter",
+        version: int,
+        layer: str,
+        layers: Mapping[str, nn.Module],
+        *,
+        rank: int | None = None,
     ) -> Tensor:
-        """float32, shaped as the layer's weight and beside it."""
+        """float32, shaped as the layer's weight and beside it. rank: see `dense_change`."""
+        if rank is not None:  # another at nearly every step
+            return dense_change(adapter, layer, layers, rank=rank)
         key = adapter, version, layer
         if key not in self._changes:
             found = dense_change(adapter, layer, layers)
@@ -81,10 +89,17 @@ def entry_sums(change: Tensor, k: int) -> tuple[float, float]:
     return float(top.double().sum()), float(entries.double().sum())
 
 
-def dense_change(adapter: "Adapter", layer: str, layers: Mapping[str, nn.Module]) -> Tensor:
-    """An adapter's change to a layer at strength 1; see Change.change."""
+def dense_change(
+    adapter: "Adapter", layer: str, layers: Mapping[str, nn.Module], *, rank: int | None = None
+) -> Tensor:
+    """An adapter's change to a layer at strength 1; see Change.change.
+
+    rank: how many of its ranks act, the first; all if None.
+    """
     weight = cast(Layer, layers[layer]).weight.detach()
     delta = adapter.deltas[layer]
+    if rank is not None and isinstance(delta, LowRank):
+        delta = delta.leading(rank)
     if any(tensor.device != weight.device for tensor in delta.parameters()):
         delta = copy.deepcopy(delta).to(weight.device)  # of one layer at a time
     with torch.no_grad():

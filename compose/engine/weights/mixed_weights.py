@@ -20,10 +20,18 @@ Share = tuple["Adapter", int, float]
 
 
 class WeightMix(NamedTuple):
-    """The changes that are mixed into one weight, in order of addition. combine: see Mix."""
+    """The changes that are mixed into one weight, in order of addition. combine: see Mix.
+
+    ranks: how many of each share's ranks act at a timestep, None for all; see `at_timestep`.
+    """
 
     shares: tuple[Share, ...]
     combine: Combine | None
+    ranks: tuple[int | None, ...] = ()
+
+    def rank(self, place: int) -> int | None:
+        """Of the share at this place."""
+        return self.ranks[place] if self.ranks else None
 
 
 # The changes to all weights of the UNet or of the text encoders, by layer.
@@ -53,6 +61,27 @@ def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWe
     return frozenset((name, mixes[of]) for name, of in shares.items())
 
 
+def depends_on_timestep(mixed: MixedWeights) -> bool:
+    """Whether an adapter's rank falls with the noise."""
+    mixes = {mix for _, mix in mixed}
+    return any(one.rank_schedule is not None for mix in mixes for one, _, _ in mix.shares)
+
+
+def at_timestep(mixed: MixedWeights, timestep: float) -> MixedWeights:
+    """The changes to the UNet with the ranks that act at a timestep."""
+
+    def ranked(name: str, mix: WeightMix) -> WeightMix:
+        ranks = tuple(
+            one.rank_schedule.rank(timestep)
+            if one.rank_schedule is not None and isinstance(one.deltas.get(name), LowRank)
+            else None
+            for one, _, _ in mix.shares
+        )
+        return mix._replace(ranks=ranks)
+
+    return frozenset((name, ranked(name, mix)) for name, mix in mixed)
+
+
 def _changed_names(layer: str, delta: Delta) -> list[str]:
     names = [] if isinstance(delta, BiasOnly) else [layer]
     return names if delta.bias is None else [*names, f"{layer}.bias"]
@@ -73,9 +102,9 @@ def changed_weight(
         total = torch.addmm(own.float().flatten(1), low_rank.up, low_rank.down.flatten(1))
         return total.view(own.shape).to(own.dtype)
     shares = []
-    for adapter, version, strength in mix.shares:
+    for place, (adapter, version, strength) in enumerate(mix.shares):
         if is_weight:
-            change = dense.change(adapter, version, name, layers)
+            change = dense.change(adapter, version, name, layers, rank=mix.rank(place))
         else:
             bias = adapter.deltas[name.removesuffix(".bias")].bias
             assert bias is not None  # or there were no such name
@@ -95,11 +124,12 @@ def factors(
         return None
     weight = cast(Layer, layers[name]).weight
     downs, ups = [], []
-    for delta, (_, _, strength) in zip(deltas, mix.shares, strict=True):
+    for place, (delta, (_, _, strength)) in enumerate(zip(deltas, mix.shares, strict=True)):
         if not isinstance(delta, LowRank) or delta.magnitude is not None:
             return None
         scale = strength * delta.scale
-        down, up = delta.down.detach(), delta.up.detach()
+        rank = mix.rank(place)
+        down, up = delta.down.detach()[:rank], delta.up.detach()[:, :rank]
         down, up = (one.to(weight.device, torch.float32) for one in (down, up))
         downs.append(down.view(-1, *weight.shape[1:]))
         ups.append(up.flatten(1) if scale == 1 else up.flatten(1) * scale)

@@ -16,11 +16,12 @@ from studio.adapters.delta.dense import BiasOnly, Dense
 from studio.adapters.delta.kron import Kron
 from studio.adapters.delta.layer import Layer, Norm
 from studio.adapters.delta.low_rank import LowRank
-from studio.adapters.delta.rotation import Rotation
+from studio.adapters.delta.rotation import Cayley, Rotation
 from studio.adapters.delta.sparse import Sparse
 
 __all__ = [
     "BiasOnly",
+    "Cayley",
     "Delta",
     "Dense",
     "Kron",

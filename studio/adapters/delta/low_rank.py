@@ -106,6 +106,16 @@ class LowRank(nn.Module):
         """The shape of the weight it changes."""
         return (self.up.shape[0], *self.down.shape[1:])
 
+    def leading(self, rank: int) -> "LowRank":
+        """The change of the first ranks alone, with the same scale."""
+        return LowRank(
+            self.down.detach()[:rank],
+            self.up.detach()[:, :rank],
+            alpha_of(self.scale, min(rank, self.rank), rank_stabilised=self.rank_stabilised),
+            rank_stabilised=self.rank_stabilised,
+            magnitude=self.magnitude,
+        )
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """Down and up, whose product times the scale is the change."""
         return self.down, self.up
@@ -191,6 +201,11 @@ class LowRank(nn.Module):
             magnitude=read_magnitude(tensors),
             up_bias=tensors.get("lora_B.bias"),
         )
+
+
+def alpha_of(scale: float, rank: int, *, rank_stabilised: bool) -> float:
+    """The alpha with which a change of this rank has this scale."""
+    return scale * (math.sqrt(rank) if rank_stabilised else rank)
 
 
 class _Projection(torch.autograd.Function):

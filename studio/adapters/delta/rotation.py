@@ -7,7 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.delta.layer import Layer, output_with_change
+from studio.adapters.delta.layer import Layer, adaptable, original_output, output_with_change
+from studio.errors import BadInput
 
 
 class Rotation(nn.Module):
@@ -15,8 +16,9 @@ class Rotation(nn.Module):
 
     blocks: of M, [k, b, b].
     of_inputs: dW = W M - W instead.  shared: one block stands for all, [1, b, b].
-    M is stored, not the skew matrix that it was trained as, since every program makes another M of
-    that. A strength scales dW, so between 0 and 1 the weight is not rotated but interpolated.
+    M is stored, since every program makes another M of the skew matrix that it trains; `Cayley`
+    holds that matrix, where it is known how M comes of it. A strength scales dW, so between 0 and 1
+    the weight is not rotated but interpolated.
     """
 
     bias: Tensor | None = None  # it changes no bias
@@ -29,10 +31,19 @@ class Rotation(nn.Module):
         self.of_inputs = of_inputs
         self.shared = shared
 
+    @property
+    def layout(self) -> tuple[int, int]:
+        """How many blocks M has, 1 if they are shared, and their side: k and b."""
+        return self.blocks.shape[0], self.blocks.shape[1]
+
+    def matrices(self) -> Tensor:
+        """The blocks of M: float32, [k, b, b]."""
+        return self.blocks.float()
+
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""
-        size = self.blocks.shape[1]
-        blocks, own = self.blocks.float(), weight.float()
+        blocks, own = self.matrices(), weight.float()
+        size = blocks.shape[1]
         if self.of_inputs:
             parts = own.unflatten(1, (-1, size))  # -> [out, k, b(, kh, kw)]
             blocks = blocks.expand(parts.shape[1], -1, -1)
@@ -42,8 +53,17 @@ class Rotation(nn.Module):
         return torch.einsum("kmn,kn...->km...", blocks, parts).reshape(weight.shape) - own
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
-        """The layer's output with the change."""
-        return output_with_change(layer, x, self.dense(layer.weight))
+        """The layer's output with the change; W M x is the layer's own output for M x."""
+        if not self.of_inputs:
+            return output_with_change(layer, x, self.dense(layer.weight))
+        turning = self.matrices()
+        turning = turning - torch.eye(turning.shape[1], device=turning.device)
+        side = x.ndim - 1 if isinstance(layer, nn.Linear) else 1
+        parts = x.unflatten(side, (-1, turning.shape[1]))  # -> [..., k, b(, h, w)]
+        turning = turning.to(x.dtype).expand(parts.shape[side], -1, -1)
+        sides = "" if isinstance(layer, nn.Linear) else "hw"
+        turned = torch.einsum(f"knm,...km{sides}->...kn{sides}", turning, parts)
+        return original_output(layer, x + turned.flatten(side, side + 1).to(x.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensor by its name on disk."""
@@ -57,10 +77,58 @@ class Rotation(nn.Module):
         return cls(blocks, of_inputs="_in" in name, shared=name.endswith("_shared"))
 
 
+class Cayley(Rotation):
+    """dW = W M - W with M = (I + Q)(I - Q)^-1 and Q block-diagonal and skew-symmetric, so W' = W M.
+
+    upper: the triangles of Q above its diagonal, [k, b (b - 1) / 2]. terms: of the series that
+    takes the place of M, which peft and OneTrainer make of -Q; None for M itself.
+    """
+
+    def __init__(self, upper: Tensor, *, terms: int | None = None, shared: bool = False) -> None:
+        nn.Module.__init__(self)
+        self.upper = nn.Parameter(upper)
+        self.terms, self.shared = terms, shared
+        self.of_inputs = True
+
+    @classmethod
+    def start(cls, layer: nn.Module, size: int, *, terms: int | None = None) -> Self:
+        """A new delta that turns nothing yet, float32, in blocks of this size.
+
+        Raises BadInput where the size does not divide the layer's inputs.
+        """
+        weight = adaptable(layer).weight.detach()
+        if weight.shape[1] % size:
+            raise BadInput(f"a layer of {weight.shape[1]} inputs has no blocks of {size}")
+        count = weight.shape[1] // size
+        return cls(torch.zeros(count, size * (size - 1) // 2, device=weight.device), terms=terms)
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """As in Rotation."""
+        return self.upper.shape[0], _side(self.upper.shape[1])
+
+    def matrices(self) -> Tensor:
+        """The blocks of M: float32, [k, b, b]; differentiable."""
+        with torch.autocast(self.upper.device.type, enabled=False):
+            skew = skew_of_triangle(self.upper)
+            if self.terms is None:
+                return cayley(skew)
+            return cayley_neumann(skew, self.terms).transpose(1, 2)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensor by peft's name; the rest is in the file's metadata."""
+        return {"oft_R.weight": self.upper.detach()}
+
+
+def _side(numbers: int) -> int:
+    """The side of a matrix with so many numbers above its diagonal."""
+    return (1 + math.isqrt(1 + 8 * numbers)) // 2
+
+
 def skew_of_triangle(upper: Tensor) -> Tensor:
     """The skew-symmetric matrices with these upper triangles: [k, b (b - 1) / 2] -> [k, b, b]."""
     count, numbers = upper.shape
-    size = (1 + math.isqrt(1 + 8 * numbers)) // 2
+    size = _side(numbers)
     rows, columns = torch.triu_indices(size, size, 1)
     skew = upper.new_zeros(count, size, size, dtype=torch.float32)
     skew[:, rows, columns] = upper.float()
@@ -69,7 +137,7 @@ def skew_of_triangle(upper: Tensor) -> Tensor:
 
 def cayley(skew: Tensor) -> Tensor:
     """(I + Q)(I - Q)^-1, a rotation, of skew-symmetric matrices Q: [k, b, b], float32."""
-    one = torch.eye(skew.shape[-1])
+    one = torch.eye(skew.shape[-1], device=skew.device)
     return torch.linalg.solve(one - skew, one + skew, left=False)
 
 
@@ -78,14 +146,14 @@ def cayley_neumann(skew: Tensor, terms: int) -> Tensor:
 
     For three terms it has the cube as last, as peft (tuners/oft/layer.py, _cayley_batch).
     """
-    total = torch.eye(skew.shape[-1]).expand_as(skew).clone()
+    total = torch.eye(skew.shape[-1], device=skew.device).expand_as(skew)
     if terms > 1:
-        total += 2 * skew
+        total = total + 2 * skew
     if terms > 2:
         power = skew @ skew
-        total += 2 * power
+        total = total + 2 * power
         for _ in range(3, terms - 1):
             power = power @ skew
-            total += 2 * power
-        total += power @ skew
+            total = total + 2 * power
+        total = total + power @ skew
     return total

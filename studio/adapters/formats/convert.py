@@ -1,22 +1,31 @@
 """An adapter as the tensors and metadata of another program's file.
 
-Sources: diffusers (loaders/lora_base.py), kohya's sd-scripts (networks/lora.py, sai_model_spec)
-and LyCORIS. What a format cannot hold is refused: nobody would notice a missing layer in a picture.
+Sources: diffusers (loaders/lora_base.py), kohya's sd-scripts (networks/lora.py, sai_model_spec),
+LyCORIS, peft (utils/save_and_load.py) and OneTrainer (modules/module/oft_utils.py). What a format
+cannot hold is refused: nobody would notice a missing layer in a picture.
 """
 
+from collections.abc import Mapping
 from statistics import mode
 
 import torch
 from torch import Tensor
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Rotation, Sparse
+from studio.adapters.delta import BiasOnly, Cayley, Delta, Dense, Kron, LowRank, Rotation, Sparse
 from studio.adapters.formats.metadata import adapter_metadata, trained_clip_skip
-from studio.adapters.formats.names import kohya_name
+from studio.adapters.formats.names import PEFT_PREFIX, kohya_name
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, TOKEN
-from studio.adapters.formats.write import embedding_tensors, lora_metadata, own_tensors
+from studio.adapters.formats.write import (
+    component_config,
+    embedding_tensors,
+    lora_metadata,
+    own_tensors,
+)
 from studio.errors import BadInput
 
+SERIES = 5  # terms of OneTrainer's rotations
+KERNELS = ("conv", "conv1", "conv2")  # the last parts of the names of convolutions of 3 x 3
 KOHYA_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 # The tensors and the metadata of a file.
 FileContents = tuple[dict[str, Tensor], dict[str, str]]
@@ -59,7 +68,57 @@ def to_lycoris(adapter: Adapter) -> FileContents:
     return _with_kohya_names(adapter, "lycoris.kohya")
 
 
-CONVERTERS = {"kohya": to_kohya, "diffusers": to_diffusers, "lycoris": to_lycoris}
+def to_onetrainer(adapter: Adapter) -> FileContents:
+    """kohya's names; of low-rank changes kohya's tensors, of OFT the triangles of skew matrices.
+
+    Raises BadInput for other forms, and for rotations that are not made by OneTrainer's series.
+    """
+    if not any(isinstance(delta, Rotation) for delta in adapter.deltas.values()):
+        return to_kohya(adapter)
+    deltas = _all_cayley(adapter, "onetrainer")
+    if any(delta.terms != SERIES or delta.shared for delta in deltas.values()):
+        raise BadInput(
+            f"OneTrainer makes rotations by a series of {SERIES} terms, and this adapter's are "
+            f"made in another way: train it with terms {SERIES}, or convert it to peft"
+        )
+    tensors = {
+        f"{kohya_name(layer, _family(adapter))}.oft_R.weight": delta.upper.detach()
+        for layer, delta in deltas.items()
+    }
+    return tensors | embedding_tensors(adapter.embeddings, BUNDLED), adapter_metadata(adapter)
+
+
+def to_peft(adapter: Adapter) -> dict[str, tuple[dict[str, Tensor], dict[str, object]]]:
+    """peft's `adapter_model.safetensors` and `adapter_config.json` of each component.
+
+    For `PeftModel.from_pretrained`. Raises BadInput where a delta is neither low-rank nor OFT, and
+    for learned words, which peft's files don't hold.
+    """
+    if adapter.embeddings:
+        raise BadInput("peft's files hold no new words: convert those to embedding")
+    if any(isinstance(delta, Rotation) for delta in adapter.deltas.values()):
+        deltas: Mapping[str, Delta] = _all_cayley(adapter, "peft")
+    else:
+        deltas = _all_low_rank(adapter, "peft")
+    folders = {}
+    for component in dict.fromkeys(layer.partition(".")[0] for layer in deltas):
+        prefix = f"{component}."
+        own = {k.removeprefix(prefix): d for k, d in deltas.items() if k.startswith(prefix)}
+        tensors = {
+            # transformers 5 has CLIP without its first level.
+            f"{PEFT_PREFIX}{key.removeprefix('text_model.')}": tensor
+            for key, tensor in own_tensors(own).items()
+        }
+        folders[component] = tensors, {"peft_type": "LORA"} | component_config(component, deltas)
+    return folders
+
+
+CONVERTERS = {
+    "kohya": to_kohya,
+    "diffusers": to_diffusers,
+    "lycoris": to_lycoris,
+    "onetrainer": to_onetrainer,
+}
 
 
 def to_inversions(adapter: Adapter) -> dict[str, FileContents]:
@@ -91,6 +150,21 @@ def _all_low_rank(adapter: Adapter, form: str) -> dict[str, LowRank]:
             f"this adapter's {len(adapter.deltas)} are of another form: convert it to lycoris"
         )
     return low
+
+
+def _all_cayley(adapter: Adapter, form: str) -> dict[str, Cayley]:
+    found = {layer: d for layer, d in adapter.deltas.items() if isinstance(d, Cayley)}
+    if len(found) < len(adapter.deltas):
+        raise BadInput(
+            f"{form} files hold rotations of inputs that come of skew matrices, and some of this "
+            "adapter's layers change otherwise: keep the file that it was read from"
+        )
+    if kernels := [layer for layer in found if layer.rpartition(".")[2] in KERNELS]:
+        raise BadInput(
+            f"{form} turns the pixels under a convolution's kernel with its channels, and Studio "
+            f"the channels alone, as of {kernels[0]}: train with targets attention"
+        )
+    return found
 
 
 def _family(adapter: Adapter) -> str:
@@ -127,8 +201,12 @@ def _lycoris_tensors(delta: Delta) -> dict[str, Tensor]:
             own = {k: v for k, v in delta.tensors().items() if k.startswith("diff")}
         case Rotation():
             raise BadInput(
-                "the adapter rotates weights (OFT), which no other tool's files hold as Studio "
-                "does: keep the file that it was read from"
+                "the adapter rotates weights (OFT), which these files hold in another way: "
+                + (
+                    "convert it to peft or onetrainer"
+                    if isinstance(delta, Cayley)
+                    else "keep the file that it was read from"
+                )
             )
         case Sparse() | Kron():
             # DoRA needs the weight, which no one has here; these two forms are without.

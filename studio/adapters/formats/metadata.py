@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from studio.adapters.rank_schedule import RankSchedule
 from studio.errors import BadInput
 from studio.json_value import JSON, parse_object
 from studio.picture import opened_picture
@@ -31,6 +32,7 @@ VERSION = 1  # of the JSON under "studio"
 # Its entries and their types. Each has the name of a field of AdapterInfo.
 STORED = {name: str for name in ("kind", "family", "base", "fingerprint", "name")}
 STORED |= {"triggers": list, "recipe": dict}
+RANKS = "rank_schedule"  # stored where there is one
 PREVIEW = 256  # pixels along the longer side
 LARGEST_PREVIEW = 1024  # pixels of a side, of a preview that is read
 LONGEST_RECIPE_ENTRY = 500  # characters; kohya's counts of tags and buckets are longer
@@ -43,6 +45,7 @@ class AdapterInfo:
     kind: one of trainers/, "unknown" for files of other programs.
     family: "sd1", "sd2", "sdxl", or "" where another program's file doesn't state it.
     base, fingerprint: the base it was trained on.
+    rank_schedule: of its low-rank changes to the UNet, where not all of their ranks act always.
     """
 
     kind: str = "unknown"
@@ -53,6 +56,7 @@ class AdapterInfo:
     recipe: dict[str, JSON] = field(default_factory=dict)
     preview: Image.Image | None = None
     name: str = ""
+    rank_schedule: RankSchedule | None = None
 
 
 def trained_clip_skip(adapter: AdapterInfo) -> int | None:
@@ -71,6 +75,8 @@ def trained_clip_skip(adapter: AdapterInfo) -> int | None:
 def adapter_metadata(adapter: AdapterInfo) -> dict[str, str]:
     """The metadata of any file that holds this adapter; the same for the same adapter."""
     stored = {name: getattr(adapter, name) for name in STORED} | {"version": VERSION}
+    if adapter.rank_schedule:
+        stored[RANKS] = adapter.rank_schedule.plain()
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
@@ -104,7 +110,10 @@ def read_info(metadata: Mapping[str, str], path: Path) -> AdapterInfo:
         raise BadInput(f"{path} is damaged: its `studio` metadata is not complete")
     values = {name: stored[name] for name in STORED}
     values["triggers"] = tuple(map(str, stored["triggers"]))
-    return AdapterInfo(**values, preview=preview)
+    ranks = RankSchedule.read(stored[RANKS]) if RANKS in stored else None
+    if RANKS in stored and ranks is None:
+        raise BadInput(f"{path} is damaged: its {RANKS} is {stored[RANKS]!r}")
+    return AdapterInfo(**values, preview=preview, rank_schedule=ranks)
 
 
 def _foreign_info(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from studio.adapters.delta import Rotation
-from studio.adapters.delta.rotation import cayley, cayley_neumann, skew_of_triangle
+from studio.adapters.delta import Cayley, Rotation
+from studio.adapters.delta.rotation import cayley, skew_of_triangle
 from studio.adapters.formats.peft_config import PeftConfig
 
 
@@ -24,14 +24,11 @@ def read_rotation(own: Mapping[str, Tensor], alpha: float | None, config: PeftCo
 
 
 def _of_inputs(own: Mapping[str, Tensor], config: PeftConfig) -> Rotation:
-    """W' = W R', whose sign of Q differs between peft's series and its exact form."""
-    skew = skew_of_triangle(own["oft_R.weight"])
+    upper = own["oft_R.weight"]
     if "oft_R.scaled_oft" in own:  # OneTrainer's "scaled OFT"
-        skew = skew / (2 * (skew.shape[1] - 1) ** 0.5)
-    terms = config.neumann_terms
-    rotation = cayley(-skew) if terms is None else cayley_neumann(skew, terms)
-    blocks = rotation.transpose(1, 2).contiguous()
-    return Rotation(blocks, of_inputs=True, shared=config.block_share)
+        size = skew_of_triangle(upper[:1]).shape[1]
+        upper = upper / (2 * (size - 1) ** 0.5)
+    return Cayley(upper, terms=config.neumann_terms, shared=config.block_share)
 
 
 def _of_outputs(own: Mapping[str, Tensor], alpha: float | None) -> Rotation:

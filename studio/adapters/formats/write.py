@@ -9,7 +9,7 @@ from statistics import mode
 
 from torch import Tensor
 
-from studio.adapters.delta import Delta, LowRank
+from studio.adapters.delta import Cayley, Delta, LowRank
 from studio.adapters.formats.textual_inversion import BUNDLED, NAMES, OWN
 from studio.adapters.token_embeddings import Embeddings
 from studio.errors import BadInput
@@ -42,21 +42,28 @@ def embedding_tensors(embeddings: Embeddings, bundle: str = OWN) -> dict[str, Te
     }
 
 
+def component_config(component: str, deltas: Mapping[str, Delta]) -> dict[str, object]:
+    """peft's configuration of one component's deltas; empty where peft has none for them."""
+    own = {
+        # transformers 5 has CLIP without its first level; peft matches the ends of names.
+        layer.removeprefix(f"{component}.").removeprefix("text_model."): delta
+        for layer, delta in sorted(deltas.items())
+        if layer.startswith(f"{component}.")
+    }
+    if low := {path: delta for path, delta in own.items() if isinstance(delta, LowRank)}:
+        return _lora_config(low)
+    turned = {path: delta for path, delta in own.items() if isinstance(delta, Cayley)}
+    return _oft_config(turned) if turned else {}
+
+
 def lora_metadata(deltas: Mapping[str, Delta]) -> str:
     """diffusers' `lora_adapter_metadata`: peft's configuration of each component, as JSON.
 
-    "" where there is no low-rank delta.
+    "" where peft has no configuration of these deltas.
     """
     packed: dict[str, object] = {}
     for component in sorted({layer.partition(".")[0] for layer in deltas}):
-        own = {
-            # transformers 5 has CLIP without its first level; peft matches the ends of names.
-            layer.removeprefix(f"{component}.").removeprefix("text_model."): delta
-            for layer, delta in sorted(deltas.items())
-            if layer.startswith(f"{component}.") and isinstance(delta, LowRank)
-        }
-        if own:
-            packed |= {f"{component}.{k}": v for k, v in _lora_config(own).items()}
+        packed |= {f"{component}.{k}": v for k, v in component_config(component, deltas).items()}
     return json.dumps(packed, indent=2, sort_keys=True) if packed else ""
 
 
@@ -79,6 +86,28 @@ def _lora_config(deltas: Mapping[str, LowRank]) -> dict[str, object]:
         "use_dora": any(delta.magnitude is not None for delta in deltas.values()),
         "use_rslora": stabilised,
         **({"lora_bias": True} if biased else {}),
+    }
+
+
+def _oft_config(deltas: Mapping[str, Cayley]) -> dict[str, object]:
+    """peft's OFTConfig of one component's deltas, by module path. BadInput where they differ."""
+    ways = {(delta.terms, delta.shared) for delta in deltas.values()}
+    sizes = [delta.layout[1] for delta in deltas.values()]
+    if len(ways) > 1:
+        raise BadInput(
+            "its layers make their rotations in different ways, which no file holds: join "
+            "adapters that were made by one program"
+        )
+    ((terms, shared),) = ways
+    return {
+        "peft_type": "OFT",
+        "peft_version": "0.18.0",  # since when its series is the one that Cayley has
+        "r": 0,
+        "oft_block_size": mode(sizes),
+        "use_cayley_neumann": terms is not None,
+        "num_cayley_neumann_terms": terms or 5,
+        "block_share": shared,
+        "target_modules": sorted(deltas),
     }
 
 

@@ -101,6 +101,8 @@ def test_help_loads_nothing_that_takes_its_time() -> None:
         "train lora",
         "train sara",
         "train diffusekrona",
+        "train oft",
+        "train tlora",
         "train blora",
         "sweep",
         "grid",

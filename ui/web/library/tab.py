@@ -33,6 +33,7 @@ TOOLS = [
     ("kohya, for A1111, ComfyUI, Forge", "kohya"),
     ("diffusers", "diffusers"),
     ("LyCORIS", "lycoris"),
+    ("OneTrainer", "onetrainer"),
 ]
 WHOLE = "both halves"
 MARKED, UNMARKED = "★ Favourite", "☆ Favourite"

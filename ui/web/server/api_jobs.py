@@ -59,7 +59,7 @@ class JobEndpoints:
             trigger: the trigger words of what is learned, such as "sks robot"
             pictures: [handle_file("1.png"), handle_file("2.png")]
             captions: a caption for each picture; a picture without one gets the trigger words
-            kind: adapter type: lora, diffusekrona, blora or sara
+            kind: adapter type: lora, tlora, diffusekrona, blora, oft or sara
             base: a source that /list_bases returns
             options: of the adapter type, such as {"rank": 16}
             recipe: of the training, such as {"steps": 400, "lr": 0.001}

@@ -1,0 +1,59 @@
+"""OFT (Qiu et al. 2023, arXiv 2306.07280), orthogonal fine-tuning: W' = W M, M rotates in blocks.
+
+M = (I + Q)(I - Q)^-1, Cayley's map, with Q skew-symmetric, zero at the start and made of blocks
+b x b; so the lengths of W's rows stay what they are. As in peft and OneTrainer the inputs of a
+layer are rotated, the authors' code rotates its outputs. With `terms` a series takes the place of
+M: the 5 terms of peft's default and of OneTrainer's files. peft's benchmark of picture generation
+has lr 1e-4 and b 32 for it.
+
+Deviations: no limit on Q (COFT) and no dropout of blocks. Of a convolution the channels are
+rotated, the same for every pixel under its kernel. Where 32 does not divide a layer's inputs, the
+default b is the next smaller number that does; a given one that does not divide them is refused.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
+
+from studio.requests.validation import option
+from trainers.engine.kind import Kind, is_sketch
+from trainers.lora import TARGETS, TARGETS_HELP, Targets, divisor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from studio.adapters.delta import Cayley
+    from studio.bases.base import Base
+
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class OFT(Kind):
+    """Rotations of what layers are given."""
+
+    block_size: Annotated[int, Ge(2)] | None = option(
+        None, f"side of the blocks; by default {BLOCK}, or the next smaller divisor of the inputs"
+    )
+    terms: Annotated[int, Ge(2)] | None = option(
+        None, "terms of a series in place of exact rotations; 5 for files that OneTrainer reads"
+    )
+    targets: Targets | None = option(None, TARGETS_HELP)
+
+    def for_base(self, base: "Base") -> "OFT":
+        """This kind with targets; where none are given, those that suit this base."""
+        return replace(self, targets=self.targets or ("all" if is_sketch(base) else "attention"))
+
+    def delta(
+        self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
+    ) -> "Cayley | None":
+        """A delta that turns nothing yet, for the layers that `targets` names."""
+        from studio.adapters.delta import Cayley  # late: it imports torch
+        from studio.adapters.delta.layer import adaptable
+
+        if not TARGETS[self.targets or "attention"].fullmatch(name):
+            return None
+        size = self.block_size or divisor(adaptable(layer).weight.shape[1], BLOCK)
+        return Cayley.start(layer, size, terms=self.terms)
