@@ -127,7 +127,10 @@ def adapter_path(space: Workspace, name: str) -> str:
     """What `load_adapter` opens: the file of `NAME`, or of `NAME:content` and `NAME:style`."""
     plain, colon, half = name.partition(":")
     if colon and half not in HALVES:
-        raise BadInput(f"{name}: the halves of a B-LoRA are {' and '.join(HALVES)}")
+        raise BadInput(
+            f"{name}: after a name you can give a half ({' or '.join(HALVES)}) and a strength, a "
+            f"number, as in :style:0.8, but not :{half}"
+        )
     return f"{_path(space, plain)}{colon}{half}"
 
 

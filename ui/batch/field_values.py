@@ -19,7 +19,7 @@ from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.batch.named_files import NamedFiles
 from ui.shared.form import Form, fields_of
-from ui.shared.names import split_strength
+from ui.shared.names import split_strength, suffix_hint
 
 TEXTS = ("prompt", "negative")
 WHOLE = ("seed", "width", "height", "steps", "clip_skip")
@@ -122,7 +122,7 @@ def _adapter(raw: object, files: NamedFiles) -> tuple[str, float]:
     path = files.find(file, otherwise=BY_NAME)
     there, _ = split_half(path)
     if not os.path.exists(there):
-        raise BadInput(f"there is no adapter {in_words(there)}")
+        raise BadInput(f"there is no adapter {in_words(there)}{suffix_hint(there)}")
     _check_adapter_file(there, os.stat(there).st_mtime_ns)
     _check("adapters", ((path, strength),))
     return path, strength

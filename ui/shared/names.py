@@ -20,11 +20,11 @@ def parse_adapter(text: str) -> tuple[str, float]:
         raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
     path = split_half(file)[0]
     if not path or not os.path.exists(path):
-        raise BadInput(f"--adapter {text}: there is no file {path}{_suffix_hint(path)}.")
+        raise BadInput(f"--adapter {text}: there is no file {path}{suffix_hint(path)}.")
     return file, strength
 
 
-def _suffix_hint(path: str) -> str:
+def suffix_hint(path: str) -> str:
     """What may follow a file, if a file with something else behind it was given."""
     file, _, suffix = path.rpartition(":")
     if not file or not os.path.exists(split_half(file)[0]):

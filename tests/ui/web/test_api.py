@@ -45,6 +45,7 @@ def test_every_call_is_described(client: Client) -> None:
         assert one["description"], name
         for parameter in one["parameters"]:
             assert parameter["type"], f"{name} {parameter['parameter_name']}"
+            assert parameter["python_type"]["description"], f"{name} {parameter}"
 
 
 def test_an_adapter_comes_in_is_renamed_and_goes_out(client: Client, tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_an_adapter_comes_in_is_renamed_and_goes_out(client: Client, tmp_path: P
         ("rename_adapter", {"name": "x", "new": "y"}, "there is no adapter x"),
         ("export_adapter", {"name": "x", "to": "zip"}, "no format"),
         ("generate", {"prompt": "a", "adapters": ["/etc/passwd"]}, "cannot be a name"),
+        ("generate", {"prompt": "a", "adapters": ["x:abc"]}, "a strength, a number.*not :abc"),
         ("generate", {"prompt": "a", "base": "/etc"}, "not among the bases"),
         ("generate", {"prompt": "a", "steps": 0}, "steps"),
         ("train", {"trigger": "sks", "pictures": []}, "no pictures"),
