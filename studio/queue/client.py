@@ -132,7 +132,7 @@ def stop_job(space: Workspace, id: int) -> Job:
             "UPDATE jobs SET state = 'stopped', finished = ? WHERE id = ? AND state = 'queued'",
             (time.time(), id),
         )
-        db.execute("UPDATE jobs SET stop = 1 WHERE id = ? AND state = 'running'", (id,))
+        db.execute("UPDATE jobs SET stop = MAX(stop, 1) WHERE id = ? AND state = 'running'", (id,))
     if job.ended:
         raise BadInput(f"job {id} is {job.state} already")
     queue = next(queue for queue, kinds in QUEUES.items() if job.kind in kinds)

@@ -25,7 +25,8 @@ class Job:
     step, total: of a training's or a picture's steps, or of the pictures where there are several.
     loss: smoothed. seconds: what the steps took. results: adapters by name, pictures by id, in the
     order of a batch's shots, with "" in the place of one that is missing.
-    error, advice: why it failed, and what may help, as sentences.
+    error, advice: why it failed, and what may help, as sentences; error also tells how a job was
+    stopped whose worker did not answer.
     """
 
     id: int

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from studio.queue.job import QUEUES, Job, Kind, State, job_from_row
 from studio.workspace import Workspace, read_database, write_database
 
+ENDING = "ending"  # what a worker does, as its heartbeat says, that has heard that it is to end
 MAX_DEATHS = 3  # in a row, of one job, without getting further
 DIED = "its worker was ended {deaths} times without getting further than step {step}"
 DIED_ADVICE = (
@@ -75,14 +76,17 @@ def report_job(
     seconds: float | None = None,
     results: Sequence[str] | None = None,
 ) -> bool:
-    """Store a job's progress; what is None stays as it is. Returns whether the job must stop."""
+    """Store a job's progress; what is None stays as it is. Returns whether the job must stop.
+
+    That it must is then known to have been heard, see `list_stops`.
+    """
     encoded = None if results is None else json.dumps(list(results))
     with write_database(space, durable=results is not None) as db:
         row = db.execute(
             "UPDATE jobs SET phase = COALESCE(?, phase), step = COALESCE(?, step), "
             "total = COALESCE(?, total), loss = COALESCE(?, loss), "
-            "seconds = COALESCE(?, seconds), results = COALESCE(?, results) "
-            "WHERE id = ? RETURNING stop",
+            "seconds = COALESCE(?, seconds), results = COALESCE(?, results), "
+            "stop = CASE WHEN stop THEN 2 ELSE 0 END WHERE id = ? RETURNING stop",
             (phase, step, total, loss, seconds, encoded, id),
         ).fetchone()
     return row is None or bool(row["stop"])
@@ -114,11 +118,20 @@ def requeue_job(space: Workspace, id: int) -> None:
         )
 
 
-def recover_jobs(space: Workspace, queue: str) -> list[Job]:
+def list_stops(space: Workspace, queue: str) -> dict[int, bool]:
+    """The running jobs of a queue that were asked to stop, and whether the worker has heard it."""
+    marks = ", ".join("?" * len(QUEUES[queue]))
+    query = f"SELECT id, stop FROM jobs WHERE state = 'running' AND stop AND kind IN ({marks})"
+    with read_database(space) as db:
+        return {row["id"]: row["stop"] > 1 for row in db.execute(query, QUEUES[queue])}
+
+
+def recover_jobs(space: Workspace, queue: str, *, reason: str = "") -> list[Job]:
     """Deal with the jobs that a dead worker left running, and return them. Hold the queue's lock.
 
     A job that was to stop is stopped. Others go back to their place in the queue and resume. A job
-    whose workers die MAX_DEATHS times without progress has failed.
+    whose workers die MAX_DEATHS times without progress has failed. reason: why the worker was
+    ended on purpose, which the jobs that were to stop are told; it counts as no death.
     """
     kinds = QUEUES[queue]
     marks = ", ".join("?" * len(kinds))
@@ -127,10 +140,12 @@ def recover_jobs(space: Workspace, queue: str) -> list[Job]:
         orphans = db.execute(query, kinds).fetchall()
         for row in orphans:
             deaths = 1 if row["step"] > row["reached"] else row["deaths"] + 1
+            deaths = row["deaths"] if reason else deaths
             reached = max(row["step"], row["reached"])
             given_up = deaths >= MAX_DEATHS
             state = "stopped" if row["stop"] else "failed" if given_up else "queued"
-            reason = (DIED.format(deaths=deaths, step=reached), DIED_ADVICE)
+            died = (DIED.format(deaths=deaths, step=reached), DIED_ADVICE)
+            told = {"failed": died, "stopped": (reason, "")}
             db.execute(
                 "UPDATE jobs SET state = ?, stop = 0, phase = '', deaths = ?, reached = ?, "
                 "error = ?, advice = ?, finished = ? WHERE id = ?",
@@ -138,7 +153,7 @@ def recover_jobs(space: Workspace, queue: str) -> list[Job]:
                     state,
                     deaths,
                     reached,
-                    *(reason if state == "failed" else ("", "")),
+                    *told.get(state, ("", "")),
                     None if state == "queued" else time.time(),
                     row["id"],
                 ),

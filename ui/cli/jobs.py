@@ -23,7 +23,7 @@ from studio.queue.client import (
     stop_job,
     turns,
 )
-from studio.queue.job import FINISHED, UNFINISHED, Job
+from studio.queue.job import FINISHED, QUEUES, UNFINISHED, Job
 from studio.requests.training import TrainingRequest
 from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspace
 from ui.cli.options import AsJson, WorkspaceFolder
@@ -45,13 +45,14 @@ def worker(
     *,
     queue: Annotated[
         Literal["train", "render"] | None,
-        typer.Option(help="Run only these jobs, in this process. Default: both."),
+        typer.Option(help="Run only these jobs. Default: both kinds."),
     ] = None,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when the queue is empty.")
     ] = False,
     parent: Annotated[
-        int | None, typer.Option(hidden=True, help="End when idle and this process is gone.")
+        int | None,
+        typer.Option(hidden=True, help="Be the worker that this process watches."),
     ] = None,
     workspace: WorkspaceFolder = DEFAULT_FOLDER,
 ) -> None:
@@ -59,10 +60,10 @@ def worker(
     from ui.worker.processes import run_worker, watch_workers
 
     space = open_workspace(workspace)
-    if queue:
+    if queue and parent is not None:
         run_worker(space, queue, until_empty=until_empty, parent=parent)
     else:
-        watch_workers(space, until_empty=until_empty)
+        watch_workers(space, [queue] if queue else list(QUEUES), until_empty=until_empty)
 
 
 @jobs_app.command("list", epilog="Example: studio jobs list")

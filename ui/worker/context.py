@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from studio.queue.job import Job, State
-from studio.queue.worker import report_job, write_heartbeat
+from studio.queue.worker import ENDING, report_job, write_heartbeat
 from studio.workspace import Workspace
 from studio.workspace.database import DatabaseBusy
 from ui.worker.device_lock import DeviceLock
@@ -51,6 +51,7 @@ class JobProgress:
         "stopped": its owner asked for it. "queued": this worker ends, and the next one goes on.
         """
         if self.context.ending():
+            self.context.beat(ENDING)
             return "queued"
         if not at_once and time.monotonic() < self._saved + OFTEN:
             return None

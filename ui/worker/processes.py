@@ -3,7 +3,9 @@
     with workers(space):      # while a server serves
         ...
 
-A worker that dies is started again. One that outlives whoever started it, since that was killed,
+A worker that dies is started again. One that has not answered ANSWER seconds after its job was to
+stop, or after it was told to end, is in a long step: it is killed, and started anew where it is
+still needed. One that outlives whoever started it, since that was killed,
 does what is queued and ends; until then the next server's worker waits behind it for the queue.
 """
 
@@ -11,7 +13,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,31 +21,34 @@ from pathlib import Path
 from filelock import Timeout
 
 from studio.errors import Stopped
+from studio.queue.client import list_workers
 from studio.queue.job import QUEUES
-from studio.queue.worker import queue_lock
+from studio.queue.worker import ENDING, list_stops, queue_lock, recover_jobs
 from studio.workspace import Workspace
+from studio.workspace.database import DatabaseBusy
 from ui.shared.subprocesses import module_command, module_environment
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 
 LONGEST_LOG = 1_000_000  # bytes, before a log is put aside
 LOOK = 0.25  # seconds between two looks at the processes
-GRACE = 60.0  # seconds that a worker has for its checkpoint when it is told to end
+ASK = 1.0  # seconds between two looks at whether jobs are to stop
+ANSWER = 5.0  # seconds in which a worker hears that its job is to stop, or that it is to end
+GRACE = 60.0  # seconds that it has for its checkpoint once it has heard that
+UNANSWERED = f"its worker did not answer for {ANSWER:g} seconds, and was ended"
 HEALTHY = 30.0  # seconds of life after which a death is no sign that the next comes soon
 LONGEST_PAUSE = 30.0  # seconds before a worker that dies again and again is started again
 
 
-def run_worker(
-    space: Workspace, queue: str, *, until_empty: bool = False, parent: int | None = None
-) -> None:
+def run_worker(space: Workspace, queue: str, *, until_empty: bool = False, parent: int) -> None:
     """Be the worker of a queue until SIGINT or SIGTERM ends it.
 
-    Waits while another worker has the queue. until_empty: end when nothing is queued. parent: a
-    process id; when that process is gone, end when nothing is queued.
+    Waits while another worker has the queue. until_empty: end when nothing is queued. parent: id of
+    the process that watches it; when that is gone, end when nothing is queued.
     """
 
     def leaving() -> bool:
-        return until_empty or (parent is not None and os.getppid() != parent)
+        return until_empty or os.getppid() != parent
 
     lock = queue_lock(space, queue)
     with stopping() as stop_requested:
@@ -64,13 +69,16 @@ def run_worker(
 
 
 @contextmanager
-def workers(space: Workspace, *, until_empty: bool = False) -> Iterator[Callable[[], bool]]:
-    """A worker for each queue, started again when it dies; the value says whether any still runs.
+def workers(
+    space: Workspace, queues: Collection[str] = tuple(QUEUES), *, until_empty: bool = False
+) -> Iterator[Callable[[], bool]]:
+    """A worker for each of these queues, started again when it dies.
 
-    When the block is left they end; their jobs go back to the queue with checkpoints written.
-    What they say is in the workspace's logs/. until_empty: they end when nothing is queued.
+    The value says whether any still runs. When the block is left they end; their jobs go back to
+    the queue with checkpoints written. What they say is in the workspace's logs/. until_empty: they
+    end when nothing is queued.
     """
-    watched = [_Watched(space, queue, until_empty) for queue in QUEUES]
+    watched = [_Watched(space, queue, until_empty) for queue in queues]
     over = threading.Event()
 
     def watch() -> None:
@@ -89,8 +97,9 @@ def workers(space: Workspace, *, until_empty: bool = False) -> Iterator[Callable
         watcher.join()
         for one in watched:
             one.process.terminate()
+        told = time.monotonic()
         for one in watched:
-            one.end()
+            one.end(told)
 
 
 @dataclass
@@ -104,10 +113,12 @@ class _Watched:
     process: subprocess.Popen = field(init=False)
     _started: float = 0.0
     _pause: float = 0.0
+    _asked: float = 0.0
+    _stops: dict[tuple[int, bool], float] = field(default_factory=dict)
 
     def start(self) -> None:
         words = ["worker", "--queue", self.queue, "--workspace", str(self.space.root)]
-        words += ["--until-empty"] if self.until_empty else ["--parent", str(os.getpid())]
+        words += ["--parent", str(os.getpid()), *(["--until-empty"] if self.until_empty else [])]
         # A core is left to the page: PyTorch's threads wait for each other at every layer, and
         # where one has to wait for a core, all do. With two threads on two cores, one of them busy
         # otherwise, a picture of sketch took ten times as long as with one thread.
@@ -125,8 +136,13 @@ class _Watched:
         self._started = time.monotonic()
 
     def look(self) -> None:
-        """Start it again if it died."""
-        if self.finished or self.process.poll() is None:
+        """Start it again if it died, and where it does not answer."""
+        if self.finished:
+            return
+        if self.process.poll() is None:
+            if self._is_deaf():
+                self._kill()
+                self.start()
             return
         if self.process.returncode == 0 and self.until_empty:
             self.finished = True
@@ -137,18 +153,52 @@ class _Watched:
         self._pause = 0.0 if lived > HEALTHY else min(LONGEST_PAUSE, 2 * self._pause + 1)
         self.start()
 
-    def end(self) -> None:
-        """Wait until it has ended, and end it where that takes too long."""
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+    def end(self, told: float) -> None:
+        """Wait until it has ended; kill it where it does not answer, or takes too long.
+
+        told: when it was told to end.
+        """
+        while self.process.poll() is None:
+            if time.monotonic() > told + (GRACE if self._answers(ENDING) else ANSWER):
+                self._kill()
+                return
+            time.sleep(LOOK)
+
+    def _is_deaf(self) -> bool:
+        """Whether a job was to stop long ago, and still runs."""
+        now = time.monotonic()
+        if now < self._asked + ASK:
+            return False
+        self._asked = now
+        with suppress(DatabaseBusy):
+            stops = list_stops(self.space, self.queue)
+            self._stops = {one: self._stops.get(one, now) for one in stops.items()}
+            late = [
+                now > since + (GRACE if heard else ANSWER)
+                for (_, heard), since in self._stops.items()
+            ]
+            return any(late) and self._answers()
+        return False
+
+    def _answers(self, doing: str = "") -> bool:
+        """Whether it has the queue, no other worker, and says that it does this, or anything."""
+        with suppress(DatabaseBusy):
+            (own,) = (one for one in list_workers(self.space) if one.queue == self.queue)
+            return own.pid == self.process.pid and doing in ("", own.doing)
+        return False
+
+    def _kill(self) -> None:
+        """End it at once; its jobs are stopped where they were to stop, and others wait again."""
+        self.process.kill()
+        self.process.wait()
+        print_note(f"The worker of the queue {self.queue} did not answer, and was ended")
+        with suppress(Timeout, DatabaseBusy), queue_lock(self.space, self.queue).acquire(timeout=1):
+            recover_jobs(self.space, self.queue, reason=UNANSWERED)
 
 
-def watch_workers(space: Workspace, *, until_empty: bool) -> None:
-    """Run the workers of both queues until a signal stops them; then raise Stopped."""
-    with workers(space, until_empty=until_empty) as busy, stopping() as stop_requested:
+def watch_workers(space: Workspace, queues: Collection[str], *, until_empty: bool) -> None:
+    """Run the workers of these queues until a signal stops them; then raise Stopped."""
+    with workers(space, queues, until_empty=until_empty) as busy, stopping() as stop_requested:
         print_note(f"Working for {space.root}; what the workers say is in {space.logs}")
         while busy():
             if stop_requested():

@@ -45,13 +45,16 @@ def _steps(context: WorkerContext, job: Job, request: TrainingRequest) -> State:
     losses: deque[float] = deque(maxlen=SMOOTHED)
     # Closing it writes the checkpoint.
     events = start_or_resume(request, context.models.base)
-    with closing(events), context.device.for_training():
+    with closing(events), context.device.for_training(progress.save) as ended:
+        if ended:
+            return ended
         for event in events:
             _record(progress, job, event, losses)
             minor = isinstance(event, Drawn | Encoded | Step)
             if not isinstance(event, Finished) and (ended := progress.save(at_once=not minor)):
                 return ended
-            context.device.give_way()
+            if ended := context.device.give_way(progress.save):
+                return ended
     progress.save(at_once=True)
     return "done"
 

@@ -33,6 +33,7 @@ from studio.queue.worker import (
     finish_job,
     has_waiting_jobs,
     is_locked,
+    list_stops,
     queue_lock,
     recover_jobs,
     report_job,
@@ -325,3 +326,33 @@ def test_an_orphan_that_was_asked_to_stop_has_stopped(space: Workspace) -> None:
         assert get_job(space, id).stopping  # not that queue's
         recover_jobs(space, "render")
     assert get_job(space, id).state == "stopped"
+
+
+def test_a_stop_is_known_to_be_heard_once_the_worker_has_reported(space: Workspace) -> None:
+    id = add_job(space, "render", {}, title="a").id
+    claim_job(space, QUEUES["render"])
+    assert report_job(space, id, step=1) is False and list_stops(space, "render") == {}
+    with queue_lock(space, "render"):
+        stop_job(space, id)
+        assert list_stops(space, "render") == {id: False} and list_stops(space, "train") == {}
+        assert report_job(space, id, step=2) is True
+        stop_job(space, id)
+    assert list_stops(space, "render") == {id: True} and get_job(space, id).stopping
+
+
+def test_a_worker_ended_on_purpose_is_no_death_of_other_jobs(space: Workspace) -> None:
+    stopped, other = (add_job(space, "render", {}, title="a").id for _ in range(2))
+    for _ in range(MAX_DEATHS + 1):
+        claim_job(space, QUEUES["render"])
+        recover_jobs(space, "render", reason="it did not answer")
+    assert get_job(space, stopped).state == "queued"
+    claim_job(space, QUEUES["render"])
+    claim_job(space, QUEUES["render"])
+    with queue_lock(space, "render"):
+        stop_job(space, stopped)
+        recover_jobs(space, "render", reason="it did not answer")
+    assert (get_job(space, stopped).state, get_job(space, stopped).error) == (
+        "stopped",
+        "it did not answer",
+    )
+    assert (get_job(space, other).state, get_job(space, other).error) == ("queued", "")

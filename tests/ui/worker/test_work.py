@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,14 +52,14 @@ from studio.workspace.database import DatabaseBusy
 from trainers import LoRA
 from ui.shared.queue_requests import queue_pictures, queue_training
 from ui.shared.training_run import draw_with
-from ui.worker import loop, render_jobs, train_jobs
+from ui.worker import loop, processes, render_jobs, train_jobs
 from ui.worker.device_lock import DeviceLock
 from ui.worker.loop import work
 from ui.worker.model_cache import ModelCache
 from ui.worker.processes import workers
 
 STEPS = 12
-RECIPE = {"steps": STEPS, "batch": 1, "save_every": 2, "seed": 3}
+RECIPE: dict[str, Any] = {"steps": STEPS, "batch": 1, "save_every": 2, "seed": 3}
 
 
 @pytest.fixture
@@ -586,6 +587,64 @@ def test_a_worker_that_dies_is_started_again(space: Workspace, busy_queues: None
         assert first[1] in now
     assert children() == []
     assert [one.alive for one in list_workers(space)] == [True, True]  # those before them
+
+
+# A worker in a step that never ends: it takes a job, and hears nothing of what it is told.
+DEAF = """
+import signal, sys, time
+from pathlib import Path
+from studio.queue.worker import claim_job, queue_lock, recover_jobs, write_heartbeat
+from studio.workspace import open_workspace
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+space = open_workspace(Path(sys.argv[1]))
+lock = queue_lock(space, "render")
+lock.acquire()
+write_heartbeat(space, "render", "starting", started=0.0)
+recover_jobs(space, "render")
+while not claim_job(space, ("render",)):
+    time.sleep(0.01)
+time.sleep(600)
+"""
+
+
+def test_a_worker_that_does_not_answer_is_ended_and_started_anew(
+    space: Workspace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "ANSWER", 1.0)
+    monkeypatch.setattr(processes, "ASK", 0.05)
+    monkeypatch.setattr(processes, "LOOK", 0.02)
+    deaf = [sys.executable, "-c", DEAF, str(space.root)]
+    monkeypatch.setattr(processes, "module_command", lambda *_: deaf)
+    stuck, next_one = (queue_pictures(space, [a_shot(sd1_folder, seed=n)]).id for n in (1, 2))
+    with workers(space, ["render"]):
+        wait_for(lambda: get_job(space, stuck).state == "running")
+        time.sleep(0.5)
+        assert get_job(space, stuck).state == "running"  # nobody asked for anything
+        stop_job(space, stuck)
+        wait_for(lambda: get_job(space, stuck).state == "stopped")
+        assert get_job(space, stuck).error == processes.UNANSWERED
+        wait_for(lambda: get_job(space, next_one).state == "running")
+    assert get_job(space, next_one).state == "queued"  # told to end, the other did not answer too
+    assert not is_locked(space, "render")
+
+
+def test_who_waits_for_the_device_hears_that_its_job_is_to_stop(space: Workspace) -> None:
+    device, other = DeviceLock(space), DeviceLock(space)
+    asked = iter([None, "stopped", "stopped", "stopped"])
+    with other.for_picture():
+        with device.for_training(lambda: next(asked)) as ended:  # pyright: ignore
+            assert ended == "stopped"
+        with device.for_picture(lambda: next(asked)) as ended:  # pyright: ignore
+            assert ended == "stopped"
+    with device.for_training() as ended:
+        assert ended is None
+
+
+def wait_for(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def children() -> list[int]:

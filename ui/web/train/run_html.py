@@ -85,9 +85,9 @@ def _state(job: Job, ahead: int) -> str:
     if job.state == "done":
         return f"Done. {', '.join(job.results)} is in the library."
     at = f" at step {job.step}" if job.step else ""
-    return (
-        f"{job.state.capitalize()}{at}. Resume {'goes on from there' if at else 'starts it again'}."
-    )
+    why = f": {job.error}" if job.state == "stopped" and job.error else ""
+    then = "goes on from there" if at else "starts it again"
+    return f"{job.state.capitalize()}{at}{why}. Resume {then}."
 
 
 def _facts(job: Job) -> list[str]:
