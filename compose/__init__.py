@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from compose.engine.denoise import Done, Step, denoise
     from compose.engine.detail_profile import profiled
+    from compose.engine.expected.drawing_time import time_note
     from compose.engine.header_schedule import NeedsWeights, outline
     from compose.engine.render import decode, render
     from compose.engine.schedule import Pass, Schedule, schedule
@@ -84,6 +85,7 @@ __all__ = [
     "render_many",
     "schedule",
     "shot_from_dict",
+    "time_note",
 ]
 
 # These need PyTorch, which takes seconds to import; a method's options can be read without.
@@ -112,6 +114,7 @@ _HOMES = {
     "render": "compose.engine.render",
     "schedule": "compose.engine.schedule",
     "shot_from_dict": "compose.engine.shot_reader",
+    "time_note": "compose.engine.expected.drawing_time",
 }
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from compose.engine.evaluate import Answer, Evaluation, evaluate
+from compose.engine.expected.drawing_memory import check_room
 from compose.engine.learned_words import embeddings, is_token, split_mixed, words
 from compose.engine.method import Call, Eps, Halves, Mix, RegionalPlan, method_of
 from compose.engine.preview import fit_palette, paint
@@ -154,10 +155,15 @@ class PictureRun:
 
 
 def start_run(base: "Base", resolved: ResolvedShot, *, second: bool = False) -> PictureRun:
-    """Make a shot ready to be denoised, in its first pass or in its second."""
+    """Make a shot ready to be denoised, in its first pass or in its second.
+
+    Raises BadInput for one that can't be made, also as there is no memory for it.
+    """
     scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
     steps = -(-len(timesteps) // scheduler.order)
-    return PictureRun(base, resolved.second() if second else resolved, steps=steps)
+    run = PictureRun(base, resolved.second() if second else resolved, steps=steps)
+    check_room(base, resolved)
+    return run
 
 
 def _zeros(text: TextEmbedding) -> TextEmbedding:

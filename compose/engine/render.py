@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from compose.engine.denoise import Done, denoise
+from compose.engine.expected.drawing_memory import tiled_where_needed
 from studio.errors import BadInput
 from studio.requests.a1111 import parameters_text
 from studio.requests.resolved_shot import ResolvedShot, resolve
@@ -63,10 +64,12 @@ def decode(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Im
             f"guidance, or open the base in fp32 or bf16 (it is in {base.dtype})."
         )
     resolved = resolve(shot, base)
-    pixels = base.decode(latents)[0].movedim(0, -1)
+    with tiled_where_needed(base, resolved):
+        pixels = base.decode(latents)[0].movedim(0, -1)
+        made_by = recipe(resolved, base)  # says whether it was decoded in tiles
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
     if resolved.mask is not None:  # what is not drawn anew has the pixels that it had
         picture = Image.composite(picture, _own_picture(resolved), resolved.mask)
     picture.info["parameters"] = parameters_text(resolved, base)
-    picture.info["studio"] = json.dumps(recipe(resolved, base))
+    picture.info["studio"] = json.dumps(made_by)
     return picture

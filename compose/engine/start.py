@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from compose.engine.expected.drawing_memory import tiled_where_needed
 from compose.engine.picture_run import PictureRun
 from compose.engine.sampler import Scheduler
 
@@ -50,7 +51,8 @@ def start_of(
     if shot.init_image is None:
         return Start(pure, noise)
     # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
-    picture = base.encode_pictures(2 * _pixels(shot.init_image) - 1, sample=False)
+    with tiled_where_needed(base, shot):
+        picture = base.encode_pictures(2 * _pixels(shot.init_image) - 1, sample=False)
     noisy = scheduler.add_noise(picture, noise, timesteps[:1])
     if shot.mask is None:
         return Start(noisy, noise)

@@ -97,7 +97,8 @@ def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:
 
 
 def _base_to_dict(base: "Base") -> dict[str, object]:
-    own_vae = {"vae": base.vae_source} if base.vae_source else {}
+    own_vae: dict[str, object] = {"vae": base.vae_source} if base.vae_source else {}
+    own_vae |= {"vae_tiling": True} if base.vae.use_tiling else {}
     return {
         "source": str(base.source),
         "name": base.name,

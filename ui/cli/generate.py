@@ -34,6 +34,7 @@ from ui.shared.loading import open_base
 from ui.shared.names import slug
 from ui.shared.speed import negative_note, with_speed
 from ui.shared.terminal import print_json, print_note, print_table, progress_bars
+from ui.shared.tiles import tiles_note_of
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -122,6 +123,8 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     if note := negative_note(shot):
         print_note(note)
     _hint_at_clip_skip(resolved, base)
+    if time := compose.time_note(base, resolved):
+        print_note(f"A picture will take {time}")
     rows: list[dict[str, object]] = []
     with progress_bars() as progress:
         task = progress.add_task("Drawing", total=None)
@@ -143,7 +146,10 @@ def _write_picture(shot: ResolvedShot, base: "Base", path: Path) -> "Iterator[co
         if isinstance(event, compose.Step):
             yield event
         else:
-            save_picture(compose.decode(base, shot, event.latents), path)
+            picture = compose.decode(base, shot, event.latents)
+            save_picture(picture, path)
+            if note := tiles_note_of(picture):
+                print_note(f"{path} was {note}")
 
 
 def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
@@ -200,7 +206,11 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in parts):
         raise BadInput(f"The recipe in {request.like} is damaged: its base is {entry!r}.")
     given = request.fields
-    opening = {key: entry[key] for key in ("dtype", "device", "prediction", "vae") if key in entry}
+    opening = {
+        key: entry[key]
+        for key in ("dtype", "device", "prediction", "vae", "vae_tiling")
+        if key in entry
+    }
     base = open_base(str(given.get("base", entry["source"])), opening | dict(request.loading))
     if "base" in given:
         made["base"] = entry | {"fingerprint": base.fingerprint()}

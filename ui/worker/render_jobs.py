@@ -112,7 +112,12 @@ def _render_single(run: _RenderRun) -> State | None:
     shot = run.context.models.adapters(run.shots).resolve(run.shots[0])
     progress.phase = "waiting for the device"
     progress.save(at_once=True)
-    with run.context.device.for_picture():
+    with run.context.device.for_picture(progress.save) as ended:
+        if ended:
+            return ended
+        if time := compose.time_note(base, shot):
+            progress.phase = f"drawing, {time} in all"
+            progress.save(at_once=True)
         latents = _denoise(run, compose.denoise(base, shot))
         if isinstance(latents, str):
             return latents
@@ -178,6 +183,8 @@ def _render_on_base(
         return ended
     sized = _with_sizes(run, run.open_base(source), numbers)
     groups = _groups(run, source, list(sized.values())) if sized else []
+    if isinstance(groups, str):
+        return groups
     places = list(sized)
     for group in groups:
         wanted = {number: places[number] for number in group.numbers}
@@ -205,10 +212,15 @@ def _with_sizes(run: _RenderRun, base: Base, numbers: Sequence[int]) -> dict[int
     return found
 
 
-def _groups(run: _RenderRun, source: str, shots: Sequence[Shot]) -> list[compose.Group]:
-    """Groups of all shots, also of those that are there, so that an interruption changes none."""
+def _groups(run: _RenderRun, source: str, shots: Sequence[Shot]) -> list[compose.Group] | State:
+    """Groups of all shots, also of those that are there, so that an interruption changes none.
+
+    The state to end the job in, where it is to end.
+    """
     base = run.open_base(source)
-    with run.context.device.for_picture():
+    with run.context.device.for_picture(run.progress.save) as ended:
+        if ended:
+            return ended
         sizes = compose.batch_sizes(base, shots, run.context.models.adapters(shots))
     limited = {pixels: min(size, MOST_IN_GROUP) for pixels, size in sizes.items()}
     groups = compose.group_shots(shots, limited)
@@ -229,7 +241,10 @@ def _render_group(
     base = run.open_base(source)  # another job may have opened another one meanwhile
     adapters = run.context.models.adapters(shots[number] for number in wanted)
     events = compose.render_groups(base, shots, [group], adapters)
-    with run.context.device.for_picture(), closing(events), closing(_Preview(run)) as preview:
+    turn = run.context.device.for_picture(run.progress.save)
+    with turn as ended, closing(events), closing(_Preview(run)) as preview:
+        if ended:
+            return ended
         for event in events:
             match event:
                 case compose.GroupStep(_, step, steps) as advanced:

@@ -61,6 +61,8 @@ class RenderCache:
     )
     # Of latents [h, w], where the memory held no more.
     most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    # Bytes beside the weights: of a height and width, and of rows of the UNet or 0 for the VAE.
+    taken: dict[tuple[tuple[int, int], int], float] = field(default_factory=dict)
     training: bool = False  # whether a training has its deltas on the layers now
     _planned: tuple[object, PlannedMethod] | None = None
     _most_texts: int = MOST_TEXTS

@@ -13,6 +13,7 @@ from studio.queue.job import Job
 from studio.workspace import AdapterFile, PictureFile, Workspace, get_picture, thumbnail
 from ui.shared.grid import Table
 from ui.shared.queue_requests import drawing_of
+from ui.shared.tiles import tiles_note
 from ui.web.frontend import METHODS, picture_url, sentence, template
 
 COLOURS = 6  # classes c0 to c5 of the style sheet
@@ -86,8 +87,8 @@ def slot_head(adapter: AdapterFile | None, name: str, place: int) -> str:
     )
 
 
-def job_note(job: Job) -> str:
-    """The progress of a job, or its results."""
+def job_note(job: Job, *, more: str = "") -> str:
+    """The progress of a job, or its results. more: what else is to be said of its picture."""
     match job.state:
         case "queued":
             return note("Waiting in the queue")
@@ -99,8 +100,8 @@ def job_note(job: Job) -> str:
             return note("Not drawn")
         case "stopped":
             drawn = f", {len(job.results)} of {job.total} drawn" if job.results else ""
-            return note(f"Stopped{drawn}")
-    return note(_summary(job))
+            return note(f"Stopped{drawn}{f': {job.error}' if job.error else ''}")
+    return note(", ".join(filter(None, (_summary(job), more))))
 
 
 def recipe_note(recipe: Mapping[str, object], path: Path) -> str:
@@ -108,7 +109,8 @@ def recipe_note(recipe: Mapping[str, object], path: Path) -> str:
     method = recipe.get("method")
     name = method["name"] if isinstance(method, dict) and recipe.get("adapters") else ""
     mixed = f", {METHODS.get(name, (name,))[0]}" if name else ""
-    return note(f"Seed {recipe.get('seed')}, {recipe.get('steps')} steps{mixed}", file=path)
+    more = f", {tiled}" if (tiled := tiles_note(recipe)) else ""
+    return note(f"Seed {recipe.get('seed')}, {recipe.get('steps')} steps{mixed}{more}", file=path)
 
 
 def note(text: str, *, progress: float | None = None, file: Path | None = None) -> str:

@@ -8,9 +8,11 @@ import compose
 from studio.errors import BadInput
 from studio.queue.client import get_job, live_preview
 from studio.queue.job import Job
+from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture, list_pictures
 from ui.shared.queue_requests import drawing_of
+from ui.shared.tiles import tiles_note
 from ui.web.mix import html
 from ui.web.mix.comparison import table
 from ui.web.mix.schedule_chart import chart, no_chart
@@ -64,6 +66,8 @@ class JobView:
         elif job.results:
             with suppress(BadInput):  # deleted meanwhile
                 update |= self.picture(job.results[0])
+                tiled = tiles_note(read_recipe(get_picture(self.space, job.results[0]).path))
+                update[tab.note] = html.job_note(job, more=tiled)
         elif preview:
             update[tab.frame] = preview
         return update

@@ -1,0 +1,1 @@
+"""What a picture will take of memory and time, before its first step."""

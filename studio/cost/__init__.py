@@ -1,0 +1,1 @@
+"""What a base's passes cost, before they are made."""

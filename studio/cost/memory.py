@@ -1,0 +1,51 @@
+"""Memory: what modules take, and what is free now."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+# Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
+# context on a GPU.
+PROCESS = {"cpu": 450e6, "cuda": 500e6}
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def module_bytes(module: nn.Module) -> int:
+    """Bytes of a module's weights and buffers."""
+    return sum(t.numel() * t.itemsize for t in (*module.parameters(), *module.buffers()))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that this process can still take on a device; None where the system does not say.
+
+    On a CPU no more than the limit of a container leaves.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
+    free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    machine = None if free is None else int(free) * 1024
+    known = [left for left in (machine, _left_in_container()) if left is not None]
+    return min(known, default=None)
+
+
+def format_bytes(size: float) -> str:
+    """Such as "3.1 GB"."""
+    return f"{size / 1e9:.1f} GB"
+
+
+def _left_in_container() -> int | None:
+    """What the limit of this control group (version 2) leaves; None where there is no limit.
+
+    What only caches files is given up when it is needed.
+    """
+    try:
+        most = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+        facts = (CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return None
+    cached = next((int(one.split()[1]) for one in facts if one.startswith("inactive_file ")), 0)
+    return None if most == "max" else max(0, int(most) - used + cached)
