@@ -1,4 +1,4 @@
-"""A duration in words."""
+"""Durations in words."""
 
 
 def format_duration(seconds: float) -> str:
@@ -11,3 +11,13 @@ def format_duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{round(minutes / 60 / 24)} days"
+
+
+def format_range(least: float, most: float) -> str:
+    """Such as "4 to 16 min" or "40 s to 3 min"; one duration where both read the same."""
+    low, high = format_duration(least), format_duration(most)
+    if low == high:
+        return f"about {high}"
+    number, _, unit = low.partition(" ")
+    same = " " not in unit and high.endswith(f" {unit}")
+    return f"{number if same else low} to {high}"

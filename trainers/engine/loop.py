@@ -40,7 +40,7 @@ from trainers.engine.distributed import (
     sum_over_ranks,
 )
 from trainers.engine.ema import EMA
-from trainers.engine.estimate.step_times import settings_of, write_step_time
+from trainers.engine.estimate.step_times import is_round, settings_of, write_step_time
 from trainers.engine.kind import StepPlan
 from trainers.engine.objective import BatchLoss
 from trainers.engine.optimizers import (
@@ -148,6 +148,8 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
             trainer.begin()
         while trainer.done < recipe.steps:
             step = trainer.step(list(islice(batches, recipe.accumulation)))
+            if is_round(len(trainer.step_seconds)) and trainer.accelerator.is_main_process:
+                trainer.record_step_times()
             yield step
             if step.step == recipe.steps or not trainer.accelerator.is_main_process:
                 continue

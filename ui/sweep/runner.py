@@ -156,7 +156,7 @@ def _sum(costs: Sequence["trainers.Estimate"]) -> "trainers.Estimate":
         costs[0],
         seconds=sum(one.seconds for one in costs),
         bytes=max(one.bytes for one in costs),
-        known=all(one.known for one in costs),
+        source=max((one.source for one in costs), key=("same", "similar", "measured").index),
     )
 
 

@@ -19,11 +19,17 @@ from studio import Base
 from studio.adapters.delta import Delta, attach
 from studio.bases.prompts import TextEmbedding
 from studio.bases.real_config import real_config
+from studio.cost.speed import Speed
 from studio.errors import BadInput
 from tests.trainers.learning import SHORT, learned
 from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Recipe, SaRA
 from trainers.engine.estimate.memory_model import training_cost
-from trainers.engine.estimate.step_times import find_step_time, settings_of, write_step_time
+from trainers.engine.estimate.step_times import (
+    find_step_time,
+    is_round,
+    settings_of,
+    write_step_time,
+)
 from trainers.engine.kind import new_deltas
 
 KINDS = [LoRA(rank=4), DiffuseKronA(), SaRA(budget=3000), BLoRA(rank=4)]
@@ -129,10 +135,10 @@ def test_a_run_says_what_the_next_of_its_settings_takes(
 ) -> None:
     runs, kind = tmp_path / "runs", LoRA(rank=2)
     learned(kind, sd1, folder, runs / "one")
-    after = trainers.estimate(kind, sd1, runs=runs, drawing=False, **SHORT | {"steps": 600})
+    after = trainers.estimate(kind, sd1, runs=runs, drawing=False, **SHORT | {"steps": 600})  # pyright: ignore
     log = (runs / "one" / "log.jsonl").read_text().splitlines()
     step = median(json.loads(line)["seconds"] for line in log)
-    assert after.known
+    assert after.source == "same"
     assert after.step == pytest.approx(step)
     assert after.seconds == pytest.approx(600 * step)
 
@@ -180,9 +186,35 @@ def test_a_threshold_says_nothing_of_weights_that_are_not_there() -> None:
 
 
 def test_what_is_said() -> None:
-    said = trainers.Estimate(seconds=200, bytes=1_500_000_000, step=0.1, known=False, free=None)
-    assert str(said) == "about 3 min (perhaps half or twice that) and 1.5 GB of memory"
-    said = trainers.Estimate(seconds=2, bytes=9 * 10**9, step=0.1, known=True, free=4 * 10**9)
+    said = trainers.Estimate(200, 1_500_000_000, step=0.1, source="measured", free=None)
+    assert str(said) == "2 to 7 min and 1.5 GB of memory"
+    said = trainers.Estimate(60, 1_500_000_000, step=0.1, source="similar", free=None)
+    assert str(said) == "36 s to 2 min and 1.5 GB of memory"
+    said = trainers.Estimate(2, 9 * 10**9, step=0.1, source="same", free=4 * 10**9)
     assert str(said) == (
-        "about 2 s (as an earlier run) and 9.0 GB of memory, which is more than the 4.0 GB free"
+        "about 2 s (as an earlier training) and 9.0 GB of memory, which is more than the 4.0 GB "
+        "free"
     )
+
+
+def test_a_training_on_the_same_base_tells_the_speed_of_others(
+    sd1: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, recipe = LoRA(rank=2).for_base(sd1), Recipe(batch=2)
+    settings = settings_of(kind, sd1, recipe, prior=False)
+    slow = Speed(flops=1e6, written=1e6, call=1e-3)  # of a machine that does something else
+    monkeypatch.setattr("trainers.engine.estimate.estimate.measure_speed", lambda *_, **__: slow)
+
+    def asked(**given: object) -> trainers.Estimate:
+        return trainers.estimate(LoRA(rank=4), sd1, runs=tmp_path, drawing=False, **given)  # pyright: ignore
+
+    first = {size: asked(batch=size) for size in (2, 4)}
+    assert first[2].source == "measured"
+    write_step_time(tmp_path / "one", json.loads(json.dumps(settings)), [0.25] * 5)
+    then = {size: asked(batch=size) for size in (2, 4)}
+    assert then[2].source == "similar" and then[2].step == pytest.approx(0.25, rel=0.2)
+    assert then[4].step / then[2].step == pytest.approx(first[4].step / first[2].step)
+
+
+def test_a_training_that_runs_tells_how_long_its_steps_take() -> None:
+    assert [steps for steps in range(70) if is_round(steps)] == [8, 16, 32, 64]

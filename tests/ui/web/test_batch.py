@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tests.ui.web.test_library import an_adapter
 from ui.shared.queue_requests import queue_pictures
 from ui.web.batch import runs as _batch_list
 from ui.web.batch.archive import zipped
-from ui.web.batch.cost import evaluations
+from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.html import batch_rows, pictures, progress
 from ui.web.batch.library_names import shots_of
@@ -68,6 +69,19 @@ def test_a_grid_says_every_combination(space: Workspace) -> None:
         (("robot", 1.0), ("ink", 0.8)),
     }
     assert {shot.steps for shot in shots} == {4}
+
+
+def test_larger_pictures_are_said_to_take_longer(space: Workspace) -> None:
+    own = Shot("a robot", steps=10, base="sketch")
+    assert seconds_for(space, [own]) is None
+    job = queue_pictures(space, [own])
+    claim_job(space, ("render",))
+    report_job(space, job.id, seconds=10.0)
+    finish_job(space, job.id, "done")
+    large, second = replace(own, width=256, height=256), replace(own, second_pass=2.0)
+    assert seconds_for(space, [own, own]) == pytest.approx(20)
+    assert seconds_for(space, [large]) == pytest.approx(40)
+    assert seconds_for(space, [second]) == pytest.approx(10 + 40 * 0.6)
 
 
 def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:

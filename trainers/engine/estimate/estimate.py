@@ -2,34 +2,34 @@
 
 Memory is counted: the weights, what is trained with its gradients and the optimizer's state, and
 what autograd saves of a pass (trainers/engine/estimate/memory_model.py). Time is that of an earlier
-run of the same settings, or else the number of operations at a speed that is measured for a moment
-(trainers/engine/estimate/step_times.py). tests/benchmarks/estimates.py prints how far both are from
-what trainings take.
+or running training of the same settings, or else the number of operations at the speed of one on
+the same base, or else at a speed that is measured for a moment. tests/benchmarks/estimates.py
+prints how far both are from what trainings take.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
-from studio.duration import format_duration
+from studio.cost.memory import PROCESS, format_bytes, free_bytes, module_bytes
+from studio.cost.operations import PassCost, decoding_cost, encoding_cost
+from studio.cost.speed import device_of, measure_speed
+from studio.duration import format_duration, format_range
+from studio.errors import BadInput
 from studio.requests.recipe import with_options
 from studio.requests.shot import Shot
+from studio.requests.training import TrainingRequest
 from trainers.engine.distributed import world_size
-from trainers.engine.estimate.memory_model import (
-    AUTOCAST,
-    PassCost,
-    decoding_cost,
-    encoding_cost,
-    training_cost,
-)
+from trainers.engine.estimate.memory_model import AUTOCAST, training_cost
 from trainers.engine.estimate.step_times import (
-    device_of,
+    DECIDING,
+    find_similar,
     find_step_time,
-    measure_speed,
     settings_of,
 )
 from trainers.engine.kind import new_deltas
@@ -40,12 +40,11 @@ if TYPE_CHECKING:
     from studio.adapters.delta import Delta
     from studio.bases.base import Base
     from studio.requests.recipe import Recipe
-    from studio.requests.training import TrainingRequest
     from trainers.engine.kind import Kind
 
-# Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
-# context on a GPU.
-PROCESS = {"cpu": 450e6, "cuda": 500e6}
+# What a step takes, as parts of what is said, by where that was learned.
+SPREAD = {"same": (0.85, 1.2), "similar": (0.6, 1.6), "measured": (0.5, 2.0)}
+Source = Literal["same", "similar", "measured"]
 # By how much fragmentation makes an allocator take more than it was asked for.
 FRAGMENTED = {"cpu": 1.25, "cuda": 1.05}
 # How many of the VAE's widest tensor, [channels of its first block, H, W], are needed at once.
@@ -66,8 +65,9 @@ class Estimate:
     """the most memory at a time: of the process on a CPU, of the GPU on one"""
     step: float
     """seconds per step"""
-    known: bool
-    """whether the step time is that of an earlier run with the same settings"""
+    source: Source
+    """whose step time it is: of a training of the same settings, of one on the same base, or by a
+    speed that was measured for a moment"""
     free: int | None
     """bytes that are free now; None if the system does not say"""
 
@@ -77,10 +77,13 @@ class Estimate:
         return self.free is None or self.bytes <= self.free
 
     def __str__(self) -> str:
-        perhaps = "as an earlier run" if self.known else "perhaps half or twice that"
-        enough = "" if self.fits else f", which is more than the {_size(self.free or 0)} free"
-        time, memory = format_duration(self.seconds), _size(self.bytes)
-        return f"about {time} ({perhaps}) and {memory} of memory{enough}"
+        time = f"about {format_duration(self.seconds)} (as an earlier training)"
+        if self.source != "same":
+            least, most = (part * self.seconds for part in SPREAD[self.source])
+            time = format_range(least, most)
+        free = format_bytes(self.free or 0)
+        enough = "" if self.fits else f", which is more than the {free} free"
+        return f"{time} and {format_bytes(self.bytes)} of memory{enough}"
 
 
 def estimate(
@@ -106,10 +109,15 @@ def estimate(
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=recipe.text_encoders)
     prior = recipe.prior_class is not None or prior_pictures is not None
     passes = recipe.accumulation * (2 if prior else 1)
-    known = find_step_time(Path(runs), settings_of(kind, base, recipe, prior=prior))
+    settings = settings_of(kind, base, recipe, prior=prior)
+    known = find_step_time(Path(runs), settings)
     recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # that of each process
     cost = training_cost(base, deltas, recipe)
-    step = _batch_seconds(cost, base, recipe) * passes if known is None else known
+    step, source = known, "same"
+    if step is None:
+        step = _batch_seconds(cost, base, recipe) * passes
+        faster = _faster_than_measured(Path(runs), settings, base, recipe)
+        step, source = (step, "measured") if faster is None else (step * faster, "similar")
     # Whatever else is encoded and drawn goes as fast as what is trained.
     drawn = _samples(recipe) if drawing else 0
     drawn += recipe.prior_count if recipe.prior_class is not None and not prior_pictures else 0
@@ -118,8 +126,8 @@ def estimate(
         seconds=recipe.steps * step + others * step / (passes * (cost.forward + cost.backward)),
         bytes=_peak_bytes(base, deltas, recipe, cost, drawing=drawing),
         step=step,
-        known=known is not None,
-        free=_free_bytes(device_of(base)),
+        source=source,
+        free=free_bytes(device_of(base)),
     )
 
 
@@ -151,6 +159,31 @@ def _batch_seconds(cost: PassCost, base: "Base", recipe: "Recipe") -> float:
     return computing + PER_CALL * cost.calls * speed.call + PER_BYTE * cost.written / speed.written
 
 
+def _faster_than_measured(
+    runs: Path, settings: Mapping[str, object], base: "Base", recipe: "Recipe"
+) -> float | None:
+    """What a step of a training on this base took, as a part of what would be measured for it.
+
+    None where there is no such training.
+    """
+    found = find_similar(runs, settings)
+    if found is None:
+        return None
+    then, step = found
+    try:
+        kind = kind_of(TrainingRequest(then["kind"], options=then["options"])).for_base(base)
+        given = {name: then[name] for name in DECIDING}
+        given["batch"] = -(-given["batch"] // world_size())
+        recipe = with_options(recipe, given)
+        encoders = recipe.text_encoders
+        deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=encoders)
+        cost = training_cost(base, deltas, recipe)
+    except (BadInput, KeyError, TypeError):  # another Studio's settings
+        return None
+    passes = recipe.accumulation * (2 if then.get("prior") else 1)
+    return step / (passes * _batch_seconds(cost, base, recipe))
+
+
 def _samples(recipe: "Recipe") -> int:
     """How many sample pictures are drawn."""
     rounds = 1 + (recipe.steps - 1) // recipe.sample_every if recipe.sample_every else 1
@@ -165,8 +198,8 @@ def _other_operations(
     variants = recipe.crops * (2 if recipe.flip else 1)
     rows = 2 if shot.guidance > 1 else 1
     denoising = shot.steps * rows * cost.base_forward / recipe.batch
-    drawing = drawn * (denoising + decoding_cost(base, side=side).forward)
-    return encoding_cost(base, side=side).forward * variants * pictures + drawing
+    drawing = drawn * (denoising + decoding_cost(base, size=(side, side)).forward)
+    return encoding_cost(base, size=(side, side)).forward * variants * pictures + drawing
 
 
 def _peak_bytes(
@@ -175,11 +208,11 @@ def _peak_bytes(
     """The most memory at a time: while pictures are encoded, learned from, or drawn."""
     device = device_of(base).type
     parts: tuple[nn.Module, ...] = (base.unet, base.vae, *base.text_encoders)
-    weights = [_module_bytes(part) for part in parts]
+    weights = [module_bytes(part) for part in parts]
     model = max(weights) if base.offload else sum(weights)
     parameters = [p for delta in deltas.values() for p in delta.parameters()]
     gradients = 4 * sum(p.numel() for p in parameters)
-    state = sum(map(_module_bytes, deltas.values())) + state_bytes(recipe.optimizer, parameters)
+    state = sum(map(module_bytes, deltas.values())) + state_bytes(recipe.optimizer, parameters)
     state += gradients if recipe.ema else 0  # the average is as large
     largest = max(4 * prod(delta.shape) for delta in deltas.values())
     step = gradients + FRAGMENTED[device] * (cost.saved + 2 * largest)
@@ -191,21 +224,3 @@ def _peak_bytes(
 
 def _side(base: "Base", recipe: "Recipe") -> int:
     return recipe.size or base.size
-
-
-def _module_bytes(module: nn.Module) -> int:
-    return sum(t.numel() * t.itemsize for t in (*module.parameters(), *module.buffers()))
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
-    free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if free is None else int(free) * 1024
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

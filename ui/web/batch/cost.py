@@ -1,10 +1,13 @@
 """What pictures will cost: evaluations of the UNet, and seconds at the speed of the last ones."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
 import compose
+from studio.bases.info import read_base_info
+from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.job import Job
 from studio.requests.shot import Shot
@@ -46,8 +49,30 @@ def _speed(job: Job, base: str) -> float | None:
 
 
 def _work(shots: Sequence[Shot]) -> float:
-    """Evaluations; each counts once more where there is guidance."""
-    return sum(evaluations([shot]) * (2 if shot.guidance > 1 else 1) for shot in shots)
+    """Evaluations of pictures of the base's own size; each counts twice where there is guidance."""
+    return sum(
+        evaluations([shot]) * (2 if shot.guidance > 1 else 1) * _relative_size(shot)
+        for shot in shots
+    )
+
+
+def _relative_size(shot: Shot) -> float:
+    """How many times as many pixels as in a picture of the base's own size, in a step's mean."""
+    base = _base_size(shot.base)
+    first = (shot.width or base) * (shot.height or base) / base**2 if base else 1.0
+    if shot.second_pass is None:
+        return first
+    steps, more = shot.passes
+    return first * (steps + more * shot.second_pass**2) / (steps + more)
+
+
+@lru_cache(maxsize=64)
+def _base_size(source: str) -> int:
+    """Pixels of a side; 0 for a base that is not here yet, or not any more."""
+    with suppress(BadInput):
+        info = read_base_info(source)
+        return info.size if info else 0
+    return 0
 
 
 @lru_cache(maxsize=4096)

@@ -21,6 +21,7 @@ from trainers import Recipe
 from ui.shared.queue_requests import queue_training
 from ui.web.frontend import sentence
 from ui.web.server.fields import read_values
+from ui.web.server.waiting import waiting
 from ui.web.train.estimate_process import estimate_sentence
 from ui.web.train.options import ELSEWHERE, STEPS, Options, fields_given, preset
 
@@ -53,7 +54,7 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
     pictures = pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
     said = estimate_sentence(space, request, base, pictures=len(pictures))
-    return f"{said[:1].upper()}{said[1:]}"
+    return f"{said[:1].upper()}{said[1:]}{waiting(space, ('train',))}"
 
 
 def pictures_of(space: Workspace, name: str) -> Pictures:
