@@ -100,5 +100,5 @@ def _taken(
     """Bytes that a pass takes beside the weights, counted once. rows: of the UNet; 0 of the VAE."""
     known = cache_of(base).taken
     if (size, rows) not in known:
-        known[size, rows] = TAKEN[base.device.type] * count().most
+        known[size, rows] = TAKEN.get(base.device.type, TAKEN["cpu"]) * count().most
     return known[size, rows]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from compose.engine.schedule import schedule
 from studio.cost.operations import PassCost, decoding_cost, evaluation_cost
-from studio.cost.speed import Speed, measure_speed
+from studio.cost.speed import OPERATIONS, Speed, measure_speed
 from studio.duration import format_range
 from studio.requests.resolved_shot import ResolvedShot
 
@@ -20,7 +20,7 @@ def time_note(base: "Base", resolved: ResolvedShot) -> str:
     size = resolved.height, resolved.width
     width, height = resolved.enlarged or (resolved.width, resolved.height)
     larger = height, width
-    if larger[0] * larger[1] < LARGE * base.size**2:
+    if larger[0] * larger[1] < LARGE * base.size**2 or base.device.type not in OPERATIONS:
         return ""
     rows = 2 if resolved.shot.guidance > 1 else 1
     half = base.dtype.itemsize < 4

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 import compose
 from studio.duration import format_duration
@@ -19,7 +20,9 @@ from ui.web.batch.library_names import ENDINGS, shots_of
 from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
 from ui.web.frontend import ONCE, method_choices, notices
 from ui.web.mix.shot_form import base_choices
-from ui.web.server.page import Page, on
+from ui.web.server.kept_form import KeptForm
+from ui.web.server.page import Page, Update, on
+from ui.web.server.waiting import waiting
 
 LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
 HINT = (
@@ -38,11 +41,11 @@ class _Form:
     strengths: gr.Textbox
     mixes: gr.CheckboxGroup
     methods: gr.CheckboxGroup
-    options: gr.State
+    options: gr.JSON
     base: gr.Dropdown
     steps: gr.Number
     guidance: gr.Number
-    more: gr.State
+    more: gr.JSON
 
     def all(self) -> list:
         return [getattr(self, one.name) for one in fields(self)]
@@ -81,7 +84,7 @@ def batch_tab(page: Page) -> None:
 
 
 def _lay_out_grid(space: Workspace) -> _Form:
-    options, more = gr.State({}), gr.State({})
+    options, more = (gr.JSON({}, visible="hidden") for _ in range(2))
     plain = Grid("")
     prompts = gr.Textbox(
         "", label="Prompts", info="One a line. {red|blue} takes one of them, by the seed.", lines=4
@@ -162,10 +165,34 @@ def _wire_grid(
     def offer() -> tuple:
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
-    typed = [one.change for one in form.all() if not isinstance(one, gr.State)]
+    typed = [one.change for one in form.all() if not isinstance(one, gr.JSON)]
+    _wire_kept(space, form, written)
     on(typed, write, [said, *form.all()], [*written, *judged], mode="always_last")
     on(page.shot.change, open_shot, page.shot, shown)
     on(page.tab.select, offer, None, [form.adapters, form.base])
+
+
+def _wire_kept(space: Workspace, form: _Form, written: Sequence[Component]) -> None:
+    """A page that is reloaded keeps the grid and the manifest. written: as the grid writes it."""
+    text, ending, said = written
+
+    def restore(found: dict[Component, Any]) -> Update:
+        names = [one for one in found.get(form.adapters) or () if isinstance(one, str)]
+        bases, base = base_choices(space), found.get(form.base)
+        base = base if base in dict(bases).values() else form.base.value
+        update: Update = {one: gr.update(value=value) for one, value in found.items()}
+        update[form.adapters] = gr.Dropdown(choices=_mixable(space), value=names)
+        update[form.base] = gr.Dropdown(choices=bases, value=base)
+        if not found:
+            return update
+        try:  # else the grid would write over what a person wrote
+            update[said] = manifest_of(_grid([found.get(one, one.value) for one in form.all()]))
+        except BadInput:
+            update[said] = None
+        return update
+
+    kept = KeptForm(space, "batch", [*form.all(), text, ending])
+    kept.wire(restore, [*form.all(), *written])
 
 
 def _wire_manifest(
@@ -234,7 +261,8 @@ def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     work, seconds = evaluations(shots), seconds_for(space, shots)
     unknown = "the time is known after a first picture"
     time = unknown if seconds is None else f"about {format_duration(seconds)}"
-    return notices([f"{many}, {work:,.0f} UNet passes, {time}."])
+    ahead = waiting(space, ("render", "batch"))
+    return notices([f"{many}, {work:,.0f} UNet passes, {time}{ahead}."])
 
 
 def _mixable(space: Workspace) -> list[str]:

@@ -9,6 +9,7 @@ from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
 from ui.web.frontend import script
 from ui.web.mix import html
 from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, misfit
+from ui.web.server.fields import read_number
 from ui.web.server.page import Components, Update, Values
 
 
@@ -64,7 +65,11 @@ class AdapterSlots:
     def read(self, values: Values) -> tuple[MixAdapter, ...]:
         """The mix, with the strengths and halves that are set now."""
         return tuple(
-            replace(one, strength=float(values[slot.strength]), half=values[slot.half] or WHOLE)
+            replace(
+                one,
+                strength=read_number(f"strength of {one.name}", values[slot.strength]),
+                half=values[slot.half] or WHOLE,
+            )
             for one, slot in zip(values[self.mix], self.slots, strict=False)
         )
 

@@ -29,7 +29,7 @@ def mix_tab(page: Page) -> None:
     _on(changes, do.change, inputs, drawn, "always_last")
     rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
     _on([form.base.input], do.change_base, inputs, rebased)
-    _on([form.examples.click], do.use_example, inputs, drawing | {form.prompt})
+    _on([form.examples.click], do.use_example, inputs, drawn | {form.prompt})
     _on([mix.library.click], do.add, inputs, mixed)
     _on([form.undo_speed.click], do.undo_speed, inputs, drawn | form.speed_outputs())
     for place, slot in enumerate(mix.slots):
@@ -60,7 +60,11 @@ def mix_tab(page: Page) -> None:
     _on([page.adapters.change], do.add_sent, inputs | sent, mixed | sent)
     entered = drawing | {mix.library, tab.was_opened, tab.history, form.base}
     _on([page.tab.select], do.enter, inputs | sent, entered)
-    loaded = _on(None, do.load, set(), everything)
+    remembered = (tab.job, tab.own_job, tab.picture, mix.mix)
+    _on([one.change for one in remembered], do.remember, {*remembered}, {tab.kept}, "always_last")
+    kept = tab.form_kept
+    loaded = _on(None, do.load, {kept.stored}, everything, js=kept.reading)
+    kept.keep_after(loaded)
     on(loaded.then, do.draw_first, inputs | sent, _in_order(entered), queue=IN_ORDER)
 
 
@@ -88,13 +92,14 @@ def _shown(tab: MixTab) -> Components:
 
 def _computed(tab: MixTab) -> Components:
     """The components that depend on the settings alone."""
+    said = {tab.schedule, tab.form.sampling_note, tab.problem, *tab.drawing_buttons()}
     groups = {tab.form.regions.group, *tab.form.groups.values()}
-    return {tab.schedule, tab.form.sampling_note, tab.column, tab.row} | groups
+    return said | groups | {tab.column, tab.row}
 
 
 def _all(tab: MixTab) -> Components:
     """The components that change when the page is loaded or settings are reopened."""
-    more = {tab.auto, tab.form.lock, tab.columns}
+    more = {tab.auto, tab.form.lock, tab.columns, tab.rows, *tab.form.loading.values()}
     return _drawing(tab) | _shown(tab) | _computed(tab) | tab.form.outputs() | more
 
 
@@ -105,9 +110,10 @@ def _on(
     outputs: Components,
     mode: Literal["once", "always_last"] = "once",
     queue: str = IN_ORDER,
+    js: str | None = None,
 ) -> Dependency:
     """Inputs and outputs are as few as possible, since each event sends all of them."""
-    return on(triggers, handler, inputs or None, _in_order(outputs), mode=mode, queue=queue)
+    return on(triggers, handler, inputs, _in_order(outputs), mode=mode, queue=queue, js=js)
 
 
 def _in_order(outputs: Components) -> list[Any]:

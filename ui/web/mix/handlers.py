@@ -3,10 +3,12 @@
 A handler is given the values of the components, and answers with those that change.
 """
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import gradio as gr
 
@@ -21,12 +23,13 @@ from studio.requests.shot_recipe import shot_to_dict
 from studio.workspace import delete_picture, get_adapter, get_picture, undelete
 from ui.shared.queue_requests import drawing_of, draws, queue_pictures
 from ui.shared.speed import negative_note, speed_fields
-from ui.web.frontend import paragraph
+from ui.web.frontend import paragraph, sentence
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING, axes, every_method, grid
 from ui.web.mix.job_view import JobView
 from ui.web.mix.mix_adapters import MixAdapter, add_to_mix, remove_from_mix
 from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
+from ui.web.mix.remembered import Remembered
 from ui.web.mix.shot_form import PLAIN, base_choices, steps_for
 from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
@@ -49,20 +52,22 @@ class Handlers:
 
     def change(self, values: Values) -> Update:
         """Any setting was changed."""
-        return self._changed(values, self.form.read(values))
+        return self._changed(values)
 
     def change_base(self, values: Values) -> Update:
         """Other adapters fit the new base. A base of the user's is not drawn at every change."""
-        shot, auto = self.form.read(values), values[self.form.base] in BUNDLED_BASES
-        shot = replace(shot, steps=steps_for(shot.base, shot.steps))
-        update = self.form.update_mix(self.form.adapters.read(values), shot.base)
-        update |= {self.tab.auto: auto, self.form.steps: shot.steps}
-        return update | self._changed({**values, self.tab.auto: auto}, shot)
+        base = values[self.form.base]
+        update: Update = {
+            self.tab.auto: base in BUNDLED_BASES,
+            self.form.steps: steps_for(base, values[self.form.steps]),
+        }
+        changed = self._changed({**values, **update})
+        return update | self.form.update_mix(self.form.adapters.read(values), base) | changed
 
     def use_example(self, values: Values, event: gr.EventData) -> Update:
         """An example becomes the prompt."""
         shown: Update = {self.form.prompt: str(event.name)}
-        return shown | self._draw_change(values, self.form.read({**values, **shown}))
+        return shown | self._changed({**values, **shown})
 
     def add(self, values: Values, event: gr.EventData) -> Update:
         """An adapter of the library joins the mix, and its trigger the prompt."""
@@ -106,17 +111,34 @@ class Handlers:
         update: Update = {widgets[name]: value for name, value in before.items()}
         changed = {**values, **update}
         shown = {self.form.before_speed: None, self.form.undo_speed: gr.Button(visible=False)}
-        return update | shown | self._changed(changed, self.form.read(changed))
+        return update | shown | self._changed(changed)
 
     def _mixed(self, values: Values, mix: Sequence[MixAdapter], prompt: str) -> Update:
         """Another mix and another prompt."""
-        base = values[self.form.base]
-        update = self.form.update_mix(mix, base) | {self.form.prompt: prompt}
-        shot = self.form.read({**values, self.form.prompt: prompt}, mix)
-        return update | self._changed(values, shot)
+        base, said = values[self.form.base], {self.form.prompt: prompt}
+        return self.form.update_mix(mix, base) | said | self._changed({**values, **said}, mix)
 
-    def _changed(self, values: Values, shot: Shot) -> Update:
+    def _changed(self, values: Values, mix: Sequence[MixAdapter] | None = None) -> Update:
+        """Other settings. mix: the adapters, where they are not those of the page."""
+        try:
+            shot = self.form.read(values, mix)
+        except BadInput as wrong:
+            return self._refused(values, wrong)
         return self._computed(shot, values) | self._draw_change(values, shot)
+
+    def _refused(self, values: Values, wrong: BadInput) -> Update:
+        """Name the field that no picture can be made with; the buttons wait until it is right."""
+        shown = gr.HTML(paragraph(sentence(str(wrong)), "problem"), visible=True)
+        return {self.tab.problem: shown} | self._buttons(ready=False) | self._method_options(values)
+
+    def _buttons(self, *, ready: bool) -> Update:
+        """The buttons that draw."""
+        return {one: gr.Button(interactive=ready) for one in self.tab.drawing_buttons()}
+
+    def _method_options(self, values: Values) -> Update:
+        groups = [*self.form.groups.items(), ("regions", self.form.regions.group)]
+        chosen = values[self.form.method]
+        return {group: gr.Group(visible=name == chosen) for name, group in groups}
 
     def _computed(self, shot: Shot, values: Values) -> Update:
         """Update what the settings decide: the method's options, the schedule, the axes."""
@@ -124,10 +146,9 @@ class Handlers:
         choices = [(NOTHING.capitalize(), NOTHING), *((axis.label, axis.name) for axis in found)]
         names = [name for _, name in choices]
         update: Update = {tab.schedule: self.view.schedule(shot)}
-        update[self.form.sampling_note] = paragraph(negative_note(shot))
-        for name, group in self.form.groups.items():
-            update[group] = gr.Group(visible=name == values[self.form.method])
-        update[self.form.regions.group] = gr.Group(visible=values[self.form.method] == "regions")
+        update |= {self.form.sampling_note: paragraph(negative_note(shot))}
+        update |= {tab.problem: gr.HTML(visible=False)} | self._buttons(ready=True)
+        update |= self._method_options(values)
         for axis, usual in ((tab.column, "method"), (tab.row, NOTHING)):
             chosen = values[axis] if values[axis] in names else usual
             update[axis] = gr.update(choices=choices, value=chosen)
@@ -247,16 +268,68 @@ class Handlers:
         """The job shown has got further, or something else in the workspace has changed."""
         return self.view.poll(values)
 
-    def load(self) -> Update:
-        """The page is loaded: it shows the last picture that was asked for, with its settings."""
+    def load(self, values: Values) -> Update:
+        """The page is loaded: it shows what it showed before, or the last picture asked for."""
+        tab = self.tab
+        update = {tab.job_version: "", tab.columns: axes(PLAIN)[0].suggestion}
+        update |= self.view.history(HISTORY_PAGE)
+        if found := tab.form_kept.read(values[tab.form_kept.stored]):
+            return update | self._restored(found)
         job = next(iter(list_jobs(self.space, kinds=("render",), limit=1)), None)
         shot = self._shot_of_job(job) if job else None
-        update = self._filled(shot or PLAIN, {}) | self.view.history(HISTORY_PAGE)
-        update |= {self.tab.job_version: "", self.tab.columns: axes(PLAIN)[0].suggestion}
+        update |= self._filled(shot or PLAIN, {})
         if job is None or shot is None:
             return update
-        update |= {self.tab.job: job.id, self.tab.queued: (shot, job.arguments["loading"])}
-        return update | self.view.show(job)
+        return update | {tab.job: job.id} | self._queued_as(job) | self.view.show(job)
+
+    def remember(self, values: Values) -> Update:
+        """What `load` restores beside the widgets."""
+        tab = self.tab
+        state = {"job": values[tab.job], "own": values[tab.own_job], "picture": values[tab.picture]}
+        mix = [asdict(one) for one in values[self.form.adapters.mix]]
+        return {tab.kept: json.dumps({**state, "mix": mix})}
+
+    def _restored(self, found: Mapping[Any, Any]) -> Update:
+        """The page as it was before it was reloaded. found: what stood in its widgets."""
+        tab, mix, bases = self.tab, self.form.adapters, base_choices(self.space)
+        state = Remembered.read(found.get(tab.kept))
+        known = {one: found.get(one, one.value) for one in tab.form_widgets()}
+        if known[self.form.base] not in dict(bases).values():
+            known[self.form.base] = PLAIN.base
+        update: Update = {one: gr.update(value=value) for one, value in known.items()}
+        for slider in (self.form.steps, self.form.guidance):
+            most = max(slider.maximum, known[slider] or 0)
+            update[slider] = gr.update(value=known[slider], maximum=most)
+        update[self.form.base] = gr.Dropdown(bases, value=known[self.form.base])
+        job, own_job = self._job(state.job), self._job(state.own)
+        # A browser keeps no painting; that of the picture shown is in its recipe.
+        painted = self.form.regions.update(drawing_of(job).shot(0) if job else PLAIN)
+        painting = {self.form.regions.canvas: painted[self.form.regions.canvas]}
+        values = {**known, **painting, mix.mix: state.mix}
+        update |= {tab.own_job: own_job and own_job.id, **painting}
+        try:
+            update |= self.form.update_mix(mix.read(values), known[self.form.base])
+            update |= self._computed(self.form.read(values), values)
+        except BadInput as wrong:
+            update |= self._refused(values, wrong)
+        if job:
+            return update | {tab.job: job.id} | self._queued_as(job) | self.view.show(job)
+        with suppress(BadInput):  # deleted meanwhile
+            update |= self.view.picture(state.picture)
+        return update
+
+    def _job(self, id: int) -> Job | None:
+        with suppress(BadInput):
+            return get_job(self.space, id)
+        return None
+
+    def _queued_as(self, job: Job) -> Update:
+        """The settings that the job shown was queued with, so that they are not drawn again."""
+        with suppress(BadInput):  # a part of it is gone
+            drawing = drawing_of(job)
+            if len(drawing.shots) == 1:
+                return {self.tab.queued: (drawing.shot(0), drawing.loading)}
+        return {}
 
     def enter(self, values: Values) -> Update:
         """The tab is opened: show what is new in the library, and draw a first picture.
@@ -279,7 +352,8 @@ class Handlers:
     def _draw_first(self, values: Values) -> Update:
         nothing_shown = values[self.tab.job] is None and values[self.tab.picture] is None
         if nothing_shown and not values[self.page.adapters]:
-            return self._draw_change(values, self.form.read(values))
+            with suppress(BadInput):  # the field is named
+                return self._draw_change(values, self.form.read(values))
         return {}
 
     def _shot_of_job(self, job: Job) -> Shot | None:

@@ -31,7 +31,13 @@ from ui.web.mix import html
 from ui.web.mix.adapter_slots import AdapterSlots
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.mix.region_form import RegionForm
-from ui.web.server.fields import field_widgets, read_values, read_whole_number, shown_values
+from ui.web.server.fields import (
+    field_widgets,
+    read_number,
+    read_values,
+    read_whole_number,
+    shown_values,
+)
 from ui.web.server.page import Components, Update, Values
 
 FEW_STEPS = 12  # are enough on the bases that come with Studio
@@ -187,6 +193,12 @@ class ShotForm:
             | self.regions.inputs()
         )
 
+    def widgets(self) -> set[Component]:
+        """Those of them that a person sets, without the canvas."""
+        left_out = (gr.State, gr.ImageEditor)
+        found = (one for one in self.inputs() if isinstance(one, Component))
+        return {one for one in found if not isinstance(one, left_out)}
+
     def outputs(self) -> Components:
         """The components that `update` changes."""
         found = self.inputs() - {*self.loading.values()} | self.mix_outputs()
@@ -213,8 +225,8 @@ class ShotForm:
             base=given[self.base],
             negative=given[self.negative] or "",
             seed=read_whole_number("seed", given[self.seed] or "0"),
-            steps=int(given[self.steps]),
-            guidance=float(given[self.guidance]),
+            steps=int(read_number("steps", given[self.steps])),
+            guidance=read_number("CFG scale", given[self.guidance]),
             scheduler=given[self.scheduler] or None,
             spacing=given[self.spacing] or None,
             adapters=tuple((one.file(self.space), one.strength) for one in mix),
@@ -222,7 +234,7 @@ class ShotForm:
             regions=self.regions.read(given) if given[self.method] == "regions" else (),
             init_image=start,
             mask=start and _keep_picture(self.space, given[self.mask]),
-            denoise=float(given[self.denoise]),
+            denoise=read_number("denoise", given[self.denoise]),
             **size,
             **read_values(READING, reading),
         )

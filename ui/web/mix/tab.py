@@ -1,12 +1,14 @@
 """The layout of the tab Mix: settings on the left, the picture on the right, the history below."""
 
 import gradio as gr
+from gradio.components import Component
 
 from ui.web.first_run import first_run
 from ui.web.frontend import ONCE, script
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING
 from ui.web.mix.shot_form import ShotForm
+from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page
 from ui.web.server.polling import tab_news
 
@@ -30,6 +32,7 @@ class MixTab:
                 first_run(page)
         with gr.Row(equal_height=False):
             self._lay_out_history()
+        self.form_kept = KeptForm(page.space, "mix", {self.kept, *self.form_widgets()})
 
     def _remember(self) -> None:
         """The page's state between events, and the components that start some events."""
@@ -43,12 +46,15 @@ class MixTab:
         self.history_length = gr.State(HISTORY_PAGE)
         self.news = tab_news("mix")
         self.change = gr.HTML(js_on_load=script("mix.js"), visible="hidden")
+        # What the browser keeps of the state, as JSON; "hidden" has changes, invisible has none.
+        self.kept = gr.Textbox(visible="hidden")
 
     def _lay_out_picture(self) -> None:
         pick = script("clicked_item.js")
         self.frame = gr.HTML(html.empty(NO_PICTURE), js_on_load=pick, elem_id="mix-frame")
         self.note = gr.HTML(html.note(""), elem_id="mix-note")
         self.notice = gr.HTML(visible=False, elem_id="mix-notice")
+        self.problem = gr.HTML(visible=False, elem_id="mix-problem", padding=False)
         with gr.Row(equal_height=True):
             self.draw = gr.Button(
                 "Draw", variant="primary", elem_id="mix-draw", elem_classes=ONCE, min_width=110,
@@ -63,6 +69,15 @@ class MixTab:
             self.delete = gr.Button("Delete picture", size="sm", interactive=False, min_width=100)
             self.undo = gr.Button("Undo delete", size="sm", visible=False, min_width=100)
         self.schedule = gr.HTML(elem_id="mix-schedule")
+
+    def form_widgets(self) -> set[Component]:
+        """What a person sets."""
+        options = {self.auto, self.form.lock, self.column, self.columns, self.row, self.rows}
+        return {*options, *self.form.widgets()}
+
+    def drawing_buttons(self) -> tuple[gr.Button, ...]:
+        """Those that need settings that a picture can be made with."""
+        return self.draw, self.compare_methods, self.compare_grid
 
     def _lay_out_comparison(self) -> None:
         with gr.Accordion("Compare", open=False):

@@ -100,6 +100,13 @@ def read_whole_number(name: str, typed: str) -> int:
         raise BadInput(f"{name}: {typed.strip()!r} is not a whole number") from None
 
 
+def read_number(name: str, given: object) -> float:
+    """The number of a slider; BadInput with this name where its field was emptied."""
+    if isinstance(given, int | float):
+        return float(given)
+    raise BadInput(f"{name}: {given or 'nothing'} is not a number")
+
+
 def _widget(field: Field, form: Form) -> Component:
     label = LABELS.get(field.name, field.name.replace("_", " ").capitalize())
     info = field.help[:1].upper() + field.help[1:]

@@ -40,8 +40,8 @@ def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.H
         }
 
     return gr.HTML(
-        _status_html(space),
-        js_on_load=script("polling.js") + script("heard.js"),
+        _html(""),  # what is true now comes at once, by the first poll
+        js_on_load="".join(map(script, ("polling.js", "heard.js", "place.js"))),
         server_functions=[news],
         offline=_html("Server not running. Reconnecting..."),
         padding=False,

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
 
 import trainers
 from studio.bases.info import BaseInfo, read_base_info
@@ -12,15 +14,19 @@ from studio.queue.client import get_job
 from studio.workspace import Workspace, add_base, list_bases
 from ui.web.first_run import first_run
 from ui.web.frontend import KIND_NAMES, ONCE, paragraph
-from ui.web.server.page import Page, as_html, on
+from ui.web.server.kept_form import KeptForm
+from ui.web.server.page import Page, Update, as_html, on
 from ui.web.train.compare import ComparisonPanel
 from ui.web.train.options import (
     DESCRIPTIONS,
     SHOWN,
+    adapter_choices,
     lay_out_options,
     preset,
     preset_placeholders,
+    prior_choices,
 )
+from ui.web.train.picture_sets import set_choices
 from ui.web.train.pictures import PicturePanel
 from ui.web.train.request import (
     Data,
@@ -59,6 +65,7 @@ def train_tab(page: Page) -> None:
     _wire_summary(form, summary)
     _wire_check(space, form, [problem, summary, start])
     _wire_estimate(space, form, estimate)
+    pictures.show_after(_wire_kept(space, form))
 
     def begin(data: Data) -> list[Any]:
         return select_run(space, queue(space, form, data))
@@ -193,6 +200,31 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
         yield gr.HTML("".join(lines), visible=bool(lines))
 
     on(_settled(form), update, form.all(), estimate, mode="always_last", queue="estimates")
+
+
+def _wire_kept(space: Workspace, form: Form) -> Dependency:
+    """A page that is reloaded keeps the form; sets, bases and adapters are those of now."""
+
+    def restore(found: dict[Component, Any]) -> Update:
+        update: Update = {one: gr.update(value=value) for one, value in found.items()}
+        for widget, choices in _choices_of_now(space, form).items():
+            value, known = found.get(widget, widget.value), [value for _, value in choices]
+            if value not in known and not widget.allow_custom_value:
+                value = known[0] if widget is form.sets else ""
+            update[widget] = gr.update(choices=choices, value=value)
+        return update
+
+    kept = KeptForm(space, "train", form.all())
+    return kept.wire(restore, form.all())
+
+
+def _choices_of_now(space: Workspace, form: Form) -> dict[gr.Dropdown, list[tuple[str, str]]]:
+    return {
+        form.sets: set_choices(space),
+        form.base: _base_choices(space),
+        form.more.init: adapter_choices(space),
+        form.more.prior: prior_choices(space),
+    }
 
 
 def _summary(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[str, float | None]) -> str:
