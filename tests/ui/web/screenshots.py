@@ -1,9 +1,10 @@
-"""Pictures of every tab, light and dark, on a desk and on a phone, of a workspace in use.
+"""Pictures of every tab, light and dark, in three widths: of a first visit, and of one in use.
 
     python -m tests.ui.web.screenshots [FOLDER] [--steps 300] [--adapters FILE...]
 
 Starts a server on a fresh workspace, trains a subject and a style (or takes adapters that are
-there), draws pictures and a batch, and writes a PNG of each tab into build/screenshots.
+there), draws pictures and a batch, and writes a PNG of each tab into build/screenshots. Those of a
+first visit have "first" in front.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -25,8 +26,8 @@ from studio.workspace import Workspace, adapter_path, import_adapter, open_works
 from tests.ui.web.conftest import BROWSERS, PATIENCE, ROOT, SHOTS, Server, open_tab
 from ui.shared.queue_requests import queue_pictures, queue_training
 
-SUBJECT, STYLE = ("robot", "sks robot"), ("ink", "ink style")
-SIZES = {"desk": (1440, 900), "phone": (390, 844)}
+SUBJECT, STYLE = ("robot", "sks robot"), ("glass", "glass style")
+SIZES = {"desk": (1440, 900), "tablet": (720, 960), "phone": (390, 844)}
 SCENES = ("in a meadow", "in the city at night", "on the moon", "on a beach")
 
 
@@ -41,9 +42,10 @@ def main() -> None:
         server = Server(open_workspace(Path(scratch) / "studio-workspace"), _free_port())
         server.start()
         try:
+            _photograph(server, given.folder, "first-", dict.fromkeys(TABS))
             names = _adapters(server.space, given.steps, given.adapters)
             _draw(server.space, names)
-            _photograph(server, given.folder)
+            _photograph(server, given.folder, "", TABS)
         finally:
             server.end()
 
@@ -73,7 +75,9 @@ def _draw(space: Workspace, names: Sequence[str]) -> None:
     subject, style = (adapter_path(space, name) for name in names)
     shots = [
         Shot(
-            f"a red sks robot {scene}, ink style", adapters=((subject, 1.0), (style, 0.7)), seed=at
+            f"a red sks robot {scene}, glass style",
+            adapters=((subject, 1.0), (style, 0.7)),
+            seed=at,
         )
         for at, scene in enumerate(SCENES)
     ]
@@ -86,7 +90,10 @@ def _draw(space: Workspace, names: Sequence[str]) -> None:
     _done(space, queue_pictures(space, [*shots, *alone], kind="batch"))
 
 
-def _photograph(server: Server, folder: Path) -> None:
+def _photograph(
+    server: Server, folder: Path, before: str, tabs: Mapping[str, Callable[[Page], None] | None]
+) -> None:
+    """before: in front of the files' names. tabs: what is done in each before."""
     folder.mkdir(parents=True, exist_ok=True)
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert found, f"needs one of {', '.join(BROWSERS)}"
@@ -96,13 +103,13 @@ def _photograph(server: Server, folder: Path) -> None:
             for scheme in ("light", "dark"):
                 page = _page(browser, device, scheme)
                 page.goto(server.address)
-                for tab, show in TABS.items():
+                for tab, show in tabs.items():
                     open_tab(page, tab)
                     page.wait_for_timeout(2000)
                     if show:
                         show(page)
                     page.wait_for_timeout(2000)
-                    path = folder / f"{tab.lower()}-{device}-{scheme}.png"
+                    path = folder / f"{before}{tab.lower()}-{device}-{scheme}.png"
                     page.screenshot(path=path, full_page=True)
                     print(path, flush=True)
                 page.close()
@@ -128,7 +135,13 @@ def _choose_adapter(page: Page) -> None:
 
 
 # What is done in a tab before it is photographed.
-TABS = {"Train": None, "Mix": None, "Batch": _write_prompts, "Library": _choose_adapter}
+TABS: dict[str, Callable[[Page], None] | None] = {
+    "Train": None,
+    "Mix": None,
+    "Batch": _write_prompts,
+    "Library": _choose_adapter,
+    "Queue": None,
+}
 
 
 def _done(space: Workspace, job: Job) -> Job:
