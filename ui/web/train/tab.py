@@ -96,7 +96,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             _base_choices(space),
             value="sketch",
             label="Base model",
-            info="Choose one, or type a Hugging Face id, a folder or a file",
+            info="Or type a Hugging Face id, folder or file",
             allow_custom_value=True,
         )
     kind = gr.Radio(_kind_choices(), value="lora", label="Adapter type", info=_description("lora"))
@@ -104,7 +104,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
         steps = gr.Textbox(label="Steps", info="How long to train")
         prompts = gr.Textbox(
             label="Sample prompts",
-            info="One a line. They are drawn now and then, so that you see what is learned.",
+            info="One a line, drawn now and then to show what is learned",
             lines=2,
             max_lines=4,
             placeholder=sample_prompts("trigger words"),
