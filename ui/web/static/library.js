@@ -1,11 +1,19 @@
 // On a narrow screen the details of an adapter are a sheet at the bottom of the window, with its
 // card in sight above. `element` is the list.
 const details = () => document.querySelector('#library-details');
+const showCard = () => {
+  if (innerWidth <= 768)
+    element.querySelector('[aria-pressed=true]')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+};
 element.addEventListener('click', (event) => {
-  const card = event.target.closest('.card');
-  if (!card) return;
+  if (!event.target.closest('.card')) return;
   details().classList.remove('closed');
-  if (innerWidth <= 768) card.scrollIntoView({behavior: 'smooth', block: 'start'});
+  const shown = new MutationObserver(() => {
+    if (!document.querySelector('#about .about')) return;
+    shown.disconnect();
+    showCard();
+  });
+  shown.observe(document.querySelector('#about'), {childList: true, subtree: true});
 });
 document.addEventListener('click', (event) => {
   if (event.target.closest('#library-details [data-close]')) details().classList.add('closed');
