@@ -1,7 +1,7 @@
-"""A schedule told by the headers of the adapters' files: no tensor is read, no PyTorch imported.
+"""A schedule from the headers of the adapters' files alone, without tensors and without PyTorch.
 
-So a page can draw it in milliseconds, whatever the size of the base. K-LoRA's choice depends on
-the weights themselves; it and whatever else needs them raises `NeedsWeights` here.
+The page draws it in milliseconds, however large the base is. K-LoRA chooses by the weights
+themselves; it, and whatever else needs them, raises `NeedsWeights`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def outline(shot: "Shot") -> Schedule:
 
 @dataclass(frozen=True)
 class _Header:
-    """Of an Adapter what its file's header tells: its layers without their deltas."""
+    """Stands for an Adapter of which only the header was read: it has layers, but no deltas."""
 
     name: str
     kind: str
@@ -99,7 +99,7 @@ def _header(text: str) -> _Header:
 
 @dataclass(frozen=True)
 class _Sum:
-    """Stands for a prediction: of how many evaluations how much, by their numbers in the step."""
+    """Stands for a prediction: the weight of each evaluation in it, by its number in the step."""
 
     parts: Mapping[int, float] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ class _Sum:
 
 
 def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float]]]:
-    """What the plan asks for at every step, and what each answer counts in the prediction."""
+    """The calls of a plan at every step, and the weight of each answer in the prediction."""
     calls: list[list[Call]] = []
     weights: list[list[float]] = []
 

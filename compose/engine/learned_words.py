@@ -1,7 +1,8 @@
-"""What the adapters of a mix let prompts say: their learned embeddings, without any strength.
+"""The new words that the adapters of a mix have learned, for its prompts.
 
-An embedding is there in a mix of its adapter and in no other. It stands among what the text
-encoders wear, under a name that no layer has, so that texts are encoded and kept by it as well.
+A word can be used while its adapter is in the mix; the strength does not scale it. It is listed
+among the text encoders' mixed weights, under a name that no layer has: so an encoded prompt is kept
+for the words that it was encoded with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,16 +25,16 @@ WORD = "word:"
 def split_mixed(
     pairs: "Sequence[tuple[Adapter, float]]",
 ) -> "tuple[list[tuple[Adapter, float]], list[tuple[Adapter, float]]]":
-    """The adapters that a method mixes, and those that only carry embeddings.
+    """The adapters that a method mixes, and those that have nothing but new words.
 
-    The latter change no weight, so that there is nothing to mix: they are in every mix.
+    The latter change no weight. There is nothing to mix in them, so every mix has their words.
     """
     changing = [pair for pair in pairs if pair[0].deltas or not pair[0].embeddings]
     return changing, [pair for pair in pairs if pair not in changing]
 
 
 def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> MixedWeights:
-    """The tokens that prompts may say under a mix, each with the adapter it comes from.
+    """The new words of a mix, each with the adapter that it comes from.
 
     Raises BadInput where two adapters mean different things by one token.
     """
@@ -53,12 +54,12 @@ def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> Mixe
 
 
 def is_token(name: str) -> bool:
-    """Whether a name among what text encoders wear is that of a token, not of a layer."""
+    """Whether a name among the mixed weights is that of a new word, not of a layer."""
     return name.startswith(WORD)
 
 
 def embeddings(worn: MixedWeights) -> "Embeddings":
-    """The embeddings among what text encoders wear."""
+    """The embeddings of the new words among the mixed weights."""
     return dict(_embeddings(worn))
 
 

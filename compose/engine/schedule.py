@@ -1,7 +1,7 @@
 """What a method will do, before any picture is made: steps x layers x adapters, and its cost.
 
-A method is run with an `eps` that only takes notes, so no model runs, and none is needed unless
-an adapter is DoRA, whose change depends on the weight.
+The method is run with an `eps` that only records what it is asked for, so no model runs. A base is
+needed only for DoRA and OFT, whose changes depend on its weights.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from studio.requests.resolved_shot import ResolvedShot
     from studio.requests.shot import Shot
 
-# What a pass that reuses deep features costs of a full one, estimated for SD 1.5 at 512 pixels.
+# Cost of a pass that reuses deep features, as a share of a full one; for SD 1.5 at 512 pixels.
 SHALLOW = 0.35
 COLOURS = ("#3b6fb6", "#d9822b", "#4a9a5b", "#b8474d", "#7d5ba6", "#8c6d4f", "#c56ca8", "#5f9ea0")
 PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
@@ -44,8 +44,8 @@ class Pass:
     """One evaluation of the UNet, with and without the prompt.
 
     layers: how strongly each adapter changes each layer of the UNet, by the adapter's place from 0
-    and the layer's name. weight: of its prediction in that of the step. shallow: whether it reuses
-    deep features.
+    and the layer's name. weight: how much its prediction counts in the step's. shallow: whether it
+    reuses deep features.
     """
 
     layers: dict[int, dict[str, float]]
@@ -62,9 +62,9 @@ class Pass:
 class Schedule:
     """The passes of every step.
 
-    adapters: their numbers and names. layers: of the UNet, those that any of them changes, from its
-    input to its output. times: how often a sampler makes all passes of each step, twice if it is of
-    second order.
+    adapters: each one's number and name. layers: the layers of the UNet that any of them changes,
+    from input to output. times: how often the sampler repeats the passes of each step; a sampler of
+    second order does so twice.
     """
 
     adapters: tuple[str, ...]
@@ -138,8 +138,8 @@ class Schedule:
 def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedule:
     """What the shot's method asks for at each of its steps.
 
-    base: leaves out the layers that it lacks; DoRA needs it. Without it the base's own scheduler is
-    taken to be of first order. Raises BadInput as rendering does.
+    base: layers that it lacks are left out; DoRA needs it. Without a base the scheduler is taken to
+    be of first order, unless the shot names one. Raises BadInput as rendering does.
     """
     from compose.engine.learned_words import split_mixed
     from compose.engine.weights.render_cache import adapters_on
@@ -182,7 +182,7 @@ def scheduled(
     *,
     times: tuple[int, ...],
 ) -> Schedule:
-    """What was asked for at each step, and what each answer counted, as a schedule."""
+    """The schedule of these calls. weights: how much each answer counts in its step."""
     passes = tuple(
         tuple(_pass(call, weight, mixed) for call, weight in zip(*step, strict=True))
         for step in zip(calls, weights, strict=True)
@@ -223,7 +223,10 @@ class AdapterAlone:
 
 
 def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
-    """What each pass counts in its step: the k-th pass is answered with the k-th unit vector."""
+    """The weights of the passes of every step.
+
+    Pass k is answered with unit vector k, so what the plan predicts is the list of weights.
+    """
     import torch
 
     most = max(map(len, calls), default=0)

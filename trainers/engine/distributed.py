@@ -1,8 +1,9 @@
 """A training shared among processes: each rank has its part of every batch.
 
-`accelerate launch` and `torchrun` tell a process its rank by its environment. A recipe's batch is
-that of all ranks together, and all draw what one would draw, so the result is that of one process
-up to the rounding of sums. Only rank 0 writes and renders.
+`accelerate launch` and `torchrun` tell a process its rank in the environment. A recipe's batch is
+the batch of all ranks together. Every rank draws the random numbers that a single process would
+draw, so the result is the same, except that sums are rounded in another order. Only rank 0 writes
+files and draws pictures.
 """
 
 import os
@@ -47,7 +48,7 @@ def new_accelerator(device: torch.device, precision: str) -> Accelerator:
 
 
 def places_of_rank(accelerator: Accelerator, start: int, pictures: int) -> range:
-    """The places in a batch that this rank computes. start: pictures of the step before it."""
+    """The places in a batch that this rank computes. start: pictures of the step before these."""
     ranks = accelerator.num_processes
     return range((accelerator.process_index - start) % ranks, pictures, ranks)
 

@@ -5,10 +5,10 @@
     Trainer.step                   one optimizer step
     Trainer.save, Trainer.finish   a checkpoint, the adapter's file
 
-The base's weights are frozen and the deltas are attached beside them for as long as the generator
-runs. When it ends or is closed the base is as it was. What a step draws depends on the seed and on
-the step's number alone (trainers/engine/data/randomness.py), so a run that was stopped and resumed
-gives the very numbers of one that was not.
+While the generator runs, the base's weights are frozen and the deltas are attached beside them.
+When it ends or is closed, the base is as it was. The random draws of a step depend only on the seed
+and on the step's number (trainers/engine/data/randomness.py), so a run that was stopped and resumed
+gives the same numbers as one that never stopped.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -61,7 +61,7 @@ LOGGED = ("step", "loss", "lr", "seconds")  # of every Step, in log.jsonl
 
 
 def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
-    """Train from where the training stands to its end; a checkpoint is written when it is left."""
+    """Train up to the last step. Whoever closes the generator earlier gets a checkpoint."""
     recipe, base = training.recipe, training.base
     check_world_size(recipe.batch * recipe.accumulation)
     accelerator = new_accelerator(base.device, training.precision)
@@ -89,7 +89,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
 def _in_locked_folder(
     training: PreparedTraining, accelerator: Accelerator
 ) -> Iterator[PreparedTraining]:
-    """The training in its folder, which rank 0 makes, locks and tells the other ranks."""
+    """Rank 0 makes and locks the run's folder, and tells the others; yields the training in it."""
     run = training.run
     with ExitStack() as held:
         if accelerator.is_main_process:
@@ -118,7 +118,7 @@ def _with_class_pictures(
 
 
 def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
-    """The steps; rank 0 writes log.jsonl and, where the recipe asks for it, for TensorBoard."""
+    """Take the steps. Rank 0 writes log.jsonl, and a TensorBoard log if the recipe asks for it."""
     training, steps = trainer.training, _steps(trainer)
     if not trainer.accelerator.is_main_process:
         yield from steps
@@ -139,7 +139,7 @@ def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
 
 
 def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
-    """All steps from where the training stands, with samples and checkpoints between them."""
+    """Take all steps that are left, with samples and checkpoints between them."""
     training, recipe = trainer.training, trainer.recipe
     draws, saved = training.draw is not None, trainer.done
     batches = islice(trainer.new_batches(), trainer.done * recipe.accumulation, None)
@@ -177,7 +177,7 @@ def _is_due(what: Ask, training: PreparedTraining, step: int, every: int | None)
 
 
 class Trainer:
-    """What the steps of one training share and change."""
+    """One training while it runs: its weights, its optimizer, and how far it has got."""
 
     def __init__(self, training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> None:
         self.training, self.base, self.recipe = training, training.base, training.recipe
@@ -213,7 +213,7 @@ class Trainer:
 
     @torch.no_grad()
     def _passes_of_base(self) -> Iterator[None]:
-        """Run the base on a batch at each step. All ranks take whole batches, and so agree."""
+        """Run the base on one batch per iteration. Every rank runs all of it, so that all agree."""
         generator = generator_for(self.recipe.seed, "begin")
         for batch in self.new_batches():
             places = range(len(batch.pictures))
@@ -271,7 +271,7 @@ class Trainer:
             self.ema.update(self.done)
 
     def _backward(self, batches: Sequence[Batch], plan: StepPlan) -> float:
-        """Compute the gradients of a step over all ranks; its loss."""
+        """Compute the gradients of a step, summed over all ranks; returns its loss."""
         total, start = torch.zeros((), device=self.base.device), 0
         with self._seeded_dropout():
             for numbers, generator, weight in self._passes(batches):
@@ -290,7 +290,7 @@ class Trainer:
     def _passes(
         self, batches: Sequence[Batch]
     ) -> Iterator[tuple[tuple[int, ...], torch.Generator, float]]:
-        """What goes through the base in turn: pictures, their generator, the weight of the loss."""
+        """The passes of a step: their pictures, what these draw from, the weight of their loss."""
         generator = generator_for(self.recipe.seed, "step", self.done)
         for batch in batches:
             yield batch.pictures, generator, 1.0
@@ -309,7 +309,7 @@ class Trainer:
             yield
 
     def _backward_penalty(self) -> None:
-        """Add the gradient of the kind's own loss, once a step however many batches it has."""
+        """Add the gradient of the kind's own loss: once a step, however many batches it has."""
         penalty = self.training.kind.penalty(
             self.base.layers(),
             self.training.deltas,
@@ -319,7 +319,7 @@ class Trainer:
             self.accelerator.backward(penalty)
 
     def _clip(self) -> float:
-        """Clip the gradient's norm; what it was before."""
+        """Clip the norm of the gradient; returns the norm that it had."""
         self.accelerator.unscale_gradients(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, self.recipe.clip or inf, foreach=True

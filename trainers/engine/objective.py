@@ -1,4 +1,4 @@
-"""The diffusion loss of one step, and how a batch comes to it.
+"""The diffusion loss of one step, from numbers of pictures to a scalar.
 
 DDPM's loss (Ho et al. 2020) on noise or on velocity (Salimans & Ho 2022), weighted by min-SNR (Hang
 et al. 2023, arXiv 2303.09556, section 3.4).
@@ -36,7 +36,7 @@ class Objective:
         self.sigma = (1 - alphas).sqrt().float().to(device)  # [T]
         weight = torch.ones_like(alphas)
         if min_snr > 0:
-            # min(snr, gamma) / snr, written so that no signal at all (snr 0) is no division by 0.
+            # min(snr, gamma) / snr, without a division by 0 where there is no signal (snr 0).
             snr = alphas / (1 - alphas)
             weight = (min_snr / snr).clamp(max=1.0)
             if self.velocity:
@@ -88,7 +88,7 @@ class Row:
 
 
 class BatchLoss:
-    """From numbers of pictures to the loss of the base's predictions for them.
+    """The loss of what the base predicts for some pictures of the training.
 
     examples: as the cache numbers them. trains_text: captions go through the text encoders at
     every step, with gradients, in place of the cached ones. pieces: of the longest caption.
@@ -123,7 +123,7 @@ class BatchLoss:
         generator: torch.Generator,
         plan: StepPlan,
     ) -> list[Row]:
-        """Draw for all pictures of a batch; the rows of those at some places in it."""
+        """Make the random draws for a whole batch; returns the rows at these places in it."""
         draws = [self._draw(number, generator, plan) for number in numbers]
         return [self._row(numbers[place], *draws[place]) for place in places]
 

@@ -38,7 +38,7 @@ from trainers.engine.warm_start import WarmStart, start_from
 
 WEIGHT = re.compile(r"\([^()]+:\s*[.\d]+\s*\)")
 Renderer = Callable[[str, int], Image]
-"""Renders a prompt with a seed on the base as it stands, the deltas attached."""
+"""Draws a prompt with a seed, on the base with the deltas as they are now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +56,12 @@ class PreparedTraining:
     embeddings: dict[str, dict[str, nn.Parameter]]  # by token and text encoder: [n, width]
     resumed: bool = False
     checkpoint: Path | None = None
-    """where a resumed run goes on; None where it has none yet"""
+    """the checkpoint that a resumed run goes on from; None where it has none yet"""
     warm_start: WarmStart | None = None
 
     @property
     def trained(self) -> dict[str, nn.Module]:
-        """All that learns, by name: the deltas by their layers, new tokens behind `TOKEN`."""
+        """All modules that learn: deltas by their layers, new words by `TOKEN` and the word."""
         tokens = {f"{TOKEN}{word}": nn.ParameterDict(own) for word, own in self.embeddings.items()}
         return {**self.deltas, **tokens}
 
@@ -72,9 +72,9 @@ class PreparedTraining:
 
     @cached_property
     def pieces(self) -> int:
-        """In how many pieces every caption is encoded: in as many as the longest needs.
+        """The number of pieces that every caption is encoded in: as many as the longest needs.
 
-        So a caption's embeddings do not depend on its neighbours in a batch.
+        One number for all, so that a caption's embeddings do not depend on its batch.
         """
         with self.base.use_embeddings(self.embeddings):
             return self.base.count_pieces(self._captions(), self.recipe.caption_syntax)
@@ -161,7 +161,7 @@ class PreparedTraining:
         return tuple(remark for remark in remarks if remark)
 
     def _remark_on_captions(self) -> str:
-        """What is cut, what may not have been meant, and what makes steps longer."""
+        """A sentence on captions that are cut, hold weights, or make every step slower."""
         captions, syntax = self._captions(), self.recipe.caption_syntax
         if syntax == "cut" and (left_out := self.base.cut_tokens(captions)):
             return f"Of the longest caption the last {left_out} tokens are left out (syntax cut)."
@@ -185,7 +185,7 @@ class PreparedTraining:
         )
 
     def captions_to_cache(self) -> list[str]:
-        """All captions that a step may want encoded beforehand."""
+        """The captions to encode before the first step; none where the text encoders learn."""
         if self.trains_text:
             return []
         empty = [""] if self.recipe.caption_dropout else []
@@ -223,7 +223,7 @@ class PreparedTraining:
         )
 
     def _settled_request(self) -> TrainingRequest:
-        """The request with all that base and kind decided, as the run's recipe.toml keeps it."""
+        """The request with every value that the base or the kind decided, for recipe.toml."""
         base, first, out = self.base, self.warm_start, self.request.out
         recorded = Recorded(
             base=base.source,

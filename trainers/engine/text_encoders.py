@@ -1,9 +1,9 @@
 """Training the text encoders and new tokens, where the recipe asks for it.
 
 With `text_encoders` the kinds change them too: their attention and, if `targets` is all, their
-feed-forward layers, which are kohya's targets. Captions are then encoded at every step, through
-`Base.encode_text` as when pictures are made, so that gradients reach all that the UNet is given:
-the hidden states and, for SDXL, the pooled projection.
+feed-forward layers, as kohya's trainer does. Captions are then encoded anew at every step, by
+`Base.encode_text` as for pictures. So gradients reach everything that the UNet is given: the hidden
+states and, for SDXL, the pooled projection.
 
 With `new_tokens` the trigger's new word gets vectors of its own, learned beside the adapter
 ("pivotal tuning", Roich et al. 2021, arXiv 2106.05744, as cloneofsimo's lora applied it to text).
@@ -34,8 +34,8 @@ LAYER = re.compile(r"text_encoder\..*\.layers\.(\d+)\..*")
 def is_layer_used(base: "Base", name: str, *, clip_skip: int | None) -> bool:
     """Whether the output of a text encoder's layer reaches the UNet.
 
-    What comes after the layer that is taken would learn nothing; but SDXL's second encoder gives
-    its pooled output from the last layer.
+    Layers behind the one whose output is taken would learn nothing. SDXL's second encoder is used
+    to its end, since its pooled output comes from there.
     """
     found = LAYER.fullmatch(name)
     if found is None:

@@ -29,10 +29,10 @@ from trainers.engine.warm_start import WarmStart
 
 
 def check(request: TrainingRequest) -> Pictures:
-    """Raise BadInput for what `run_request` refuses whatever the base.
+    """Raise BadInput for whatever `run_request` would refuse on any base.
 
-    Call it before a base is opened. Reading the pictures takes less time than that, so they are
-    read and returned, but their buckets are no base's.
+    Call it before the base is opened: reading the pictures takes less time. They are returned, so
+    that they are read once; their buckets are not yet those of the base.
     """
     recipe = draft(request.recipe)
     kind_of(request)
@@ -115,7 +115,7 @@ def run_request(
     draw: Renderer | None = None,
     pictures: Pictures | None = None,
 ) -> Generator[Progress, None, None]:
-    """Train as a request says, on this base, as `train` does.
+    """Train as a request says, on this base.
 
     pictures: what `check(request)` returned, so that they are not read again.
     A request that was read from a run's folder makes the same file again. BadInput where the base,
@@ -149,7 +149,7 @@ def _start(
 
 
 def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
-    """BadInput where the recipe's run had another base, other pictures or another first adapter."""
+    """BadInput where base, pictures or first adapter are not those of the recipe's run."""
     base, request = training.base, training.request
     same_weights = recorded.fingerprint in (None, base.fingerprint())
     if base.source == recorded.base:
@@ -177,7 +177,7 @@ def resume(
     """Go on with a stopped training from its last checkpoint, as if it had never stopped.
 
     Kind, pictures and options are those of the run's recipe.toml; `base_of(run)` names the base.
-    kind: of which the run is thought to be.
+    kind: the kind that the caller expects the run to be.
     Raises BadInput when the run is finished, is no run, is of another kind, is being trained by
     another process, or when the base or the pictures are not those it was started with.
     """

@@ -1,8 +1,8 @@
 """Warm start: a training that starts from an existing adapter.
 
-At its first step it changes the base exactly as that adapter does. Weights are copied where scales
-agree. A higher rank, another alpha and a factored LoKr are converted, which is exact too: dW stays
-the same product.
+Before its first step it changes the base exactly as that adapter does. Where the scales agree,
+weights are copied. A higher rank, another alpha or a factored LoKr is converted, which is exact as
+well: the product dW stays the same.
 """
 
 from collections.abc import Mapping

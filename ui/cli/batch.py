@@ -29,7 +29,7 @@ INTERVAL = 0.5  # seconds between two counts of what other processes have writte
 def make_batch(
     plan: "Plan", *, loading: Mapping[str, object], ray: str | None, as_json: bool
 ) -> int:
-    """Make what is missing of a plan; the exit code: 0 when all is there, 1 when some failed.
+    """Make the pictures that a plan lacks. Returns the exit code: 0, or 1 if some failed.
 
     ray: address of a cluster that is to make it. Raises BadInput before the first picture for
     whatever can't be made on its base.
@@ -41,7 +41,7 @@ def make_batch(
 
 @contextmanager
 def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
-    """A folder kept from a second batch of this user on this machine; a killed one lets it go.
+    """Lock a folder against a second batch of this user here; the lock ends with the process.
 
     Raises BadInput where another is at it.
     """
@@ -76,7 +76,7 @@ def _run_rank(
     ray: str | None,
     as_json: bool,
 ) -> int:
-    """Make this process's share; the first process tells of all."""
+    """Make this process's share of the pictures; the first process prints the outcome of all."""
     from ui.batch.runner import PictureFailed, PictureWritten, run_batch  # PyTorch with it
 
     begun = perf_counter()
@@ -112,7 +112,7 @@ def _run_rank(
 
 
 def tell_cost(plan: "Plan", *, loading: Mapping[str, object], as_json: bool) -> None:
-    """Print what a plan will cost, without a picture.
+    """Print what a plan will cost; no picture is made.
 
     Raises BadInput for whatever can't be made.
     """

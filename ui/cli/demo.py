@@ -144,7 +144,7 @@ def _learn(lesson: Lesson, base: "Base", out: Path) -> Learned:
 
 
 def _draw_sheet(base: "Base", subject: Learned, style: Learned) -> Image.Image:
-    """Every prompt without an adapter, with each, and with both by every method."""
+    """Draw every prompt without adapters, with each one, and with both by every method."""
     plain = Shot(prompt=KNOWN_STYLE, base=base.source, steps=STEPS)
     styled = replace(plain, prompt=STYLE.trigger)
     both = ((subject.adapter, SUBJECT_STRENGTH), (style.adapter, STYLE_STRENGTH))
@@ -168,7 +168,7 @@ def _draw_sheet(base: "Base", subject: Learned, style: Learned) -> Image.Image:
 
 
 def _draw_rows(base: "Base", shots: Sequence[Shot]) -> list[Row]:
-    """A row for each prompt, with a picture for each shot's mix in the style that it asks for."""
+    """Draw a row for each prompt: one picture for each mix, in the style that the prompt names."""
     rows = []
     with progress_bars() as progress:
         task = progress.add_task("Drawing", total=len(PROMPTS) * len(shots))

@@ -58,7 +58,7 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
 
 
 def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) -> None:
-    """Say what would be trained. config: a real configuration, without weights, for the base."""
+    """Print what would be trained. config: a real model's configuration in place of the base."""
     from studio.adapters.load import load_adapter  # PyTorch with it
     from studio.bases.real_config import real_config
 
@@ -86,7 +86,7 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
 
 
 def _check_pictures(request: TrainingRequest) -> Pictures:
-    """The pictures of a dry run; none where none were named. Says what is left out of them."""
+    """The pictures of a dry run, if any were named. Prints what is left out of them."""
     if not request.pictures:
         return Pictures()
     # Neither the trigger nor a file that is in the way changes what would be trained.
@@ -247,7 +247,7 @@ class RequestOptions:
 
 @dataclass(frozen=True)
 class ModeOptions:
-    """What to do: train, repeat, resume, count or queue."""
+    """What the options ask for: to train, repeat, resume, count or queue."""
 
     recipe: Path | None = option(
         None, "repeat this recipe.toml, with the options that you give changed"

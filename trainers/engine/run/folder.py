@@ -123,7 +123,7 @@ class Run:
         return self.folder / "checkpoints" / f"step-{step:06d}"
 
     def last_checkpoint(self, *, before: int | None = None) -> Path | None:
-        """The checkpoint of the most steps, or of the most that are fewer than `before`."""
+        """The latest checkpoint, or the latest from before this step."""
         earlier = [n for n in self._checkpoint_steps() if before is None or n < before]
         return self.checkpoint(max(earlier)) if earlier else None
 
@@ -168,7 +168,7 @@ class Run:
         return final
 
     def load_checkpoint(self, path: Path, state: TrainingState) -> tuple[int, float]:
-        """Bring a state to a checkpoint's; returns its step and the seconds it took so far."""
+        """Restore a state from a checkpoint; returns its step and the seconds until then."""
         try:
             plain: Any = parse_object(read_text(path / "state.json"), "its state.json")
             state.restore(load_file(path / "state.safetensors"), plain)
@@ -183,7 +183,7 @@ class Log:
     """log.jsonl: a line for each step, readable while it grows."""
 
     def __init__(self, run: Run, *, keep: int) -> None:
-        """keep: the last step whose line stays; a run that was cut off left later ones."""
+        """keep: the last step whose line is kept; a run that was cut off wrote later ones."""
         kept = [line for line in run.read_log().lines if line["step"] <= keep]
         write_file(run.log, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
         self._file = run.log.open("a", buffering=1)

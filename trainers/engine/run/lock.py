@@ -1,7 +1,7 @@
-"""A run's folder is for one training at a time: it is chosen by making it, and it is locked.
+"""One training at a time in a run's folder: making the folder claims it, and a lock keeps it.
 
-The operating system holds the lock (`flock`, by filelock). It ends with the process, however that
-ends. Of several processes of one launcher, rank 0 holds it for all.
+The operating system holds the lock (`flock`, by filelock), and releases it when the process ends,
+even if it is killed. Where a launcher starts several processes, rank 0 holds the lock for all.
 """
 
 from collections.abc import Iterator
