@@ -45,8 +45,6 @@ LABELS = {
     "rank_of": "Low rank of",
     "rank_stabilised": "Rank-stabilised (rsLoRA)",
     "rank_weight": "Weight of the low-rank loss",
-    "sample_every": "Steps between samples",
-    "save_every": "Steps between checkpoints",
     "schedule": "Learning rate schedule",
     "shared_text": "Read the prompt once",
     "tensorboard": "TensorBoard log",
