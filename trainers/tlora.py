@@ -34,12 +34,16 @@ if TYPE_CHECKING:
 class TLoRA(Kind):
     """Low-rank changes, of lower rank at more noise."""
 
-    rank: AtLeastOne = option(64, "rank at the cleanest timestep")
-    least_rank: AtLeastOne | None = option(None, "rank at the noisiest; half of rank by default")
+    rank: AtLeastOne = option(
+        64, "rank where pictures are almost clean: how much a change can hold"
+    )
+    least_rank: AtLeastOne | None = option(
+        None, "rank where they are all noise; default: half of rank"
+    )
     power: Positive = option(
         1.0, "how the rank falls: 1 evenly, above 1 sooner (alpha of the paper)"
     )
-    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; the rank by default")
+    alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
     targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "TLoRA":

@@ -32,6 +32,7 @@ METHODS = {  # what they are called, and what they do with the adapters
     "composite": ("Composite", "each by itself at every step, then the mean"),
     "klora": ("K-LoRA", "a subject and a style, layer by layer"),
     "cmlora": ("CMLoRA", "one leads at a time, the others help"),
+    "regions": ("Regions", "each in a part of the picture of its own"),
 }
 FOLDER = Path(__file__).parent
 ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js

@@ -20,8 +20,8 @@ DESCRIPTIONS = {
     "diffusekrona": "For a subject. Its files are about a sixth as large as those of a LoRA.",
     "blora": "Learns from one picture; mix its content and its style apart. For SDXL and sketch.",
     "sara": "For a style, from many pictures. Trains the base's least important weights.",
-    "tlora": "For a subject on one or two pictures. Does less at much noise, which decides poses.",
-    "oft": "Rotates weights. Half as large as a LoRA; only peft and OneTrainer read its files.",
+    "tlora": "For a subject, from one or two pictures. It leaves poses to the prompt.",
+    "oft": "Turns weights instead of adding to them. Only peft and OneTrainer read its files.",
 }
 MAIN = ("steps", "sample_prompts")  # fields of Recipe that are not folded away
 GROUPS = {
