@@ -13,6 +13,12 @@ it can do without. In the last part the style half starts anew and learns alone:
 picture too small to hold the content, at low noise, where the content is visible and need not be
 learned. The learning rate schedule runs once in each part.
 
+ConsisLoRA (Chen et al. 2025, arXiv 2503.10614) separates them in two other ways. `clean_loss`: the
+last steps learn from the error of the picture, which is that of the noise divided by the signal to
+noise ratio and so counts where the layout is decided. `content_frozen`: in the last part the
+content half acts, but stays, and the style half learns what it leaves over. Theirs is 2500 steps,
+clean_loss 0.8 and style_alone 0.4, with a noise offset of 0.03 in the last part.
+
 Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
 change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts of
 them. The text encoders stay frozen: what they learn would belong to neither half.
@@ -32,7 +38,7 @@ from studio.adapters.blora_blocks import (
     parse_blocks,
 )
 from studio.errors import BadInput
-from studio.requests.recipe import AtLeastOne, Positive
+from studio.requests.recipe import AtLeastOne, Positive, Share
 from studio.requests.validation import option
 from trainers.engine.kind import Kind, StepPlan
 from trainers.lora import LoRA, Targets
@@ -69,6 +75,13 @@ class BLoRA(Kind):
     )
     style_part: Annotated[float, Gt(0), Le(1)] = option(
         0.5, "with style_alone: how large the cropped patches are, as a share of the side"
+    )
+    content_frozen: bool = option(
+        False, "with style_alone: the content half acts meanwhile, frozen, on whole pictures"
+    )
+    clean_loss: Share = option(
+        0.0,
+        "share of the steps, the last ones, that learn from the picture's error, not the noise's",
     )
     anyway: bool = option(
         False, "train up_blocks.1 of SD 1.x or 2.x, though nobody has shown that this separates"
@@ -119,17 +132,26 @@ class BLoRA(Kind):
         return True
 
     def plan_step(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> StepPlan:
-        """Both halves, every other step the content half alone; at the end the style half alone."""
+        """Both halves, every other step the content half alone; at the end the style half alone.
+
+        With `content_frozen` both halves, and at the end both, of which the style half learns.
+        """
+        clean = done >= round((1 - self.clean_loss) * steps)
         if not self.style_alone:
-            return StepPlan()
+            return StepPlan(clean=clean)
         style, joint = self._style(deltas), self._joint_steps(steps)
         if done < joint:
-            return StepPlan(detached=style if done % 2 else frozenset(), schedule=range(joint))
+            apart = style if done % 2 and not self.content_frozen else frozenset[str]()
+            return StepPlan(detached=apart, clean=clean, schedule=range(joint))
+        content, rest = frozenset(deltas) - style, range(joint, steps)
+        if self.content_frozen:
+            return StepPlan(frozen=content, clean=clean, schedule=rest)
         return StepPlan(
-            detached=frozenset(deltas) - style,
+            detached=content,
             timesteps=self.style_noise,
             patch=self.style_part,
-            schedule=range(joint, steps),
+            clean=clean,
+            schedule=rest,
         )
 
     def _blocks(self, base: str, family: str) -> dict[str, tuple[str, ...]]:

@@ -243,3 +243,26 @@ def test_a_rank_out_of_range_is_refused() -> None:
 
 def test_the_folder_lists_it() -> None:
     assert kinds()["blora"] is BLoRA
+
+
+def test_consislora_s_last_part_trains_the_style_beside_a_frozen_content(
+    sdxl: Base, folder: Path, tmp_path: Path
+) -> None:
+    """Two of five steps: the content half of the third checkpoint is that of the finished file."""
+    kind = BLoRA(rank=2, style_alone=0.4, content_frozen=True, clean_loss=0.8)
+    with assert_lent(sdxl):
+        adapter, losses = learned(kind, sdxl, folder, tmp_path / "run", steps=5, save_every=3)
+    before = load_adapter(tmp_path / "run/checkpoints/step-000003/adapter.safetensors")
+    for name, delta in adapter.deltas.items():
+        same = all(
+            torch.equal(one, two)
+            for one, two in zip(delta.parameters(), before.deltas[name].parameters(), strict=True)
+        )
+        assert same == name.startswith(CONTENT), name
+    assert len(losses) == 5
+    fitted = kind.for_base(sdxl)
+    deltas = new_deltas(fitted, sdxl, generator=torch.Generator())
+    plans = [fitted.plan_step(deltas, done=done, steps=5) for done in range(5)]
+    assert [plan.clean for plan in plans] == [False, True, True, True, True]
+    assert [bool(plan.frozen) for plan in plans] == [False, False, False, True, True]
+    assert not any(plan.detached for plan in plans)

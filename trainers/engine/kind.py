@@ -31,6 +31,10 @@ class StepPlan:
 
     detached: frozenset[str] = frozenset()
     """layers whose deltas are taken off for the step"""
+    frozen: frozenset[str] = frozenset()
+    """layers whose deltas act in the step and do not learn"""
+    clean: bool = False
+    """whether the loss is that of the picture that is predicted, not of its noise"""
     timesteps: float = 1.0
     """share of the timesteps that it may draw, from the cleanest"""
     patch: float = 1.0

@@ -11,7 +11,7 @@ and on the step's number (trainers/engine/data/randomness.py), so a run that was
 gives the same numbers as one that never stopped.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from PIL.Image import Image
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import attach, detached
+from studio.adapters.delta import Delta, attach, detached
 from studio.adapters.delta.timed import tell_timesteps
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -241,7 +241,7 @@ class Trainer:
         kind, deltas = self.training.kind, self.training.deltas
         plan = kind.plan_step(deltas, done=self.done, steps=self.recipe.steps)
         rate = self.recipe.rate(self.done, course=plan.schedule)
-        with detached(self.base.layers(), plan.detached):
+        with detached(self.base.layers(), plan.detached), frozen(deltas, plan.frozen):
             loss = self._backward(batches, plan)
         norm = self._clip()
         self.consistent = False
@@ -280,7 +280,8 @@ class Trainer:
                 rows = self.batch_loss.draw_rows(numbers, places, generator, plan)
                 if rows:
                     share = len(rows) / len(numbers)
-                    loss = weight * share * self.batch_loss.loss(rows) / len(batches)
+                    one = self.batch_loss.loss(rows, clean=plan.clean)
+                    loss = weight * share * one / len(batches)
                     self.accelerator.backward(loss)
                     total += loss.detach()
         sum_over_ranks(self.accelerator, total, self.parameters)
@@ -390,6 +391,19 @@ class Trainer:
                 except BadInput as error:  # its folder is gone, full or has such a file
                     raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)
+
+
+@contextmanager
+def frozen(deltas: Mapping[str, Delta], names: Collection[str]) -> Iterator[None]:
+    """Inside the block the deltas of these layers act, and get no gradients."""
+    parameters = [p for name in names for p in deltas[name].parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -42,6 +42,10 @@ class Objective:
             if self.velocity:
                 weight = snr.clamp(max=min_snr) / (snr + 1)
         self.weight = weight.float().to(device)  # [T]
+        # |x - x'|^2 = |noise - noise'|^2 / snr, or the noise's share of |v - v'|^2. Where nothing
+        # is left of the picture, a noise prediction tells nothing of it.
+        clean = 1 - alphas if self.velocity else (1 - alphas) / alphas.clamp(min=1e-6)
+        self.clean_weight = clean.float().to(device)  # [T]
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
@@ -55,8 +59,12 @@ class Objective:
         timesteps: Tensor,
         *,
         mask: Tensor | None = None,
+        clean: bool = False,
     ) -> Tensor:
         """The weighted mean squared error of a batch, a scalar in float32.
+
+        clean: of the latents that are predicted, without another weight (section 3.1 of ConsisLoRA,
+        Chen et al. 2025, arXiv 2503.10614).
 
         mask: [B, h, w], how much each latent counts; all the same when not given. A picture's
         error is their weighted mean, so that one of a small mask weighs as much as any other.
@@ -71,7 +79,8 @@ class Objective:
         else:
             error = (squared.mean(dim=1) * mask).sum(dim=(1, 2))
             error = error / mask.sum(dim=(1, 2)).clamp(min=1e-6)  # a patch may lie all outside
-        return (error * self.weight[timesteps]).mean()
+        weight = self.clean_weight if clean else self.weight
+        return (error * weight[timesteps]).mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +136,8 @@ class BatchLoss:
         draws = [self._draw(number, generator, plan) for number in numbers]
         return [self._row(numbers[place], *draws[place]) for place in places]
 
-    def loss(self, rows: Sequence[Row]) -> Tensor:
-        """The mean loss of these rows, a scalar with gradients."""
+    def loss(self, rows: Sequence[Row], *, clean: bool = False) -> Tensor:
+        """The mean loss of these rows, a scalar with gradients. clean: see StepPlan."""
         latents, noise = self._stack(rows, "latents"), self._stack(rows, "noise")
         timesteps = torch.tensor([row.timestep for row in rows], device=self.base.device)
         noised = self.objective.noised(latents, self._stack(rows, "input_noise"), timesteps)
@@ -142,7 +151,7 @@ class BatchLoss:
         mask = None
         if rows[0].mask is not None:
             mask = self._stack(rows, "mask").clamp(min=self.recipe.unmasked_weight)
-        return self.objective.loss(predicted, latents, noise, timesteps, mask=mask)
+        return self.objective.loss(predicted, latents, noise, timesteps, mask=mask, clean=clean)
 
     def _draw(self, number: int, generator: torch.Generator, plan: StepPlan) -> tuple[Draws, Patch]:
         factor = self.base.latent_factor

@@ -61,6 +61,22 @@ def test_min_snr_weights_are_those_of_the_paper(prediction: str) -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_loss_of_the_picture_is_the_error_of_what_diffusers_predicts(prediction: str) -> None:
+    scheduler = ddpm()
+    latents, noise, predicted = torch.randn(3, 1, 4, 8, 8).unbind()
+    for t in (10, 250, 600):
+        at = torch.tensor([t])
+        noised = scheduler.add_noise(latents, noise, at)
+        signal, sigma = scheduler.alphas_cumprod[t].sqrt(), (1 - scheduler.alphas_cumprod[t]).sqrt()
+        if prediction == "epsilon":
+            clean = (noised - sigma * predicted) / signal
+        else:
+            clean = signal * noised - sigma * predicted
+        ours = objective(scheduler, prediction, 5).loss(predicted, latents, noise, at, clean=True)
+        assert float(ours) == pytest.approx(float((latents - clean).square().mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_a_last_step_without_signal_has_a_finite_weight(prediction: str) -> None:
     weight = objective(ddpm(zero_terminal_snr=True), prediction, 5).weight
     assert torch.isfinite(weight).all()
