@@ -1,5 +1,8 @@
 """B-LoRA's two blocks, its halves as they are used, and the families it is not for."""
 
+# diffusers' and PyTorch's types say less than they take.
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+
 import re
 from pathlib import Path
 

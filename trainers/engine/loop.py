@@ -68,7 +68,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
     with (
         _in_locked_folder(training, accelerator) as training,
         report_full_disk(training.run),
-        _frozen(base, checkpointing=recipe.checkpointing),
+        frozen_base(base, checkpointing=recipe.checkpointing),
     ):
         with accelerator.main_process_first():
             yield training.begin()
@@ -407,13 +407,13 @@ def frozen(deltas: Mapping[str, Delta], names: Collection[str]) -> Iterator[None
 
 
 @contextmanager
-def _frozen(base: Base, *, checkpointing: bool) -> Iterator[None]:
+def frozen_base(base: Base, *, checkpointing: bool) -> Iterator[None]:
     """Inside the block no gradient is computed for the base's weights; afterwards all is as before.
 
     checkpointing: the UNet recomputes its activations (gradient checkpointing).
     """
     unet = base.unet
-    weights = (w for module in (unet, *base.text_encoders) for w in module.parameters())
+    weights = (w for module in (unet, base.vae, *base.text_encoders) for w in module.parameters())
     trainable = [weight for weight in weights if weight.requires_grad]
     for weight in trainable:
         weight.requires_grad_(False)

@@ -12,6 +12,7 @@ import typer
 
 from studio.errors import BadInput, Stopped, disk_refusal
 from ui.cli import (
+    align,
     batch,
     caption,
     convert,
@@ -36,6 +37,7 @@ app = typer.Typer(
 for command in (
     caption,
     train,
+    align,
     sweep,
     grid,
     generate,

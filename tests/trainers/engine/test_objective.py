@@ -1,5 +1,8 @@
 """The noise, the loss and the order of pictures, against diffusers and the papers' formulas."""
 
+# diffusers' and PyTorch's types say less than they take.
+# pyright: reportArgumentType=false
+
 from collections import Counter
 from hashlib import sha256
 from itertools import islice

@@ -103,6 +103,7 @@ def test_help_loads_nothing_that_takes_its_time() -> None:
         "train diffusekrona",
         "train oft",
         "train tlora",
+        "align palette",
         "train blora",
         "sweep",
         "grid",

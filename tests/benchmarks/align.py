@@ -1,0 +1,126 @@
+"""What does a reward change, and what does it leave? ``python -m tests.benchmarks.align``
+
+An adapter is trained on `sketch` for each reward, as `studio align REWARD` does, and draws prompts
+and seeds that it never saw. Printed are the reward before and after, whether it reads as better in
+each picture, and how the judge finds the prompts followed (the mean of subject, colour, place and
+style) beside the base's own; pictures before and after are written to a sheet.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+REWARDS: dict[str, dict[str, object]] = {
+    "tile": {},
+    "palette": {"colours": ("navy", "white", "orange")},
+    "brightness": {"target": 0.25},
+    "contrast": {"target": 0.35},
+    "filesize": {},
+    "judge": {"factor": "style", "answer": "watercolor"},
+}
+FACTORS = ("subject", "colour", "place", "style")
+FLOOR = (
+    0.8  # of what the base follows of prompts, below which the pictures are no longer the base's
+)
+
+
+def main() -> None:
+    """Print the table for all rewards, or for those named."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.align", description=__doc__)
+    parser.add_argument("rewards", nargs="*", default=list(REWARDS))
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--pictures", type=int, default=24, help="held out")
+    parser.add_argument("--sheet", type=Path, default=Path("align.png"))
+    asked = parser.parse_args()
+    table = Table("reward", "before", "after", "better", "followed", "base", "distance", "seconds")
+    sheet: list[list[Image.Image]] = []
+    for name in asked.rewards:
+        row, pictures = measure(name, asked.steps, asked.pictures)
+        table.add_row(name, *row)
+        sheet += pictures
+    Console().print(table)
+    side = sheet[0][0].width
+    whole = Image.new("RGB", (side * len(sheet[0]), side * len(sheet)))
+    for y, row in enumerate(sheet):
+        for x, one in enumerate(row):
+            whole.paste(one, (side * x, side * y))
+    whole.save(asked.sheet)
+
+
+def measure(name: str, steps: int, count: int) -> tuple[list[str], list[list[Image.Image]]]:
+    """A row of the table, and the first eight pictures before and after."""
+    import studio
+    from studio.sketch import captions
+    from studio.sketch import scenes as world
+    from trainers.align.alignment import Aligned, align
+    from trainers.align.options import Alignment
+    from trainers.align.rewards import REWARDS as KINDS
+    from ui.cli.align import read_prompts
+
+    base, reward = studio.load_base("sketch", device="cpu"), KINDS[name](**REWARDS[name])
+    scenes = [world.sample(np.random.default_rng([77, n]), bare=True) for n in range(count)]
+    prompts = [captions.plain(scene) for scene in scenes]
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        out = Path(folder) / "a.safetensors"
+        *taken, done = align(
+            reward, base, read_prompts(None, "sketch"), out=out, options=Alignment(steps=steps)
+        )
+        seconds = time.perf_counter() - began
+        assert isinstance(done, Aligned)
+        before, after = (
+            _drawn(base, prompts, adapters) for adapters in ((), ((done.adapter, 1.0),))
+        )
+    scores = [_scores(reward, pictures, prompts) for pictures in (before, after)]
+    followed = [_followed(pictures, scenes) for pictures in (before, after)]
+    better = mean(new > old for old, new in zip(*scores, strict=True))
+    floor = "" if followed[1] >= FLOOR * followed[0] else " (below the floor)"
+    row = [
+        *(f"{mean(one):.3f}" for one in scores),
+        f"{better:.0%}",
+        f"{followed[1]:.0%}{floor}",
+        f"{followed[0]:.0%}",
+        f"{taken[-1].distance:.2f}",  # pyright: ignore[reportAttributeAccessIssue]
+        f"{seconds:.0f}",
+    ]
+    return row, [before[:8], after[:8]]
+
+
+def _drawn(base, prompts: list[str], adapters) -> list[Image.Image]:
+    import compose
+    import studio
+
+    shots = [
+        studio.Shot(
+            prompt, seed=1000 + n, steps=12, guidance=5.0, adapters=adapters, base=base.source
+        )
+        for n, prompt in enumerate(prompts)
+    ]
+    made = sorted(compose.render_many(base, shots), key=lambda one: one.number)
+    return [one.picture for one in made if isinstance(one, compose.Made)]
+
+
+def _scores(reward, pictures: list[Image.Image], prompts: list[str]) -> list[float]:
+    import torch
+
+    pixels = torch.from_numpy(np.stack([np.asarray(one.convert("RGB")) for one in pictures]))
+    with torch.no_grad():
+        return reward.score(pixels.permute(0, 3, 1, 2).float() / 255, prompts).tolist()
+
+
+def _followed(pictures: list[Image.Image], scenes) -> float:
+    from studio.sketch import judge
+
+    right = judge.share_right(pictures, scenes)
+    return mean(right[name] for name in FACTORS)
+
+
+if __name__ == "__main__":
+    main()
