@@ -29,6 +29,7 @@ from tests.compose.conftest import small
 from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import queue_pictures
 from ui.web.mix import events
+from ui.web.mix.block_strengths import factor_in, with_factor
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Page
 
@@ -201,7 +202,67 @@ def test_a_picture_forms_is_opened_deleted_and_brought_back(tab: Tab) -> None:
     tab.act("reopen", name=id)
     assert tab.now[tab.form.prompt] == "a teal snail" and tab.now[tab.form.guidance] == 2
     assert tab.now[tab.form.lock] is True
-    tab.act("reopen", name="more")
+    tab.act("click_history", name="more")
+
+
+def test_pictures_are_searched_for_marked_and_deleted_together(tab: Tab) -> None:
+    parts, ids = tab.parts, []
+    for _ in range(3):
+        tab.act("draw")
+        ids.append(_draw(tab))
+        tab.act("poll")
+    tab.act("mark")
+    tab.now[parts.favourites] = True
+    tab.act("list_history")
+    assert [id in tab.now[parts.history] for id in ids] == [False, False, True]
+    tab.now[parts.favourites], tab.now[parts.search] = False, "TEAL 5"  # of the recipe
+    tab.act("list_history")
+    assert all(id in tab.now[parts.history] for id in ids)
+    tab.now[parts.search] = "octopus"
+    tab.act("list_history")
+    assert "No picture fits" in tab.now[parts.history]
+
+    tab.now[parts.search], tab.now[parts.several] = "", True
+    tab.act("list_history")
+    for id in (ids[0], ids[1], ids[2], ids[1]):  # the second is picked and let go
+        tab.act("click_history", name=id)
+    assert tab.now[parts.history].count('aria-pressed="true"') == 2
+    tab.act("delete_picked")
+    assert [id in tab.now[parts.history] for id in ids] == [False, True, False]
+    assert tab.now[parts.picture] is None  # it was the third
+    tab.act("undo")
+    assert all(id in tab.now[parts.history] for id in ids)
+    assert "★" in tab.now[parts.history]
+
+
+def test_an_adapter_is_switched_off_and_locked(tab: Tab) -> None:
+    form = tab.form
+    slots = form.adapters.slots
+    tab.act("add", name="bolt")
+    tab.act("add", name="wash")
+    tab.now[slots[0].used] = False
+    tab.act("change")
+    assert [one["name"] for one in _shots(tab)[0]["adapters"]] == ["wash"]
+    tab.now[slots[0].used], tab.now[slots[1].lock] = True, True
+    tab.act("change")
+    assert [one["name"] for one in _shots(tab)[0]["adapters"]] == ["bolt", "wash"]
+    assert slots[1].locked(True)[slots[1].strength]["interactive"] is False
+    tab.act("remove 1")
+    assert tab.now[slots[0].lock] is True and len(tab.now[form.adapters.mix]) == 1
+
+
+def test_block_sliders_write_the_option_that_they_show() -> None:
+    text = with_factor("1:up_blocks=0.3, x", "all", "up_blocks.0", 0.5)
+    assert text == "1:up_blocks=0.3, x, up_blocks.0=0.5"
+    text = with_factor(text, "2", "up_blocks.0", 1.2)
+    assert factor_in(text, "2", "up_blocks.0") == 1.2
+    assert factor_in(text, "all", "up_blocks.0") == 0.5
+    assert (
+        factor_in(text, "all", "mid_block") == 1
+        and factor_in("mid_block=a", "all", "mid_block") == 1
+    )
+    text = with_factor(with_factor(text, "2", "up_blocks.0", 1), "all", "up_blocks.0", 0.7)
+    assert text == "1:up_blocks=0.3, x, up_blocks.0=0.7"
 
 
 def test_what_another_tab_sends_is_in_the_first_picture(tab: Tab) -> None:

@@ -73,6 +73,6 @@ def _settled(shot: Shot) -> Shot:
         place, half = split_half(str(file))
         adapters.append((f"{Path(place).resolve()}{':' if half else ''}{half}", strength))
     start, mask = (one and str(Path(str(one)).resolve()) for one in (shot.init_image, shot.mask))
-    together = len(adapters) > 1 or isinstance(shot.method, compose.Merge)
+    together = len(adapters) > 1 or shot.regions or isinstance(shot.method, compose.Merge)
     method = shot.method if together and shot.method != compose.Merge() else None
     return replace(shot, adapters=tuple(adapters), method=method, init_image=start, mask=mask)

@@ -14,28 +14,46 @@ from ui.web.server.page import Components, Update, Values
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """The row of one adapter."""
 
     row: gr.Row
     head: gr.HTML
     strength: gr.Slider
     half: gr.Radio
+    used: gr.Checkbox
+    lock: gr.Checkbox
     remove: gr.Button
 
+    def inputs(self) -> Components:
+        return {self.strength, self.half, self.used, self.lock}
+
     def outputs(self) -> Components:
-        return {self.row, self.head, self.strength, self.half}
+        return {self.row, self.head, self.remove} | self.inputs()
+
+    def locked(self, locked: bool) -> Update:
+        """Whether the strength and the half may be changed, and the adapter removed."""
+        changeable = gr.update(interactive=not locked)
+        return {self.strength: changeable, self.half: changeable, self.remove: changeable}
 
     def update(self, one: MixAdapter | None, adapter: AdapterFile | None, place: int) -> Update:
         """adapter: of the library; None where it was deleted."""
         if one is None:
             return {self.row: gr.Row(visible=False)}
         least, most = min(-1, one.strength), max(2, one.strength)
+        free = not one.locked
         return {
             self.row: gr.Row(visible=True),
             self.head: html.slot_head(adapter, one.name, place),
-            self.strength: gr.update(value=one.strength, minimum=least, maximum=most),
-            self.half: gr.update(value=one.half, visible=bool(adapter and adapter.halves)),
+            self.strength: gr.update(
+                value=one.strength, minimum=least, maximum=most, interactive=free
+            ),
+            self.half: gr.update(
+                value=one.half, visible=bool(adapter and adapter.halves), interactive=free
+            ),
+            self.used: one.on,
+            self.lock: one.locked,
+            self.remove: gr.Button(interactive=free),
         }
 
 
@@ -51,12 +69,13 @@ class AdapterSlots:
         gr.HTML('<div class="section">Adapters</div>')
         self.slots = [_lay_out_slot(place) for place in range(1, MOST + 1)]
         with gr.Accordion("Add an adapter", open=True):
-            self.library = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="mix-library")
+            self.library = gr.HTML(
+                js_on_load=script("clicked_item.js") + script("find_card.js"), elem_id="mix-library"
+            )
 
     def inputs(self) -> Components:
         """The components whose values `read` takes."""
-        widgets = {widget for slot in self.slots for widget in (slot.strength, slot.half)}
-        return {self.mix} | widgets
+        return {self.mix} | {one for slot in self.slots for one in slot.inputs()}
 
     def outputs(self) -> Components:
         """The components that `update` changes."""
@@ -69,6 +88,8 @@ class AdapterSlots:
                 one,
                 strength=read_number(f"strength of {one.name}", values[slot.strength]),
                 half=values[slot.half] or WHOLE,
+                on=bool(values[slot.used]),
+                locked=bool(values[slot.lock]),
             )
             for one, slot in zip(values[self.mix], self.slots, strict=False)
         )
@@ -91,7 +112,7 @@ class AdapterSlots:
         )
 
 
-def _lay_out_slot(place: int) -> _Slot:
+def _lay_out_slot(place: int) -> Slot:
     with gr.Row(visible=False, elem_classes="mix-slot", equal_height=False) as row:
         head = gr.HTML(elem_classes="mix-face")
         strength = gr.Slider(
@@ -103,5 +124,12 @@ def _lay_out_slot(place: int) -> _Slot:
             value=WHOLE, label=f"Half of adapter {place}", show_label=False, visible=False,
             min_width=200,
         )  # fmt: skip
+        used, lock = (
+            gr.Checkbox(
+                value, label=label, min_width=70, scale=0, container=False,
+                elem_classes="mix-tick", elem_id=f"mix-{label.lower()}-{place}",
+            )
+            for label, value in (("On", True), ("Lock", False))
+        )  # fmt: skip
         remove = gr.Button("Remove", size="sm", min_width=80, elem_classes="mix-remove")
-    return _Slot(row, head, strength, half, remove)
+    return Slot(row, head, strength, half, used, lock, remove)

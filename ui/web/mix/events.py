@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from gradio.events import Dependency
 
+from ui.web.mix.adapter_slots import Slot
 from ui.web.mix.handlers import Handlers
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Components, Page, on
@@ -34,16 +35,27 @@ def mix_tab(page: Page) -> None:
     _on([form.undo_speed.click], do.undo_speed, inputs, drawn | form.speed_outputs())
     for place, slot in enumerate(mix.slots):
         _on([slot.remove.click], _remove_at(do, place), inputs, mixed)
+        _on([slot.lock.input], _lock(slot), {slot.lock}, {slot.strength, slot.half, slot.remove})
+    for written in form.blocks.wire(form.base):
+        on(written.then, do.change, inputs, _in_order(drawn), mode="always_last", queue=IN_ORDER)
     _on([tab.draw.click], do.draw, inputs, drawing | {form.seed}, "always_last")
     _on([tab.stop.click], do.stop, {tab.job}, {tab.note})
     _on([tab.compare_methods.click], do.compare_methods, inputs, drawing)
     _on([tab.compare_grid.click], do.compare_grid, inputs, drawing)
     _on([tab.column.input], do.suggest_columns, inputs, {tab.columns})
     _on([tab.row.input], do.suggest_rows, inputs, {tab.rows})
-    watched = {tab.job, tab.job_version, tab.history_length}
+    watched = {tab.job, tab.job_version, tab.listing}
     _on([tab.news.input], do.poll, watched, _shown(tab), "always_last", queue="")
-    reopened = everything | {tab.history_length}
-    _on([tab.history.click, tab.frame.click], do.reopen, inputs, reopened, "always_last")
+    reopened = everything | {tab.listing}
+    _on([tab.frame.click], do.reopen, inputs, reopened, "always_last")
+    _on([tab.history.click], do.click_history, inputs, reopened, "always_last")
+    listed = {tab.listing, tab.history, tab.delete_picked}
+    filters = {tab.listing, tab.search, tab.favourites, tab.several}
+    typed = [tab.search.input, tab.favourites.input, tab.several.input]
+    _on(typed, do.list_history, filters, listed, "always_last")
+    _on([tab.star.click], do.mark, {tab.picture, tab.listing}, listed | {tab.star})
+    removed = _shown(tab) | {tab.deleted, tab.undo, tab.listing}
+    _on([tab.delete_picked.click], do.delete_picked, {tab.picture, tab.listing}, removed)
     _on([page.lightbox.click], do.open_picture, inputs, reopened | {page.tabs}, "always_last")
     _on(
         [tab.dropped.upload],
@@ -52,13 +64,13 @@ def mix_tab(page: Page) -> None:
         everything | {tab.dropped},
         "always_last",
     )
-    trash = {tab.picture, tab.deleted, tab.history_length}
+    trash = {tab.picture, tab.deleted, tab.listing}
     _on([tab.delete.click], do.delete, trash, _shown(tab) | {tab.deleted, tab.undo})
     _on([tab.undo.click], do.undo, trash, _shown(tab) | {tab.deleted, tab.undo})
     _on([tab.send.click], do.send_to_batch, inputs, {page.shot, page.tabs})
     sent = {page.adapters}
     _on([page.adapters.change], do.add_sent, inputs | sent, mixed | sent)
-    entered = drawing | {mix.library, tab.was_opened, tab.history, form.base}
+    entered = drawing | {mix.library, tab.was_opened, tab.history, tab.delete_picked, form.base}
     _on([page.tab.select], do.enter, inputs | sent, entered)
     remembered = (tab.job, tab.own_job, tab.picture, mix.mix)
     _on([one.change for one in remembered], do.remember, {*remembered}, {tab.kept}, "always_last")
@@ -72,7 +84,7 @@ def _inputs(tab: MixTab) -> Components:
     """The settings, and what the page remembers."""
     remembered = {
         tab.job, tab.own_job, tab.job_version, tab.queued, tab.picture, tab.was_opened,
-        tab.history_length,
+        tab.listing,
     }  # fmt: skip
     options = {tab.auto, tab.form.lock, tab.column, tab.columns, tab.row, tab.rows}
     return remembered | options | tab.form.inputs()
@@ -86,7 +98,8 @@ def _drawing(tab: MixTab) -> Components:
 
 def _shown(tab: MixTab) -> Components:
     """The components that change while a picture is made, and when it is done."""
-    shown = {tab.frame, tab.note, tab.stop, tab.delete, tab.history, tab.schedule}
+    shown = {tab.frame, tab.note, tab.stop, tab.delete, tab.star, tab.schedule}
+    shown |= {tab.history, tab.delete_picked}
     return shown | {tab.job_version, tab.picture}
 
 
@@ -119,6 +132,13 @@ def _on(
 def _in_order(outputs: Components) -> list[Any]:
     """The same order in every process, for pages that outlive their server."""
     return sorted(outputs, key=lambda one: one._id)
+
+
+def _lock(slot: Slot) -> Callable[[Any], Any]:
+    def lock(values: Any) -> Any:
+        return slot.locked(values[slot.lock])
+
+    return lock
 
 
 def _remove_at(do: Handlers, place: int) -> Callable[[Any], Any]:

@@ -20,18 +20,19 @@ from studio.queue.job import Job
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
-from studio.workspace import delete_picture, get_adapter, get_picture, undelete
+from studio.workspace import delete_picture, get_adapter, get_picture, undelete, write_label
 from ui.shared.queue_requests import drawing_of, draws, queue_pictures
 from ui.shared.speed import negative_note, speed_fields
 from ui.web.frontend import paragraph, sentence
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING, axes, every_method, grid
+from ui.web.mix.history import HISTORY_PAGE, Listing, favourites, picture_place
 from ui.web.mix.job_view import JobView
 from ui.web.mix.mix_adapters import MixAdapter, add_to_mix, remove_from_mix
 from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
 from ui.web.mix.remembered import Remembered
 from ui.web.mix.shot_form import PLAIN, base_choices, steps_for
-from ui.web.mix.tab import HISTORY_PAGE, NO_PICTURE, MixTab
+from ui.web.mix.tab import NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
 
 OLD_SYNTAX = (
@@ -272,7 +273,7 @@ class Handlers:
         """The page is loaded: it shows what it showed before, or the last picture asked for."""
         tab = self.tab
         update = {tab.job_version: "", tab.columns: axes(PLAIN)[0].suggestion}
-        update |= self.view.history(HISTORY_PAGE)
+        update |= self.view.history(Listing())
         if found := tab.form_kept.read(values[tab.form_kept.stored]):
             return update | self._restored(found)
         job = next(iter(list_jobs(self.space, kinds=("render",), limit=1)), None)
@@ -341,7 +342,7 @@ class Handlers:
         update: Update = {
             self.form.adapters.library: self.form.adapters.cards(values[self.form.base])
         }
-        update |= self.view.history(values[self.tab.history_length])
+        update |= self.view.history(values[self.tab.listing])
         update[self.form.base] = gr.Dropdown(base_choices(self.space))
         return update | {self.tab.was_opened: True} | self._draw_first(values)
 
@@ -371,11 +372,36 @@ class Handlers:
 
     # The history
 
+    def list_history(self, values: Values) -> Update:
+        """Other pictures are searched for, or several are to be picked."""
+        tab = self.tab
+        picked = frozenset() if values[tab.several] else None
+        words, only = values[tab.search] or "", bool(values[tab.favourites])
+        listing = Listing(words=words, favourites=only, picked=picked)
+        return {tab.listing: listing} | self.view.history(listing)
+
+    def click_history(self, values: Values, event: gr.EventData) -> Update:
+        """A picture is picked where several are; or it is opened; or there is more to show."""
+        tab, id = self.tab, str(event.name)
+        listing = values[tab.listing]
+        if id == "more":
+            listing = replace(listing, length=listing.length + HISTORY_PAGE)
+        elif listing.picked is not None:
+            listing = replace(listing, picked=listing.picked ^ {id})
+        else:
+            return self.reopen(values, event)
+        return {tab.listing: listing} | self.view.history(listing)
+
+    def mark(self, values: Values) -> Update:
+        """The picture shown is a favourite from now on, or no longer."""
+        if not (id := values[self.tab.picture]):
+            return gr.skip()
+        marked = id not in favourites(self.space)
+        write_label(self.space, picture_place(id), favourite=marked)
+        return {self.tab.star: self.view.star(marked)} | self.view.history(values[self.tab.listing])
+
     def reopen(self, values: Values, event: gr.EventData) -> Update:
-        """A picture is shown with its settings; or more of the history."""
-        if event.name == "more":
-            length = values[self.tab.history_length] + HISTORY_PAGE
-            return {self.tab.history_length: length} | self.view.history(length)
+        """A picture is shown with its settings."""
         path = get_picture(self.space, str(event.name)).path
         recipe = read_recipe(path)
         shot, problems = shot_of_recipe(self.space, recipe)
@@ -403,27 +429,43 @@ class Handlers:
 
     def delete(self, values: Values) -> Update:
         """The picture shown goes to the trash."""
-        tab = self.tab
-        if not (id := values[tab.picture]):
+        if not (id := values[self.tab.picture]):
             return gr.skip()
-        return {
-            tab.deleted: delete_picture(self.space, id),
-            tab.picture: None,
-            tab.delete: gr.Button(interactive=False),
+        return self._delete(values, [id]) | self.view.history(values[self.tab.listing])
+
+    def delete_picked(self, values: Values) -> Update:
+        """All that are picked go to the trash; those that are gone already are left out."""
+        listing = values[self.tab.listing]
+        there = []
+        for id in sorted(listing.picked or ()):
+            with suppress(BadInput):
+                there.append(get_picture(self.space, id).id)
+        listing = replace(listing, picked=frozenset())
+        update = self._delete(values, there) | {self.tab.listing: listing}
+        return update | self.view.history(listing)
+
+    def _delete(self, values: Values, ids: Sequence[str]) -> Update:
+        tab = self.tab
+        update: Update = {
+            tab.deleted: tuple(delete_picture(self.space, id) for id in ids),
             tab.undo: gr.Button(visible=True),
-            tab.frame: html.empty("Deleted."),
-            tab.note: html.note(""),
-        } | self.view.history(values[tab.history_length])
+        }
+        if values[tab.picture] not in ids:
+            return update
+        off = gr.Button(interactive=False)
+        gone = {tab.picture: None, tab.delete: off, tab.star: off, tab.note: html.note("")}
+        return update | gone | {tab.frame: html.empty("Deleted.")}
 
     def undo(self, values: Values) -> Update:
-        """The picture comes back from the trash."""
+        """What was deleted last comes back from the trash."""
         tab = self.tab
         if not values[tab.deleted]:
             return gr.skip()
-        path = undelete(self.space, values[tab.deleted])
-        update = self.view.picture(f"{path.parent.name}/{path.name}")
-        update |= {tab.deleted: None, tab.undo: gr.Button(visible=False)}
-        return update | self.view.history(values[tab.history_length])
+        paths = [undelete(self.space, id) for id in values[tab.deleted]]
+        shown = f"{paths[-1].parent.name}/{paths[-1].name}"
+        update: Update = self.view.picture(shown) if len(paths) == 1 else {}
+        update |= {tab.deleted: (), tab.undo: gr.Button(visible=False)}
+        return update | self.view.history(values[tab.listing])
 
     def send_to_batch(self, values: Values) -> Update:
         """The tab Batch opens with these settings."""

@@ -1,7 +1,7 @@
 """HTML of the tab Mix: a job, the library and the history."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ from ui.shared.grid import Table
 from ui.shared.queue_requests import drawing_of
 from ui.shared.tiles import tiles_note
 from ui.web.frontend import METHODS, picture_url, sentence, template
+from ui.web.mix.history import favourites
 
 COLOURS = 6  # classes c0 to c5 of the style sheet
 INLINE = 300_000  # bytes of a picture that is sent in the page itself, which shows it sooner
@@ -62,16 +63,26 @@ def comparison(space: Workspace, labels: Table, results: Sequence[str], preview:
     )
 
 
-def history(space: Workspace, pictures: Sequence[PictureFile], more: bool) -> str:
-    """Thumbnails, the newest first. more: whether there are older ones."""
+def history(
+    space: Workspace,
+    pictures: Sequence[PictureFile],
+    more: bool,
+    picked: Collection[str] = (),
+    *,
+    searched: bool = False,
+) -> str:
+    """Thumbnails, the newest first. more: whether there are older ones. picked: their ids."""
+    marked = favourites(space)
     shown = [_Picture(one.id, _prompt_of(one.id), _thumbnail(space, one.id)) for one in pictures]
     found = [one for one in shown if one.thumbnail]
-    return template("mix/history.html").render(pictures=found, more=more)
+    return template("mix/history.html").render(
+        pictures=found, more=more, picked=picked, marked=marked, searched=searched
+    )
 
 
 def library_cards(adapters: Sequence[tuple[AdapterFile, str]]) -> str:
     """The library. With each adapter the reason why it doesn't fit the base, or ""."""
-    fitting_first = sorted(adapters, key=lambda pair: bool(pair[1]))
+    fitting_first = sorted(adapters, key=lambda pair: (bool(pair[1]), not pair[0].favourite))
     return template("mix/library.html").render(adapters=fitting_first)
 
 

@@ -10,13 +10,14 @@ from studio.queue.client import get_job, live_preview
 from studio.queue.job import Job
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, get_picture, list_pictures
+from studio.workspace import Workspace, get_picture
 from ui.shared.queue_requests import drawing_of
 from ui.shared.tiles import tiles_note
 from ui.web.mix import html
 from ui.web.mix.comparison import table
+from ui.web.mix.history import Listing, favourites, find_pictures
 from ui.web.mix.schedule_chart import chart, no_chart
-from ui.web.mix.tab import MixTab
+from ui.web.mix.tab import MARKED, UNMARKED, MixTab
 from ui.web.server.page import Update, Values
 from ui.web.server.polling import job_version
 from ui.worker.schedule_summary import load_summary, summarize
@@ -48,7 +49,7 @@ class JobView:
         if version == values[tab.job_version]:
             return gr.skip()
         update = self.show(job) | {tab.job_version: version}
-        return update | (self._show_ended(job, values[tab.history_length]) if job.ended else {})
+        return update | (self._show_ended(job, values[tab.listing]) if job.ended else {})
 
     def show(self, job: Job) -> Update:
         """The job as it stands, with a preview of the picture that forms."""
@@ -79,12 +80,26 @@ class JobView:
             self.tab.frame: html.frame(path, alt=path.stem.partition("-")[2]),
             self.tab.picture: id,
             self.tab.delete: gr.Button(interactive=True),
+            self.tab.star: self.star(id in favourites(self.space)),
         }
 
-    def history(self, length: int) -> Update:
-        """The newest pictures."""
-        found = list_pictures(self.space, limit=length + 1)
-        return {self.tab.history: html.history(self.space, found[:length], len(found) > length)}
+    def star(self, marked: bool) -> gr.Button:
+        """The button that makes the picture shown a favourite, or does the opposite."""
+        return gr.Button(MARKED if marked else UNMARKED, interactive=True)
+
+    def history(self, listing: Listing) -> Update:
+        """The pictures that are listed, and what can be done with those that are picked."""
+        found, more = find_pictures(self.space, listing)
+        shown = html.history(
+            self.space,
+            found,
+            more,
+            listing.picked or frozenset(),
+            searched=bool(listing.words or listing.favourites),
+        )
+        many = len(listing.picked or ())
+        delete = gr.Button(f"Delete {many}", visible=bool(many))
+        return {self.tab.history: shown, self.tab.delete_picked: delete}
 
     def schedule(self, shot: Shot) -> str:
         """The schedule of a shot as HTML, or why it can't be drawn."""
@@ -104,9 +119,9 @@ class JobView:
         except FileNotFoundError:
             return ""
 
-    def _show_ended(self, job: Job, length: int) -> Update:
+    def _show_ended(self, job: Job, listing: Listing) -> Update:
         """The new history, and a schedule that only the worker could compute."""
-        update = self.history(length)
+        update = self.history(listing)
         if job.state == "done" and len(drawing_of(job).shots) == 1:
             update[self.tab.schedule] = self.schedule(drawing_of(job).shot(0))
         return update

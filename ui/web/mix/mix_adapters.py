@@ -25,13 +25,16 @@ EXAMPLES = (
 class MixAdapter:
     """An adapter of the library in the mix.
 
-    inserted: the prompt before and after the adapter's trigger was added to it.
+    inserted: the prompt before and after the adapter's trigger was added to it. on: whether it is
+    in the picture. locked: its strength stays as it is.
     """
 
     name: str
     strength: float = 1.0
     half: str = WHOLE
     inserted: tuple[str, str] | None = None
+    on: bool = True
+    locked: bool = False
 
     def file(self, space: Workspace) -> str:
         """The file, with its half if there is one, as `load_adapter` takes it."""

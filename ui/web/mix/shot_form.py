@@ -29,6 +29,7 @@ from ui.shared.names import adapter_name
 from ui.web.frontend import method_choices, script
 from ui.web.mix import html
 from ui.web.mix.adapter_slots import AdapterSlots
+from ui.web.mix.block_strengths import BlockSliders
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.mix.region_form import RegionForm
 from ui.web.server.fields import (
@@ -108,6 +109,8 @@ class ShotForm:
                 shown = name == method_name(PLAIN.method)
                 with gr.Group(visible=shown) as self.groups[name]:
                     self.options[name] = field_widgets(_options(name))
+                    if name == "merge":
+                        self.blocks = BlockSliders(self.space, self.options[name]["blocks"])  # pyright: ignore
 
     def _lay_out_sampling(self) -> None:
         with gr.Row():
@@ -229,7 +232,7 @@ class ShotForm:
             guidance=read_number("CFG scale", given[self.guidance]),
             scheduler=given[self.scheduler] or None,
             spacing=given[self.spacing] or None,
-            adapters=tuple((one.file(self.space), one.strength) for one in mix),
+            adapters=tuple((one.file(self.space), one.strength) for one in mix if one.on),
             method=self._read_method(given),
             regions=self.regions.read(given) if given[self.method] == "regions" else (),
             init_image=start,

@@ -7,12 +7,13 @@ from ui.web.first_run import first_run
 from ui.web.frontend import ONCE, script
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING
+from ui.web.mix.history import Listing
 from ui.web.mix.shot_form import ShotForm
 from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page
 from ui.web.server.polling import tab_news
 
-HISTORY_PAGE = 24  # pictures of the history at first, and how many each "Show more" adds
+MARKED, UNMARKED = "★ Favourite", "☆ Favourite"
 NO_PICTURE = "Press Draw to make a picture."
 
 
@@ -41,9 +42,9 @@ class MixTab:
         self.job_version = gr.State(None)  # of the job shown; None before the page is loaded
         self.queued = gr.State(None)  # the shot and the loading that the job shown was queued with
         self.picture = gr.State(None)  # id of the picture shown
-        self.deleted = gr.State(None)  # id in the trash, and id of the picture
+        self.deleted = gr.State(())  # ids in the trash
         self.was_opened = gr.State(False)  # whether the tab was opened
-        self.history_length = gr.State(HISTORY_PAGE)
+        self.listing = gr.State(Listing())
         self.news = tab_news("mix")
         self.change = gr.HTML(js_on_load=script("mix.js"), visible="hidden")
         # What the browser keeps of the state, as JSON; "hidden" has changes, invisible has none.
@@ -67,6 +68,7 @@ class MixTab:
         with gr.Row():
             self.send = gr.Button("Send to Batch", size="sm", min_width=100)
             self.delete = gr.Button("Delete picture", size="sm", interactive=False, min_width=100)
+            self.star = gr.Button(UNMARKED, size="sm", interactive=False, min_width=100)
             self.undo = gr.Button("Undo delete", size="sm", visible=False, min_width=100)
         self.schedule = gr.HTML(elem_id="mix-schedule")
 
@@ -91,6 +93,14 @@ class MixTab:
     def _lay_out_history(self) -> None:
         with gr.Column(scale=5, min_width=320):
             gr.HTML('<div class="section">History</div>')
+            with gr.Row(elem_classes="tools"):
+                self.search = gr.Textbox(
+                    label="Find in the history", show_label=False, max_lines=1, min_width=180,
+                    placeholder="Find: words of the prompt, an adapter, a method, a seed", scale=4,
+                )  # fmt: skip
+                self.favourites = gr.Checkbox(False, label="Only favourites", min_width=140)
+                self.several = gr.Checkbox(False, label="Select several", min_width=140)
+                self.delete_picked = gr.Button("Delete", size="sm", visible=False, min_width=110)
             self.history = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="mix-history")
         with gr.Column(scale=1, min_width=220):
             self.dropped = gr.File(

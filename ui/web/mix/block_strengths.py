@@ -1,0 +1,107 @@
+"""Sliders for the strength of single blocks, which write the option `blocks` of the method merge.
+
+That option's text is what counts; the sliders show it, whoever wrote it.
+"""
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+from studio.workspace import Workspace, list_bases
+from ui.web.mix.mix_adapters import MOST
+from ui.web.server.page import on
+
+# The blocks that adapters change, by the base's family.
+BLOCKS = {
+    "sdxl": (
+        *("text_encoder", "text_encoder_2", "down_blocks.1", "down_blocks.2", "mid_block"),
+        *("up_blocks.0", "up_blocks.1"),
+    ),
+    "sd1": (
+        *("text_encoder", "down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block"),
+        *("up_blocks.1", "up_blocks.2", "up_blocks.3"),
+    ),
+}
+BLOCKS["sd2"] = BLOCKS["sd1"]
+NAMES = (
+    *("text_encoder", "text_encoder_2", "down_blocks.0", "down_blocks.1", "down_blocks.2"),
+    *("mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2", "up_blocks.3"),
+)
+ALL = "all"
+
+
+class BlockSliders:
+    """The widgets, laid out where it is made. text: of the option `blocks`."""
+
+    def __init__(self, space: Workspace, text: gr.Textbox) -> None:
+        self._space, self._text = space, text
+        with gr.Accordion("Block strengths", open=False):
+            places = [
+                ("All adapters", ALL),
+                *((f"Adapter {n}", str(n)) for n in range(1, MOST + 1)),
+            ]
+            self._place = gr.Dropdown(places, value=ALL, label="Of", min_width=140)
+            with gr.Row(elem_classes="studio-fields"):
+                self._sliders = {
+                    block: gr.Slider(
+                        0, 2, 1.0, step=0.05, label=block.replace("_", " "), buttons=[],
+                        visible=block in BLOCKS["sdxl"], min_width=180,
+                    )
+                    for block in NAMES
+                }  # fmt: skip
+
+    def wire(self, base: gr.Dropdown) -> list[Dependency]:
+        """Wire the events; returns those that write the text."""
+        shown = list(self._sliders.values())
+        seen = [self._text.change, self._place.change, base.change]
+        given = [self._text, self._place, base]
+        on(seen, self._show, given, shown, mode="always_last")
+        return [
+            on(
+                slider.release,
+                partial(self._change, block),
+                [self._text, self._place, slider],
+                self._text,
+            )
+            for block, slider in self._sliders.items()
+        ]
+
+    def _show(self, text: str, place: str, base: str) -> list[Any]:
+        family = next((one.family for one in list_bases(self._space) if one.source == base), "")
+        blocks = BLOCKS.get(family, NAMES)
+        return [
+            gr.update(value=factor_in(text, place, block), visible=block in blocks)
+            for block in NAMES
+        ]
+
+    def _change(self, block: str, text: str, place: str, factor: float) -> str:
+        return with_factor(text, place, block, factor)
+
+
+def factor_in(text: str, place: str, block: str) -> float:
+    """What the option's text says of a block; 1 where it says nothing that can be read."""
+    for entry in reversed(_entries(text)):
+        name, _, factor = entry.partition("=")
+        if name.strip() == _name(place, block):
+            try:
+                return float(factor)
+            except ValueError:
+                break
+    return 1.0
+
+
+def with_factor(text: str, place: str, block: str, factor: float) -> str:
+    """The option's text with this factor of a block; a factor of 1 is not written."""
+    name = _name(place, block)
+    others = [one for one in _entries(text) if one.partition("=")[0].strip() != name]
+    return ", ".join(others if factor == 1 else [*others, f"{name}={factor:g}"])
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in (text or "").split(",") if entry.strip()]
+
+
+def _name(place: str, block: str) -> str:
+    return block if place == ALL else f"{place}:{block}"

@@ -1,0 +1,70 @@
+"""Which pictures of the history a page lists: the newest, favourites, those searched for."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from studio.errors import BadInput
+from studio.requests.picture_file import read_recipe
+from studio.workspace import PictureFile, Workspace, list_pictures, read_labels
+
+HISTORY_PAGE = 24  # pictures of the history at first, and how many each "Show more" adds
+LOOKED_AT = 5000  # pictures that are searched, the latest
+
+
+@dataclass(frozen=True)
+class Listing:
+    """words: all of them in a picture's recipe. picked: None while a click opens a picture."""
+
+    length: int = HISTORY_PAGE
+    words: str = ""
+    favourites: bool = False
+    picked: frozenset[str] | None = None
+
+
+def picture_place(id: str) -> str:
+    """What `write_label` calls a picture of the history."""
+    return f"pictures/{id}"
+
+
+def favourites(space: Workspace) -> set[str]:
+    """The ids of the pictures that are favourites."""
+    start = picture_place("")
+    labels = read_labels(space).items()
+    return {place.removeprefix(start) for place, one in labels if one.favourite}
+
+
+def find_pictures(space: Workspace, listing: Listing) -> tuple[list[PictureFile], bool]:
+    """The pictures to list, the newest first, and whether there are more."""
+    most, words = listing.length + 1, listing.words.lower().split()
+    if not (words or listing.favourites):
+        found = list_pictures(space, limit=most)
+        return found[: listing.length], len(found) == most
+    marked, found = favourites(space), list[PictureFile]()
+    for picture in list_pictures(space, limit=LOOKED_AT):
+        if listing.favourites and picture.id not in marked:
+            continue
+        text = _searched_text(picture.path, picture.created) if words else ""
+        if all(word in text for word in words):
+            found.append(picture)
+        if len(found) == most:
+            break
+    return found[: listing.length], len(found) == most
+
+
+@lru_cache(maxsize=LOOKED_AT)
+def _searched_text(path: Path, modified: float) -> str:
+    """What is searched of a picture: its file's name and its recipe, in lower case."""
+    try:
+        recipe = read_recipe(path)
+    except BadInput:
+        return path.name.lower()
+    adapters, method = recipe.get("adapters"), recipe.get("method")
+    names = (
+        [str(one.get("name")) for one in adapters if isinstance(one, dict)]
+        if isinstance(adapters, list)
+        else []
+    )
+    mixed = str(method.get("name")) if isinstance(method, dict) and names else ""
+    own = (str(recipe.get(name, "")) for name in ("prompt", "negative", "seed", "scheduler"))
+    return " ".join([path.name, mixed, *names, *own]).lower()
