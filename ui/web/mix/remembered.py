@@ -38,4 +38,11 @@ class Remembered:
 def _adapter(entry: Mapping[str, Any]) -> MixAdapter:
     inserted = entry["inserted"]
     pair = (str(inserted[0]), str(inserted[1])) if inserted else None
-    return MixAdapter(str(entry["name"]), float(entry["strength"]), entry["half"] or WHOLE, pair)
+    return MixAdapter(
+        str(entry["name"]),
+        float(entry["strength"]),
+        entry["half"] or WHOLE,
+        pair,
+        on=bool(entry.get("on", True)),
+        locked=bool(entry.get("locked", False)),
+    )

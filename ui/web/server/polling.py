@@ -17,6 +17,7 @@ from studio.queue.client import list_jobs, list_workers, live_preview
 from studio.queue.job import FINISHED, UNFINISHED, Job
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.web.frontend import script, template
+from ui.web.server.meter import Meter, meter_words
 
 WATCHED_JOBS = 50  # the latest
 VERBS = {"train": "Training", "render": "Drawing", "batch": "Batch"}
@@ -28,12 +29,13 @@ def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.H
     first_run: the card of the first run, which every answer brings along.
     """
     server_id = secrets.token_hex(8)  # a page reloads itself after its server was restarted
+    meter = Meter()
 
     def news(tab: str) -> dict[str, str | bool]:
         version_of = VERSIONS.get(tab) if isinstance(tab, str) else None
         return {
             "server": server_id,
-            "head": _status_html(space),
+            "head": _status_html(space, meter),
             "first_run": first_run(space),
             "version": version_of(space) if version_of else "",
             "forming": bool(list_jobs(space, states=UNFINISHED, kinds=("render",))),
@@ -95,18 +97,18 @@ VERSIONS: dict[str, Callable[[Workspace], str]] = {
 }
 
 
-def _status_html(space: Workspace) -> str:
+def _status_html(space: Workspace, meter: Meter) -> str:
     jobs = list_jobs(space, states=UNFINISHED, limit=1000)
     words = [_progress(job) for job in jobs if job.state == "running"]
     if waiting := len(jobs) - len(words):
         words.append(f"{waiting} job{'s' if waiting > 1 else ''} waiting")
     if jobs and not all(worker.alive for worker in list_workers(space)):
         words.append("starting up")
-    return _html(" · ".join(words) or "Ready")
+    return _html(" · ".join(words) or "Ready", meter_words(meter.load()))
 
 
-def _html(text: str) -> str:
-    return template("status_line.html").render(text=text)
+def _html(text: str, load: str = "") -> str:
+    return template("status_line.html").render(text=text, load=load)
 
 
 def _progress(job: Job) -> str:
