@@ -4,16 +4,21 @@ Zhong et al. 2024, arXiv 2402.16843: the mean over adapters j of
 eps_j(z, no prompt) + g (eps_j(z, prompt) - eps_j(z, no prompt)).
 github.com/maszhongming/Multi-LoRA-Composition, pipeline_0.26.3.py. N evaluations a step.
 
+The mean may be weighted: by `weights`, or with `weigh` "trigger" by how much each adapter's trigger
+words change the text embedding (W-Composite, arXiv 2606.03792, whose code is not published;
+compose/engine/texts/trigger_effects.py).
+
 Deliberate deviations from the authors' code: each adapter's own text-encoder change encodes the
 prompt for its pass (`shared_text` sums them all for every pass, as there); and the mean is taken
 without guidance too, where the authors' code keeps the last adapter's prediction only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part
+from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,26 +34,48 @@ class Composite:
         default=False,
         metadata={"help": "read the prompt once, with the text encoders of all adapters merged"},
     )
+    weights: tuple[float, ...] = field(
+        default=(), metadata={"help": "of each adapter in the mean, such as 2,1; default: equal"}
+    )
+    weigh: Literal["equal", "trigger"] = field(
+        default="equal",
+        metadata={"help": "more weight for trigger words that change the prompt's meaning more"},
+    )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be averaged."""
+        if self.weights and len(self.weights) != len(adapters):
+            raise BadInput(
+                f"weights: {len(self.weights)} are given, and there are {len(adapters)} adapters."
+            )
+        if self.weights and (min(self.weights) < 0 or sum(self.weights) == 0):
+            raise BadInput("weights: give none below 0, and one above it.")
+        if self.weigh == "trigger" and self.weights:
+            raise BadInput("weigh: trigger decides on the weights itself; leave weights out.")
+
+    def weighed(self, effects: Sequence[float]) -> "Composite":
+        """Weights by what each adapter's trigger words change."""
+        return replace(self, weigh="equal", weights=tuple(effects))
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Composited":
         parts = tuple(Part(at, one.strength) for at, one in enumerate(adapters))
         text = parts if self.shared_text else None
-        return Composited(tuple(Mix((part,), text) for part in parts) or (Mix(()),))
+        mixes = tuple(Mix((part,), text) for part in parts) or (Mix(()),)
+        # Their sum is their number, so that equal ones are 1 and change no bit.
+        mean = sum(self.weights) / len(mixes)
+        return Composited(mixes, tuple(w / mean for w in self.weights) or (1.0,) * len(mixes))
 
 
 @dataclass(frozen=True)
 class Composited:
-    """A mix for each adapter, all of them at every step."""
+    """A mix for each adapter, all of them at every step, and how much each counts."""
 
     mixes: tuple[Mix, ...]
+    weights: tuple[float, ...]
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
         """The mean over the mixes, summed in their order."""
-        first, *others = self.mixes
-        total = eps(first)
-        for mix in others:
-            total = total + eps(mix)
-        return total / len(self.mixes)
+        first, *others = (
+            weight * eps(mix) for mix, weight in zip(self.mixes, self.weights, strict=True)
+        )
+        return sum(others, first) / len(self.mixes)

@@ -5,7 +5,8 @@ divided by the number of adapters, and no cross terms between factors arise. A t
 weights are summed in the same way. One evaluation a step.
 
 Other combinations are in compose/engine/weights/combine.py. On the whole dW, peft's `linear` and
-`cat` (which lays the factors side by side, the ranks adding up) are both the exact sum.
+`cat` (which lays the factors side by side, the ranks adding up) are both the exact sum. `np` keeps
+the style's leading directions clear of the content (NP-LoRA).
 
 Deliberate deviation: strength multiplies the whole change, also of DoRA, whose change is not linear
 in its factors; peft scales the factors inside DoRA's norm.
@@ -32,7 +33,7 @@ class Merge:
     "2:text_encoder=0" for the second adapter only. The longest name of a layer's part counts.
     """
 
-    combination: Literal["linear", "cat", "svd", "ties", "dare"] = field(
+    combination: Literal["linear", "cat", "svd", "ties", "dare", "np"] = field(
         default="linear",
         metadata={"help": "how changes of one weight are combined; cat is the same as linear"},
     )
@@ -42,6 +43,18 @@ class Merge:
     )
     seed: int = field(
         default=0, metadata={"help": "with dare: start of the chance that decides what is dropped"}
+    )
+    style: tuple[int, ...] = field(
+        default=(),
+        metadata={"help": "with np: numbers of the style adapters, from 1; default: the second of two"},
+    )
+    kappa: float = field(
+        default=0.5,
+        metadata={"help": "with np: how much of the content is taken out of the style's directions"},
+    )
+    k: int | None = field(
+        default=None,
+        metadata={"help": "with np: how many directions of the style are kept clear; default: its rank"},
     )
     blocks: tuple[str, ...] = field(
         default=(),
@@ -58,6 +71,7 @@ class Merge:
             raise BadInput(f"density: {self.density:g} is not above 0 and at most 1.")
         if not 0 <= self.seed < 2**31:
             raise BadInput(f"seed: {self.seed} is not from 0 to {2**31 - 1}.")
+        self._check_roles(len(adapters))
         for entry in self.blocks:
             place, block, _ = _block(entry)
             if place is not None:
@@ -66,9 +80,42 @@ class Merge:
             if not any(_inside(layer, block) for one in named for layer in one.deltas):
                 raise BadInput(f"blocks: no adapter changes a layer of {block!r}.")
 
+    def _check_roles(self, count: int) -> None:
+        check_places("style", self.style, count)
+        if not 0 <= self.kappa <= 1:
+            raise BadInput(f"kappa: {self.kappa:g} is not from 0 to 1.")
+        if self.k is not None and self.k < 1:
+            raise BadInput(f"k: {self.k} directions can't be kept clear; 1 is the least.")
+        if self.combination != "np":
+            return
+        if count > 2 and not self.style:
+            raise BadInput(
+                f"np keeps a style clear of a content: say which of the {count} adapters are the "
+                "style with the option style."
+            )
+        if count > 1 and len(set(self.style)) == count:
+            raise BadInput("style: np needs a content as well; leave one adapter out of style.")
+
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Merged":
+        if self.combination == "np":
+            return Merged(self._projected(adapters))
         parts = (part for at, one in enumerate(adapters) for part in self._parts(at, one))
         return Merged(Mix(tuple(parts), combine=self._combine()))
+
+    def _projected(self, adapters: Sequence[MethodAdapter]) -> Mix:
+        """The style's parts, then the content's; the second of two adapters is the style."""
+        from compose.engine.weights.combine import Projected
+
+        places = {place - 1 for place in self.style or range(2, len(adapters) + 1)}
+        parts = [part for at, one in enumerate(adapters) for part in self._parts(at, one)]
+        style = [part for part in parts if part.adapter in places]
+        content = [part for part in parts if part.adapter not in places]
+        layers = tuple(
+            frozenset(adapters[part.adapter].changed()) if part.layers is None else part.layers
+            for part in style
+            if part.strength  # a part without strength changes nothing, and is left out
+        )
+        return Mix((*style, *content), combine=Projected(layers, self.kappa, self.k))
 
     def _parts(self, at: int, one: MethodAdapter) -> list[Part]:
         """The adapter in one part, or in a part for each factor of its strength."""
@@ -101,7 +148,7 @@ class Merge:
                 return Truncated(self.rank)
             case "ties":
                 return Ties(self.density)
-            case "dare":
+            case _:
                 return Dare(self.density, self.seed)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from compose.engine.method import Call, Eps, Halves, Plan, method_of, shares_of
+from compose.engine.method import Call, Eps, Halves, Plan, method_of, needs_text, shares_of
 from compose.engine.schedule import Schedule, scheduled
 from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
 from studio.adapters.describe import find_adapter_file
@@ -40,6 +40,8 @@ def outline(shot: "Shot") -> Schedule:
     mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
     method = method_of(shot)
     method.check([one.adapter for one in mixed])
+    if needs_text(method):
+        raise NeedsWeights
     calls, weights = [], []
     for steps in shot.passes:
         asks, counted = _recorded(method.prepare(mixed, steps), steps)

@@ -223,6 +223,25 @@ class RegionalMethod(Method, Protocol):
         ...
 
 
+@runtime_checkable
+class WeighedMethod(Method, Protocol):
+    """A method that may share steps out by what the adapters' trigger words change in the text."""
+
+    @property
+    def weigh(self) -> str:
+        """ "trigger" where it does; see compose/engine/texts/trigger_effects.py."""
+        ...
+
+    def weighed(self, effects: Sequence[float]) -> Method:
+        """The same method, given the effect of each adapter's words, 0 or more."""
+        ...
+
+
+def needs_text(method: Method) -> bool:
+    """Whether what it does depends on the text embedding of the prompt."""
+    return isinstance(method, WeighedMethod) and method.weigh == "trigger"
+
+
 def method_of(shot: "Shot") -> Method:
     """The shot's method, with its regions; BadInput where it is none, or has no use for them."""
     method = shot.method

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from compose.engine.evaluate import Answer, Evaluation, evaluate
 from compose.engine.expected.drawing_memory import check_room
-from compose.engine.learned_words import embeddings, is_token, split_mixed, words
 from compose.engine.method import Call, Eps, Halves, Mix, RegionalPlan, method_of
 from compose.engine.preview import fit_palette, paint
 from compose.engine.sampler import timesteps_of
+from compose.engine.texts.learned_words import embeddings, is_token, split_mixed, words
+from compose.engine.texts.trigger_effects import weighed_method
 from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, mixed_weights
 from compose.engine.weights.render_cache import adapters_on, cache_of
 from studio.adapters.delta import swap_weights
@@ -34,8 +35,10 @@ class PictureRun:
         shot = resolved.shot
         adapters, beside = split_mixed(resolved.adapters)
         method = method_of(shot)
-        method.check([adapter for adapter, _ in adapters])
+        mixed = [adapter for adapter, _ in adapters]
+        method.check(mixed)
         base.check_clip_skip(shot.clip_skip)
+        method = weighed_method(method, base, shot, mixed)
         self.base = base
         self.resolved, self.shot = resolved, shot
         self.changes = adapters_on(base, adapters)

@@ -17,6 +17,7 @@ from compose.engine.method import (
     MethodAdapter,
     Plan,
     method_of,
+    needs_text,
     record,
     shares_of,
 )
@@ -141,7 +142,8 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     base: layers that it lacks are left out; DoRA needs it. Without a base the scheduler is taken to
     be of first order, unless the shot names one. Raises BadInput as rendering does.
     """
-    from compose.engine.learned_words import split_mixed
+    from compose.engine.texts.learned_words import split_mixed
+    from compose.engine.texts.trigger_effects import weighed_method
     from compose.engine.weights.render_cache import adapters_on
     from studio.adapters.adapter import Adapter
     from studio.adapters.load import load_adapter
@@ -160,6 +162,10 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     pairs, _ = split_mixed(found)
     method = method_of(asked)
     method.check([adapter for adapter, _ in pairs])
+    if base is not None:
+        method = weighed_method(method, base, asked, [adapter for adapter, _ in pairs])
+    elif needs_text(method):
+        raise BadInput("weigh: what trigger words change is known only with a base: give one.")
     mixed: Sequence[MethodAdapter] = (
         [AdapterAlone(*pair) for pair in pairs] if base is None else adapters_on(base, pairs)
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from compose import Composite, Mix, Part, record, render
 from studio.adapters.adapter import Adapter
 from studio.bases.base import Base
+from studio.errors import BadInput
 from studio.requests.shot import Shot
 from tests.compose.conftest import ByHand, bits, on_layers, same_bits, small
 
@@ -39,6 +40,27 @@ def test_prediction_is_the_mean() -> None:
 
     predicted = Composite().prepare(on_layers(PAIRS), 1).predict(0, eps)
     torch.testing.assert_close(predicted, answers.mean(0))
+
+
+def test_the_mean_may_be_weighted() -> None:
+    answers = torch.randn(3, 1, 4, 2, 2)
+
+    def predicted(method: Composite) -> Tensor:
+        plan = method.prepare(on_layers(PAIRS), 1)
+        return plan.predict(0, lambda mix, reuse=None: answers[mix.parts[0].adapter])  # type: ignore[arg-type]
+
+    one, two, three = answers
+    torch.testing.assert_close(predicted(Composite(weights=(2, 1, 0))), (2 * one + two) / 3)
+    weighed = Composite(weigh="trigger").weighed((0.6, 0.3, 0.1))
+    torch.testing.assert_close(predicted(weighed), 0.6 * one + 0.3 * two + 0.1 * three)
+    assert torch.equal(predicted(Composite(weights=(3, 3, 3))), predicted(Composite()))
+    for weights, said in (
+        ((1, 2), "weights: 2 are given, and there are 3 adapters"),
+        ((1, 2, -1), "give none below 0"),
+        ((0, 0, 0), "give none below 0, and one above it"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            Composite(weights=weights).check([one for one, _ in PAIRS])
 
 
 def test_no_adapter_is_the_plain_base() -> None:

@@ -221,3 +221,67 @@ def test_impossible_options_are_refused() -> None:
             method.check(one)
     with pytest.raises(BadInput, match=r"combination must be one of linear, .*; it is 'sum'"):
         method_named("merge", {"combination": "sum"})
+
+
+def projected(method: Merge, *pairs: tuple[Adapter, float]) -> dict[str, Tensor]:
+    """The change of each layer, of adapters on bare layers."""
+    changes = on_layers(pairs)
+    method.check([adapter for adapter, _ in pairs])
+    mix = method.prepare(changes, 1).mix
+    worn = dict(mixed_weights(mix, changes, unet=True))
+    layers = changes[0].layers
+    with torch.no_grad():
+        return {
+            name: changed_weight(name, of, layers, dense=DenseChanges()) - layers[name].weight  # type: ignore[operator]
+            for name, of in worn.items()
+        }
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(("kappa", "k"), [(1.0, None), (0.4, None), (0.7, 1), (0.0, None)])
+def test_np_is_the_papers_formula(dense: bool, kappa: float, k: int | None) -> None:
+    """The style whole, and the content without its share of the style's leading directions."""
+    content, style = small({"unet.a": (5, 9)}, seed=1, rank=3), small({"unet.a": (5, 9)}, seed=2)
+    changes = [one.deltas["unet.a"].dense(torch.zeros(5, 9)).detach() for one in (content, style)]
+    if dense:
+        content = dataclasses.replace(content, deltas={"unet.a": Dense(changes[0])})
+    method = Merge("np", kappa=kappa, k=k)
+    found = projected(method, (content, 0.5), (style, 0.8))["unet.a"]
+    leading = torch.linalg.svd(0.8 * changes[1]).Vh[: k or 2]
+    kept = torch.eye(9) - kappa * leading.T @ leading
+    torch.testing.assert_close(found, 0.8 * changes[1] + 0.5 * changes[0] @ kept)
+    if kappa == 1:
+        assert ((found - 0.8 * changes[1]) @ leading.T).abs().max() < 1e-5
+    if kappa == 0:
+        plain = projected(Merge(), (content, 0.5), (style, 0.8))["unet.a"]
+        torch.testing.assert_close(found, plain)
+
+
+def test_np_knows_content_and_style_by_their_roles() -> None:
+    only = {"unet.a": (4, 6)}, {"unet.a": (4, 6), "unet.b": (3, 5)}, {"unet.b": (3, 5)}
+    one, two, three = (small(layers, seed=at) for at, layers in enumerate(only))
+    method = Merge("np", kappa=1)
+    turned = projected(Merge("np", kappa=1, style=(1,)), (two, 1.0), (one, 1.0))
+    found = projected(method, (one, 1.0), (two, 1.0))
+    torch.testing.assert_close(turned["unet.a"], found["unet.a"])
+    swapped = projected(method, (two, 1.0), (one, 1.0))
+    assert not torch.allclose(swapped["unet.a"], found["unet.a"], atol=0.1)
+    # A layer that one role alone changes has the plain sum.
+    three_of = (one, 1.0), (two, 1.0), (three, 1.0)
+    plain = projected(Merge(), *three_of)
+    mixed = projected(Merge("np", kappa=1, style=(1,)), *three_of)
+    torch.testing.assert_close(mixed["unet.b"], plain["unet.b"])
+    assert not torch.allclose(mixed["unet.a"], plain["unet.a"], atol=0.1)
+    alone = projected(Merge(), (one, 1.0))["unet.a"]
+    weak = projected(method, (one, 1.0), (two, 0.0))  # without strength it has no directions
+    torch.testing.assert_close(weak["unet.a"], alone)
+    torch.testing.assert_close(projected(method, (one, 1.0))["unet.a"], alone)
+    for wrong, said in (
+        (Merge("np"), "say which of the 3 adapters are the style"),
+        (Merge("np", style=(4,)), "style: there is no adapter 4"),
+        (Merge("np", style=(1, 2, 3)), "style: np needs a content"),
+        (Merge("np", style=(1,), kappa=1.5), "kappa: 1.5 is not from 0 to 1"),
+        (Merge("np", style=(1,), k=0), "k: 0 directions"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            wrong.check([one, two, three])

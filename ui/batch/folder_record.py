@@ -24,6 +24,12 @@ from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import slug
 
 VERSION = 1  # of batch.json
+# What methods had no option for at first, with the defaults under which nothing changes.
+NEWER_OPTIONS: dict[str, dict[str, object]] = {
+    "merge": {"style": (), "kappa": 0.5, "k": None},
+    "switch": {"turns": (), "weigh": "equal"},
+    "composite": {"weights": (), "weigh": "equal"},
+}
 PREFIX = 40  # letters of the prompt in a file's name
 
 
@@ -76,7 +82,7 @@ def file_name(shot: Shot, folder: Path) -> str:
         "scheduler": shot.scheduler,
         "base": os.path.relpath(shot.base, folder) if os.path.isabs(shot.base) else shot.base,
         "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
-        "method": [method_name(shot.method), method_options(shot.method)],
+        "method": [method_name(shot.method), _method_options(shot.method)],
     }
     # What changes nothing is left out, so that older batches keep the names of their pictures.
     if shot.spacing is not None:
@@ -97,6 +103,13 @@ def file_name(shot: Shot, folder: Path) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     words = slug(shot.prompt)[:PREFIX].strip("-") or "picture"
     return f"{words}-{shot.seed}-{digest}.png"
+
+
+def _method_options(method: object) -> dict[str, object]:
+    """The options of a method; those that are newer only where they are given."""
+    newer = NEWER_OPTIONS.get(method_name(method), {})
+    given = method_options(method).items()
+    return {name: value for name, value in given if newer.get(name, ...) != value}
 
 
 def _content(adapter: str) -> tuple[str, str]:

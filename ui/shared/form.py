@@ -16,6 +16,7 @@ from typing import Annotated, Literal, get_args, get_origin
 import typer
 from rich.markup import escape
 
+from studio.errors import BadInput
 from studio.requests.validation import bare_type
 
 PLAIN = (bool, int, float, str, Path)
@@ -105,12 +106,26 @@ def with_options(
 
 def _pop_given(form: Form, given: dict[str, object]) -> dict[str, object]:
     """Remove a form's parameters from `given`; return those that have a value, by field."""
-    values = {field.name: given.pop(form.parameter(field.name)) for field in fields_of(form)}
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-        if value is not None and value != []
-    }
+    found = {}
+    for field in fields_of(form):
+        value = given.pop(form.parameter(field.name))
+        if isinstance(value, list):
+            value = tuple(_numbers(field, value) if field.type in (int, float) else value)
+        if value not in (None, ()):
+            found[field.name] = value
+    return found
+
+
+def _numbers(field: Field, texts: list[str]) -> list[int | float]:
+    """Numbers given one by one, or several with commas between them; BadInput for others."""
+    words = [word for text in texts for word in text.split(",")]
+    try:
+        return [field.type(word) for word in words]
+    except ValueError:
+        expected = "whole numbers" if field.type is int else "numbers"
+        raise BadInput(
+            f"{field.name}: {','.join(words)!r} is not {expected}, such as 2,1"
+        ) from None
 
 
 def _field(form: type, field: dataclasses.Field) -> Field:
@@ -139,6 +154,8 @@ def _parameter(field: Field, form: Form) -> inspect.Parameter:
         *names, help=_help(field, form), show_default=False, rich_help_panel=form.title
     )
     value = Literal[field.choices] if field.choices else field.type
+    if field.many and value in (int, float):
+        value = str
     annotation = Annotated[(list[value] if field.many else value) | None, option]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation

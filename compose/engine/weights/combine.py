@@ -8,12 +8,16 @@ twice. PyTorch is imported where it computes, since a schedule is told without.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from compose.engine.weights.batched_layers import Factors
+
+MOST_DIRECTIONS = 128  # of a style whose change has no small rank, as of SaRA or full weights
+NO_SIZE = 1e-5  # of the largest singular value: smaller ones are rounding
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,13 @@ class Truncated:
         k = self.rank
         return ((left[:, :k] * sizes[:k]) @ right[:k]).view(total.shape)
 
-    def of_factors(self, total: "Factors") -> "Factors":
+    def of_factors(self, layer: str, changes: "Sequence[Factors]") -> "Factors":
         """The same of a sum in float32 whose rank is small, at a hundredth of the cost."""
         import torch
 
         from compose.engine.weights.batched_layers import Factors
 
-        k = self.rank
+        k, total = self.rank, joined(changes)
         if total.up.shape[1] <= k:
             return total
         above, up = torch.linalg.qr(total.up)
@@ -46,6 +50,62 @@ class Truncated:
         left, sizes, right = torch.linalg.svd(up @ down.T)
         narrow = (right[:k] @ below.T).view(-1, *total.down.shape[1:])
         return Factors(narrow, above @ (left[:, :k] * sizes[:k]))
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The content without what it shares with the style's leading directions, and the style.
+
+    NP-LoRA (arXiv 2511.11051; its code is not published): dW = dW_s + dW_c (I - kappa V_k V_k^T),
+    V_k the k leading right singular vectors of dW_s. kappa 1 is its hard projection, and
+    mu / (1 + mu) its soft one. With low-rank changes it is a product of factors again.
+
+    style: of each style adapter the layers that it changes; its changes come first. k: None is the
+    rank of dW_s, up to MOST_DIRECTIONS.
+    """
+
+    style: tuple[frozenset[str], ...]
+    kappa: float
+    k: int | None
+
+    def __call__(self, layer: str, changes: "Sequence[Tensor]") -> "Tensor":
+        import torch
+
+        style, content = self._split(layer, changes)
+        if not style or not content or changes[0].ndim < 2:  # a vector has no directions
+            return torch.stack(list(changes)).sum(0)
+        kept, moved = (torch.stack(list(one)).sum(0).flatten(1) for one in (style, content))
+        _, sizes, right = torch.linalg.svd(kept, full_matrices=False)
+        leading = right[: self._directions(sizes)]
+        moved = moved - self.kappa * (moved @ leading.T) @ leading
+        return (kept + moved).view(changes[0].shape)
+
+    def of_factors(self, layer: str, changes: "Sequence[Factors]") -> "Factors":
+        """The same of low-rank changes in float32: only the content's `down` is another."""
+        import torch
+
+        from compose.engine.weights.batched_layers import Factors
+
+        style, content = self._split(layer, changes)
+        if not style or not content:
+            return joined(changes)
+        kept, moved = joined(style), joined(content)
+        below, down = torch.linalg.qr(kept.down.flatten(1).T)
+        above = torch.linalg.qr(kept.up).R
+        _, sizes, right = torch.linalg.svd(above @ down.T)
+        leading = right[: self._directions(sizes)] @ below.T
+        flat = moved.down.flatten(1)
+        flat = flat - self.kappa * (flat @ leading.T) @ leading
+        return joined([kept, Factors(flat.view(moved.down.shape), moved.up)])
+
+    def _split(self, layer: str, changes: "Sequence[T]") -> "tuple[Sequence[T], Sequence[T]]":
+        count = sum(layer in layers for layers in self.style)
+        return changes[:count], changes[count:]
+
+    def _directions(self, sizes: "Tensor") -> int:
+        """How many directions are kept clear. sizes: the style's singular values."""
+        rank = int((sizes > NO_SIZE * sizes[0]).sum())
+        return min(rank, self.k or MOST_DIRECTIONS)
 
 
 @dataclass(frozen=True)
@@ -99,3 +159,15 @@ def _largest(change: "Tensor", density: float) -> "Tensor":
         return change
     # Four times as fast as topk, which sorts.
     return change * (sizes > sizes.flatten().kthvalue(dropped).values)
+
+
+def joined(changes: "Sequence[Factors]") -> "Factors":
+    """The sum of low-rank changes: their factors side by side."""
+    import torch
+
+    from compose.engine.weights.batched_layers import Factors
+
+    if len(changes) == 1:  # of one alone nothing is copied: a mix may have hundreds of layers
+        return changes[0]
+    downs, ups = [one.down for one in changes], [one.up for one in changes]
+    return Factors(torch.cat(downs), torch.cat(ups, dim=1))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compose.engine.method import Combine, Mix
 from compose.engine.weights.adapter_change import Change, DenseChanges
 from compose.engine.weights.batched_layers import Factors
-from compose.engine.weights.combine import Truncated
+from compose.engine.weights.combine import Projected, Truncated, joined
 from studio.adapters.delta import BiasOnly, Delta, Layer, LowRank
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def factors(
 ) -> Factors | None:
     """The same change as factors; None where it is not low-rank."""
     deltas = [adapter.deltas[name] for adapter, _, _ in mix.shares if name in layers]
-    if not deltas or not isinstance(mix.combine, Truncated | None):
+    if not deltas or not isinstance(mix.combine, Truncated | Projected | None):
         return None
     weight = cast(Layer, layers[name]).weight
-    downs, ups = [], []
+    parts = []
     for place, (delta, (_, _, strength)) in enumerate(zip(deltas, mix.shares, strict=True)):
         if not isinstance(delta, LowRank) or delta.magnitude is not None:
             return None
@@ -131,11 +131,7 @@ def factors(
         rank = mix.rank(place)
         down, up = delta.down.detach()[:rank], delta.up.detach()[:, :rank]
         down, up = (one.to(weight.device, torch.float32) for one in (down, up))
-        downs.append(down.view(-1, *weight.shape[1:]))
-        ups.append(up.flatten(1) if scale == 1 else up.flatten(1) * scale)
-    # Of one alone nothing is copied: of many adapters this is done for each of many layers.
-    one = len(deltas) == 1
-    found = Factors(*(downs + ups if one else (torch.cat(downs), torch.cat(ups, dim=1))))
-    if mix.combine is not None:
-        found = mix.combine.of_factors(found)
+        up = up.flatten(1) if scale == 1 else up.flatten(1) * scale
+        parts.append(Factors(down.view(-1, *weight.shape[1:]), up))
+    found = joined(parts) if mix.combine is None else mix.combine.of_factors(name, parts)
     return Factors(found.down.to(dtype), found.up.to(dtype))

@@ -1,0 +1,58 @@
+"""How much each adapter's trigger words change the text embedding of a prompt.
+
+W-Switch and W-Composite (arXiv 2606.03792) share steps and weights out by the effect of leaving an
+adapter's trigger words out of the prompt; their code is not published. Ours, for what is open: the
+effect is 1 minus the cosine between the means over all tokens, with the base's own text encoders.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from compose.engine.method import Method, WeighedMethod, needs_text
+from studio.bases.prompts import PromptReading
+from studio.errors import BadInput
+from studio.requests.prompt_syntax import escape
+
+if TYPE_CHECKING:
+    from studio.adapters.adapter import Adapter
+    from studio.bases.base import Base
+    from studio.requests.shot import Shot
+
+
+def weighed_method(
+    method: Method, base: "Base", shot: "Shot", adapters: "Sequence[Adapter]"
+) -> Method:
+    """The method itself, or what it becomes by the effects of the adapters' trigger words."""
+    if not adapters or not needs_text(method):
+        return method
+    assert isinstance(method, WeighedMethod)
+    return method.weighed(trigger_effects(base, shot, adapters))
+
+
+def trigger_effects(base: "Base", shot: "Shot", adapters: "Sequence[Adapter]") -> tuple[float, ...]:
+    """Of each adapter, 0 or more. BadInput for one whose trigger words the prompt does not say."""
+    texts = [shot.prompt, *(_without(shot.prompt, one) for one in adapters)]
+    learned = {word: rows for one in adapters for word, rows in one.embeddings.items()}
+    reading = PromptReading(shot.syntax, shot.clip_skip)
+    with torch.no_grad(), base.use_embeddings(learned):
+        whole, *ablated = base.encode_text(texts, reading=reading).hidden.float().mean(1)
+    return tuple(max(0.0, 1 - float(F.cosine_similarity(whole, one, dim=0))) for one in ablated)
+
+
+def _without(prompt: str, adapter: "Adapter") -> str:
+    """The prompt without the trigger words of an adapter."""
+    name = adapter.name or str(adapter.path or adapter.kind)
+    for trigger in adapter.triggers:
+        for said in (trigger, escape(trigger)):
+            left = re.sub(rf"(?<!\w){re.escape(said)}(?!\w)", "", prompt, flags=re.IGNORECASE)
+            if left != prompt:
+                return left
+    said = " or ".join(repr(one) for one in adapter.triggers) or "which are not known"
+    raise BadInput(
+        f"weigh: the prompt does not say the trigger words of {name}, {said}: add them, or give "
+        "turns or weights yourself"
+    )
