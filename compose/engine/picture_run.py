@@ -13,6 +13,7 @@ from compose.engine.expected.drawing_memory import check_room
 from compose.engine.method import Call, Eps, Halves, Mix, RegionalPlan, method_of
 from compose.engine.preview import fit_palette, paint
 from compose.engine.sampler import timesteps_of
+from compose.engine.texts.avoid import perp_neg, project_out
 from compose.engine.texts.learned_words import embeddings, is_token, split_mixed, words
 from compose.engine.texts.trigger_effects import weighed_method
 from compose.engine.weights.mixed_weights import MixedWeights, changed_weight, mixed_weights
@@ -96,7 +97,9 @@ class PictureRun:
             self.deep[call.mix] = answer.deep
         if len(answer.noise) == 1:
             return answer.noise
-        without, prompted = answer.noise.chunk(2)
+        without, prompted, *avoided = answer.noise.split(1)
+        if avoided:
+            prompted = perp_neg(without, prompted, avoided, self.shot.avoid_strength)
         if not call.guided:
             return Halves(without, prompted, self.shot.guidance)
         return without + self.shot.guidance * (prompted - without)
@@ -117,7 +120,10 @@ class PictureRun:
         return paint(latents, self.cache.palette, factor=self.base.latent_factor)
 
     def _text(self, call: Call) -> TextEmbedding:
-        """hidden [2, L, D], the negative prompt first, or [1, L, D] of the prompt alone."""
+        """hidden [2, L, D], the negative prompt first, or [1, L, D] of the prompt alone.
+
+        Words that are avoided by Perp-Neg are rows behind the prompt.
+        """
         wanted = self.mixed_weights(call.mix, unet=False)
         key = wanted, self.shot.guidance > 1 or not call.guided, call.prompt
         if key not in self._texts:
@@ -128,14 +134,34 @@ class PictureRun:
         zero = self.base.zero_negative and not self.shot.negative
         prompt = self.shot.prompt if prompt is None else prompt
         texts = [*([self.shot.negative] if both and not zero else []), prompt]
+        decor = self.shot.avoid_by == "decor"
+        avoided = self.shot.avoid if both or decor else ()
+        texts += avoided
         with self.base.use_embeddings(embeddings(wanted)):
             pieces = self.base.count_pieces(texts, self.shot.syntax)
         found = [self._encode_one(text, pieces, wanted) for text in texts]
+        if avoided and decor:
+            at = len(texts) - len(avoided)
+            found = [*found[: at - 1], self._decorated(found[at - 1], found[at:], pieces, wanted)]
         if both and zero:
             found.insert(0, _zeros(found[0]))
         pooled = [one.pooled for one in found if one.pooled is not None]
         hidden = torch.cat([one.hidden for one in found])
         return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
+
+    def _decorated(
+        self,
+        prompt: TextEmbedding,
+        avoided: Sequence[TextEmbedding],
+        pieces: int,
+        wanted: MixedWeights,
+    ) -> TextEmbedding:
+        """The prompt without what the words to avoid mean."""
+        with self.base.use_embeddings(embeddings(wanted)):
+            counts = [self.base.count_tokens(text, self.shot.syntax) for text in self.shot.avoid]
+        empty = self._encode_one("", pieces, wanted)
+        pairs = list(zip(avoided, counts, strict=True))
+        return project_out(prompt, pairs, empty, self.shot.avoid_strength)
 
     def _encode_one(self, text: str, pieces: int, wanted: MixedWeights) -> TextEmbedding:
         """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""

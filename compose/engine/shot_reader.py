@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
 FRACTIONS = ("guidance", "denoise")
-LATER = ("spacing", "clip_skip", "regions")  # older recipes lack these
-LATER_FRACTIONS = ("second_pass", "second_denoise")
+LATER = ("spacing", "clip_skip", "regions", "avoid", "avoid_by")  # older recipes lack these
+LATER_FRACTIONS = ("second_pass", "second_denoise", "avoid_strength")
 PICTURES = {"init_image": "started from", "mask": "drawn in"}
 
 

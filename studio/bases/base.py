@@ -167,6 +167,13 @@ class Base(Parts):
         )
         return max(found, default=1)
 
+    def count_tokens(self, text: str, syntax: PromptSyntax) -> int:
+        """How many tokens of a text stand in its first piece, in the encoder that reads most."""
+        return max(
+            len(prompt_pieces(one, text, words_of(self.learned_words, name), syntax)[0].numbers)
+            for name, one in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
+        )
+
     def check_clip_skip(self, clip_skip: int | None) -> None:
         """Raise BadInput for a layer that not all of the text encoders have."""
         layers = min((one.config.num_hidden_layers for one in self.text_encoders), default=1)

@@ -86,6 +86,8 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
         pairs["Lora hashes"] = ", ".join(hashes)
         pairs["Adapters"] = ", ".join(strengths)
         pairs["Method"] = method_name(shot.method, shot.regions)
+    if shot.avoid:
+        pairs["Avoid"] = " + ".join(shot.avoid)
     pairs["Version"] = f"Studio {versions()['studio']}"
     # Other programs read brackets as weights, whatever they are here.
     prompt, negative = (

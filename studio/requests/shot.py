@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Predicate, doc
 from PIL import Image
@@ -54,7 +54,8 @@ class Shot:
     of the first pass. syntax: how prompts are read, see studio/requests/prompt_syntax.py.
     clip_skip: the layer of the text encoders, from their end; None is the base's own. regions:
     parts of the picture with a prompt and adapters of their own, see studio/requests/regions.py;
-    without a method they are drawn by the method `regions`.
+    without a method they are drawn by the method `regions`. avoid: texts, each by itself; avoid_by:
+    how, see compose/engine/texts/avoid.py.
     """
 
     prompt: str
@@ -95,11 +96,24 @@ class Shot:
         'a picture that is white there, as in "0,0,0.5,1: a red robot" or "hat.png@2"',
     )
 
+    avoid: tuple[str, ...] = option(
+        (), "words that the picture must not show, while all else stays; see avoid-by"
+    )
+    avoid_by: Literal["perp-neg", "decor"] = option(
+        "perp-neg",
+        "perp-neg leaves alone what the words share with the prompt, and costs a row of the batch "
+        "for each; decor takes them out of the prompt's embedding, and costs nothing",
+    )
+    avoid_strength: Annotated[float, Ge(0), Le(10)] = option(
+        1.0, "how strongly words are avoided; of decor at most 1"
+    )
+
     def __post_init__(self) -> None:
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)
         object.__setattr__(self, "adapters", pairs)
-        if isinstance(self.regions, list):  # of a recipe
-            object.__setattr__(self, "regions", tuple(self.regions))
+        for name in ("regions", "avoid"):
+            if isinstance(texts := getattr(self, name), list):  # of a recipe
+                object.__setattr__(self, name, tuple(texts))
 
     @property
     def region_prompts(self) -> tuple[str, ...]:
@@ -162,6 +176,16 @@ class Shot:
             problems["regions"] = wrong
         else:
             texts += [("regions", text) for text in self.region_prompts]
+        texts += [("avoid", text) for text in self.avoid]
+        if any(not text.strip() for text in self.avoid):
+            problems["avoid"] = "avoid: a text is empty; say what the picture must not show"
+        elif self.avoid and self.avoid_by == "perp-neg" and self.guidance <= 1:
+            problems["avoid"] = (
+                f"avoid by perp-neg acts through the guidance, and {self.guidance:g} has none: "
+                "raise guidance above 1, or avoid by decor"
+            )
+        if self.avoid_by == "decor" and self.avoid_strength > 1:
+            problems["avoid_strength"] = "avoid_strength must be at most 1 with decor"
         for field, text in texts:
             try:
                 read_prompt(text, self.syntax)

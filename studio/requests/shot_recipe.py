@@ -54,6 +54,9 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
         "second_pass": shot.second_pass,
         "second_denoise": shot.second_denoise,
         "regions": list(shot.regions),
+        "avoid": list(shot.avoid),
+        "avoid_by": shot.avoid_by,
+        "avoid_strength": shot.avoid_strength,
     }
 
 

@@ -30,6 +30,10 @@ METHODS = {
     "composite": compose.Composite(),
     "switch": compose.Switch(interval=2),
     "klora": compose.KLoRA(),
+    "np": compose.Merge("np"),
+    "np, kappa 1": compose.Merge("np", kappa=1),
+    "switch, by trigger": compose.Switch(interval=2, weigh="trigger"),
+    "composite, by trigger": compose.Composite(weigh="trigger"),
 }
 HALVES = "blora halves"
 

@@ -23,7 +23,7 @@ from ui.shared.names import split_strength, suffix_hint
 
 TEXTS = ("prompt", "negative")
 WHOLE = ("seed", "width", "height", "steps", "clip_skip")
-FRACTIONS = ("guidance", "denoise", "second_pass", "second_denoise")
+FRACTIONS = ("guidance", "denoise", "second_pass", "second_denoise", "avoid_strength")
 BETWEEN_ADAPTERS = " + "
 BY_NAME = "call adapters by their names in the library"
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
@@ -47,7 +47,7 @@ def grid_values(key: str, raw: object, *, most: int) -> list[tuple[int | None, o
         if not first <= last < first + most:
             raise BadInput(f"{raw} is not a rising range of at most {most:,} seeds")
         return [(None, seed) for seed in range(first, last + 1)]
-    if key in ("adapters", "regions") or not isinstance(raw, list):
+    if key in ("adapters", "regions", "avoid") or not isinstance(raw, list):
         return [(None, raw)]
     if not raw:
         raise BadInput("the list is empty: leave it out, or put something in")
@@ -65,6 +65,8 @@ def read_value(field: str, raw: object, files: NamedFiles) -> object:
             return _picture(raw, files)
         case "base":
             return _base(raw, files)
+        case "avoid":
+            return tuple(_texts("avoid", raw))
         case "regions":
             return _regions(raw, files)
     _check(field, raw)
@@ -96,14 +98,19 @@ def _mix(raw: object, files: NamedFiles) -> Mix:
 
 def _regions(raw: object, files: NamedFiles) -> tuple[str, ...]:
     """Texts of regions in a list, or in one with " + " between them; masks are read into them."""
-    texts = raw.split(BETWEEN_ADAPTERS) if isinstance(raw, str) else raw
-    _check("regions", texts)
-    assert isinstance(texts, list)
 
     def find(name: str) -> str:
         return files.find(name, otherwise="call the picture of a mask by its id in the history")
 
-    return tuple(embed_mask(text, find) for text in texts)
+    return tuple(embed_mask(text, find) for text in _texts("regions", raw))
+
+
+def _texts(field: str, raw: object) -> list[str]:
+    """A list of texts, or one text with " + " between them."""
+    texts = raw.split(BETWEEN_ADAPTERS) if isinstance(raw, str) else raw
+    _check(field, texts)
+    assert isinstance(texts, list)
+    return texts
 
 
 def tagged_adapter(name: str, files: NamedFiles) -> str:

@@ -91,6 +91,8 @@ def file_name(shot: Shot, folder: Path) -> str:
         facts["syntax"] = shot.syntax
     if shot.clip_skip is not None:
         facts["clip_skip"] = shot.clip_skip
+    if shot.avoid:
+        facts["avoid"] = [shot.avoid, shot.avoid_by, float(shot.avoid_strength)]
     if shot.regions:
         facts["regions"] = shot.regions
     if shot.second_pass is not None:

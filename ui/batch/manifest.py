@@ -58,6 +58,9 @@ FIELDS = (
     "second_denoise",
     "adapters",
     "regions",
+    "avoid",
+    "avoid_by",
+    "avoid_strength",
     "method",
 )
 PLURALS = {"prompts": "prompt", "seeds": "seed", "mixes": "adapters", "methods": "method"}

@@ -23,7 +23,7 @@ JOINT = ",\n    "
 ESCAPED = re.compile(r"[\\{}]|__")  # what a manifest reads as choices
 KEPT = (
     *("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax"),
-    *("second_pass", "second_denoise", "regions"),
+    *("second_pass", "second_denoise", "regions", "avoid", "avoid_by", "avoid_strength"),
 )
 
 

@@ -55,6 +55,7 @@ SIZE = Form(
     without=FIELDS - SIDES - SECOND_PASS,
     defaults=dict.fromkeys(SIDES, "the base's own") | {"second_pass": "none"},
 )
+AVOIDING = Form(Shot, "Avoid", without=FIELDS - {"avoid", "avoid_by", "avoid_strength"})
 READING = Form(Shot, "Reading the prompt", without=FIELDS - {"syntax", "clip_skip"})
 
 
@@ -87,11 +88,13 @@ class ShotForm:
         self.examples = gr.HTML(
             html.examples(EXAMPLES), js_on_load=script("clicked_item.js"), elem_id="mix-examples"
         )
-        with gr.Accordion("Negative prompt", open=False):
+        with gr.Accordion("Negative prompt and words to avoid", open=False):
             self.negative = gr.Textbox(
                 label="Negative prompt", show_label=False, lines=1, max_lines=4,
                 placeholder="What the picture must not show",
             )  # fmt: skip
+            with gr.Row():
+                self.avoiding = field_widgets(AVOIDING)
         with gr.Accordion("How prompts are read", open=False), gr.Row():
             self.reading = field_widgets(READING)
 
@@ -181,7 +184,8 @@ class ShotForm:
 
     def choices(self) -> list[gr.Dropdown]:
         """The dropdowns that only the picture depends on."""
-        made = [*self.loading.values(), *self.reading.values(), *self._all_options()]
+        made = [*self.loading.values(), *self.reading.values(), *self.avoiding.values()]
+        made += self._all_options()
         found = [widget for widget in made if isinstance(widget, gr.Dropdown)]
         return [self.method, self.scheduler, self.spacing, *found]
 
@@ -192,6 +196,7 @@ class ShotForm:
             | {self.base, self.scheduler, self.spacing, *self.size.values()}
             | {self.start, self.mask, self.denoise, self.before_speed}
             | {*self.loading.values(), *self.reading.values(), *self._all_options()}
+            | {*self.avoiding.values()}
             | self.adapters.inputs()
             | self.regions.inputs()
         )
@@ -222,6 +227,7 @@ class ShotForm:
         mix = self.adapters.read(given) if mix is None else mix
         size = read_values(SIZE, {name: given[widget] for name, widget in self.size.items()})
         reading = {name: given[widget] for name, widget in self.reading.items()}
+        avoiding = {name: given[widget] for name, widget in self.avoiding.items()}
         start = _keep_picture(self.space, given[self.start])
         shot = Shot(
             prompt=given[self.prompt] or "",
@@ -240,6 +246,7 @@ class ShotForm:
             denoise=read_number("denoise", given[self.denoise]),
             **size,
             **read_values(READING, reading),
+            **read_values(AVOIDING, avoiding),
         )
         shot.check()
         shot = take_adapter_tags(shot, partial(adapter_path, self.space))
@@ -271,6 +278,8 @@ class ShotForm:
         }
         reading = shown_values(READING, {"syntax": shot.syntax, "clip_skip": shot.clip_skip})
         update |= {widget: reading[name] for name, widget in self.reading.items()}
+        avoiding = shown_values(AVOIDING, {name: getattr(shot, name) for name in self.avoiding})
+        update |= {widget: avoiding[name] for name, widget in self.avoiding.items()}
         sizes = {name: getattr(shot, name) for name in self.size}
         sizes = shown_values(SIZE, {name: one for name, one in sizes.items() if one is not None})
         update |= {self.size[name]: shown for name, shown in sizes.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from gradio.data_classes import FileData
 
@@ -70,6 +71,9 @@ class PictureEndpoints:
         second_pass: float | None = None,
         second_denoise: float = 0.6,
         regions: list[str] | None = None,
+        avoid: list[str] | None = None,
+        avoid_by: Literal["perp-neg", "decor"] = "perp-neg",
+        avoid_strength: float = 1.0,
     ) -> tuple[JsonObject, list[FileData]]:
         """Make pictures. Returns the job and, if it waits for them, the pictures.
 
@@ -97,6 +101,9 @@ class PictureEndpoints:
             second_pass: such as 2, to enlarge the picture so many times and draw on
             second_denoise: how much of the schedule the second pass runs
             regions: parts of the picture, such as "0,0,0.5,1: a red robot", for method regions
+            avoid: words that the picture must not show, each by itself
+            avoid_by: perp-neg, by guidance, or decor, in the prompt's embedding
+            avoid_strength: how strongly; of decor at most 1
         """
         _check_request(self._space, base, count)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
@@ -105,7 +112,8 @@ class PictureEndpoints:
         shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
         start, part = (_keep_picture(self._space, one) for one in (init_image, mask))
         shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
-        shot = replace(shot, regions=tuple(regions or ()))
+        shot = replace(shot, regions=tuple(regions or ()), avoid=tuple(avoid or ()))
+        shot = replace(shot, avoid_by=avoid_by, avoid_strength=avoid_strength)
         shots = [replace(shot, seed=seed + number) for number in range(count)]
         return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
 
