@@ -46,15 +46,21 @@ class Merge:
     )
     style: tuple[int, ...] = field(
         default=(),
-        metadata={"help": "with np: numbers of the style adapters, from 1; default: the second of two"},
+        metadata={
+            "help": "with np: numbers of the style adapters, from 1; default: the second of two"
+        },
     )
     kappa: float = field(
         default=0.5,
-        metadata={"help": "with np: how much of the content is taken out of the style's directions"},
+        metadata={
+            "help": "with np: how much of the content is taken out of the style's directions"
+        },
     )
     k: int | None = field(
         default=None,
-        metadata={"help": "with np: how many directions of the style are kept clear; default: its rank"},
+        metadata={
+            "help": "with np: how many directions of the style are kept clear; default: its rank"
+        },
     )
     blocks: tuple[str, ...] = field(
         default=(),
