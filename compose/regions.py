@@ -4,12 +4,13 @@ Ours, by the fusion of MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113, eq
 predictions overlap, their mean) and the region prompts of Mixture of Diffusers (Barbero Jimenez
 2023, arXiv 2302.02412): eps = sum over j of M_j eps(mix_j, prompt_j), with masks M_j of the size of
 the latents, soft at their edges, that sum to 1 with the rest's. The rest is the plain merge under
-the shot's prompt. It costs an evaluation for each region and one for the rest, all of them rows of
-one batch.
+the shot's prompt. It costs an evaluation for each region, and one for the rest where there is any,
+all of them rows of one batch.
 
 Predictions are mixed after guidance. As guidance is linear, that is the same as mixing the
-predictions with the prompt and without. Every region sees the whole picture, so `whole`, a share of
-the rest's prediction inside of all regions, lets them agree on one place and one light.
+predictions with the prompt and without. Every region sees the whole picture, so that neighbours
+agree on one place and one light; `whole`, a share of the rest's prediction inside of all regions,
+ties them more closely, and lets all adapters in.
 
 Regions are a field of the shot, see studio/requests/regions.py. An adapter that no region names is
 everywhere, such as a style.
@@ -41,7 +42,7 @@ class Regions:
         metadata={"help": "width of the soft edges, as a share of the picture's shorter side"},
     )
     whole: float = field(
-        default=0.2,
+        default=0.0,
         metadata={"help": "how much the shot's own prompt and all adapters count inside regions"},
     )
     rest: Literal["merge", "base"] = field(

@@ -43,7 +43,7 @@ class Way:
 WAYS = {
     "merge": Way(compose.Merge(), drawn=False),
     "regions": Way(compose.Regions(), drawn=True),
-    "regions, whole 0": Way(compose.Regions(whole=0), drawn=True),
+    "regions, whole 0.2": Way(compose.Regions(whole=0.2), drawn=True),
 }
 
 

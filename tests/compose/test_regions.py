@@ -108,10 +108,10 @@ def test_who_is_drawn_where() -> None:
     two = f"{LEFT}: a cat", f"{RIGHT}: a dog"
     assert asked(HARD, two, 2) == [Call(mix(0), prompt="a cat"), Call(mix(1), prompt="a dog")]
     # The third adapter has no region, so it is everywhere; the rest wears all.
-    third = asked(Regions(), two, 3)
+    third = asked(Regions(whole=0.1), two, 3)
     assert [call.mix for call in third] == [mix(0, 2), mix(1, 2), mix(0, 1, 2)]
     assert third[2].prompt is None
-    assert asked(Regions(rest="base"), two, 3)[2].mix == mix(2)
+    assert asked(Regions(whole=0.1, rest="base"), two, 3)[2].mix == mix(2)
     named = asked(HARD, (f"{LEFT}@2,3", f"{RIGHT}@"), 3)
     assert [call.mix for call in named] == [mix(0, 1, 2), mix(0)]
     assert len(asked(HARD, (LEFT,), 1)) == 2  # the right half is the rest
@@ -132,7 +132,7 @@ def test_the_schedule_tells_each_share(forms: list[Adapter]) -> None:
     told = schedule(dataclasses.replace(shot, method=HARD))
     assert [[one.weight for one in step] for step in told.steps] == [[0.25, 0.75]] * 2
     assert told.cost == 4
-    whole = schedule(shot).steps[0]
+    whole = schedule(dataclasses.replace(shot, method=Regions(whole=0.2))).steps[0]
     assert [round(one.weight, 3) for one in whole] == [0.2, 0.6, 0.2]
 
 

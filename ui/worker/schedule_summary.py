@@ -88,7 +88,10 @@ def _block(layer: str) -> str:
 def _place(space: Workspace, shot: Shot) -> Path:
     adapters = [[*_file_state(str(file)), strength] for file, strength in shot.adapters]
     steps = [shot.passes, shot.evaluations()]
-    mixing = [method_name(shot.method), method_options(shot.method), *shot.regions]
+    options = method_options(shot.method)
+    mixing = [method_name(shot.method), options, *shot.regions]
+    if options.get("weigh") == "trigger":  # turns and weights follow from what the prompt says
+        mixing += [shot.prompt, shot.syntax, shot.clip_skip]
     key = json.dumps([adapters, steps, *mixing])
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 

@@ -52,6 +52,30 @@ def test_fields_say_what_a_widget_needs() -> None:
     assert fields["box"].type is Path
 
 
+@dataclass(frozen=True)
+class Turns:
+    """A form with numbers."""
+
+    turns: tuple[int, ...] = field(default=(), metadata={"help": "steps"})
+    weights: tuple[float, ...] = field(default=(), metadata={"help": "how much"})
+
+
+def test_several_numbers_come_one_by_one_or_with_commas() -> None:
+    given: list[Mapping[str, object]] = []
+    app = typer.Typer()
+
+    @app.command()
+    @with_options({"form": Form(of=Turns, title="Turns")})
+    def take(*, form: Mapping[str, object]) -> None:
+        given.append(form)
+
+    for words in ("", "--turns 7,3 --turns 5", "--weights 2 --weights 0.5"):
+        assert CliRunner().invoke(app, words.split()).exit_code == 0
+    assert given == [{}, {"turns": (7, 3, 5)}, {"weights": (2.0, 0.5)}]
+    wrong = CliRunner().invoke(app, ["--turns", "7,x"])
+    assert str(wrong.exception) == "turns: '7,x' is not whole numbers, such as 2,1"
+
+
 def test_only_what_was_given_reaches_the_command() -> None:
     given: list[Mapping[str, object]] = []
     app = painting(given)
