@@ -25,7 +25,7 @@ def resize_adapter(
     rank: of every layer, at most. energy: the share that every layer keeps at least, above 0 and at
     most 1; each then has a rank of its own. LoKr, LoHa and full changes become LoRA; changes
     of normalisations and biases stay as they are. Raises BadInput for DoRA, OFT and SaRA, whose
-    changes are no sum of few directions.
+    changes are no sum of few directions, and for T-LoRA, whose directions have an order.
     """
     if (rank is None) == (energy is None):
         raise BadInput("give a rank or a share of the energy, one of them")
@@ -33,6 +33,8 @@ def resize_adapter(
         raise BadInput(f"rank: {rank} is no rank; 1 is the least")
     if energy is not None and not 0 < energy <= 1:
         raise BadInput(f"energy: {energy:g} is not above 0 and at most 1")
+    if adapter.rank_schedule is not None:
+        raise BadInput("this is T-LoRA, whose ranks fall with the noise: it can't be resized")
     deltas = {
         layer: _resized(layer, delta, rank, energy) for layer, delta in adapter.deltas.items()
     }
