@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from studio.adapters.delta import Delta, Sparse
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
-    from trainers.engine.sparse_optimizer import SparseAdamW
+    from trainers.engine.sparse.sparse_optimizer import SparseAdamW
 
 # The authors leave out matrices of 64 and less. Only sketch bases have some of 32 to 64.
 NARROWEST = 32
@@ -110,6 +110,8 @@ class SaRA(Kind):
         """lambda |P . M|_* of one matrix, drawn at random for the step."""
         import torch
 
+        from trainers.engine.sparse.nuclear_norm import nuclear_norm
+
         matrices = [name for name, delta in deltas.items() if _is_matrix(delta.shape)]
         if not self.rank_weight or not matrices:
             return None
@@ -122,7 +124,7 @@ class SaRA(Kind):
             return None  # the zero matrix has no gradient
         matrix = entries.new_zeros(delta.shape[0] * delta.shape[1])
         matrix = matrix.index_add(0, delta.index, entries).view(delta.shape)
-        return self.rank_weight * torch.linalg.svdvals(matrix).sum()
+        return self.rank_weight * nuclear_norm(matrix)
 
     def adjust(
         self,
@@ -172,7 +174,7 @@ class SaRA(Kind):
 
         All its other parameters are frozen. lr: by default the paper's for the threshold.
         """
-        from trainers.engine.sparse_optimizer import SparseAdamW, adaptable_layers
+        from trainers.engine.sparse.sparse_optimizer import SparseAdamW, adaptable_layers
 
         layers = adaptable_layers(unet)
         threshold = self._theta
