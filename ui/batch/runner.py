@@ -1,9 +1,10 @@
 """Makes the missing pictures of a batch.
 
 A picture's name is a function of its shot, and its bits are a function of the shot's group, which
-follows from the manifest and the folder's record alone. So a group of which some pictures are
-missing is made again whole and only those are written, and the folder ends with the same files
-wherever it was interrupted.
+follows from the manifest and the folder's record alone. So on a CPU a group of which some pictures
+are missing is made again whole and only those are written, and the folder ends with the same files
+wherever it was interrupted. On a GPU, where bits differ from run to run, only what is missing is
+made.
 """
 
 import json
@@ -107,7 +108,8 @@ def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEsti
     found = []
     for source in plan.sources:
         base = bases.pop(source, None) or open_base(source, loading)
-        shots, groups = run.shots[source], run.groups(source, sizes[source], missing)
+        groups = run.groups(source, sizes[source], missing, whole=_repeats(base))
+        shots = run.shots[source]
         found.append(compose.estimate_batch(base, shots, groups, compose.AdapterCache(base)))
     return compose.BatchEstimate(
         sum(one.evaluations for one in found), sum(one.seconds for one in found)
@@ -205,15 +207,16 @@ class _BatchRun:
         return {source: sizes for source, (_, sizes) in found.items()}
 
     def groups(
-        self, source: str, sizes: Mapping[str, int], missing: set[int]
+        self, source: str, sizes: Mapping[str, int], missing: set[int], *, whole: bool = True
     ) -> list[compose.Group]:
-        """The groups of a base's shots of which something is missing."""
+        """The groups of a base's shots of which something is missing; or of each just that."""
         places = self.plan.of_base(source)
-        return [
-            group
-            for group in compose.group_shots(self.shots[source], sizes)
-            if any(places[at] in missing for at in group.numbers)
-        ]
+        found = []
+        for group in compose.group_shots(self.shots[source], sizes):
+            left = tuple(at for at in group.numbers if places[at] in missing)
+            if left:
+                found.append(group if whole else replace(group, numbers=left))
+        return found
 
     def _render_missing(
         self,
@@ -225,7 +228,8 @@ class _BatchRun:
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
         places, shots = self.plan.of_base(source), self.shots[source]
-        groups = processes.split(self.groups(source, sizes, missing))
+        left = self.groups(source, sizes, missing, whole=_repeats(base))
+        groups = processes.split(left)
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
             saves: dict[int, Future[Path]] = {}
 
@@ -253,6 +257,11 @@ class _BatchRun:
 
 def _written(at: int, saved: Future[Path]) -> PictureWritten:
     return PictureWritten(at, saved.result())
+
+
+def _repeats(base: "Base") -> bool:
+    """Whether the same group gives the same bits again."""
+    return base.device.type == "cpu"
 
 
 def _facts(base: "Base") -> dict[str, str]:

@@ -162,7 +162,11 @@ def batch(
         Path | None, typer.Option(help="Folder. Default: outputs/ and the manifest's name.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Finish the batch that is in that folder.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Make what is missing of the batch in that folder; on a CPU to the same bytes.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and tell the cost. Make no picture.")

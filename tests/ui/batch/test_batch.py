@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from studio.bases.base import Base
 from studio.requests.picture_file import read_recipe
 from tests.compose.conftest import write_lora
 from ui import cli
@@ -99,6 +100,31 @@ def test_what_is_missing_is_made_again_bit_for_bit(
     assert files(tmp_path) == whole
 
 
+def test_where_bits_differ_from_run_to_run_only_what_is_missing_is_drawn(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import compose.engine.batch.rendering as many
+
+    monkeypatch.setattr("ui.batch.runner._repeats", lambda base: False)  # as on a GPU
+    assert ended("batch", faces, "--out", tmp_path) == 0
+    pictures = sorted(tmp_path.glob("*.png"))
+    stamps = {path: path.stat().st_mtime_ns for path in pictures}
+    missing = pictures[0], pictures[5]
+    for path in missing:
+        path.unlink()
+    decode, drawn = many.decode, []
+
+    def counted(base: Base, *given: object, **named: object) -> object:
+        drawn.append(1)
+        return decode(base, *given, **named)  # pyright: ignore
+
+    monkeypatch.setattr(many, "decode", counted)
+    assert ended("batch", faces, "--out", tmp_path, "--resume") == 0
+    assert len(drawn) == len(missing)
+    assert all(path.exists() for path in pictures)
+    assert all(path.stat().st_mtime_ns == stamps[path] for path in set(pictures) - set(missing))
+
+
 def test_what_is_added_to_a_batch_is_grouped_as_well_and_what_was_there_as_before(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,11 +177,11 @@ def test_a_shot_that_fails_is_told_and_stops_nothing(
 
     decode: Callable = many.decode
 
-    def no_dogs(base: object, resolved: object, latents: object) -> object:
+    def no_dogs(base: object, resolved: object, latents: object, **named: object) -> object:
         shot = resolved.shot  # type: ignore[attr-defined]
         if shot.prompt == "a dog" and shot.seed == 2:
             raise BadInput("no dogs.")
-        return decode(base, resolved, latents)
+        return decode(base, resolved, latents, **named)
 
     monkeypatch.setattr(many, "decode", no_dogs)
     assert ended("batch", faces, "--out", tmp_path / "out", "--json") == 1
