@@ -11,6 +11,7 @@ an early stop, every weight of the base is bit for bit its own.
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from compose.engine.evaluate import evaluate
+from compose.engine.gpu.memory import room_for_weights
 from compose.engine.method import Call, Halves
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.sampler import Scheduler, timesteps_of, with_own_noise
@@ -123,13 +125,19 @@ def _denoise_passes(passes: Sequence[Sequence[PictureRun]]) -> Iterator[Step]:
 
 
 def drop_unused(runs: Sequence[PictureRun]) -> None:
-    """Before the first of these shots' steps: let go of what only other shots needed."""
-    cache_of(runs[0].base).steady = all(step == run.calls[0] for run in runs for step in run.calls)
+    """Before the first of these shots' steps: let go of what only other shots needed.
+
+    What is left of the device's memory then decides how many changed weights may be kept.
+    """
+    base, cache = runs[0].base, cache_of(runs[0].base)
+    cache.steady = all(step == run.calls[0] for run in runs for step in run.calls)
     calls = [(run, call) for run in runs for step in run.calls for call in step]
-    cache_of(runs[0].base).release(
+    cache.release(
         {run.mixed_weights(call.mix, unet=True) for run, call in calls},
         {run.mixed_weights(call.mix, unet=False) for run, call in calls},
     )
+    largest = max((run.latent_side for run in runs), key=prod)
+    cache.limit_weights(room_for_weights(base, largest, rows=2 * len(runs)))
 
 
 def _denoise_pass(

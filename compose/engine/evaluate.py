@@ -6,6 +6,7 @@ shallower UNet, so they are batches of their own, as are prompts of more pieces.
 twice is evaluated once.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,15 @@ import torch
 from torch import Tensor
 
 from compose.engine.deep_features import keeping, reusing
-from compose.engine.weights.batched_layers import Factors, PreparedLayers, RowBlock, prepare_layers
+from compose.engine.gpu.memory import make_room
+from compose.engine.gpu.step_graphs import MOST_PIXELS
+from compose.engine.weights.batched_layers import (
+    LayerChange,
+    PreparedLayers,
+    RowBlock,
+    Unkept,
+    prepare_layers,
+)
 from compose.engine.weights.mixed_weights import (
     MixedWeights,
     WeightMix,
@@ -26,15 +35,20 @@ from compose.engine.weights.mixed_weights import (
     factors,
 )
 from compose.engine.weights.render_cache import RenderCache, cache_of
+from studio.bases.device import has_own_memory
 from studio.bases.prompts import TextEmbedding
 from studio.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
+LOG = logging.getLogger(__name__)
+
 # Latent pixels of all rows of a batch on a CPU. Small pictures gain from company, as most of their
 # time is the calls themselves; larger ones gain nothing that would be worth the memory.
-MOST_ON_CPU = 8192
+# On a GPU it is so from two rows of SDXL's on: apart, mixes have weights of their own and no
+# products beside them.
+MOST_ON_CPU, MOST_ON_GPU = 8192, 2 * 128 * 128
 MOST_FOLDED = 2**30  # bytes of the weights of a batch's rows, beside the base's own
 
 
@@ -86,7 +100,8 @@ def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
 
     Runs without gradients. Which of them share a batch follows from their number and size alone,
     so that a picture made again is the same bit for bit; only a batch that there is no memory
-    for is halved, and batches of that size are not tried again on this base.
+    for is halved, and batches of that size are not tried again on this base. What can't be halved
+    is tried with less and less of the memory taken (compose/engine/gpu/memory.py).
     """
     once = {one.key: one for one in asked}
     # Neighbours with the same weights are one block of rows.
@@ -101,9 +116,12 @@ def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
             try:
                 found = _evaluate_batch(base, alike[:count])
             except (MemoryError, RuntimeError) as error:
-                if count == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                cache_of(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
+                if count > 1:
+                    cache_of(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
+                elif not make_room(base, _side(alike[0])):
+                    raise
                 continue
             answers |= {one.key: answer for one, answer in zip(alike, found, strict=False)}
             alike = alike[count:]
@@ -120,14 +138,49 @@ def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
     deep = [one.deep for one in asked if one.deep is not None]
     with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(_prepare(base, asked).applied())
+        prepared = _prepare(base, asked)
+        stack.enter_context(prepared.applied())
         if deep:
             stack.enter_context(reusing(base.unet, torch.cat(deep)))
         keeps = any(one.keeps for one in asked)
         kept = stack.enter_context(keeping(base.unet)) if keeps and not deep else []
-        noise = base.predict(latents, timestep, text, time_ids=_time_ids(asked))
+        if deep or keeps or not _suits_graphs(base, latents, prepared):
+            noise = base.predict(latents, timestep, text, time_ids=_time_ids(asked))
+        else:
+            noise = _replayed(base, prepared, latents, timestep, text, _time_ids(asked))
     features = kept[0].split(counts) if kept else [None] * len(asked)
     return [Answer(*pair) for pair in zip(noise.split(counts), features, strict=True)]
+
+
+def _suits_graphs(base: "Base", latents: Tensor, prepared: PreparedLayers) -> bool:
+    """Whether a pass over these may be a CUDA graph: a small one of weights that stay in place."""
+    cache = cache_of(base)
+    still = not (base.parts_move or cache.training or cache.kept.refused)
+    still = still and any(one is prepared for one in cache.prepared.values())
+    small = latents[:, 0].numel() <= MOST_PIXELS
+    return base.cuda_graphs and has_own_memory(base.device) and still and small
+
+
+def _replayed(
+    base: "Base",
+    prepared: PreparedLayers,
+    latents: Tensor,
+    timestep: Tensor,
+    text: TextEmbedding,
+    time_ids: Tensor | None,
+) -> Tensor:
+    """What `Base.predict` gives, by a graph where that is faster."""
+    given = (latents, timestep, text.hidden, text.pooled, time_ids)
+    there = [one is not None for one in given]
+
+    def predict(*tensors: Tensor) -> Tensor:
+        rest = iter(tensors)
+        latents, timestep, hidden, pooled, ids = (next(rest) if is_ else None for is_ in there)
+        assert latents is not None and timestep is not None and hidden is not None
+        return base.predict(latents, timestep, TextEmbedding(hidden, pooled), time_ids=ids)
+
+    inputs = [one for one in given if one is not None]
+    return cache_of(base).graphs.run(prepared, predict, inputs)
 
 
 def _time_ids(asked: Sequence[Evaluation]) -> Tensor | None:
@@ -171,25 +224,26 @@ def _prepare_blocks(
     first, *others = by_block
     shared = {name for name, mix in first.items() if all(one.get(name) == mix for one in others)}
 
-    def change(name: str, mix: WeightMix) -> Tensor | Factors:
+    def change(name: str, mix: WeightMix) -> LayerChange:
         if name not in shared or any(mix.ranks):
             found = factors(name, mix, layers, dtype=base.dtype)
             if found is not None:
                 return found
         if any(mix.ranks):
             return changed_weight(name, mix, layers, dense=cache.dense)
-        if (name, mix) not in cache.weights:
-            cache.weights[name, mix] = changed_weight(name, mix, layers, dense=cache.dense)
-        return cache.weights[name, mix]
+        return cache.kept.weight(name, mix, layers, cache.dense)
 
-    return prepare_layers(
-        layers,
-        [
-            RowBlock(rows, {name: change(name, mix) for name, mix in mixes.items()})
-            for (rows, _), mixes in zip(blocks, by_block, strict=True)
-        ],
-        room=room,
-    )
+    made = [
+        RowBlock(rows, {name: change(name, mix) for name, mix in mixes.items()})
+        for (rows, _), mixes in zip(blocks, by_block, strict=True)
+    ]
+    changes = [one for block in made for one in block.changes.values()]
+    unkept = sum(isinstance(one, Unkept) for one in changes)
+    if unkept and not (cache.kept.told or base.low_memory):
+        cache.kept.told = True
+        said = "%d of %d changed weights find no room: they are computed at each step, slower."
+        LOG.warning(said, unkept, len(changes))
+    return prepare_layers(layers, made, room=room)
 
 
 def _batch_length(base: "Base", asked: Sequence[Evaluation]) -> int:
@@ -197,17 +251,15 @@ def _batch_length(base: "Base", asked: Sequence[Evaluation]) -> int:
     if cache_of(base).training:
         return 1  # a training has its deltas on the layers, and they have but one place
     most = most_rows(base, _side(asked[0]))
-    if most is None:
-        return len(asked)
     fits = [count for count in range(1, len(asked) + 1) if _rows(asked[:count]) <= most]
     return fits[-1] if fits else 1
 
 
-def most_rows(base: "Base", side: tuple[int, int]) -> int | None:
-    """Of a batch of latents of this height and width; None where no batch was too large yet."""
+def most_rows(base: "Base", side: tuple[int, int]) -> int:
+    """Of a batch of latents of this height and width, where no other limit was set or found."""
     height, width = side
-    most = MOST_ON_CPU // (height * width) if base.device.type == "cpu" else None
-    return cache_of(base).most_rows.get(side, most)
+    most = MOST_ON_CPU if base.device.type == "cpu" else MOST_ON_GPU
+    return cache_of(base).most_rows.get(side, most // (height * width))
 
 
 def _rows(asked: Iterable[Evaluation]) -> int:

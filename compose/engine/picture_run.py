@@ -59,6 +59,12 @@ class PictureRun:
         self._training = bool(in_training - {"unet"}) or bool(base.learned_words)
         self._texts: dict[tuple[MixedWeights, bool, str | None], TextEmbedding] = {}
 
+    @property
+    def latent_side(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        factor = self.base.latent_factor
+        return self.resolved.height // factor, self.resolved.width // factor
+
     @cached_property
     def areas(self) -> Sequence[Tensor]:
         """What the plan's predictions count in the latents' pixels; see RegionalPlan."""
@@ -170,6 +176,7 @@ class PictureRun:
         key = (text, reading, pieces, wanted)
         if key in self.cache.texts and not self._training:
             return self.cache.texts[key]
+        self.base.move_to_device(*self.base.text_encoders)  # before weights of theirs are changed
         weights = {
             layer: changed_weight(layer, mix, layers, dense=self.cache.dense)
             for layer, mix in wanted

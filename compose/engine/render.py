@@ -56,8 +56,13 @@ def _own_picture(resolved: ResolvedShot) -> Image.Image:
     return resolved.init_image
 
 
-def decode(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Image:
-    """The picture of a shot's finished latents [1, 4, h, w], its recipe in `info`."""
+def decode(
+    base: "Base", shot: Shot | ResolvedShot, latents: Tensor, *, alone: bool = True
+) -> Image.Image:
+    """The picture of a shot's finished latents [1, 4, h, w], its recipe in `info`.
+
+    alone: as `Base.decode` has it.
+    """
     if not torch.isfinite(latents).all():
         raise BadInput(
             "The picture holds numbers that are none: lower the strengths of the adapters or the "
@@ -65,7 +70,7 @@ def decode(base: "Base", shot: Shot | ResolvedShot, latents: Tensor) -> Image.Im
         )
     resolved = resolve(shot, base)
     with tiled_where_needed(base, resolved):
-        pixels = base.decode(latents)[0].movedim(0, -1)
+        pixels = base.decode(latents, alone=alone)[0].movedim(0, -1)
         made_by = recipe(resolved, base)  # says whether it was decoded in tiles
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
     if resolved.mask is not None:  # what is not drawn anew has the pixels that it had

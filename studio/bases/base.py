@@ -1,10 +1,12 @@
 """A frozen text-to-image model: its parts, its layers, and the few calls that run it."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -14,7 +16,7 @@ from transformers import CLIPTokenizer
 
 from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
-from studio.bases.device import PRECISIONS
+from studio.bases.device import PRECISIONS, has_own_memory, release_unused
 from studio.bases.prompt_pieces import cut_tokens, prompt_pieces
 from studio.bases.prompts import (
     PLAIN,
@@ -25,8 +27,13 @@ from studio.bases.prompts import (
     words_of,
 )
 from studio.bases.schedulers import Scheduler, from_config, new_scheduler
+from studio.bases.vae_tiles import shrink_tiles
 from studio.errors import BadInput
+from studio.out_of_memory import is_out_of_memory
 from studio.requests.prompt_syntax import PromptSyntax
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -58,7 +65,10 @@ class Base(Parts):
     dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
     offload: only the part in use is on `device`, the others are on the CPU.
     vae_source: the VAE that took the place of its own, a path in full; empty for its own.
+    low_memory: whatever can be computed again is not kept on the device.
+    cuda_graphs: passes of small pictures may be CUDA graphs.
     learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
+    set_aside: parts that leave the device while the UNet is at work, and come back when needed.
     """
 
     source: str
@@ -67,7 +77,11 @@ class Base(Parts):
     dtype: torch.dtype
     offload: bool = False
     vae_source: str = ""
+    low_memory: bool = False
+    cuda_graphs: bool = True
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
+    set_aside: tuple[nn.Module, ...] = field(default=(), init=False, repr=False)
+    _vae_alone: bool = field(default=False, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _with_norms: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
@@ -226,22 +240,51 @@ class Base(Parts):
         return drawn.mean.float() * factor, drawn.std.float() * factor
 
     def _posterior(self, pixels: Tensor) -> DiagonalGaussianDistribution:
-        self.move_to_device(self.vae)
-        return self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)[0]
+        return self._run_vae(
+            lambda: self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)[0]
+        )
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, alone: bool = True) -> Tensor:
         """Pictures of latents. A VAE that overflows in half precision is widened, for good.
 
-        latents: [B, 4, h, w], scaled.  Returns [B, 3, h*f, w*f], float32 in 0 .. 1.
+        latents: [B, 4, h, w], scaled. alone: whether nothing else runs on this base meanwhile, so
+        that other parts may leave the device where memory runs out.
+        Returns [B, 3, h*f, w*f], float32 in 0 .. 1.
         """
-        self.move_to_device(self.vae)
+        return self._run_vae(lambda: self._decode(latents), alone=alone)
+
+    def _decode(self, latents: Tensor) -> Tensor:
         scaled = latents.to(self.device, torch.float32) / self.vae.config["scaling_factor"]
         decoded = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         if self.vae.dtype != torch.float32 and not torch.isfinite(decoded).all():
             nn.Module.float(self.vae)
             decoded = self.vae.decode(scaled, return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
+
+    def _run_vae(self, run: Callable[[], T], *, alone: bool = True) -> T:
+        """What `run` gives; where memory runs out, with all other parts away, then in tiles."""
+        while True:
+            if alone and self._vae_alone:
+                for part in (self.unet, *self.text_encoders):
+                    _move(part, torch.device("cpu"))
+            self.move_to_device(self.vae)
+            try:
+                return run()
+            except (MemoryError, RuntimeError) as error:
+                if not (alone and is_out_of_memory(error) and self._make_room_for_vae()):
+                    raise
+            release_unused(self.device)
+
+    def _make_room_for_vae(self) -> bool:
+        """Choose the next way that takes less memory; whether there is one."""
+        if not has_own_memory(self.device):
+            return False
+        if not self._vae_alone:
+            self._vae_alone = True
+            LOG.warning("Memory ran out: the UNet now leaves the GPU while the VAE is at work.")
+            return True
+        return shrink_tiles(self.vae)
 
     def time_ids(
         self, *, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]
@@ -309,15 +352,43 @@ class Base(Parts):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    @property
+    def parts_move(self) -> bool:
+        """Whether the UNet, or what it works with, may leave the device and come back elsewhere."""
+        return self.offload or self._vae_alone or bool(self.set_aside)
+
+    @contextmanager
+    def put_aside(self, *parts: nn.Module) -> Iterator[None]:
+        """Within the block these parts leave a GPU while the UNet is at work."""
+        before = self.set_aside
+        if has_own_memory(self.device):
+            self.set_aside = (*before, *parts)
+        try:
+            yield
+        finally:
+            self.set_aside = before
+            if not self.offload:
+                with suppress(torch.OutOfMemoryError):  # then each comes when it is needed
+                    self.move_to_device(*parts)
+
     def move_to_device(self, *parts: nn.Module) -> None:
-        """When offloading, move these parts to the device and all others to the CPU."""
-        if not self.offload:
-            return
-        for part in self.modules():
+        """Bring these parts to the device.
+
+        When offloading, all others go to the CPU. For the UNet those go that are set aside.
+        """
+        aside = self.set_aside if self.unet in parts else ()
+        for part in self.modules() if self.offload else aside:
             if part not in parts:
-                part.to("cpu")
+                _move(part, torch.device("cpu"))
         for part in parts:
-            part.to(self.device)
+            _move(part, self.device)
+
+
+def _move(part: nn.Module, device: torch.device) -> None:
+    """Move a part that is elsewhere. All its tensors are in one place."""
+    first = next(part.parameters(), None)
+    if first is not None and first.device.type != device.type:
+        part.to(device)
 
 
 def _modules_of(

@@ -31,3 +31,27 @@ def parse_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             f"There is no precision {str(dtype)!r}: choose auto, {', '.join(PRECISIONS)}."
         )
     return PRECISIONS[str(dtype)]
+
+
+def has_own_memory(device: torch.device) -> bool:
+    """Whether what leaves the device for the CPU makes room there."""
+    return device.type == "cuda"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What PyTorch may still take on a GPU, with what it holds unused; None on other devices.
+
+    It minds a cap that was set with `torch.cuda.set_per_process_memory_fraction`.
+    """
+    if not has_own_memory(device):
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    cap = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    return min(free + torch.cuda.memory_reserved(device) - used, cap - used)
+
+
+def release_unused(device: torch.device) -> None:
+    """Give back what PyTorch holds of a GPU's memory and does not use."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,11 +1,13 @@
 """Opening a base by its name, folder, file or Hugging Face id."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
@@ -13,14 +15,18 @@ from transformers.utils import logging as transformers_logging
 
 from studio.adapters.token_embeddings import embedding_table
 from studio.bases.base import Base, Parts
-from studio.bases.device import parse_device, parse_dtype
+from studio.bases.device import has_own_memory, parse_device, parse_dtype, release_unused
 from studio.bases.names import BUNDLED_BASES
 from studio.bases.opening.diffusers_folder import open_folder
 from studio.bases.opening.single_file import open_single_file
 from studio.bases.resolve import find_source
 from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
+from studio.bases.vae_tiles import use_tiles
 from studio.errors import BadInput
 from studio.files import display_name, expand_home
+from studio.out_of_memory import is_out_of_memory
+
+LOG = logging.getLogger(__name__)
 
 # What safetensors, diffusers and transformers raise for files that are damaged or do not fit.
 OPENING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
@@ -36,6 +42,8 @@ def load_base(
     vae_slicing: bool = False,
     vae_tiling: bool = False,
     offload: bool = False,
+    low_memory: bool = False,
+    cuda_graphs: bool = True,
     prediction: str = "auto",
     vae: str | Path | None = None,
 ) -> Base:
@@ -48,7 +56,11 @@ def load_base(
         whose configuration asks for it (`force_upcast`, SDXL's does) stays in fp32.
     attention: "sdpa" (PyTorch's own) or "xformers".
     vae_slicing, vae_tiling: decode picture by picture, or in tiles: slower, in less memory.
-    offload: keep only the part in use on the GPU; for small GPUs.
+    offload: keep only the part in use on the GPU; for small GPUs. Where the GPU can't hold all
+        parts this is so in any case.
+    low_memory: whatever takes less memory: offload, decoding picture by picture and in tiles of 512
+        pixels, and no changed weight of a mix is kept.
+    cuda_graphs: compute passes of small pictures on a GPU as CUDA graphs, where that is faster.
     prediction: "epsilon" or "v_prediction", for single files that do not say what they predict.
     vae: a VAE to take the place of the base's own: a .safetensors file, or a diffusers folder.
 
@@ -63,16 +75,12 @@ def load_base(
     own_vae = Path(vae).expanduser().resolve() if vae else None
     parts = _open_parts(path, precision, prediction, own_vae)
     check_scheduler_config(parts.scheduler_config, str(path))
-    if vae_slicing:
-        parts.vae.enable_slicing()
-    if vae_tiling:
-        parts.vae.enable_tiling()
+    _spare_vae(parts.vae, slicing=vae_slicing or low_memory, tiling=vae_tiling, small=low_memory)
     if attention == "xformers":
         parts.unet.enable_xformers_memory_efficient_attention()
         parts.vae.enable_xformers_memory_efficient_attention()
-    if not offload:
-        for part in parts.modules():
-            part.to(chosen)
+    offload = offload or (low_memory and has_own_memory(chosen))
+    offload = offload or not _fits_on(chosen, parts)
     return Base(
         **vars(parts),
         source=_absolute_source(source, path),
@@ -80,8 +88,37 @@ def load_base(
         device=chosen,
         dtype=precision,
         offload=offload,
+        low_memory=low_memory,
+        cuda_graphs=cuda_graphs,
         vae_source=str(own_vae or ""),
     )
+
+
+def _spare_vae(vae: AutoencoderKL, *, slicing: bool, tiling: bool, small: bool) -> None:
+    """Let the VAE work picture by picture, or in tiles. small: in tiles smaller than its own."""
+    if slicing:
+        vae.enable_slicing()
+    if tiling:
+        vae.enable_tiling()
+    if small:
+        use_tiles(vae)
+
+
+def _fits_on(device: torch.device, parts: Parts) -> bool:
+    """Move all parts to the device; if its memory does not hold them, back."""
+    try:
+        for part in parts.modules():
+            part.to(device)
+    except (MemoryError, RuntimeError) as error:
+        if not (has_own_memory(device) and is_out_of_memory(error)):
+            raise
+    else:
+        return True
+    LOG.warning("The GPU can't hold the whole base: only the part at work is on it (offload).")
+    for part in parts.modules():
+        part.to("cpu")
+    release_unused(device)
+    return False
 
 
 def _open_parts(path: Path, dtype: torch.dtype, prediction: str, vae: Path | None) -> Parts:

@@ -146,6 +146,11 @@ class Recipe:
 
             parse_background(self.background)
 
+    @property
+    def trains_text(self) -> bool:
+        """Whether captions have to be encoded at every step."""
+        return self.text_encoders or self.new_tokens > 0
+
     def remarks(self) -> tuple[str, ...]:
         """What may not have been meant, a sentence each."""
         if self.optimizer == "prodigy" and self.lr != PRODIGY:

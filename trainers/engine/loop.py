@@ -33,6 +33,7 @@ from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.distributed import (
+    autocast_of,
     broadcast_path,
     check_world_size,
     new_accelerator,
@@ -64,7 +65,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
     """Train up to the last step. Whoever closes the generator earlier gets a checkpoint."""
     recipe, base = training.recipe, training.base
     check_world_size(recipe.batch * recipe.accumulation)
-    accelerator = new_accelerator(base.device, training.precision)
+    accelerator = new_accelerator(base.device, autocast_of(base.dtype, training.precision))
     with (
         _in_locked_folder(training, accelerator) as training,
         report_full_disk(training.run),
@@ -77,7 +78,9 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         for done, total in cache.fill(training.captions_to_cache()):
             yield Encoded(done, total)
         trainer = Trainer(training, cache, accelerator)
+        idle = (base.vae, *(() if training.trains_text else base.text_encoders))
         with (
+            base.put_aside(*idle),  # samples bring them back
             attach(base.layers(), training.deltas),
             tell_timesteps(base.unet, training.deltas),
             base.use_embeddings(training.embeddings),
@@ -417,13 +420,13 @@ def frozen_base(base: Base, *, checkpointing: bool) -> Iterator[None]:
     trainable = [weight for weight in weights if weight.requires_grad]
     for weight in trainable:
         weight.requires_grad_(False)
-    enable = checkpointing and not unet.is_gradient_checkpointing
-    if enable:
+    before = unet.is_gradient_checkpointing
+    if checkpointing and not before:
         unet.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        if enable:
+        if not before:  # also where it was chosen in the block
             unet.disable_gradient_checkpointing()
         for weight in trainable:
             weight.requires_grad_(True)

@@ -33,6 +33,14 @@ class Loading:
         default=False,
         metadata={"help": "keep on the GPU only what is at work, for GPUs with little memory"},
     )
+    low_memory: bool = field(
+        default=False,
+        metadata={"help": "take the least memory: offload, tiles, and no changed weights kept"},
+    )
+    cuda_graphs: bool = field(
+        default=True,
+        metadata={"help": "draw small pictures on a GPU by CUDA graphs, where that is faster"},
+    )
     vae: str = field(
         default="",
         metadata={"help": "another VAE than the base's: a .safetensors file or a diffusers folder"},
@@ -56,6 +64,8 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
         vae_slicing=chosen.vae_slicing,
         vae_tiling=chosen.vae_tiling,
         offload=chosen.offload,
+        low_memory=chosen.low_memory,
+        cuda_graphs=chosen.cuda_graphs,
         prediction=chosen.prediction,
         vae=chosen.vae or None,
     )

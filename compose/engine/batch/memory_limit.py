@@ -8,6 +8,7 @@ import torch
 
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import ROWS, pixels
+from compose.engine.denoise import drop_unused
 from compose.engine.evaluate import evaluate, most_rows
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.sampler import timesteps_of
@@ -62,7 +63,7 @@ def reason_of(error: Exception) -> str:
         raise error
     return (
         "there was not enough memory: choose a smaller width and height, or open the base with "
-        "vae-tiling or offload."
+        "low-memory."
     )
 
 
@@ -70,19 +71,18 @@ def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int
     """Of shots of one size: as many as the memory holds rows for."""
     assert shots[0].width and shots[0].height
     side = latent_side(base, shots[0].width, shots[0].height)
-    rows = most_rows(base, side)
-    if rows is None:
-        limits = cache_of(base).most_rows
+    limits = cache_of(base).most_rows
+    if base.device.type != "cpu" and side not in limits:
         limits[side] = MOST_ON_GPU
         try:
             if (run := next(_possible(base, shots, cache), None)) is not None:
+                drop_unused([run] * (MOST_ON_GPU // ROWS))
                 evaluate_first_step(base, [run] * (MOST_ON_GPU // ROWS))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             limits[side] = ROWS
-        rows = limits[side]
-    return max(1, rows // ROWS)
+    return max(1, most_rows(base, side) // ROWS)
 
 
 def _possible(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> Iterator[PictureRun]:

@@ -194,8 +194,10 @@ class _Decoder:
 
     def add(self, number: int, shot: ResolvedShot, latents: Tensor) -> None:
         """Latents [1, 4, h, w] to be decoded."""
-        own = self.thread.submit(self._made, number, shot, latents) if self.thread else None
-        self.waiting.append((number, shot, latents, own))
+        found = None
+        if self.thread:
+            found = self.thread.submit(self._made, number, shot, latents, alone=False)
+        self.waiting.append((number, shot, latents, found))
 
     def done(self, *, wait: bool = False) -> Iterator[Made | Failed]:
         """What is ready, in the order in which it was given; all there is with `wait`."""
@@ -221,8 +223,11 @@ class _Decoder:
                 raise
         return self._made(number, shot, latents)  # now that the UNet rests there may be room
 
-    def _made(self, number: int, shot: ResolvedShot, latents: Tensor) -> Made:
-        made = Made(number, shot.shot, decode(self.base, shot, latents))
+    def _made(
+        self, number: int, shot: ResolvedShot, latents: Tensor, *, alone: bool = True
+    ) -> Made:
+        picture = decode(self.base, shot, latents, alone=alone)
+        made = Made(number, shot.shot, picture)
         if self.on_picture:
             self.on_picture(made)
         return made

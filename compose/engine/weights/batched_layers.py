@@ -43,9 +43,17 @@ class Factors:
     up: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Unkept:
+    """A changed weight for which there is no room: computed whenever the layer runs."""
+
+    compute: Callable[[], Tensor]
+
+
 # By the layer's name: the whole changed weight, or factors beside its own; with ".bias" behind the
 # name, the layer's changed bias.
-LayerChanges = Mapping[str, Tensor | Factors]
+LayerChange = Tensor | Unkept | Factors
+LayerChanges = Mapping[str, LayerChange]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +120,7 @@ def prepare_layers(
                     # Putting a parameter into the dictionary is ten times as fast as setting .data.
                     parameter = nn.Parameter(tensor, requires_grad=False)
                     swaps.append((layer._parameters, kind, parameter))
-            if not isinstance(weights[0], Factors):
+            if not isinstance(weights[0], Factors | Unkept):
                 continue
         forward = _forward(layer, blocks, weights, biases, left)
         swaps.append((vars(layer), "forward", forward))
@@ -128,12 +136,12 @@ def _names(layers: Mapping[str, nn.Module], blocks: Sequence[RowBlock]) -> list[
 def _forward(
     layer: Layer,
     blocks: Sequence[RowBlock],
-    weights: Sequence[Tensor | Factors | None],
+    weights: Sequence[LayerChange | None],
     biases: Sequence[Tensor | None],
     room: MemoryBudget,
 ) -> Forward:
     rows = [block.rows for block in blocks]
-    whole = [weight if isinstance(weight, Tensor) else layer.weight for weight in weights]
+    whole = [one if isinstance(one, Tensor | Unkept) else layer.weight for one in weights]
     own_bias = [layer.bias if bias is None else bias for bias in biases]
     plain = _per_block(layer, rows, whole, own_bias)
     factors = [weight if isinstance(weight, Factors) else None for weight in weights]
@@ -141,7 +149,7 @@ def _forward(
         return plain
     thin = _stacked(layer, factors)
     low_rank = _add_low_rank(layer, rows, *thin)
-    if any(isinstance(weight, Tensor) for weight in weights):
+    if any(isinstance(weight, Tensor | Unkept) for weight in weights):
         return lambda x: low_rank(x, plain(x))
     chosen: Forward | None = None
 
@@ -159,7 +167,10 @@ def _forward(
 
 
 def _per_block(
-    layer: Layer, rows: Sequence[int], weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    layer: Layer,
+    rows: Sequence[int],
+    weights: Sequence[Tensor | Unkept],
+    biases: Sequence[Tensor | None],
 ) -> Forward:
     """Each block through its own weight; neighbours that share one go together."""
     blocks = zip(rows, weights, biases, strict=True)
@@ -181,7 +192,9 @@ def _per_block(
     )
 
 
-def _apply(layer: Layer | Norm, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _apply(layer: Layer | Norm, x: Tensor, weight: Tensor | Unkept, bias: Tensor | None) -> Tensor:
+    if isinstance(weight, Unkept):
+        weight = weight.compute()
     if isinstance(layer, nn.LayerNorm):
         return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
     if isinstance(layer, nn.GroupNorm):

@@ -98,9 +98,8 @@ def changed_weight(
     layer = cast(Layer, layers[name if is_weight else name.removesuffix(".bias")])
     own = cast(Tensor, layer.weight if is_weight else layer.bias).detach()
     low_rank = factors(name, mix, layers, dtype=torch.float32)
-    if low_rank is not None:  # one product for all shares
-        total = torch.addmm(own.float().flatten(1), low_rank.up, low_rank.down.flatten(1))
-        return total.view(own.shape).to(own.dtype)
+    if low_rank is not None:
+        return add_factors(own, low_rank)
     shares = []
     for place, (adapter, version, strength) in enumerate(mix.shares):
         if is_weight:
@@ -113,6 +112,12 @@ def changed_weight(
     if is_weight and mix.combine is not None:
         shares = [mix.combine(name, shares)]
     return sum(shares, own.float()).to(own.dtype)
+
+
+def add_factors(own: Tensor, change: Factors) -> Tensor:
+    """A weight with a change in float32, one product for all shares; in its own precision."""
+    total = torch.addmm(own.detach().float().flatten(1), change.up, change.down.flatten(1))
+    return total.view(own.shape).to(own.dtype)
 
 
 def factors(

@@ -13,9 +13,11 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from compose.engine.gpu.step_graphs import StepGraphs
 from compose.engine.method import Call, Method, Mix, Plan, record
 from compose.engine.weights.adapter_change import Change, DenseChanges, Sizes, adapter_version
 from compose.engine.weights.batched_layers import PreparedLayers
+from compose.engine.weights.kept_weights import KeptWeights
 from compose.engine.weights.mixed_weights import MixedWeights, WeightMix
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ class PlannedMethod:
 class RenderCache:
     """What outlives a picture, for the next one on the same base."""
 
-    weights: dict[tuple[str, WeightMix], Tensor] = field(default_factory=dict)
+    kept: KeptWeights = field(default_factory=KeptWeights)
     prepared: dict[Batch, PreparedLayers] = field(default_factory=dict)
+    graphs: StepGraphs = field(default_factory=StepGraphs)
     steady: bool = False  # whether each of the shots at work has one mix for all steps
     texts: dict[Text, "TextEmbedding"] = field(default_factory=dict)
     dense: DenseChanges = field(default_factory=DenseChanges)
@@ -59,10 +62,11 @@ class RenderCache:
     sizes: "WeakKeyDictionary[Adapter, tuple[int, Sizes]]" = field(
         default_factory=WeakKeyDictionary
     )
-    # Of latents [h, w], where the memory held no more.
+    # Of latents [h, w], where the memory held no more rows, and where it holds no weights.
     most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     # Bytes beside the weights: of a height and width, and of rows of the UNet or 0 for the VAE.
     taken: dict[tuple[tuple[int, int], int], float] = field(default_factory=dict)
+    without_weights: set[tuple[int, int]] = field(default_factory=set)
     training: bool = False  # whether a training has its deltas on the layers now
     _planned: tuple[object, PlannedMethod] | None = None
     _most_texts: int = MOST_TEXTS
@@ -92,18 +96,27 @@ class RenderCache:
             self._planned = wanted, PlannedMethod(plan, record(plan, steps))
         return self._planned[1]
 
+    def limit_weights(self, most: int | None) -> None:
+        """Keep changed weights of the UNet of so many bytes from now on; None for no limit."""
+        if self.kept.limit(most):
+            self.prepared.clear()
+            self.graphs.release(())
+        if most is not None:
+            self.dense = DenseChanges(most=0)  # they are sums of a moment there
+
     def release(self, unet: set[MixedWeights], texts: set[MixedWeights]) -> None:
         """Drop all but what these mixes of the UNet, those of the text encoders and no mix need."""
         texts = texts | {frozenset()}
         weights = frozenset[tuple[str, WeightMix]]().union(*unet)
         shares = {share for _, mix in weights.union(*texts) for share in mix.shares}
         self.dense.release({(adapter, version) for adapter, version, _ in shares})
-        self.weights = {key: one for key, one in self.weights.items() if key in weights}
+        self.kept.release(weights)
         self.prepared = {
             key: one
             for key, one in self.prepared.items()
             if all(changed in unet for _, changed in key[2])
         }
+        self.graphs.release(set(self.prepared.values()))
         inside = [(key, one) for key, one in self.texts.items() if key[-1] in texts]
         self.texts = dict(inside[-self._most_texts :])
 

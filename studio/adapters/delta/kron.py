@@ -17,7 +17,7 @@ from studio.adapters.delta.layer import (
     original_output,
     output_with_change,
     read_magnitude,
-    to_delta_dtype,
+    to_input_dtype,
 )
 from studio.errors import BadInput
 
@@ -104,15 +104,15 @@ class Kron(nn.Module):
         if self.magnitude is not None:
             return output_with_change(layer, x, self.dense(layer.weight))
         base = original_output(layer, x)
-        a, b = self.a, self.b
+        a, b = (to_input_dtype(factor, x) for factor in (self.a, self.b))
         if isinstance(layer, nn.Linear):
-            right = F.linear(to_delta_dtype(x, b).unflatten(-1, (a.shape[1], -1)), b.flatten(1))
+            right = F.linear(x.unflatten(-1, (a.shape[1], -1)), b.flatten(1))
             product = F.linear(right.transpose(-1, -2), a)  # -> [..., b1, a1]
             if not self.rows_swapped:
                 product = product.transpose(-1, -2)
             product = product.flatten(-2)
         else:
-            images = to_delta_dtype(x, b).unflatten(1, (a.shape[1], -1)).flatten(0, 1)
+            images = x.unflatten(1, (a.shape[1], -1)).flatten(0, 1)
             right = apply_weight(layer, images, b).unflatten(
                 0, (len(x), -1)
             )  # -> [B, a2, b1, H, W]

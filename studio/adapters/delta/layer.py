@@ -34,7 +34,7 @@ def apply_weight(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
 def output_with_change(layer: Layer, x: Tensor, change: Tensor) -> Tensor:
     """The layer's output for x, with a change of the weight's shape added to the weight."""
     base = original_output(layer, x)
-    return base + apply_weight(layer, to_delta_dtype(x, change), change).to(base.dtype)
+    return base + apply_weight(layer, x, to_input_dtype(change, x)).to(base.dtype)
 
 
 def as_kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
@@ -52,9 +52,9 @@ def add_bias(layer: Layer, output: Tensor, bias: Tensor | None) -> Tensor:
     return output if bias is None else output + per_output(layer, bias).to(output.dtype)
 
 
-def to_delta_dtype(x: Tensor, like: Tensor) -> Tensor:
-    """x in the delta's dtype; unchanged under autocast, which chooses the dtype itself."""
-    return x if torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)
+def to_input_dtype(tensor: Tensor, x: Tensor) -> Tensor:
+    """A delta's tensor in x's dtype; unchanged under autocast, which chooses the dtype itself."""
+    return tensor if torch.is_autocast_enabled(x.device.type) else tensor.to(x.dtype)
 
 
 def dora_change(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ from studio.adapters.delta.layer import (
     per_output,
     read_magnitude,
     row_norms,
-    to_delta_dtype,
+    to_input_dtype,
 )
 
 
@@ -142,12 +142,9 @@ class LowRank(nn.Module):
         base = original_output(layer, x)
         dropped = F.dropout(x, self.dropout) if dropping else x
         # Scaling the narrow product is cheaper than scaling the wide one.
-        low = apply_weight(layer, to_delta_dtype(dropped, down), down) * self.scale
-        high = (
-            F.linear(low, up)
-            if isinstance(layer, nn.Linear)
-            else F.conv2d(low, up[..., None, None])
-        )
+        low = apply_weight(layer, dropped, to_input_dtype(down, x)) * self.scale
+        up = to_input_dtype(up, x)
+        high = F.linear(low, up) if isinstance(layer, nn.Linear) else _points(low, up)
         if self.magnitude is None:
             return base + high.to(base.dtype)
         factor = self._factor(layer)
@@ -158,8 +155,8 @@ class LowRank(nn.Module):
         return base + ((factor - 1) * undirected + factor * high).to(base.dtype)
 
     def _is_plain(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether `_Projection` can compute it: no DoRA, no autocast, one dtype."""
-        alike = x.dtype == self.down.dtype == weight.dtype
+        """Whether `_Projection` can compute it: no DoRA, no autocast, input and weight alike."""
+        alike = x.dtype == weight.dtype
         return alike and self.magnitude is None and not torch.is_autocast_enabled(x.device.type)
 
     def _factor(self, layer: Layer) -> Tensor:
@@ -208,11 +205,17 @@ def alpha_of(scale: float, rank: int, *, rank_stabilised: bool) -> float:
     return scale * (math.sqrt(rank) if rank_stabilised else rank)
 
 
+def _points(low: Tensor, up: Tensor) -> Tensor:
+    """[B, rank, h, w] through [out, rank], at each point by itself."""
+    return F.conv2d(low, up[..., None, None])
+
+
 class _Projection(torch.autograd.Function):
     """x W' + b + scale (x down') up', the common case, with fewer temporary tensors.
 
     Products are added in place, forwards and backwards, which saves a tenth of the time of a
-    small model's step. The result equals the plain formula's, bit for bit.
+    small model's step. The result equals the plain formula's, bit for bit. Factors in another
+    precision than x are cast to it, as autocast does, but nothing else is.
     """
 
     @staticmethod
@@ -226,8 +229,8 @@ class _Projection(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # [..., in] -> [N, in]
-        low = (rows @ down.T).mul_(scale)  # [N, rank]
-        total = F.linear(rows, weight, bias).addmm_(low, up.T)
+        low = (rows @ down.to(x.dtype).T).mul_(scale)  # [N, rank]
+        total = F.linear(rows, weight, bias).addmm_(low, up.to(x.dtype).T)
         ctx.save_for_backward(rows, low, down, up, weight)
         ctx.scale, ctx.shape = scale, x.shape
         return total.view(*x.shape[:-1], -1)
@@ -237,12 +240,13 @@ class _Projection(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, low, down, up, weight = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
-        narrow = (grad @ up).mul_(ctx.scale)  # [N, rank]
+        narrow = (grad @ up.to(grad.dtype)).mul_(ctx.scale)  # [N, rank]
         wanted = ctx.needs_input_grad
+        wide = down.to(grad.dtype)
         return (
-            (grad @ weight).addmm_(narrow, down).view(ctx.shape) if wanted[0] else None,
-            narrow.T @ rows if wanted[1] else None,
-            grad.T @ low if wanted[2] else None,
+            (grad @ weight).addmm_(narrow, wide).view(ctx.shape) if wanted[0] else None,
+            (narrow.T @ rows).to(down.dtype) if wanted[1] else None,
+            (grad.T @ low).to(up.dtype) if wanted[2] else None,
             grad.T @ rows if wanted[3] else None,
             grad.sum(0) if wanted[4] else None,
             None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.delta.layer import Layer, apply_weight, original_output, to_delta_dtype
+from studio.adapters.delta.layer import Layer, apply_weight, original_output, to_input_dtype
 from studio.adapters.delta.low_rank import LowRank
 from studio.adapters.rank_schedule import RankSchedule
 
@@ -38,8 +38,8 @@ class TimedLowRank(LowRank):
         if self.active is None:
             return super()._output(layer, x)
         base = original_output(layer, x)
-        low = apply_weight(layer, to_delta_dtype(x, self.down), self.down) * self.scale
-        active, up = self.active.to(low.dtype), self.up.flatten(1)
+        low = apply_weight(layer, x, to_input_dtype(self.down, x)) * self.scale
+        active, up = self.active.to(low.dtype), to_input_dtype(self.up, x).flatten(1)
         if isinstance(layer, nn.Linear):
             low = low * active.view(len(active), *(1 for _ in low.shape[2:]), -1)
             return base + nn.functional.linear(low, up).to(base.dtype)

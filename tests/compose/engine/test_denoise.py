@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import compose.engine.denoise
 import compose.engine.evaluate
 import compose.engine.weights.adapter_change
+import compose.engine.weights.kept_weights
 from compose import Done, Merge, Mix, Part, Step, denoise, render
 from compose.engine.picture_run import PictureRun
 from compose.engine.weights.adapter_change import DenseChanges
@@ -183,18 +184,18 @@ def test_weights_and_texts_are_kept_for_the_next_picture(
     sdxl: Base, shot: Shot, second: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents(sdxl, shot)
-    kept = dict(cache_of(sdxl).weights)
+    kept = dict(cache_of(sdxl).kept.weights)
     assert {name for name, _ in kept} == {n for n in shot_layers(shot) if n.startswith("unet.")}
     with monkeypatch.context() as still:
-        still.setattr(compose.engine.evaluate, "changed_weight", forbidden)
+        still.setattr(compose.engine.weights.kept_weights, "changed_weight", forbidden)
         still.setattr(compose.engine.evaluate, "prepare_layers", forbidden)
         still.setattr(sdxl, "encode_text", forbidden)
         latents(sdxl, dataclasses.replace(shot, seed=1))
     latents(sdxl, dataclasses.replace(shot, adapters=((second, 0.5),)))
-    assert len(cache_of(sdxl).weights) == len(kept)  # of the new mix, the old ones are gone
-    assert not cache_of(sdxl).weights.keys() & kept.keys()
+    assert len(cache_of(sdxl).kept.weights) == len(kept)  # of the new mix, the old ones are gone
+    assert not cache_of(sdxl).kept.weights.keys() & kept.keys()
     latents(sdxl, dataclasses.replace(shot, adapters=()))
-    assert not cache_of(sdxl).weights
+    assert not cache_of(sdxl).kept.weights
 
 
 @pytest.mark.parametrize("other", [{"strength": -0.4}, {"method": Merge("ties")}, {"seed": 7}])

@@ -1,0 +1,1 @@
+"""What a GPU has, and how it is used: its memory, and its launches."""

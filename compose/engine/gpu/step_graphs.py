@@ -1,0 +1,107 @@
+"""Passes of a small UNet as CUDA graphs: on a GPU they take less time than Python needs to ask.
+
+A pass is captured when it is first asked for and replayed from then on, so that all steps of a
+picture, and the same picture later, are computed alike. It is captured for the shapes of its inputs
+and for the weights that are swapped in, whose addresses are part of it. Whether replaying is faster
+is measured at once. Where capturing fails, all passes are computed as ever, and that is said.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+LOG = logging.getLogger(__name__)
+
+MOST_PIXELS = 16384  # latent pixels of all rows; of more a GPU is busy as it is
+MOST_GRAPHS = 16
+WARM, TIMED = 3, 3  # passes before capturing, and for a measurement
+WORTH = 0.95  # of the plain pass's time
+
+Pass = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A captured pass. inputs: where it reads, output: where it writes."""
+
+    inputs: Sequence[Tensor]
+    output: Tensor
+    replay: Callable[[], None]
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        """What the pass gives for other inputs of the same shapes."""
+        for own, new in zip(self.inputs, given, strict=True):
+            own.copy_(new)
+        self.replay()
+        return self.output.clone()
+
+
+def capture(work: Pass, inputs: Sequence[Tensor]) -> Graph:
+    """Capture a pass on the current device."""
+    fixed = [one.clone() for one in inputs]
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM):
+            work(*fixed)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    # Another thread may decode a picture meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        output = work(*fixed)
+    return Graph(fixed, output, graph.replay)
+
+
+def seconds_of(work: Pass, inputs: Sequence[Tensor]) -> float:
+    """Of a pass, the best of some."""
+    taken = []
+    for _ in range(TIMED):
+        torch.cuda.synchronize()
+        begun = perf_counter()
+        work(*inputs)
+        torch.cuda.synchronize()
+        taken.append(perf_counter() - begun)
+    return min(taken)
+
+
+@dataclass(eq=False)
+class StepGraphs:
+    """The graphs of one base. owner: what a graph's weights belong to; it goes with it."""
+
+    capture: Callable[[Pass, Sequence[Tensor]], Graph] = capture
+    seconds_of: Callable[[Pass, Sequence[Tensor]], float] = seconds_of
+    failed: bool = False
+    _passes: dict[tuple[object, Hashable], Graph | None] = field(default_factory=dict)
+
+    def run(self, owner: object, work: Pass, inputs: Sequence[Tensor]) -> Tensor:
+        """What work(*inputs) gives."""
+        if self.failed:
+            return work(*inputs)
+        key = owner, tuple((one.shape, one.dtype) for one in inputs)
+        if key not in self._passes:
+            try:
+                self._passes[key] = self._faster(work, inputs)
+            except RuntimeError as error:
+                self.failed = True
+                self._passes.clear()
+                reason = str(error).strip().splitlines()[0]
+                LOG.warning("Steps are computed without CUDA graphs, which failed: %s", reason)
+                return work(*inputs)
+            while len(self._passes) > MOST_GRAPHS:
+                del self._passes[next(iter(self._passes))]
+        graph = self._passes[key]
+        return work(*inputs) if graph is None else graph(*inputs)
+
+    def release(self, owners: Collection[object]) -> None:
+        """Drop the graphs of all others."""
+        self._passes = {key: one for key, one in self._passes.items() if key[0] in owners}
+
+    def _faster(self, work: Pass, inputs: Sequence[Tensor]) -> Graph | None:
+        """The captured pass; None where it is no faster."""
+        graph = self.capture(work, inputs)
+        plain = self.seconds_of(work, inputs)
+        return graph if self.seconds_of(graph, inputs) < WORTH * plain else None

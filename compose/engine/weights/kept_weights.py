@@ -1,0 +1,80 @@
+"""The changed weights of a mix, kept from step to step and picture to picture, within a budget.
+
+Only layers that change are kept. A weight for which there is no room is computed whenever its layer
+runs, of the same numbers in the same way: how much memory is left decides how fast a picture is
+made, and never what it shows.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from compose.engine.weights.adapter_change import DenseChanges
+from compose.engine.weights.batched_layers import MemoryBudget, Unkept
+from compose.engine.weights.mixed_weights import WeightMix, add_factors, changed_weight, factors
+from studio.adapters.delta import Layer
+
+Key = tuple[str, WeightMix]
+
+
+@dataclass(eq=False)
+class KeptWeights:
+    """Changed weights by layer and mix.
+
+    budget: bytes that are left for more, None for as many as there are. lean: no factors are kept
+    beside those that are not. refused: bytes that found no room. told: whether that was said.
+    """
+
+    budget: MemoryBudget | None = None
+    lean: bool = False
+    refused: int = 0
+    told: bool = False
+    weights: dict[Key, Tensor] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all that are kept."""
+        return sum(one.nbytes for one in self.weights.values())
+
+    def limit(self, most: int | None) -> bool:
+        """Keep so many bytes in all from now on; whether what was made ready is to be made anew.
+
+        That is where there is less room than is taken, or now enough for what was refused.
+        """
+        if most is None:
+            self.budget = None
+            return False
+        left = most - self.nbytes
+        stale = left < 0 or 0 < self.refused <= left
+        if left < 0:
+            self.weights, left = {}, most
+        if stale:
+            self.refused, self.told = 0, False
+        self.budget = MemoryBudget(left)
+        return stale
+
+    def release(self, wanted: Collection[Key]) -> None:
+        """Drop all others."""
+        self.weights = {key: one for key, one in self.weights.items() if key in wanted}
+
+    def weight(
+        self, name: str, mix: WeightMix, layers: Mapping[str, nn.Module], dense: DenseChanges
+    ) -> Tensor | Unkept:
+        """The changed weight of a layer, or bias, see `changed_weight`."""
+        if (name, mix) in self.weights:
+            return self.weights[name, mix]
+        compute = partial(changed_weight, name, mix, layers, dense=dense)
+        own = cast(Layer, layers[name]).weight if name in layers else None
+        # Vectors take no room worth naming.
+        if own is None or own.ndim < 2 or self.budget is None or self.budget.take(own.nbytes):
+            self.weights[name, mix] = compute()
+            return self.weights[name, mix]
+        self.refused += own.nbytes
+        low_rank = None if self.lean else factors(name, mix, layers, dtype=torch.float32)
+        if low_rank is not None:
+            compute = partial(add_factors, own, low_rank)
+        return Unkept(compute)
