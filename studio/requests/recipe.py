@@ -99,6 +99,9 @@ class Recipe:
         "white", "colour behind transparent parts of pictures, such as black or #808080"
     )
     checkpointing: bool = option(False, "gradient checkpointing: less memory, but slower")
+    compile: bool = option(
+        False, "compile the UNet's blocks; they stay so where measured steps are faster"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "number format to compute in; auto takes that of the base"
     )

@@ -11,6 +11,7 @@ and on the step's number (trainers/engine/data/randomness.py), so a run that was
 gives the same numbers as one that never stopped.
 """
 
+import logging
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -26,8 +27,11 @@ from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, attach, detached
 from studio.adapters.delta.timed import tell_timesteps
 from studio.bases.base import Base
+from studio.bases.device import has_own_memory, release_unused
 from studio.errors import BadInput
+from studio.out_of_memory import is_out_of_memory
 from studio.training_asks import Ask, take_ask
+from trainers.engine.compiled_blocks import CompiledBlocks
 from trainers.engine.data.batches import Batch, training_batches
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
@@ -58,6 +62,7 @@ from trainers.engine.run.tensorboard import write_events
 from trainers.engine.setup import PreparedTraining
 from trainers.engine.starts import plain
 
+LOG = logging.getLogger(__name__)
 LOGGED = ("step", "loss", "lr", "seconds")  # of every Step, in log.jsonl
 
 
@@ -83,6 +88,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
             base.put_aside(*idle),  # samples bring them back
             attach(base.layers(), training.deltas),
             tell_timesteps(base.unet, training.deltas),
+            trainer.blocks.chosen(wanted=recipe.compile),
             base.use_embeddings(training.embeddings),
         ):
             yield from _logged_steps(trainer)
@@ -203,6 +209,7 @@ class Trainer:
         self.state = TrainingState(training.trained, optimizer, accelerator.scaler, average)
         self.done, self.seconds = 0, 0.0
         self.step_seconds: list[float] = []  # of the steps taken here
+        self.blocks = CompiledBlocks(self.base.unet)
         self.consistent = True  # whether the weights are those of `done` whole steps
         self.preview: Image | None = None
         if training.checkpoint:
@@ -245,7 +252,7 @@ class Trainer:
         plan = kind.plan_step(deltas, done=self.done, steps=self.recipe.steps)
         rate = self.recipe.rate(self.done, course=plan.schedule)
         with detached(self.base.layers(), plan.detached), frozen(deltas, plan.frozen):
-            loss = self._backward(batches, plan)
+            loss = self._backward_in_memory(batches, plan)
         norm = self._clip()
         self.consistent = False
         if not (isfinite(loss) and isfinite(norm)):
@@ -255,6 +262,7 @@ class Trainer:
         seconds = perf_counter() - started
         self.seconds += seconds
         self.step_seconds.append(seconds)
+        self.blocks.note(seconds)
         return Step(self.done, self.recipe.steps, loss, rate, seconds)
 
     def _adjust(self) -> None:
@@ -272,6 +280,21 @@ class Trainer:
         self.done += 1
         if self.ema:
             self.ema.update(self.done)
+
+    def _backward_in_memory(self, batches: Sequence[Batch], plan: StepPlan) -> float:
+        """As `_backward`; where a GPU's memory runs out, with checkpointing from now on."""
+        unet, device = self.base.unet, self.base.device
+        try:
+            return self._backward(batches, plan)
+        except (MemoryError, RuntimeError) as error:
+            could = has_own_memory(device) and not unet.is_gradient_checkpointing
+            if not (could and is_out_of_memory(error)):
+                raise
+        LOG.warning("Memory ran out: activations are recomputed from now on (checkpointing).")
+        self.optimizer.zero_grad()
+        release_unused(device)
+        unet.enable_gradient_checkpointing()
+        return self._backward(batches, plan)
 
     def _backward(self, batches: Sequence[Batch], plan: StepPlan) -> float:
         """Compute the gradients of a step, summed over all ranks; returns its loss."""

@@ -40,19 +40,26 @@ class Graph:
         return self.output.clone()
 
 
-def capture(work: Pass, inputs: Sequence[Tensor]) -> Graph:
-    """Capture a pass on the current device."""
+Pools = dict[torch.device, object]
+
+
+def capture(work: Pass, inputs: Sequence[Tensor], pools: Pools) -> Graph:
+    """Capture a pass. pools: memory that all graphs share, as they run one after another."""
     fixed = [one.clone() for one in inputs]
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM):
-            work(*fixed)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    # Another thread may decode a picture meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        output = work(*fixed)
+    device = fixed[0].device
+    with torch.cuda.device(device):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM):
+                work(*fixed)
+        torch.cuda.current_stream().wait_stream(aside)
+        if device not in pools:
+            pools[device] = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        # Another thread may decode a picture meanwhile.
+        with torch.cuda.graph(graph, pool=pools[device], capture_error_mode="thread_local"):
+            output = work(*fixed)
     return Graph(fixed, output, graph.replay)
 
 
@@ -60,10 +67,10 @@ def seconds_of(work: Pass, inputs: Sequence[Tensor]) -> float:
     """Of a pass, the best of some."""
     taken = []
     for _ in range(TIMED):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(inputs[0].device)
         begun = perf_counter()
         work(*inputs)
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(inputs[0].device)
         taken.append(perf_counter() - begun)
     return min(taken)
 
@@ -72,9 +79,10 @@ def seconds_of(work: Pass, inputs: Sequence[Tensor]) -> float:
 class StepGraphs:
     """The graphs of one base. owner: what a graph's weights belong to; it goes with it."""
 
-    capture: Callable[[Pass, Sequence[Tensor]], Graph] = capture
+    capture: Callable[[Pass, Sequence[Tensor], Pools], Graph] = capture
     seconds_of: Callable[[Pass, Sequence[Tensor]], float] = seconds_of
     failed: bool = False
+    _pools: Pools = field(default_factory=dict)
     _passes: dict[tuple[object, Hashable], Graph | None] = field(default_factory=dict)
 
     def run(self, owner: object, work: Pass, inputs: Sequence[Tensor]) -> Tensor:
@@ -102,6 +110,6 @@ class StepGraphs:
 
     def _faster(self, work: Pass, inputs: Sequence[Tensor]) -> Graph | None:
         """The captured pass; None where it is no faster."""
-        graph = self.capture(work, inputs)
+        graph = self.capture(work, inputs, self._pools)
         plain = self.seconds_of(work, inputs)
         return graph if self.seconds_of(graph, inputs) < WORTH * plain else None

@@ -25,7 +25,7 @@ class Fake:
         self.captured: list[tuple[torch.Size, ...]] = []
         self.replays, self.faster = 0, faster
 
-    def capture(self, work: Pass, inputs: Sequence[Tensor]) -> Graph:
+    def capture(self, work: Pass, inputs: Sequence[Tensor], pools: object) -> Graph:
         fixed = [one.clone() for one in inputs]
         output = work(*fixed)
         self.captured.append(tuple(one.shape for one in inputs))
@@ -72,7 +72,7 @@ def test_what_is_no_faster_is_computed_as_ever() -> None:
 
 
 def test_a_failure_is_said_and_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(work: Pass, inputs: Sequence[Tensor]) -> Graph:
+    def fail(work: Pass, inputs: Sequence[Tensor], pools: object) -> Graph:
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     graphs = StepGraphs(capture=fail)

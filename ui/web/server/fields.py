@@ -24,6 +24,7 @@ LABELS = {
     "batch": "Batch size",
     "cache": "Keep prepared pictures in",
     "checkpointing": "Gradient checkpointing",
+    "compile": "Compile blocks",
     "clip": "Gradient clipping",
     "clip_skip": "CLIP layer from the end",
     "crops": "Random crops",
