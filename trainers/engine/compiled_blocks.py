@@ -32,7 +32,9 @@ class CompiledBlocks:
         """Within the block steps may be compiled. wanted: otherwise nothing is."""
         if not wanted:
             self._blocks = []
-        from torch._dynamo import config
+            yield
+            return
+        from torch._dynamo import config  # takes a second
 
         with config.patch(suppress_errors=True):
             try:

@@ -69,6 +69,7 @@ def test_a_training_learns_the_same(
 
 
 @pytest.mark.quality
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_compiler_takes_blocks_with_deltas(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     given = {"steps": PLAIN + COMPILING, "batch": 1}
     _, plain = learned(LoRA(rank=2), sdxl, folder, tmp_path / "plain", **given)
