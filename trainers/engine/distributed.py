@@ -43,7 +43,7 @@ def autocast_of(dtype: torch.dtype, precision: str) -> str:
     """The precision for autocast: fp16, bf16 or "no". dtype: of the base's weights.
 
     A base in bf16 computes in it by itself; autocast would only widen its norms, and then narrow
-    what they give, at a tenth of the time and more memory. In fp16 the norms could overflow.
+    what they give, in more calls and memory. In fp16 the norms could overflow.
     """
     if precision == "bf16" and dtype == torch.bfloat16:
         return "no"

@@ -1,4 +1,4 @@
-"""Passes of a small UNet as CUDA graphs: on a GPU they take less time than Python needs to ask.
+"""Passes of a small UNet as CUDA graphs: a GPU can be done before Python has asked for them.
 
 A pass is captured when it is first asked for and replayed from then on, so that all steps of a
 picture, and the same picture later, are computed alike. It is captured for the shapes of its inputs

@@ -1,11 +1,11 @@
 """The nuclear norm of a matrix, and its gradient, by products alone.
 
-With A = U S V' the norm is the sum of S and its gradient the polar factor U V' (Watson 1992). On a
-GPU a singular value decomposition of 10240 x 1280 numbers takes a second; there the polar factor is
-found by an odd polynomial of A, iterated: of degree five, with the coefficients of Polar Express
-(Amsel et al. 2025, arXiv 2505.16932, table 1, for singular values from 1e-3 on), whose last ones,
-of the Newton-Schulz iteration, go on for what is smaller. Where a singular value is below 1e-4 of
-the largest, its share of the gradient lies between 0 and 1, which is a subgradient all the same.
+With A = U S V' the norm is the sum of S and its gradient the polar factor U V' (Watson 1992). A
+GPU is slow at singular values, and fast at products: there the polar factor is found by an odd
+polynomial of A, iterated: of degree five, with the coefficients of Polar Express (Amsel et al.
+2025, arXiv 2505.16932, algorithm 1), whose last ones, of the Newton-Schulz iteration,
+go on for what is smaller. Where a singular value is below 1e-4 of the largest, its share of the
+gradient lies between 0 and 1, which is a subgradient all the same.
 """
 
 from typing import cast
