@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Graph:
         return self.output.clone()
 
 
-Pools = dict[torch.device, object]
+Pools = dict[torch.device, Any]
 
 
 def capture(work: Pass, inputs: Sequence[Tensor], pools: Pools) -> Graph:

@@ -31,7 +31,7 @@ from compose import (
 )
 from compose.engine.weights.render_cache import cache_of
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Dense
+from studio.adapters.delta import Delta, Dense
 from studio.bases.base import Base
 from studio.bases.load import load_base
 from studio.bases.prompts import TextEmbedding
@@ -194,7 +194,7 @@ def test_what_cannot_be_made_is_told_and_stops_nothing(
     hurt = Path(shutil.copy(lora_files["sdxl"][0], tmp_path / "hurt.safetensors"))
     with hurt.open("r+b") as file:
         file.truncate(hurt.stat().st_size - 8)
-    wild = {"unet.conv_out": Dense(torch.full((4, 32, 3, 3), torch.inf))}
+    wild: dict[str, Delta] = {"unet.conv_out": Dense(torch.full((4, 32, 3, 3), torch.inf))}
     shots = [
         Shot("a cat", steps=1),
         Shot("a cat", steps=1, adapters=((hurt, 1.0),)),

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.trainers.learning import TRIGGER, assert_lent, learned
 from trainers import LoRA, Step
 from trainers.engine.distributed import autocast_of
 
-ONE = {"steps": 2, "batch": 1}
+ONE: dict[str, Any] = {"steps": 2, "batch": 1}
 
 
 @pytest.fixture

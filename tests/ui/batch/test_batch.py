@@ -64,6 +64,7 @@ def test_a_manifest_becomes_a_folder_of_pictures(
             "denoise",
         )
         assert {name: made[name] for name in alike} == {name: line[name] for name in alike}
+        assert isinstance(made["base"], dict)
         assert (made["base"]["source"], line["init_image"]) == (line["base"]["source"], None)
     assert {(line["width"], line["height"]) for line in lines} == {(None, None)}  # the base's own
     page = (tmp_path / "out/sheet.html").read_text()
