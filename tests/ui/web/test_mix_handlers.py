@@ -378,6 +378,13 @@ def test_a_wrong_field_is_named_and_no_button_draws(
     assert len(list_jobs(tab.space)) == 2
 
 
+def first_draw_of(tab: Tab) -> dict:
+    """What follows the loading of a page that was opened with this tab."""
+    handler, *_ = tab.wired["draw"]
+    everything = {one: tab.now.get(one) for one in {*tab.now, tab.page.adapters}}
+    return handler.__self__.draw_first({**everything, tab.page.adapters: []})  # pyright: ignore
+
+
 def test_a_reload_keeps_the_mix_and_the_picture_of_this_page(tab: Tab) -> None:
     tab.act("add", name="bolt"), tab.act("add", name="wash")
     tab.now[tab.form.adapters.slots[1].strength] = 0.4
@@ -392,6 +399,7 @@ def test_a_reload_keeps_the_mix_and_the_picture_of_this_page(tab: Tab) -> None:
     assert tab.now[tab.parts.own_job] == tab.now[tab.parts.job] == own != other.id
     tab.act("enter")
     assert len(list_jobs(tab.space)) == 4  # what is drawn is not drawn again
+    assert first_draw_of(tab) == gr.skip()
     delete_adapter(tab.space, "wash")
     tab.now[tab.form.seed] = "abc"
     _reload(tab)

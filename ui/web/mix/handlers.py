@@ -174,14 +174,14 @@ class Handlers:
 
     def compare_methods(self, values: Values) -> Update:
         """Draw the picture with every method that takes these adapters."""
-        return self._queue(values, every_method(self.form.read(values), _check))
+        return self._queue(values, every_method(self.form.read(values), _check)) or gr.skip()
 
     def compare_grid(self, values: Values) -> Update:
         """Draw the picture with every value of one or two axes."""
         tab = self.tab
         columns = values[tab.column], values[tab.columns]
         rows = values[tab.row], values[tab.rows]
-        return self._queue(values, grid(self.form.read(values), columns, rows))
+        return self._queue(values, grid(self.form.read(values), columns, rows)) or gr.skip()
 
     def suggest_columns(self, values: Values) -> Update:
         """Values to begin with, when something else is to vary."""
@@ -348,7 +348,8 @@ class Handlers:
 
     def draw_first(self, values: Values) -> Update:
         """The page is loaded: draw a first picture if the tab was opened before."""
-        return self._draw_first(values) if values[self.tab.was_opened] else gr.skip()
+        drawn = self._draw_first(values) if values[self.tab.was_opened] else {}
+        return drawn or gr.skip()  # of an empty answer Gradio says that it lacks values
 
     def _draw_first(self, values: Values) -> Update:
         nothing_shown = values[self.tab.job] is None and values[self.tab.picture] is None
