@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["original_keys", "save_original"]
+__all__ = ["original_keys", "original_unet_name", "save_original"]
 
 Weights = Mapping[str, Tensor]
 RESNET = {
@@ -61,7 +61,9 @@ def original_keys(
     unet: Weights, vae: Weights, text: Mapping[str, Weights], *, family: str, layers: int
 ) -> dict[str, Tensor]:
     """All parts under their original names; tensors may be on the meta device."""
-    found = {f"model.diffusion_model.{_unet(key, unet, layers)}": unet[key] for key in unet}
+    found = {
+        f"model.diffusion_model.{original_unet_name(key, unet, layers)}": unet[key] for key in unet
+    }
     found |= {f"first_stage_model.{key}": one for key, one in _vae(vae)}
     for name, weights in text.items():
         plain = {key.removeprefix("text_model."): one for key, one in weights.items()}
@@ -69,7 +71,8 @@ def original_keys(
     return found
 
 
-def _unet(key: str, unet: Weights, layers: int) -> str:
+def original_unet_name(key: str, unet: Weights, layers: int) -> str:
+    """A tensor's name there. layers: see save_original."""
     for ours, theirs in UNET.items():
         if key.startswith(ours + "."):
             return theirs + key.removeprefix(ours)

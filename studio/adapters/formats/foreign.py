@@ -23,6 +23,7 @@ OTHER_ADAPTERS = (
     (r"\.on_input$|\.ia3_l$", "an IA3 adapter"),
     (r"\.(oft|boft)_\w+(\.\w+)?$", "an OFT adapter in names that are not known"),
     (r"\.[ab][12](\.weight)?$|\.bm\.weight$", "a GLoRA adapter"),
+    (r"\.lambda_layer$|\.[pq]_layer\.weight$", "a T-LoRA adapter"),
     (r"vera_lambda_[bd]", "a VeRA adapter"),
     (r"\.(set_weight|reshape_weight)$", "a patch that replaces whole weights"),
 )
