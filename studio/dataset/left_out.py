@@ -26,13 +26,13 @@ class Skipped:
 
 def count_skipped(skipped: Sequence[Skipped]) -> str:
     """How many of which kind, such as "2 HEIC, 1 damaged"; empty where there are none."""
-    return ", ".join(f"{_count(group)} {kind}" for kind, group in _by_kind(skipped))
+    return ", ".join(_counted(kind, group) for kind, group in _by_kind(skipped))
 
 
 def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
     """A line for each kind: how many there are, which, and why."""
     return [
-        f"Left out {_count(group)} {kind}: {_reasons(group)}." for kind, group in _by_kind(skipped)
+        f"Left out {_counted(kind, group)}: {_reasons(group)}." for kind, group in _by_kind(skipped)
     ]
 
 
@@ -41,8 +41,9 @@ def _by_kind(skipped: Sequence[Skipped]) -> Iterator[tuple[str, list[Skipped]]]:
         yield kind, [one for one in skipped if one.kind == kind]
 
 
-def _count(group: Sequence[Skipped]) -> int:
-    return sum(one.count for one in group)
+def _counted(kind: str, group: Sequence[Skipped]) -> str:
+    count = sum(one.count for one in group)
+    return f"{count} {'caption' if kind == CAPTIONS and count == 1 else kind}"
 
 
 def _reasons(group: Sequence[Skipped]) -> str:

@@ -30,12 +30,13 @@ NEWER_OPTIONS: dict[str, dict[str, object]] = {
     "switch": {"turns": (), "weigh": "equal"},
     "composite": {"weights": (), "weigh": "equal"},
 }
+FACTS = ("fingerprint", "dtype", "vae")  # of a base; records of older batches have no VAE
 PREFIX = 40  # letters of the prompt in a file's name
 
 
 class Record:
-    """The record in a folder: by the base's source its fingerprint and precision, and the sizes of
-    batches as `compose.batch_sizes` gives them."""
+    """The record in a folder: by the base's source its fingerprint, precision and VAE, and the
+    sizes of batches as `compose.batch_sizes` gives them."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "batch.json"
@@ -57,7 +58,7 @@ class Record:
                 raise BadInput(f"{self.path} is of another version of Studio: give another --out.")
             return {
                 source: (
-                    {key: str(one[key]) for key in ("fingerprint", "dtype")},
+                    {key: str(one[key]) for key in FACTS if key != "vae" or key in one},
                     {size: int(count) for size, count in one["size"].items()},
                 )
                 for source, one in found["bases"].items()

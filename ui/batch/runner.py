@@ -190,10 +190,11 @@ class _BatchRun:
         """
         known = self.record.read() if self.record.there else {}
         for source, (facts, _) in known.items():
-            if self.facts.get(source, facts) != facts:
+            now = self.facts.get(source, facts)
+            if any(now[name] != then for name, then in facts.items()):
                 raise BadInput(
-                    f"{self.plan.out} was begun on another {source}, or in another precision "
-                    f"({facts['dtype']}): give another --out."
+                    f"{self.plan.out} was begun on another {source}, with another VAE or in "
+                    f"another precision ({facts['dtype']}): give another --out."
                 )
         found = dict(known)
         for source in self.plan.sources:
@@ -265,7 +266,11 @@ def _repeats(base: "Base") -> bool:
 
 
 def _facts(base: "Base") -> dict[str, str]:
-    return {"fingerprint": base.fingerprint(), "dtype": base.precision}
+    """What decides a base's pictures. vae: "" for the base's own."""
+    from trainers.engine.data.cache import weights_sha256  # PyTorch with it
+
+    vae = weights_sha256(base.vae) if base.vae_source else ""
+    return {"fingerprint": base.fingerprint(), "dtype": base.precision, "vae": vae}
 
 
 def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]:

@@ -32,6 +32,21 @@ COSTLY = ("steps", "batch", "accumulation")  # those of CHECKED_ALIKE that chang
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What was found before the first training. cost: None where nothing is to be trained.
+
+    remarks: what is left out of the folders of pictures, each once.
+    """
+
+    cost: "trainers.Estimate | None"
+    remarks: tuple[str, ...]
+
+    def print_remarks(self) -> None:
+        for remark in self.remarks:
+            print_note(remark)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """The trainings of a file. out: the folder of their run folders."""
 
@@ -77,14 +92,17 @@ def plan_sweep(
 
 
 def print_cost(sweep: Sweep, *, as_json: bool) -> None:
-    """Print what a sweep will take. Raises BadInput for what can't be trained."""
+    """Print what a sweep will take and leave out. Raises BadInput for what can't be trained."""
     missing = sweep.missing()
-    cost = _check_and_estimate(sweep, missing, BaseCache())
+    checked = _check_and_estimate(sweep, missing, BaseCache())
+    cost = checked.cost
     facts = {"trainings": len(missing), "finished already": len(sweep.planned) - len(missing)}
     if as_json:
         seconds, size = (cost.seconds, cost.bytes) if cost else (0.0, 0)
-        print_json(facts | {"seconds": round(seconds, 1), "bytes": size})
+        left_out = {"left_out": list(checked.remarks)}
+        print_json(facts | {"seconds": round(seconds, 1), "bytes": size} | left_out)
         return
+    checked.print_remarks()
     print_facts("Sweep", facts | {"taking": cost and f"{cost}, one after another"})
 
 
@@ -118,16 +136,15 @@ def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _check_and_estimate(
-    sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCache
-) -> "trainers.Estimate | None":
-    """What trainings take one after another, each checked on its base; None without any.
+def _check_and_estimate(sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCache) -> Checked:
+    """What trainings take one after another, each checked on its base.
 
     Raises BadInput that names all that can't be trained.
     """
     problems: list[Problem] = []
     known: dict[str, trainers.Estimate] = {}
     costs: list[trainers.Estimate] = []
+    remarks: dict[str, None] = {}
     for run in runs:
         request = run.request
         recipe = request.recipe.items()
@@ -135,20 +152,20 @@ def _check_and_estimate(
         key = repr((request.kind, request.options, request.base, request.loading, alike))
         try:
             if key not in known:
-                known[key] = _estimate(sweep, request, bases)
+                pictures = trainers.check(request)
+                remarks |= dict.fromkeys(pictures.remarks())
+                known[key] = trainers.estimate_request(
+                    request,
+                    bases.open(request.base, request.loading),
+                    pictures=len(pictures.examples),
+                    runs=sweep.out,
+                )
             costs.append(known[key])
         except BadInput as error:
             problems.append(run.problem(str(error)))
     if problems:
         raise join_problems(problems)
-    return _sum(costs) if costs else None
-
-
-def _estimate(sweep: Sweep, request: TrainingRequest, bases: BaseCache) -> "trainers.Estimate":
-    pictures = trainers.check(request)
-    base = bases.open(request.base, request.loading)
-    count = len(pictures.examples)
-    return trainers.estimate_request(request, base, pictures=count, runs=sweep.out)
+    return Checked(_sum(costs) if costs else None, tuple(remarks))
 
 
 def _sum(costs: Sequence["trainers.Estimate"]) -> "trainers.Estimate":
@@ -164,8 +181,10 @@ def _train(sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, str]:
     """Train one after another. Returns why some failed, by name."""
     failed: dict[str, str] = {}
     bases, varied = BaseCache(), sweep.varied()
-    if cost := _check_and_estimate(sweep, runs, bases):
-        print_note(f"This will take {cost}, {len(runs)} trainings one after another.")
+    checked = _check_and_estimate(sweep, runs, bases)
+    checked.print_remarks()
+    if checked.cost:
+        print_note(f"This will take {checked.cost}, {len(runs)} trainings one after another.")
     for number, run in enumerate(runs, start=1):
         name, request = run.request.name, replace(run.request, run=sweep.folder(run))
         print_note(f"Training {number} of {len(runs)}: {_in_words(varied[name]) or name}")
@@ -187,7 +206,7 @@ def _train_on_cluster(sweep: Sweep, runs: Sequence[PlannedRun], address: str) ->
     failed: dict[str, str] = {}
     device = runs[0].request.loading.get("device")
     with connect(address, device=device) as cluster, progress_bars() as bars:
-        _check_and_estimate(sweep, runs, BaseCache())
+        _check_and_estimate(sweep, runs, BaseCache()).print_remarks()
         bar = bars.add_task("Trainings", total=len(runs))
         sweep.out.mkdir(parents=True, exist_ok=True)
         for run in runs:

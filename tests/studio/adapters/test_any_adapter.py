@@ -69,9 +69,9 @@ def whole(family: str, folder: Path) -> Model:
     """The tiny model with two resnets a level, as the real ones have: sgm counts blocks by it."""
     base = load_base(folder)
     config = {**base.unet.config, "layers_per_block": 2}
-    parts = {"unet": UNet2DConditionModel.from_config(config)}
+    parts: dict[str, Any] = {"unet": UNet2DConditionModel.from_config(config)}
     parts |= dict(zip(("text_encoder", "text_encoder_2"), base.text_encoders, strict=False))
-    layers = {
+    layers: dict[str, nn.Module] = {
         f"{component}.{path}": module
         for component, part in parts.items()
         for path, module in part.named_modules()
@@ -157,13 +157,10 @@ OFT = st.fixed_dictionaries(
     | {"use_cayley_neumann": flag, "num_cayley_neumann_terms": st.integers(2, 6)}
 )
 in_peft = st.one_of(
-    st.tuples(st.just(kind), options)
-    for kind, options in (
-        (peft.LoraConfig, LORA),
-        (peft.LoKrConfig, LOKR),
-        (peft.LoHaConfig, LOHA),
-        (peft.OFTConfig, OFT),
-    )
+    st.tuples(st.just(peft.LoraConfig), LORA),
+    st.tuples(st.just(peft.LoKrConfig), LOKR),
+    st.tuples(st.just(peft.LoHaConfig), LOHA),
+    st.tuples(st.just(peft.OFTConfig), OFT),
 )
 # What LyCORIS trains and Studio does not read: by its name, the words of the refusal.
 REFUSED = {"glora": "GLoRA", "ia3": "IA3", "tlora": "T-LoRA", "boft": "form that Studio"}

@@ -145,6 +145,24 @@ def test_what_is_added_to_a_batch_is_grouped_as_well_and_what_was_there_as_befor
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
+def test_a_batch_goes_on_with_the_vae_that_it_was_begun_with(
+    faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = faces.with_name("short.toml")
+    manifest.write_text(f'{faces.read_text().splitlines()[0]}\nsteps = 1\nprompt = "a cat"\n')
+    words = ("batch", manifest, "--out", tmp_path, "--device", "cpu")
+    vae = ("--vae", sd1_folder / "vae")
+    assert ended(*words, *vae) == 0
+    (made,) = tmp_path.glob("a-*.png")
+    picture = made.read_bytes()
+    made.unlink()
+    capsys.readouterr()
+    assert ended(*words, "--resume") == 2
+    assert "with another VAE" in capsys.readouterr().err
+    assert ended(*words, *vae, "--resume") == 0
+    assert made.read_bytes() == picture
+
+
 def test_no_base_of_a_batch_may_change_before_it_goes_on(
     faces: Path, sd1_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

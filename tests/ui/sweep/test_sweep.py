@@ -146,6 +146,22 @@ def test_a_dry_run_tells_how_many_and_trains_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_left_out_is_named_before_the_first_training(
+    rates: Path, run: Callable[..., Said], tmp_path: Path
+) -> None:
+    (tmp_path / "photos" / "other.txt").write_text("a robot")
+    (tmp_path / "photos" / "film.mov").write_bytes(b"x")
+    code, out, said = run(rates, "--out", "out", "--dry-run")
+    assert code == 0 and "trainings" in out
+    for words in ("Left out 1 caption: other.txt belongs to", "Left out 1 video: film.mov is not"):
+        assert said.count(words) == 1
+    _, out, _ = run(rates, "--out", "out", "--dry-run", "--json")
+    assert len(json.loads(out)["left_out"]) == 2
+    code, _, said = run(rates, "--out", "out")
+    assert code == 0
+    assert said.index("Left out 1 video") < said.index("This will take") < said.index("Training 1")
+
+
 def test_a_name_follows_from_the_settings_and_from_nothing_else(rates: Path) -> None:
     text = rates.read_text()
     names = [one.request.name for one in read_sweep(rates)]
