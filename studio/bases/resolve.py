@@ -62,6 +62,23 @@ def find_source(source: str | Path, *, half: bool) -> Path:
     return _hub_folder(name, half=half)
 
 
+def refuse_download(source: str, recipe: str) -> None:
+    """Raise BadInput for a hub id of which not all is on this machine.
+
+    A picture or a recipe may come from a stranger, so it alone downloads nothing. recipe: what
+    messages call it.
+    """
+    there = source in BUNDLED_BASES or expand_home(source).exists()
+    if there or not HUB_ID.fullmatch(source):
+        return
+    snapshot = cached_snapshot(source)
+    if not snapshot or not any(_complete(snapshot, half=half) for half in (False, True)):
+        raise BadInput(
+            f"{recipe} names the base {source!r}, which is not on this machine: give "
+            f"--base {source} to download it, or another --base."
+        )
+
+
 def _our_folder(name: str) -> Path:
     folder = asset(name)
     if not (folder / "model_index.json").is_file():

@@ -211,6 +211,10 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
         for key in ("dtype", "device", "prediction", "vae", "vae_tiling")
         if key in entry
     }
+    if "base" not in given:
+        from studio.bases.resolve import refuse_download  # the hub's client with it
+
+        refuse_download(entry["source"], f"The recipe in {request.like}")
     base = open_base(str(given.get("base", entry["source"])), opening | dict(request.loading))
     if "base" in given:
         made["base"] = entry | {"fingerprint": base.fingerprint()}

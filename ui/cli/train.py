@@ -328,6 +328,10 @@ def run_training(
     from ui.cli.jobs import enqueue_run
 
     request = request_for(kind, given, chosen.recipe)
+    if chosen.recipe and "base" not in given and not chosen.base_config:
+        from studio.bases.resolve import refuse_download  # the hub's client with it
+
+        refuse_download(request.base, f"The recipe {chosen.recipe}")
     if chosen.dry_run:
         count_run(request, config=chosen.base_config, as_json=as_json)
     elif chosen.queue:

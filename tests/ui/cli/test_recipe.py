@@ -1,8 +1,10 @@
 """`studio train --recipe FILE` and `--init FILE`, as they are typed."""
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image, PngImagePlugin
 
 from tests.ui.cli.test_cli import Ended, Run, adapter, photos, run
 
@@ -36,6 +38,29 @@ def test_a_recipe_that_does_not_suit_is_refused(
     ended = run("train", *words, adapter.parent / "run" / "recipe.toml")
     assert ended.code == 2
     assert said in ended.err
+
+
+@pytest.mark.parametrize(
+    "words", [["generate", "--like", "a.png"], ["train", "--recipe", "a.toml"]]
+)
+def test_a_strangers_recipe_downloads_no_base_unasked(
+    run: Run, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    texts = PngImagePlugin.PngInfo()
+    base = {"source": "somebody/model", "dtype": "fp32", "device": "cpu"}
+    texts.add_text("studio", json.dumps({"version": 1, "prompt": "a cat", "base": base}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=texts)
+    lines = (adapter.parent / "run" / "recipe.toml").read_text().splitlines()
+    known = [f'base = "{base["source"]}"' if one.startswith("base = ") else one for one in lines]
+    (tmp_path / "a.toml").write_text("\n".join(known))
+    asked: list[None] = []
+    monkeypatch.setattr("studio.bases.resolve.is_hub_reachable", lambda: asked.append(None))
+    ended = run(*words)
+    assert ended.code == 2 and not asked
+    assert f"{words[-1]} names the base 'somebody/model', which is not on this machine" in ended.err
+    ended = run(*words, "--base", "somebody/model")
+    assert ended.code == 2 and asked
+    assert "the Hugging Face Hub cannot be reached" in ended.err
 
 
 def test_an_unknown_field_is_refused_with_the_right_one(run: Run, tmp_path: Path) -> None:
