@@ -27,6 +27,8 @@ def take_adapter_tags(shot: Shot, find: Callable[[str], str]) -> Shot:
     if shot.syntax != "a1111":
         return shot
     prompt, tags = split_adapter_tags(shot.prompt)
+    if not tags and prompt == shot.prompt:
+        return shot
     named = ((find(name), strength) for name, strength in map(read_adapter_tag, tags))
     return replace(shot, prompt=prompt, adapters=(*shot.adapters, *named))
 

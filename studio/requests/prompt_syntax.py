@@ -31,6 +31,7 @@ TOKEN = re.compile(
     | \s*\b(?P<break>BREAK)\b\s* | .""",
     re.VERBOSE | re.DOTALL,
 )
+MARKS = re.compile(r"[\\()\[\]]|BREAK")  # without any of these all has weight 1
 ADAPTER_TAG = re.compile(r"(?<!\\)<(lora|lyco|hypernet):([^<>]*)>", re.IGNORECASE)
 EMPTY_BETWEEN_COMMAS = re.compile(r"\s*,\s*(?=,|$)")
 EDITING = re.compile(r"(?<!\\)\[[^\[\]\\]*(?::\s*[.\d]+\s*|\|[^\[\]\\]*)\]")
@@ -44,6 +45,8 @@ def read_prompt(text: str, syntax: PromptSyntax) -> list[list[WeightedText]]:
     if syntax != "a1111":
         return [[(text, 1.0)]]
     _check_readable(text)
+    if text and not MARKS.search(text):  # as most prompts are; a hundredth of the time
+        return [[(text, 1.0)]]
     parts: list[list[WeightedText]] = [[]]
     for piece, weight in _weighted(text):
         if piece is None:

@@ -28,6 +28,8 @@ def speed_fields(
 def with_speed(shot: Shot, given: Collection[str]) -> tuple[Shot, str]:
     """The shot with what its speed adapter sets, see `speed_fields`."""
     fields, said = speed_fields(shot.adapters, given)
+    if not fields:
+        return shot, said
     return replace(shot, **fields), said  # pyright: ignore[reportArgumentType]
 
 

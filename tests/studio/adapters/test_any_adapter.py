@@ -368,7 +368,10 @@ def test_any_network_of_lycoris(
     torch.manual_seed(seed)
     if options["algo"] in ("loha", "lokr"):
         # Merging, LyCORIS 4.1.3 multiplies these twice by alpha / rank, and training once.
-        options |= {"linear_alpha": options["linear_dim"], "conv_alpha": options["conv_dim"]}
+        same = {"linear_alpha": options["linear_dim"], "conv_alpha": options["conv_dim"]}
+        options = options | same
+    if options["algo"] == "boft":  # it has no blocks of every size
+        options = options | {"linear_dim": 4, "conv_dim": 4}
     piece = model.piece(names)
     network: Any = lycoris.create_lycoris(piece, 1.0, **options)
     network.apply_to()
