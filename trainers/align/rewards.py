@@ -67,7 +67,7 @@ class Palette(Reward):
     """Nothing but some colours."""
 
     colours: Annotated[tuple[str, ...], MinLen(1)] = option(
-        ("black", "white"), "names, or as #ff8800; may be given several times"
+        ("black", "white"), "names, or as #ff8800"
     )
 
     def check(self) -> None:
