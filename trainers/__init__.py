@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from studio.requests.recipe import Recipe, draft, with_options
-from trainers.engine.kind import Count, Kind, count, kinds
+from trainers.engine.kind import Count, Kind, count, distillation_kinds, kinds
 from trainers.engine.progress import (
     Drawn,
     Encoded,
@@ -22,19 +22,30 @@ from trainers.engine.progress import (
     Started,
     Step,
 )
-from trainers.engine.resolve import kind_of, recipe_for, recipe_of
+from trainers.engine.resolve import check_learned, drawn_with, kind_of, recipe_for, recipe_of
 
 if TYPE_CHECKING:
     from trainers.blora import BLoRA
     from trainers.diffusekrona import DiffuseKronA
+    from trainers.distillations.guidance import Guidance
+    from trainers.distillations.lcm import LCM
     from trainers.engine.estimate.estimate import Estimate, estimate, estimate_request
-    from trainers.engine.train import base_of, check, checkpoints, resume, run_request, train
+    from trainers.engine.train import (
+        base_of,
+        check,
+        checkpoints,
+        distill,
+        resume,
+        run_request,
+        train,
+    )
     from trainers.lora import LoRA
     from trainers.oft import OFT
     from trainers.sara import SaRA
     from trainers.tlora import TLoRA
 
 __all__ = [
+    "LCM",
     "OFT",
     "BLoRA",
     "Count",
@@ -43,6 +54,7 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Finished",
+    "Guidance",
     "Kind",
     "LoRA",
     "Progress",
@@ -55,9 +67,13 @@ __all__ = [
     "TLoRA",
     "base_of",
     "check",
+    "check_learned",
     "checkpoints",
     "count",
+    "distill",
+    "distillation_kinds",
     "draft",
+    "drawn_with",
     "estimate",
     "estimate_request",
     "kind_of",
@@ -74,8 +90,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
-    if name in ("base_of", "check", "checkpoints", "resume", "run_request", "train"):
+    if name in ("base_of", "check", "checkpoints", "distill", "resume", "run_request", "train"):
         return getattr(import_module("trainers.engine.train"), name)
     if name in ("Estimate", "estimate", "estimate_request"):
         return getattr(import_module("trainers.engine.estimate.estimate"), name)
-    return kinds()[name.lower()]
+    return (kinds() | distillation_kinds())[name.lower()]

@@ -23,7 +23,7 @@ from compose.engine.gpu.memory import room_for_weights
 from compose.engine.method import Call, Halves
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.sampler import Scheduler, timesteps_of, with_own_noise
-from compose.engine.start import restore_outside, start_of
+from compose.engine.start import outside_of, start_of
 from compose.engine.weights.render_cache import cache_of
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
@@ -160,7 +160,7 @@ def _denoise_pass(
             start_of(run, scheduler, timesteps, draw, one)
             for run, draw, one in zip(runs, draws, before, strict=True)
         ]
-        latents = torch.cat([start.latents for start in starts])
+        latents, outside = torch.cat([start.latents for start in starts]), outside_of(starts)
     seeds = [run.shot.seed for run in runs]
     advance = with_own_noise(scheduler, latents, seeds=seeds, draws=draws)
     times = list(zip(timesteps, timesteps.to(base.device), timesteps.tolist(), strict=True))
@@ -172,7 +172,8 @@ def _denoise_pass(
                 predicted = _predict(runs, scaled, on_device, step)
                 prediction = Prediction(base, scaled, predicted, round(number))
                 latents = advance(predicted, timestep, latents, return_dict=False)[0]
-            latents = restore_outside(latents, starts, scheduler, timesteps[end : end + 1])
+            if outside:
+                latents = outside.restored(latents, scheduler, timesteps[end : end + 1])
         yield latents, prediction  # pyright: ignore[reportPossiblyUnboundVariable]
 
 

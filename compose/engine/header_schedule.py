@@ -18,6 +18,7 @@ from studio.adapters.formats.survey import survey
 from studio.adapters.safetensors_header import read_header
 from studio.errors import BadInput
 from studio.json_value import JSON
+from studio.requests.speed import with_speed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,7 @@ def outline(shot: "Shot") -> Schedule:
     Raises BadInput as that does, and NeedsWeights where headers do not tell it.
     """
     shot.check()
+    shot, _ = with_speed(shot)
     told = [HeaderAdapter(_header(str(file)), float(strength)) for file, strength in shot.adapters]
     mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
     method = method_of(shot)

@@ -56,7 +56,8 @@ class PictureRun:
         }
         self.cache.training = bool(in_training)
         # What trains changes unseen, so what text encoders say with it is not to be kept.
-        self._training = bool(in_training - {"unet"}) or bool(base.learned_words)
+        learning = in_training - {"unet"} or base.learned_words or base.altered
+        self._training = bool(learning)
         self._texts: dict[tuple[MixedWeights, bool, str | None], TextEmbedding] = {}
 
     @property

@@ -73,8 +73,9 @@ def decode(
         pixels = base.decode(latents, alone=alone)[0].movedim(0, -1)
         made_by = recipe(resolved, base)  # says whether it was decoded in tiles
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
-    if resolved.mask is not None:  # what is not drawn anew has the pixels that it had
-        picture = Image.composite(picture, _own_picture(resolved), resolved.mask)
+    last = resolved if resolved.enlarged is None else resolved.second()
+    if last.mask is not None:  # what is not drawn anew has the pixels that it had
+        picture = Image.composite(picture, _own_picture(last), last.mask)
     picture.info["parameters"] = parameters_text(resolved, base)
     picture.info["studio"] = json.dumps(made_by)
     return picture

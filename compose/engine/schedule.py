@@ -23,6 +23,7 @@ from compose.engine.method import (
 )
 from studio.errors import BadInput
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
+from studio.requests.speed import with_speed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +152,8 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
 
     asked = shot.shot if isinstance(shot, ResolvedShot) else shot
     asked.check()
-    asked = with_masks(take_adapter_tags(asked, find_adapter))
+    asked, _ = with_speed(take_adapter_tags(asked, find_adapter))
+    asked = with_masks(asked)
     if base is not None:
         found = resolve(shot, base).adapters
     else:

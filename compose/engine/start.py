@@ -45,36 +45,46 @@ def start_of(
     side = shot.height // base.latent_factor, shot.width // base.latent_factor
     noise = torch.randn(1, 4, *side, generator=draw).to(base.device)  # drawn on the CPU, always
     pure = noise * scheduler.init_noise_sigma
-    if smaller is not None:
-        enlarged = F.interpolate(smaller, size=side, mode="bilinear")
-        return Start(scheduler.add_noise(enlarged, noise, timesteps[:1]), noise)
-    if shot.init_image is None:
-        return Start(pure, noise)
-    # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
-    with tiled_where_needed(base, shot):
-        picture = base.encode_pictures(2 * _pixels(shot.init_image) - 1, sample=False)
-    noisy = scheduler.add_noise(picture, noise, timesteps[:1])
-    if shot.mask is None:
-        return Start(noisy, noise)
-    mask = F.interpolate(_pixels(shot.mask), size=side).to(base.device)
-    return Start(pure if shot.shot.denoise == 1 else noisy, noise, picture, mask)
+    picture = mask = None
+    if shot.init_image is not None and (smaller is None or shot.mask is not None):
+        # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
+        with tiled_where_needed(base, shot):
+            picture = base.encode_pictures(2 * _pixels(shot.init_image) - 1, sample=False)
+    if shot.mask is not None:
+        mask = F.interpolate(_pixels(shot.mask), size=side).to(base.device)
+    begin = picture if smaller is None else F.interpolate(smaller, size=side, mode="bilinear")
+    if begin is None or (mask is not None and smaller is None and shot.shot.denoise == 1):
+        return Start(pure, noise, picture, mask)
+    return Start(scheduler.add_noise(begin, noise, timesteps[:1]), noise, picture, mask)
 
 
-def restore_outside(
-    latents: Tensor, starts: Sequence[Start], scheduler: Scheduler, following: Tensor
-) -> Tensor:
-    """The latents [N, 4, h, w] after a step, with the pictures' own outside of the masks.
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """The pictures' own latents outside of the masks, of N pictures: see Start."""
 
-    following: the next step's timestep, [1], or none after the last one, [0].
-    """
-    masks = [one.mask for one in starts if one.mask is not None]
-    if not masks:
-        return latents
-    mask = torch.cat(masks)
-    own = torch.cat([one.picture for one in starts if one.picture is not None])
-    if len(following):
-        own = scheduler.add_noise(own, torch.cat([one.noise for one in starts]), following)
-    return (1 - mask) * own + mask * latents
+    picture: Tensor
+    noise: Tensor
+    mask: Tensor
+
+    def restored(self, latents: Tensor, scheduler: Scheduler, following: Tensor) -> Tensor:
+        """The latents [N, 4, h, w] after a step, with the pictures' own outside of the masks.
+
+        following: the next step's timestep, [1], or none after the last one, [0].
+        """
+        own = self.picture
+        if len(following):
+            own = scheduler.add_noise(own, self.noise, following)
+        return (1 - self.mask) * own + self.mask * latents
+
+
+def outside_of(starts: Sequence[Start]) -> Outside | None:
+    """What stays of pictures drawn together, which all have a mask, or none of them."""
+    kept = [
+        (one.picture, one.noise, one.mask)
+        for one in starts
+        if one.picture is not None and one.mask is not None
+    ]
+    return Outside(*map(torch.cat, zip(*kept, strict=True))) if kept else None
 
 
 def _pixels(picture: Image.Image) -> Tensor:

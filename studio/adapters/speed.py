@@ -1,13 +1,14 @@
-"""Adapters of others that make a base fast, and the sampling that each was distilled for.
+"""Adapters that make a base fast, and the sampling that each was distilled for.
 
 LCM-LoRA (Luo et al. 2023), TCD (Zheng et al. 2024), SDXL-Lightning (Lin et al. 2024), Hyper-SD (Ren
 et al. 2024) and DMD2 (Yin et al. 2024) are plain LoRA files. They are recognised by their names, or
-by what they change: sampling is that of their authors' model cards. No PyTorch here.
+by what they change: sampling is that of their authors' model cards. Those that Studio distilled say
+it in their recipe. No PyTorch here.
 """
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from studio.adapters.describe import find_adapter_file
 from studio.adapters.formats.metadata import AdapterInfo, read_info
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
+from studio.bases.samplers import SCHEDULERS
+from studio.json_value import JSON
 
 # Files that are named for what they are only by their folder, as downloads from a hub.
 UNNAMED = ("pytorch_lora_weights", "adapter_model", "model")
@@ -32,20 +35,31 @@ FIELDS = ("scheduler", "spacing", "steps", "guidance")  # of a shot
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw with a speed adapter. name: of the distillation. The others: fields of a shot."""
+    """How to draw with a speed adapter.
+
+    name: of the distillation. The others: fields of a shot, as it has them; steps None: any number.
+    """
 
     name: str
-    scheduler: str
-    spacing: str | None
-    steps: int
+    scheduler: str | None = None
+    spacing: str | None = None
+    steps: int | None = None
     guidance: float = 1.0
+
+    def as_json(self) -> dict[str, JSON]:
+        """The fields that are set, as an adapter's recipe has them."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
 
     def fields(self, given: Collection[str] = ()) -> dict[str, object]:
         """The fields of a shot to set, but for those that the user has given.
 
-        A spacing goes with its sampler.
+        A spacing goes with its sampler, which may be any.
         """
-        left_out = {*given, "spacing"} if "scheduler" in given else {*given}
+        left_out = {*given}
+        if self.scheduler is None or "scheduler" in given:
+            left_out |= {"scheduler", "spacing"}
+        if self.steps is None:
+            left_out.add("steps")
         return {name: getattr(self, name) for name in FIELDS if name not in left_out}
 
 
@@ -75,10 +89,22 @@ def _sampling(path: Path, changed: int) -> Sampling | None:
     header = read_header(path)
     info = read_info(header.metadata, path)
     if info.kind != "unknown":  # one of Studio's own, whose name is the user's
-        return None
+        return _as_stored(info.recipe.get("sampling"))
     folder = path.parent.name if path.stem in UNNAMED else ""
     words = " ".join((folder, path.stem, info.name, str(info.recipe.get("output_name", ""))))
     return _by_name(words.lower().replace("_", "-")) or _by_targets(header, info, path)
+
+
+def _as_stored(written: JSON) -> Sampling | None:
+    """What an adapter's recipe says, see `Sampling.as_json`; None where no shot can be so."""
+    if not isinstance(written, dict):
+        return None
+    stored = {name: written[name] for name in ("name", *FIELDS) if name in written}
+    types = {"name": str, "scheduler": str, "spacing": str, "steps": int, "guidance": int | float}
+    known = all(isinstance(one, types[name]) for name, one in stored.items())
+    if not known or stored.get("scheduler", "lcm") not in SCHEDULERS:
+        return None
+    return Sampling(**stored)  # pyright: ignore[reportArgumentType]
 
 
 def _by_name(words: str) -> Sampling | None:

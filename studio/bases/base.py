@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from studio.adapters.delta import swap_weights
 from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
 from studio.bases.device import PRECISIONS, has_own_memory, release_unused
@@ -69,6 +70,7 @@ class Base(Parts):
     cuda_graphs: passes of small pictures may be CUDA graphs.
     learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
     set_aside: parts that leave the device while the UNet is at work, and come back when needed.
+    altered: whether other weights stand in the place of its own now; see `use_weights`.
     """
 
     source: str
@@ -82,6 +84,7 @@ class Base(Parts):
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
     set_aside: tuple[nn.Module, ...] = field(default=(), init=False, repr=False)
     _vae_alone: bool = field(default=False, init=False, repr=False)
+    altered: bool = field(default=False, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _with_norms: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: str = field(default="", init=False, repr=False)
@@ -215,6 +218,17 @@ class Base(Parts):
             yield
         finally:
             self.learned_words = before
+
+    @contextmanager
+    def use_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the block, replace weights of layers and biases, as `swap_weights` does."""
+        self.fingerprint()  # of its own weights
+        before, self.altered = self.altered, self.altered or bool(weights)
+        try:
+            with swap_weights(self.layers_and_norms(), weights):
+                yield
+        finally:
+            self.altered = before
 
     @torch.no_grad()
     def encode_pictures(

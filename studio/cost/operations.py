@@ -40,6 +40,11 @@ class PassCost:
     backward: float = 0.0
     saved: int = 0
 
+    @property
+    def operations(self) -> float:
+        """Forward and backward."""
+        return self.forward + self.backward
+
 
 def evaluation_cost(base: Base, *, size: tuple[int, int], rows: int) -> PassCost:
     """So many pictures through the UNet. size: height and width in pixels."""

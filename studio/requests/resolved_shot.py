@@ -13,6 +13,7 @@ from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture
 from studio.requests.regions import embed_mask
 from studio.requests.shot import Shot
+from studio.requests.speed import with_speed
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -41,10 +42,17 @@ class ResolvedShot:
         return replace(self, shot=replace(self.shot, seed=seed))
 
     def second(self) -> "ResolvedShot":
-        """The shot in the size of its second pass."""
+        """The shot in the size of its second pass, to which picture and mask are brought anew."""
         assert self.enlarged is not None
         width, height = self.enlarged
-        return replace(self, width=width, height=height)
+        start, mask = _opened(self.shot.init_image), _opened(self.shot.mask)
+        return replace(
+            self,
+            width=width,
+            height=height,
+            init_image=start and _fitted(start, self.enlarged),
+            mask=mask and _binary(mask, self.enlarged),
+        )
 
 
 def resolve(
@@ -67,7 +75,10 @@ def resolve(
     from studio.adapters.load import load_adapter
 
     shot.check()
-    shot = with_masks(take_adapter_tags(shot, find_adapter))
+    shot, said = with_speed(take_adapter_tags(shot, find_adapter))
+    if said:
+        shot.check()
+    shot = with_masks(shot)
     adapters = []
     for adapter, strength in shot.adapters:
         if not isinstance(adapter, Adapter):
@@ -80,7 +91,7 @@ def resolve(
         shot,
         *size,
         tuple(adapters),
-        start and start.convert("RGB").resize(size, Image.Resampling.LANCZOS),
+        start and _fitted(start, size),
         mask and _binary(mask, size),
         None if shot.second_pass is None else _enlarged(size, shot.second_pass, base.step),
     )
@@ -94,7 +105,11 @@ def with_masks(shot: Shot) -> Shot:
 
 
 def with_size(shot: Shot, base: "Base") -> Shot:
-    """The shot with the size that it has on this base; BadInput where it can't have that size."""
+    """The shot with its size on this base, and as a speed adapter in it wants it drawn.
+
+    BadInput where it can't have that size.
+    """
+    shot, _ = with_speed(shot)
     start = _opened(shot.init_image) if shot.width is None and shot.height is None else None
     width, height = _size(shot, base, start)
     return replace(shot, width=width, height=height)
@@ -102,6 +117,10 @@ def with_size(shot: Shot, base: "Base") -> Shot:
 
 def _opened(picture: Image.Image | str | Path | None) -> Image.Image | None:
     return open_picture(picture) if isinstance(picture, str | Path) else picture
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def _binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -39,6 +39,18 @@ Strength = Annotated[float, Ge(-100), Le(100), doc("a strength from -100 to 100"
 CHECKED_LATER = ("base", "method", "init_image", "mask")
 
 
+class Unset:
+    """A number that is a default, which nobody gave: an adapter in the mix may set another."""
+
+
+class UnsetInt(int, Unset):
+    """An int so."""
+
+
+class UnsetFloat(float, Unset):
+    """A float so."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """What one picture is made of.
@@ -46,16 +58,17 @@ class Shot:
     width, height: pixels; the base's own size when not given (with `init_image`, that picture's
     proportions at the base's own area). steps: denoising steps of a whole schedule, of which
     `denoise` is the part run when there is an `init_image`. guidance: 1 or less leaves out the
-    unconditional pass. scheduler: one of SCHEDULERS, or None for the base's own. spacing: of its
-    timesteps, one of SPACINGS, or None for the base's own. adapters: pairs of an adapter (or its
-    file) and its strength. method: a method of compose/, None merges. mask: a picture that is white
-    where the `init_image` is drawn anew and black where it stays; the picture's own pixels do.
-    second_pass: the latents are enlarged so many times, and drawn on; width and height are those
-    of the first pass. syntax: how prompts are read, see studio/requests/prompt_syntax.py.
-    clip_skip: the layer of the text encoders, from their end; None is the base's own. regions:
-    parts of the picture with a prompt and adapters of their own, see studio/requests/regions.py;
-    without a method they are drawn by the method `regions`. avoid: texts, each by itself; avoid_by:
-    how, see compose/engine/texts/avoid.py.
+    unconditional pass. Steps and guidance that are not given are those of a speed adapter in the
+    mix, see studio/requests/speed.py. scheduler: one of SCHEDULERS, or None for the base's own.
+    spacing: of its timesteps, one of SPACINGS, or None for the base's own. adapters: pairs of an
+    adapter (or its file) and its strength. method: a method of compose/, None merges. mask: a
+    picture that is white where the `init_image` is drawn anew and black where it stays; the
+    picture's own pixels do. second_pass: the latents are enlarged so many times, and drawn on;
+    width and height are those of the first pass. syntax: how prompts are read, see
+    studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders, from their end;
+    None is the base's own. regions: parts of the picture with a prompt and adapters of their own,
+    see studio/requests/regions.py; without a method they are drawn by the method `regions`.
+    avoid: texts, each by itself; avoid_by: how, see compose/engine/texts/avoid.py.
     """
 
     prompt: str
@@ -64,9 +77,12 @@ class Shot:
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = option(0, "the same seed draws the same picture")
     width: Pixels | None = option(None, "pixels; default: the base's own size")
     height: Pixels | None = option(None, "pixels; default: the base's own size")
-    steps: Annotated[int, Ge(1), Le(1000)] = option(25, "denoising steps; more take longer")
+    steps: Annotated[int, Ge(1), Le(1000)] = option(
+        UnsetInt(25), "denoising steps; more take longer"
+    )
     guidance: Annotated[float, Ge(0), Le(1000)] = option(
-        5.0, "CFG scale: how strictly the prompt is followed; at 1 or less it is fastest"
+        UnsetFloat(5.0),
+        "CFG scale: how strictly the prompt is followed; at 1 or less it is fastest",
     )
     scheduler: Scheduler | None = option(
         None, f"sampler: {', '.join(SCHEDULERS)}; default: the base's own"
@@ -163,10 +179,6 @@ class Shot:
                 )
         if self.mask is not None and self.init_image is None:
             problems["mask"] = "mask needs init_image: give the picture that is drawn anew in it"
-        elif self.mask is not None and self.second_pass is not None:
-            problems["second_pass"] = (
-                "second_pass has no use beside a mask, as the picture outside keeps its size"
-            )
         return problems
 
     def _prompt_problems(self) -> dict[str, str]:

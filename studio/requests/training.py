@@ -13,10 +13,11 @@ Every run writes its request into recipe.toml, and people write such files by ha
     [recipe]
     steps = 400
 
-Only the first three must be there. What a run writes besides (fingerprint, examples, init_sha256)
-tells which base, pictures and first adapter it had, so that a repetition that would be another
-training is refused. The queue keeps a request as JSON of nearly the same form. `from_table` reads
-both.
+Only the first three must be there. A distillation has `prompts`, a file or a folder, in place of
+trigger and pictures, and `adapters` with `strengths`, which are merged into its base. What a run
+writes besides (fingerprint, examples, init_sha256) tells which base, pictures and first adapter it
+had, so that a repetition that would be another training is refused. The queue keeps a request as
+JSON of nearly the same form. `from_table` reads both.
 """
 
 import json
@@ -24,7 +25,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from studio.bases.names import BUNDLED_BASES
 from studio.dataset.folders import Folder
@@ -51,6 +52,10 @@ __all__ = [
 ]
 
 NEEDED = ("kind", "trigger", "pictures")
+DISTILLATIONS = (
+    "guidance",
+    "lcm",
+)  # kinds that learn from prompts; the files of trainers/distillations/
 TABLES = ("options", "recipe")
 # Of how a base is opened, what a training's result depends on. The rest is the machine's affair.
 PRECISION = ("dtype", "prediction", "vae")
@@ -58,6 +63,9 @@ RECORDED = ("fingerprint", "examples", "init_sha256", "torch")
 RECIPE_KEYS = (
     *NEEDED,
     "weights",
+    "prompts",
+    "adapters",
+    "strengths",
     "prior_pictures",
     "init",
     "init_sha256",
@@ -95,7 +103,9 @@ class TrainingRequest:
     """A training as it was asked for.
 
     kind: its name; options: those of the kind that were given. trigger: the words that stand for
-    what is learned. pictures: folders with their weights. base: a source, as `load_base` takes it;
+    what is learned. pictures: folders with their weights. prompts: of a distillation, a file or a
+    folder with captions; None for those of a bundled base. adapters: files, merged at strengths
+    into the base that a distillation makes fast. base: a source, as `load_base` takes it;
     loading: how it is opened. prior_pictures: a folder of class pictures. init: an adapter's file
     to start from. out: the adapter's file. run: the run's folder. name: of the adapter in the
     library. recipe: the fields of Recipe that were given; for the others the base and the kind have
@@ -106,6 +116,8 @@ class TrainingRequest:
     kind: str
     trigger: str = ""
     pictures: tuple[Folder, ...] = ()
+    prompts: Path | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
     base: str = "sketch"
     loading: Mapping[str, object] = field(default_factory=dict)
     prior_pictures: Path | None = None
@@ -120,6 +132,18 @@ class TrainingRequest:
     def __post_init__(self) -> None:
         draft(self.recipe)
         object.__setattr__(self, "recipe", check_fields(Recipe, self.recipe))
+
+    @property
+    def distills(self) -> bool:
+        """Whether it learns from the base itself: from prompts, and not from pictures."""
+        return self.kind in DISTILLATIONS
+
+    @property
+    def title(self) -> str:
+        """What people call it: the trigger, or such as "lcm of sketch"."""
+        if not self.distills:
+            return self.trigger
+        return f"{self.kind} of {PurePath(self.base).name}"
 
     def changed(self, given: Mapping[str, object]) -> "TrainingRequest":
         """This request with other fields. Mappings are added to its own."""
@@ -140,7 +164,11 @@ class TrainingRequest:
         """What a repetition of the changed request still has to find."""
         if self.recorded is None:
             return None
-        shaped = request.trigger != self.trigger or set(SHAPING) & {*_table(given, "recipe")}
+        shaped = (
+            "prompts" in given
+            or request.trigger != self.trigger
+            or set(SHAPING) & {*_table(given, "recipe")}
+        )
         others = "pictures" in given or shaped
         return replace(
             self.recorded,
@@ -169,7 +197,8 @@ def read_request(file: str | Path) -> TrainingRequest:
             raise BadInput(f"{path}: there is no field {name!r}; did you mean {near!r}?")
         if (name in TABLES) != isinstance(value, dict):
             raise BadInput(f"{path}: {name} is {'a table' if name in TABLES else 'no table'}")
-    if missing := [name for name in NEEDED if name not in tables]:
+    needed = NEEDED[:1] if tables.get("kind") in DISTILLATIONS else NEEDED
+    if missing := [name for name in needed if name not in tables]:
         raise BadInput(f"{path} lacks {', '.join(missing)}")
     return from_table(tables, where=str(path))
 
@@ -179,13 +208,18 @@ def from_table(table: Mapping[str, object], *, where: str = "") -> TrainingReque
 
     where: stands before the message of the BadInput that is raised for a wrong field.
     """
-    given = {name: value for name, value in table.items() if name not in (*PRECISION, "weights")}
+    listed = (*PRECISION, "weights", "strengths")
+    given = {name: value for name, value in table.items() if name not in listed}
     precision = {name: table[name] for name in PRECISION if name in table}
     recorded = {name: given.pop(name) for name in RECORDED if name in given}
     if precision:
         given["loading"] = {**_table(given, "loading"), **precision}
     if "pictures" in given:
         given["pictures"] = _folders(given["pictures"], table.get("weights"))
+    if "adapters" in given:
+        given["adapters"] = _pairs(
+            given["adapters"], table.get("strengths"), "strengths", "adapter"
+        )
     if recorded:
         base = {"base": table.get("base", "sketch"), "prediction": table.get("prediction")}
         given["recorded"] = recorded | base
@@ -204,6 +238,8 @@ def to_json(request: TrainingRequest) -> dict[str, object]:
         "prior_pictures": str(request.prior_pictures) if request.prior_pictures else None,
         "init": request.init,
         "trigger": request.trigger,
+        "prompts": str(request.prompts) if request.prompts else None,
+        "adapters": [list(pair) for pair in request.adapters],
         "name": request.name,
         "base": request.base,
         "recipe": dict(request.recipe),
@@ -216,8 +252,11 @@ def to_toml(request: TrainingRequest) -> str:
     recorded = request.recorded or Recorded(request.base)
     head = {
         "kind": request.kind,
-        "trigger": request.trigger,
+        "trigger": request.trigger or None,
         **_pictures_and_weights(request.pictures),
+        "prompts": request.prompts and request.prompts.resolve(),
+        "adapters": [file for file, _ in request.adapters] or None,
+        "strengths": [strength for _, strength in request.adapters] or None,
         "prior_pictures": request.prior_pictures,
         "init": request.init,
         "init_sha256": recorded.init_sha256,
@@ -239,6 +278,8 @@ def anchored(request: TrainingRequest, folder: Path) -> TrainingRequest:
     prior, init = request.prior_pictures, request.init
     return replace(
         request,
+        prompts=None if request.prompts is None else _full(request.prompts, folder),
+        adapters=tuple((str(_full(file, folder)), s) for file, s in request.adapters),
         pictures=tuple(replace(one, path=_full(one.path, folder)) for one in request.pictures),
         prior_pictures=None if prior is None else _full(prior, folder),
         init=None if init is None else str(_full(init, folder)),
@@ -272,21 +313,28 @@ def _table(given: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _folders(pictures: object, weights: object) -> list[dict[str, object]]:
     """Folders from a path, from a list of paths and one of weights, or from a list of pairs."""
-    items = pictures if isinstance(pictures, list | tuple) else [pictures]
-    heavy = weights if isinstance(weights, list | tuple) else [1.0] * len(items)
-    if weights is not None and (weights is not heavy or len(heavy) != len(items)):
-        raise BadInput("weights must be a list with a number for each folder of pictures")
-    pairs = [
+    pairs = _pairs(pictures, weights, "weights", "folder of pictures")
+    return [{"path": path, "weight": weight} for path, weight in pairs]
+
+
+def _pairs(given: object, numbers: object, name: str, what: str) -> list[tuple[object, object]]:
+    """Pairs from one value, from a list and one of numbers (1 if not given), or from pairs."""
+    items = given if isinstance(given, list | tuple) else [given]
+    heavy = numbers if isinstance(numbers, list | tuple) else [1.0] * len(items)
+    if numbers is not None and (numbers is not heavy or len(heavy) != len(items)):
+        raise BadInput(f"{name} must be a list with a number for each {what}")
+    return [
         tuple(item) if isinstance(item, list | tuple) and len(item) == 2 else (item, weight)
         for item, weight in zip(items, heavy, strict=True)
     ]
-    return [{"path": path, "weight": weight} for path, weight in pairs]
 
 
 def _pictures_and_weights(folders: Sequence[Folder]) -> dict[str, object]:
     """A path, or lists of paths and of weights."""
     paths = [str(folder.path.resolve()) for folder in folders]
     weights = [folder.weight for folder in folders]
+    if not folders:
+        return {}
     return {"pictures": paths[0]} if weights == [1] else {"pictures": paths, "weights": weights}
 
 

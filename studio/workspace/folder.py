@@ -12,7 +12,7 @@ from pathlib import Path
 from studio.errors import BadInput
 from studio.workspace.names import LONGEST_FILE_NAME, LONGEST_NAME, is_name, numbered_names
 
-FOLDERS = ("adapters", "runs", "pictures", "uploads", "trash", "cache", "logs")
+FOLDERS = ("adapters", "runs", "pictures", "uploads", "prompts", "trash", "cache", "logs")
 DATABASE = "studio.sqlite"
 
 
@@ -21,8 +21,9 @@ class Workspace:
     """Where Studio keeps what it makes. `open_workspace` makes one; root is a resolved path.
 
     adapters/ the library, runs/ a folder for each training, pictures/ what was rendered, by date,
-    uploads/ sets of pictures to train on or start from, trash/ what was deleted and may come back,
-    cache/ what can be made again, logs/ the output of workers, studio.sqlite jobs and known bases.
+    uploads/ sets of pictures to train on or start from, prompts/ of distillations, trash/ what was
+    deleted and may come back, cache/ what can be made again, logs/ the output of workers,
+    studio.sqlite jobs and known bases.
     """
 
     root: Path
@@ -42,6 +43,10 @@ class Workspace:
     @property
     def uploads(self) -> Path:
         return self.root / "uploads"
+
+    @property
+    def prompts(self) -> Path:
+        return self.root / "prompts"
 
     @property
     def trash(self) -> Path:

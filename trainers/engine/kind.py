@@ -1,15 +1,15 @@
 """`Kind`, the interface between the loop and a kind of adapter, and the list of kinds.
 
-A kind is one file of trainers/, holding one frozen dataclass, a `Kind`, whose name in lower case is
-the file's: lora.py holds LoRA. Its fields are its options. It must have `delta`; the other methods
-of `Kind` do nothing unless a kind has its own.
+A kind is one file of trainers/, or of trainers/distillations/, holding one frozen dataclass, a
+`Kind`, whose name in lower case is that of the file: lora.py holds LoRA. Its fields are its
+options. It must have `delta`; the other methods of `Kind` do nothing unless a kind has its own.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from studio.adapters.delta import Delta
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
+
+SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class StepPlan:
 class Kind:
     """How the layers that change are chosen, and how their deltas start and are trained.
 
+    unused: fields of a recipe that say nothing to this kind, and are refused.
     Raises BadInput that names every option out of range.
     """
+
+    unused: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         check(self)
@@ -128,10 +133,20 @@ def is_sketch(base: "Base") -> bool:
 
 
 def kinds() -> dict[str, type[Kind]]:
-    """The kinds by name; the files of trainers/ are the list."""
+    """The kinds that learn from pictures, by name; the files of trainers/ are the list."""
+    return _kinds_in("trainers")
+
+
+def distillation_kinds() -> dict[str, type[Kind]]:
+    """The kinds that learn from the base itself, by name; the files of trainers/distillations/."""
+    return _kinds_in("trainers.distillations")
+
+
+def _kinds_in(package: str) -> dict[str, type[Kind]]:
     found = {}
-    for path in sorted(Path(__file__).parent.parent.glob("[!_]*.py")):
-        module = import_module(f"trainers.{path.stem}")
+    folder = Path(__file__).parents[2].joinpath(*package.split("."))
+    for path in sorted(folder.glob("[!_]*.py")):
+        module = import_module(f"{package}.{path.stem}")
         name = next(name for name in vars(module) if name.lower() == path.stem)
         found[path.stem] = getattr(module, name)
     return found

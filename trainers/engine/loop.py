@@ -32,10 +32,12 @@ from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
 from studio.training_asks import Ask, take_ask
 from trainers.engine.compiled_blocks import CompiledBlocks
-from trainers.engine.data.batches import Batch, training_batches
+from trainers.engine.data.batches import Batch
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
 from trainers.engine.data.randomness import generator_for
+from trainers.engine.distill.distillation import Distillation
+from trainers.engine.distill.step_loss import DistillationLoss
 from trainers.engine.distributed import (
     autocast_of,
     broadcast_path,
@@ -47,7 +49,7 @@ from trainers.engine.distributed import (
 from trainers.engine.ema import EMA
 from trainers.engine.estimate.step_times import is_round, settings_of, write_step_time
 from trainers.engine.kind import StepPlan
-from trainers.engine.objective import BatchLoss
+from trainers.engine.objective import BatchLoss, StepLoss
 from trainers.engine.optimizers import (
     learning_rates,
     new_optimizer,
@@ -75,6 +77,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         _in_locked_folder(training, accelerator) as training,
         report_full_disk(training.run),
         frozen_base(base, checkpointing=recipe.checkpointing),
+        training.mixed.merged(base),
     ):
         with accelerator.main_process_first():
             yield training.begin()
@@ -151,7 +154,7 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
     """Take all steps that are left, with samples and checkpoints between them."""
     training, recipe = trainer.training, trainer.recipe
     draws, saved = training.draw is not None, trainer.done
-    batches = islice(trainer.new_batches(), trainer.done * recipe.accumulation, None)
+    batches = islice(trainer.loss.batches(), trainer.done * recipe.accumulation, None)
     try:
         if trainer.done == 0:
             trainer.begin()
@@ -185,6 +188,28 @@ def _is_due(what: Ask, training: PreparedTraining, step: int, every: int | None)
     return asked or bool(every and step % every == 0)
 
 
+def _new_loss(training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> StepLoss:
+    if isinstance(training.kind, Distillation):
+        return DistillationLoss(
+            training.kind,
+            training.base,
+            training.recipe,
+            [example.caption for example in training.dataset.examples],
+            cache,
+            accelerator=accelerator,
+            layers=training.deltas,
+        )
+    return BatchLoss(
+        training.base,
+        training.recipe,
+        training.dataset,
+        cache,
+        accelerator=accelerator,
+        trains_text=training.trains_text,
+        pieces=training.pieces,
+    )
+
+
 class Trainer:
     """One training while it runs: its weights, its optimizer, and how far it has got."""
 
@@ -196,15 +221,7 @@ class Trainer:
         optimizer = new_optimizer(groups, self.recipe, scaled=training.precision == "fp16")
         self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
         self.ema = EMA(training.trained, self.recipe.ema) if self.recipe.ema else None
-        self.batch_loss = BatchLoss(
-            self.base,
-            self.recipe,
-            training.dataset.examples,
-            cache,
-            accelerator=accelerator,
-            trains_text=training.trains_text,
-            pieces=training.pieces,
-        )
+        self.loss = _new_loss(training, cache, accelerator)
         average = self.ema.modules if self.ema else {}
         self.state = TrainingState(training.trained, optimizer, accelerator.scaler, average)
         self.done, self.seconds = 0, 0.0
@@ -225,21 +242,11 @@ class Trainer:
     def _passes_of_base(self) -> Iterator[None]:
         """Run the base on one batch per iteration. Every rank runs all of it, so that all agree."""
         generator = generator_for(self.recipe.seed, "begin")
-        for batch in self.new_batches():
+        for batch in self.loss.batches():
             places = range(len(batch.pictures))
-            rows = self.batch_loss.draw_rows(batch.pictures, places, generator, StepPlan())
-            self.batch_loss.loss(rows)
+            rows = self.loss.draw_rows(batch.pictures, places, generator, StepPlan())
+            self.loss.loss(rows)
             yield
-
-    def new_batches(self) -> Iterator[Batch]:
-        """All batches of the training, from the first."""
-        dataset, recipe = self.training.dataset, self.recipe
-        return training_batches(
-            dataset.pictures.examples,
-            dataset.class_pictures.examples,
-            batch=recipe.batch,
-            seed=recipe.seed,
-        )
 
     def step(self, batches: Sequence[Batch]) -> Step:
         """One optimizer step over some batches.
@@ -299,14 +306,15 @@ class Trainer:
     def _backward(self, batches: Sequence[Batch], plan: StepPlan) -> float:
         """Compute the gradients of a step, summed over all ranks; returns its loss."""
         total, start = torch.zeros((), device=self.base.device), 0
+        self.loss.begin(self.done)
         with self._seeded_dropout():
             for numbers, generator, weight in self._passes(batches):
                 places = places_of_rank(self.accelerator, start, len(numbers))
                 start += len(numbers)
-                rows = self.batch_loss.draw_rows(numbers, places, generator, plan)
+                rows = self.loss.draw_rows(numbers, places, generator, plan)
                 if rows:
                     share = len(rows) / len(numbers)
-                    one = self.batch_loss.loss(rows, clean=plan.clean)
+                    one = self.loss.loss(rows, clean=plan.clean)
                     loss = weight * share * one / len(batches)
                     self.accelerator.backward(loss)
                     total += loss.detach()

@@ -4,8 +4,9 @@ DDPM's loss (Ho et al. 2020) on noise or on velocity (Salimans & Ho 2022), weigh
 et al. 2023, arXiv 2303.09556, section 3.4).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from studio.bases.base import Base
 from studio.bases.prompts import PromptReading, TextEmbedding
-from studio.dataset.pictures import Example
 from studio.requests.recipe import Recipe
+from trainers.engine.data.batches import Batch, training_batches
 from trainers.engine.data.cache import Cache
+from trainers.engine.data.dataset import Dataset
 from trainers.engine.data.randomness import Draws, Patch, draw_for_picture, draw_patch
 from trainers.engine.kind import StepPlan
 from trainers.engine.text_encoders import encode_captions
@@ -50,6 +52,21 @@ class Objective:
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
         return _at(self.signal, timesteps) * latents + _at(self.sigma, timesteps) * noise
+
+    def clean(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor | int) -> Tensor:
+        """The clean latents that predictions [B, 4, h, w] point to. timesteps: [B], or one."""
+        signal, sigma = _at(self.signal, timesteps), _at(self.sigma, timesteps)
+        if self.velocity:
+            return signal * noisy - sigma * predicted
+        return (noisy - sigma * predicted) / signal
+
+    def ddim_step(self, predicted: Tensor, noisy: Tensor, timestep: int, following: int) -> Tensor:
+        """The latents that DDIM steps to: Song et al. 2021, arXiv 2010.02502, eq. 12 at eta 0."""
+        clean = self.clean(predicted, noisy, timestep)
+        noise = predicted
+        if self.velocity:
+            noise = self.signal[timestep] * predicted + self.sigma[timestep] * noisy
+        return self.signal[following] * clean + self.sigma[following] * noise
 
     def loss(
         self,
@@ -96,25 +113,53 @@ class Row:
     mask: Tensor | None  # [h, w] in 0 .. 1
 
 
+class StepLoss(Protocol):
+    """What the loop minimises: the error on pictures, or how far a student is from its teacher."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches of all steps, without end."""
+        ...
+
+    def begin(self, done: int) -> None:
+        """Called before the step that has so many before it."""
+        ...
+
+    def draw_rows(
+        self,
+        numbers: Sequence[int],
+        places: Collection[int],
+        generator: torch.Generator,
+        plan: StepPlan,
+    ) -> Sequence[Any]:
+        """Draw for a whole batch; its rows at some places."""
+        ...
+
+    def loss(self, rows: Sequence[Any], *, clean: bool = False) -> Tensor:
+        """The mean loss of these rows, a scalar with gradients. clean: see StepPlan."""
+        ...
+
+
 class BatchLoss:
     """The loss of what the base predicts for some pictures of the training.
 
-    examples: as the cache numbers them. trains_text: captions go through the text encoders at
-    every step, with gradients, in place of the cached ones. pieces: of the longest caption.
+    dataset: its examples as the cache numbers them. trains_text: captions go through the text
+    encoders at every step, with gradients, in place of the cached ones. pieces: of the longest
+    caption.
     """
 
     def __init__(
         self,
         base: Base,
         recipe: Recipe,
-        examples: Sequence[Example],
+        dataset: Dataset,
         cache: Cache,
         *,
         accelerator: Accelerator,
         trains_text: bool,
         pieces: int,
     ) -> None:
-        self.base, self.recipe, self.examples, self.cache = base, recipe, examples, cache
+        self.base, self.recipe, self.cache = base, recipe, cache
+        self.dataset, self.examples = dataset, dataset.examples
         self.accelerator, self.trains_text = accelerator, trains_text
         self.reading = PromptReading(recipe.caption_syntax, recipe.clip_skip)
         self.pieces = pieces
@@ -124,6 +169,16 @@ class BatchLoss:
             min_snr=recipe.min_snr,
             device=base.device,
         )
+
+    def batches(self) -> Iterator[Batch]:
+        """The pictures and class pictures of each batch, without end."""
+        pictures = self.dataset.pictures.examples
+        classes = self.dataset.class_pictures.examples
+        recipe = self.recipe
+        return training_batches(pictures, classes, batch=recipe.batch, seed=recipe.seed)
+
+    def begin(self, done: int) -> None:
+        """Nothing is made before the step that has so many before it."""
 
     def draw_rows(
         self,
@@ -188,17 +243,22 @@ class BatchLoss:
     def _text(self, captions: Sequence[str]) -> TextEmbedding:
         if self.trains_text:
             return encode_captions(self.base, captions, reading=self.reading, pieces=self.pieces)
-        texts = [self.cache.text(caption) for caption in captions]
-        pooled = [text.pooled for text in texts if text.pooled is not None]
-        return TextEmbedding(
-            hidden=torch.cat([text.hidden for text in texts]).to(self.base.device),
-            pooled=torch.cat(pooled).to(self.base.device) if pooled else None,
-        )
+        return gather_texts(self.cache, captions, self.base.device)
 
 
-def _at(table: Tensor, timesteps: Tensor) -> Tensor:
+def _at(table: Tensor, timesteps: Tensor | int) -> Tensor:
     """A table's entries at these timesteps: [B, 1, 1, 1]."""
     return table[timesteps].view(-1, 1, 1, 1)
+
+
+def gather_texts(cache: Cache, captions: Sequence[str], device: torch.device) -> TextEmbedding:
+    """The cached embeddings of captions, as one batch on a device."""
+    texts = [cache.text(caption) for caption in captions]
+    pooled = [text.pooled for text in texts if text.pooled is not None]
+    return TextEmbedding(
+        hidden=torch.cat([text.hidden for text in texts]).to(device),
+        pooled=torch.cat(pooled).to(device) if pooled else None,
+    )
 
 
 def _time_ids_of_patch(time_ids: Tensor | None, patch: Patch, factor: int) -> Tensor | None:

@@ -19,6 +19,8 @@ class Started:
     parameters: int
     """how many numbers are trained"""
     examples: int
+    unit: str
+    """what an example is: "picture", or "prompt" for a distillation"""
     round: float
     """how many pictures come in an epoch: as `examples`, but repeats and weights counted"""
     skipped: "tuple[Skipped, ...]"

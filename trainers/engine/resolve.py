@@ -2,25 +2,57 @@
 
 from typing import TYPE_CHECKING
 
+from studio.dataset.prompts import check_prompts
+from studio.errors import BadInput
 from studio.requests.recipe import Recipe, with_options
 from studio.requests.training import TrainingRequest
 from studio.requests.validation import InvalidFields, build
-from trainers.engine.kind import Kind, kinds
+from trainers.engine.distill.distillation import Distillation
+from trainers.engine.kind import SMALL, Kind, distillation_kinds, kind_name, kinds
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
-
 
 def kind_of(request: TrainingRequest) -> Kind:
     """The kind with the options of a request; BadInput where there is no such kind or option."""
-    known = kinds()
+    known = kinds() | distillation_kinds()
     if request.kind not in known:
         message = f"there is no kind {request.kind!r}: choose from {', '.join(known)}"
         raise InvalidFields(message, {"kind": message})
     return build(known[request.kind], request.options)
+
+
+def drawn_with(request: TrainingRequest) -> dict[str, object]:
+    """Fields of a shot that sample pictures of this training have; see `Distillation.sampling`."""
+    kind = kind_of(request)
+    return kind.sampling.fields() if isinstance(kind, Distillation) else {}
+
+
+def check_learned(request: TrainingRequest) -> None:
+    """BadInput where a request lacks what its kind learns from, or has what it does not."""
+    others = ("trigger", "pictures", "prior_pictures")
+    if not request.distills:
+        others = ("adapters", "prompts")
+        if not request.trigger.strip():
+            raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+    for name in others:
+        if getattr(request, name):
+            raise BadInput(f"{name} says nothing to {request.kind}: leave it out")
+    if request.distills:
+        check_prompts(request.prompts, request.base)
+
+
+def check_unused(kind: Kind, recipe: Recipe) -> None:
+    """BadInput where a recipe says what says nothing to this kind."""
+    usual = Recipe()
+    for name in sorted(kind.unused):
+        if getattr(recipe, name) != getattr(usual, name):
+            raise BadInput(
+                f"{name} is about pictures or text encoders, which {kind_name(kind)} does not "
+                "learn from: leave it out"
+            )
 
 
 def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
@@ -30,6 +62,8 @@ def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
     nothing, at this one a robot was right in some ten of a hundred pictures more. The rate of new
     words made no difference that 30 pictures show, from 5e-4 to 1e-2 (tests/benchmarks/kinds.py).
     """
+    if kind and kind.unused:
+        return with_options(Recipe(), kind.published(base))
     if base.size <= SMALL:
         return Recipe(steps=200, batch=4, lr=2e-3, text_lr=2e-3, schedule="cosine")
     return with_options(Recipe(), kind.published(base) if kind else {})

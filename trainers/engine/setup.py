@@ -1,11 +1,13 @@
 """One training, checked and ready: what is trained on what, how, and where it is written."""
 
+import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from PIL.Image import Image
@@ -16,26 +18,32 @@ from studio.adapters.delta import Delta
 from studio.adapters.delta.timed import TimedLowRank
 from studio.bases.base import Base
 from studio.bases.prompts import PromptReading
+from studio.dataset.folders import Sources
 from studio.dataset.pictures import Pictures
+from studio.dataset.prompts import read_prompts
 from studio.errors import BadInput
 from studio.files import check_writable
 from studio.json_value import JSON
 from studio.requests.recipe import Recipe
 from studio.requests.training import Recorded, TrainingRequest
 from trainers.engine.data.cache import Cache
-from trainers.engine.data.dataset import Dataset, read_dataset
+from trainers.engine.data.dataset import Dataset, prompts_dataset, read_dataset
 from trainers.engine.data.prior_preservation import PRIOR_FOLDER, prior_of
 from trainers.engine.data.randomness import generator_for
+from trainers.engine.distill.distillation import Distillation
+from trainers.engine.distill.mixed import Mixed, read_mixed
 from trainers.engine.estimate.disk_space import disk_bytes
 from trainers.engine.kind import Kind, kind_name, new_deltas, options_of
 from trainers.engine.optimizers import check_optimizer, parameter_groups
 from trainers.engine.progress import Started
+from trainers.engine.resolve import check_unused
 from trainers.engine.run.folder import Run, check_free_space
 from trainers.engine.run.tensorboard import check_tensorboard
 from trainers.engine.starts import plain
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 
+DRAWN = 4  # prompts of a distillation, as samples
 WEIGHT = re.compile(r"\([^()]+:\s*[.\d]+\s*\)")
 Renderer = Callable[[str, int], Image]
 """Draws a prompt with a seed, on the base with the deltas as they are now."""
@@ -58,6 +66,20 @@ class PreparedTraining:
     checkpoint: Path | None = None
     """the checkpoint that a resumed run goes on from; None where it has none yet"""
     warm_start: WarmStart | None = None
+    mixed: Mixed = field(default_factory=Mixed)
+    """the adapters that a distillation's base has merged in"""
+
+    @property
+    def distills(self) -> bool:
+        """Whether it learns from the base itself, with prompts in the place of examples."""
+        return isinstance(self.kind, Distillation)
+
+    @property
+    def examples_sha256(self) -> str:
+        """One SHA-256 for all that is learned from."""
+        mixed = [f"{one} {strength:g}" for one, strength in self.mixed.files]
+        own = self.dataset.pictures.sha256
+        return sha256("\n".join([own, *mixed]).encode()).hexdigest() if mixed else own
 
     @property
     def trained(self) -> dict[str, nn.Module]:
@@ -76,7 +98,7 @@ class PreparedTraining:
 
         One number for all, so that a caption's embeddings do not depend on its batch.
         """
-        with self.base.use_embeddings(self.embeddings):
+        with self.base.use_embeddings({**self.mixed.words, **self.embeddings}):
             return self.base.count_pieces(self._captions(), self.recipe.caption_syntax)
 
     def _captions(self) -> list[str]:
@@ -145,6 +167,7 @@ class PreparedTraining:
             layers=len(self.deltas),
             parameters=sum(p.numel() for one in self.trained.values() for p in one.parameters()),
             examples=len(examples),
+            unit="prompt" if self.distills else "picture",
             round=float(sum(example.weight for example in examples)),
             skipped=self.dataset.pictures.skipped + self.dataset.class_pictures.skipped,
             steps=self.recipe.steps,
@@ -175,7 +198,7 @@ class PreparedTraining:
         """An empty cache in memory, or the one beside the run's folder with what it holds."""
         return Cache(
             self.base,
-            self.dataset.examples,
+            () if self.distills else self.dataset.examples,
             crops=self.recipe.crops,
             flip=self.recipe.flip,
             background=self.recipe.background,
@@ -188,22 +211,24 @@ class PreparedTraining:
         """The captions to encode before the first step; none where the text encoders learn."""
         if self.trains_text:
             return []
-        empty = [""] if self.recipe.caption_dropout else []
+        empty = [""] if self.recipe.caption_dropout or self.distills else []
         return [example.caption for example in self.dataset.examples] + empty
 
     def sample_prompts(self) -> tuple[str, ...]:
         """What the sample pictures are to show."""
-        return self.recipe.sample_prompts or (self.request.trigger,)
+        captions = self._captions()[:DRAWN] if self.distills else [self.request.trigger]
+        return self.recipe.sample_prompts or tuple(captions)
 
     def adapter(self, *, steps: int) -> Adapter:
         """The deltas as they are now, as an adapter of so many steps."""
+        prompts = list(self.recipe.sample_prompts)
         return Adapter(
             deltas=plain(self.deltas),
             kind=kind_name(self.kind),
             family=self.base.family,
             base=self.base.name,
             fingerprint=self.base.fingerprint(),
-            triggers=(self.request.trigger,),
+            triggers=(self.request.trigger,) if self.request.trigger else (),
             rank_schedule=next(
                 (d.schedule for d in self.deltas.values() if isinstance(d, TimedLowRank)), None
             ),
@@ -215,7 +240,8 @@ class PreparedTraining:
             recipe={
                 "kind": kind_name(self.kind),
                 "options": dict(options_of(self.kind)),
-                "training": cast(JSON, _plain(self.recipe)),
+                "training": cast(JSON, self._plain_recipe() | {"sample_prompts": prompts}),
+                **self._distilled(),
                 "examples": len(self.dataset.pictures.examples),
                 "steps": steps,
                 **({"init": self.warm_start.sha256} if self.warm_start else {}),
@@ -229,7 +255,7 @@ class PreparedTraining:
             base=base.source,
             fingerprint=base.fingerprint(),
             prediction=base.prediction_type,
-            examples=self.dataset.pictures.sha256,
+            examples=self.examples_sha256,
             init_sha256=first.sha256 if first else None,
             torch=torch.__version__,
         )
@@ -242,12 +268,25 @@ class PreparedTraining:
                 **({"vae": base.vae_source} if base.vae_source else {}),
             },
             prior_pictures=self._users_prior_folder(),
+            adapters=tuple((os.path.abspath(file), s) for file, s in self.request.adapters),
             init=first.source if first else None,
             out=out.resolve() if out else None,
             options=options_of(self.kind),
-            recipe=asdict(self.recipe),
+            recipe=self._plain_recipe(),
             recorded=recorded,
         )
+
+    def _plain_recipe(self) -> dict[str, Any]:
+        """The recipe's fields, without those that say nothing to this kind."""
+        unused = self.kind.unused
+        return {name: one for name, one in asdict(self.recipe).items() if name not in unused}
+
+    def _distilled(self) -> dict[str, JSON]:
+        """What a distilled adapter says of itself: how it is drawn with, and on what."""
+        if not isinstance(self.kind, Distillation):
+            return {}
+        mixed = [[sha256, strength] for sha256, strength in self.mixed.files]
+        return {"sampling": self.kind.sampling.as_json(), "adapters": cast(JSON, mixed)}
 
     def _users_prior_folder(self) -> Path | None:
         """The folder of the class pictures; None for the run's own, which may be moved."""
@@ -271,18 +310,13 @@ def prepare_training(
 
     pictures: the request's, where they were read already.
     """
-    size, trigger, init = recipe.size or base.size, request.trigger, request.init
-    prior = prior_of(recipe, request.prior_pictures, run=run.folder, size=size, step=base.step)
-    dataset = read_dataset(
-        pictures or request.pictures,
-        trigger=trigger,
-        recipe=recipe,
-        prior=prior,
-        size=size,
-        step=base.step,
-    )
-    if prior:
-        prior.check(dataset.class_pictures, can_draw=draw is not None)
+    init = request.init
+    check_unused(kind, recipe)
+    if isinstance(kind, Distillation):
+        prompts = read_prompts(request.prompts, base.name)
+        dataset = prompts_dataset(prompts, size=recipe.size or base.size)
+    else:
+        dataset = _read_pictures(pictures or request.pictures, request, base, recipe, run, draw)
     kind = kind.for_base(base)
     deltas = _deltas_on_device(kind, base, recipe)
     training = PreparedTraining(
@@ -296,15 +330,35 @@ def prepare_training(
         deltas=deltas,
         embeddings=new_embeddings(
             base,
-            new_tokens(trigger, recipe),
+            new_tokens(request.trigger, recipe),
             recipe,
             [example.caption for example in dataset.pictures.examples],
             generator=generator_for(recipe.seed, "tokens"),
         ),
         warm_start=start_from(init, deltas, base, kind_name(kind)) if init else None,
+        mixed=read_mixed(request.adapters, base),
     )
     training.check()
     return training
+
+
+def _read_pictures(
+    sources: Sources | Pictures,
+    request: TrainingRequest,
+    base: Base,
+    recipe: Recipe,
+    run: Run,
+    draw: Renderer | None,
+) -> Dataset:
+    """The pictures of a training, and its class pictures."""
+    size = recipe.size or base.size
+    prior = prior_of(recipe, request.prior_pictures, run=run.folder, size=size, step=base.step)
+    dataset = read_dataset(
+        sources, trigger=request.trigger, recipe=recipe, prior=prior, size=size, step=base.step
+    )
+    if prior:
+        prior.check(dataset.class_pictures, can_draw=draw is not None)
+    return dataset
 
 
 def _deltas_on_device(kind: Kind, base: Base, recipe: Recipe) -> dict[str, Delta]:
@@ -319,7 +373,3 @@ def _deltas_on_device(kind: Kind, base: Base, recipe: Recipe) -> dict[str, Delta
     for delta in deltas.values():
         delta.to(base.device)
     return deltas
-
-
-def _plain(recipe: Recipe) -> dict[str, str | int | float | bool | list[str] | None]:
-    return asdict(recipe) | {"sample_prompts": list(recipe.sample_prompts)}

@@ -1,6 +1,6 @@
 """Starting a training, and going on with one that was stopped."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,17 +9,19 @@ from studio.adapters.describe import describe
 from studio.bases.base import Base
 from studio.dataset.folders import Sources, parse_folders
 from studio.dataset.pictures import Pictures
+from studio.dataset.prompts import read_prompts
 from studio.errors import BadInput
-from studio.files import check_writable
+from studio.files import check_writable, expand_home
 from studio.requests.recipe import Recipe, draft, with_options
 from studio.requests.training import Recorded, TrainingRequest, read_request
-from trainers.engine.data.dataset import read_dataset
+from trainers.engine.data.dataset import prompts_dataset, read_dataset
 from trainers.engine.data.prior_preservation import check_unchanged, prior_of
+from trainers.engine.distill.distillation import Distillation
 from trainers.engine.kind import Kind, kind_name, options_of
 from trainers.engine.loop import run_training
 from trainers.engine.optimizers import check_optimizer
 from trainers.engine.progress import Progress
-from trainers.engine.resolve import kind_of, recipe_for, recipe_of
+from trainers.engine.resolve import check_learned, check_unused, kind_of, recipe_for, recipe_of
 from trainers.engine.run.folder import Run
 from trainers.engine.run.lock import check_not_training, next_numbered_folder
 from trainers.engine.run.tensorboard import check_tensorboard
@@ -34,12 +36,10 @@ def check(request: TrainingRequest) -> Pictures:
     Call it before the base is opened: reading the pictures takes less time. They are returned, so
     that they are read once; their buckets are not yet those of the base.
     """
-    recipe = draft(request.recipe)
-    kind_of(request)
+    recipe, kind = draft(request.recipe), kind_of(request)
     check_optimizer(recipe.optimizer)
     check_tensorboard(recipe)
-    _check_trigger(request.trigger)
-    new_tokens(request.trigger, recipe)
+    check_learned(request)
     if request.run:
         check_not_training(request.run)
         Run(request.run).check_new()
@@ -48,6 +48,13 @@ def check(request: TrainingRequest) -> Pictures:
         Run(request.run or next_numbered_folder(request.kind)).check_out(request.out)
     if request.init:
         describe(split_half(request.init)[0])
+    if isinstance(kind, Distillation):
+        check_unused(kind, recipe)
+        for file, _ in request.adapters:
+            describe(split_half(file)[0])
+        prompts = read_prompts(request.prompts, request.base)
+        return prompts_dataset(prompts, size=8).pictures
+    new_tokens(request.trigger, recipe)
     folder = request.prior_pictures
     prior = prior_of(recipe, folder, run=request.run or Path("runs"), size=8, step=8)
     dataset = read_dataset(
@@ -108,6 +115,40 @@ def train(
     return _start(request, base, kind=kind, recipe=whole, draw=draw)
 
 
+def distill(
+    kind: Kind,
+    base: Base,
+    *,
+    prompts: str | Path | None = None,
+    adapters: Sequence[tuple[str | Path, float]] = (),
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    init: str | Path | None = None,
+    draw: Renderer | None = None,
+    recipe: Recipe | None = None,
+    **options: object,
+) -> Generator[Progress, None, None]:
+    """Train an adapter that makes a base fast, from prompts alone; as `train` otherwise.
+
+    kind: one of trainers/distillations/. prompts: a file with one a line, or a folder with
+    captions; the captions of a bundled base when not given. adapters: files with strengths, which
+    are merged into the base. draw: is to draw with `kind.sampling`.
+    """
+    whole = with_options(recipe or recipe_for(base, kind), options)
+    request = TrainingRequest(
+        kind=kind_name(kind),
+        prompts=expand_home(prompts) if prompts else None,
+        adapters=tuple((str(file), strength) for file, strength in adapters),
+        base=base.source,
+        init=str(init) if init else None,
+        out=Path(out) if out else None,
+        run=Path(run) if run else None,
+        options=options_of(kind),
+        recipe=asdict(whole),
+    )
+    return _start(request, base, kind=kind, recipe=whole, draw=draw)
+
+
 def run_request(
     request: TrainingRequest,
     base: Base,
@@ -136,7 +177,7 @@ def _start(
     pictures: Pictures | None = None,
 ) -> Generator[Progress, None, None]:
     """A training in a folder of its own."""
-    _check_trigger(request.trigger)
+    check_learned(request)
     folder = Run(request.run or next_numbered_folder(request.kind))
     check_not_training(folder.folder)
     folder.check_new()
@@ -151,6 +192,7 @@ def _start(
 def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
     """BadInput where base, pictures or first adapter are not those of the recipe's run."""
     base, request = training.base, training.request
+    learned = "prompts or adapters" if training.distills else "pictures, captions or masks"
     same_weights = recorded.fingerprint in (None, base.fingerprint())
     if base.source == recorded.base:
         if not same_weights:
@@ -159,10 +201,10 @@ def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
             raise BadInput(
                 f"the recipe's base predicts {recorded.prediction}: open it so (prediction)"
             )
-    if same_weights and recorded.examples not in (None, training.dataset.pictures.sha256):
+    if same_weights and recorded.examples not in (None, training.examples_sha256):
         raise BadInput(
-            "the pictures, captions or masks are no longer those that the recipe was written "
-            "for: put them back, or name the folder to train on what it holds now"
+            f"the {learned} are no longer those that the recipe was written for: put them back, or "
+            "name where they are to train on what is there now"
         )
     if recorded.init_sha256 not in (None, training.warm_start and training.warm_start.sha256):
         raise BadInput(
@@ -220,7 +262,12 @@ def resume(
 
 def _check_continues(training: PreparedTraining, recorded: Recorded) -> None:
     """BadInput where a stopped run would go on with other pictures."""
-    if training.dataset.pictures.sha256 != recorded.examples:
+    if training.distills and training.examples_sha256 != recorded.examples:
+        raise BadInput(
+            f"the prompts or the adapters are no longer those that {training.run.folder} was "
+            "started with: put them back, or start a new distillation"
+        )
+    if training.examples_sha256 != recorded.examples:
         where = ", ".join(str(folder.path) for folder in training.request.pictures)
         raise BadInput(
             f"the pictures, captions or masks in {where} are no longer those that "
@@ -249,8 +296,3 @@ def base_of(file: str | Path) -> dict[str, str]:
     """The base of a run's folder or of a recipe.toml, as `load_base(**base_of(file))` takes it."""
     request = read_request(file)
     return {"source": request.base, **{name: str(v) for name, v in request.loading.items()}}
-
-
-def _check_trigger(trigger: str) -> None:
-    if not trigger.strip():
-        raise BadInput("trigger is empty: name the words that are to stand for what is learned")

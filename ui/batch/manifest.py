@@ -19,6 +19,7 @@ from pathlib import Path
 from studio.errors import BadInput
 from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot
+from studio.requests.speed import negative_note, with_speed
 from studio.requests.validation import InvalidFields, in_words
 from ui.batch.field_values import TEXTS, grid_values, read_cell, read_value, tagged_adapter
 from ui.batch.manifest_lines import (
@@ -35,7 +36,6 @@ from ui.batch.named_files import NamedFiles
 from ui.batch.toml_lines import Steps, TomlText
 from ui.batch.wildcards import MOST_COUNTED, Text, Wildcards, draw, every, read_lines
 from ui.shared.grid import combinations
-from ui.shared.speed import negative_note, with_speed
 
 # From the field that changes least from shot to shot to the one that changes most.
 FIELDS = (
@@ -262,7 +262,7 @@ class _Reader:
             try:
                 planned.shot.check()
                 shot = take_adapter_tags(planned.shot, partial(tagged_adapter, files=self.files))
-                shot, said = with_speed(shot, values)
+                shot, said = with_speed(shot)
                 if shot is not planned.shot:  # in tables of thousands a second check takes long
                     shot.check()
             except InvalidFields as error:

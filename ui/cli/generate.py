@@ -11,7 +11,6 @@ import typer
 import compose
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
-from studio.adapters.formats.metadata import trained_clip_skip
 from studio.errors import BadInput
 from studio.files import check_writable
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
@@ -19,6 +18,7 @@ from studio.requests.picture_file import open_picture, read_recipe, save_picture
 from studio.requests.prompt_syntax import escape
 from studio.requests.resolved_shot import ResolvedShot, resolve
 from studio.requests.shot import Shot, method_name
+from studio.requests.speed import negative_note, with_speed
 from ui.cli.options import (
     LOADING,
     METHODS,
@@ -29,10 +29,10 @@ from ui.cli.options import (
     parse_adapters,
     parse_method,
 )
+from ui.shared.clip_skip import trained_otherwise
 from ui.shared.form import Form, with_options
 from ui.shared.loading import open_base
 from ui.shared.names import slug
-from ui.shared.speed import negative_note, with_speed
 from ui.shared.terminal import print_json, print_note, print_table, progress_bars
 from ui.shared.tiles import tiles_note_of
 
@@ -163,14 +163,11 @@ def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
 
 def _hint_at_clip_skip(shot: ResolvedShot, base: "Base") -> None:
     """Say which adapters were trained with another layer of the text encoders."""
-    usual = 2 if base.family == "sdxl" else 1
-    for adapter, _ in shot.adapters:
-        trained = trained_clip_skip(adapter) or usual
-        if trained != (shot.shot.clip_skip or usual):
-            print_note(
-                f"{adapter.name or adapter.path} was trained with clip skip {trained}: "
-                f"--clip-skip {trained} draws with that"
-            )
+    named = ((str(adapter.name or adapter.path), adapter) for adapter, _ in shot.adapters)
+    for name, trained in trained_otherwise(named, shot.shot.clip_skip, family=base.family):
+        print_note(
+            f"{name} was trained with clip skip {trained}: --clip-skip {trained} draws with that"
+        )
 
 
 def _warn_of_cut_prompts(shot: Shot, base: "Base") -> None:

@@ -47,13 +47,14 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
     request = complete(request)
     # All that can be known without the base, before the long work of opening it.
     pictures = trainers.check(request)
-    again = f"studio train {request.kind} {command_options(request.loading)}--resume"
+    again = f"{_command(request.kind)} {command_options(request.loading)}--resume"
     with process_group(request.loading.get("device", "auto")):
         base = open_base(request.base, request.loading)
-        progress = trainers.run_request(request, base, draw=draw_with(base), pictures=pictures)
+        draw = draw_with(base, trainers.drawn_with(request))
+        progress = trainers.run_request(request, base, draw=draw, pictures=pictures)
         expected = _estimate(request, base, pictures=len(pictures.examples))
         print_note(f"This will take {expected}.")
-        trained = follow(progress, title=f"Training {request.trigger!r}", resume_with=again)
+        trained = follow(progress, title=f"Training {request.title!r}", resume_with=again)
         _report(trained, as_json=as_json)
 
 
@@ -80,19 +81,20 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
     share = {"share": f"{counted.parameters / counted.weights:.3%}"}
     taking = {"taking": str(estimate)}
-    if request.pictures:
+    if request.distills:
+        facts |= {"prompts": len(pictures.examples)}
+    elif request.pictures:
         facts |= {"pictures": len(pictures.examples), "skipped": count_skipped(pictures.skipped)}
     print_facts(f"{request.kind} would train", facts | numbers | share | taking | more)
 
 
 def _check_pictures(request: TrainingRequest) -> Pictures:
     """The pictures of a dry run, if any were named. Prints what is left out of them."""
-    if not request.pictures:
+    if not (request.pictures or request.distills):
         return Pictures()
+    trigger = "" if request.distills else request.trigger or request.kind
     # Neither the trigger nor a file that is in the way changes what would be trained.
-    pictures = trainers.check(
-        replace(request, trigger=request.trigger or request.kind, out=None, run=None)
-    )
+    pictures = trainers.check(replace(request, trigger=trigger, out=None, run=None))
     for remark in pictures.remarks():
         print_note(remark)
     return pictures
@@ -111,11 +113,17 @@ def _estimate(request: TrainingRequest, base: "Base", *, pictures: int = 0) -> "
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
     """Go on with a training that was stopped."""
     then = trainers.base_of(run)
-    again = f"studio train {name} {command_options(loading)}--resume"
+    again = f"{_command(name)} {command_options(loading)}--resume"
     with process_group(loading.get("device", "auto")):
         opened = open_base(then.pop("source"), then | dict(loading))
-        progress = trainers.resume(run, opened, kind=name, draw=draw_with(opened))
+        draw = draw_with(opened, trainers.drawn_with(read_request(run)))
+        progress = trainers.resume(run, opened, kind=name, draw=draw)
         _report(follow(progress, title="Resuming", resume_with=again), as_json=as_json)
+
+
+def _command(kind: str) -> str:
+    """The command that trains this kind."""
+    return f"studio {'distill' if kind in trainers.distillation_kinds() else 'train'} {kind}"
 
 
 def follow(
@@ -169,7 +177,7 @@ def _introduce(started: Started) -> None:
     for remark in started.remarks:
         print_note(remark)
     after = f", going on after step {started.done}" if started.done else ""
-    pictures = "1 picture" if started.examples == 1 else f"{started.examples} pictures"
+    pictures = f"{started.examples} {started.unit}{'s' if started.examples != 1 else ''}"
     if started.round != started.examples:
         pictures += f", {started.round:g} a round with repeats and weights"
     print_note(
@@ -187,7 +195,7 @@ def _report(trained: Trained, *, as_json: bool) -> None:
         "seconds": round(finished.seconds, 1),
         "loss": trained.loss,
         "parameters": started.parameters,
-        "pictures": started.examples,
+        f"{started.unit}s": started.examples,
         "skipped": [asdict(one) | {"path": str(one.path)} for one in started.skipped],
     }
     if as_json:

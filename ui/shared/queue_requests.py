@@ -11,6 +11,7 @@ out later is the job's `error`. loading: fields of `ui.shared.loading.Loading`, 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ import trainers
 from studio.errors import BadInput
 from studio.queue.client import add_job, list_jobs
 from studio.queue.job import UNFINISHED, Job, Kind
+from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
+from studio.requests.speed import with_speed
 from studio.requests.training import (
     TrainingRequest,
     anchored,
@@ -28,7 +31,7 @@ from studio.requests.training import (
     anchored_loading,
     to_json,
 )
-from studio.workspace import Workspace, check_name, clean_name
+from studio.workspace import Workspace, adapter_path, check_name, clean_name
 
 
 @dataclass(frozen=True)
@@ -58,24 +61,23 @@ def drawing_of(job: Job) -> Drawing:
 def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = False) -> Job:
     """Queue a training; its adapter goes into the library.
 
-    The adapter is named after the trigger where the request has no name; a number is added where
-    the name is taken by then. once: where the same training waits or runs, that job is returned.
-    Raises BadInput for what can be known without opening a base.
+    The adapter is named after the request's title where it has no name; a number is added where the
+    name is taken by then. once: where the same training waits or runs, that job is returned. Raises
+    BadInput for what can be known without opening a base.
     """
     request = anchored(request, Path.cwd())
     for folder in request.pictures:
         if not folder.path.is_dir():
             raise BadInput(f"There is no folder {folder.path}: give a folder of pictures.")
-    if not request.trigger.strip():
-        raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+    trainers.check_learned(request)
     name = check_name(request.name) if request.name else None
     request = replace(
         request,
-        name=name or clean_name(request.trigger, otherwise="adapter"),
+        name=name or clean_name(request.title, otherwise="adapter"),
         # With the defaults of today: the job is to be the same under a later Studio.
         options=asdict(trainers.kind_of(request)),
     )
-    return _queue(space, "train", to_json(request), title=request.trigger, once=once)
+    return _queue(space, "train", to_json(request), title=request.title, once=once)
 
 
 def queue_pictures(
@@ -95,7 +97,16 @@ def queue_pictures(
         raise BadInput("there is no shot to make a picture of")
     more = f" and {len(shots) - 1} more" if len(shots) > 1 else ""
     title = f"{shots[0].prompt[:160]}{more}"
+    shots = [settled(space, shot)[0] for shot in shots]
     return _queue(space, kind, _drawing(shots, loading or {}), title=title, once=once)
+
+
+def settled(space: Workspace, shot: Shot) -> tuple[Shot, str]:
+    """The shot with the adapters of its prompt's tags, as its speed adapter wants it drawn.
+
+    What is queued says nothing of what was a default. Returns a sentence on what was set too.
+    """
+    return with_speed(take_adapter_tags(shot, partial(adapter_path, space)))
 
 
 def draws(job: Job, shots: Sequence[Shot], loading: Mapping[str, object]) -> bool:

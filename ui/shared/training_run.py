@@ -1,8 +1,9 @@
 """Sample pictures and stop signals while a training runs, on the command line and in workers."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
 SMOOTHED = 20  # steps: the loss of one step says little
 
 
-def draw_with(base: "Base") -> "Callable[[str, int], Image]":
-    """Draws sample pictures as `studio generate` would, on the base with the deltas attached."""
+def draw_with(
+    base: "Base", fields: Mapping[str, object] | None = None
+) -> "Callable[[str, int], Image]":
+    """Draws sample pictures as `studio generate` would, on the base with the deltas attached.
+
+    fields: of a shot, see `trainers.drawn_with`.
+    """
+    usual = replace(Shot("", base=base.source), **(fields or {}))  # pyright: ignore[reportArgumentType]
 
     def draw(prompt: str, seed: int) -> "Image":
-        return compose.render(base, Shot(prompt=prompt, base=base.source, seed=seed))
+        return compose.render(base, replace(usual, prompt=prompt, seed=seed))
 
     return draw
 

@@ -189,7 +189,7 @@ def _train(sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, str]:
         name, request = run.request.name, replace(run.request, run=sweep.folder(run))
         print_note(f"Training {number} of {len(runs)}: {_in_words(varied[name]) or name}")
         try:
-            follow(start_or_resume(request, bases.open), title=f"Training {request.trigger!r}")
+            follow(start_or_resume(request, bases.open), title=f"Training {request.title!r}")
         except BadInput as error:
             failed[name] = str(error)
         except (MemoryError, RuntimeError) as error:

@@ -25,6 +25,8 @@ KIND_NAMES = {
     "sara": "SaRA",
     "oft": "OFT",
     "tlora": "T-LoRA",
+    "guidance": "Fast: guidance",
+    "lcm": "Fast: LCM",
 }
 METHODS = {  # what they are called, and what they do with the adapters
     "merge": ("Merge", "all adapters at once"),

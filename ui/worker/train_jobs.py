@@ -66,13 +66,16 @@ def start_or_resume(
 
     open_base: gives a base by its source and fields of ui.shared.loading.Loading.
     """
+    fields = trainers.drawn_with(request)
     if request.run and (request.run / "recipe.toml").exists():
         then = trainers.base_of(request.run)
         base = open_base(then.pop("source"), {**then, **request.loading})
-        return trainers.resume(request.run, base, kind=request.kind, draw=draw_with(base))
+        draw = draw_with(base, fields)
+        return trainers.resume(request.run, base, kind=request.kind, draw=draw)
     pictures = trainers.check(request)  # before the base is opened
     base = open_base(request.base, request.loading)
-    return trainers.run_request(request, base, draw=draw_with(base), pictures=pictures)
+    draw = draw_with(base, fields)
+    return trainers.run_request(request, base, draw=draw, pictures=pictures)
 
 
 def _record(progress: JobProgress, job: Job, event: Progress, losses: deque[float]) -> None:

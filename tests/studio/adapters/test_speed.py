@@ -127,3 +127,17 @@ def test_what_the_user_has_set_stays() -> None:
     }  # fmt: skip
     assert sampling.fields({"steps"}).keys() == {"scheduler", "spacing", "guidance"}
     assert sampling.fields({"scheduler"}).keys() == {"steps", "guidance"}
+
+
+def test_studio_s_own_files_say_it_themselves(write: Write) -> None:
+    def told(**sampling: object) -> Path:
+        stored = {"kind": "lcm", "family": "sd1", "base": "b", "fingerprint": "", "name": ""}
+        stored |= {"triggers": [], "recipe": {"sampling": sampling}, "version": 1}
+        metadata = {"studio": json.dumps(stored)}
+        return write(f"own{len(sampling)}.safetensors", rank=4, metadata=metadata)
+
+    own = told(name="LCM", scheduler="lcm", steps=4, guidance=1.0)
+    assert speed_sampling(own) == Sampling("LCM", "lcm", None, 4, 1.0)
+    alone = speed_sampling(told(name="guidance distilled", guidance=1.0))
+    assert alone and alone.fields() == {"guidance": 1.0}
+    assert speed_sampling(told(name="LCM", scheduler="newest", steps=4)) is None

@@ -480,6 +480,57 @@ def test_a_tag_in_the_prompt_is_an_adapter_of_the_library(tab: Tab) -> None:
         tab.act("draw")
 
 
+def test_tags_become_adapters_of_the_mix_when_the_prompt_is_left(tab: Tab) -> None:
+    form, one = tab.form, torch.ones(1, 1)
+    tab.act("add", name="bolt")
+    tab.now[form.prompt] = "a cat in fog <lora:bolt:0.5> <lora:wash:-0.3>"
+    tab.act("take_tags")
+    assert [(it.name, it.strength) for it in tab.now[form.adapters.mix]] == [
+        ("bolt", 0.5),
+        ("wash", -0.3),
+    ]
+    assert tab.now[form.prompt] == "a cat in fog"
+    assert tab.now[form.adapters.slots[1].strength] == -0.3
+    assert not tab.act("take_tags")  # there is none left
+    factors = {f"{UP}.lora_{side}.weight": one for side in "AB"}
+    write_tensors(tab.space.adapters / "lcm-lora.safetensors", factors, {})
+    tab.now[form.prompt] = "a cat <lora:lcm-lora:1>"
+    assert "lcm-lora makes pictures fast" in tab.act("take_tags")[form.sampling_note]
+    assert (tab.now[form.scheduler], tab.now[form.steps]) == ("lcm", 4)
+
+
+def test_the_clip_skip_of_an_adapter_is_named_and_set_with_one_click(tab: Tab) -> None:
+    form, one = tab.form, torch.ones(1, 1)
+    factors = {f"{UP}.lora_{side}.weight": one for side in "AB"}
+    written = {"ss_clip_skip": "2", "ss_base_model_version": "sd_v1"}
+    write_tensors(tab.space.adapters / "anime.safetensors", factors, written)
+    tab.now[form.base] = "sketch-sd1"
+    shown = tab.act("add", name="anime")
+    assert "anime was trained with clip skip 2" in shown[form.clip_note]
+    assert (
+        shown[form.use_clip_skip].visible and shown[form.use_clip_skip].value == "Use clip skip 2"
+    )
+    shown = tab.act("use_clip_skip")
+    assert tab.now[form.reading["clip_skip"]] == "2" and _shots(tab)[0]["clip_skip"] == 2
+    assert not shown[form.use_clip_skip].visible
+    assert not tab.act("use_clip_skip")  # pressed twice
+
+
+def test_a_painted_mask_is_used(tab: Tab, tmp_path: Path) -> None:
+    form = tab.form
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "start.png")
+    tab.now[form.start] = str(tmp_path / "start.png")
+    assert tab.act("show_in_editor")[form.paint]["background"] == str(tmp_path / "start.png")
+    layer = Image.new("RGBA", (16, 16))
+    tab.now[form.paint] = {"background": None, "layers": [layer], "composite": None}
+    with pytest.raises(BadInput, match="nothing is painted"):
+        tab.act("take_painted")
+    layer.paste((255, 255, 255, 90), (2, 3, 6, 9))
+    tab.act("take_painted")
+    mask = Image.open(_shots(tab)[0]["mask"]["path"])
+    assert (mask.getbbox(), mask.getextrema()) == ((2, 3, 6, 9), (0, 255))
+
+
 def test_an_older_picture_is_opened_as_it_was_read(tab: Tab, tmp_path: Path) -> None:
     old = PngImagePlugin.PngInfo()
     old.add_text("studio", RECIPE.replace("a teal snail", "a (teal) snail"))

@@ -74,7 +74,7 @@ def scrawl(prompt: str, seed: int) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_jobs, "draw_with", lambda base: scrawl)
+    monkeypatch.setattr(train_jobs, "draw_with", lambda base, fields: scrawl)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The pictures and the class pictures of a training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from studio.dataset.folders import Sources
 from studio.dataset.masks import with_masks
@@ -26,6 +28,13 @@ class Dataset:
     def remarks(self) -> list[str]:
         """What is left out of the folders, a line for each kind."""
         return [*self.pictures.remarks(), *self.class_pictures.remarks()]
+
+
+def prompts_dataset(prompts: Sequence[str], *, size: int) -> Dataset:
+    """Prompts in the place of pictures, each with the size that the base is to draw."""
+    square = size, size
+    examples = tuple(Example(Path("prompt"), one, *square, bucket=square) for one in prompts)
+    return Dataset(Pictures(examples), None, Pictures())
 
 
 def read_dataset(

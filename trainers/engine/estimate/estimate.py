@@ -24,6 +24,7 @@ from studio.errors import BadInput
 from studio.requests.recipe import with_options
 from studio.requests.shot import Shot
 from studio.requests.training import TrainingRequest
+from trainers.engine.distill.distillation import Distillation
 from trainers.engine.distributed import world_size
 from trainers.engine.estimate.memory_model import AUTOCAST, training_cost
 from trainers.engine.estimate.step_times import (
@@ -113,9 +114,10 @@ def estimate(
     known = find_step_time(Path(runs), settings)
     recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # that of each process
     cost = training_cost(base, deltas, recipe)
+    with_teacher = _with_teacher(cost, kind)
     step, source = known, "same"
     if step is None:
-        step = _batch_seconds(cost, base, recipe) * passes
+        step = _batch_seconds(with_teacher, base, recipe) * passes
         faster = _faster_than_measured(Path(runs), settings, base, recipe)
         step, source = (step, "measured") if faster is None else (step * faster, "similar")
     # Whatever else is encoded and drawn goes as fast as what is trained.
@@ -123,7 +125,7 @@ def estimate(
     drawn += recipe.prior_count if recipe.prior_class is not None and not prior_pictures else 0
     others = _other_operations(base, recipe, cost, pictures=pictures, drawn=drawn)
     return Estimate(
-        seconds=recipe.steps * step + others * step / (passes * (cost.forward + cost.backward)),
+        seconds=recipe.steps * step + others * step / (passes * with_teacher.operations),
         bytes=_peak_bytes(base, deltas, recipe, cost, drawing=drawing),
         step=step,
         source=source,
@@ -150,12 +152,23 @@ def estimate_request(
     )
 
 
+def _with_teacher(cost: PassCost, kind: "Kind") -> PassCost:
+    """A batch with the evaluations beside it that have no gradients, in a distillation."""
+    rows = kind.rows if isinstance(kind, Distillation) else 0
+    return replace(
+        cost,
+        forward=cost.forward + rows * cost.base_forward,
+        calls=cost.calls + round(rows * cost.calls / PER_CALL),
+        written=cost.written + round(rows * cost.written / PER_BYTE),
+    )
+
+
 def _batch_seconds(cost: PassCost, base: "Base", recipe: "Recipe") -> float:
     """Seconds of a batch, forward and backward, at this machine's speed of the moment."""
     half = recipe.precision in AUTOCAST or base.dtype != torch.float32
     side = _side(base, recipe) // base.latent_factor
     speed = measure_speed(base, side=side, batch=recipe.batch, half=half)
-    computing = (cost.forward + cost.backward) / speed.flops
+    computing = cost.operations / speed.flops
     return computing + PER_CALL * cost.calls * speed.call + PER_BYTE * cost.written / speed.written
 
 
@@ -177,7 +190,7 @@ def _faster_than_measured(
         recipe = with_options(recipe, given)
         encoders = recipe.text_encoders
         deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=encoders)
-        cost = training_cost(base, deltas, recipe)
+        cost = _with_teacher(training_cost(base, deltas, recipe), kind)
     except (BadInput, KeyError, TypeError):  # another Studio's settings
         return None
     passes = recipe.accumulation * (2 if then.get("prior") else 1)

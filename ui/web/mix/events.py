@@ -28,10 +28,15 @@ def mix_tab(page: Page) -> None:
     changes += [choice.input for choice in form.choices()]
     changes += [form.regions.canvas.input, form.regions.canvas.clear]
     _on(changes, do.change, inputs, drawn, "always_last")
+    _on([form.start.change], do.show_in_editor, {form.start}, {form.paint})
+    _on([form.use_painted.click], do.take_painted, inputs | {form.paint}, drawn | {form.mask})
     rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
     _on([form.base.input], do.change_base, inputs, rebased)
     _on([form.examples.click], do.use_example, inputs, drawn | {form.prompt})
     _on([mix.library.click], do.add, inputs, mixed)
+    _on([form.prompt.blur], do.take_tags, inputs, mixed)
+    skipped = drawn | {form.reading["clip_skip"]}
+    _on([form.use_clip_skip.click], do.use_clip_skip, inputs, skipped)
     _on([form.undo_speed.click], do.undo_speed, inputs, drawn | form.speed_outputs())
     for place, slot in enumerate(mix.slots):
         _on([slot.remove.click], _remove_at(do, place), inputs, mixed)
@@ -105,9 +110,11 @@ def _shown(tab: MixTab) -> Components:
 
 def _computed(tab: MixTab) -> Components:
     """The components that depend on the settings alone."""
-    said = {tab.schedule, tab.form.sampling_note, tab.problem, *tab.drawing_buttons()}
-    groups = {tab.form.regions.group, *tab.form.groups.values()}
-    return said | groups | {tab.column, tab.row}
+    form = tab.form
+    notes = {form.sampling_note, form.clip_note, form.use_clip_skip}
+    said = {tab.schedule, tab.problem, *tab.drawing_buttons()}
+    groups = {form.regions.group, *form.groups.values()}
+    return notes | said | groups | {tab.column, tab.row}
 
 
 def _all(tab: MixTab) -> Components:

@@ -17,21 +17,31 @@ from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.queue.client import get_job, list_jobs, stop_job
 from studio.queue.job import Job
+from studio.requests.adapter_tags import read_adapter_tag
 from studio.requests.picture_file import read_recipe
+from studio.requests.prompt_syntax import split_adapter_tags
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
-from studio.workspace import delete_picture, get_adapter, get_picture, undelete, write_label
+from studio.requests.speed import negative_note, speed_fields
+from studio.workspace import (
+    adapter_path,
+    delete_picture,
+    get_adapter,
+    get_picture,
+    undelete,
+    write_label,
+)
+from ui.shared.clip_skip import clip_skip_hint
 from ui.shared.queue_requests import drawing_of, draws, queue_pictures
-from ui.shared.speed import negative_note, speed_fields
 from ui.web.frontend import paragraph, sentence
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING, axes, every_method, grid
 from ui.web.mix.history import HISTORY_PAGE, Listing, favourites, picture_place
 from ui.web.mix.job_view import JobView
-from ui.web.mix.mix_adapters import MixAdapter, add_to_mix, remove_from_mix
+from ui.web.mix.mix_adapters import WHOLE, MixAdapter, add_to_mix, remove_from_mix, with_tagged
 from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
 from ui.web.mix.remembered import Remembered
-from ui.web.mix.shot_form import PLAIN, base_choices, steps_for
+from ui.web.mix.shot_form import PLAIN, base_choices, keep_painted, steps_for
 from ui.web.mix.tab import NO_PICTURE, MixTab
 from ui.web.server.page import Page, Update, Values
 
@@ -93,7 +103,29 @@ class Handlers:
         added = [get_adapter(self.space, name) for name in names]
         for one in added:
             mix, prompt = add_to_mix(mix, prompt, one)
-        faster, said = speed_fields([(one.path, 1.0) for one in added], ())
+        return self._joined(values, mix, prompt, [(one.path, 1.0) for one in added])
+
+    def take_tags(self, values: Values) -> Update:
+        """Adapters that the prompt names, as in <lora:NAME:0.8>, become adapters of the mix."""
+        prompt, tags = split_adapter_tags(values[self.form.prompt] or "")
+        if not tags or values[self.form.reading["syntax"]] != "a1111":
+            return gr.skip()
+        mix, files = self.form.adapters.read(values), []
+        for name, strength in map(read_adapter_tag, tags):
+            files.append((adapter_path(self.space, name), strength))
+            plain, _, half = name.partition(":")
+            mix = with_tagged(mix, MixAdapter(plain, strength, half or WHOLE))
+        return self._joined(values, mix, prompt, files)
+
+    def _joined(
+        self,
+        values: Values,
+        mix: Sequence[MixAdapter],
+        prompt: str,
+        files: Sequence[tuple[object, float]],
+    ) -> Update:
+        """Some adapters have joined the mix: a speed adapter among them sets what it needs."""
+        faster, said = speed_fields(files, ())
         if not said:
             return self._mixed(values, mix, prompt)
         widgets = self.form.sampling_widgets()
@@ -102,6 +134,27 @@ class Handlers:
         mixed = self._mixed({**values, **update}, mix, prompt)
         undo = {self.form.before_speed: before, self.form.undo_speed: gr.Button(visible=True)}
         return mixed | update | undo | {self.form.sampling_note: paragraph(said)}
+
+    def use_clip_skip(self, values: Values) -> Update:
+        """Prompts are read with the clip skip that an adapter of the mix was trained with."""
+        shot = self.form.read(values)
+        wanted = clip_skip_hint(shot, self.form.family(shot.base))[1]
+        if wanted is None:  # the button was pressed twice
+            return gr.skip()
+        shown: Update = {self.form.reading["clip_skip"]: str(wanted)}
+        return shown | self._changed({**values, **shown})
+
+    def show_in_editor(self, values: Values) -> Update:
+        """The picture to start from can be painted over."""
+        picture = values[self.form.start]
+        shown = {"background": picture, "layers": [], "composite": picture} if picture else None
+        return {self.form.paint: shown}
+
+    def take_painted(self, values: Values) -> Update:
+        """What was painted is the mask."""
+        mask = keep_painted(self.space, values[self.form.paint])
+        shown: Update = {self.form.mask: mask}
+        return shown | self._changed({**values, **shown})
 
     def undo_speed(self, values: Values) -> Update:
         """Sampler, spacing, steps and CFG are again what a speed adapter found."""
@@ -150,6 +203,11 @@ class Handlers:
         update |= {self.form.sampling_note: paragraph(negative_note(shot))}
         update |= {tab.problem: gr.HTML(visible=False)} | self._buttons(ready=True)
         update |= self._method_options(values)
+        hint, wanted = clip_skip_hint(shot, self.form.family(shot.base))
+        update[self.form.clip_note] = paragraph(hint)
+        update[self.form.use_clip_skip] = gr.Button(
+            f"Use clip skip {wanted}", visible=wanted is not None
+        )
         for axis, usual in ((tab.column, "method"), (tab.row, NOTHING)):
             chosen = values[axis] if values[axis] in names else usual
             update[axis] = gr.update(choices=choices, value=chosen)

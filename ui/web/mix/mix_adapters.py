@@ -56,6 +56,19 @@ def add_to_mix(
     return (*mix, MixAdapter(adapter.name, inserted=inserted)), after
 
 
+def with_tagged(mix: Sequence[MixAdapter], named: MixAdapter) -> tuple[MixAdapter, ...]:
+    """The mix with an adapter that the prompt named; one that is in it has the new strength.
+
+    BadInput for one too many.
+    """
+    for at, one in enumerate(mix):
+        if (one.name, one.half) == (named.name, named.half):
+            return (*mix[:at], replace(one, strength=named.strength), *mix[at + 1 :])
+    if len(mix) == MOST:
+        raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
+    return (*mix, named)
+
+
 def remove_from_mix(
     mix: Sequence[MixAdapter], prompt: str, place: int
 ) -> tuple[tuple[MixAdapter, ...], str]:

@@ -1,12 +1,15 @@
 """The widgets that one shot is made of; `read` turns them into the shot, `update` back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL import ImageChops
 
 import compose
 from studio.bases.names import BUNDLED_BASES
@@ -97,6 +100,9 @@ class ShotForm:
                 self.avoiding = field_widgets(AVOIDING)
         with gr.Accordion("How prompts are read", open=False), gr.Row():
             self.reading = field_widgets(READING)
+        with gr.Row(equal_height=True):
+            self.clip_note = gr.HTML(elem_id="mix-clip-note")
+            self.use_clip_skip = gr.Button(size="sm", visible=False, min_width=140, scale=0)
 
     def _lay_out_method(self) -> None:
         self.method = gr.Dropdown(
@@ -163,6 +169,13 @@ class ShotForm:
                     )
                     for label in ("Picture", "Mask: only white is drawn anew")
                 )  # fmt: skip
+            with gr.Accordion("Paint the mask", open=False):
+                self.paint = gr.ImageEditor(
+                    label="Paint over what is to be drawn anew", type="pil", sources=(),
+                    transforms=(), layers=False, height=320, buttons=[], format="png",
+                    brush=gr.Brush(colors=["#ffffff"], color_mode="fixed"),
+                )  # fmt: skip
+                self.use_painted = gr.Button("Use as mask", size="sm")
             self.denoise = gr.Slider(
                 0.05, 1, PLAIN.denoise, step=0.05, label="Denoise", buttons=[],
                 info="How much changes; 1 draws all of it anew",
@@ -176,6 +189,11 @@ class ShotForm:
             "steps": self.steps,
             "guidance": self.guidance,
         }
+
+    def family(self, base: str) -> str:
+        """Of a base by its source; "" where it is not known yet."""
+        known = list_bases(self.space)
+        return next((one.family for one in known if one.source == base), "")
 
     def speed_outputs(self) -> Components:
         """The components that choosing a speed adapter changes, and undoing it."""
@@ -324,6 +342,21 @@ def _options(method: str) -> Form:
 def _mix_adapter(file: str, strength: float) -> MixAdapter:
     name, _, half = adapter_name(file).partition(":")
     return MixAdapter(name, strength, half or WHOLE)
+
+
+def keep_painted(space: Workspace, painted: Mapping[str, Any] | None) -> str:
+    """A mask in the workspace: white where something was painted. BadInput where nothing was.
+
+    painted: the value of a gr.ImageEditor, its layers as pictures.
+    """
+    layers = [layer.getchannel("A") for layer in (painted or {}).get("layers") or ()]
+    mask = reduce(ImageChops.lighter, layers).point([0] + [255] * 255) if layers else None
+    if mask is None or mask.getbbox() is None:
+        raise BadInput("nothing is painted: paint over the part that is to be drawn anew")
+    with TemporaryDirectory(dir=space.cache) as scratch:
+        file = Path(scratch) / "mask.png"
+        mask.save(file)
+        return str(_keep_picture(space, str(file)))
 
 
 def _keep_picture(space: Workspace, path: str | None) -> str | None:

@@ -14,6 +14,7 @@ from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.picture_file import read_recipe
 from studio.requests.prompt_syntax import PromptSyntax
 from studio.requests.shot import Shot
+from studio.requests.speed import negative_note
 from studio.workspace import (
     Workspace,
     adapter_path,
@@ -24,7 +25,7 @@ from studio.workspace import (
     list_pictures,
 )
 from ui.shared.names import split_strength
-from ui.shared.queue_requests import queue_pictures
+from ui.shared.queue_requests import queue_pictures, settled
 from ui.web.batch.library_names import shots_of
 from ui.web.server.api_values import (
     JsonObject,
@@ -58,8 +59,8 @@ class PictureEndpoints:
         count: int = 1,
         width: int | None = None,
         height: int | None = None,
-        steps: int = 25,
-        guidance: float = 5.0,
+        steps: int | None = None,
+        guidance: float | None = None,
         scheduler: str | None = None,
         init_image: FileData | None = None,
         denoise: float = 0.6,
@@ -77,6 +78,8 @@ class PictureEndpoints:
     ) -> tuple[JsonObject, list[FileData]]:
         """Make pictures. Returns the job and, if it waits for them, the pictures.
 
+        The job's notes say what a speed adapter has set of what was not given.
+
         Parameters:
             prompt: what to draw; may name adapters of the library as <lora:NAME:STRENGTH>
             adapters: NAME, NAME:STRENGTH or NAME:HALF:STRENGTH of each adapter
@@ -88,8 +91,8 @@ class PictureEndpoints:
             count: how many pictures
             width: pixels; the base's own if not given
             height: pixels; the base's own if not given
-            steps: denoising steps
-            guidance: CFG; 1 or less is fastest
+            steps: denoising steps; 25 if not given, or those that a speed adapter was made for
+            guidance: CFG, 1 or less is fastest; 5, or a speed adapter's, if not given
             scheduler: the sampler, such as euler_a or dpmpp_2m; the base's own if not given
             init_image: a picture to start from, as handle_file("sketch.png")
             denoise: how much of the schedule is run over a picture to start from
@@ -107,15 +110,20 @@ class PictureEndpoints:
         """
         _check_request(self._space, base, count)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
-        shot = replace(shot, spacing=spacing, steps=steps, guidance=guidance, denoise=denoise)
+        sampling = {"steps": steps, "guidance": guidance}
+        sampling = {name: one for name, one in sampling.items() if one is not None}
+        shot = replace(shot, spacing=spacing, denoise=denoise, **sampling)
         shot = replace(shot, second_pass=second_pass, second_denoise=second_denoise, syntax=syntax)
         shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
         start, part = (_keep_picture(self._space, one) for one in (init_image, mask))
         shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
         shot = replace(shot, regions=tuple(regions or ()), avoid=tuple(avoid or ()))
         shot = replace(shot, avoid_by=avoid_by, avoid_strength=avoid_strength)
+        shot, said = settled(self._space, shot)
         shots = [replace(shot, seed=seed + number) for number in range(count)]
-        return _answer(self._space, queue_pictures(self._space, shots), wait=wait)
+        answer, pictures = _answer(self._space, queue_pictures(self._space, shots), wait=wait)
+        notes = [note for note in (said, negative_note(shot)) if note]
+        return answer | {"notes": notes}, pictures
 
     def batch(self, manifest: str, form: str = "toml") -> JsonObject:
         """Queue the pictures of a manifest; returns the job.

@@ -22,6 +22,7 @@ from ui.shared.queue_requests import queue_training
 from ui.web.frontend import sentence
 from ui.web.server.fields import read_values
 from ui.web.server.waiting import waiting
+from ui.web.train.distillation import DistillationWidgets, adapters_of, prompts_file
 from ui.web.train.estimate_process import estimate_sentence
 from ui.web.train.options import ELSEWHERE, STEPS, Options, fields_given, preset
 
@@ -38,12 +39,18 @@ class Form:
     kind: gr.Radio
     steps: gr.Textbox
     sampled: gr.Textbox
+    fast: DistillationWidgets
     more: Options
 
     def all(self) -> set[Component]:
         """Every one of them."""
         own = (self.sets, self.trigger, self.base, self.kind, self.steps, self.sampled)
-        return {*own, *self.more.all()}
+        return {*own, self.fast.prompts, self.fast.adapters, *self.more.all()}
+
+
+def distills(kind: str) -> bool:
+    """Whether this kind learns from prompts, and not from pictures."""
+    return kind in trainers.distillation_kinds()
 
 
 def cost(space: Workspace, form: Form, data: Data) -> str:
@@ -51,7 +58,7 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
     base = read_base_info(data[form.base] or "")
     if base is None:
         return ""
-    pictures = pictures_of(space, data[form.sets]).examples
+    pictures = () if distills(data[form.kind]) else pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
     said = estimate_sentence(space, request, base, pictures=len(pictures))
     return f"{said[:1].upper()}{said[1:]}{waiting(space, ('train',))}"
@@ -83,7 +90,7 @@ def find_problem(space: Workspace, form: Form, data: Data) -> str:
 
 def queue(space: Workspace, form: Form, data: Data) -> int:
     """Queue the training that was asked for, once; its job's number. Raises BadInput."""
-    if not data[form.sets]:
+    if not (data[form.sets] or distills(data[form.kind])):
         raise BadInput("choose pictures first: drop some in, or take an example")
     base = read_base_info(data[form.base] or "")
     begun = time.time()
@@ -100,7 +107,8 @@ def _request(space: Workspace, form: Form, data: Data, base: BaseInfo | None) ->
     steps = read_values(STEPS, {"steps": data[form.steps]})
     kind = trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
     start = preset(kind, base, steps.get("steps"))
-    prompts = data[form.sampled] or sample_prompts(trigger)
+    fast = distills(data[form.kind])
+    prompts = data[form.sampled] or ("" if fast else sample_prompts(trigger))
     recipe = {
         "sample_every": start.sample_every,
         "save_every": start.save_every,
@@ -108,9 +116,15 @@ def _request(space: Workspace, form: Form, data: Data, base: BaseInfo | None) ->
         **steps,
         **chosen["recipe"],
     }
-    folder = get_set(space, data[form.sets]).path
-    own = {"kind": data[form.kind], "trigger": trigger, "pictures": str(folder)}
-    return from_table({**chosen, **own, "base": data[form.base] or "", "recipe": recipe})
+    own = {"kind": data[form.kind], "base": data[form.base] or "", "recipe": recipe}
+    if fast:
+        own |= {
+            "prompts": prompts_file(space, data[form.fast.prompts]),
+            "adapters": adapters_of(space, data[form.fast.adapters]),
+        }
+    else:
+        own |= {"trigger": trigger, "pictures": str(get_set(space, data[form.sets]).path)}
+    return from_table({**chosen, **own})
 
 
 def sample_prompts(trigger: str) -> str:

@@ -7,14 +7,14 @@ from typing import Any, cast
 import gradio as gr
 from gradio.components import Component
 
-import trainers
+from studio.files import read_text
 from studio.queue.job import Job
 from studio.workspace import Workspace, list_adapters, list_sets
 from ui.shared.form import Form as Fields
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
 from ui.web.server.fields import shown_values
-from ui.web.train.options import GROUPS, adapter_choices, group_form, prior_choices
+from ui.web.train.options import GROUPS, adapter_choices, all_kinds, group_form, prior_choices
 from ui.web.train.picture_sets import set_choices
 from ui.web.train.request import STEPS, Form
 
@@ -24,7 +24,7 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[dict[Component,
     asked, missing = cast("Any", job.arguments), list[str]()
     kind, more = asked["kind"], form.more
     recipe, options = asked["recipe"], asked["options"]
-    own = Fields(trainers.kinds()[kind], "")
+    own = Fields(all_kinds()[kind], "")
     update: dict[Component, Any] = {
         form.sets: gr.update(
             choices=set_choices(space), value=_set_of(space, asked["pictures"], missing)
@@ -34,6 +34,7 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[dict[Component,
         form.kind: kind,
         form.steps: shown_values(STEPS, recipe)["steps"],
         form.sampled: "\n".join(recipe.get("sample_prompts") or ()),
+        **_distilled(space, form, asked, missing),
         more.name: asked["name"] if asked["name"] != asked["trigger"] else "",
         more.init: gr.update(
             choices=adapter_choices(space), value=_adapter_of(space, asked["init"], missing)
@@ -49,12 +50,30 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[dict[Component,
     return update, missing
 
 
+def _distilled(
+    space: Workspace, form: Form, asked: Mapping[str, Any], missing: list[str]
+) -> dict[Component, Any]:
+    """Prompts, and the adapters that were merged in; older trainings have none."""
+    file, mixed = asked.get("prompts"), asked.get("adapters") or ()
+    path = Path(file) if file else None
+    there = path is not None and path.is_file()
+    if path and not there:
+        missing.append(f"Its prompts, {file}, are no longer there: give some.")
+    found = [(_adapter_of(space, one, missing), strength) for one, strength in mixed]
+    return {
+        form.fast.prompts: read_text(path) if path and there else "",
+        form.fast.adapters: [f"{name}:{strength:g}" for name, strength in found if name],
+    }
+
+
 def _filled(widgets: Mapping[str, Component], shown: Mapping[str, Any]) -> dict[Component, Any]:
     return {widgets[name]: value for name, value in shown.items()}
 
 
 def _set_of(space: Workspace, folders: Sequence[Sequence[Any]], missing: list[str]) -> str:
     """The set of a training's pictures; "" where they are not one of the workspace."""
+    if not folders:  # it learned from the base
+        return ""
     known = {one.path: one.name for one in list_sets(space)}
     names = [known.get(Path(folder), "") for folder, _ in folders]
     if len(names) == 1 and names[0]:
@@ -71,5 +90,5 @@ def _adapter_of(space: Workspace, file: str | None, missing: list[str]) -> str:
     name = adapter_name(file)
     if name in {one.name for one in list_adapters(space)}:
         return name
-    missing.append(f"The adapter that it started from, {name}, is no longer in the library.")
+    missing.append(f"The adapter that it began with, {name}, is no longer in the library.")
     return ""

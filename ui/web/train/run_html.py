@@ -61,7 +61,8 @@ def _adapter_name(job: Job) -> str:
 def sample_prompts_of(job: Job) -> tuple[str, ...]:
     """The prompts of a training's sample pictures."""
     arguments = cast("Any", job.arguments)
-    return tuple(arguments["recipe"].get("sample_prompts") or (arguments["trigger"],))
+    trigger = arguments["trigger"] or job.title
+    return tuple(arguments["recipe"].get("sample_prompts") or (trigger,))
 
 
 def evenly_spaced(items: list[T], most: int) -> list[T]:

@@ -17,10 +17,12 @@ from ui.web.frontend import KIND_NAMES, ONCE, paragraph
 from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page, Update, as_html, on
 from ui.web.train.compare import ComparisonPanel
+from ui.web.train.distillation import lay_out_distillation
 from ui.web.train.options import (
     DESCRIPTIONS,
     SHOWN,
     adapter_choices,
+    all_kinds,
     lay_out_options,
     preset,
     preset_placeholders,
@@ -32,6 +34,7 @@ from ui.web.train.request import (
     Data,
     Form,
     cost,
+    distills,
     find_problem,
     pictures_of,
     queue,
@@ -49,7 +52,8 @@ def train_tab(page: Page) -> None:
     space = page.space
     with gr.Row(equal_height=False, elem_classes="columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="studio-panel", elem_id="studio-form"):
-            pictures = PicturePanel(space)
+            with gr.Column() as panel:
+                pictures = PicturePanel(space)
             form = _lay_out_form(space, pictures.sets)
             summary, problem = gr.HTML(padding=False), gr.HTML(padding=False, visible=False)
             estimate = gr.HTML(padding=False, visible=False)
@@ -63,6 +67,7 @@ def train_tab(page: Page) -> None:
     comparison.wire(page, runs)
     _wire_form(space, form)
     _wire_summary(form, summary)
+    _wire_kind(form, [panel, form.trigger])
     _wire_check(space, form, [problem, summary, start])
     _wire_estimate(space, form, estimate)
     pictures.show_after(_wire_kept(space, form))
@@ -100,6 +105,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             allow_custom_value=True,
         )
     kind = gr.Radio(_kind_choices(), value="lora", label="Adapter type", info=_description("lora"))
+    fast = lay_out_distillation(space)
     with gr.Row(elem_classes="studio-line"):
         steps = gr.Textbox(label="Steps", info="How long to train")
         prompts = gr.Textbox(
@@ -110,7 +116,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             placeholder=sample_prompts("trigger words"),
             scale=2,
         )
-    return Form(sets, trigger, base, kind, steps, prompts, lay_out_options(space))
+    return Form(sets, trigger, base, kind, steps, prompts, fast, lay_out_options(space))
 
 
 def _wire_form(space: Workspace, form: Form) -> None:
@@ -128,12 +134,23 @@ def _wire_form(space: Workspace, form: Form) -> None:
     on([form.trigger.blur, form.sets.change], suggest_prompts, form.trigger, form.sampled)
 
 
+def _wire_kind(form: Form, others: list[Any]) -> None:
+    """Show what the chosen adapter type learns from. others: what is of pictures beside options."""
+    of_pictures = [*others, *form.more.of_pictures()]
+
+    def show(kind: str) -> list[Any]:
+        fast = distills(kind)
+        return [gr.Group(visible=fast), *(gr.update(visible=not fast) for _ in of_pictures)]
+
+    on(form.kind.change, show, form.kind, [form.fast.group, *of_pictures])
+
+
 def _wire_summary(form: Form, summary: gr.HTML) -> None:
     """Show the options of the adapter type, and the presets of this base as placeholders."""
     more = form.more
 
     def update(kind: str, source: str | None, *texts: str | None) -> list[Any]:
-        made = trainers.kinds()[kind]()
+        made = all_kinds()[kind]()
         numbers = map(_positive_number, texts)
         given: dict[str, float | None] = dict(zip(SUMMARY, numbers, strict=True))
         try:
@@ -185,14 +202,14 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
     """Once there are pictures, say what is left out of them, and estimate time and memory."""
 
     def update(data: Data) -> Iterator[Any]:
-        if not data[form.sets] or find_problem(space, form, data):
+        fast = distills(data[form.kind])
+        if not (data[form.sets] or fast) or find_problem(space, form, data):
             yield gr.HTML(visible=False)
             return
         yield gr.HTML(paragraph("Estimating..."), visible=True)
         try:
-            lines = [
-                paragraph(line, "problem") for line in pictures_of(space, data[form.sets]).remarks()
-            ]
+            remarks = [] if fast else pictures_of(space, data[form.sets]).remarks()
+            lines = [paragraph(line, "problem") for line in remarks]
             if text := cost(space, form, data):
                 lines.append(paragraph(text, "studio-cost"))
         except BadInput as error:
@@ -232,9 +249,10 @@ def _summary(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[str, flo
     if base is None:
         return "This base is downloaded when first used; its usual settings are known then."
     start = preset(kind, base)
+    learned = "prompts" if kind.unused else "pictures"
     steps, batch, parts, lr = (given[name] or getattr(start, name) for name in SUMMARY[:-1])
     return (
-        f"{steps:g} steps with {batch * parts:g} pictures each, at "
+        f"{steps:g} steps with {batch * parts:g} {learned} each, at "
         f"{given['size'] or base.size:g} pixels and a learning rate of {lr:g}"
     )
 
@@ -253,11 +271,10 @@ def _base_choices(space: Workspace) -> list[tuple[str, str]]:
 
 
 def _kind_choices() -> list[tuple[str, str]]:
-    known = [name for name in DESCRIPTIONS if name in trainers.kinds()]
-    return [
-        (KIND_NAMES.get(name, name), name) for name in dict.fromkeys([*known, *trainers.kinds()])
-    ]
+    every = all_kinds()
+    known = [name for name in DESCRIPTIONS if name in every]
+    return [(KIND_NAMES.get(name, name), name) for name in dict.fromkeys([*known, *every])]
 
 
 def _description(kind: str) -> str:
-    return DESCRIPTIONS.get(kind) or (trainers.kinds()[kind].__doc__ or "").partition("\n")[0]
+    return DESCRIPTIONS.get(kind) or (all_kinds()[kind].__doc__ or "").partition("\n")[0]

@@ -1,0 +1,1 @@
+"""What distillations share: the base as its own teacher, and its trajectories."""

@@ -1,0 +1,64 @@
+"""The part of the tab Train for distillations: prompts, and the adapters that are merged in."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import gradio as gr
+
+from studio.files import write_file
+from studio.workspace import Workspace, adapter_path, list_adapters
+from ui.shared.names import split_strength
+
+
+@dataclass(frozen=True)
+class DistillationWidgets:
+    """Shown in the place of pictures and trigger words. prompts: one a line; adapters: names."""
+
+    group: gr.Group
+    prompts: gr.Textbox
+    adapters: gr.Dropdown
+
+
+def lay_out_distillation(space: Workspace) -> DistillationWidgets:
+    """Lay it out, hidden."""
+    with gr.Group(visible=False) as group:
+        prompts = gr.Textbox(
+            label="Prompts",
+            info="One per line, of what the base is to draw; empty for sketch's own captions",
+            lines=4,
+            max_lines=12,
+            placeholder="a photo of a cat on a sofa",
+        )
+        adapters = gr.Dropdown(
+            _names(space),
+            value=[],
+            multiselect=True,
+            allow_custom_value=True,
+            label="Adapters merged in",
+            info="Only if it is to be fast with these; NAME:STRENGTH for a strength other than 1",
+        )
+    adapters.focus(lambda: gr.Dropdown(_names(space)), outputs=adapters, api_visibility="private")
+    return DistillationWidgets(group, prompts, adapters)
+
+
+def prompts_file(space: Workspace, text: str | None) -> Path | None:
+    """A file of the workspace with the prompts; None for no text."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    if not lines:
+        return None
+    data = "\n".join(lines).encode()
+    path = space.prompts / f"{sha256(data).hexdigest()[:24]}.txt"
+    if not path.exists():
+        write_file(path, data)
+    return path
+
+
+def adapters_of(space: Workspace, names: list[str] | None) -> list[tuple[str, float]]:
+    """Files with strengths of what the list names. Raises BadInput for a name of none."""
+    chosen = map(split_strength, names or [])
+    return [(adapter_path(space, name), strength) for name, strength in chosen]
+
+
+def _names(space: Workspace) -> list[str]:
+    return [one.name for one in list_adapters(space)]
