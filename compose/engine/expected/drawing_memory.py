@@ -1,6 +1,7 @@
 """Whether the memory has room for a picture, before its first step.
 
 A picture that needs more than is free is refused; one whose latents alone fit is decoded in tiles.
+That is so on a CPU: a GPU's memory is made room in as it runs out (compose/engine/gpu/memory.py).
 What the UNet and the VAE need is counted on fake tensors of the picture's size (studio/cost/),
 which takes half a second, and only where the picture is large for the memory that is free.
 tests/benchmarks/estimates.py prints how far that is from what pictures take.
@@ -12,6 +13,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from compose.engine.weights.render_cache import cache_of
+from studio.bases.device import has_own_memory
 from studio.cost.memory import format_bytes, free_bytes
 from studio.cost.operations import PassCost, decoding_cost, evaluation_cost
 from studio.errors import BadInput
@@ -33,6 +35,8 @@ def check_room(base: "Base", resolved: ResolvedShot) -> None:
 
     Nothing is checked while a training has its deltas on the base: its memory is its own.
     """
+    if has_own_memory(base.device):
+        return
     size, free = _size(resolved), free_bytes(base.device)
     if free is None or cache_of(base).training or 4 * _bound(base, size) < free:
         return
@@ -58,7 +62,11 @@ def check_room(base: "Base", resolved: ResolvedShot) -> None:
 def tiled_where_needed(base: "Base", resolved: ResolvedShot) -> Iterator[None]:
     """Within the block the VAE works in tiles if there is no memory for all of the picture."""
     vae, size, free = base.vae, _size(resolved), free_bytes(base.device)
-    needed = not vae.use_tiling and free is not None and 4 * _bound(base, size) >= free
+    needed = (
+        not (vae.use_tiling or has_own_memory(base.device))
+        and free is not None
+        and 4 * _bound(base, size) >= free
+    )
     if not needed or _decoding_bytes(base, size) <= (free or 0):
         yield
         return
