@@ -28,10 +28,11 @@ class RegionForm:
                 "its own if wished. Line 1 is for adapter 1; @2,3 behind the box names others.",
                 placeholder="0,0,0.5,1: a red robot\n0.5,0,1,1: a blue cat",
             )  # fmt: skip
-            with gr.Accordion("Paint them instead", open=False):
+            with gr.Accordion(
+                "Or paint them: the first colour is where adapter 1 is drawn", open=False
+            ):
                 self.canvas = gr.ImageEditor(
-                    label="The first colour is where adapter 1 is drawn, and so on; the canvas is "
-                    "stretched to the picture",
+                    label="Canvas, stretched to the picture", show_label=False,
                     type="pil", image_mode="RGBA", format="png", sources=(), transforms=(),
                     layers=False, canvas_size=(SIDE, SIDE), fixed_canvas=True, height=SIDE + 60,
                     brush=gr.Brush(default_size=60, colors=list(BRUSHES), color_mode="fixed"),
