@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import compose
 import studio
+import trainers
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank, attach
 from studio.adapters.delta.timed import TimedLowRank, tell_timesteps
@@ -19,7 +20,7 @@ from studio.adapters.rank_schedule import RankSchedule
 from studio.bases.base import Base
 from studio.errors import BadInput
 from tests.compose.conftest import ByHand
-from tests.trainers.learning import assert_lent, assert_resumes, learned
+from tests.trainers.learning import TRIGGER, assert_lent, assert_resumes, learned
 from trainers import LoRA, TLoRA
 from trainers.engine.kind import new_deltas
 
@@ -91,6 +92,12 @@ def test_resuming_and_the_file(sd1: Base, folder: Path, tmp_path: Path) -> None:
     adapter = load_adapter(file)
     assert adapter.rank_schedule == RankSchedule(2, 4)
     assert adapter.save(tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+    given: dict[str, Any] = {"trigger": TRIGGER, "run": tmp_path / "no", "init": file}
+    with pytest.raises(BadInput, match="train a tlora of rank 4, least_rank 2, power 1"):
+        trainers.train(LoRA(rank=4), sd1, folder, **given)
+    with pytest.raises(BadInput, match="train a tlora of rank 4"):
+        trainers.train(TLoRA(rank=8), sd1, folder, **given)
+    assert trainers.train(TLoRA(rank=4), sd1, folder, **given)
 
 
 def test_diffusers_reads_all_ranks(sd1: Base, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from studio.adapters.delta import Cayley, Delta, Kron, LowRank, Sparse
+from studio.adapters.delta.timed import TimedLowRank
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -42,6 +43,20 @@ def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind
         raise BadInput(
             f"{who} changes {len(extra)} layers that this {kind} does not train, such as "
             f"{extra[0]}: give its targets, give text_encoders if it has them, or name another file"
+        )
+    schedules = {delta.schedule for delta in deltas.values() if isinstance(delta, TimedLowRank)}
+    if schedules != {adapter.rank_schedule} - {None}:
+        ranks = adapter.rank_schedule
+        told = (
+            f"rank {ranks.most}, least_rank {ranks.least}, power {ranks.power:g}" if ranks else ""
+        )
+        raise BadInput(
+            f"{who} cannot start this {kind}, since "
+            + (
+                f"its ranks fall with the noise: train a tlora of {told}"
+                if ranks
+                else "it is no tlora"
+            )
         )
     for layer, own in deltas.items():
         if layer in adapter.deltas:
