@@ -16,8 +16,8 @@ from ui.web.server.page import on
 # The blocks that adapters change, by the base's family.
 BLOCKS = {
     "sdxl": (
-        *("text_encoder", "text_encoder_2", "down_blocks.1", "down_blocks.2", "mid_block"),
-        *("up_blocks.0", "up_blocks.1"),
+        *("text_encoder", "text_encoder_2", "down_blocks.0", "down_blocks.1", "down_blocks.2"),
+        *("mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2"),
     ),
     "sd1": (
         *("text_encoder", "down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block"),
