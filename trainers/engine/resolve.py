@@ -50,8 +50,8 @@ def check_unused(kind: Kind, recipe: Recipe) -> None:
     for name in sorted(kind.unused):
         if getattr(recipe, name) != getattr(usual, name):
             raise BadInput(
-                f"{name} is about pictures or text encoders, which {kind_name(kind)} does not "
-                "learn from: leave it out"
+                f"{name} says nothing to {kind_name(kind)}, which learns from the base itself: "
+                "leave it out"
             )
 
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from trainers.engine.objective import Objective
 
 Steps = Annotated[int, Ge(2), Le(1000)]
-# Of a recipe, what is about pictures, captions of them, and the text encoders.
-OF_PICTURES = frozenset(
+# Of a recipe, what is about pictures, captions of them, and the text encoders. Nor are blocks
+# compiled: a graph would keep the changes that are taken off for the teacher.
+UNUSED = frozenset(
     (
+        "compile",
         *("text_encoders", "text_lr", "new_tokens", "token", "token_init", "token_lr", "min_snr"),
         *("noise_offset", "input_perturbation", "caption_dropout", "flip", "crops", "buckets"),
         *("background", "masked", "unmasked_weight", "prior_class", "prior_count", "prior_weight"),
@@ -53,7 +55,7 @@ class Distillation(LoRA):
     )
     teacher_steps: Steps = option(25, "steps of the base's own trajectories")
 
-    unused: ClassVar[frozenset[str]] = OF_PICTURES
+    unused: ClassVar[frozenset[str]] = UNUSED
     shifted: ClassVar[bool] = True
     """whether every timestep is to come, not only those of one spacing"""
     rows: ClassVar[int] = 2
