@@ -62,7 +62,7 @@ def measure(name: str, steps: int, count: int) -> tuple[list[str], list[list[Ima
     from trainers.align.alignment import Aligned, align
     from trainers.align.options import Alignment
     from trainers.align.rewards import REWARDS as KINDS
-    from ui.cli.align import read_prompts
+    from ui.cli.training.align import read_prompts
 
     base, reward = studio.load_base("sketch", device="cpu"), KINDS[name](**REWARDS[name])
     scenes = [world.sample(np.random.default_rng([77, n]), bare=True) for n in range(count)]

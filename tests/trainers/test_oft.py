@@ -26,7 +26,7 @@ from tests.compose.conftest import ByHand
 from tests.trainers.learning import TRIGGER, assert_lent, assert_resumes, learned
 from trainers import OFT
 from trainers.engine.kind import new_deltas
-from ui.cli.convert import write_as
+from ui.cli.adapters.convert import write_as
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The `studio` program: its commands in order, and how a failure becomes an exit code.
 
-Each command is a module of this package. Importing them imports no PyTorch, so that
+Each command is a module of this package or its folders. Importing them imports no PyTorch, so that
 `studio --help` answers at once: a command imports what it needs when it runs.
 """
 
@@ -11,24 +11,10 @@ from collections.abc import Sequence
 import typer
 
 from studio.errors import BadInput, Stopped, disk_refusal
-from ui.cli import (
-    align,
-    batch,
-    caption,
-    convert,
-    demo,
-    distill,
-    generate,
-    grid,
-    inspect,
-    jobs,
-    profile,
-    resize,
-    schedule,
-    sweep,
-    train,
-    web,
-)
+from ui.cli import demo, jobs, web
+from ui.cli.adapters import convert, inspect, profile, resize
+from ui.cli.drawing import batch, generate, schedule
+from ui.cli.training import align, caption, distill, grid, sweep, train
 
 app = typer.Typer(
     name="studio",

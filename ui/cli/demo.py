@@ -17,7 +17,7 @@ from studio.errors import BadInput
 from studio.files import check_writable, write_file
 from studio.requests.shot import Shot
 from ui.cli.options import LOADING, AsJson, BaseSource
-from ui.cli.train import follow
+from ui.cli.training.train import follow
 from ui.shared.form import with_options
 from ui.shared.labelled_sheet import Group, Row, draw_sheet
 from ui.shared.loading import open_base

@@ -18,7 +18,7 @@ from studio.out_of_memory import is_out_of_memory
 from studio.requests.training import TrainingRequest
 from studio.training_log import LOG_FILE, parse_log
 from ui.batch.manifest_lines import Problem, join_problems
-from ui.cli.train import follow
+from ui.cli.training.train import follow
 from ui.shared.grid import differing
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import BaseCache

@@ -315,7 +315,7 @@ def test_pictures_that_follow_one_another_say_what_they_show(faces: Path, tmp_pa
 def test_a_folder_is_one_batch_at_a_time(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ui.cli.batch import _only_one
+    from ui.cli.drawing.batch import _only_one
     from ui.shared.launched_processes import SINGLE_PROCESS
 
     with _only_one(tmp_path / "out", SINGLE_PROCESS):

@@ -577,7 +577,7 @@ def test_exit_codes(
     def fail(file: Path, *, as_json: bool) -> None:
         raise error
 
-    monkeypatch.setattr("ui.cli.inspect.show_file", fail)
+    monkeypatch.setattr("ui.cli.adapters.inspect.show_file", fail)
     ended = run("inspect", "x")
     assert (ended.code, ended.err.strip()) == (code, sentence)
 
@@ -586,6 +586,6 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(file: Path, *, as_json: bool) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ui.cli.inspect.show_file", fail)
+    monkeypatch.setattr("ui.cli.adapters.inspect.show_file", fail)
     with pytest.raises(ZeroDivisionError):  # which ends the program with 1 and its traceback
         cli.main(["inspect", "x"])

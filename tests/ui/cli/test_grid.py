@@ -16,7 +16,7 @@ from studio.requests.shot import Shot
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import SHORT, TRIGGER
 from ui import cli
-from ui.cli.grid import draw_grid, grid_of_run, grid_sheet
+from ui.cli.training.grid import draw_grid, grid_of_run, grid_sheet
 from ui.shared.labelled_sheet import CELL
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from studio.errors import Stopped
 from trainers import Encoded, Progress, Saved, Started, Step
-from ui.cli.train import follow
+from ui.cli.training.train import follow
 from ui.shared.training_run import stopping
 
 
@@ -25,6 +25,7 @@ def pretended(closed: list[str], *, interrupted_at: int) -> Generator[Progress, 
             skipped=(),
             steps=10,
             done=0,
+            unit="picture",
         )
         yield Encoded(1, 1)
         for step in range(1, 11):

@@ -16,11 +16,11 @@ from studio.errors import BadInput
 from studio.workspace import Workspace, adapter_path, add_adapter, open_workspace
 from tests.ui.web.conftest import ROOT, Server
 from tests.ui.web.test_library import an_adapter, kohya_file
+from ui.web.api.endpoints import GROUPS
+from ui.web.api.jobs import JobEndpoints
+from ui.web.api.pictures import PictureEndpoints
+from ui.web.api.values import check_arguments
 from ui.web.batch.library_names import MOST_QUEUED, shots_of
-from ui.web.server.api import GROUPS
-from ui.web.server.api_jobs import JobEndpoints
-from ui.web.server.api_pictures import PictureEndpoints
-from ui.web.server.api_values import check_arguments
 
 ROBOT = ROOT / "assets" / "examples" / "robot"
 

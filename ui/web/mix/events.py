@@ -19,8 +19,8 @@ def mix_tab(page: Page) -> None:
     tab = MixTab(page)
     do = Handlers(page, tab)
     form, mix = tab.form, tab.form.adapters
-    inputs, drawing, computed, everything = _inputs(tab), _drawing(tab), _computed(tab), _all(tab)
-    drawn = drawing | computed
+    inputs, drawing, everything = _inputs(tab), _drawing(tab), _all(tab)
+    drawn = drawing | _computed(tab)
     mixed = drawn | form.mix_outputs() | form.speed_outputs() | {form.prompt}
     changes = [tab.change.input]
     for picture in (form.start, form.mask):
@@ -49,6 +49,23 @@ def mix_tab(page: Page) -> None:
     _on([tab.compare_grid.click], do.compare_grid, inputs, drawing)
     _on([tab.column.input], do.suggest_columns, inputs, {tab.columns})
     _on([tab.row.input], do.suggest_rows, inputs, {tab.rows})
+    _history_events(page, tab, do)
+    _on([tab.send.click], do.send_to_batch, inputs, {page.shot, page.tabs})
+    sent = {page.adapters}
+    _on([page.adapters.change], do.add_sent, inputs | sent, mixed | sent)
+    entered = drawing | {mix.library, tab.was_opened, tab.history, tab.delete_picked, form.base}
+    _on([page.tab.select], do.enter, inputs | sent, entered)
+    remembered = (tab.job, tab.own_job, tab.picture, mix.mix)
+    _on([one.change for one in remembered], do.remember, {*remembered}, {tab.kept}, "always_last")
+    kept = tab.form_kept
+    loaded = _on(None, do.load, {kept.stored}, everything, js=kept.reading)
+    kept.keep_after(loaded)
+    on(loaded.then, do.draw_first, inputs | sent, _in_order(entered), queue=IN_ORDER)
+
+
+def _history_events(page: Page, tab: MixTab, do: Handlers) -> None:
+    """What is made while the page looks on, and the pictures that were made before."""
+    inputs, everything = _inputs(tab), _all(tab)
     watched = {tab.job, tab.job_version, tab.listing}
     _on([tab.news.input], do.poll, watched, _shown(tab), "always_last", queue="")
     reopened = everything | {tab.listing}
@@ -72,17 +89,6 @@ def mix_tab(page: Page) -> None:
     trash = {tab.picture, tab.deleted, tab.listing}
     _on([tab.delete.click], do.delete, trash, _shown(tab) | {tab.deleted, tab.undo})
     _on([tab.undo.click], do.undo, trash, _shown(tab) | {tab.deleted, tab.undo})
-    _on([tab.send.click], do.send_to_batch, inputs, {page.shot, page.tabs})
-    sent = {page.adapters}
-    _on([page.adapters.change], do.add_sent, inputs | sent, mixed | sent)
-    entered = drawing | {mix.library, tab.was_opened, tab.history, tab.delete_picked, form.base}
-    _on([page.tab.select], do.enter, inputs | sent, entered)
-    remembered = (tab.job, tab.own_job, tab.picture, mix.mix)
-    _on([one.change for one in remembered], do.remember, {*remembered}, {tab.kept}, "always_last")
-    kept = tab.form_kept
-    loaded = _on(None, do.load, {kept.stored}, everything, js=kept.reading)
-    kept.keep_after(loaded)
-    on(loaded.then, do.draw_first, inputs | sent, _in_order(entered), queue=IN_ORDER)
 
 
 def _inputs(tab: MixTab) -> Components:

@@ -20,6 +20,7 @@ from studio.errors import BadInput
 from studio.workspace import Workspace
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
+from ui.web.api.endpoints import add_endpoints
 from ui.web.batch.tab import batch_tab
 from ui.web.first_run import first_run_html
 from ui.web.frontend import MARK, STYLES, script, template
@@ -27,7 +28,6 @@ from ui.web.library.tab import library_tab
 from ui.web.lightbox import lay_out_lightbox
 from ui.web.mix.events import mix_tab
 from ui.web.queue.tab import queue_tab
-from ui.web.server.api import add_endpoints
 from ui.web.server.downloads import web_folder
 from ui.web.server.page import Page
 from ui.web.server.polling import status_line

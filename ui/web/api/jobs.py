@@ -24,7 +24,7 @@ from studio.requests.training import from_table
 from studio.training_asks import Ask
 from studio.workspace import Workspace, add_upload, create_set, write_caption
 from ui.shared.queue_requests import queue_training
-from ui.web.server.api_values import (
+from ui.web.api.values import (
     JsonObject,
     check_base,
     job_facts,

@@ -18,8 +18,8 @@ from studio.workspace import (
     list_bases,
     rename_adapter,
 )
+from ui.web.api.values import JsonObject, file_data, uploaded_file, without_paths
 from ui.web.library.import_export import export_file, import_files, restore
-from ui.web.server.api_values import JsonObject, file_data, uploaded_file, without_paths
 
 
 class LibraryEndpoints:

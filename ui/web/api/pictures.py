@@ -26,8 +26,7 @@ from studio.workspace import (
 )
 from ui.shared.names import split_strength
 from ui.shared.queue_requests import queue_pictures, settled
-from ui.web.batch.library_names import shots_of
-from ui.web.server.api_values import (
+from ui.web.api.values import (
     JsonObject,
     check_base,
     file_data,
@@ -37,6 +36,7 @@ from ui.web.server.api_values import (
     wait_for_job,
     without_paths,
 )
+from ui.web.batch.library_names import shots_of
 
 MOST_PICTURES = 1000  # of one call
 

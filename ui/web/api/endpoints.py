@@ -13,10 +13,10 @@ from gradio.context import get_blocks_context
 from gradio.utils import get_function_description
 
 from studio.workspace import Workspace
-from ui.web.server.api_jobs import JobEndpoints
-from ui.web.server.api_library import LibraryEndpoints
-from ui.web.server.api_pictures import PictureEndpoints
-from ui.web.server.api_values import check_arguments
+from ui.web.api.jobs import JobEndpoints
+from ui.web.api.library import LibraryEndpoints
+from ui.web.api.pictures import PictureEndpoints
+from ui.web.api.values import check_arguments
 from ui.web.server.page import show_bad_input
 
 GROUPS = (LibraryEndpoints, PictureEndpoints, JobEndpoints)

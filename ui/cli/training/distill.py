@@ -10,7 +10,7 @@ import trainers
 from studio.requests.validation import option
 from studio.workspace import DEFAULT_FOLDER
 from ui.cli.options import BASES, LOADING, AdapterFiles, AsJson, WorkspaceFolder, parse_adapters
-from ui.cli.train import BY_BASE, KindFromRecipe, ModeOptions, run_training
+from ui.cli.training.train import BY_BASE, KindFromRecipe, ModeOptions, run_training
 from ui.shared.form import Form, with_options
 
 app = typer.Typer(

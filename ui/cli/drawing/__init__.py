@@ -1,0 +1,1 @@
+"""Commands that make pictures, or show what they would cost."""

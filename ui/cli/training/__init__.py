@@ -1,0 +1,1 @@
+"""Commands that train adapters, and what prepares or compares trainings."""
