@@ -38,13 +38,11 @@ def has_own_memory(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """What PyTorch may still take on a GPU, with what it holds unused; None on other devices.
+def free_on_gpu(device: torch.device) -> int:
+    """Bytes that PyTorch may still take on a GPU, with what it holds unused.
 
     It minds a cap that was set with `torch.cuda.set_per_process_memory_fraction`.
     """
-    if not has_own_memory(device):
-        return None
     free, total = torch.cuda.mem_get_info(device)
     used = torch.cuda.memory_allocated(device)
     cap = int(torch.cuda.get_per_process_memory_fraction(device) * total)

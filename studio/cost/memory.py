@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from studio.bases.device import free_on_gpu, has_own_memory
+
 # Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
 # context on a GPU.
 PROCESS = {"cpu": 450e6, "cuda": 500e6}
@@ -21,9 +23,8 @@ def free_bytes(device: torch.device) -> int | None:
 
     On a CPU no more than the limit of a container leaves.
     """
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+    if has_own_memory(device):
+        return free_on_gpu(device)
     lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
     free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     machine = None if free is None else int(free) * 1024

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from compose.engine.weights.render_cache import cache_of
-from studio.bases.device import free_bytes, has_own_memory, release_unused
+from studio.bases.device import free_on_gpu, has_own_memory, release_unused
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -31,10 +31,9 @@ def room_for_weights(base: "Base", side: tuple[int, int], *, rows: int) -> int |
     cache = cache_of(base)
     if base.low_memory or side in cache.without_weights:
         return 0
-    free = free_bytes(base.device)
-    if free is None:
+    if not has_own_memory(base.device):
         return None
-    free += cache.kept.nbytes
+    free = free_on_gpu(base.device) + cache.kept.nbytes
     most = rows * prod(side) * _width(base.unet) * base.dtype.itemsize * UNET_TENSORS
     pixels = prod(side) * base.latent_factor**2
     decoding = pixels * _width(base.vae) * base.vae.dtype.itemsize * VAE_TENSORS

@@ -79,7 +79,7 @@ def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
     free = [10**12]
     for module in ("compose.engine.gpu.memory", "studio.bases.base"):
         monkeypatch.setattr(f"{module}.has_own_memory", lambda device: True)
-    monkeypatch.setattr("compose.engine.gpu.memory.free_bytes", lambda device: free[0])
+    monkeypatch.setattr("compose.engine.gpu.memory.free_on_gpu", lambda device: free[0])
 
     def be(left: int) -> None:
         free[0] = left
