@@ -184,14 +184,14 @@ def test_it_comes_nearer_to_its_teacher(
     kind = replace(kind, rank=8, targets="all")
     prompts.write_text(PROMPTS[0])
     losses = []
-    for lr in (1e-9, 5e-3):
-        events = distilled(kind, sdxl, prompts, tmp_path / f"{lr}", steps=20, lr=lr)
+    for lr in (1e-9, 1e-3):
+        events = distilled(kind, sdxl, prompts, tmp_path / f"{lr}", steps=60, lr=lr)
         losses.append([event.loss for event in events if isinstance(event, Step)])
         started = events[0]
         assert isinstance(started, Started)
         assert (started.examples, started.unit) == (1, "prompt")
     assert losses[0][0] == losses[1][0]
-    assert sum(losses[1][-8:]) < 0.9 * sum(losses[0][-8:])
+    assert sum(losses[1][-24:]) < 0.96 * sum(losses[0][-24:])
 
 
 @pytest.mark.parametrize("kind", KINDS)

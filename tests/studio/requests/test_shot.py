@@ -34,6 +34,7 @@ def stand_in() -> Base:
             device=SimpleNamespace(type="cpu"),
             prediction_type="epsilon",
             vae_source="",
+            vae=SimpleNamespace(use_tiling=False),
             size=64,
             step=16,
             latent_factor=4,

@@ -137,6 +137,7 @@ def test_a_workspace_is_made_once_and_opened_again(tmp_path: Path) -> None:
         "cache",
         "logs",
         "pictures",
+        "prompts",
         "runs",
         "trash",
         "uploads",
@@ -338,7 +339,7 @@ def test_the_library_is_told_from_headers(space: Workspace) -> None:
     assert halves.halves == ("content", "style")
     assert adapter_path(space, "halves:style") == f"{halves.path}:style"
     assert load_adapter(adapter_path(space, "halves:style")).deltas.keys() == {STYLE}
-    with pytest.raises(BadInput, match="content and style"):
+    with pytest.raises(BadInput, match="content or style"):
         adapter_path(space, "halves:../../x")
 
 
@@ -531,7 +532,7 @@ def test_a_half_is_exported_alone(space: Workspace, to: str) -> None:
     path = export_adapter(space, "halves", to=to, half="style")  # pyright: ignore[reportArgumentType]
     assert path.name == f"halves-style-{to}.safetensors"
     assert list(load_adapter(path).deltas) == [STYLE]
-    with pytest.raises(BadInput, match="halves of a B-LoRA"):
+    with pytest.raises(BadInput, match="content or style"):
         export_adapter(space, "halves", to="studio", half="top")
 
 

@@ -110,7 +110,7 @@ def test_lora_plus_moves_what_starts_at_zero_by_its_ratio(
 
 
 def test_what_does_not_suit_is_refused(sdxl: Base, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="trains single weights: leave it out"):
+    with pytest.raises(BadInput, match="trains no factors: leave it out"):
         learned(SaRA(threshold=0.01), sdxl, folder, tmp_path / "run", lora_plus=16.0)
     with pytest.raises(BadInput, match="prodigy finds one rate for all"):
         with_options(Recipe(), {"optimizer": "prodigy", "lora_plus": 2.0})

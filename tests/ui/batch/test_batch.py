@@ -108,7 +108,7 @@ def test_where_bits_differ_from_run_to_run_only_what_is_missing_is_drawn(
 
     monkeypatch.setattr("ui.batch.runner._repeats", lambda base: False)  # as on a GPU
     assert ended("batch", faces, "--out", tmp_path) == 0
-    pictures = sorted(tmp_path.glob("*.png"))
+    pictures = sorted(tmp_path.glob("a-*.png"))
     stamps = {path: path.stat().st_mtime_ns for path in pictures}
     missing = pictures[0], pictures[5]
     for path in missing:

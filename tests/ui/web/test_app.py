@@ -126,7 +126,7 @@ def test_no_file_is_dropped_in_silence_while_another_is_read(tmp_path: Path) -> 
         return {str(one.name): str(one.trigger_mode) for one in made if "upload" in _events(one)}
 
     found = in_a_loop(modes)
-    assert found.keys() == {"_import_files", "_add", "read", "open_file"}
+    assert found.keys() == {"_import_files", "_add", "_take_cover", "read", "open_file"}
     assert found["_import_files"] == found["_add"] == "multiple"
     assert "once" not in found.values()
 

@@ -43,7 +43,14 @@ class LabelEditor:
         chosen = self._selected
         return [
             on(self._save.click, self._save_label, [chosen, *self.shown], report),
-            on(self._cover.upload, self._take_cover, [chosen, self._cover], report),
+            # The last of two files in a row is the cover: none is dropped while one is read.
+            on(
+                self._cover.upload,
+                self._take_cover,
+                [chosen, self._cover],
+                report,
+                mode="always_last",
+            ),
             on(self._own.click, self._own_cover, chosen, report),
         ]
 
