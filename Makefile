@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check
+.PHONY: demo test browser check
 
 demo: .venv/.ready
 	$(BIN)/studio demo
 
 test: .venv/.ready
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not browser"
+
+browser: .venv/.ready
+	$(BIN)/pytest -m browser
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .

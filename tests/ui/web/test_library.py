@@ -50,7 +50,7 @@ def listed(name: str, *, kind: str = "lora", family: str = "sdxl", word: str = "
 
 def find(page: Page, text: str) -> None:
     """Type into the filter, as a person does."""
-    field = page.get_by_role("textbox", name="Find")
+    field = page.get_by_role("textbox", name="Find", exact=True)
     field.click()
     field.press("ControlOrMeta+a")
     field.press("Delete")

@@ -276,7 +276,8 @@ class ShotForm:
 
     def update(self, shot: Shot) -> Update:
         """Show this shot, whose adapters are those of the library."""
-        guidance, steps = shot.guidance, shot.steps
+        # Plain numbers: the page is sent subclasses of them as text.
+        guidance, steps = float(shot.guidance), int(shot.steps)
         update: Update = {
             self.prompt: shot.prompt,
             self.negative: shot.negative,
