@@ -36,7 +36,7 @@ def read_prompts(source: str | Path | None, base: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not found:
         what = "no caption in a file" if path.is_dir() else "no line with a prompt"
-        raise BadInput(f"{path} has {what}: a distillation learns from what it is to draw")
+        raise BadInput(f"{path} has {what}: give what is to be drawn")
     return found
 
 

@@ -57,12 +57,12 @@ def main() -> None:
 def measure(name: str, steps: int, count: int) -> tuple[list[str], list[list[Image.Image]]]:
     """A row of the table, and the first eight pictures before and after."""
     import studio
+    from studio.dataset.prompts import read_prompts
     from studio.sketch import captions
     from studio.sketch import scenes as world
     from trainers.align.alignment import Aligned, align
     from trainers.align.options import Alignment
     from trainers.align.rewards import REWARDS as KINDS
-    from ui.cli.training.align import read_prompts
 
     base, reward = studio.load_base("sketch", device="cpu"), KINDS[name](**REWARDS[name])
     scenes = [world.sample(np.random.default_rng([77, n]), bare=True) for n in range(count)]

@@ -20,10 +20,10 @@ from time import perf_counter
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.delta import Delta, attach, swap_weights
+from studio.adapters.delta import Delta, attach
 from studio.bases.base import Base
 from studio.bases.prompts import PLAIN
 from studio.errors import BadInput
@@ -32,6 +32,7 @@ from studio.json_value import JSON
 from trainers.align.options import Alignment
 from trainers.align.rewards import REWARDS, Reward
 from trainers.engine.data.randomness import generator_for
+from trainers.engine.distill.mixed import Mixed
 from trainers.engine.kind import is_sketch, new_deltas
 from trainers.engine.loop import frozen_base
 from trainers.engine.text_encoders import encode_captions
@@ -99,10 +100,11 @@ def _aligned(
     deltas: Mapping[str, Delta],
 ) -> Generator[Aligning | Aligned, None, None]:
     parameters = [p for delta in deltas.values() for p in delta.to(base.device).parameters()]
+    on_device = tuple((adapter.to(base.device), strength) for adapter, strength in adapters)
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=0.01)
     with ExitStack() as worn:
         worn.enter_context(frozen_base(base, checkpointing=not is_sketch(base)))
-        worn.enter_context(swap_weights(base.layers_and_norms(), _worn(base, adapters)))
+        worn.enter_context(Mixed(on_device).merged(base))
         pictures = _Pictures(base, prompts, options)
         for step in range(options.steps):
             started = perf_counter()
@@ -185,21 +187,6 @@ class _Pictures:
 def _distances(latents: Tensor, own: Tensor) -> Tensor:
     """How far latents are from others, as a share of these: [B]."""
     return (latents - own).flatten(1).norm(dim=1) / own.flatten(1).norm(dim=1)
-
-
-@torch.no_grad()
-def _worn(base: Base, adapters: Sequence[tuple[Adapter, float]]) -> dict[str, Tensor]:
-    """Weights and biases of the base with adapters merged in."""
-    layers, merged = base.layers_and_norms(), {}
-    for adapter, strength in adapters:
-        for name, delta in adapter.deltas.items():
-            layer = cast(nn.Linear, layers[name])
-            weight = merged.get(name, layer.weight)
-            merged[name] = weight + (strength * delta.dense(layer.weight)).to(weight.dtype)
-            if delta.bias is not None:
-                bias = merged.get(f"{name}.bias", layer.bias)
-                merged[f"{name}.bias"] = bias + (strength * delta.bias).to(bias)
-    return merged
 
 
 def _adapter(

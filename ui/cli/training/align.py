@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.bases.names import BUNDLED_BASES
-from studio.errors import BadInput
-from studio.files import read_text
+from studio.dataset.prompts import read_prompts
 from studio.requests.validation import build
 from trainers.align.options import Alignment
 from trainers.align.rewards import REWARDS, Reward
@@ -19,8 +17,6 @@ from ui.shared.terminal import print_facts, print_json, progress_bars
 
 if TYPE_CHECKING:
     from trainers.align.alignment import Aligning
-
-OF_SKETCH = 64  # captions, of scenes that the bundled bases know
 
 app = typer.Typer(
     name="align",
@@ -47,7 +43,10 @@ def align_command(name: str, reward: type[Reward]) -> Callable[..., None]:
         adapter: AdapterFiles = None,
         prompts: Annotated[
             Path | None,
-            typer.Option(help="A file with a prompt a line. Default: captions of a bundled base."),
+            typer.Option(
+                help="A file with a prompt a line, or a folder with captions. "
+                "Default: sketch's own, for it."
+            ),
         ] = None,
         as_json: AsJson = False,
         options: Mapping[str, object],
@@ -82,11 +81,11 @@ def _run(
     out: Path,
 ) -> "tuple[Aligning, Aligning, Path]":
     """Align, and show it: the first and the last step, and the file."""
-    from studio.adapters.load import load_adapter  # PyTorch with it
-    from trainers.align.alignment import Aligning, align
+    from trainers.align.alignment import Aligning, align  # PyTorch with it
+    from trainers.engine.distill.mixed import read_mixed
 
     opened = open_base(base, loading)
-    worn = [(load_adapter(file, base=opened), s) for file, s in parse_adapters(adapters)]
+    worn = read_mixed(parse_adapters(adapters), opened).adapters
     steps: list[Aligning] = []
     with progress_bars("reward") as shown:
         bar = shown.add_task("Aligning", total=how.steps, reward="")
@@ -96,24 +95,6 @@ def _run(
                 told = f"reward {event.reward:.4f}, distance {event.distance:.2f}"
                 shown.update(bar, completed=event.step, reward=told)
     return steps[0], steps[-1], out
-
-
-def read_prompts(file: Path | None, base: str) -> list[str]:
-    """The lines of a file, or captions that a bundled base knows; BadInput where there are none."""
-    if file is not None:
-        lines = [line.strip() for line in read_text(file).splitlines()]
-        if found := list(dict.fromkeys(filter(None, lines))):
-            return found
-        raise BadInput(f"{file} has no line with a prompt.")
-    if base not in BUNDLED_BASES:
-        raise BadInput(f"{base} needs prompts of what will be drawn: give --prompts FILE.")
-    import numpy as np
-
-    from studio.sketch.captions import plain
-    from studio.sketch.scenes import sample
-
-    rng = np.random.default_rng([31, 0])
-    return list(dict.fromkeys(plain(sample(rng)) for _ in range(OF_SKETCH)))
 
 
 for _name, _reward in REWARDS.items():
