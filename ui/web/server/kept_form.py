@@ -23,12 +23,16 @@ from ui.web.server.downloads import web_folder
 from ui.web.server.page import Update, on
 
 LONGEST = 10**6  # letters of a form
-# The last of these two takes note only once the form was restored, not of what it was before.
 READ = "() => sessionStorage.getItem('{key}') ?? ''"
-READY = "() => {{ window['{key}'] = true; }}"
-STORE = """(...values) => {{
-  if (window['{key}'])
-    sessionStorage.setItem('{key}', JSON.stringify({{form: '{form}', values}}));
+# Takes note only once the form was restored, not of what it was before.
+STORE_ALL = """(...values) => {{
+  window['{key}'] = {{form: '{form}', values}};
+  sessionStorage.setItem('{key}', JSON.stringify(window['{key}']));
+}}"""
+STORE_ONE = """(value) => {{
+  if (!window['{key}']) return;
+  window['{key}'].values[{place}] = value;
+  sessionStorage.setItem('{key}', JSON.stringify(window['{key}']));
 }}"""
 
 
@@ -76,9 +80,12 @@ class KeptForm:
 
     def keep_after(self, restored: Dependency) -> None:
         """Keep the form from then on when this event, which restores it, was answered."""
-        on(restored.then, None, js=READY.format(**self._words))
-        changes = [one.change for one in self._widgets]  # pyright: ignore[reportAttributeAccessIssue]
-        on(changes, None, self._widgets, js=STORE.format(**self._words), mode="multiple")
+        on(restored.then, None, self._widgets, js=STORE_ALL.format(**self._words))
+        # An event of its own for each widget: one for all would send all at each of them, and a
+        # page that is opened sets every one.
+        for place, one in enumerate(self._widgets):
+            store = STORE_ONE.format(**self._words, place=place)
+            on(one.change, None, one, js=store, mode="multiple")  # pyright: ignore[reportAttributeAccessIssue]
 
     def _typed(self, widget: Component, value: Any) -> list[Any]:
         """The value in a list; an empty one where this widget can't have it."""
