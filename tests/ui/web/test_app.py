@@ -131,6 +131,22 @@ def test_no_file_is_dropped_in_silence_while_another_is_read(tmp_path: Path) -> 
     assert "once" not in found.values()
 
 
+def test_the_page_is_sent_plain_numbers(tmp_path: Path) -> None:
+    """Gradio sends a subclass of float as text, which no slider takes back."""
+
+    async def config() -> object:
+        return build(open_workspace(tmp_path)).get_config_file()
+
+    def others(value: object) -> Iterator[object]:
+        if isinstance(value, dict | list | tuple):
+            for one in value.values() if isinstance(value, dict) else value:
+                yield from others(one)
+        elif isinstance(value, float) and type(value) is not float:
+            yield value
+
+    assert not [*others(in_a_loop(config))]
+
+
 def _events(function: BlockFunction) -> list[str]:
     return [event for _, event in function.targets]
 

@@ -75,7 +75,7 @@ def grid_of(shot: Shot) -> Grid:
         options={"name": method_name(shot.method), **method_options(shot.method)},
         base=shot.base,
         steps=shot.steps,
-        guidance=shot.guidance,
+        guidance=float(shot.guidance),
         more={name: value for name, value in kept.items() if value != getattr(plain, name)},
     )
 

@@ -117,7 +117,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
             value=plain.steps, precision=0, label="Steps", info="More take longer", min_width=120
         )
         guidance = gr.Number(
-            value=plain.guidance,
+            value=float(plain.guidance),
             label="CFG scale",
             info="How strictly the prompt is followed",
             min_width=120,

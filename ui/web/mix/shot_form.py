@@ -127,7 +127,7 @@ class ShotForm:
                 1, 100, PLAIN.steps, step=1, label="Steps", info="More take longer", buttons=[]
             )
             self.guidance = gr.Slider(
-                1, 15, PLAIN.guidance, step=0.5, label="CFG scale", buttons=[],
+                1, 15, float(PLAIN.guidance), step=0.5, label="CFG scale", buttons=[],
                 info="How strictly the prompt is followed",
             )  # fmt: skip
         self.before_speed = gr.State(None)  # what a speed adapter changed, as it was
