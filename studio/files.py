@@ -102,3 +102,20 @@ def check_writable(file: Path) -> None:
         raise BadInput(f"{file} cannot be written, since {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
         raise BadInput(f"{file} cannot be written: you may not write into {above}")
+
+
+def check_folder_writable(folder: Path) -> None:
+    """Raise BadInput unless files can be written into a folder, which would be made."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise BadInput(f"{place} is a file; --out is a folder.")
+    check_writable(folder / "file")
+
+
+def check_new_adapter(file: Path) -> None:
+    """Raise BadInput unless an adapter can be written there, in place of no other file."""
+    if file.suffix != ".safetensors":
+        raise BadInput(f"{file} is no name for an adapter: it must end in .safetensors")
+    if os.path.lexists(file):
+        raise BadInput(f"{file} already exists: give another --out")
+    check_writable(file)

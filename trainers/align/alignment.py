@@ -27,7 +27,7 @@ from studio.adapters.delta import Delta, attach
 from studio.bases.base import Base
 from studio.bases.prompts import PLAIN
 from studio.errors import BadInput
-from studio.files import check_writable
+from studio.files import check_new_adapter
 from studio.json_value import JSON
 from trainers.align.options import Alignment
 from trainers.align.rewards import REWARDS, Reward
@@ -77,11 +77,7 @@ def align(
     """
     options, out = options or Alignment(), Path(out)
     reward.check()
-    if out.suffix != ".safetensors":
-        raise BadInput(f"{out} is no name for an adapter: it must end in .safetensors")
-    if out.exists():
-        raise BadInput(f"{out} already exists: give another name")
-    check_writable(out)
+    check_new_adapter(out)
     if not prompts:
         raise BadInput("there are no prompts: give some of the kind that will be drawn")
     kind = LoRA(rank=options.rank).for_base(base)

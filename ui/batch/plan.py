@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.files import check_folder_writable
 from ui.batch.compatibility import find_incompatible
 from ui.batch.folder_record import Record, file_name
 from ui.batch.manifest import Manifest, PlannedShot, read_manifest
@@ -47,9 +48,7 @@ def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
     if problems := list(find_incompatible(manifest.planned)):
         raise join_problems(problems)
     folder = out or Path("outputs") / path.stem
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise BadInput(f"{place} is a file; --out is a folder.")
+    check_folder_writable(folder)
     if Record(folder).there and not resume:
         raise BadInput(f"{folder} holds a batch: go on with it by --resume, or give another --out.")
     unique: dict[str, PlannedShot] = {}

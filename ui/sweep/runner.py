@@ -13,7 +13,7 @@ from statistics import fmean
 
 import trainers
 from studio.errors import BadInput, Stopped
-from studio.files import write_file
+from studio.files import check_folder_writable, write_file
 from studio.out_of_memory import is_out_of_memory
 from studio.requests.training import TrainingRequest
 from studio.training_log import LOG_FILE, parse_log
@@ -80,9 +80,7 @@ def plan_sweep(
     Raises BadInput for a file with mistakes, and for a folder that has some of its trainings.
     """
     sweep = Sweep(out or Path("runs") / file.stem, read_sweep(file, loading))
-    for place in (sweep.out, *sweep.out.parents):
-        if place.exists() and not place.is_dir():
-            raise BadInput(f"{place} is a file; --out is a folder.")
+    check_folder_writable(sweep.out)
     if not resume and any(sweep.folder(run).exists() for run in sweep.planned):
         raise BadInput(
             f"{sweep.out} holds trainings of this sweep: go on with them by --resume, or give "

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from tests.ui.cli.test_cli import Ended, Run, photos, run
+from tests.ui.cli.test_cli import Ended, Run, adapter, photos, run
 from ui.cli import demo
 
-__all__ = ["Ended", "photos", "run"]  # fixtures are found by their names here
+__all__ = ["Ended", "adapter", "photos", "run"]  # fixtures are found by their names here
 
 
 @pytest.mark.parametrize(
@@ -20,27 +20,43 @@ __all__ = ["Ended", "photos", "run"]  # fixtures are found by their names here
         "generate robot --out {folder}/robot.png",
         "train lora {photos} --trigger t --out {folder}/new/robot.safetensors",
         "demo --out {folder}",
+        "train lora {photos} --trigger t --run {folder}/run",
+        "distill guidance --out {folder}/fast.safetensors",
+        "align palette --colours navy --out {folder}/navy.safetensors",
+        "batch {files}/faces.toml --out {folder}/faces",
+        "sweep {files}/rates.toml --out {folder}",
+        "grid {files}/run --out {folder}/grid.png",
+        "schedule --adapter {files}/robot.safetensors --out {folder}/plan.png",
+        "convert {files}/robot.safetensors --to kohya --out {folder}/new.safetensors",
+        "convert {files}/robot.safetensors --to peft --out {folder}/new",
+        "resize {files}/robot.safetensors --rank 1 --out {folder}/new.safetensors",
+        "profile {folder}/robot.safetensors",
     ],
 )
 def test_a_read_only_out_is_refused_before_the_base_is_opened(
     run: Run,
     photos: Path,
+    adapter: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     words: str,
 ) -> None:
-    folder = tmp_path_factory.mktemp("read-only")
+    folder, files = tmp_path_factory.mktemp("read-only"), adapter.parent
+    (files / "faces.toml").write_text('prompts = ["a cat"]')
+    sweep = f'kind = "lora"\ntrigger = "t"\npictures = "{photos}"\n[recipe]\nlr = [1e-3, 1e-4]\n'
+    (files / "rates.toml").write_text(sweep)
     may = os.access
 
     def refuse(path: Path, mode: int) -> bool:  # root may write anywhere
         return may(path, mode) and not (path == folder and mode & os.W_OK)
 
     def opened(*_: object, **__: object) -> None:
-        raise AssertionError("the base was opened")
+        raise AssertionError("a base or an adapter was opened")
 
     monkeypatch.setattr("os.access", refuse)
     monkeypatch.setattr("studio.bases.load.load_base", opened)
-    ended = run(*words.format(folder=folder, photos=photos).split())
+    monkeypatch.setattr("studio.adapters.load.load_adapter", opened)
+    ended = run(*words.format(folder=folder, files=files, photos=photos).split())
     assert ended.code == 2
     assert f"you may not write into {folder}" in ended.err
 

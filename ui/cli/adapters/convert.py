@@ -1,6 +1,7 @@
 """`studio convert`: an adapter in the tensor names that other tools read."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 
 from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
-from studio.files import display_name, write_file
+from studio.files import check_folder_writable, check_new_adapter, display_name, write_file
 from ui.shared.names import slug
 from ui.shared.terminal import print_note
 
@@ -71,32 +72,32 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
     from studio.adapters.tensor_file import write_tensors
 
     if to == "peft":
-        _write_folder(load_adapter(file), out)
+        _write_folder(file, out)
         return
-    if out.suffix != ".safetensors":
-        raise BadInput(f"{out} is no name for an adapter: it must end in .safetensors.")
+    check_new_adapter(out)
     adapter = load_adapter(file)
     if family and adapter.family not in ("", family):
         raise BadInput(f"{file} was made for {adapter.family}, not for {family}.")
     files = _contents(replace(adapter, family=family or adapter.family), to=to, out=out)
     for path in files:
-        if path.exists():
-            raise BadInput(f"{path} already exists: give another --out.")
+        check_new_adapter(path)
     for path, (tensors, metadata) in files.items():
         write_tensors(path, tensors, metadata)
         print_note(f"{path}: {len(tensors)} tensors in {to} names")
 
 
-def _write_folder(adapter: "Adapter", out: Path) -> None:
+def _write_folder(file: Path, out: Path) -> None:
     """A folder of peft's for each component. Raises BadInput when `out` exists."""
     from studio.adapters.component_folders import FILE
     from studio.adapters.formats.convert import to_peft
     from studio.adapters.formats.names import PEFT_CONFIG
+    from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
-    if out.exists():
+    if os.path.lexists(out):
         raise BadInput(f"{out} already exists: give another --out.")
-    for component, (tensors, config) in to_peft(adapter).items():
+    check_folder_writable(out)
+    for component, (tensors, config) in to_peft(load_adapter(file)).items():
         write_tensors(out / component / FILE, tensors, {"format": "pt"})
         write_file(out / component / PEFT_CONFIG, json.dumps(config, indent=2).encode())
         print_note(f"{out / component}: {len(tensors)} tensors in peft's names")

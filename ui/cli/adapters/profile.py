@@ -8,6 +8,7 @@ import typer
 
 from studio.adapters.blora_blocks import split_half
 from studio.errors import BadInput
+from studio.files import check_writable
 from ui.cli.options import BASES, LOADING, AsJson
 from ui.shared.form import with_options
 from ui.shared.loading import open_base
@@ -69,6 +70,7 @@ def _open(
     for file in files:
         if split_half(str(file))[1]:
             raise BadInput(f"{file}: give the whole file, without :content or :style.")
+        check_writable(file)
     adapters = [load_adapter(file) for file in files]
     sources = [source or adapter.base or "sketch" for adapter in adapters]
     opened = {name: open_base(name, loading) for name in dict.fromkeys(sources)}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from studio.errors import BadInput
+from studio.files import check_new_adapter
 from ui.shared.terminal import print_note
 
 app = typer.Typer()
@@ -29,10 +29,7 @@ def resize(
     from studio.adapters.load import load_adapter
     from studio.adapters.resize import resize_adapter
 
-    if out.suffix != ".safetensors":
-        raise BadInput(f"{out} is no name for an adapter: it must end in .safetensors.")
-    if out.exists():
-        raise BadInput(f"{out} already exists: give another --out.")
+    check_new_adapter(out)
     resized = resize_adapter(load_adapter(file), rank=rank, energy=energy)
     resized.save(out)
     ranks = [one.rank for one in resized.deltas.values() if isinstance(one, LowRank)]

@@ -10,6 +10,7 @@ import typer
 
 import compose
 from studio.errors import BadInput
+from studio.files import atomic_write, check_writable
 from studio.requests.shot import Shot
 from ui.cli.options import (
     BASES,
@@ -69,10 +70,12 @@ def schedule(
     shot = Shot("", steps=steps, adapters=mix, method=chosen, regions=tuple(regions or ()))
     if out is not None and out.suffix.lower() != ".png":
         raise BadInput(f"{out}: the schedule is drawn as a picture, so give a name with .png.")
+    if out is not None:
+        check_writable(out)
     plan = compose.schedule(shot, open_base(base, loading) if base is not None else None)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        plan.picture().save(out)
+        with atomic_write(out) as part:
+            plan.picture().save(part, "PNG")
     if as_json:
         print_json(_as_json(plan))
     else:

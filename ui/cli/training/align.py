@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.dataset.prompts import read_prompts
+from studio.files import check_new_adapter
 from studio.requests.validation import build
 from trainers.align.options import Alignment
 from trainers.align.rewards import REWARDS, Reward
@@ -56,6 +57,7 @@ def align_command(name: str, reward: type[Reward]) -> Callable[..., None]:
         chosen, how = build(reward, options), build(Alignment, alignment)
         texts = read_prompts(prompts, base)
         chosen.check()
+        check_new_adapter(out)
         first, last, path = _run(chosen, how, base, loading, texts, adapter, out)
         facts = {
             "adapter": str(path),

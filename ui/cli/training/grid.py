@@ -9,7 +9,7 @@ import typer
 import compose
 import trainers
 from studio.errors import BadInput
-from studio.files import atomic_write
+from studio.files import atomic_write, check_writable
 from studio.requests.recipe import draft
 from studio.requests.training import read_request
 from ui.cli.options import LOADING, AsJson
@@ -91,6 +91,7 @@ def write_grid(
     as_json: bool,
 ) -> None:
     """Render the cells of a run on its base, and write the sheet."""
+    check_writable(out)
     then = trainers.base_of(run)
     base = open_base(then.pop("source"), then | dict(loading))
     pictures: dict[int, Image] = {}
