@@ -25,6 +25,7 @@ from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.sampler import Scheduler, timesteps_of, with_own_noise
 from compose.engine.start import outside_of, start_of
 from compose.engine.weights.render_cache import cache_of
+from studio.bases.device import has_own_memory
 from studio.requests.resolved_shot import ResolvedShot, resolve
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def drop_unused(runs: Sequence[PictureRun]) -> None:
         {run.mixed_weights(call.mix, unet=False) for run, call in calls},
     )
     largest = max((run.latent_side for run in runs), key=prod)
-    cache.limit_weights(room_for_weights(base, largest, rows=2 * len(runs)))
+    room = room_for_weights(base, largest, rows=2 * len(runs))
+    cache.limit_weights(room, changes=not (base.low_memory or has_own_memory(base.device)))
 
 
 def _denoise_pass(

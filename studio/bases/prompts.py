@@ -35,6 +35,10 @@ class TextEmbedding:
     hidden: Tensor
     pooled: Tensor | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return self.hidden.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
 
 @dataclass(frozen=True)
 class PromptReading:

@@ -13,8 +13,6 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace, remember_base
 from ui.shared.loading import open_base
 
-ADAPTER_BYTES = 2**30
-
 
 class ModelCache:
     """One base with its adapters. Another base, or the same with other options, replaces it.
@@ -37,7 +35,7 @@ class ModelCache:
                 self.clear()
             self._base, self._opened = open_base(source, loading), wanted
             base = self._base
-            self._adapters = compose.AdapterCache(base, most=ADAPTER_BYTES)
+            self._adapters = compose.AdapterCache(base)
             remember_base(self._space, base.source, name=base.name, family=base.family)
         return self._base
 

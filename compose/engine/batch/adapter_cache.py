@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.shot import Shot
 
-MOST = 4 * 2**30  # bytes of tensors; the adapters used last stay
+MOST = 2**30  # bytes of tensors; the adapters used last stay
 
 
 class AdapterCache:

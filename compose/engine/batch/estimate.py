@@ -40,7 +40,7 @@ def estimate_batch(
     """
     counts: dict[Hashable, tuple[int, float]] = {}
     evaluations, seconds = 0, 0.0
-    with cache_of(base).for_many(0):
+    with cache_of(base).for_many():
         for size in dict.fromkeys(pixels(shots[group.numbers[0]]) for group in groups):
             alike = [one for one in groups if pixels(shots[one.numbers[0]]) == size]
             numbers = [number for group in alike for number in group.numbers]

@@ -29,7 +29,7 @@ def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dic
 
     On a GPU a batch is tried once. shots: with their sizes; one that can't be made is passed over.
     """
-    with cache_of(base).for_many(0):
+    with cache_of(base).for_many():
         return {
             size: _batch_size(base, [shot for shot in shots if pixels(shot) == size], cache)
             for size in dict.fromkeys(map(pixels, shots))

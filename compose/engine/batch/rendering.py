@@ -107,9 +107,8 @@ def render_groups(
     same Made is yielded.
     """
     base.fingerprint()  # is computed while nothing is folded
-    texts = {text for s in shots for text in (s.prompt, s.negative, *s.region_prompts, *s.avoid)}
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
-    with kept_heap(base), pool, cache_of(base).for_many(len(texts)):
+    with kept_heap(base), pool, cache_of(base).for_many():
         decoding = _Decoder(base, None if base.offload else pool, on_picture)
         making = _Renderer(base, shots, cache, decoding)
         groups = list(groups)

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory changed weights may take, and what is given up where it runs out.
+"""How much memory changed weights may take, and what is given up where a GPU's runs out.
 
 Drawing goes through four ways, each slower than the one before. The pictures of the first three
 are the same: with all changed weights kept, with as many as there is room for, with none of them.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from compose.engine.weights.render_cache import cache_of
 from studio.bases.device import free_on_gpu, has_own_memory, release_unused
+from studio.cost.memory import free_bytes, module_bytes
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -21,10 +22,12 @@ LOG = logging.getLogger(__name__)
 UNET_TENSORS, VAE_TENSORS = 32, 8
 CONTEXT = 2**28  # bytes of CUDA's libraries
 SHARE = 0.8  # of what is left is used: other programs want some too, and memory is fragmented
+# Of a CPU: the weights of so many mixes, or these bytes if they are more, and half of what is free.
+MIXES_ON_CPU, BYTES_ON_CPU, SHARE_ON_CPU = 4, 2**30, 0.5
 
 
-def room_for_weights(base: "Base", side: tuple[int, int], *, rows: int) -> int | None:
-    """Bytes that the changed weights of a mix may take in all; None for no limit.
+def room_for_weights(base: "Base", side: tuple[int, int], *, rows: int) -> int:
+    """Bytes that the changed weights of all mixes at work may take.
 
     side: height and width of the latents.  rows: of a batch of evaluations.
     """
@@ -32,7 +35,9 @@ def room_for_weights(base: "Base", side: tuple[int, int], *, rows: int) -> int |
     if base.low_memory or side in cache.without_weights:
         return 0
     if not has_own_memory(base.device):
-        return None
+        most = max(MIXES_ON_CPU * module_bytes(base.unet), BYTES_ON_CPU)
+        left = free_bytes(base.device)
+        return most if left is None else min(most, int(SHARE_ON_CPU * (left + cache.kept.nbytes)))
     free = free_on_gpu(base.device) + cache.kept.nbytes
     most = rows * prod(side) * _width(base.unet) * base.dtype.itemsize * UNET_TENSORS
     pixels = prod(side) * base.latent_factor**2

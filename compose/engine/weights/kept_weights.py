@@ -25,7 +25,7 @@ Key = tuple[str, WeightMix]
 class KeptWeights:
     """Changed weights by layer and mix.
 
-    budget: bytes that are left for more, None for as many as there are. lean: no factors are kept
+    budget: bytes that are left for more, None for no limit yet. lean: no factors are kept
     beside those that are not. refused: bytes that found no room. told: whether that was said.
     """
 
@@ -40,14 +40,11 @@ class KeptWeights:
         """Of all that are kept."""
         return sum(one.nbytes for one in self.weights.values())
 
-    def limit(self, most: int | None) -> bool:
+    def limit(self, most: int) -> bool:
         """Keep so many bytes in all from now on; whether what was made ready is to be made anew.
 
         That is where there is less room than is taken, or now enough for what was refused.
         """
-        if most is None:
-            self.budget = None
-            return False
         left = most - self.nbytes
         stale = left < 0 or 0 < self.refused <= left
         if left < 0:

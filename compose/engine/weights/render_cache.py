@@ -31,8 +31,8 @@ Batch = tuple[int, tuple[int, int], tuple[tuple[int, MixedWeights], ...]]
 # A prompt, how it is read, in how many pieces at least, and the weights of the text encoders.
 Text = tuple[str, "PromptReading", int, MixedWeights]
 
-MOST_TEXTS = 64
-MOST_TEXTS_OF_BATCH = 2048  # for SDXL 1.3 GB in float32
+TEXT_BYTES = 64 * 2**20  # of the encoded texts that are kept: for SDXL a hundred in float32
+TEXT_BYTES_OF_BATCH = 512 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +69,19 @@ class RenderCache:
     without_weights: set[tuple[int, int]] = field(default_factory=set)
     training: bool = False  # whether a training has its deltas on the layers now
     _planned: tuple[object, PlannedMethod] | None = None
-    _most_texts: int = MOST_TEXTS
+    _text_bytes: int = TEXT_BYTES
 
     @contextmanager
-    def for_many(self, texts: int) -> Iterator[None]:
-        """Keep up to so many texts until the block is left; then restore the limits of rows."""
+    def for_many(self) -> Iterator[None]:
+        """Keep more texts until the block is left; then restore the limits of rows."""
         rows = self.most_rows
         self.most_rows = dict(rows)
-        self._most_texts = max(MOST_TEXTS, min(texts, MOST_TEXTS_OF_BATCH))
+        self._text_bytes = TEXT_BYTES_OF_BATCH
         try:
             yield
         finally:
-            self.most_rows, self._most_texts = rows, MOST_TEXTS
+            self.most_rows, self._text_bytes = rows, TEXT_BYTES
+            self._drop_older_texts()
 
     def plan(
         self, method: Method, changes: "Sequence[Change]", beside: "Sequence[Change]", steps: int
@@ -96,12 +97,15 @@ class RenderCache:
             self._planned = wanted, PlannedMethod(plan, record(plan, steps))
         return self._planned[1]
 
-    def limit_weights(self, most: int | None) -> None:
-        """Keep changed weights of the UNet of so many bytes from now on; None for no limit."""
+    def limit_weights(self, most: int, *, changes: bool = False) -> None:
+        """Keep changed weights of the UNet of so many bytes from now on.
+
+        changes: whether the changes that they are sums of are kept beside them.
+        """
         if self.kept.limit(most):
             self.prepared.clear()
             self.graphs.release(())
-        if most is not None:
+        if not changes:
             self.dense = DenseChanges(most=0)  # they are sums of a moment there
 
     def release(self, unet: set[MixedWeights], texts: set[MixedWeights]) -> None:
@@ -117,8 +121,16 @@ class RenderCache:
             if all(changed in unet for _, changed in key[2])
         }
         self.graphs.release(set(self.prepared.values()))
-        inside = [(key, one) for key, one in self.texts.items() if key[-1] in texts]
-        self.texts = dict(inside[-self._most_texts :])
+        self.texts = {key: one for key, one in self.texts.items() if key[-1] in texts}
+        self._drop_older_texts()
+
+    def _drop_older_texts(self) -> None:
+        """Of the texts that were encoded first, as many as there is no room for."""
+        left = self._text_bytes
+        for key in reversed([*self.texts]):
+            left -= self.texts[key].nbytes
+            if left < 0:
+                del self.texts[key]
 
 
 _CACHES: "WeakKeyDictionary[Base, RenderCache]" = WeakKeyDictionary()

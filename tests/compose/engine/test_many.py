@@ -24,6 +24,7 @@ from compose import (
     KLoRA,
     Made,
     Switch,
+    batch_sizes,
     group_shots,
     render,
     render_groups,
@@ -177,15 +178,59 @@ def test_more_texts_are_kept_than_for_a_picture(
         return encode(texts, **named)
 
     monkeypatch.setattr(sdxl, "encode_text", encode_watched)
-    monkeypatch.setattr("compose.engine.weights.render_cache.MOST_TEXTS", 2)
-    monkeypatch.setattr(cache_of(sdxl), "_most_texts", 2)
+    two = 2 * sdxl.encode_text([""]).nbytes
+    said.clear()
+    monkeypatch.setattr("compose.engine.weights.render_cache.TEXT_BYTES", two)
+    monkeypatch.setattr(cache_of(sdxl), "_text_bytes", two)
     cache_of(sdxl).texts.clear()
     shots = [Shot(f"{seed} cats", steps=1, width=side) for side in (64, 128) for seed in range(5)]
     assert len(made(sdxl, shots)) == 10
     assert sorted(said) == [f"{seed} cats" for seed in range(5)]
+    assert len(cache_of(sdxl).texts) == 2
     for seed in range(2):  # what is looked over before a picture is not let go of for it
         render(sdxl, Shot("a star", seed=seed, steps=1))
     assert len(cache_of(sdxl).texts) == 2
+
+
+def test_on_a_cpu_groups_follow_from_the_sizes_of_pictures_alone(
+    sdxl: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose.engine.batch.memory_limit.evaluate_first_step", None)
+    shots = [with_size(Shot("a cat", width=width), sdxl) for width in (64, 128)]
+    assert batch_sizes(sdxl, shots, AdapterCache(sdxl)) == {"64x64": 64, "128x64": 32}
+
+
+def tensor_bytes() -> int:
+    """Of all tensors that Python knows, but those that were there before a batch was begun."""
+    gc.collect()
+    storages = [one.untyped_storage() for one in gc.get_objects() if isinstance(one, Tensor)]
+    return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_however_many_mixes_and_prompts_a_batch_has_it_keeps_no_more(
+    sdxl: Base, forms: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, kron, sparse, dense = forms
+    weights, text = 200_000, sdxl.encode_text([""]).nbytes
+    monkeypatch.setattr("compose.engine.gpu.memory.MIXES_ON_CPU", 0)
+    monkeypatch.setattr("compose.engine.gpu.memory.BYTES_ON_CPU", weights)
+    monkeypatch.setattr("compose.engine.weights.render_cache.TEXT_BYTES_OF_BATCH", 8 * text)
+    monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", 8 * 64)
+    shots = [
+        Shot(f"{n} cats", seed=n, steps=1, adapters=(((kron, sparse, dense)[n % 3], 1 - n / 100),))
+        for n in range(32)
+    ]
+    cache, kept, texts, everything = cache_of(sdxl), [], [], []
+    for event in render_many(sdxl, shots):
+        assert isinstance(event, Made), event
+        kept.append(sum(one.nbytes for one in cache.kept.weights.values() if one.ndim > 1))
+        texts.append(sum(one.nbytes for one in cache.texts.values()))
+        if len(kept) % 4 == 0:  # once a group
+            everything.append(tensor_bytes())
+    assert weights / 2 < max(kept) <= weights
+    assert 8 * text < max(texts) <= (8 + 4) * text  # and those of the group at work
+    assert max(everything[4:]) <= max(everything[:4]) + weights
 
 
 def test_what_cannot_be_made_is_told_and_stops_nothing(

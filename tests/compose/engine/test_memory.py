@@ -244,7 +244,6 @@ def test_sdxl_holds_eight_gigabytes_with_every_method(
         like_a_gpu(int(free))
         cache = RenderCache()
         room = room_for_weights(base, (128, 128), rows=2)
-        assert room is not None
         cache.limit_weights(room)
         for mix in {run.mixed_weights(call.mix, unet=True) for step in run.calls for call in step}:
             _prepare_blocks(base, cache, [(2, mix)], 0)
@@ -260,7 +259,7 @@ def test_sdxl_holds_eight_gigabytes_with_every_method(
 def test_the_second_pass_is_reckoned_with(base: Base, like_a_gpu: Callable[[int], None]) -> None:
     like_a_gpu(10**9)
     small, large = (room_for_weights(base, side, rows=2) for side in ((8, 8), (64, 64)))
-    assert small is not None and large is not None and large < small
+    assert large < small
     base.low_memory = True
     assert room_for_weights(base, (8, 8), rows=2) == 0
     assert replace(base).set_aside == ()
