@@ -46,9 +46,11 @@ A1111_SPACINGS = {
 
 LATENT = "Latent"  # A1111's upscaler that enlarges latents
 
-PAIR = re.compile(r'\s*([\w /-]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
-NUMBER = r"\d+(\.\d+)?"
-SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
+# Each begins where the line or a comma does, so that no sign of a long line is looked at twice.
+PAIR = re.compile(r'(?:^|,)\s*+([\w /-]++):\s*+("(?:\\.|[^"\\])*+"|[^,]*+)(?=,|$)')
+WHOLE_NUMBER = r"[0-9]{1,20}"
+NUMBER = rf"{WHOLE_NUMBER}(\.[0-9]{{1,20}})?"
+SIZE = re.compile(rf"({WHOLE_NUMBER})\s*x\s*({WHOLE_NUMBER})")
 WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed", "Clip skip": "clip_skip"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
 OWN = ("", "Automatic")  # schedule types that leave it to the sampler
@@ -108,7 +110,7 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
     recipe: dict[str, object] = {"prompt": prompt, "negative": negative, "adapters": adapters}
     recipe["syntax"] = _syntax((prompt, negative), problems)
     for key, field in WHOLE_NUMBERS.items():
-        if pairs.get(key, "").isdecimal():
+        if re.fullmatch(WHOLE_NUMBER, pairs.get(key, "")):
             recipe[field] = int(pairs[key])
     for key, field in NUMBERS.items():
         if re.fullmatch(NUMBER, pairs.get(key, "")):

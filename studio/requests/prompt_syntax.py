@@ -24,6 +24,7 @@ PromptSyntax = Literal["a1111", "plain", "cut"]
 # A text with its weight. A prompt is a list of these for each part between its BREAKs.
 WeightedText = tuple[str, float]
 
+LONGEST_PROMPT = 10_000  # characters; one of a million would fill the memory with embeddings
 BRACKET_FACTOR = 1.1
 FACTORS = {"(": BRACKET_FACTOR, "[": 1 / BRACKET_FACTOR}
 TOKEN = re.compile(
@@ -34,14 +35,20 @@ TOKEN = re.compile(
 MARKS = re.compile(r"[\\()\[\]]|BREAK")  # without any of these all has weight 1
 ADAPTER_TAG = re.compile(r"(?<!\\)<(lora|lyco|hypernet):([^<>]*)>", re.IGNORECASE)
 EMPTY_BETWEEN_COMMAS = re.compile(r"\s*,\s*(?=,|$)")
-EDITING = re.compile(r"(?<!\\)\[[^\[\]\\]*(?::\s*[.\d]+\s*|\|[^\[\]\\]*)\]")
+IN_BRACKETS = re.compile(r"(?<!\\)\[([^\[\]\\]*+)\]")
+EDITED = re.compile(r"\||:\s*+[.\d]++\s*+$")  # what stands in the brackets of prompt editing
 
 
 def read_prompt(text: str, syntax: PromptSyntax) -> list[list[WeightedText]]:
     """The texts of a prompt with their weights, a list for each part between its BREAKs.
 
-    Raises BadInput for a tag of an adapter, and for A1111's prompt editing.
+    Raises BadInput for a tag of an adapter, for A1111's prompt editing, and for a text of more than
+    LONGEST_PROMPT characters that is read to its end.
     """
+    if syntax != "cut" and len(text) > LONGEST_PROMPT:
+        raise BadInput(
+            f"a prompt of {len(text):,} characters is too long: {LONGEST_PROMPT:,} are the most"
+        )
     if syntax != "a1111":
         return [[(text, 1.0)]]
     _check_readable(text)
@@ -68,7 +75,8 @@ def split_adapter_tags(text: str) -> tuple[str, list[tuple[str, str]]]:
     tags = ADAPTER_TAG.findall(text)
     if not tags:
         return text, []
-    return " ".join(EMPTY_BETWEEN_COMMAS.sub("", ADAPTER_TAG.sub("", text)).split()), tags
+    plain = " ".join(ADAPTER_TAG.sub("", text).split())
+    return EMPTY_BETWEEN_COMMAS.sub("", plain).strip(), tags
 
 
 def escape(text: str) -> str:
@@ -82,7 +90,8 @@ def _check_readable(text: str) -> None:
             f"{tag[0]} names an adapter, and can stand only in the prompt of a picture: add the "
             "adapter otherwise, or take the tag out"
         )
-    if editing := EDITING.search(text):
+    editing = next((one for one in IN_BRACKETS.finditer(text) if EDITED.search(one[1])), None)
+    if editing:
         raise BadInput(
             f"{editing[0]} changes the prompt during the steps (prompt editing), which Studio "
             rf"can't do: write \[ for the bracket itself, or take it out"

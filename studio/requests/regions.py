@@ -13,6 +13,7 @@ no other file to make its picture again.
 """
 
 import base64
+import binascii
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ from pathlib import Path
 from PIL import Image
 
 from studio.errors import BadInput
+from studio.picture import BadPicture, opened_picture
 from studio.requests.picture_file import open_picture
+from studio.requests.validation import in_words
 
 __all__ = ["Region", "embed_mask", "mask_address", "open_mask", "read_region", "region_text"]
 
@@ -55,7 +58,7 @@ def read_region(text: str) -> Region:
     """The region that a text means; BadInput for none. A file of a mask need not be there."""
     found = TEXT.fullmatch(text.strip())
     if found is None:
-        raise BadInput(f"{text!r} names no part of the picture; write it as {EXAMPLE}")
+        raise BadInput(f"{in_words(text)} names no part of the picture; write it as {EXAMPLE}")
     area, prompt = found["area"].strip(), found["prompt"]
     box = _box(area)
     return Region(
@@ -99,13 +102,16 @@ def mask_address(picture: Image.Image) -> str:
 
 def open_mask(address: str) -> Image.Image:
     """The mask in a data: address, in grey; BadInput for what is no such mask."""
+    larger = BadInput(f"the mask of a region is larger than {LONGEST_SIDE} pixels")
+    if len(address) > MOST_DATA:
+        raise larger
     try:
-        data = base64.b64decode(address.removeprefix(DATA), validate=True)
-        picture = Image.open(io.BytesIO(data), formats=["PNG"])
-        if max(picture.size) > LONGEST_SIDE or len(address) > MOST_DATA:
-            raise BadInput(f"the mask of a region is larger than {LONGEST_SIDE} pixels")
-        return picture.convert("L")
-    except (ValueError, OSError, SyntaxError) as error:
+        file = io.BytesIO(base64.b64decode(address.removeprefix(DATA), validate=True))
+        with opened_picture(file, name="the mask", formats=("PNG",)) as picture:
+            if max(picture.size) > LONGEST_SIDE:
+                raise larger
+            return picture.convert("L")
+    except (binascii.Error, BadPicture) as error:
         raise BadInput("the mask of a region is no picture") from error
 
 
@@ -128,15 +134,17 @@ def _box(area: str) -> tuple[float, float, float, float] | None:
     except ValueError:
         return None
     if len(numbers) != 4:
-        raise BadInput(f"{area!r} is no box: give x0,y0,x1,y1, such as {EXAMPLE}")
+        raise BadInput(f"{in_words(area)} is no box: give x0,y0,x1,y1, such as {EXAMPLE}")
     x0, y0, x1, y1 = numbers
     if max(numbers) > 1:
         raise BadInput(
-            f"the box {area} does not lie inside the picture: give shares of its width and height, "
-            "from 0 to 1, not pixels"
+            f"the box {in_words(area)} does not lie inside the picture: give shares of its width "
+            "and height, from 0 to 1, not pixels"
         )
     if not (0 <= x0 < x1 and 0 <= y0 < y1):
-        raise BadInput(f"the box {area} is empty: x0,y0 is its top left corner, x1,y1 the other")
+        raise BadInput(
+            f"the box {in_words(area)} is empty: x0,y0 is its top left corner, x1,y1 the other"
+        )
     return x0, y0, x1, y1
 
 
@@ -144,4 +152,5 @@ def _places(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(one) for one in text.split(",") if one.strip())
     except ValueError:
-        raise BadInput(f"@{text} names no adapters: give their numbers, such as @1,3") from None
+        said = in_words(f"@{text}")
+        raise BadInput(f"{said} names no adapters: give their numbers, such as @1,3") from None

@@ -35,6 +35,7 @@ Spacing = Annotated[str, Predicate(SPACINGS.__contains__), doc(f"one of {', '.jo
 Pixels = Annotated[int, Ge(8), Le(8192)]
 Share = Annotated[float, Ge(0), Le(1)]
 Strength = Annotated[float, Ge(-100), Le(100), doc("a strength from -100 to 100")]
+MOST_TEXTS = 32  # regions, or texts to avoid: each costs an evaluation of the UNet at every step
 # What a file or a model decides is checked where those are opened.
 CHECKED_LATER = ("base", "method", "init_image", "mask")
 
@@ -182,7 +183,14 @@ class Shot:
         return problems
 
     def _prompt_problems(self) -> dict[str, str]:
-        problems: dict[str, str] = {}
+        counts = {"regions": len(self.regions), "avoid": len(self.avoid)}
+        problems = {
+            name: f"{name}: there are {count:,}, and {MOST_TEXTS} are the most"
+            for name, count in counts.items()
+            if count > MOST_TEXTS
+        }
+        if problems:
+            return problems
         texts = [("prompt", split_adapter_tags(self.prompt)[0]), ("negative", self.negative)]
         if wrong := region_problems(self.regions):
             problems["regions"] = wrong

@@ -14,10 +14,10 @@ from itertools import product
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.requests.prompt_syntax import LONGEST_PROMPT
 
 NAME = re.compile(r"__([A-Za-z0-9](?:[\w./-]*?[A-Za-z0-9])?)__")
 DEEPEST = 20  # choices inside choices
-LONGEST = 10_000  # characters of a text, as it is written and as it is drawn
 MOST_COUNTED = 10**12  # texts; numbers beyond would have millions of digits
 TOO_DEEP = f"choices stand more than {DEEPEST} deep in one another: use fewer braces and names"
 ESCAPED = "{|}_\\"
@@ -91,7 +91,7 @@ class Wildcards:
         """The choices in a text.
 
         Raises BadInput for unpaired braces, unknown names, names that lead back to themselves, and
-        for what is too long or too deep (LONGEST, DEEPEST).
+        for what is too long or too deep (LONGEST_PROMPT, DEEPEST).
         """
         return _Reader(text, self, ()).whole()
 
@@ -170,8 +170,10 @@ def _checked(text: Text) -> Text:
     """The same text; BadInput where it is too deep, or can become too long."""
     if text.depth > DEEPEST:
         raise BadInput(TOO_DEEP)
-    if text.longest > LONGEST:
-        raise BadInput(f"it can become longer than {LONGEST:,} characters: use shorter choices")
+    if text.longest > LONGEST_PROMPT:
+        raise BadInput(
+            f"it can become longer than {LONGEST_PROMPT:,} characters: use shorter choices"
+        )
     return text
 
 
@@ -183,8 +185,8 @@ class _Reader:
         self.at = 0
 
     def whole(self) -> Text:
-        if len(self.text) > LONGEST:
-            raise BadInput(f"it is longer than {LONGEST:,} characters: use a shorter text")
+        if len(self.text) > LONGEST_PROMPT:
+            raise BadInput(f"it is longer than {LONGEST_PROMPT:,} characters: use a shorter text")
         found = self._until("", depth=0)
         if self.at < len(self.text):
             raise BadInput(r"a } has no { before it: write \} for the sign itself")
