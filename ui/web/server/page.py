@@ -76,6 +76,8 @@ def on(
         "outputs": outputs,
         "js": js,
         "show_progress": progress,
+        # Else the browser walks all outputs of all events so far, each time that one is begun.
+        "show_progress_on": [] if progress == "hidden" else None,
         "trigger_mode": mode,
         "api_visibility": "private",
     }
