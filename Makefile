@@ -2,16 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test browser check
+.PHONY: demo test check
 
 demo: .venv/.ready
 	$(BIN)/studio demo
 
 test: .venv/.ready
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not browser"
-
-browser: .venv/.ready
-	$(BIN)/pytest -m browser
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .

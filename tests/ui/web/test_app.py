@@ -147,6 +147,17 @@ def test_the_page_is_sent_plain_numbers(tmp_path: Path) -> None:
     assert not [*others(in_a_loop(config))]
 
 
+def test_progress_that_is_hidden_belongs_to_no_component(tmp_path: Path) -> None:
+    """Else the browser walks the page for each output of each event so far, at every event."""
+
+    async def events() -> list[dict]:
+        return build(open_workspace(tmp_path)).get_config_file()["dependencies"]  # pyright: ignore
+
+    private = [one for one in in_a_loop(events) if one["api_visibility"] == "private"]
+    hidden = [one for one in private if one["show_progress"] == "hidden"]
+    assert len(hidden) > 100 and not any(one["show_progress_on"] != [] for one in hidden)
+
+
 def _events(function: BlockFunction) -> list[str]:
     return [event for _, event in function.targets]
 

@@ -294,7 +294,7 @@ def test_a_batch_is_stopped_and_goes_on(page: Page, server: Server) -> None:
     manifest.press("Enter")
     page.get_by_role("button", name="Make 9 pictures").click()
     batch = page.locator("#batch")
-    expect(batch).to_contain_text(re.compile("a blue star.*[1-8] of 9"))
+    expect(batch).to_contain_text(re.compile("a blue star.*[1-8] of 9", re.S))
     page.get_by_role("button", name="Stop").click()
     expect(batch).to_contain_text("stopped")
     made = len(list_jobs(server.space, kinds=("batch",), limit=1)[0].results)

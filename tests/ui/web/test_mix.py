@@ -156,7 +156,7 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
 
 def test_a_mix_is_sent_to_batch(mix: Page, server: Server) -> None:
     _clear(mix, server)
-    _choose(mix, "Method", "merge")
+    _choose(mix, "Method", "Merge: all adapters at once")
     mix.locator('#mix-library [data-name="mixbot"]').click()
     expect(mix.locator(".mix-picked:visible")).to_contain_text("mixbot")
     mix.get_by_role("button", name="Send to Batch").click()
@@ -199,7 +199,7 @@ def test_what_cannot_be_drawn_says_why_at_the_picture(mix: Page, server: Server)
 
 
 def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server) -> None:
-    mix.get_by_text("Compare", exact=True).click()
+    mix.get_by_text("Compare settings", exact=True).click()
     for which, what, values in ((0, "Steps", "2, 3"), (1, "CFG scale", "1, 6")):
         field = mix.get_by_label("Values").nth(which)
         before = field.input_value()

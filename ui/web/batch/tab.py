@@ -177,14 +177,19 @@ def _wire_kept(space: Workspace, form: _Form, written: Sequence[Component]) -> N
     text, ending, said = written
 
     def restore(found: dict[Component, Any]) -> Update:
+        bases = base_choices(space)
+        update: Update = {
+            form.adapters: gr.Dropdown(_mixable(space)),
+            form.base: gr.Dropdown(bases),
+        }
+        if not found:  # the page has its values already, or newer ones
+            return update
         names = [one for one in found.get(form.adapters) or () if isinstance(one, str)]
-        bases, base = base_choices(space), found.get(form.base)
+        base = found.get(form.base)
         base = base if base in dict(bases).values() else form.base.value
-        update: Update = {one: gr.update(value=value) for one, value in found.items()}
+        update |= {one: gr.update(value=value) for one, value in found.items()}
         update[form.adapters] = gr.Dropdown(choices=_mixable(space), value=names)
         update[form.base] = gr.Dropdown(choices=bases, value=base)
-        if not found:
-            return update
         try:  # else the grid would write over what a person wrote
             update[said] = manifest_of(_grid([found.get(one, one.value) for one in form.all()]))
         except BadInput:

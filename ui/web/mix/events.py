@@ -44,7 +44,7 @@ def mix_tab(page: Page) -> None:
     for written in form.blocks.wire(form.base):
         on(written.then, do.change, inputs, _in_order(drawn), mode="always_last", queue=IN_ORDER)
     _on([tab.draw.click], do.draw, inputs, drawing | {form.seed}, "always_last")
-    _on([tab.stop.click], do.stop, {tab.job}, {tab.note})
+    _on([tab.stop.click], do.stop, {tab.job}, set())
     _on([tab.compare_methods.click], do.compare_methods, inputs, drawing)
     _on([tab.compare_grid.click], do.compare_grid, inputs, drawing)
     _on([tab.column.input], do.suggest_columns, inputs, {tab.columns})

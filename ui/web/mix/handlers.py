@@ -222,13 +222,11 @@ class Handlers:
             shot = replace(shot, seed=secrets.randbelow(2**31))
         return self._queue(values, [shot]) | {self.form.seed: str(shot.seed)}
 
-    def stop(self, values: Values) -> Update:
-        """Stop the job shown."""
-        if values[self.tab.job] is None:
-            return gr.skip()
-        with suppress(BadInput):  # it has ended
-            stop_job(self.space, values[self.tab.job])
-        return {self.tab.note: html.job_note(get_job(self.space, values[self.tab.job]))}
+    def stop(self, values: Values) -> None:
+        """Stop the job shown. The next poll says so: here it might be said after it has stopped."""
+        if values[self.tab.job] is not None:
+            with suppress(BadInput):  # it has ended
+                stop_job(self.space, values[self.tab.job])
 
     def compare_methods(self, values: Values) -> Update:
         """Draw the picture with every method that takes these adapters."""

@@ -82,7 +82,7 @@ class MixTab:
         return self.draw, self.compare_methods, self.compare_grid
 
     def _lay_out_comparison(self) -> None:
-        with gr.Accordion("Compare", open=False):
+        with gr.Accordion("Compare settings", open=False):
             self.compare_methods = gr.Button("Compare all methods", elem_classes=ONCE)
             with gr.Row():
                 self.column, self.columns = _lay_out_axis("Columns", ("Method", "method"))

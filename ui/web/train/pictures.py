@@ -157,13 +157,14 @@ class PicturePanel:
     ) -> tuple:
         """The set as it is now: its pictures with their captions, and their crops."""
         choices = set_choices(self._space)
-        if name not in dict(choices).values():
-            name = ""
+        # One that is there is left alone: another may have been chosen while this is answered.
+        gone = name not in dict(choices).values()
+        name = "" if gone else name
         pictures = get_set(self._space, name) if name else None
         some = bool(pictures and pictures.pictures)
         crops = self._crop_preview(pictures, base, size, buckets) if pictures and some else ""
         return (
-            gr.Dropdown(choices, value=name),
+            gr.Dropdown(choices, value="") if gone else gr.Dropdown(choices),
             gr.Button(visible=bool(name)),
             gr.HTML(visible=not some),
             *self.captions.show(name, drafts),

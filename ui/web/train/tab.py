@@ -228,7 +228,9 @@ def _wire_kept(space: Workspace, form: Form) -> Dependency:
             value, known = found.get(widget, widget.value), [value for _, value in choices]
             if value not in known and not widget.allow_custom_value:
                 value = known[0] if widget is form.sets else ""
-            update[widget] = gr.update(choices=choices, value=value)
+            # What the page has already is left alone: it may have been changed meanwhile.
+            same = value == widget.value
+            update[widget] = gr.Dropdown(choices) if same else gr.Dropdown(choices, value=value)
         return update
 
     kept = KeptForm(space, "train", form.all())
