@@ -7,6 +7,7 @@ pickles, repeated names, and where each tensor's bytes lie, which `safe_open` do
 
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +31,14 @@ STARTS = {
     b"GGUF": "a GGUF file, the quantised weights of a whole model: find it as .safetensors",
     b"<": "a web page: download the file itself",
     b"version ": "a pointer of Git LFS: download the file itself",
+    b"\x89PNG": "a picture: name it .png",
+    b"\xff\xd8\xff": "a picture: name it .jpg",
 }
+TEXT = re.compile(rb"[\t\n\r -~]{9}")  # never how a safetensors file begins: its eighth byte is 0
 # What struct calls the types that PyTorch is not needed for.
 NUMBERS = {"F64": "d", "F32": "f", "F16": "e"} | {"I64": "q", "I32": "i", "I16": "h", "I8": "b"}
 NUMBERS |= {"U8": "B", "BOOL": "?"}
+ZIP = b"PK\x03\x04"
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 CONVERT = (
     'python -c "import sys, torch, safetensors.torch as s; '
@@ -131,11 +136,18 @@ def header_bytes(entries: Mapping[str, object]) -> bytes:
 def _header(file: BinaryIO, path: Path) -> Header:
     size = os.fstat(file.fileno()).st_size
     start = file.read(9)
+    if start.startswith(ZIP) and b"data.pkl" not in file.read(200):  # which PyTorch's begin with
+        raise BadInput(f"{path} is a ZIP archive: unpack it, and give a .safetensors file of it")
     _refuse_pickle(path, start)
+    file.seek(9)
     if start[8:] != b"{":
         for beginning, what in STARTS.items():
             if start.startswith(beginning):
                 raise BadInput(f"{path} is not a safetensors file but {what}")
+        if not size:
+            raise BadInput(f"{path} is empty: download it again")
+        if TEXT.match(start):
+            raise BadInput(f"{path} is not a safetensors file but a text: download the file itself")
     length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
     if not 2 <= length <= size - 8 or start[8:] != b"{":
         raise BadInput(f"{path} is not a safetensors file, or only part of one: download it again")
@@ -171,14 +183,16 @@ def _span(offsets: list[int], start: int) -> tuple[int, int]:
 
 def _refuse_pickle(path: Path, start: bytes) -> None:
     """A safetensors file may start with any byte, but its ninth is always a brace."""
-    pickled = start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:] != b"{")
+    pickled = start.startswith(ZIP) or (start[:1] == b"\x80" and start[8:] != b"{")
     if pickled or path.suffix.lower() in PICKLES:
         raise pickle_error(path)
 
 
 def pickle_error(path: Path) -> BadInput:
     """The refusal of a pickle, with the command that converts it."""
+    new = path.with_suffix(".safetensors")
+    new = new.with_stem(f"{new.stem}-converted") if new == path else new
     return BadInput(
         f"{path} is a pickle, which can run any code when it is opened; convert it once with "
-        f"{CONVERT}{path} {path.with_suffix('.safetensors')} and give the new file."
+        f"{CONVERT}{path} {new} and give the new file."
     )

@@ -38,6 +38,13 @@ PREFIXES = {
 UNET_STARTS = ("down_blocks", "mid_block", "up_blocks", "conv_", "time_embed", "add_embedding")
 UNET_STARTS += ("input_blocks", "middle_block", "output_blocks", "label_emb", "out.")
 TEXT_STARTS = ("text_model", "encoder", "text_projection", "final_layer_norm")
+# How the layers of these models begin. Other models have the same words in another order.
+ROOTS = {
+    "unet": re.compile(
+        r"((down|up)_blocks|mid_block|(time|add)_embedding)\.|conv_(norm_out|in|out)$"
+    ),
+    "text": re.compile(r"text_model\.(encoder\.|final_layer_norm$)|text_projection$"),
+}
 
 LEVELS, RESNETS_PER_LEVEL = 4, 2
 SGM_RESNET = {
@@ -102,7 +109,8 @@ def layer_name(module: str) -> str | None:
     elif component and not flat.startswith(("text_model_", "text_projection")):
         flat = f"text_model_{flat}"
     known = dotted(flat)
-    return f"{component}.{known}" if component and known else None
+    roots = ROOTS["unet" if component == "unet" else "text"]
+    return f"{component}.{known}" if component and known and roots.match(known) else None
 
 
 def component_and_path(module: str) -> tuple[str, str]:

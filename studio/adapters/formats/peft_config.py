@@ -28,6 +28,7 @@ READ_TYPES = ("LORA", "LOHA", "LOKR", "OFT")
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Options with which the layer computes something else than W + scale * up @ down.
 OTHER_LAYERS = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "coft")
+OTHER_LAYERS += ("kasa_config", "monteclora_config")
 PATTERN_SECONDS = 20.0  # for all patterns and layers of a file
 
 
@@ -146,10 +147,18 @@ def _neumann_terms(entries: Mapping[str, JSON], where: str) -> int | None:
     return terms if entries["use_cayley_neumann"] else None
 
 
+def refuse_other_changes(path: Path) -> None:
+    """Raise BadInput where peft's configuration beside a file tells of no plain change."""
+    for file in component_files(path).values() if path.is_dir() else (path,):
+        beside = file.with_name(PEFT_CONFIG)
+        if beside.exists():
+            _refuse_other_changes(parse_object(read_text(beside), str(beside)), str(beside))
+
+
 def _refuse_other_changes(entries: Mapping[str, JSON], where: str) -> None:
     kind = str(entries.get("peft_type") or "LORA")
     if kind not in READ_TYPES:
-        raise BadInput(f"{where} tells of a {kind} adapter of peft, which Studio doesn't read")
+        raise BadInput(f"{where} tells of peft's kind {kind}, which Studio doesn't read")
     start = str(entries.get("init_lora_weights") or "")
     if start.lower().startswith(BASE_CHANGING):
         raise BadInput(

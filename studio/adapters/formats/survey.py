@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from studio.adapters.formats.foreign import name_foreign_file
+from studio.adapters.formats.foreign import name_foreign_file, stated_model
 from studio.adapters.formats.names import layer_name
-from studio.adapters.formats.peft_config import PeftConfig, config_of, read_configs
+from studio.adapters.formats.peft_config import (
+    PeftConfig,
+    config_of,
+    read_configs,
+    refuse_other_changes,
+)
 from studio.adapters.formats.textual_inversion import (
     Rows,
     bundled_embeddings,
@@ -164,7 +169,10 @@ def survey(header: Header, path: Path) -> Contents:
         else:
             layers.setdefault(layer, {})[leaf] = key
     if unknown or not (layers or rows):
-        raise BadInput(f"{path} {_unknown(unknown, len(header.shapes))}")
+        refuse_other_changes(path)
+        raise BadInput(f"{path} {_unknown(unknown, layers, header)}")
+    if stated := stated_model(header.metadata):
+        raise BadInput(f"{path} is for another model, as its metadata says: {stated}")
     authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
     forms, weights = {}, {}
     for layer, leaves in layers.items():
@@ -172,9 +180,12 @@ def survey(header: Header, path: Path) -> Contents:
         forms[layer] = "krona" if authors else _form(tuple(shapes.items()))
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
+            butterflies = len(shapes.get("oft_blocks", ())) == 4
             raise BadInput(
-                f"{path} is damaged, or of a form that Studio doesn't read: the tensors of {layer} "
-                f"do not fit: {known}"
+                f"{path} is a BOFT adapter, which Studio doesn't read: {layer} has {known}"
+                if butterflies
+                else f"{path} is damaged, or of a form that Studio doesn't read: the tensors of "
+                f"{layer} do not fit: {known}"
             )
         check_dtypes(leaves, header, path)
         weights[layer] = weight_shape(forms[layer], shapes)
@@ -205,19 +216,23 @@ def _rotation(
     return blocks
 
 
-def _unknown(keys: Sequence[str], total: int) -> str:
-    """What a file holds, of whose tensors these are not known."""
+def _unknown(keys: Sequence[str], layers: Mapping[str, Leaves], header: Header) -> str:
+    """What a file holds, of whose tensors these are not known. layers: those that are."""
     if not keys:
         return "holds no tensors"
     names = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    what = name_foreign_file(keys)
-    if len(keys) < total:
+    what, stated = name_foreign_file(keys), stated_model(header.metadata)
+    says = f" (its metadata says {stated})" if stated else ""
+    # Other models share text encoders with these, and other kinds of adapters their alphas.
+    ours = any(
+        name[:5] == "unet." and leaves.keys() != {"alpha"} for name, leaves in layers.items()
+    )
+    if ours:
         return (
-            f"holds {len(keys)} of {total} tensors that Studio cannot place on a Stable Diffusion "
-            f"model{f', as of {what}' if what else ''}: {names}"
+            f"holds {len(keys)} of {len(header.shapes)} tensors that Studio cannot place on a "
+            f"Stable Diffusion model{f', as of {what}' if what else ''}{says}: {names}"
         )
-    known = f"is {what}" if what else "holds no adapter that Studio knows"
-    return f"{known}: its tensors are {names}"
+    return f"is {what or 'no adapter that Studio knows'}{says}: its tensors are {names}"
 
 
 # Cached: all adapters of a base have the same few thousand keys and shapes.

@@ -240,8 +240,11 @@ def entry(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8))
 
 EIGHT = b"\0" * 8
 HOSTILE = {
-    "empty": (b"", "not a safetensors file"),
-    "text": (b"hello, this is not an adapter", "not a safetensors file"),
+    "empty": (b"", "is empty: download it again"),
+    "text": (b"hello, this is not an adapter", "not a safetensors file but a text"),
+    "an answer of a server": (b'{"error": "log in first"}', "not a safetensors file but a text"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), "but a picture: name it .png"),
+    "a ZIP archive": (b"PK\x03\x04" + bytes(22) + b"lora.safetensors" + bytes(300), "unpack it"),
     "shorter than told": (struct.pack("<Q", 2**62) + b"{}", "not a safetensors file"),
     "a web page": (b"<!DOCTYPE html><html></html>", "not a safetensors file but a web page"),
     "GGUF": (b"GGUF\x03" + bytes(40), "a GGUF file, the quantised weights of a whole model"),

@@ -78,7 +78,7 @@ in_peft = st.one_of(
     st.tuples(st.just(peft.OFTConfig), OFT),
 )
 # What LyCORIS trains and Studio does not read: by its name, the words of the refusal.
-REFUSED = {"glora": "GLoRA", "ia3": "IA3", "tlora": "T-LoRA", "boft": "form that Studio"}
+REFUSED = {"glora": "GLoRA", "ia3": "IA3", "tlora": "T-LoRA", "boft": "BOFT"}
 IN_LYCORIS = st.fixed_dictionaries(
     {
         "algo": st.sampled_from(["lora", "loha", "lokr", "full", "diag-oft", *REFUSED]),

@@ -302,11 +302,11 @@ def test_what_is_no_embedding_is_refused(
         ({"bundle_emb.ink.clip_l_out": torch.randn(1, 768)}, "no.* embedding that a text encoder"),
         ({"bundle_emb.ink.clip_l": torch.randn(2, 3, 4)}, "is damaged"),
         ({"emb_params": torch.ones(2, 32, dtype=torch.int64)}, "of whole numbers"),
-        ({"model.layer.weight": torch.randn(2, 32)}, "holds no adapter that Studio knows"),
-        ({"weight": torch.randn(100, 32)}, "holds no adapter that Studio knows"),
+        ({"model.layer.weight": torch.randn(2, 32)}, "is no adapter that Studio knows"),
+        ({"weight": torch.randn(100, 32)}, "is no adapter that Studio knows"),
         (
             {"clip_l": torch.randn(2, 32), "more": torch.randn(2, 32)},
-            "holds no adapter that Studio knows",
+            "is no adapter that Studio knows",
         ),
     ):
         save_file(tensors, file)

@@ -196,7 +196,6 @@ def test_blocks_that_are_not_the_bases_are_refused(base: Base) -> None:
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"oft_blocks": torch.ones(2, 3, 8, 8)},  # BOFT
         {"oft_blocks": torch.ones(2, 8, 4)},
         {"oft_R.weight": torch.ones(2, 28), "alpha": torch.ones(())},
         {"oft_blocks": torch.ones(2, 8, 8), "oft_R.scaled_oft": torch.tensor(True)},
@@ -207,6 +206,13 @@ def test_blocks_that_are_not_the_bases_are_refused(base: Base) -> None:
 def test_other_rotations_are_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     save_file({f"{TO_Q}.{leaf}": one for leaf, one in tensors.items()}, tmp_path / "a.safetensors")
     with pytest.raises(BadInput, match=r"of a form that Studio doesn't read: .* do not fit"):
+        load_adapter(tmp_path / "a.safetensors")
+
+
+def test_boft_is_named(tmp_path: Path) -> None:
+    blocks = torch.ones(2, 3, 8, 8)
+    save_file({f"{TO_Q}.oft_blocks": blocks}, tmp_path / "a.safetensors")
+    with pytest.raises(BadInput, match=r"is a BOFT adapter, .*: .*to_q has oft_blocks \[2, 3, 8"):
         load_adapter(tmp_path / "a.safetensors")
 
 
