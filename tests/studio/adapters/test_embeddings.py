@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def load_inversion(pipeline: Pipeline, file: Path, token: str) -> None:
     if not hasattr(pipeline, "text_encoder_2"):
         pipeline.load_textual_inversion(str(file))  # the token is the tensor's name
         return
-    rows = load_file(file)
+    rows: Any = load_file(file)
     for key, number in (("clip_l", ""), ("clip_g", "_2")):
         pipeline.load_textual_inversion(
             rows[key],
@@ -107,7 +108,7 @@ def test_prompts_are_read_as_diffusers_reads_them(
     with torch.no_grad(), base.use_embeddings(embeddings):
         ours = base.encode_text([prompt, "a cat"], reading=PromptReading("cut"))
     # diffusers writes a token's further vectors into the prompt only where its case is the same.
-    theirs = [
+    theirs: Any = [
         pipeline.encode_prompt(
             text.replace("<ROBOT>", "<robot>"),
             device=torch.device("cpu"),
@@ -213,7 +214,7 @@ def test_new_words_start_as_others_or_as_wide(base: Base) -> None:
     for name, reader, encoder in zip(
         WIDTHS["sdxl"], base.tokenizers, base.text_encoders, strict=False
     ):
-        table = encoder.get_input_embeddings().weight
+        table: Any = encoder.get_input_embeddings().weight
         red, robot = reader("red robot", add_special_tokens=False).input_ids
         assert torch.equal(spread[name], table[[red, red, robot, robot]])
         assert drawn[name].std() == pytest.approx(float(table.std()), rel=0.05)

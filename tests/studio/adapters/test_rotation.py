@@ -171,9 +171,10 @@ def test_a_strength_scales_a_rotations_change() -> None:
 def test_a_picture_is_that_of_weights_changed_by_hand(
     base: Base, method: Merge | Switch, strength: float
 ) -> None:
-    shot = Shot("a cat", steps=2, adapters=((rotations(), strength),))
+    turned = rotations()
+    shot = Shot("a cat", steps=2, adapters=((turned, strength),))
     hand = ByHand(base, shot)
-    expected = hand.run(lambda step: hand.eps([(*shot.adapters[0], None)]))
+    expected = hand.run(lambda step: hand.eps([(turned, strength, None)]))
     plain = render(base, dataclasses.replace(shot, adapters=()), output="latents")
     ours = render(base, dataclasses.replace(shot, method=method), output="latents")
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
