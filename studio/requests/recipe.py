@@ -37,26 +37,30 @@ class Recipe:
     )
     batch: AtLeastOne = option(1, "pictures in a batch")
     accumulation: AtLeastOne = option(
-        1, "batches that are added up for one step, as if one were larger"
+        1, "batches added up for each step: like a larger batch, without its memory"
     )
-    lr: Positive = option(1e-4, "learning rate: how far each step goes")
+    lr: Positive = option(1e-4, "learning rate: how much each step changes the adapter")
     schedule: Literal["constant", "cosine", "linear"] = option(
-        "constant", "how the learning rate goes on after the warmup; cosine and linear end at 0"
+        "constant",
+        "how the learning rate runs after the warmup; cosine and linear let it fall to 0",
     )
     warmup: Count = option(0, "steps in which the learning rate rises from 0")
     text_encoders: bool = option(False, "train the text encoders too")
     text_lr: Positive = option(5e-6, "learning rate of the text encoders; the schedule is the same")
     optimizer: Literal["adamw", "adamw8bit", "prodigy", "lion"] = option(
-        "adamw", "AdamW, AdamW in 8 bits, Prodigy (finds the learning rate; lr stays 1) or Lion"
+        "adamw",
+        "AdamW suits most; in 8 bits it needs less memory; Prodigy finds the learning rate itself",
     )
     weight_decay: Amount = option(
         0.01, "how strongly weights are pulled towards 0 (decoupled weight decay)"
     )
     lora_plus: Positive = option(
-        1.0, "LoRA+: how many times faster the matrices that start at 0 learn; off at 1, often 16"
+        1.0,
+        "LoRA+: how many times faster the matrices that start at 0 learn; 16 is usual, off at 1",
     )
     ema: Annotated[float, Ge(0), Lt(1)] = option(
-        0.0, "keep a running average (EMA) with this decay, such as 0.99, and save that; off at 0"
+        0.0,
+        "save a running average of the weights instead of the last ones; 0.99 is usual, off at 0",
     )
     new_tokens: Count = option(
         0, "vectors to learn for each trigger word in <angle brackets>; none at 0"
@@ -67,9 +71,11 @@ class Recipe:
     )
     token_lr: Positive = option(5e-4, "learning rate of the new words; the schedule is the same")
     clip: Amount = option(
-        1.0, "longest gradient that is followed (gradient clipping); no limit at 0"
+        1.0, "gradient clipping: how far a single batch can pull at most; no limit at 0"
     )
-    min_snr: Amount = option(5.0, "min-SNR gamma: nearly clean pictures count less; off at 0")
+    min_snr: Amount = option(
+        5.0, "min-SNR gamma: nearly clean pictures count less; 5 is usual, off at 0"
+    )
     noise_offset: Amount = option(
         0.0, "noise of a single colour, so that dark and bright pictures are learned; off at 0"
     )
@@ -81,7 +87,8 @@ class Recipe:
     )
     # Not "a1111" as in prompts: taggers write brackets that are no weights, as in miku_(vocaloid).
     caption_syntax: PromptSyntax = option(
-        "plain", "plain text; a1111 with weights and BREAK, as in prompts; or cut after 75 tokens"
+        "plain",
+        "how captions are read: as plain text, with weights (a1111), or cut after 75 tokens",
     )
     clip_skip: AtLeastOne | None = option(
         None,
@@ -100,7 +107,7 @@ class Recipe:
     )
     checkpointing: bool = option(False, "gradient checkpointing: less memory, but slower")
     compile: bool = option(
-        False, "compile the UNet's blocks; they stay so where measured steps are faster"
+        False, "compile the UNet first: a slow start, then faster steps; dropped where they are not"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "number format to compute in; auto takes that of the base"
@@ -120,14 +127,14 @@ class Recipe:
         None, "learn only what masks show: each picture's transparency (alpha), or mask files"
     )
     unmasked_weight: Share = option(
-        UNMASKED_WEIGHT, "with masked: how much the rest of the picture counts"
+        UNMASKED_WEIGHT, "with masks: how much the rest of the picture counts"
     )
     prior_class: NotBlank | None = option(
         None,
         'what the subject is, such as "a robot", so that the base does not forget others of it',
     )
     prior_count: Count = option(
-        PRIOR_COUNT, "with prior_class: how many class pictures; missing ones are drawn"
+        PRIOR_COUNT, "how many class pictures there are to be; missing ones are drawn"
     )
     prior_weight: Positive = option(PRIOR_WEIGHT, "how much class pictures count")
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from studio.duration import format_duration
 from ui.web.server.downloads import file_url
+from ui.web.words import METHODS, in_words
 
 KIND_NAMES = {
     "lora": "LoRA",
@@ -27,14 +28,6 @@ KIND_NAMES = {
     "tlora": "T-LoRA",
     "guidance": "Fast: guidance",
     "lcm": "Fast: LCM",
-}
-METHODS = {  # what they are called, and what they do with the adapters
-    "merge": ("Merge", "all adapters at once"),
-    "switch": ("Switch", "they take turns, some steps each"),
-    "composite": ("Composite", "each by itself at every step, then the mean"),
-    "klora": ("K-LoRA", "a subject and a style, layer by layer"),
-    "cmlora": ("CMLoRA", "one leads at a time, the others help"),
-    "regions": ("Regions", "each in a part of the picture of its own"),
 }
 FOLDER = Path(__file__).parent
 ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js
@@ -83,8 +76,8 @@ def picture_url(picture: Path) -> str:
 
 
 def sentence(words: str) -> str:
-    """The words with a capital letter and a full stop."""
-    words = words.strip()
+    """The words with a capital letter and a full stop, and with the page's names of fields."""
+    words = in_words(words.strip())
     return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '!', '?')) else '.'}"
 
 

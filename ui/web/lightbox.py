@@ -14,10 +14,10 @@ from studio.requests.shot import Shot, method_name
 from ui.shared.grid import shot_fields
 from ui.shared.names import adapter_name
 from ui.web.frontend import script
+from ui.web.words import fact_label, fact_text, value_label
 
 Facts: TypeAlias = list[tuple[str, str]]
 ALWAYS = {"prompt", "seed", "steps", "guidance", "base"}  # of a recipe, whatever they are
-LABELS = {"guidance": "CFG scale", "scheduler": "Sampler", "init_image": "Started from"}
 
 
 def lay_out_lightbox() -> gr.HTML:
@@ -26,28 +26,28 @@ def lay_out_lightbox() -> gr.HTML:
 
 
 def mix_words(shot: Shot) -> str:
-    """Its adapters with their strengths and its method, such as "robot 1 + ink 0.7, switch"."""
+    """Its adapters with their strengths and its method, such as "robot 1 + ink 0.7, Switch"."""
     if not shot.adapters:
         return "no adapter"
     mix = " + ".join(f"{adapter_name(str(file))} {by:g}" for file, by in shot.adapters)
     alone = len(shot.adapters) == 1 and method_name(shot.method) == "merge"
-    return mix if alone else f"{mix}, {method_name(shot.method)}"
+    return mix if alone else f"{mix}, {value_label(method_name(shot.method))}"
 
 
 def shot_facts(shot: Shot) -> Facts:
     """The recipe of a picture, for people: names and values, without what is at its default."""
     usual = shot_fields(Shot(""))
     facts = [
-        (LABELS.get(name, name[:1].upper() + name[1:].replace("_", " ")), _text(value))
+        ("Started from" if name == "init_image" else fact_label(name), _text(name, value))
         for name, value in shot_fields(shot).items()
         if name in ALWAYS or value != usual.get(name)
     ]
     return [(name, text) for name, text in facts if text]
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
     if isinstance(value, Path):
         return value.name
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else fact_text(name, value)

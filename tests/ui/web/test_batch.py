@@ -193,13 +193,13 @@ def test_every_picture_says_what_it_was_mixed_of(space: Workspace) -> None:
     html = pictures(space, get_job(space, job.id))
     assert re.findall("<h4>(.*?)</h4>", html) == ["a &lt;robot&gt;", "a ship"]
     assert re.findall("<figcaption><b>(.*?)</b> (.*?)</figcaption>", html) == 2 * [
-        ("robot 0.5 + ink 1, switch", "seed 4"),
-        ("robot 0.5 + ink 1, merge", "seed 4"),
+        ("robot 0.5 + ink 1, Switch", "seed 4"),
+        ("robot 0.5 + ink 1, Merge", "seed 4"),
     ]
     assert re.findall('data-id="(.*?)"', html) == ids
     told = dict(json.loads(unescape(re.findall('data-facts="(.*?)"', html)[0])))
     assert told["Prompt"] == "a <robot>" and told["Strength 1"] == "0.5"
-    assert (told["Method"], told["CFG scale"], told["Seed"]) == ("switch", "5", "4")
+    assert (told["Method"], told["CFG scale"], told["Seed"]) == ("Switch", "5", "4")
     assert not {"Negative", "Clip skip", "Mask"} & told.keys()  # as nobody set them
 
 

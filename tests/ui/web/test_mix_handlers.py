@@ -73,7 +73,7 @@ class Tab:
         if event:
             arguments.append(SimpleNamespace(**event))
         answer = handler(*arguments)
-        if answer == gr.skip():
+        if answer is None or answer == gr.skip():  # of a handler without outputs
             return {}
         assert answer.keys() <= shown, f"{called} changes what it is not wired to"
         for one, value in answer.items():
@@ -315,7 +315,7 @@ def test_adapters_come_and_go_from_here_and_from_other_tabs(tab: Tab) -> None:
     assert len(_shots(tab)) == 5  # a comparison is not broken off
     _draw(tab)
     tab.act("poll")
-    assert "composite" in tab.now[parts.frame]
+    assert "Composite" in tab.now[parts.frame]
     tab.now[parts.column], tab.now[parts.row] = "strength 1", "seed"
     tab.act("suggest_columns"), tab.act("suggest_rows")
     tab.act("compare_grid")

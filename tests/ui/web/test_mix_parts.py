@@ -203,13 +203,13 @@ def test_every_method_that_takes_the_adapters(mixed: Shot) -> None:
 @pytest.mark.parametrize(
     ("columns", "rows", "across", "down"),
     [
-        (("steps", "4, 8"), ("guidance", "1,3,5"), ("steps 4", "steps 8"),
+        (("steps", "4, 8"), ("guidance", "1,3,5"), ("Steps 4", "Steps 8"),
          ("CFG scale 1", "CFG scale 3", "CFG scale 5")),
-        (("strength 2", "0, 1"), ("seed", "1, 2"), ("wash 0", "wash 1"), ("seed 1", "seed 2")),
-        (("method", "merge, klora"), ("strength 1", "0.1, 2"), ("merge", "klora"),
+        (("strength 2", "0, 1"), ("seed", "1, 2"), ("wash 0", "wash 1"), ("Seed 1", "Seed 2")),
+        (("method", "merge, K-LoRA"), ("strength 1", "0.1, 2"), ("Merge", "K-LoRA"),
          ("bolt 0.1", "bolt 2")),
-        (("option interval", "1, 3"), ("scheduler", "ddim, euler"),
-         ("switch interval 1", "switch interval 3"), ("scheduler ddim", "scheduler euler")),
+        (("option interval", "1, 3"), ("scheduler", "ddim, DPM++ 2M"),
+         ("Switch interval 1", "Switch interval 3"), ("DDIM", "DPM++ 2M")),
         (("prompt words", "bolt, wash"), ("nothing", ""), ("a bolt thing", "a wash thing"), ("",)),
     ],
 )  # fmt: skip
@@ -232,7 +232,7 @@ def test_equal_shots_have_a_place_each(mixed: Shot) -> None:
 
 def test_methods_beside_each_other_are_called_by_their_names(mixed: Shot) -> None:
     labels = table(every_method(mixed, Shot.check))
-    assert labels.columns == ("cmlora", "composite", "klora", "merge", "regions", "switch")
+    assert labels.columns == ("CMLoRA", "Composite", "K-LoRA", "Merge", "Regions", "Switch")
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_methods_beside_each_other_are_called_by_their_names(mixed: Shot) -> Non
         (("steps", ""), ("nothing", ""), "give its values"),
         (("steps", "many"), ("nothing", ""), "not a whole number"),
         (("method", "blend"), ("nothing", ""), "no method 'blend'"),
-        (("strength 5", "1"), ("nothing", ""), "doesn't have that any more"),
-        (("prompt words", "cat, dog"), ("nothing", ""), "not in the prompt"),
+        (("strength 5", "1"), ("nothing", ""), "mix has changed"),
+        (("prompt words", "cat, dog"), ("nothing", ""), "the prompt has no 'cat'"),
         (("seed", ",".join(map(str, range(9)))), ("steps", "1,2,3,4,5,6,7,8"), "72 pictures"),
     ],
 )

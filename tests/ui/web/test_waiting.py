@@ -13,10 +13,10 @@ def test_jobs_ahead_are_counted_and_timed(tmp_path: Path) -> None:
     running = add_job(space, "train", {}, title="a")
     assert waiting(space, ("render", "batch")) == ""
     claim_job(space, ("train",))
-    assert waiting(space, ("train",)) == "; it waits first, with 1 job ahead"
+    assert waiting(space, ("train",)) == " Waits for 1 other job first."
     report_job(space, running.id, step=5, total=20, seconds=60.0)
-    assert waiting(space, ("train",)) == "; it starts in about 3 min, with 1 job ahead"
+    assert waiting(space, ("train",)) == " Waits about 3 min for 1 other job first."
     add_job(space, "train", {}, title="b")
-    assert waiting(space, ("train",)) == "; it waits first, with 2 jobs ahead"
+    assert waiting(space, ("train",)) == " Waits for 2 other jobs first."
     finish_job(space, running.id, "done")
-    assert waiting(space, ("train",)) == "; it waits first, with 1 job ahead"
+    assert waiting(space, ("train",)) == " Waits for 1 other job first."

@@ -37,8 +37,8 @@ def _labelled(inputs: list[Any], label: str) -> Any:
         ("Steps", "0", "steps must be"),
         ("Steps", "-5", "steps must be"),
         ("Steps", "99999999999", "steps must be"),
-        ("Learning rate", "nan", "lr must be"),
-        ("Batch size", "2.5", "batch: &#39;2.5&#39; is not a whole number"),
+        ("Learning rate", "nan", "learning rate must be"),
+        ("Batch size", "2.5", "batch size: &#39;2.5&#39; is not a whole number"),
     ],
 )
 def test_train_names_the_field_and_waits(

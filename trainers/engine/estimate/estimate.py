@@ -78,7 +78,7 @@ class Estimate:
         return self.free is None or self.bytes <= self.free
 
     def __str__(self) -> str:
-        time = f"about {format_duration(self.seconds)} (as an earlier training)"
+        time = f"about {format_duration(self.seconds)}"
         if self.source != "same":
             least, most = (part * self.seconds for part in SPREAD[self.source])
             time = format_range(least, most)

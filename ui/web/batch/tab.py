@@ -23,6 +23,7 @@ from ui.web.mix.shot_form import base_choices
 from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page, Update, on
 from ui.web.server.waiting import waiting
+from ui.web.words import in_words
 
 LARGEST = 4 * 10**6  # bytes of a manifest that is opened in a page
 HINT = (
@@ -248,7 +249,7 @@ def _judge(space: Workspace, text: str, ending: str) -> tuple[str, gr.Button]:
 
 def _refused(error: BadInput) -> tuple[str, gr.Button]:
     """The verdict and the button where no picture can be made."""
-    wrong = [line.strip() for line in str(error).splitlines()]
+    wrong = [in_words(line.strip(), names=True) for line in str(error).splitlines()]
     return notices([], wrong), gr.Button("Start", interactive=False)
 
 
@@ -267,7 +268,7 @@ def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     unknown = "the time is known after a first picture"
     time = unknown if seconds is None else f"about {format_duration(seconds)}"
     ahead = waiting(space, ("render", "batch"))
-    return notices([f"{many}, {work:,.0f} UNet passes, {time}{ahead}."])
+    return notices([f"{many}, {work:,.0f} UNet passes, {time}.{ahead}"])
 
 
 def _mixable(space: Workspace) -> list[str]:

@@ -4,7 +4,7 @@ A comparison is queued as a plain job of several shots. Its rows and columns are
 where the shots differ, so any page can show it at any time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
@@ -17,12 +17,13 @@ from ui.shared.form import Field, Form, fields_of
 from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
 from ui.web.server.fields import read_values, read_whole_number
+from ui.web.words import fact_label, fact_text, label, value_label, value_named
 
 MOST_CELLS = 64
 NOTHING = "nothing"
 LONGEST = 60  # characters of a label
 WORDS = "prompt words"
-CALLED = {"guidance": "CFG scale"}
+SPEAKING = ("method", "prompt", "base", "scheduler", "spacing")  # whose values are enough
 YES, NO = ("true", "on", "yes"), ("false", "off", "no")
 Number = TypeVar("Number", int, float)
 
@@ -44,14 +45,12 @@ class Axis:
 def axes(shot: Shot) -> list[Axis]:
     """All that a comparison of this shot can vary."""
     found = [
-        Axis("method", "Method", ", ".join(compose.methods()), _with_method),
+        Axis("method", "Method", _listed(compose.methods()), _with_method),
         _number_axis("steps", int, (5, 10, 15, 25, shot.steps)),
-        _number_axis(
-            "guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance), label=CALLED["guidance"]
-        ),
+        _number_axis("guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance)),
         _number_axis("seed", int, range(shot.seed, shot.seed + 4)),
-        Axis("scheduler", "Sampler", ", ".join(SCHEDULERS), _with("scheduler")),
-        Axis("spacing", "Spacing of the steps", ", ".join(SPACINGS), _with("spacing")),
+        Axis("scheduler", label("scheduler"), _listed(SCHEDULERS), _with("scheduler")),
+        Axis("spacing", label("spacing"), _listed(SPACINGS), _with("spacing")),
     ]
     if shot.init_image is not None:
         found.append(_number_axis("denoise", float, (0.2, 0.4, 0.6, 0.8)))
@@ -121,7 +120,8 @@ def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
         return [lambda shot: shot]
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:
-        raise BadInput(f"{name}: give its values, separated by commas.")
+        called = {axis.name: axis.label for axis in axes(shot)}.get(name, name)
+        raise BadInput(f"{called}: give its values, separated by commas.")
     change = _change_of(shot, name, words[0])
     return [lambda shot, word=word: change(shot, word) for word in words]
 
@@ -129,25 +129,29 @@ def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
 def _change_of(shot: Shot, name: str, first: str) -> Callable[[Shot, str], Shot]:
     """What puts a value of an axis into a shot. first: of its values."""
     if name == WORDS and first not in shot.prompt:
-        raise BadInput(f"{name}: the others replace {first!r}, which is not in the prompt.")
+        raise BadInput(
+            f"Words of the prompt: the prompt has no {first!r} for the others to replace."
+        )
     if name == WORDS:
         return lambda shot, word: replace(shot, prompt=shot.prompt.replace(first, word))
     changes = {axis.name: axis.change for axis in axes(shot)}
     if name not in changes:
-        raise BadInput(f"{name}: the mix doesn't have that any more. Choose what else to vary.")
+        raise BadInput("The mix has changed: choose anew what is to differ.")
     return changes[name]
 
 
-def _number_axis(
-    field: str, kind: type[Number], suggested: Sequence[Number], *, label: str = ""
-) -> Axis:
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(value_label, names))
+
+
+def _number_axis(field: str, kind: type[Number], suggested: Sequence[Number]) -> Axis:
     def change(shot: Shot, word: str) -> Shot:
         return replace(shot, **{field: _number(field, kind, word)})
 
     suggestion = ", ".join(
         f"{one:g}" if kind is float else str(one) for one in sorted({*suggested})
     )
-    return Axis(field, label or field.capitalize(), suggestion, change)
+    return Axis(field, label(field), suggestion, change)
 
 
 def _strength_axis(shot: Shot, place: int) -> Axis:
@@ -158,8 +162,8 @@ def _strength_axis(shot: Shot, place: int) -> Axis:
         pairs[place] = (pairs[place][0], _number(name, float, word))
         return replace(shot, adapters=tuple(pairs))
 
-    label = f"Strength of {place + 1} {adapter_name(str(shot.adapters[place][0]))}"
-    return Axis(name, label, "0, 0.5, 0.8, 1, 1.2", change)
+    said = f"Strength of {place + 1} {adapter_name(str(shot.adapters[place][0]))}"
+    return Axis(name, said, "0, 0.5, 0.8, 1, 1.2", change)
 
 
 def _option_axis(shot: Shot, field: Field) -> Axis:
@@ -167,12 +171,12 @@ def _option_axis(shot: Shot, field: Field) -> Axis:
         given: object = word if word.lower() not in YES + NO else word.lower() in YES
         method, form = method_name(shot.method), _form(shot.method)
         if field.name not in {one.name for one in fields_of(form)}:
-            raise BadInput(f"{method} has no option {field.name}.")
+            raise BadInput(f"{value_label(method)} has no option {label(field.name)!r}.")
         options = method_options(shot.method) | read_values(form, {field.name: given})
         return replace(shot, method=compose.method_named(method, options))
 
-    label = f"{method_name(shot.method)}: {field.name.replace('_', ' ')}"
-    return Axis(f"option {field.name}", label, _suggestion(field), change)
+    said = f"{value_label(method_name(shot.method))}: {label(field.name)}"
+    return Axis(f"option {field.name}", said, _suggestion(field), change)
 
 
 def _suggestion(field: Field) -> str:
@@ -187,6 +191,7 @@ def _suggestion(field: Field) -> str:
 
 
 def _with_method(shot: Shot, name: str) -> Shot:
+    name = value_named(name)
     same = name == method_name(shot.method, shot.regions)
     if same:
         return shot
@@ -195,7 +200,7 @@ def _with_method(shot: Shot, name: str) -> Shot:
 
 
 def _with(field: str) -> Callable[[Shot, str], Shot]:
-    return lambda shot, name: replace(shot, **{field: name})
+    return lambda shot, name: replace(shot, **{field: value_named(name)})
 
 
 def _number(name: str, kind: type[Number], word: str) -> Number:
@@ -213,18 +218,18 @@ def _form(method: object | None) -> Form:
 
 
 def _label(name: str, facts: Mapping[str, object]) -> str:
-    """Such as "steps 20", or a value that says by itself what it is; "" where it has none."""
+    """Such as "Steps 20", or a value that says by itself what it is; "" where it has none."""
     if name not in facts:
         return ""
     value = facts[name]
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    if name.startswith("adapter ") or name in ("method", "prompt", "base"):
-        return _cut(text)
+    text = fact_text(name, value)
     if name.startswith("strength "):
         return _cut(f"{facts[name.replace('strength', 'adapter')]} {text}")
     if name in ("scheduler", "spacing") and value is None:
-        return f"the base's own {name}"
-    return _cut(f"{CALLED.get(name, name)} {text}")
+        return f"the base's own {label(name).lower()}"
+    if name.startswith("adapter ") or name in SPEAKING:
+        return _cut(text)
+    return _cut(f"{fact_label(name)} {text}")
 
 
 def _cut(text: str) -> str:

@@ -13,6 +13,7 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture
 from ui.shared.queue_requests import drawing_of
 from ui.shared.tiles import tiles_note
+from ui.web.frontend import sentence
 from ui.web.mix import html
 from ui.web.mix.comparison import table
 from ui.web.mix.history import Listing, favourites, find_pictures
@@ -109,7 +110,7 @@ class JobView:
             summary = load_summary(self.space, shot)
             return chart(summary) if summary else no_chart(shot, NEEDS_WEIGHTS)
         except BadInput as error:
-            return no_chart(shot, str(error))
+            return no_chart(shot, sentence(str(error)))
 
     def _preview(self, job: Job) -> str:
         """The frame of the picture that forms; "" where there is none yet, or none any more."""

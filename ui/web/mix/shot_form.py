@@ -43,6 +43,7 @@ from ui.web.server.fields import (
     shown_values,
 )
 from ui.web.server.page import Components, Update, Values
+from ui.web.words import label, value_label
 
 FEW_STEPS = 12  # are enough on the bases that come with Studio
 PLAIN = Shot(EXAMPLES[0], steps=FEW_STEPS)
@@ -153,8 +154,13 @@ class ShotForm:
                 base_choices(self.space), value=PLAIN.base, label="Base model", min_width=140
             )
             self.scheduler, self.spacing = (
-                gr.Dropdown([("Default", ""), *names], value="", label=label, min_width=140)
-                for label, names in (("Sampler", SCHEDULERS), ("Step spacing", SPACINGS))
+                gr.Dropdown(
+                    [("Default", ""), *((value_label(one), one) for one in names)],
+                    value="",
+                    label=label(field),
+                    min_width=140,
+                )
+                for field, names in (("scheduler", SCHEDULERS), ("spacing", SPACINGS))
             )
         with gr.Accordion("Size and second pass", open=False), gr.Row():
             self.size = field_widgets(SIZE)
@@ -164,10 +170,10 @@ class ShotForm:
             with gr.Row():
                 self.start, self.mask = (
                     gr.Image(
-                        label=label, type="filepath", sources=["upload", "clipboard"], height=200,
+                        label=words, type="filepath", sources=["upload", "clipboard"], height=200,
                         buttons=[], min_width=140,
                     )
-                    for label in ("Picture", "Mask: only white is drawn anew")
+                    for words in ("Picture", "Mask: only white is drawn anew")
                 )  # fmt: skip
             with gr.Accordion("Paint the mask", open=False):
                 self.paint = gr.ImageEditor(

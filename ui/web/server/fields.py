@@ -12,59 +12,14 @@ from gradio.components import Component
 
 from studio.errors import BadInput
 from ui.shared.form import Field, Form, fields_of
+from ui.web.words import in_words, label, value_label
 
-# Of fields whose names do not say by themselves what they are.
-LABELS = {
-    "a1": "Rows of A",
-    "a2": "Columns of A",
-    "accumulation": "Gradient accumulation",
-    "adjust_at": "Adjust after",
-    "anyway": "Train SD 1.x or 2.x anyway",
-    "background": "Background colour",
-    "batch": "Batch size",
-    "cache": "Keep prepared pictures in",
-    "checkpointing": "Gradient checkpointing",
-    "compile": "Compile blocks",
-    "clip": "Gradient clipping",
-    "clip_skip": "CLIP layer from the end",
-    "crops": "Random crops",
-    "dora": "DoRA",
-    "dtype": "Precision",
-    "ema": "EMA decay",
-    "flip": "Mirror pictures",
-    "buckets": "Keep the pictures' shape",
-    "keep": "Checkpoints to keep",
-    "lora_plus": "LoRA+",
-    "lr": "Learning rate",
-    "masked": "Masks",
-    "min_snr": "Min-SNR gamma",
-    "new_tokens": "Vectors of a new word",
-    "offload": "Offload to the CPU",
-    "prior_class": "Class",
-    "prior_count": "Number of class pictures",
-    "prior_weight": "Weight of class pictures",
-    "rank_of": "Low rank of",
-    "rank_stabilised": "Rank-stabilised (rsLoRA)",
-    "rank_weight": "Weight of the low-rank loss",
-    "schedule": "Learning rate schedule",
-    "shared_text": "Read the prompt once",
-    "tensorboard": "TensorBoard log",
-    "text_encoders": "Train the text encoders",
-    "text_lr": "Text encoder learning rate",
-    "token": "New word",
-    "token_init": "New word starts as",
-    "token_lr": "New word learning rate",
-    "unmasked_weight": "Weight outside the masks",
-    "vae": "VAE",
-    "vae_slicing": "VAE slicing",
-    "vae_tiling": "VAE tiling",
-    "warmup": "Warmup steps",
-    **{
-        f"{part}_a{n}": f"{words}: {side} of A"
-        for part, words in {"q": "Queries", "k": "Keys", "v": "Values", "out": "Output"}.items()
-        for n, side in ((1, "rows"), (2, "columns"))
-    },
-}
+
+def help_of(field: Field) -> str:
+    """A field's help as it stands below its label, without the label's words in front."""
+    start, _, rest = field.help.partition(": ")
+    told = rest if start.lower() == label(field.name).lower() else field.help
+    return in_words(told[:1].upper() + told[1:])
 
 
 def field_widgets(form: Form) -> dict[str, Component]:
@@ -107,19 +62,19 @@ def read_number(name: str, given: object) -> float:
 
 
 def _widget(field: Field, form: Form) -> Component:
-    label = LABELS.get(field.name, field.name.replace("_", " ").capitalize())
-    info = field.help[:1].upper() + field.help[1:]
+    name, info = label(field.name), help_of(field)
     default = form.defaults.get(field.name)
     shown = default or ("" if field.default in (None, ()) else str(field.default))
     if field.many:
-        return gr.Textbox(label=label, info=f"{info}, separated by commas", placeholder=shown)
+        return gr.Textbox(label=name, info=f"{info}, separated by commas", placeholder=shown)
     if field.type is bool:
-        return gr.Checkbox(label=label, info=info, value=bool(field.default))
+        return gr.Checkbox(label=name, info=info, value=bool(field.default))
     if field.choices:
         value = None if default else field.default
-        return gr.Dropdown(list(field.choices), label=label, info=info, value=value)  # pyright: ignore
+        choices = [(value_label(one), one) for one in field.choices]
+        return gr.Dropdown(choices, label=name, info=info, value=value)  # pyright: ignore
     # Numbers too: an empty gr.Number is a zero.
-    return gr.Textbox(label=label, info=info, placeholder=shown)
+    return gr.Textbox(label=name, info=info, placeholder=shown)
 
 
 def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:

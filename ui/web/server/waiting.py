@@ -9,15 +9,15 @@ from studio.workspace import Workspace
 
 
 def waiting(space: Workspace, kinds: Sequence[Kind]) -> str:
-    """Such as "; it starts in about 3 min, with 1 job ahead"; "" where nothing is ahead.
+    """Such as " Waits about 3 min for 1 other job first."; "" where nothing is ahead.
 
     kinds: of the jobs that it would wait for.
     """
     ahead = list_jobs(space, states=UNFINISHED, kinds=kinds)
     if not ahead:
         return ""
-    jobs = f"{len(ahead)} job{'s' * (len(ahead) > 1)} ahead"
+    jobs = f"{len(ahead)} other job{'s' * (len(ahead) > 1)}"
     left = [job.seconds_left for job in ahead if job.seconds_left is not None]
     if len(left) < len(ahead):
-        return f"; it waits first, with {jobs}"
-    return f"; it starts in about {format_duration(sum(left))}, with {jobs}"
+        return f" Waits for {jobs} first."
+    return f" Waits about {format_duration(sum(left))} for {jobs} first."

@@ -11,9 +11,9 @@ import trainers
 from studio.bases.info import BaseInfo
 from studio.workspace import Workspace, adapter_path, get_set, list_adapters, list_sets
 from trainers import Recipe
-from ui.shared.form import Form
+from ui.shared.form import Form, fields_of
 from ui.shared.loading import Loading
-from ui.web.server.fields import field_widgets, read_values
+from ui.web.server.fields import field_widgets, help_of, read_values
 
 DESCRIPTIONS = {
     "lora": "For a subject or a style. Every other program reads its files: start with this one.",
@@ -199,8 +199,7 @@ def group_form(names: tuple[str, ...]) -> Form:
 
 
 def _help(name: str) -> str:
-    text = next(entry for entry in fields(Recipe) if entry.name == name).metadata["help"]
-    return text[:1].upper() + text[1:]
+    return help_of(next(one for one in fields_of(group_form((name,)))))
 
 
 def prior_choices(space: Workspace) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from studio.workspace import (
     undelete,
     upload_thumbnail,
 )
-from ui.web.frontend import paragraph, template
+from ui.web.frontend import paragraph, sentence, template
 from ui.web.server.page import on
 from ui.web.train.captions import CaptionPanel, Drafts
 from ui.web.train.crops import crop_preview, crops_of
@@ -178,7 +178,7 @@ class PicturePanel:
         try:
             info = read_base_info(base or "")
         except BadInput as error:
-            return paragraph(str(error))
+            return paragraph(sentence(str(error)))
         if info is None:
             return paragraph("The crops are shown once the base is downloaded.")
         text = (size or "").strip() or str(info.size)

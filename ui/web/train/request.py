@@ -61,7 +61,7 @@ def cost(space: Workspace, form: Form, data: Data) -> str:
     pictures = () if distills(data[form.kind]) else pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
     said = estimate_sentence(space, request, base, pictures=len(pictures))
-    return f"{said[:1].upper()}{said[1:]}{waiting(space, ('train',))}"
+    return f"Takes {said}.{waiting(space, ('train',))}"
 
 
 def pictures_of(space: Workspace, name: str) -> Pictures:

@@ -13,7 +13,7 @@ from studio.errors import BadInput
 from studio.queue.client import get_job
 from studio.workspace import Workspace, add_base, list_bases
 from ui.web.first_run import first_run
-from ui.web.frontend import KIND_NAMES, ONCE, paragraph
+from ui.web.frontend import KIND_NAMES, ONCE, paragraph, sentence
 from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page, Update, as_html, on
 from ui.web.train.compare import ComparisonPanel
@@ -79,8 +79,8 @@ def train_tab(page: Page) -> None:
 
     def reuse(job: int) -> dict[Any, Any]:
         update, missing = settings_of(space, form, get_job(space, job))
-        for sentence in missing:
-            gr.Warning(as_html(sentence), title="Not all of it is here")
+        for what in missing:
+            gr.Warning(as_html(what), title="Not all of it is here")
         return update
 
     filled = on(runs.reuse.click, reuse, runs.jobs, list(form.all()))
@@ -157,7 +157,7 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
             base = read_base_info(source or "")
             text = _summary(made, base, given)
         except BadInput as error:
-            base, text = None, str(error)
+            base, text = None, sentence(str(error))
         if any(typed and not number for typed, number in zip(texts, given.values(), strict=True)):
             text = ""  # the wrong field is named once it is left
         steps = int(given["steps"]) if given["steps"] else None
@@ -206,14 +206,14 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
         if not (data[form.sets] or fast) or find_problem(space, form, data):
             yield gr.HTML(visible=False)
             return
-        yield gr.HTML(paragraph("Estimating..."), visible=True)
+        yield gr.HTML(paragraph("Estimating time and memory…"), visible=True)
         try:
             remarks = [] if fast else pictures_of(space, data[form.sets]).remarks()
             lines = [paragraph(line, "problem") for line in remarks]
             if text := cost(space, form, data):
                 lines.append(paragraph(text, "studio-cost"))
         except BadInput as error:
-            lines = [paragraph(str(error), "problem")]
+            lines = [paragraph(sentence(str(error)), "problem")]
         yield gr.HTML("".join(lines), visible=bool(lines))
 
     on(_settled(form), update, form.all(), estimate, mode="always_last", queue="estimates")

@@ -1,0 +1,176 @@
+"""The page's words for fields and values that code, commands and manifests know by short names.
+
+label("lr")                               # "Learning rate"
+in_words("lr must be a number above 0")   # "Learning rate must be a number above 0"
+"""
+
+import re
+from dataclasses import fields
+from functools import lru_cache
+
+import compose
+import trainers
+from studio.requests.shot import Shot
+from ui.shared.loading import Loading
+
+# Of fields whose names do not say by themselves what they are.
+LABELS = {
+    "a1": "Rows of A",
+    "a2": "Columns of A",
+    "accumulation": "Gradient accumulation",
+    "adjust_at": "Adjust after",
+    "anyway": "Train SD 1.x or 2.x anyway",
+    "avoid": "Words to avoid",
+    "avoid_by": "Avoid by",
+    "background": "Background colour",
+    "batch": "Batch size",
+    "buckets": "Keep the pictures' shape",
+    "cache": "Keep prepared pictures in",
+    "checkpointing": "Gradient checkpointing",
+    "clip": "Gradient clipping",
+    "clip_skip": "Clip skip",
+    "compile": "Compile blocks",
+    "crops": "Random crops",
+    "cuda_graphs": "CUDA graphs",
+    "dora": "DoRA",
+    "dtype": "Precision",
+    "ema": "EMA decay",
+    "flip": "Mirror pictures",
+    "guidance": "CFG scale",
+    "init_image": "Start from a picture",
+    "keep": "Checkpoints to keep",
+    "lora_plus": "LoRA+",
+    "lr": "Learning rate",
+    "masked": "Masks",
+    "min_snr": "Min-SNR gamma",
+    "negative": "Negative prompt",
+    "new_tokens": "Vectors of a new word",
+    "offload": "Offload to the CPU",
+    "prior_class": "Class",
+    "prior_count": "Number of class pictures",
+    "prior_weight": "Weight of class pictures",
+    "rank_of": "Low rank of",
+    "rank_stabilised": "Rank-stabilised (rsLoRA)",
+    "rank_weight": "Weight of the low-rank loss",
+    "schedule": "Learning rate schedule",
+    "scheduler": "Sampler",
+    "shared_text": "Read the prompt once",
+    "spacing": "Step spacing",
+    "tensorboard": "TensorBoard log",
+    "text_encoders": "Train the text encoders",
+    "text_lr": "Text encoder learning rate",
+    "token": "New word",
+    "token_init": "New word starts as",
+    "token_lr": "New word learning rate",
+    "unmasked_weight": "Weight outside the masks",
+    "vae": "VAE",
+    "vae_slicing": "VAE slicing",
+    "vae_tiling": "VAE tiling",
+    "warmup": "Warmup steps",
+    **{
+        f"{part}_a{n}": f"{words}: {side} of A"
+        for part, words in {"q": "Queries", "k": "Keys", "v": "Values", "out": "Output"}.items()
+        for n, side in ((1, "rows"), (2, "columns"))
+    },
+}
+METHODS = {  # what they are called, and what they do with the adapters
+    "merge": ("Merge", "all adapters at once"),
+    "switch": ("Switch", "they take turns, some steps each"),
+    "composite": ("Composite", "each by itself at every step, then the mean"),
+    "klora": ("K-LoRA", "a subject and a style, layer by layer"),
+    "cmlora": ("CMLoRA", "one leads at a time, the others help"),
+    "regions": ("Regions", "each in a part of the picture of its own"),
+}
+SAMPLERS = {
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_sde": "DPM++ SDE",
+    "unipc": "UniPC",
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "lcm": "LCM",
+    "tcd": "TCD",
+    "leading": "Leading",
+    "trailing": "Trailing",
+    "sgm_uniform": "SGM uniform",
+    "karras": "Karras",
+    "exponential": "Exponential",
+}
+OPTIMIZERS = {
+    "adamw": "AdamW",
+    "adamw8bit": "AdamW 8-bit",
+    "prodigy": "Prodigy",
+    "lion": "Lion",
+}
+VALUES = {**{name: said for name, (said, _) in METHODS.items()}, **SAMPLERS, **OPTIMIZERS}
+
+
+def label(field: str) -> str:
+    """What a field is called, such as "Batch size"."""
+    return LABELS.get(field, field[:1].upper() + field[1:].replace("_", " "))
+
+
+def value_label(value: str) -> str:
+    """What a method, a sampler or another choice is called, such as "DPM++ 2M"."""
+    return VALUES.get(value, value)
+
+
+def fact_text(name: str, value: object) -> str:
+    """The value of an entry of `shot_fields`, whose name this is."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value_label(str(value)) if name in ("method", "scheduler", "spacing") else str(value)
+
+
+def value_named(word: str) -> str:
+    """The name of what somebody calls so, or the word itself: "dpmpp_2m" for "DPM++ 2M"."""
+    called = {said.lower(): name for name, said in VALUES.items()}
+    return called.get(word.lower(), word)
+
+
+def fact_label(name: str) -> str:
+    """What an entry of `shot_fields` is called, such as "K-LoRA alpha" or "CFG scale"."""
+    method, _, option = name.partition(" ")
+    if method in METHODS:
+        return f"{METHODS[method][0]} {option}"
+    return label(name)
+
+
+def in_words(message: str, *, names: bool = False) -> str:
+    """A message with its fields' names as the page calls them.
+
+    A name that is an English word is one only where a sentence is about it: in front of a colon,
+    of "must" and the like. Names in quotes are what somebody typed. names: the field's name stands
+    behind the page's word too, for texts that the user writes with these names.
+    """
+    start, anywhere = _patterns()
+
+    def called(found: re.Match[str]) -> str:
+        said = VALUES.get(found[0]) or label(found[0])
+        return f"{said} ({found[0]})" if names and said.lower() != found[0] else said
+
+    message = start.sub(called, message)
+    if names:
+        return message
+    return anywhere.sub(lambda found: VALUES.get(found[0]) or f'"{label(found[0])}"', message)
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Names that a sentence starts with, and names that are no words."""
+    forms = [Shot, Loading, trainers.Recipe, *trainers.kinds().values()]
+    forms += [*trainers.distillation_kinds().values(), *compose.methods().values()]
+    names = {one.name for form in forms for one in fields(form)}
+    starting = "|".join(sorted({*names, *METHODS}, key=len, reverse=True))
+    coded = [name for name in {*names, *SAMPLERS} if "_" in name]
+    coded = "|".join(sorted([*coded, "lr"], key=len, reverse=True))
+    follows = r"(?=: | (?:must|needs|is|gives)\b)"
+    return (
+        re.compile(rf"(?:^|(?<=; )|(?<=: )|(?<=\n))(?:{starting}){follows}"),
+        re.compile(rf"(?<![\w./'\"-])(?:{coded})(?![\w/'\"-]|\.\w)"),
+    )
