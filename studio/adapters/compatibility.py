@@ -53,13 +53,14 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
     return cache[adapter]
 
 
-def check_header(path: Path, base: "Base") -> Coverage:
+def check_header(path: Path, base: "Base", family: str = "") -> Coverage:
     """As `check_fits`, of a file of which only the header is read: names and shapes.
 
+    family: that its metadata tells, "" for the one that its names and widths show.
     Raises BadInput as `check_fits`, and as `load_adapter` for a file that it refuses.
     """
     contents = survey(read_header(path), path)
-    check_contents(contents, contents.family, base, f"the adapter {path}")
+    check_contents(contents, family or contents.family, base, f"the adapter {path}")
     missing = tuple(layer for layer in contents.layers if layer not in base.layers_and_norms())
     total = len(contents.layers)
     return Coverage(total - len(missing), total, missing, base.name)

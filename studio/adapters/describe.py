@@ -8,20 +8,38 @@ from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
 from studio.adapters.component_folders import component_files
 from studio.adapters.formats.metadata import AdapterInfo, read_info
 from studio.adapters.formats.peft_config import config_of
-from studio.adapters.formats.survey import Contents, survey
+from studio.adapters.formats.survey import DORA, Contents, survey
 from studio.adapters.safetensors_header import Header, read_header, read_number
 from studio.errors import BadInput
 from studio.json_value import JSON
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+# What the forms of changes are called.
+FORMS = {
+    "lora": "LoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "krona": "DiffuseKronA",
+    "oft": "OFT",
+    "sparse": "single weights (SaRA)",
+    "diff": "whole weights",
+    "bias": "biases",
+}
+# The tensors of which a side is the rank, the first that a layer has, and that side.
+RANKS = {
+    "lora": (("lora_B.weight", 1),),
+    "loha": (("hada_w1_b", 0),),
+    "lokr": (("lokr_t2", 0), ("lokr_w2_b", 0), ("lokr_w1_b", 0)),
+}
 NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
 
 
 def describe(path: str | Path) -> dict[str, JSON]:
     """Describe an adapter's file.
 
-    layers: of each component. forms: layers of each. ranks: layers of each low rank. alphas:
-    layers of each alpha, where the rank is the alpha that a file does not state.
+    what: the kinds of its changes, in words. layers: of each component. forms: layers of each.
+    ranks: layers of each rank. alphas: layers of each alpha of those, where the rank is the alpha
+    that a file does not state. blocks: layers of each number and size of a rotation's blocks.
     halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
     Raises BadInput as `load_adapter`.
     """
@@ -33,6 +51,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
     blocks = trained_blocks(info.base, family, info.recipe)
     return {
         "name": info.name,
+        "what": _what(header, contents),
         "kind": info.kind,
         "family": family,
         "base": info.base,
@@ -44,6 +63,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "halves": list(find_halves(contents.layers, blocks)),
         "ranks": _ranks(header, contents),
         "alphas": _alphas(path, header, contents),
+        "blocks": dict(Counter(f"{b.count} of {b.size}" for b in contents.rotations.values())),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,
         "preview": info.preview is not None,
@@ -78,26 +98,45 @@ def find_adapter_file(path: Path) -> Path:
     return path
 
 
+def _what(header: Header, contents: Contents) -> str:
+    """Such as "LoRA with DoRA, normalisations"."""
+    kinds = {"new words": None} if contents.embeddings else {}
+    for layer, leaves in contents.layers.items():
+        form = contents.forms[layer]
+        kind = FORMS[form]
+        if leaves.keys() & DORA:
+            kind += " with DoRA"
+        elif form == "diff" and len(header.shapes[leaves["diff"]]) == 1:
+            kind = "normalisations"
+        kinds[kind] = None
+    return ", ".join(kinds)
+
+
+def _rank(header: Header, contents: Contents, layer: str) -> int | None:
+    """A layer's rank; None where its form has none."""
+    leaves = contents.layers[layer]
+    for leaf, side in RANKS.get(contents.forms[layer], ()):
+        if leaf in leaves:
+            return header.shapes[leaves[leaf]][side]
+    return None
+
+
 def _ranks(header: Header, contents: Contents) -> dict[str, JSON]:
-    ranks = Counter(
-        header.shapes[leaves["lora_B.weight"]][1]
-        for layer, leaves in contents.layers.items()
-        if contents.forms[layer] == "lora"
-    )
-    return {str(rank): layers for rank, layers in sorted(ranks.items())}
+    ranks = Counter(_rank(header, contents, layer) for layer in contents.layers)
+    return {str(rank): ranks[rank] for rank in sorted(one for one in ranks if one is not None)}
 
 
 def _alphas(path: Path, header: Header, contents: Contents) -> dict[str, JSON]:
     found: Counter[float] = Counter()
     for layer, leaves in contents.layers.items():
-        if contents.forms[layer] != "lora":
+        if (rank := _rank(header, contents, layer)) is None:
             continue
         if "alpha" in leaves:
             alpha = read_number(path, header, leaves["alpha"])
         else:
             name = layer.partition(".")[2]
             alpha = config_of(layer, contents.configs).alpha.find(name)
-        found[header.shapes[leaves["lora_B.weight"]][1] if alpha is None else alpha] += 1
+        found[rank if alpha is None else alpha] += 1
     return {f"{alpha:g}": layers for alpha, layers in sorted(found.items())}
 
 

@@ -30,7 +30,7 @@ def read_base_info(source: str) -> BaseInfo | None:
 
     Raises BadInput for a folder or file that is no base of the families known.
     """
-    path = _find_local(source)
+    path = find_local(source)
     if path is None:
         return None
     family, name = family_of(path), display_name(path)
@@ -48,7 +48,8 @@ def read_base_info(source: str) -> BaseInfo | None:
     return BaseInfo(source, name, family, size, step)
 
 
-def _find_local(source: str) -> Path | None:
+def find_local(source: str) -> Path | None:
+    """The folder or file of a base; None for one that is not downloaded yet."""
     from studio.bases.resolve import (  # the hub's client takes half a second
         cached_snapshot,
         find_source,

@@ -4,4 +4,6 @@ import re
 
 # They come with Studio. Their adapters fit no other base.
 BUNDLED_BASES = ("sketch", "sketch-sd1")
+# The published models by family: the names of their configurations here.
+PUBLISHED = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, unless such a folder is there

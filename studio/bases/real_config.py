@@ -1,5 +1,7 @@
 """Real bases without their weights, to count and name layers."""
 
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
@@ -8,11 +10,13 @@ from transformers import CLIPTextConfig
 from studio.bases.architecture import CONFIGS, check_unet, read_json
 from studio.bases.base import Base
 from studio.bases.device import parse_device, parse_dtype
+from studio.bases.info import find_local, read_base_info
+from studio.bases.names import PUBLISHED
 from studio.bases.prompts import CLASSES
 from studio.bases.schedulers import from_config
 from studio.errors import BadInput
 
-REAL_CONFIGS = ("sd15", "sd21", "sdxl")
+REAL_CONFIGS = tuple(PUBLISHED.values())
 
 
 def real_config(name: str, *, dtype: str = "fp32") -> Base:
@@ -23,7 +27,29 @@ def real_config(name: str, *, dtype: str = "fp32") -> Base:
     """
     if name not in REAL_CONFIGS:
         raise BadInput(f"There is no configuration {name!r}: choose {', '.join(REAL_CONFIGS)}.")
-    folder = CONFIGS / name
+    return _outline(CONFIGS / name, name, dtype)
+
+
+def outline(source: str) -> Base:
+    """The layers of a base that is on this machine, of which no weight is read; as `real_config`.
+
+    source: as `load_base` takes it, or a name that `real_config` does. A checkpoint in one file
+    has the layers of the configuration beside it, or of its family.
+    Raises BadInput where it is no base, or not downloaded yet.
+    """
+    if source in REAL_CONFIGS:
+        return real_config(source)
+    path, info = find_local(source), read_base_info(source)
+    if path is None or info is None:
+        raise BadInput(f"The base {source} is not downloaded yet: draw with it once")
+    folder = path if path.is_dir() else path.with_suffix("")
+    if not (folder / "unet" / "config.json").is_file():
+        folder = CONFIGS / PUBLISHED[info.family]
+    return _outline(folder, info.name, "fp32")
+
+
+def _outline(folder: Path, name: str, dtype: str) -> Base:
+    """folder: in the diffusers layout; its configurations are enough."""
     unet = read_json(folder / "unet" / "config.json")
     family = check_unet(unet, name)
     precision = parse_dtype(dtype, parse_device("auto"))

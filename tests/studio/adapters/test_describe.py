@@ -41,6 +41,43 @@ def test_alphas_are_those_of_pefts_configuration(tmp_path: Path) -> None:
     assert describe(tmp_path / "a.safetensors")["alphas"] == {"2.5": 1, "7": 1}
 
 
+BESIDE = {
+    "LoRA with DoRA": ({"dora_scale": (1280, 1)}, {"4": 2}, {"2": 1, "4": 1}),
+    "LoHa": (
+        {"hada_w1_a": (1280, 3), "hada_w1_b": (3, 1280)}
+        | {"hada_w2_a": (1280, 3), "hada_w2_b": (3, 1280)},
+        {"3": 1, "4": 1},
+        {"2": 1, "4": 1},
+    ),
+    "LoKr": (
+        {"lokr_w1": (16, 16), "lokr_w2_a": (80, 5), "lokr_w2_b": (5, 80)},
+        {"4": 1, "5": 1},
+        {"2": 1, "4": 1},
+    ),
+    "OFT": ({"oft_blocks": (8, 160, 160)}, {"4": 1}, {"4": 1}),
+    "whole weights": ({"diff": (1280, 1280)}, {"4": 1}, {"4": 1}),
+    "normalisations": ({"w_norm": (1280,), "b_norm": (1280,)}, {"4": 1}, {"4": 1}),
+    "biases": ({"diff_b": (1280,)}, {"4": 1}, {"4": 1}),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_a_file_is_told_by_its_kinds_ranks_and_alphas(tmp_path: Path, what: str) -> None:
+    """A layer of each kind, of alpha 2, beside a LoRA of rank 4 that states none."""
+    shapes, ranks, alphas = BESIDE[what]
+    layer = f"{BLOCK}.norm1" if what == "normalisations" else f"{BLOCK}.attn1.to_k"
+    tensors = {f"{layer}.{leaf}": torch.zeros(*shape) for leaf, shape in shapes.items()}
+    if what == "LoRA with DoRA":
+        tensors |= lora(layer)
+    if what not in ("normalisations", "biases"):
+        tensors[f"{layer}.alpha"] = torch.tensor(2.0)
+    save_file(lora(f"{BLOCK}.attn1.to_q") | tensors, tmp_path / "a.safetensors")
+    told = describe(tmp_path / "a.safetensors")
+    assert sorted(str(told["what"]).split(", ")) == sorted(["LoRA", what])
+    assert (told["ranks"], told["alphas"]) == (ranks, alphas)
+    assert told["blocks"] == ({"8 of 160": 1} if what == "OFT" else {})
+
+
 def test_layers_are_counted_on_a_base_without_loading(tmp_path: Path) -> None:
     base, file = real_config("sdxl"), tmp_path / "a.safetensors"
     lacking = "unet.down_blocks.7.attentions.0.proj_in"

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -395,6 +397,35 @@ def test_inspect_says_what_an_adapter_is(run: Run, adapter: Path) -> None:
         assert words in shown
 
 
+def test_inspect_finds_the_base_of_a_file_that_tells_none(run: Run, sdxl_folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    def lora(layer: str, width: int) -> dict[str, torch.Tensor]:
+        shapes = {"lora_down.weight": (4, width), "lora_up.weight": (width, 4)}
+        return {f"{layer}.{leaf}": torch.zeros(*shape) for leaf, shape in shapes.items()}
+
+    def matched(*arguments: object) -> dict[str, Any]:
+        facts = run("inspect", "a.safetensors", *arguments, "--json").json
+        assert isinstance(facts, dict)
+        return facts
+
+    middle = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file(lora(middle, 1280), "a.safetensors")
+    assert matched()["matched"] == "1 of 1 layers matched, base sd15 or sd21 or sdxl"
+    assert matched("--base", "sd21")["matched"] == "1 of 1 layers matched, base sd21"
+    save_file(lora(middle, 64) | lora("unet.down_blocks.3.resnets.0.conv1", 32), "a.safetensors")
+    assert matched()["matched"] == "none: no base that Studio knows: give its own, --base"
+    told = matched("--base", sdxl_folder)
+    assert told["matched"] == f"1 of 2 layers matched, base {sdxl_folder.name}"
+    assert told["left_out"] == [f"unet.down_blocks.3.resnets.0.conv1: {sdxl_folder.name} has none"]
+    shown = run("inspect", "a.safetensors", "--base", sdxl_folder).out
+    assert "1 of 2 layers matched" in shown and "unknown" not in shown
+    many = [lora(f"unet.down_blocks.7.attentions.{n}.proj_in", 32) for n in range(12)]
+    save_file(lora(middle, 64) | dict(ChainMap(*many)), "a.safetensors")
+    assert "and 2 more" in run("inspect", "a.safetensors", "--base", sdxl_folder).out
+
+
 def test_inspect_says_how_a_picture_was_made(run: Run, sdxl_folder: Path) -> None:
     run("generate", "a blue robot", "--base", sdxl_folder, "--steps", 1, "--out", "p.png")
     facts = run("inspect", "p.png", "--json").json
@@ -484,6 +515,8 @@ WRONG = {
     "a file for a folder": "generate a --base {base} --out {photos}/1.png/deeper",
     "nothing to inspect": "inspect no.safetensors",
     "a foreign picture to inspect": "inspect {photos}/1.png",
+    "a picture to count on a base": "inspect {photos}/1.png --base sketch",
+    "no such base to count on": "inspect {adapter} --base no.safetensors",
     "another family's name": "convert {adapter} --to kohya --family sd1",
     "nothing to convert": "convert no.safetensors --to kohya",
     "an unwritable place": "convert {adapter} --to kohya --out {photos}/1.png/a.safetensors",
@@ -575,7 +608,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
 def test_exit_codes(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, sentence: str
 ) -> None:
-    def fail(file: Path, *, as_json: bool) -> None:
+    def fail(*_: object, **_options: object) -> None:
         raise error
 
     monkeypatch.setattr("ui.cli.adapters.inspect.show_file", fail)
@@ -584,7 +617,7 @@ def test_exit_codes(
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(file: Path, *, as_json: bool) -> None:
+    def fail(*_: object, **_options: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("ui.cli.adapters.inspect.show_file", fail)

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from studio.adapters.describe import describe, find_adapter_file
-from studio.bases.names import BUNDLED_BASES
+from studio.bases.names import BUNDLED_BASES, PUBLISHED
 from studio.errors import BadInput
 from studio.json_value import JSON
 from studio.requests.picture_file import read_recipe
-from ui.cli.options import AsJson
+from ui.cli.options import BASES, AsJson
 from ui.shared.terminal import print_facts, print_json
 
-PUBLISHED = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
+MOST_SHOWN = 10  # of the layers that are left out; --json has all
 
 app = typer.Typer()
 
@@ -24,45 +24,78 @@ app = typer.Typer()
 def inspect(
     file: Annotated[Path, typer.Argument(help="An adapter, or a picture made by Studio.")],
     *,
+    base: Annotated[
+        str | None,
+        typer.Option(help=f"Count the layers that this base has: {BASES} Also sd15, sd21, sdxl."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what an adapter or a picture is, with its recipe.
 
-    Of an adapter also how many of its layers the base has that it was made for: Studio's own base,
-    or the published one of its family.
+    Of an adapter also how many of its layers a base has, and which are left out: the base that is
+    given, or whichever fits best of Studio's own and of the published SD 1.5, SD 2.1 and SDXL.
     """
-    show_file(file, as_json=as_json)
+    show_file(file, base=base, as_json=as_json)
 
 
-def show_file(file: Path, *, as_json: bool) -> None:
+def show_file(file: Path, *, base: str | None, as_json: bool) -> None:
     """Print what the file is; BadInput when it is neither an adapter nor a picture of Studio's."""
     is_picture = file.suffix.lower() in PICTURES
-    facts = read_recipe(file) if is_picture else _describe(file)
+    if is_picture and base:
+        raise BadInput(f"--base is for adapters, and {file} is a picture: leave it out")
+    facts = read_recipe(file) if is_picture else {**_describe(file, base)}
     if as_json:
         print_json(facts)
-    else:
-        print_facts(f"{'Picture' if is_picture else 'Adapter'} {file}", _flatten(facts))
+        return
+    if not is_picture:
+        facts = _in_short(facts)
+    print_facts(f"{'Picture' if is_picture else 'Adapter'} {file}", _flatten(facts))
 
 
-def _describe(file: Path) -> dict[str, JSON]:
+def _describe(file: Path, base: str | None) -> dict[str, JSON]:
     facts = describe(file)
-    base, family = str(facts["base"]), str(facts["family"])
-    if not facts["layers"] or (base not in BUNDLED_BASES and family not in PUBLISHED):
+    if not facts["layers"] and base is None:
         return facts
-    from studio.adapters.compatibility import check_header  # PyTorch takes seconds
-    from studio.bases.load import load_base
-    from studio.bases.real_config import real_config
+    from studio.adapters.compatibility import Coverage, check_header  # PyTorch takes seconds
+    from studio.bases.real_config import outline
 
-    made_for = base in BUNDLED_BASES
-    opened = load_base(base, device="cpu") if made_for else real_config(PUBLISHED[family])
-    try:
-        coverage = check_header(find_adapter_file(file), opened)
-    except BadInput as error:
-        return facts | {"matched": f"none: {error}"}
-    facts["matched"] = coverage.sentence
-    if coverage.missing:
-        facts["left_out"] = [f"{layer}: {opened.name} has none" for layer in coverage.missing]
+    family, found, refusals = str(facts["family"]), list[Coverage](), list[BadInput]()
+    for source in _bases(base, str(facts["base"]), family):
+        opened = outline(source)
+        try:
+            found.append(check_header(find_adapter_file(file), opened, family))
+        except BadInput as error:
+            refusals.append(error)
+    if not found:
+        why = refusals[0] if base or family else "no base that Studio knows: give its own, --base"
+        return facts | {"matched": f"none: {why}"}
+    most = max(one.matched for one in found)
+    best = [one for one in found if one.matched == most]
+    names = " or ".join(one.base for one in best)
+    total = best[0].total
+    matched = f"{most} of {total} layers" if total else "all words"
+    facts["matched"] = f"{matched} matched, base {names}"
+    if best[0].missing:
+        facts["left_out"] = [f"{layer}: {best[0].base} has none" for layer in best[0].missing]
     return facts
+
+
+def _bases(given: str | None, made_for: str, family: str) -> tuple[str, ...]:
+    """The bases that an adapter may be for, the likeliest first."""
+    if given:
+        return (given,)
+    if made_for in BUNDLED_BASES:
+        return (made_for,)
+    return (*([PUBLISHED[family]] if family else PUBLISHED.values()), *BUNDLED_BASES)
+
+
+def _in_short(facts: Mapping[str, object]) -> dict[str, object]:
+    """As the table has them: without a kind that isn't known, few of the layers left out."""
+    short = {name: fact for name, fact in facts.items() if (name, fact) != ("kind", "unknown")}
+    missing = facts.get("left_out", [])
+    if isinstance(missing, list) and len(missing) > MOST_SHOWN:
+        short["left_out"] = [*missing[:MOST_SHOWN], f"and {len(missing) - MOST_SHOWN} more"]
+    return short
 
 
 def _flatten(facts: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import trainers
 from studio.bases.info import BaseInfo
+from studio.bases.names import PUBLISHED
 from studio.errors import BadInput
 from studio.files import write_file
 from studio.requests.training import TrainingRequest, from_table, to_json
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 LONGEST = 300.0  # seconds; on a quiet machine it is done in a few
 KEPT = 600.0  # seconds, since how much memory is free changes
 SMALL = 128  # pixels: bases so small are opened, of others the shapes are known
-CONFIGS = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
 
 
 def estimate_sentence(
@@ -101,7 +101,7 @@ def _open(request: TrainingRequest, info: BaseInfo) -> "Base":
     if info.size <= SMALL:
         base = load_base(info.source, dtype=dtype)
     else:
-        base = real_config(CONFIGS[info.family], dtype=dtype)
+        base = real_config(PUBLISHED[info.family], dtype=dtype)
     base.offload = bool(request.loading.get("offload", False))
     return base
 
