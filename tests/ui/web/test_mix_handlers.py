@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,10 +51,10 @@ class Tab:
             triggers: object, handler: Any, given: set, shown: set, mode: str = "", **_: str
         ) -> Any:
             name = getattr(handler, "__name__", "")
-            if hasattr(handler, "__self__"):
+            if isinstance(handler, partial):  # the button of a row
+                name = f"{handler.func.__name__} {handler.keywords['place'] + 1}"
+            elif hasattr(handler, "__self__"):
                 self.parts = handler.__self__.tab
-            else:  # the button of a row
-                name += f" {sum(one.startswith(name) for one in self.wired) + 1}"
             self.wired[name] = handler, given, shown
             return SimpleNamespace(then=lambda *_, **__: None)
 
@@ -380,9 +381,9 @@ def test_a_wrong_field_is_named_and_no_button_draws(
 
 def first_draw_of(tab: Tab) -> dict:
     """What follows the loading of a page that was opened with this tab."""
-    handler, *_ = tab.wired["draw"]
+    handler, *_ = tab.wired["draw_first"]
     everything = {one: tab.now.get(one) for one in {*tab.now, tab.page.adapters}}
-    return handler.__self__.draw_first({**everything, tab.page.adapters: []})  # pyright: ignore
+    return handler({**everything, tab.page.adapters: []})
 
 
 def test_a_reload_keeps_the_mix_and_the_picture_of_this_page(tab: Tab) -> None:

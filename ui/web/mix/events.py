@@ -1,94 +1,115 @@
 """Which event of the tab Mix calls which handler, and which components that one may change."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from gradio.events import Dependency
 
 from ui.web.mix.adapter_slots import Slot
-from ui.web.mix.handlers import Handlers
+from ui.web.mix.handlers.drawing import Drawing
+from ui.web.mix.handlers.opening import Opening
+from ui.web.mix.handlers.pictures import Pictures
+from ui.web.mix.handlers.settings import Settings
+from ui.web.mix.job_view import JobView
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Components, Page, on
 
 # One event at a time: two at once would each queue a picture that the other has queued already.
 IN_ORDER = "mix"
+LAST = "always_last"  # of the events that come while one is answered, only the last counts
 
 
 def mix_tab(page: Page) -> None:
     """Lay the tab out and connect its events."""
     tab = MixTab(page)
-    do = Handlers(page, tab)
-    form, mix = tab.form, tab.form.adapters
-    inputs, drawing, everything = _inputs(tab), _drawing(tab), _all(tab)
-    drawn = drawing | _computed(tab)
+    view = JobView(page.space, tab)
+    drawing = Drawing(page.space, tab)
+    settings = Settings(page, tab, view, drawing)
+    _settings_events(page, tab, settings)
+    _drawing_events(tab, drawing)
+    _history_events(page, tab, Pictures(page, tab, view, drawing, settings))
+    _opening_events(page, tab, Opening(page, tab, view, drawing, settings))
+
+
+def _settings_events(page: Page, tab: MixTab, settings: Settings) -> None:
+    """A setting is changed, or an adapter joins or leaves the mix."""
+    form, mix, inputs = tab.form, tab.form.adapters, _inputs(tab)
+    drawn = _drawing(tab) | _computed(tab)
     mixed = drawn | form.mix_outputs() | form.speed_outputs() | {form.prompt}
     changes = [tab.change.input]
     for picture in (form.start, form.mask):
         changes += [picture.input, picture.clear]
     changes += [choice.input for choice in form.choices()]
     changes += [form.regions.canvas.input, form.regions.canvas.clear]
-    _on(changes, do.change, inputs, drawn, "always_last")
-    _on([form.start.change], do.show_in_editor, {form.start}, {form.paint})
-    _on([form.use_painted.click], do.take_painted, inputs | {form.paint}, drawn | {form.mask})
-    rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
-    _on([form.base.input], do.change_base, inputs, rebased)
-    _on([form.examples.click], do.use_example, inputs, drawn | {form.prompt})
-    _on([mix.library.click], do.add, inputs, mixed)
-    _on([form.prompt.blur], do.take_tags, inputs, mixed)
-    skipped = drawn | {form.reading["clip_skip"]}
-    _on([form.use_clip_skip.click], do.use_clip_skip, inputs, skipped)
-    _on([form.undo_speed.click], do.undo_speed, inputs, drawn | form.speed_outputs())
-    for place, slot in enumerate(mix.slots):
-        _on([slot.remove.click], _remove_at(do, place), inputs, mixed)
-        _on([slot.lock.input], _lock(slot), {slot.lock}, {slot.strength, slot.half, slot.remove})
+    _on(changes, settings.change, inputs, drawn, LAST)
     for written in form.blocks.wire(form.base):
-        on(written.then, do.change, inputs, _in_order(drawn), mode="always_last", queue=IN_ORDER)
-    _on([tab.draw.click], do.draw, inputs, drawing | {form.seed}, "always_last")
-    _on([tab.stop.click], do.stop, {tab.job}, set())
-    _on([tab.compare_methods.click], do.compare_methods, inputs, drawing)
-    _on([tab.compare_grid.click], do.compare_grid, inputs, drawing)
-    _on([tab.column.input], do.suggest_columns, inputs, {tab.columns})
-    _on([tab.row.input], do.suggest_rows, inputs, {tab.rows})
-    _history_events(page, tab, do)
-    _on([tab.send.click], do.send_to_batch, inputs, {page.shot, page.tabs})
+        _on(written.then, settings.change, inputs, drawn, LAST)
+    _on([form.start.change], settings.show_in_editor, {form.start}, {form.paint})
+    _on([form.use_painted.click], settings.take_painted, inputs | {form.paint}, drawn | {form.mask})
+    rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
+    _on([form.base.input], settings.change_base, inputs, rebased)
+    _on([form.examples.click], settings.use_example, inputs, drawn | {form.prompt})
+    _on([mix.library.click], settings.add, inputs, mixed)
+    _on([form.prompt.blur], settings.take_tags, inputs, mixed)
+    skipped = drawn | {form.reading["clip_skip"]}
+    _on([form.use_clip_skip.click], settings.use_clip_skip, inputs, skipped)
+    _on([form.undo_speed.click], settings.undo_speed, inputs, drawn | form.speed_outputs())
+    for place, slot in enumerate(mix.slots):
+        _on([slot.remove.click], partial(settings.remove, place=place), inputs, mixed)
+        _on([slot.lock.input], _lock(slot), {slot.lock}, {slot.strength, slot.half, slot.remove})
+    _on([tab.send.click], settings.send_to_batch, inputs, {page.shot, page.tabs})
     sent = {page.adapters}
-    _on([page.adapters.change], do.add_sent, inputs | sent, mixed | sent)
-    entered = drawing | {mix.library, tab.was_opened, tab.history, tab.delete_picked, form.base}
-    _on([page.tab.select], do.enter, inputs | sent, entered)
-    remembered = (tab.job, tab.own_job, tab.picture, mix.mix)
-    _on([one.change for one in remembered], do.remember, {*remembered}, {tab.kept}, "always_last")
-    kept = tab.form_kept
-    loaded = _on(None, do.load, {kept.stored}, everything, js=kept.reading)
-    kept.keep_after(loaded)
-    on(loaded.then, do.draw_first, inputs | sent, _in_order(entered), queue=IN_ORDER)
+    _on([page.adapters.change], settings.add_sent, inputs | sent, mixed | sent)
 
 
-def _history_events(page: Page, tab: MixTab, do: Handlers) -> None:
-    """What is made while the page looks on, and the pictures that were made before."""
-    inputs, everything = _inputs(tab), _all(tab)
+def _drawing_events(tab: MixTab, drawing: Drawing) -> None:
+    """A picture or a comparison is asked for, or stopped."""
+    inputs, drawn = _inputs(tab), _drawing(tab)
+    _on([tab.draw.click], drawing.draw, inputs, drawn | {tab.form.seed}, LAST)
+    _on([tab.stop.click], drawing.stop, {tab.job}, set())
+    _on([tab.compare_methods.click], drawing.compare_methods, inputs, drawn)
+    _on([tab.compare_grid.click], drawing.compare_grid, inputs, drawn)
+    _on([tab.column.input], drawing.suggest_columns, inputs, {tab.columns})
+    _on([tab.row.input], drawing.suggest_rows, inputs, {tab.rows})
+
+
+def _opening_events(page: Page, tab: MixTab, opening: Opening) -> None:
+    """The page is loaded, the tab is opened, or what it shows has changed."""
+    kept, mix, sent = tab.form_kept, tab.form.adapters, {page.adapters}
     watched = {tab.job, tab.job_version, tab.listing}
-    _on([tab.news.input], do.poll, watched, _shown(tab), "always_last", queue="")
+    _on([tab.news.input], opening.view.poll, watched, _shown(tab), LAST, queue="")
+    entered = _drawing(tab) | {mix.library, tab.was_opened, tab.history, tab.delete_picked}
+    entered |= {tab.form.base}
+    _on([page.tab.select], opening.enter, _inputs(tab) | sent, entered)
+    state = (tab.job, tab.own_job, tab.picture, mix.mix)
+    changed = [one.change for one in state]
+    _on(changed, opening.remember, {*state}, {tab.kept}, LAST)
+    loaded = _on(None, opening.load, {kept.stored}, _all(tab), js=kept.reading)
+    kept.keep_after(loaded)
+    _on(loaded.then, opening.draw_first, _inputs(tab) | sent, entered, mode=None)
+
+
+def _history_events(page: Page, tab: MixTab, pictures: Pictures) -> None:
+    """The pictures that were made before."""
+    inputs, everything = _inputs(tab), _all(tab)
     reopened = everything | {tab.listing}
-    _on([tab.frame.click], do.reopen, inputs, reopened, "always_last")
-    _on([tab.history.click], do.click_history, inputs, reopened, "always_last")
+    _on([tab.frame.click], pictures.reopen, inputs, reopened, LAST)
+    _on([tab.history.click], pictures.click_history, inputs, reopened, LAST)
+    _on([page.lightbox.click], pictures.open_picture, inputs, reopened | {page.tabs}, LAST)
+    dropped = {tab.dropped}
+    _on([tab.dropped.upload], pictures.open_file, inputs | dropped, everything | dropped, LAST)
     listed = {tab.listing, tab.history, tab.delete_picked}
     filters = {tab.listing, tab.search, tab.favourites, tab.several}
     typed = [tab.search.input, tab.favourites.input, tab.several.input]
-    _on(typed, do.list_history, filters, listed, "always_last")
-    _on([tab.star.click], do.mark, {tab.picture, tab.listing}, listed | {tab.star})
-    removed = _shown(tab) | {tab.deleted, tab.undo, tab.listing}
-    _on([tab.delete_picked.click], do.delete_picked, {tab.picture, tab.listing}, removed)
-    _on([page.lightbox.click], do.open_picture, inputs, reopened | {page.tabs}, "always_last")
-    _on(
-        [tab.dropped.upload],
-        do.open_file,
-        inputs | {tab.dropped},
-        everything | {tab.dropped},
-        "always_last",
-    )
+    _on(typed, pictures.list_history, filters, listed, LAST)
+    _on([tab.star.click], pictures.mark, {tab.picture, tab.listing}, listed | {tab.star})
+    removed = _shown(tab) | {tab.deleted, tab.undo}
+    picked = {tab.picture, tab.listing}
+    _on([tab.delete_picked.click], pictures.delete_picked, picked, removed | {tab.listing})
     trash = {tab.picture, tab.deleted, tab.listing}
-    _on([tab.delete.click], do.delete, trash, _shown(tab) | {tab.deleted, tab.undo})
-    _on([tab.undo.click], do.undo, trash, _shown(tab) | {tab.deleted, tab.undo})
+    _on([tab.delete.click], pictures.delete, trash, removed)
+    _on([tab.undo.click], pictures.undo, trash, removed)
 
 
 def _inputs(tab: MixTab) -> Components:
@@ -130,16 +151,16 @@ def _all(tab: MixTab) -> Components:
 
 
 def _on(
-    triggers: Sequence[Any] | None,
+    trigger: Callable[..., Dependency] | Sequence[Any] | None,
     handler: Callable[..., Any],
     inputs: Components,
     outputs: Components,
-    mode: Literal["once", "always_last"] = "once",
+    mode: Literal["once", "always_last"] | None = "once",
     queue: str = IN_ORDER,
     js: str | None = None,
 ) -> Dependency:
     """Inputs and outputs are as few as possible, since each event sends all of them."""
-    return on(triggers, handler, inputs, _in_order(outputs), mode=mode, queue=queue, js=js)
+    return on(trigger, handler, inputs, _in_order(outputs), mode=mode, queue=queue, js=js)
 
 
 def _in_order(outputs: Components) -> list[Any]:
@@ -152,10 +173,3 @@ def _lock(slot: Slot) -> Callable[[Any], Any]:
         return slot.locked(values[slot.lock])
 
     return lock
-
-
-def _remove_at(do: Handlers, place: int) -> Callable[[Any], Any]:
-    def remove(values: Any) -> Any:
-        return do.remove(values, place)
-
-    return remove

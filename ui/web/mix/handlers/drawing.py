@@ -1,0 +1,139 @@
+"""Draw the settings of Mix, or a comparison of them: each queues a job."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import gradio as gr
+
+import compose
+from studio.errors import BadInput
+from studio.queue.client import get_job, stop_job
+from studio.queue.job import Job
+from studio.requests.shot import Shot
+from studio.workspace import Workspace, get_picture
+from ui.shared.queue_requests import drawing_of, draws, queue_pictures
+from ui.web.mix import html
+from ui.web.mix.comparison import axes, every_method, grid
+from ui.web.mix.tab import MixTab
+from ui.web.server.page import Update, Values
+
+DRAWN = "This one is drawn already. Change a setting, or unlock the seed for another."
+
+
+class Drawing:
+    """Queues pictures in place of what this page has queued before."""
+
+    def __init__(self, space: Workspace, tab: MixTab) -> None:
+        self.space, self.tab, self.form = space, tab, tab.form
+
+    def draw(self, values: Values) -> Update:
+        """Draw these settings, with a new seed unless it is locked."""
+        shot = self.form.read(values)
+        if not values[self.form.lock]:
+            shot = replace(shot, seed=secrets.randbelow(2**31))
+        return self._queue(values, [shot]) | {self.form.seed: str(shot.seed)}
+
+    def stop(self, values: Values) -> None:
+        """Stop the job shown. The next poll says so: here it might be said after it has stopped."""
+        if values[self.tab.job] is not None:
+            with suppress(BadInput):  # it has ended
+                stop_job(self.space, values[self.tab.job])
+
+    def compare_methods(self, values: Values) -> Update:
+        """Draw the picture with every method that takes these adapters."""
+        return self._queue(values, every_method(self.form.read(values), _check)) or gr.skip()
+
+    def compare_grid(self, values: Values) -> Update:
+        """Draw the picture with every value of one or two axes."""
+        tab = self.tab
+        columns = values[tab.column], values[tab.columns]
+        rows = values[tab.row], values[tab.rows]
+        return self._queue(values, grid(self.form.read(values), columns, rows)) or gr.skip()
+
+    def suggest_columns(self, values: Values) -> Update:
+        """Values to begin with, when something else is to vary."""
+        return {self.tab.columns: self._suggestion(values, self.tab.column)}
+
+    def suggest_rows(self, values: Values) -> Update:
+        """The same for the rows."""
+        return {self.tab.rows: self._suggestion(values, self.tab.row)}
+
+    def _suggestion(self, values: Values, axis: gr.Dropdown) -> str:
+        found = {one.name: one.suggestion for one in axes(self.form.read(values))}
+        return found.get(values[axis], "")
+
+    def draw_change(self, values: Values, shot: Shot) -> Update:
+        """Draw a change where that is wanted, unless a comparison is being drawn."""
+        tab = self.tab
+        unchanged = (shot, self.form.read_loading(values)) == values[tab.queued]
+        if not values[tab.auto] or unchanged or self._is_comparing(values):
+            return {}
+        return self._queue(values, [shot])
+
+    def _queue(self, values: Values, shots: Sequence[Shot]) -> Update:
+        """Queue these shots instead of what this page has queued before.
+
+        What the job shown draws, or has drawn, is not drawn again.
+        """
+        tab, loading = self.tab, self.form.read_loading(values)
+        if same := self._job_drawing(values, shots, loading):
+            return {tab.note: html.note(DRAWN)} if same.ended else {}
+        self.stop_own_job(values)
+        try:
+            for shot in shots:
+                _check(shot)
+        except BadInput as error:
+            return {
+                tab.job: None,
+                tab.queued: None,
+                tab.stop: gr.Button(interactive=False),
+                tab.frame: html.failed(str(error)),
+                tab.note: html.note("Not drawn"),
+            }
+        job = queue_pictures(self.space, shots, loading=loading)
+        return {
+            tab.job: job.id,
+            tab.own_job: job.id,
+            tab.job_version: "",
+            tab.queued: (shots[0], loading) if len(shots) == 1 else None,
+            tab.picture: None,
+            tab.delete: gr.Button(interactive=False),
+            tab.note: html.job_note(job),
+            tab.notice: gr.HTML(visible=False),
+            tab.stop: gr.Button(interactive=True),
+        }
+
+    def _job_drawing(
+        self, values: Values, shots: Sequence[Shot], loading: Mapping[str, object]
+    ) -> Job | None:
+        """The job shown where it draws these shots or has drawn them, none of them deleted."""
+        with suppress(BadInput):  # there is no job, or a shot or a picture is gone
+            job = get_job(self.space, values[self.tab.job] or 0)
+            if job.state in ("failed", "stopped") or job.stopping:
+                return None
+            if len(job.finished_results) < len(shots) * job.ended:
+                return None
+            for id in job.finished_results:
+                get_picture(self.space, id)
+            return job if draws(job, shots, loading) else None
+        return None
+
+    def stop_own_job(self, values: Values) -> None:
+        """Stop what this page has queued, and nothing of another page."""
+        if values[self.tab.own_job] is not None:
+            with suppress(BadInput):  # it has ended
+                stop_job(self.space, values[self.tab.own_job])
+
+    def _is_comparing(self, values: Values) -> bool:
+        if values[self.tab.job] is None:
+            return False
+        job = get_job(self.space, values[self.tab.job])
+        return not job.ended and len(drawing_of(job).shots) > 1
+
+
+def _check(shot: Shot) -> None:
+    """Raise BadInput for what can't be drawn, as far as the headers of the adapters show."""
+    with suppress(compose.NeedsWeights):
+        compose.outline(shot)

@@ -1,0 +1,151 @@
+"""The pictures of Mix: its history, and PNGs from elsewhere."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import gradio as gr
+
+from studio.bases.names import BUNDLED_BASES
+from studio.errors import BadInput
+from studio.requests.picture_file import read_recipe
+from studio.requests.shot import Shot
+from studio.workspace import (
+    delete_picture,
+    get_picture,
+    undelete,
+    write_label,
+)
+from ui.web.mix import html
+from ui.web.mix.handlers.drawing import Drawing
+from ui.web.mix.handlers.settings import Settings
+from ui.web.mix.history import HISTORY_PAGE, Listing, favourites, picture_place
+from ui.web.mix.job_view import JobView
+from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
+from ui.web.mix.tab import NO_PICTURE, MixTab
+from ui.web.server.page import Page, Update, Values
+
+OLD_SYNTAX = (
+    "An older Studio drew this picture. It knew no weights and cut long prompts, so the prompt is "
+    'read that way again. Choose a1111 under "How prompts are read" to change that.'
+)
+
+
+class Pictures:
+    """Finds, reopens, marks and deletes pictures."""
+
+    def __init__(
+        self, page: Page, tab: MixTab, view: JobView, drawing: Drawing, settings: Settings
+    ) -> None:
+        self.page, self.space, self.tab, self.form = page, page.space, tab, tab.form
+        self.view, self.drawing, self.settings = view, drawing, settings
+
+    def list_history(self, values: Values) -> Update:
+        """Other pictures are searched for, or several are to be picked."""
+        tab = self.tab
+        picked = frozenset() if values[tab.several] else None
+        words, only = values[tab.search] or "", bool(values[tab.favourites])
+        listing = Listing(words=words, favourites=only, picked=picked)
+        return {tab.listing: listing} | self.view.history(listing)
+
+    def click_history(self, values: Values, event: gr.EventData) -> Update:
+        """A picture is picked where several are; or it is opened; or there is more to show."""
+        tab, id = self.tab, str(event.name)
+        listing = values[tab.listing]
+        if id == "more":
+            listing = replace(listing, length=listing.length + HISTORY_PAGE)
+        elif listing.picked is not None:
+            listing = replace(listing, picked=listing.picked ^ {id})
+        else:
+            return self.reopen(values, event)
+        return {tab.listing: listing} | self.view.history(listing)
+
+    def mark(self, values: Values) -> Update:
+        """The picture shown is a favourite from now on, or no longer."""
+        if not (id := values[self.tab.picture]):
+            return gr.skip()
+        marked = id not in favourites(self.space)
+        write_label(self.space, picture_place(id), favourite=marked)
+        return {self.tab.star: self.view.star(marked)} | self.view.history(values[self.tab.listing])
+
+    def reopen(self, values: Values, event: gr.EventData) -> Update:
+        """A picture is shown with its settings."""
+        path = get_picture(self.space, str(event.name)).path
+        recipe = read_recipe(path)
+        shot, problems = shot_of_recipe(self.space, recipe)
+        update = self._open(values, shot, problems) | self._drop_job(values, shot, problems)
+        update |= self.view.picture(str(event.name))
+        return update | {self.tab.note: html.recipe_note(recipe, path)}
+
+    def open_picture(self, values: Values, event: gr.EventData) -> Update:
+        """The same for a picture of another tab, which gives way to this one."""
+        return self.reopen(values, event) | {self.page.tabs: gr.Tabs(selected="mix")}
+
+    def open_file(self, values: Values) -> Update:
+        """The settings of a PNG are taken over, and drawn if nothing of them is missing."""
+        tab = self.tab
+        if not (path := values[tab.dropped]):
+            return gr.skip()
+        recipe, unsupported = recipe_of_picture(path)
+        shot, missing = shot_of_recipe(self.space, recipe)
+        problems = [*unsupported, *missing]
+        update = self._open(values, shot, problems) | {tab.dropped: None}
+        if update[tab.auto] and not problems:
+            return update | self.drawing.draw_change({**values, tab.auto: True}, shot)
+        update |= self._drop_job(values, shot, problems)
+        return update | {tab.frame: html.empty(NO_PICTURE), tab.picture: None}
+
+    def delete(self, values: Values) -> Update:
+        """The picture shown goes to the trash."""
+        if not (id := values[self.tab.picture]):
+            return gr.skip()
+        return self._delete(values, [id]) | self.view.history(values[self.tab.listing])
+
+    def delete_picked(self, values: Values) -> Update:
+        """All that are picked go to the trash; those that are gone already are left out."""
+        listing = values[self.tab.listing]
+        there = []
+        for id in sorted(listing.picked or ()):
+            with suppress(BadInput):
+                there.append(get_picture(self.space, id).id)
+        listing = replace(listing, picked=frozenset())
+        update = self._delete(values, there) | {self.tab.listing: listing}
+        return update | self.view.history(listing)
+
+    def _delete(self, values: Values, ids: Sequence[str]) -> Update:
+        tab = self.tab
+        update: Update = {
+            tab.deleted: tuple(delete_picture(self.space, id) for id in ids),
+            tab.undo: gr.Button(visible=True),
+        }
+        if values[tab.picture] not in ids:
+            return update
+        off = gr.Button(interactive=False)
+        gone = {tab.picture: None, tab.delete: off, tab.star: off, tab.note: html.note("")}
+        return update | gone | {tab.frame: html.empty("Deleted.")}
+
+    def undo(self, values: Values) -> Update:
+        """What was deleted last comes back from the trash."""
+        tab = self.tab
+        if not values[tab.deleted]:
+            return gr.skip()
+        paths = [undelete(self.space, id) for id in values[tab.deleted]]
+        shown = f"{paths[-1].parent.name}/{paths[-1].name}"
+        update: Update = self.view.picture(shown) if len(paths) == 1 else {}
+        update |= {tab.deleted: (), tab.undo: gr.Button(visible=False)}
+        return update | self.view.history(values[tab.listing])
+
+    def _open(self, values: Values, shot: Shot, problems: Sequence[str]) -> Update:
+        """Settings from elsewhere, and a notice of what is missing or unusual."""
+        update = self.settings.filled(shot, values)
+        notices = [*problems, *([OLD_SYNTAX] if shot.syntax == "cut" else [])]
+        update[self.tab.notice] = gr.HTML(html.notice(notices), visible=bool(notices))
+        auto = shot.base in BUNDLED_BASES and bool(values[self.tab.auto])
+        return update | {self.tab.auto: auto, self.form.lock: True}
+
+    def _drop_job(self, values: Values, shot: Shot, problems: Sequence[str]) -> Update:
+        """No job is shown; these settings are not drawn until they change."""
+        self.drawing.stop_own_job(values)
+        queued = None if problems else (shot, self.form.read_loading(values))
+        stop = gr.Button(interactive=False)
+        return {self.tab.job: None, self.tab.queued: queued, self.tab.stop: stop}
