@@ -1,17 +1,21 @@
 """Writing files atomically, and their SHA-256."""
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from studio.errors import BadInput
 
+LARGEST_TEXT = 64 * 2**20  # bytes of captions, prompts and tables
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 
@@ -48,7 +52,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
     """Copy a file's bytes with `atomic_write`; BadInput that calls it `name` where it is gone."""
     try:
-        with source.open("rb") as file, atomic_write(copy) as new:
+        with open_file(source) as file, atomic_write(copy) as new:
             shutil.copyfileobj(file, new)
     except OSError as error:
         raise BadInput(f"{name or source} cannot be read: {error.strerror or error}") from error
@@ -74,10 +78,30 @@ def remove_partial_files(folder: Path, abandoned: Callable[[str], bool]) -> None
             (folder / name).unlink(missing_ok=True)
 
 
+def open_file(path: str | Path) -> BufferedReader:
+    """Open a file to read. Raises OSError, also for a pipe or a device: those may never end."""
+    # Otherwise a pipe would be waited for until somebody writes into it.
+    at_once = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
+    return file
+
+
+def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
+    """A file's bytes. Raises OSError as `open_file`, BadInput for one of more than `most`."""
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise BadInput(f"{path} is larger than {most >> 20} MB: that is no text for Studio")
+        return file.read()
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 text file, without its byte order mark; BadInput where it cannot be read as one."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 text: save it as UTF-8.") from error
     except OSError as error:
@@ -87,7 +111,7 @@ def read_text(path: Path) -> str:
 def file_sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; BadInput where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error

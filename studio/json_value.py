@@ -8,6 +8,7 @@ from studio.errors import BadInput
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
+LONGEST_JSON = 8 * 2**20  # characters; two make a list of 56 bytes
 DEEPEST = 100  # lists and objects inside one another
 LONGEST_NUMBER = 20  # digits of a whole number; 2**64 has so many
 
@@ -26,6 +27,8 @@ def parse_json(text: str, name: str, *, unique: bool = False) -> JSON:
     name: says what the text is, in messages. unique: refuse an object that has a name twice.
     Raises InvalidJson, also for numbers and nesting beyond what any file needs.
     """
+    if len(text) > LONGEST_JSON:
+        raise InvalidJson(name, f"it is longer than {LONGEST_JSON:,} characters", 0)
     hook = _without_duplicates if unique else None
     try:
         found = json.loads(text, parse_int=_whole_number, object_pairs_hook=hook)

@@ -8,6 +8,8 @@ from typing import Any
 from studio.errors import BadInput
 from studio.json_value import TOO_DEEP, is_too_deep
 
+LONGEST_TOML = 4 * 2**20  # characters
+
 
 class InvalidToml(BadInput):
     """A text is no TOML that is read here. line: of the mistake, from 1."""
@@ -19,6 +21,8 @@ class InvalidToml(BadInput):
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text. Raises InvalidToml."""
+    if len(text) > LONGEST_TOML:
+        raise InvalidToml(f"it is longer than {LONGEST_TOML:,} characters", 1)
     try:
         return _load(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,7 +1,9 @@
 """log.jsonl, the log of a training: a line of JSON for each step."""
 
 import math
+import sys
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from studio.json_value import parse_json
@@ -32,7 +34,7 @@ class TrainingLog:
 
 def parse_log(data: bytes) -> TrainingLog:
     """Read the lines of a log, or of a part of it."""
-    parsed = [_parse_line(line) for line in data.splitlines()]
+    parsed = [_parse_line(line.rstrip()) for line in BytesIO(data)]
     lines = tuple(line for line in parsed if line is not None)
     return TrainingLog(lines, unreadable=len(parsed) - len(lines))
 
@@ -46,4 +48,6 @@ def _parse_line(line: bytes) -> dict[str, float] | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
         return None
     loss = entry.get("loss")
-    return entry if isinstance(loss, int | float) and math.isfinite(loss) else None
+    if not isinstance(loss, int | float) or not math.isfinite(loss):
+        return None
+    return {sys.intern(name): value for name, value in entry.items()}  # a text for all lines

@@ -8,6 +8,7 @@ import torch
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import BiasOnly, Cayley, Delta, Dense, Kron, LowRank, Rotation, Sparse
+from studio.adapters.delta.computed import ComputedDense
 from studio.errors import BadInput
 
 
@@ -43,6 +44,8 @@ def _scaled(delta: Delta, strength: float) -> Delta:
             case Sparse():
                 scaled.value.mul_(strength)
                 scaled.settled_value.mul_(strength)
+            case ComputedDense():
+                scaled.factor *= strength
             case Dense():
                 scaled.change.mul_(strength)
             case Rotation():

@@ -18,11 +18,12 @@ from safetensors import SafetensorError, safe_open
 
 from studio.adapters.component_folders import component_files
 from studio.errors import BadInput
-from studio.files import atomic_write
+from studio.files import atomic_write, open_file
 from studio.json_value import parse_object
 
-LARGEST_HEADER = 32 * 2**20  # bytes; tag counts of large data sets take a few million
-MOST_TENSORS = 100_000
+LARGEST_HEADER = 8 * 2**20  # bytes; tag counts of large data sets take a few million
+MOST_TENSORS = 50_000
+MOST_NAMES = 300_000  # texts in a header; each takes a hundred bytes when it is read
 # The number types that are read, as safetensors calls them.
 DTYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 DTYPES |= {"I64", "I32", "I16", "I8", "U8", "BOOL"}
@@ -73,7 +74,7 @@ def read_header(path: Path) -> Header:
         parts = component_files(path).items()
         return _join({component: read_header(file) for component, file in parts})
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _header(file, path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
@@ -89,7 +90,7 @@ def read_number(path: Path, header: Header, key: str) -> float:
     if dtype not in NUMBERS and dtype != "BF16":
         raise BadInput(f"{path} holds {key} as {dtype}, which is read as a number nowhere")
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(first)
             data = file.read(last - first)
     except OSError as error:
@@ -154,6 +155,8 @@ def _header(file: BinaryIO, path: Path) -> Header:
     if length > LARGEST_HEADER:
         raise BadInput(f"{path} has a header of {length} bytes, more than any adapter needs")
     text = start + file.read(length - 1)
+    if text.count(b'"') - text.count(rb"\"") > 2 * MOST_NAMES:
+        raise BadInput(f"{path} has a header of more texts than any adapter needs")
     try:
         # The library checks types, shapes and offsets against one another and the file's size.
         with safe_open(path, framework="np"):

@@ -34,6 +34,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+AT_ONCE = 2**22  # numbers that are widened
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -57,8 +58,7 @@ def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
     }
     if not _all_finite(data, header):
         for key, tensor in tensors.items():
-            wide = tensor.float() if tensor.element_size() == 1 else tensor
-            if not wide.isfinite().all():
+            if not all(map(_is_finite, tensor.flatten().split(AT_ONCE))):
                 raise BadInput(f"{path} is damaged: {key} contains NaN or Inf")
     return tensors, hashlib.sha256(data.data).hexdigest()
 
@@ -92,14 +92,22 @@ def _all_finite(data: np.ndarray, header: Header) -> bool:
     for name, keys in groupby(order, key=lambda key: header.dtypes[key]):
         spans = [header.spans[key] for key in keys]
         run = _tensor(data, (spans[0][0], spans[-1][1]), DTYPES[name])
-        if run.is_floating_point() and not all(map(_has_finite_sum, run.split(2**24))):
+        if run.is_floating_point() and not all(map(_has_finite_sum, run.split(AT_ONCE))):
             return False
     return True
 
 
 def _has_finite_sum(numbers: Tensor) -> bool:
-    wide = numbers.float() if numbers.element_size() < 4 else numbers
-    return bool(wide.sum().isfinite())
+    return bool(_wide(numbers).sum().isfinite())
+
+
+def _is_finite(numbers: Tensor) -> bool:
+    return bool(_wide(numbers).isfinite().all())
+
+
+def _wide(numbers: Tensor) -> Tensor:
+    """PyTorch computes nothing in float8."""
+    return numbers.float() if numbers.element_size() < 4 else numbers
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

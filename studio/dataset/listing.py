@@ -8,6 +8,7 @@ from pathlib import Path
 from studio.dataset.captions import caption_files
 from studio.dataset.folders import MASK_FOLDERS, MASKS_BELOW, list_folder
 from studio.dataset.left_out import CAPTIONS, SUB_FOLDERS, Skipped
+from studio.files import open_file
 from studio.picture.formats import ENDINGS, starts_like_picture
 
 MASKS = (".mask", "-masklabel")  # behind a picture's name, before its ending: its mask
@@ -50,7 +51,7 @@ def is_picture(path: Path) -> bool:
     if path.suffix.lower() in ENDINGS:
         return True
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return starts_like_picture(file.read(32))
     except OSError:
         return False

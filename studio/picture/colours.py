@@ -8,6 +8,7 @@ from studio.errors import BadInput
 
 # The mode that a picture must have for a profile of this colour space.
 PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+AT_ONCE = 2**22  # pixels that are converted
 LEVELS = (0, 51, 102, 153, 204, 255)
 
 
@@ -17,6 +18,20 @@ def to_rgb(picture: Image.Image, *, background: str = "white") -> Image.Image:
     Its colour profile is converted. Transparency lies over `background`. Of sixteen bits eight are
     kept. Raises ValueError for pixels of 32 bits, which have no agreed white.
     """
+    if picture.width * picture.height <= AT_ONCE:
+        return _to_rgb(picture, background)
+    # Each conversion takes four bytes a pixel, and some pictures need four of them.
+    whole = Image.new("RGB", picture.size)
+    rows = max(1, AT_ONCE // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        converted = _to_rgb(strip, background)
+        whole.paste(converted, (0, top))
+        whole.info = converted.info
+    return whole
+
+
+def _to_rgb(picture: Image.Image, background: str) -> Image.Image:
     picture = _as_eight_bits(picture)
     if not picture.has_transparency_data:
         return _to_srgb(picture, picture.info.get("icc_profile"))

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from studio.errors import BadInput
+from studio.files import open_file
 from studio.picture.colours import to_rgb
 from studio.picture.formats import load_plug_in, readable_formats
 from studio.picture.notes import is_turned, png_without_broken_notes, turned_upright
@@ -106,7 +107,7 @@ def upright(picture: Image.Image) -> Image.Image:
 
 def _open(file: str | Path | BinaryIO, name: str, formats: tuple[str, ...] | None) -> Image.Image:
     if isinstance(file, str | Path):
-        with open(file, "rb") as opened:
+        with open_file(file) as opened:
             head = opened.read(32)
             mended = png_without_broken_notes(opened)
     else:

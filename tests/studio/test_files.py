@@ -2,13 +2,19 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from studio.adapters.safetensors_header import read_header
 from studio.bases.info import read_base_info
 from studio.errors import BadInput
-from studio.files import atomic_write, expand_home, write_file
+from studio.files import atomic_write, expand_home, file_sha256, read_text, write_file
+from studio.requests.picture_file import open_picture
+from tests.strangers import soon
+from ui.batch.manifest import read_manifest
+from ui.batch.wildcards import read_lines
 
 
 def test_a_file_is_written_whole_or_not_at_all(
@@ -67,3 +73,27 @@ def test_the_home_of_nobody_is_a_plain_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert expand_home("~no-such-person/photos") == Path("~no-such-person/photos")
     with pytest.raises(BadInput, match="~no-such-person"):
         read_base_info("~no-such-person")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    ("read", "ending"),
+    [
+        (read_text, ".txt"),
+        (file_sha256, ".txt"),
+        (read_header, ".safetensors"),
+        (open_picture, ".png"),
+        (read_manifest, ".toml"),
+        (read_lines, ".txt"),
+    ],
+)
+def test_what_never_ends_is_not_waited_for(
+    tmp_path: Path, read: Callable[[Path], object], ending: str
+) -> None:
+    """A pipe that nobody writes into, and a device of endless zeros behind a link."""
+    pipe, zeros = (tmp_path / f"{name}{ending}" for name in ("pipe", "zeros"))
+    os.mkfifo(pipe)
+    zeros.symlink_to("/dev/zero")
+    for path in (pipe, zeros):
+        with soon(), pytest.raises(BadInput, match="a pipe or a device"):
+            read(path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
+from studio.files import read_bytes
 from studio.json_value import InvalidJson, parse_json
 from studio.toml_text import InvalidToml
 from ui.batch.toml_lines import TomlText
@@ -68,9 +69,9 @@ class Entry:
 def read_text(path: Path) -> str:
     """A manifest's text. Raises BadInput where there is none in UTF-8."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise BadInput(f"{path} is larger than {LARGEST >> 20} MB, which no manifest is.")
-        content = path.read_bytes()
+        content = read_bytes(path, most=LARGEST)
+    except BadInput:
+        raise
     except FileNotFoundError:
         raise BadInput(f"There is no manifest {path}.") from None
     except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from studio.errors import BadInput
-from studio.files import read_text
 from studio.workspace import DEFAULT_FOLDER, open_workspace
 from ui.cli.options import WorkspaceFolder
 
@@ -54,4 +53,7 @@ def read_login(auth: str | None, file: Path | None) -> str | None:
         return auth
     if auth is not None:
         raise BadInput("give --auth or --auth-file, and not STUDIO_AUTH beside it")
-    return read_text(file).rstrip("\n")
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\n")  # it may be a pipe of the shell's
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read: {error}") from error

@@ -21,8 +21,9 @@ from studio.adapters.delta.layer import (
 )
 from studio.errors import BadInput
 
-# A factor of the product: the matrix itself, or two whose product it is.
-Factor = Tensor | tuple[Tensor, Tensor]
+# A factor of the product: the matrix itself, two whose product it is, or LoKr's middle tensor
+# [rank, rank, kh, kw] with a matrix [rank, n] for either of its sides.
+Factor = Tensor | tuple[Tensor, ...]
 
 
 class Kron(nn.Module):
@@ -86,9 +87,8 @@ class Kron(nn.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight it changes."""
-        a, b = self.a_parts, self.b_parts
-        right = b[-1].shape
-        return (a[0].shape[0] * b[0].shape[0], a[-1].shape[1] * right[1], *right[2:])
+        left, right = _product_shape(self.a_parts), _product_shape(self.b_parts)
+        return (left[0] * right[0], left[1] * right[1], *right[2:])
 
     def dense(self, weight: Tensor) -> Tensor:
         """dW at strength 1: float32, shaped as the weight it is given; differentiable."""
@@ -122,13 +122,13 @@ class Kron(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by their names in a file, with the scale multiplied into b."""
-        b = list(self.b_parts)
+        b = list(self.b_parts) if len(self.b_parts) < 3 else [self.b]
         if self.scale != 1:
             b[0] = b[0].float() * self.scale
         named = _parts("lokr_w1", self.a_parts) | _parts("lokr_w2", b)
         if self.rows_swapped:
             named["lokr_rows_swapped"] = torch.ones(1, dtype=torch.uint8)
-        named |= magnitude_tensors(self.magnitude, self.b_parts[-1].ndim)
+        named |= magnitude_tensors(self.magnitude, len(self.shape))
         if self.bias is not None:
             named["diff_b"] = self.bias
         return {name: tensor.detach() for name, tensor in named.items()}
@@ -149,8 +149,17 @@ class Kron(nn.Module):
 def _product(parts: nn.ParameterList) -> Tensor:
     if len(parts) == 1:
         return parts[0]
+    if len(parts) == 3:
+        return torch.einsum("stkl,sb,td->bdkl", *(part.float() for part in parts))
     left, right = parts
     return (left @ right.flatten(1)).view(left.shape[0], *right.shape[1:])
+
+
+def _product_shape(parts: nn.ParameterList) -> tuple[int, ...]:
+    if len(parts) == 3:
+        core, left, right = parts
+        return (left.shape[1], right.shape[1], *core.shape[2:])
+    return (parts[0].shape[0], *parts[-1].shape[1:])
 
 
 def _parts(name: str, parts: nn.ParameterList | list[Tensor]) -> dict[str, Tensor]:
@@ -162,4 +171,5 @@ def _parts(name: str, parts: nn.ParameterList | list[Tensor]) -> dict[str, Tenso
 def _factor(tensors: Mapping[str, Tensor], name: str) -> Factor:
     if name in tensors:
         return tensors[name]
-    return tensors[f"{name}_a"], tensors[f"{name}_b"]
+    core = name.replace("_w", "_t")
+    return tuple(tensors[one] for one in (core, f"{name}_a", f"{name}_b") if one in tensors)

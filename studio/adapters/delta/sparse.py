@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from studio.adapters.delta.layer import Layer, adaptable, apply_weight, per_output
 
+AT_ONCE = 2**20  # gaps that are read
 FAR = 255  # a gap byte that means: skip 255 entries and go on with the next byte
 
 
@@ -163,7 +164,16 @@ def _index(gaps: Tensor) -> Tensor:
     """The inverse of `_gaps`: int32, or int64 where the indices need it."""
     if gaps.dtype != torch.uint8:
         raise ValueError("has gaps that are no bytes")
-    ends = gaps != FAR
-    total = int(gaps.sum(dtype=torch.int64)) + int(ends.sum())
+    pieces = gaps.split(AT_ONCE)  # far wider numbers come of bytes
+    count = sum(int((some != FAR).sum()) for some in pieces)
+    total = sum(int(some.sum(dtype=torch.int64)) for some in pieces) + count
     dtype = torch.int32 if total <= torch.iinfo(torch.int32).max else torch.int64
-    return (gaps + ends.to(dtype)).cumsum(0, dtype=dtype)[ends] - 1
+    index, done, last = gaps.new_empty(count, dtype=dtype), 0, -1
+    for some in pieces:
+        ends = some != FAR
+        places = (some + ends.to(dtype)).cumsum(0, dtype=dtype) + last
+        found = places[ends]
+        index[done : done + len(found)] = found
+        done += len(found)
+        last = int(places[-1]) if len(places) else last
+    return index

@@ -7,6 +7,7 @@ galleries. Files without `studio` are read from `modelspec.*` and kohya's `ss_*`
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def trained_clip_skip(adapter: AdapterInfo) -> int | None:
         told = training.get("clip_skip")
     else:
         told = None if adapter.family == "sdxl" else adapter.recipe.get("clip_skip")
-    return int(str(told)) if str(told).isdecimal() else None
+    return int(str(told)) if re.fullmatch("[0-9]{1,3}", str(told)) else None
 
 
 def adapter_metadata(adapter: AdapterInfo) -> dict[str, str]:

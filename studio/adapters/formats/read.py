@@ -3,21 +3,31 @@
 Sources: kohya's sd-scripts (networks/lora.py), peft (tuners/lora, lokr, loha), LyCORIS
 (functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. Their other forms
 are converted exactly to the six forms here: a Tucker convolution is a low-rank product with its
-middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2.
+middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2. They are
+multiplied out when they are asked for (studio/adapters/delta/computed.py).
 """
 
 import math
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank, Sparse
+from studio.adapters.delta.computed import (
+    ComputedDense,
+    ComputedLowRank,
+    locon_factors,
+    loha_change,
+    loha_factors,
+    loha_tucker_change,
+)
+from studio.adapters.delta.layer import read_magnitude
 from studio.adapters.formats.peft_config import PeftConfig, config_of
 from studio.adapters.formats.read_oft import read_rotation
-from studio.adapters.formats.survey import DORA, EXTRAS, Contents
+from studio.adapters.formats.survey import EXTRAS, Contents
 from studio.adapters.formats.weight_shapes import check_sizes
 from studio.errors import BadInput
 
@@ -89,9 +99,17 @@ def _delta(form: str, own: dict[str, Tensor], config: PeftConfig, name: str) -> 
 
 def _lora(own: dict[str, Tensor], alpha: float | None, rank_stabilised: bool) -> LowRank | BiasOnly:
     if "lora_mid.weight" in own:
-        down, mid = own["lora_A.weight"].float().flatten(1), own["lora_mid.weight"].float()
-        own = own | {"lora_A.weight": torch.einsum("rskl,si->rikl", mid, down)}
-    delta = LowRank.from_tensors(own, alpha=alpha, rank_stabilised=rank_stabilised)
+        parts = [own[leaf] for leaf in ("lora_mid.weight", "lora_A.weight", "lora_B.weight")]
+        delta: LowRank = ComputedLowRank(
+            parts,
+            locon_factors,
+            float(parts[0].shape[0]) if alpha is None else alpha,
+            rank_stabilised=rank_stabilised,
+            magnitude=read_magnitude(own),
+            up_bias=own.get("lora_B.bias"),
+        )
+    else:
+        delta = LowRank.from_tensors(own, alpha=alpha, rank_stabilised=rank_stabilised)
     return _with_bias(delta, own.get("diff_b"))
 
 
@@ -106,24 +124,20 @@ def _with_bias(delta: LowRank, bias: Tensor | None) -> LowRank | BiasOnly:
 
 
 def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense | BiasOnly:
-    """(A1 B1) * (A2 B2), entry by entry, is (A1 x A2)(B1 x B2) with ranks multiplied out."""
-    a1, b1, a2, b2 = (own[f"hada_w{n}_{side}"].float() for n in "12" for side in "ab")
-    rank = b1.shape[0]
+    """As low-rank factors, or as a full matrix where that has fewer numbers."""
+    parts = [own[f"hada_w{n}_{side}"] for n in "12" for side in "ab"]
+    rank, magnitude, bias = parts[1].shape[0], read_magnitude(own), own.get("diff_b")
     scale = 1.0 if alpha is None else alpha / rank
-    beside = {leaf: tensor for leaf, tensor in own.items() if leaf in (*DORA, "diff_b")}
     if "hada_t1" in own:
-        one, two = (
-            torch.einsum("rskl,ro,si->oikl", own[t].float(), a, b)
-            for t, a, b in (("hada_t1", a1, b1), ("hada_t2", a2, b2))
-        )
-        return Dense.from_tensors(beside | {"diff": scale * one * two})
-    outputs, inputs, product = a1.shape[0], b1.shape[1], rank * b2.shape[0]
+        cores = [own["hada_t1"], own["hada_t2"]]
+        change = partial(loha_tucker_change, scale=scale)
+        return ComputedDense([*parts, *cores], change, bias=bias, magnitude=magnitude)
+    outputs, inputs, product = parts[0].shape[0], parts[1].shape[1], rank * parts[3].shape[0]
     if product * (outputs + inputs) >= outputs * inputs:
-        return Dense.from_tensors(beside | {"diff": scale * (a1 @ b1) * (a2 @ b2)})
-    up = (a1[:, :, None] * a2[:, None, :]).flatten(1)
-    down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
-    thin = beside | {"lora_A.weight": down, "lora_B.weight": up}
-    return _with_bias(LowRank.from_tensors(thin, alpha=scale * product), own.get("diff_b"))
+        change = partial(loha_change, scale=scale)
+        return ComputedDense(parts, change, bias=bias, magnitude=magnitude)
+    delta = ComputedLowRank(parts, loha_factors, scale * product, magnitude=magnitude)
+    return _with_bias(delta, bias)
 
 
 def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kron:
@@ -131,9 +145,6 @@ def _lokr(own: dict[str, Tensor], alpha: float | None, rank: float | None) -> Kr
     ranks = [own[leaf].shape[0] for leaf in ("lokr_w2_b", "lokr_w1_b") if leaf in own]
     rank = ranks[0] if ranks else rank
     scale = alpha / rank if rank and alpha is not None else 1.0
-    if "lokr_t2" in own:
-        factors = (own[leaf].float() for leaf in ("lokr_t2", "lokr_w2_a", "lokr_w2_b"))
-        own = own | {"lokr_w2": torch.einsum("stkl,sb,td->bdkl", *factors)}
     return Kron.from_tensors(own, scale=scale)
 
 
