@@ -18,6 +18,7 @@ from studio.adapters.delta import swap_weights
 from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
 from studio.bases.device import PRECISIONS, has_own_memory, release_unused
+from studio.bases.fp8 import stored_in_fp8
 from studio.bases.prompt_pieces import cut_tokens, prompt_pieces
 from studio.bases.prompts import (
     PLAIN,
@@ -229,6 +230,25 @@ class Base(Parts):
                 yield
         finally:
             self.altered = before
+
+    @contextmanager
+    def store_in_fp8(self) -> Iterator[None]:
+        """Within the block the UNet's weights take a byte each, rounded; see `stored_in_fp8`.
+
+        Those of the text encoders and the VAE stay as they are.
+        """
+        self.fingerprint()  # of its own weights
+        try:
+            with stored_in_fp8(self.layers(), self.dtype):
+                try:
+                    yield
+                finally:
+                    if has_own_memory(self.device):  # may have no room for both
+                        _move(self.unet, torch.device("cpu"))
+        finally:
+            if not self.offload:
+                with suppress(torch.OutOfMemoryError):  # then it comes when it is needed
+                    self.move_to_device(self.unet)
 
     @torch.no_grad()
     def encode_pictures(

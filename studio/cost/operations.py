@@ -84,8 +84,9 @@ class OperationCounter(TorchDispatchMode):
         self._attention, self._layers, self._base_backward = 0.0, 0.0, 0.0
         for name, layer in layers.items():
             # A sparse change takes the gradient of the whole weight.
-            sparse = isinstance(deltas.get(name), Sparse)
-            layer.register_forward_hook(partial(self._count_layer, weight_gradient=sparse))
+            sparse, row = isinstance(deltas.get(name), Sparse), layer.weight[0].numel()  # pyright: ignore
+            count = partial(self._count_layer, row=row, weight_gradient=sparse)
+            layer.register_forward_hook(count)
 
     def __torch_dispatch__(self, called, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -127,10 +128,16 @@ class OperationCounter(TorchDispatchMode):
         self._there -= size
 
     def _count_layer(
-        self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor, *, weight_gradient: bool
+        self,
+        layer: nn.Module,
+        args: tuple[Tensor, ...],
+        output: Tensor,
+        *,
+        row: int,
+        weight_gradient: bool,
     ) -> None:
-        """Count a layer's own product; the gradient of its input is another such."""
-        flops = 2.0 * output.numel() * layer.weight[0].numel()  # pyright: ignore
+        """Count a layer's own product of rows so long; the gradient of its input is another."""
+        flops = 2.0 * output.numel() * row
         self._layers += flops
         self._base_backward += flops * (args[0].requires_grad + weight_gradient)
 

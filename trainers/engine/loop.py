@@ -28,6 +28,7 @@ from studio.adapters.delta import Delta, attach, detached
 from studio.adapters.delta.timed import tell_timesteps
 from studio.bases.base import Base
 from studio.bases.device import has_own_memory, release_unused
+from studio.bases.fp8 import widening_again
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
 from studio.training_asks import Ask, take_ask
@@ -82,19 +83,31 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         with accelerator.main_process_first():
             yield training.begin()
             training = yield from _with_class_pictures(training)
-        cache = training.new_cache()
-        for done, total in cache.fill(training.captions_to_cache()):
-            yield Encoded(done, total)
-        trainer = Trainer(training, cache, accelerator)
-        idle = (base.vae, *(() if training.trains_text else base.text_encoders))
-        with (
-            base.put_aside(*idle),  # samples bring them back
-            attach(base.layers(), training.deltas),
-            tell_timesteps(base.unet, training.deltas),
-            trainer.blocks.chosen(wanted=recipe.compile),
-            base.use_embeddings(training.embeddings),
-        ):
-            yield from _logged_steps(trainer)
+        if not recipe.fp8:
+            yield from _encode_and_train(training, accelerator)
+            return
+        if not has_own_memory(base.device):
+            LOG.warning("fp8 saves memory on a GPU; on a CPU the base's own weights stay as well.")
+        with base.store_in_fp8():
+            yield from _encode_and_train(training, accelerator)
+
+
+def _encode_and_train(
+    training: PreparedTraining, accelerator: Accelerator
+) -> Generator[Progress, None, None]:
+    base, cache = training.base, training.new_cache()
+    for done, total in cache.fill(training.captions_to_cache()):
+        yield Encoded(done, total)
+    trainer = Trainer(training, cache, accelerator)
+    idle = (base.vae, *(() if training.trains_text else base.text_encoders))
+    with (
+        base.put_aside(*idle),  # samples bring them back
+        attach(base.layers(), training.deltas),
+        tell_timesteps(base.unet, training.deltas),
+        trainer.blocks.chosen(wanted=training.recipe.compile),
+        base.use_embeddings(training.embeddings),
+    ):
+        yield from _logged_steps(trainer)
 
 
 @contextmanager
@@ -307,7 +320,8 @@ class Trainer:
         """Compute the gradients of a step, summed over all ranks; returns its loss."""
         total, start = torch.zeros((), device=self.base.device), 0
         self.loss.begin(self.done)
-        with self._seeded_dropout():
+        hooks = widening_again() if self.recipe.fp8 else nullcontext()
+        with self._seeded_dropout(), hooks:
             for numbers, generator, weight in self._passes(batches):
                 places = places_of_rank(self.accelerator, start, len(numbers))
                 start += len(numbers)

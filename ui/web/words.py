@@ -36,6 +36,7 @@ LABELS = {
     "dtype": "Precision",
     "ema": "EMA decay",
     "flip": "Mirror pictures",
+    "fp8": "Base in 8 bits (fp8)",
     "guidance": "CFG scale",
     "init_image": "Start from a picture",
     "keep": "Checkpoints to keep",

@@ -18,4 +18,5 @@ def memory_advice(job: Job) -> str:
     ways = ["a smaller batch with more accumulation", "a smaller size", "a lower rank"]
     ways += [] if recipe.get("checkpointing") else ["checkpointing"]
     ways += [] if recipe.get("precision") == "bf16" else ["the precision bf16"]
+    ways += [] if recipe.get("fp8") else ["the base in fp8"]
     return f"train with {', '.join(ways)}"

@@ -78,6 +78,8 @@ def _own_tensor(layers: Mapping[str, nn.Module], name: str) -> Tensor:
     kind = "weight"
     if name not in layers and name.endswith(".bias"):
         name, kind = name.removesuffix(".bias"), "bias"
+    if kind in getattr(_named(layers, name), "parametrizations", ()):
+        raise RuntimeError(f"{name} has no weight of its own now: it is stored in fp8")
     own = getattr(_named(layers, name), kind)
     if own is None:
         raise BadInput(f"the base has no {name}.{kind}: the adapter was made for another base")

@@ -39,24 +39,27 @@ def pictures(folder: Path, side: int) -> Path:
 
 
 def measure_lora(report: Report, base: Base, *, steps: int) -> None:
-    """LoRA with and without checkpointing, theirs and ours, and what was estimated."""
+    """LoRA plain, with checkpointing and in fp8, theirs and ours, and what was estimated."""
     title = f"{base.name}, LoRA of rank {RANK}, batch 1, {base.size} px, {base.precision}"
     report.table(
         title, "loop", "checkpointing", "steps a second", "peak (reserved)", "estimated step"
     )
-    for checkpointing in (False, True):
+    for checkpointing, fp8 in ((False, False), (False, True), (True, False), (True, True)):
         shown = "yes" if checkpointing else "no"
         if not report.has_time:
             report.skip("LoRA")
             return
-        kind, options = trainers.LoRA(rank=RANK), {"checkpointing": checkpointing}
+        kind = trainers.LoRA(rank=RANK)
+        options: dict[str, Any] = {"checkpointing": checkpointing, "fp8": fp8}
         said = trainers.estimate(
             kind, base, pictures=PICTURES, runs="no-runs", drawing=False, **options
         )
         taken = _train(report, kind, base, options, steps)
         step = median_of(taken, after=WARM)
         off = f"{said.step:.3g} s, {said.step / step - 1:+.0%}"
-        report.row("Studio", shown, f"{1 / step:.2f}", report.peak(), off)
+        report.row("Studio, fp8" if fp8 else "Studio", shown, f"{1 / step:.2f}", report.peak(), off)
+        if fp8:
+            continue
         if not report.has_time:
             report.skip("diffusers + peft")
             return

@@ -79,3 +79,16 @@ def test_the_compiler_takes_blocks_with_deltas(sdxl: Base, folder: Path, tmp_pat
     _, losses = learned(LoRA(rank=2), sdxl, folder, tmp_path / "run", compile=True, **given)
     assert losses == pytest.approx(plain, rel=1e-4)
     assert counters["stats"]["unique_graphs"] > 0
+
+
+@pytest.mark.quality
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiler_takes_weights_in_fp8(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    given = {"steps": PLAIN + COMPILING, "batch": 1, "fp8": True}
+    _, plain = learned(LoRA(rank=2), sdxl, folder, tmp_path / "plain", **given)
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    _, losses = learned(LoRA(rank=2), sdxl, folder, tmp_path / "run", compile=True, **given)
+    assert losses == pytest.approx(plain, rel=1e-4)
+    assert counters["stats"]["unique_graphs"] > 0

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import nn
 
+from studio.bases.device import has_own_memory
+from studio.bases.fp8 import fp8_saving
 from studio.cost.memory import PROCESS, format_bytes, free_bytes, module_bytes
 from studio.cost.operations import PassCost, decoding_cost, encoding_cost
 from studio.cost.speed import device_of, measure_speed
@@ -220,9 +221,7 @@ def _peak_bytes(
 ) -> int:
     """The most memory at a time: while pictures are encoded, learned from, or drawn."""
     device = device_of(base).type
-    parts: tuple[nn.Module, ...] = (base.unet, base.vae, *base.text_encoders)
-    weights = [module_bytes(part) for part in parts]
-    model = max(weights) if base.offload else sum(weights)
+    loaded, learning, drawing_with = _weight_bytes(base, deltas, recipe)
     parameters = [p for delta in deltas.values() for p in delta.parameters()]
     gradients = 4 * sum(p.numel() for p in parameters)
     state = sum(map(module_bytes, deltas.values())) + state_bytes(recipe.optimizer, parameters)
@@ -230,9 +229,30 @@ def _peak_bytes(
     largest = max(4 * prod(delta.shape) for delta in deltas.values())
     step = gradients + FRAGMENTED[device] * (cost.saved + 2 * largest)
     side = _side(base, recipe)
+    if base.vae.use_tiling:
+        side = min(side, int(base.vae.tile_sample_min_size))
     widest = base.vae.config["block_out_channels"][0] * side**2 * base.vae.dtype.itemsize
     vae = widest * (DECODING if drawing else ENCODING)
-    return int(PROCESS[device] + model + state + max(step, vae))
+    return int(PROCESS[device] + max(loaded, learning + state + step, drawing_with + state + vae))
+
+
+def _weight_bytes(
+    base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe"
+) -> tuple[int, int, int]:
+    """Bytes of the base's weights when it is opened, in the steps, and while the VAE works."""
+    on_gpu = has_own_memory(device_of(base))
+    unet, vae, *encoders = map(module_bytes, (base.unet, base.vae, *base.text_encoders))
+    loaded = max(unet, vae, *encoders) if base.offload else unet + vae + sum(encoders)
+    if recipe.fp8:
+        saved = fp8_saving(base.layers())
+        unet -= saved
+        loaded += 0 if on_gpu else unet  # its own weights stay beside those in fp8
+    if not on_gpu:
+        return loaded, loaded, loaded
+    trains_text = recipe.new_tokens > 0 or any(not name.startswith("unet.") for name in deltas)
+    learning = unet + (sum(encoders) if trains_text else 0)
+    drawing = max(unet, vae, *encoders) if base.offload else unet + vae + sum(encoders)
+    return (0 if base.offload else loaded), learning, drawing
 
 
 def _side(base: "Base", recipe: "Recipe") -> int:

@@ -19,6 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from studio.adapters.delta import attach
 from studio.adapters.token_embeddings import embedding_table
 from studio.bases.base import Base
+from studio.bases.fp8 import is_widened, stored_in_fp8
 from studio.cost.fake_base import fake_base, run_text_encoders, run_unet, to_fake
 from studio.cost.operations import OperationCounter, PassCost, storage_of
 
@@ -49,7 +50,8 @@ def training_cost(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -
     autocast = nullcontext()
     if precision in AUTOCAST:
         autocast = torch.autocast("cpu", dtype=AUTOCAST[precision])
-    with attach(model.layers(), fakes), fake, autocast, saved.recorded(), counter:
+    stored = stored_in_fp8(model.layers(), model.dtype) if recipe.fp8 else nullcontext()
+    with stored, attach(model.layers(), fakes), fake, autocast, saved.recorded(), counter:
         text = run_text_encoders(model, recipe.batch) if trains_text else None
         run_unet(model, (side, side), recipe.batch, text)
     cost = replace(counter.cost(), backward=counter.backward(), saved=saved.bytes())
@@ -88,10 +90,11 @@ class _SavedTensors:
 
     def _record_into(self, saved: dict[int, Tensor]) -> saved_tensors_hooks:
         def pack(tensor: Tensor) -> Tensor:
-            if storage_of(tensor) not in self._own:
+            if storage_of(tensor) not in own and not (saved is self._all and is_widened(tensor)):
                 saved[storage_of(tensor)] = tensor  # held, so that its address is not used again
             return tensor
 
+        own = self._own
         return saved_tensors_hooks(pack, lambda tensor: tensor)
 
 

@@ -38,6 +38,7 @@ DECIDING = (
     "size",
     "precision",
     "checkpointing",
+    "fp8",
     "optimizer",
     "text_encoders",
     "new_tokens",
@@ -102,7 +103,7 @@ def _step_times(runs: Path) -> Iterator[tuple[Mapping[str, Any], float]]:
             continue
         settings, step = entry.get("settings"), entry.get("step")
         if isinstance(settings, dict) and isinstance(step, int | float) and step > 0:
-            yield settings, float(step)
+            yield {"fp8": False, **settings}, float(step)  # older runs don't say so
 
 
 def _modified(path: Path) -> float:
