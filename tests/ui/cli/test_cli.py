@@ -413,6 +413,11 @@ def test_inspect_finds_the_base_of_a_file_that_tells_none(run: Run, sdxl_folder:
     middle = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     save_file(lora(middle, 1280), "a.safetensors")
     assert matched()["matched"] == "1 of 1 layers matched, base sd15 or sd21 or sdxl"
+    save_file(
+        lora(middle, 1280) | lora("unet.up_blocks.3.attentions.0.proj_in", 320), "a.safetensors"
+    )
+    assert matched()["matched"] == "2 of 2 layers matched, base sd15 or sd21"
+    save_file(lora(middle, 1280), "a.safetensors")
     assert matched("--base", "sd21")["matched"] == "1 of 1 layers matched, base sd21"
     save_file(lora(middle, 64) | lora("unet.down_blocks.3.resnets.0.conv1", 32), "a.safetensors")
     assert matched()["matched"] == "none: no base that Studio knows: give its own, --base"
