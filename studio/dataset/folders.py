@@ -23,6 +23,7 @@ LIGHTEST, HEAVIEST = 0.001, 1000.0
 MASKS_BELOW = ("masks", "mask")
 MASK_FOLDERS = ("_mask", "_masks")
 KOHYA_IMAGES = "img"  # kohya's GUI keeps the sub-folders of repeats there
+KOHYA_PRIOR = "reg"  # and there the pictures of the class
 
 
 @dataclass(frozen=True)

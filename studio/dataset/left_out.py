@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 # Kinds that are no pictures of the folder itself.
 CAPTIONS, SUB_FOLDERS = "captions", "in sub-folders"
-NAMED = 3  # files of one kind; the others are counted
+NAMED = 3  # reasons of one kind, and files of one reason; the others are counted
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,13 @@ def _counted(kind: str, group: Sequence[Skipped]) -> str:
 
 
 def _reasons(group: Sequence[Skipped]) -> str:
-    """What is wrong with the first files of one kind, each reason once."""
-    named, more = group[:NAMED], len(group) - NAMED
-    said = []
-    for reason, files in groupby(named, key=lambda one: one.reason):
-        first, *others = [one.path.name for one in files]
+    """What is wrong with files of one kind, each reason once with the first files that have it."""
+    files: dict[str, list[str]] = {}
+    for one in group:
+        files.setdefault(one.reason, []).append(one.path.name)
+    said, named = [], 0
+    for reason, (first, *others) in list(files.items())[:NAMED]:
+        others = others[: NAMED - 1]
         said.append(f"{first} {reason}" + (f" (so too {', '.join(others)})" if others else ""))
-    return "; ".join([*said, f"and {more} more"] if more > 0 else said)
+        named += 1 + len(others)
+    return "; ".join([*said, f"and {len(group) - named} more"] if named < len(group) else said)

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from studio.dataset.captions import caption_files
-from studio.dataset.folders import MASK_FOLDERS, MASKS_BELOW, list_folder
+from studio.dataset.folders import KOHYA_PRIOR, MASK_FOLDERS, MASKS_BELOW, list_folder
 from studio.dataset.left_out import CAPTIONS, SUB_FOLDERS, Skipped
 from studio.files import open_file
 from studio.picture.formats import ENDINGS, starts_like_picture
@@ -66,6 +66,8 @@ def skipped_folders(folder: Path, read: Collection[Path]) -> list[Skipped]:
     for path in sorted(path for path in list_folder(folder) if path.is_dir()):
         if path not in read and not _is_other(path) and (count := _count_pictures(path, read)):
             reason = f"holds {count} and is not looked into: give it as a folder of its own"
+            if path.name == KOHYA_PRIOR:
+                reason = f"holds {count} of a class, which are learned as --prior-pictures only"
             found.append(Skipped(path, reason, SUB_FOLDERS, count))
     return found
 

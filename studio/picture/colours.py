@@ -12,11 +12,15 @@ AT_ONCE = 2**22  # pixels that are converted
 LEVELS = (0, 51, 102, 153, 204, 255)
 
 
+class WidePixels(ValueError):
+    """Pixels of 32 bits, which have no agreed white."""
+
+
 def to_rgb(picture: Image.Image, *, background: str = "white") -> Image.Image:
     """A decoded picture as sRGB.
 
     Its colour profile is converted. Transparency lies over `background`. Of sixteen bits eight are
-    kept. Raises ValueError for pixels of 32 bits, which have no agreed white.
+    kept. Raises WidePixels for pixels of 32 bits.
     """
     if picture.width * picture.height <= AT_ONCE:
         return _to_rgb(picture, background)
@@ -55,14 +59,14 @@ def parse_background(colour: str) -> tuple[int, int, int]:
 
 def _as_eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+        raise WidePixels("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
         return picture
     import numpy as np  # which the command line does without
 
     values = np.asarray(picture)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
-        raise ValueError("its pixels have 32 bits; save it with 8 or 16 bits")
+        raise WidePixels("its pixels have 32 bits; save it with 8 or 16 bits")
     grey = Image.fromarray((values / 257).round().astype(np.uint8))
     grey.info = dict(picture.info)
     grey.info.pop("transparency", None)  # of sixteen bits

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from studio.errors import BadInput
 from studio.files import open_file
-from studio.picture.colours import to_rgb
-from studio.picture.formats import load_plug_in, readable_formats
+from studio.picture.colours import WidePixels, to_rgb
+from studio.picture.formats import load_plug_in, readable_formats, starts_like_picture
 from studio.picture.notes import is_turned, png_without_broken_notes, turned_upright
 
 LARGEST_PICTURE = 64_000_000  # pixels of a picture to start from, or of an upload
@@ -68,7 +68,9 @@ def opened_picture(
     except Image.DecompressionBombError:
         raise _too_large(name, "", most_pixels) from None
     except UnidentifiedImageError:
-        raise _damaged(name, "its format is not known") from None
+        raise _damaged(name, _unidentified(file)) from None
+    except WidePixels as error:
+        raise _damaged(name, str(error), kind="32-bit") from error
     except DAMAGED as error:
         raise _damaged(name, str(error) or type(error).__name__) from error
 
@@ -120,9 +122,22 @@ def _open(file: str | Path | BinaryIO, name: str, formats: tuple[str, ...] | Non
     return Image.open(mended or file, formats=formats or readable_formats())
 
 
-def _damaged(name: str, why: str) -> BadPicture:
+def _unidentified(file: str | Path | BinaryIO) -> str:
+    """Why Pillow sees no picture in a file."""
+    if isinstance(file, str | Path):
+        with open_file(file) as opened:
+            head = opened.read(32)
+    else:
+        file.seek(0)
+        head = file.read(32)
+    if not head:
+        return "it is empty"
+    return "it is damaged" if starts_like_picture(head) else "its format is not known"
+
+
+def _damaged(name: str, why: str, kind: str = "damaged") -> BadPicture:
     reason = f"can't be read as a picture: {why}".rstrip(".")
-    return BadPicture(f"{name} {reason}.", reason=reason, kind="damaged")
+    return BadPicture(f"{name} {reason}.", reason=reason, kind=kind)
 
 
 def _too_large(name: str, size: str, most: int) -> BadPicture:

@@ -137,18 +137,22 @@ def test_kohyas_folder_img_is_looked_into(tmp_path: Path):
     assert told == [("a.jpg", "sks robot", 10), ("b.jpg", "ink style", 5)]
     taken, left_out = found.remarks()
     assert taken == f"Pictures are taken from the sub-folders of {tmp_path / 'img'}."
-    assert left_out.startswith("Left out 1 in sub-folders: reg holds 1")
+    assert left_out == (
+        "Left out 1 in sub-folders: reg holds 1 of a class, which are learned as "
+        "--prior-pictures only."
+    )
 
 
 # The sentences
 
 
 def test_reasons_are_told_once_and_the_rest_is_counted():
-    skipped = [Skipped(Path(f"{n}.png"), "is torn" if n < 2 else "is wet") for n in range(5)]
+    skipped = [Skipped(Path(f"{n}.png"), "is wet" if n % 3 else "is torn") for n in range(7)]
     skipped.append(Skipped(Path("more"), "holds 7", "in sub-folders", 7))
-    assert count_skipped(skipped) == "5 damaged, 7 in sub-folders"
+    assert count_skipped(skipped) == "7 damaged, 7 in sub-folders"
     assert describe_skipped(skipped) == [
-        "Left out 5 damaged: 0.png is torn (so too 1.png); 2.png is wet; and 2 more.",
+        "Left out 7 damaged: 0.png is torn (so too 3.png, 6.png); 1.png is wet (so too 2.png, "
+        "4.png); and 1 more.",
         "Left out 7 in sub-folders: more holds 7.",
     ]
     assert (count_skipped([]), describe_skipped([])) == ("", [])

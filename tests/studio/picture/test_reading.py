@@ -102,8 +102,27 @@ def test_sixteen_bits_a_channel_become_eight(tmp_path: Path):
 def test_pixels_without_an_agreed_white_are_refused(tmp_path: Path, mode: str, said: str):
     solid(mode, 100_000).save(tmp_path / "a.tiff")
     for read in (load_picture, lambda path: picture_size(path, decode=True)):
-        with pytest.raises(BadPicture, match=rf"its pixels .*{said}.*; save it with 8 or 16 bits"):
+        words = rf"its pixels .*{said}.*; save it with 8 or 16 bits"
+        with pytest.raises(BadPicture, match=words) as bad:
             read(tmp_path / "a.tiff")
+        assert bad.value.kind == "32-bit"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "it is empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "it is damaged"),
+        (b"\0\0\0\x18ftypavif" + bytes(20), "it is damaged"),
+        (b"hello", "its format is not known"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, data: bytes, said: str):
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(BadPicture, match=rf"a\.png can't be read as a picture: {said}"):
+        load_picture(tmp_path / "a.png")
+    with pytest.raises(BadPicture, match=said), opened_picture(io.BytesIO(data), name="a.png"):
+        pass
 
 
 def test_cmyk_is_converted(tmp_path: Path):
