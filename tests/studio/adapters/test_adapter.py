@@ -474,7 +474,7 @@ def test_describe_tells_of_a_file_without_its_tensors(tmp_path: Path) -> None:
     )
     assert told["layers"] == {"text_encoder": 1, "unet": 7}
     assert told["forms"] == {"lora": 3, "lokr": 3, "sparse": 1, "diff": 1}
-    assert told["ranks"] == {"2": 1, "4": 2}
+    assert told["ranks"] == {"2": 2, "4": 2}  # of three LoRA, and of a LoKr in two factors
     assert told["bytes"] == path.stat().st_size
     assert (told["kind"], told["family"], told["base"]) == ("lora", "sdxl", "sketch")
     assert told["triggers"] == ["a sks robot", "in ink style"] and told["preview"] is True
