@@ -4,13 +4,15 @@ Distils the guidance of sketch, and an LCM, as `studio distill` does; a stopped 
 the same captions are drawn with the same noise: by 25 guided steps of the base alone, with the
 guidance adapter in 12 and 25 unguided steps, with the LCM in 4 and 8, and by the base alone in as
 few rows. The judge tells what is right. Settings are chosen on one half of the captions; the other
-half is reported. With --mix a subject's and a style's adapter are in every mix.
+half is reported. With --mixed the striped robot is drawn in two styles that sketch has not seen,
+each of them an adapter, merged with the fast one.
 """
 
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ import studio
 import trainers
 from studio.sketch import captions, judge
 from studio.sketch import scenes as world
-from tests.benchmarks.elements import sheet_of_rows
+from tests.benchmarks.elements import ELEMENTS, prompt, sheet_of_rows
+from tests.benchmarks.pairs import STRENGTHS, Mixed, mixed, scenes_of, shares_right
 from ui.shared.training_run import draw_with
 
 FACTORS = ("subject", "colour", "place", "style", "worn", "held")
 KINDS = {"guidance": trainers.Guidance(), "lcm": trainers.LCM()}
+MIXED = ("robot", "stained glass", "ink drawing")
 STEPS = {"guidance": 150, "lcm": 250}
 # How each way draws: the kind of its adapter, and fields of the shot.
 WAYS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
@@ -74,20 +78,53 @@ def counting_rows(base: studio.Base) -> Iterator[list[int]]:
         hook.remove()
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is right of some pictures, by factor, and what one of them took."""
+
+    shares: Mapping[str, float]
+    seconds: float
+    rows: int
+    pictures: Sequence[Image.Image]
+
+
 def drawn(
-    base: studio.Base,
-    scenes: Sequence[world.Scene],
-    adapters: Sequence[tuple[Path, float]],
-    **fields: Any,
+    base: studio.Base, prompts: Sequence[str], adapters: Mixed, **fields: Any
 ) -> tuple[list[Image.Image], float, int]:
-    """The pictures of these scenes, and seconds and rows of each."""
-    loaded = tuple((studio.load_adapter(file, base=base), strength) for file, strength in adapters)
+    """The pictures of these prompts, and seconds and rows of each."""
     pictures, began = [], time.perf_counter()
     with counting_rows(base) as rows:
-        for number, scene in enumerate(scenes):
-            shot = studio.Shot(captions.plain(scene), adapters=loaded, seed=number, **fields)
+        for number, words in enumerate(prompts):
+            shot = studio.Shot(words, adapters=adapters, seed=number, **fields)
             pictures.append(compose.render(base, shot))
-    return pictures, (time.perf_counter() - began) / len(scenes), rows[0] // len(scenes)
+    return pictures, (time.perf_counter() - began) / len(prompts), rows[0] // len(prompts)
+
+
+def of_captions(base: studio.Base, count: int, half: str, fast: Mixed, **fields: Any) -> Found:
+    """Pictures of so many captions."""
+    rng = np.random.default_rng([22, half == "reported"])
+    scenes = [world.sample(rng) for _ in range(count)]
+    pictures, seconds, rows = drawn(base, [*map(captions.plain, scenes)], fast, **fields)
+    share = judge.share_right(pictures, scenes)
+    shares = {factor: share[factor] for factor in FACTORS}
+    shares = {"right": float(np.mean([*shares.values()])), **shares}
+    return Found(shares, seconds, rows, pictures)
+
+
+def of_mixes(base: studio.Base, count: int, half: str, fast: Mixed, **fields: Any) -> Found:
+    """Pictures of the robot, half of them in each style; the adapters at the strengths of pairs."""
+    robot, *styles = (one for one in ELEMENTS if one.name in MIXED)
+    found, pictures, took, rows = [], [], 0.0, 0
+    for pair in ((robot, style) for style in styles):
+        each = count // len(styles)
+        scenes = scenes_of(pair, 2 * each)[each if half == "reported" else 0 :][:each]
+        prompts = [prompt(scene, {one.category: one.words for one in pair}) for scene in scenes]
+        adapters = (*mixed(base, "merge", pair, STRENGTHS), *fast)
+        made, seconds, rows = drawn(base, prompts, adapters, **fields)
+        found.append(shares_right(made, scenes))
+        pictures, took = pictures + made, took + seconds / len(styles)
+    shares = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    return Found(shares, took, rows, pictures)
 
 
 def main() -> None:
@@ -97,32 +134,28 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=48, help="of each way")
     parser.add_argument("--half", choices=("chosen", "reported"), default="reported")
     parser.add_argument("--only", nargs="*", choices=WAYS, default=[*WAYS])
-    parser.add_argument("--mix", nargs="*", default=[], help="FILE:STRENGTH in every mix")
+    parser.add_argument("--mixed", action="store_true", help="with a subject and a style")
     parser.add_argument("--precision", default="bf16", help="of the trainings")
     parser.add_argument("--sheet", type=Path, help="keep the first pictures of each way on one PNG")
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
-    rng = np.random.default_rng([22, asked.half == "reported"])
-    scenes = [world.sample(rng) for _ in range(asked.pictures)]
-    mix = [(Path(one.rpartition(":")[0]), float(one.rpartition(":")[2])) for one in asked.mix]
-    table = Table("", "UNet rows", "seconds", "right", *FACTORS)
-    rows = []
+    look = of_mixes if asked.mixed else of_captions
+    found: dict[str, Found] = {}
     for way in asked.only:
         kind, fields = WAYS[way]
-        fast = []
+        fast: Mixed = ()
         if kind:
             file, seconds = distilled(base, kind, asked.runs, asked.precision)
             Console().print(f"{kind}: trained in {seconds:.0f} s, {file.stat().st_size:,} bytes")
-            fast = [(file, 1.0)]
-        pictures, seconds, evaluated = drawn(base, scenes, [*fast, *mix], **fields)
-        share = judge.share_right(pictures, scenes)
-        mean = np.mean([share[factor] for factor in FACTORS])
-        shares = [f"{share[factor]:.0%}" for factor in FACTORS]
-        table.add_row(way, str(evaluated), f"{seconds:.2f}", f"{mean:.1%}", *shares)
-        rows.append(pictures[:12])
+            fast = ((studio.load_adapter(file, base=base), 1.0),)
+        found[way] = look(base, asked.pictures, asked.half, fast, **fields)
+    table = Table("", "UNet rows", "seconds", *found[asked.only[0]].shares)
+    for way, one in found.items():
+        shares = [f"{share:.1%}" for share in one.shares.values()]
+        table.add_row(way, str(one.rows), f"{one.seconds:.2f}", *shares)
     Console().print(table)
     if asked.sheet:
-        sheet_of_rows(rows).save(asked.sheet)
+        sheet_of_rows([one.pictures[:12] for one in found.values()]).save(asked.sheet)
 
 
 if __name__ == "__main__":

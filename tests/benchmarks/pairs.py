@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -105,6 +106,13 @@ def judged(
         )
         for number, scene in enumerate(scenes)
     ]
+    return shares_right(pictures, scenes)
+
+
+def shares_right(
+    pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]
+) -> Mapping[str, float]:
+    """Shares of pictures with the right instance, style, both of them, and place."""
     answers = [
         (one.answers, judge.answers_of(s))
         for one, s in zip(judge.read(pictures), scenes, strict=True)
