@@ -63,6 +63,14 @@ def expand_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; False too for a text that can name none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a NUL in it
+        return False
+
+
 def display_name(path: Path) -> str:
     """The name to show: that of a folder, or that of a file without its suffix."""
     return path.name if path.is_dir() else path.stem

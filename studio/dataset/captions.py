@@ -98,8 +98,8 @@ def _file_name(row: Mapping[str, object], folder: Path, where: str) -> str:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         raise BadInput(f"{where} has no file_name; {_columns(row)}.")
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-        raise BadInput(f"{where} names {name!r}, which is not in the folder.")
+    if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise BadInput(f"{where} names {name[:200]!r}, which is not in the folder.")
     return name
 
 
@@ -113,7 +113,7 @@ def _caption(row: Mapping[str, object], where: str) -> str:
     for column in there:
         text = row[column]
         if not isinstance(text, str | None):
-            raise BadInput(f"{where} has a {column} that is no text: {text!r}.")
+            raise BadInput(f"{where} has a {column} that is no text: {str(text)[:80]}.")
         if text and text.strip():
             return " ".join(text.split())
     return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from studio.errors import BadInput
-from studio.files import display_name, read_text, write_file
+from studio.files import display_name, is_there, read_text, write_file
 from studio.json_value import parse_json
 from studio.workspace.folder import (
     Workspace,
@@ -94,7 +94,7 @@ def _read(folder: Path) -> Deleted | None:
     match note:
         case {"place": str(place), "when": float(when)}:
             path = folder / place.rpartition("/")[2]
-            if path.exists():
+            if is_there(path):
                 return Deleted(folder.name, place, when, _size(path), display_name(path))
     return None
 

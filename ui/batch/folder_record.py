@@ -59,12 +59,18 @@ class Record:
             return {
                 source: (
                     {key: str(one[key]) for key in FACTS if key != "vae" or key in one},
-                    {size: int(count) for size, count in one["size"].items()},
+                    {size: _count(count) for size, count in one["size"].items()},
                 )
                 for source, one in found["bases"].items()
             }
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{self.path} is damaged ({error}): give another --out.") from None
+
+
+def _count(shots: object) -> int:
+    if not isinstance(shots, int) or shots < 1:
+        raise ValueError("it has a batch of no shots")
+    return shots
 
 
 def file_name(shot: Shot, folder: Path) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 VERSION = 1
 # What a checkpoint's files raise where they are not whole, or not of this training.
 DAMAGED = (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError)
-DAMAGED += (RuntimeError,)
+DAMAGED += (RuntimeError, OverflowError)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import compose
 from studio.bases.samplers import SCHEDULERS, SPACINGS, SPACINGS_OF
 from studio.errors import BadInput
-from studio.files import file_sha256
+from studio.files import file_sha256, is_there
 from studio.picture import opened_picture
 from studio.requests.a1111 import parse_parameters
 from studio.requests.picture_file import read_recipe
@@ -141,9 +141,9 @@ def _picture(
     entry = _part(recipe, field, dict)
     if not entry:
         return None
-    path = Path(_part(entry, "path", str)).resolve()
-    if path.is_relative_to(space.root) and path.is_file():
-        return str(path)
+    path = Path(_part(entry, "path", str))
+    if is_there(path) and path.resolve().is_relative_to(space.root):
+        return str(path.resolve())
     problems.append(f"{what} is missing: add it again.")
     return None
 

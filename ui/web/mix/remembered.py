@@ -31,7 +31,7 @@ class Remembered:
                 picture=str(found.get("picture") or ""),
                 mix=tuple(_adapter(one) for one in list(found["mix"])[:MOST]),
             )
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
             return cls()
 
 
