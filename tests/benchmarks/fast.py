@@ -33,7 +33,6 @@ from ui.shared.training_run import draw_with
 FACTORS = ("subject", "colour", "place", "style", "worn", "held")
 KINDS = {"guidance": trainers.Guidance(), "lcm": trainers.LCM()}
 MIXED = ("robot", "stained glass", "ink drawing")
-STEPS = {"guidance": 150, "lcm": 250}
 # How each way draws: the kind of its adapter, and fields of the shot.
 WAYS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
     "25 guided steps": (None, {"steps": 25, "guidance": 5.0}),
@@ -55,7 +54,7 @@ def distilled(base: studio.Base, kind: str, runs: Path, precision: str) -> tuple
         if (run / "recipe.toml").exists():
             progress = trainers.resume(run, base, draw=draw)
         else:
-            options = {"steps": STEPS[kind], "save_every": 25, "precision": precision}
+            options = {"save_every": 20, "precision": precision}
             progress = trainers.distill(made, base, run=run, draw=draw, **options)
         for event in progress:
             if isinstance(event, trainers.Finished):

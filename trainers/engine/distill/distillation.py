@@ -82,5 +82,5 @@ class Distillation(LoRA):
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """Ours, as nobody published one of adapters so small; on sketch as its trainings are."""
         if base.size <= SMALL:
-            return {"steps": 250, "batch": 8, "lr": 1e-3, "schedule": "cosine"}
+            return {"steps": 120, "batch": 8, "lr": 1e-3, "schedule": "cosine"}
         return {"steps": 1000, "batch": 1, "accumulation": 8, "schedule": "cosine"}
