@@ -8,6 +8,7 @@ import copy
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import lycoris
@@ -43,6 +44,10 @@ class Model:
     def __repr__(self) -> str:
         return self.family
 
+    @cached_property
+    def unet_weights(self) -> dict[str, Tensor]:
+        return self.parts["unet"].state_dict()
+
     def names(self, *, norms: bool = False) -> list[str]:
         return [name for name, one in self.layers.items() if norms or not isinstance(one, NORMS)]
 
@@ -66,8 +71,7 @@ def flat(text: str) -> str:
 
 def sgm(model: Model, path: str) -> str:
     """A module's name in the authors' UNet."""
-    keys = model.parts["unet"].state_dict()
-    return original_unet_name(f"{path}.weight", keys, 2).removesuffix(".weight")
+    return original_unet_name(f"{path}.weight", model.unet_weights, 2).removesuffix(".weight")
 
 
 def text_path(path: str) -> str:

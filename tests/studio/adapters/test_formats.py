@@ -36,6 +36,7 @@ from studio.bases.base import Base
 from studio.bases.load import load_base
 from studio.bases.real_config import real_config
 from studio.errors import BadInput
+from tests.dialects import DIALECTS, Model, text_path, with_names
 
 FAMILIES = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
 Q = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -182,6 +183,26 @@ def test_every_layer_of_the_real_text_encoders_is_found_by_its_name_in_comfyui(c
         component, _, path = layer.partition(".")
         if component != "unet":
             assert layer_name(f"text_encoders.{theirs[component]}.transformer.{path}") == layer
+
+
+@pytest.mark.parametrize("config", FAMILIES)
+def test_every_layer_of_the_real_models_is_found_by_its_name_in_every_dialect(config: str) -> None:
+    """Norms too; each by a name of its own."""
+    base = real_config(config)
+    model = Model.of(FAMILIES[config], base.unet, base.text_encoders)
+    assert len(base.layers_and_norms()) == len(model.layers) > 400
+    for dialect, name_of in DIALECTS.items():
+        found = {}
+        for layer in with_names(dialect, model.names(norms=True)):
+            component, _, path = layer.partition(".")
+            ours = layer if component == "unet" else f"{component}.{text_path(path)}"
+            name = name_of(model, component, path)
+            assert layer_name(name) == ours, (dialect, name)
+            assert found.setdefault(name, ours) == ours
+            if dialect == "kohya":
+                assert layer_name(name.replace("lora_unet", "oft_unet")) == ours
+            if dialect == "bare":
+                assert layer_name(f"base_model.model.{name}") == ours
 
 
 @pytest.mark.parametrize("config", FAMILIES)

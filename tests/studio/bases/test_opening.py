@@ -155,6 +155,28 @@ def test_missing_weights_are_refused_in_plain_words(sd1_folder: Path, tmp_path: 
         load_base(path)
 
 
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_weights_in_several_files_are_joined(
+    sd1_folder: Path, tmp_path: Path, variant: str
+) -> None:
+    folder = Path(shutil.copytree(sd1_folder, tmp_path / "model"))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights, index = load_file(file), {}
+    file.unlink()
+    if variant:
+        weights = {key: one.half() for key, one in weights.items()}
+    for number in (1, 2):
+        part = dict(sorted(weights.items())[number - 1 :: 2])
+        name = f"diffusion_pytorch_model{variant}-{number:05d}-of-00002.safetensors"
+        save_file(part, file.with_name(name))
+        index |= dict.fromkeys(part, name)
+    text = json.dumps({"metadata": {}, "weight_map": index})
+    file.with_name(f"{file.name}.index{variant}.json").write_text(text)
+    found = load_base(folder).unet.state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], one.float()) for key, one in weights.items())
+
+
 # A VAE of its own
 
 
