@@ -5,8 +5,10 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
+from studio.dataset.captioner import open_captioner
 from studio.queue.client import get_job, list_jobs
 from studio.workspace import Workspace, get_set, list_adapters, list_checkpoints
+from tests.tiny_captioner import tiny_captioner
 from tests.ui.web.conftest import Server, fill, open_tab
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "assets" / "examples" / "robot"
@@ -75,6 +77,29 @@ def test_pictures_are_dropped_captioned_and_taken_out(
 
     page.get_by_role("button", name="Crop preview").click()
     expect(page.get_by_text("128 x 128 · 2 pictures")).to_be_visible()
+
+
+def test_a_captioner_writes_what_is_then_checked_and_saved(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    model = tiny_captioner(tmp_path / "blip")
+    fill(field(page, "Trigger"), "told robot")
+    files = [*EXAMPLES.glob("robot-[12].png"), EXAMPLES / "robot-1.txt"]
+    page.locator(".studio-drop input[type=file]").set_input_files(files)
+    caption = page.locator("#captions").get_by_label("Caption of robot-2.png")
+    page.get_by_role("button", name="Have captions written").click()
+    expect(page.get_by_text("No captioner is on this machine.")).to_be_visible()
+    fill(page.get_by_role("listbox", name="Captioner"), str(model))
+    page.get_by_role("button", name="Write captions").click()
+    expect(page.get_by_text("1 of 1 captions are written")).to_be_visible()
+    said = open_captioner(model).caption(EXAMPLES / "robot-2.png")
+    expect(caption).to_have_value(said)
+    expect(page.get_by_text("1 caption is changed but not saved")).to_be_visible()
+    page.get_by_role("button", name="Save captions").click()
+    expect(page.get_by_text("not saved")).to_have_count(0)
+    words = (EXAMPLES / "robot-1.txt").read_text().strip()
+    kept = [one.caption for one in get_set(server.space, "told robot").pictures]
+    assert kept == [words, said]  # the one that was there is left alone
 
 
 def test_a_training_is_there_after_a_reload_and_after_a_killed_server(

@@ -1,5 +1,6 @@
 """`studio caption`: the captions of a folder, changed all at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +8,9 @@ import typer
 
 from studio.dataset.caption_edits import CaptionEdit, write_captions
 from studio.dataset.pictures import read_pictures
+from studio.errors import BadInput
 from ui.cli.options import AsJson
-from ui.shared.terminal import print_json, print_note, print_table
+from ui.shared.terminal import print_json, print_note, print_table, progress_bars
 
 app = typer.Typer()
 
@@ -22,16 +24,29 @@ def caption(
     prefix: Annotated[str, typer.Option(help="Put before every caption.")] = "",
     suffix: Annotated[str, typer.Option(help="Put behind every caption.")] = "",
     trigger: Annotated[str, typer.Option(help="Put first where a caption lacks it.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A BLIP, GIT or Florence-2 model that writes captions: its folder, or the hub id "
+            "of one that is downloaded."
+        ),
+    ] = "",
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="With --model: pictures that have a caption too.")
+    ] = False,
     write: Annotated[
         bool, typer.Option("--write", help="Save them beside the pictures; else they are shown.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the captions of a folder, or change them all."""
+    """Show the captions of a folder, change them all, or have a model write them."""
+    if rewrite and not model:
+        raise BadInput("--rewrite is for captions that a model writes: give --model too")
     edit = CaptionEdit(find, replace, prefix, suffix, trigger)
     examples = read_pictures(folder, trigger="", size=8, step=8).examples
     before = {one.path: one.caption for one in examples}
-    after = {path: edit.apply(text) for path, text in before.items()}
+    new = _written([path for path in before if rewrite or not before[path]], model)
+    after = {path: edit.apply(text) for path, text in (before | new).items()}
     changed = {path: text for path, text in after.items() if text != before[path]}
     if write:
         write_captions(changed)
@@ -43,3 +58,14 @@ def caption(
     )
     saved = "saved" if write else "changed; --write saves them"
     print_note(f"{len(changed)} of {len(after)} captions {saved}")
+
+
+def _written(pictures: Sequence[Path], model: str) -> dict[Path, str]:
+    """What a captioner says of these pictures; nothing where no model is given."""
+    if not model:
+        return {}
+    from studio.dataset.captioner import open_captioner
+
+    captioner = open_captioner(model)
+    with progress_bars() as bars:
+        return {one: captioner.caption(one) for one in bars.track(pictures, description="Captions")}

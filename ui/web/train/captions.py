@@ -11,6 +11,7 @@ from studio.dataset.caption_edits import CaptionEdit, tidy
 from studio.workspace import UploadSet, Workspace, get_set, save_captions, upload_thumbnail
 from ui.web.frontend import paragraph, script, template
 from ui.web.server.page import on
+from ui.web.train.captioner import CaptionerForm, Written
 
 Drafts = dict[str, dict[str, str]]  # captions that are not saved yet, by set and picture
 IN_ORDER = "captions"
@@ -42,7 +43,9 @@ class CaptionPanel:
             with gr.Row():
                 self._apply = gr.Button("Change all captions", size="sm", min_width=160)
                 self._trigger = gr.Button("Add trigger words to all", size="sm", min_width=160)
-        self.shown = [self.rows, self._unsaved, self._said, self._all]
+        with gr.Accordion("Have captions written", open=False, visible=False) as self._auto:
+            self._captioner = CaptionerForm(space)
+        self.shown = [self.rows, self._unsaved, self._said, self._all, self._auto]
 
     def wire(self, sets: gr.Dropdown, trigger: gr.Textbox) -> None:
         """Wire the events. sets: its value is the name of the set."""
@@ -61,6 +64,9 @@ class CaptionPanel:
             on(self._save.click, self._save_all, both, drafts, queue=IN_ORDER),
             on(self._discard.click, self._discard_all, both, drafts, queue=IN_ORDER),
         ]
+        written = self._captioner.wire(self._auto, sets, drafts)
+        taken = [self._captioner.written, drafts]
+        changes.append(on(written.success, self._take_written, taken, drafts, queue=IN_ORDER))
         for change in changes:
             on(change.success, self.show, both, self.shown, mode="always_last", queue=IN_ORDER)
 
@@ -76,7 +82,8 @@ class CaptionPanel:
         if pictures:
             drafts = self._changed(name, drafts, {})  # not those of pictures that were removed
         rows = captions_html(self._space, pictures, drafts[name]) if pictures else ""
-        return gr.HTML(rows, visible=some), *_unsaved(name, drafts), gr.Accordion(visible=some)
+        both = (gr.Accordion(visible=some),) * 2
+        return gr.HTML(rows, visible=some), *_unsaved(name, drafts), *both
 
     def _type(self, name: str, drafts: Drafts, event: gr.EventData) -> tuple[Any, ...]:
         changed = self._changed(name, drafts, {str(event.name): str(event.text)})
@@ -100,6 +107,11 @@ class CaptionPanel:
         saved = {one.name: one.caption for one in get_set(self._space, name).pictures}
         both = {**drafts.get(name, {}), **{one: tidy(text) for one, text in texts.items()}}
         return drafts | {name: {n: text for n, text in both.items() if saved.get(n, text) != text}}
+
+    def _take_written(self, written: Written, drafts: Drafts) -> Drafts:
+        for name, texts in written.items():
+            drafts = self._changed(name, drafts, texts)
+        return drafts
 
     def _save_all(self, name: str, drafts: Drafts) -> Drafts:
         save_captions(self._space, name, self._changed(name, drafts, {})[name])

@@ -1,0 +1,121 @@
+"""Captions that an image-to-text model writes: BLIP, GIT or Florence-2, read by transformers.
+
+captioner = open_captioner("models/blip-image-captioning-base")
+captioner.caption("photos/robot.jpg")        # "a red robot in a meadow"
+
+Nothing is downloaded: a hub id is that of a model in Hugging Face's cache. Weights are safetensors,
+and no code of a model's folder is run. `find_captioners` imports no PyTorch.
+
+BLIP: Li et al. 2022, arXiv 2201.12086. GIT: Wang et al. 2022, arXiv 2205.14100. Florence-2: Xiao et
+al. 2023, arXiv 2311.06242; it is asked for its detailed caption.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.bases.names import HUB_ID
+from studio.dataset.caption_edits import tidy
+from studio.errors import BadInput
+from studio.files import expand_home
+from studio.json_value import parse_object
+from studio.picture import load_picture
+
+KINDS = ("blip", "git", "florence2")  # `model_type` in a config.json
+NAMES = "BLIP, GIT or Florence-2"
+TASK = "<DETAILED_CAPTION>"  # of Florence-2
+LONGEST = 75  # tokens: one piece of a prompt
+ADVICE = "hf download Salesforce/blip-image-captioning-base"
+
+
+@dataclass(frozen=True)
+class Captioner:
+    """An open model; `caption` writes the same text for a picture every time."""
+
+    kind: str
+    _model: Any
+    _processor: Any
+
+    def caption(self, picture: str | Path) -> str:
+        """What the picture shows, in one line. Raises BadPicture for what is none."""
+        import torch
+
+        image = load_picture(picture)
+        asked = {"text": TASK} if self.kind == "florence2" else {}
+        given = self._processor(images=image, return_tensors="pt", **asked)
+        given = given.to(self._model.device, self._model.dtype)
+        with torch.inference_mode():
+            tokens = self._model.generate(
+                **given, max_new_tokens=LONGEST, do_sample=False, num_beams=1
+            )
+        (text,) = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        return tidy(text)
+
+
+def open_captioner(source: str | Path, *, device: str = "auto") -> Captioner:
+    """Open a model's folder, or the one of this hub id in the cache; BadInput where there is none.
+
+    device: as `load_base` takes it; a GPU computes in half precision.
+    """
+    folder = find_captioner(source)
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    from studio.bases.device import parse_device, parse_dtype
+
+    place = parse_device(device)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = AutoProcessor.from_pretrained(folder, **own)
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, dtype=parse_dtype("auto", place), **own
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        why = str(error).splitlines()[0]
+        raise BadInput(f"the captioner {source} cannot be opened: {why}") from error
+    return Captioner(_kind(folder), model.to(place).eval(), processor)
+
+
+def find_captioner(source: str | Path) -> Path:
+    """The folder of a captioner on this machine; BadInput where there is none, or another model."""
+    folder = expand_home(source)
+    if not folder.is_dir():
+        folder = _snapshot(str(source)) if HUB_ID.fullmatch(str(source)) else None
+    if folder is None:
+        raise BadInput(
+            f"there is no captioner {str(source)!r} on this machine: give the folder of a "
+            f"{NAMES} model, or fetch one with: {ADVICE}"
+        )
+    if (kind := _kind(folder)) not in KINDS:
+        what = f"is a model of the kind {kind}" if kind else "has no config.json of a model"
+        raise BadInput(f"{source} {what}; captions are written by {NAMES}")
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(f"{source} has no .safetensors file, and others are not read")
+    return folder
+
+
+def find_captioners() -> list[str]:
+    """The hub ids of the captioners in Hugging Face's cache."""
+    from huggingface_hub import constants
+
+    names = [path.name for path in Path(constants.HF_HUB_CACHE).glob("models--*--*")]
+    ids = [name.removeprefix("models--").replace("--", "/", 1) for name in sorted(names)]
+    return [one for one in ids if (found := _snapshot(one)) and _kind(found) in KINDS]
+
+
+def _snapshot(repository: str) -> Path | None:
+    from studio.bases.resolve import cached_snapshot
+
+    return cached_snapshot(repository)
+
+
+def _kind(folder: Path) -> str:
+    """The `model_type` in a folder's config.json; "" where there is none."""
+    try:
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        return str(parse_object(text, str(folder)).get("model_type", ""))
+    except (OSError, UnicodeDecodeError, BadInput):
+        return ""
