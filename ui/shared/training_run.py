@@ -35,8 +35,11 @@ def draw_with(
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside the block the first SIGINT or SIGTERM sets a flag; call the value to read it."""
+def stopping(said: str = "Stopping after this step.") -> Iterator[Callable[[], bool]]:
+    """Inside the block the first SIGINT or SIGTERM sets a flag; call the value to read it.
+
+    said: what the terminal says then.
+    """
     stopped = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -44,7 +47,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if stopped:
             raise KeyboardInterrupt
         stopped = True
-        print_note("Stopping after this step. Press Ctrl-C again to stop at once.")
+        print_note(f"{said} Press Ctrl-C again to stop at once.")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

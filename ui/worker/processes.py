@@ -36,6 +36,7 @@ ASK = 1.0  # seconds between two looks at whether jobs are to stop
 ANSWER = 5.0  # seconds in which a worker hears that its job is to stop, or that it is to end
 GRACE = 60.0  # seconds that it has for its checkpoint once it has heard that
 UNANSWERED = f"its worker did not answer for {ANSWER:g} seconds, and was ended"
+UNHEARD = "did not answer, and was ended"
 HEALTHY = 30.0  # seconds of life after which a death is no sign that the next comes soon
 LONGEST_PAUSE = 30.0  # seconds before a worker that dies again and again is started again
 
@@ -141,7 +142,7 @@ class _Watched:
             return
         if self.process.poll() is None:
             if self._is_deaf():
-                self._kill()
+                self._kill(UNHEARD)
                 self.start()
             return
         if self.process.returncode == 0 and self.until_empty:
@@ -156,11 +157,14 @@ class _Watched:
     def end(self, told: float) -> None:
         """Wait until it has ended; kill it where it does not answer, or takes too long.
 
-        told: when it was told to end.
+        told: when it was told to end. One that has not begun to work loses nothing.
         """
         while self.process.poll() is None:
-            if time.monotonic() > told + (GRACE if self._answers(ENDING) else ANSWER):
+            if self._is_starting():
                 self._kill()
+                return
+            if time.monotonic() > told + (GRACE if self._answers(ENDING) else ANSWER):
+                self._kill(UNHEARD)
                 return
             time.sleep(LOOK)
 
@@ -187,11 +191,19 @@ class _Watched:
             return own.pid == self.process.pid and doing in ("", own.doing)
         return False
 
-    def _kill(self) -> None:
+    def _is_starting(self) -> bool:
+        """Whether it still waits for the queue, or imports what it needs."""
+        with suppress(DatabaseBusy):
+            (own,) = (one for one in list_workers(self.space) if one.queue == self.queue)
+            return own.pid != self.process.pid or own.doing == "starting"
+        return False
+
+    def _kill(self, why: str = "") -> None:
         """End it at once; its jobs are stopped where they were to stop, and others wait again."""
         self.process.kill()
         self.process.wait()
-        print_note(f"The worker of the queue {self.queue} did not answer, and was ended")
+        if why:
+            print_note(f"The worker of the queue {self.queue} {why}")
         with suppress(Timeout, DatabaseBusy), queue_lock(self.space, self.queue).acquire(timeout=1):
             recover_jobs(self.space, self.queue, reason=UNANSWERED)
 

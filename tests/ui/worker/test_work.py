@@ -628,6 +628,17 @@ def test_a_worker_that_does_not_answer_is_ended_and_started_anew(
     assert not is_locked(space, "render")
 
 
+def test_a_worker_that_has_not_begun_is_ended_at_once(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sleep = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    monkeypatch.setattr(processes, "module_command", lambda *_: [sys.executable, "-c", sleep])
+    with workers(space, ["render"]):
+        wait_for(lambda: bool(children("SIG_IGN")))
+        time.sleep(0.3)  # until it ignores the signal
+    assert children("SIG_IGN") == [] and "did not answer" not in capsys.readouterr().err
+
+
 def test_who_waits_for_the_device_hears_that_its_job_is_to_stop(space: Workspace) -> None:
     device, other = DeviceLock(space), DeviceLock(space)
     asked = iter([None, "stopped", "stopped", "stopped"])
@@ -647,11 +658,11 @@ def wait_for(there: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def children() -> list[int]:
-    """The processes that this one has started and that have not ended."""
+def children(word: str = "worker") -> list[int]:
+    """The processes that this one has started, with this word, and that have not ended."""
     threads = Path("/proc/self/task").glob("*/children")
     listed = [int(pid) for thread in threads for pid in thread.read_text().split()]
-    return sorted(pid for pid in listed if "worker" in command(pid))
+    return sorted(pid for pid in listed if word in command(pid))
 
 
 def command(pid: int) -> str:

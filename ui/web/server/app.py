@@ -17,6 +17,8 @@ from starlette.middleware import Middleware
 
 from studio.assets import asset
 from studio.errors import BadInput
+from studio.queue.client import list_jobs
+from studio.queue.job import UNFINISHED
 from studio.workspace import Workspace
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
@@ -36,6 +38,7 @@ from ui.web.server.theme import theme
 from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
 
+ENDING = "Ending: a training that runs saves a checkpoint first."
 LARGEST_UPLOAD = "2gb"  # an adapter of a whole SDXL may be this large
 TABS = {
     "train": train_tab,
@@ -84,7 +87,7 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(web_folder(space))
     page = build(space)
     page.queue(default_concurrency_limit=8)
-    with workers(space), stopping() as stop:
+    with workers(space), stopping(ENDING) as stop:
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
@@ -106,7 +109,10 @@ def serve(
         print_note(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
         while not stop():
             time.sleep(0.2)
-        page.close()
+        page.close(verbose=False)
+    left = len(list_jobs(space, states=UNFINISHED))
+    rest = f"; {left} job{'s' * (left > 1)} will go on when it is started again" if left else ""
+    print_note(f"Studio has ended{rest}")
 
 
 def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
