@@ -23,7 +23,7 @@ from studio.errors import BadInput
 from studio.workspace import open_workspace
 from tests.ui.web.conftest import ROOT, in_a_loop, open_tab
 from ui.cli.web import read_login
-from ui.web.server.app import build, check_reach
+from ui.web.server.app import LOOK, build, check_reach, start_queue
 from ui.web.server.page import show_bad_input
 from ui.web.server.security import LoginThrottle
 
@@ -175,6 +175,18 @@ def test_a_toast_shows_names_as_text_and_a_full_disk_as_a_sentence() -> None:
         show_bad_input(refuse, shown=str)()
     with pytest.raises(gr.Error, match="/space/uploads: No space left on device"):
         show_bad_input(fill)()
+
+
+def test_an_idle_server_seldom_looks_for_events() -> None:
+    async def made() -> float:
+        with gr.Blocks() as page:
+            gr.Markdown("")
+        usual = page._queue.sleep_when_free  # the name that Gradio has for it
+        start_queue(page)
+        assert usual < LOOK
+        return page._queue.sleep_when_free
+
+    assert in_a_loop(made) == LOOK
 
 
 def test_passwords_cannot_be_tried_without_end() -> None:
