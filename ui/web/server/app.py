@@ -39,7 +39,7 @@ from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
 
 ENDING = "Ending: a training that runs saves a checkpoint first."
-LOOK = 0.02  # seconds between two looks for events
+LOOK = 0.05  # seconds between two looks for events; as Gradio has it on Windows
 LARGEST_UPLOAD = "2gb"  # an adapter of a whole SDXL may be this large
 TABS = {
     "train": train_tab,
@@ -117,7 +117,7 @@ def serve(
 
 
 def start_queue(page: gr.Blocks) -> None:
-    """Let the page answer events, looking for them fifty times a second.
+    """Let the page answer events, looking for them twenty times a second.
 
     Gradio looks a thousand times, which takes 5 % of a core while nobody is there.
     """
