@@ -1,6 +1,7 @@
 """Captioners of random weights, saved as transformers saves them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -19,11 +20,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MEANT = ("a", "red", "robot", "in", "the", "meadow", "blue", "house", "on", "moon", "glass")
 WORDS = (*SPECIAL, *MEANT)
-SIDES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-SHAPE = {**SIDES, "num_attention_heads": 2}
-SEEING = {**SHAPE, "image_size": 32, "patch_size": 16}
-TOLD = {"vocab_size": len(WORDS), "max_position_embeddings": 128}
-TOKENS = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+SIDES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+SHAPE: dict[str, Any] = {**SIDES, "num_attention_heads": 2}
+SEEING: dict[str, Any] = {**SHAPE, "image_size": 32, "patch_size": 16}
+TOLD: dict[str, Any] = {"vocab_size": len(WORDS), "max_position_embeddings": 128}
+TOKENS: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
 
 
 def tiny_captioner(folder: Path, kind: str = "blip") -> Path:

@@ -91,7 +91,7 @@ def test_a_captioner_writes_what_is_then_checked_and_saved(
     expect(page.get_by_text("No captioner is on this machine.")).to_be_visible()
     fill(page.get_by_role("combobox", name="Captioner"), str(model))
     page.get_by_role("button", name="Write captions").click()
-    expect(page.get_by_text("1 of 1 captions are written")).to_be_visible()
+    expect(page.get_by_text("1 of 1 captions written")).to_be_visible()
     said = open_captioner(model).caption(EXAMPLES / "robot-2.png")
     expect(caption).to_have_value(said)
     expect(page.get_by_text("1 caption is changed but not saved")).to_be_visible()

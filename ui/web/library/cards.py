@@ -9,6 +9,13 @@ from studio.json_value import JSON
 from studio.workspace import AdapterFile, Deleted, KnownBase
 from ui.web.frontend import KIND_NAMES, local_time, template
 
+NAMELESS: Mapping[str, str] = {}
+PARTS = {
+    "unet": "of the UNet",
+    "text_encoder": "of the text encoder",
+    "text_encoder_2": "of the second text encoder",
+}
+
 
 def matching(
     adapters: Sequence[AdapterFile], *, text: str = "", family: str = ""
@@ -67,8 +74,8 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
         "Size": f"{do_filesizeformat(adapter.bytes)}, {adapter.parameters:,} parameters",
         "Steps": adapter.steps,
         "Halves": " and ".join(adapter.halves),
-        "Layers": _counts(description["layers"]),
-        "Form of the changes": _counts(description["forms"]),
+        "Layers": _counts(description["layers"], names=PARTS),
+        "Changed as": _counts(description["forms"], names=KIND_NAMES),
         "Ranks": _counts(description["ranks"], "rank "),
         "New words": _counts(description["tokens"]),
         "Changed": local_time(adapter.modified),
@@ -76,10 +83,13 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
     }
 
 
-def _counts(counts: JSON, before: str = "") -> str:
-    """`{"unet": 24}` as "unet: 24"."""
+def _counts(counts: JSON, before: str = "", *, names: Mapping[str, str] = NAMELESS) -> str:
+    """`{"unet": 24}` as "24 of the UNet"; where all are of one sort, of ranks, "rank 16"."""
     assert isinstance(counts, Mapping)
-    return ", ".join(f"{before}{name}: {count}" for name, count in counts.items())
+    called = {f"{before}{names.get(name, name)}": count for name, count in counts.items()}
+    if before and len(called) == 1:
+        return next(iter(called))
+    return ", ".join(f"{count} {name}" for name, count in called.items())
 
 
 def _flat(recipe: Mapping[str, JSON], prefix: str = "") -> dict[str, object]:

@@ -96,7 +96,10 @@ class CaptionerForm:
         finally:
             self._at_work.pop(name, None)
         if not said[1]:
-            said = "quiet", f"{len(found)} of {len(pictures)} captions are written: check them."
+            said = (
+                "quiet",
+                f"{len(found)} of {len(pictures)} captions written. Check them, then save.",
+            )
         yield {name: found}, paragraph(said[1], said[0]), gr.Button(visible=False)
 
     def _end(self, name: str) -> None:
