@@ -70,7 +70,7 @@ def open_captioner(source: str | Path, *, device: str = "auto") -> Captioner:
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(folder, **own)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, use_safetensors=True, dtype=parse_dtype("auto", place), **own
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:

@@ -114,15 +114,15 @@ class Shot:
     )
 
     avoid: tuple[str, ...] = option(
-        (), "words that the picture must not show, while all else stays; see avoid-by"
+        (), "words that the picture must not show, while all else stays"
     )
     avoid_by: Literal["perp-neg", "decor"] = option(
         "perp-neg",
-        "perp-neg leaves alone what the words share with the prompt, and costs a row of the batch "
-        "for each; decor takes them out of the prompt's embedding, and costs nothing",
+        "perp-neg steers away from them, and takes longer for each; decor takes them out of the "
+        "prompt, at no cost",
     )
     avoid_strength: Annotated[float, Ge(0), Le(10)] = option(
-        1.0, "how strongly words are avoided; of decor at most 1"
+        1.0, "how strongly words are avoided; with decor at most 1"
     )
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ box.innerHTML = `
     <div class="head"><b></b><small></small></div>
     <table><thead><tr><td></td><th>A</th><th>B</th></tr></thead><tbody></tbody></table>
     <div class="acts">
-      <button type="button" class="compare" title="Keep this picture as A and choose a B">Compare</button>
+      <button type="button" class="compare" title="Keep this picture as A and choose a B">Compare two</button>
       <button type="button" class="mix">Open in Mix</button>
       <a class="save" download>Save</a>
     </div>
@@ -65,7 +65,7 @@ const show = () => {
   part(".head b").textContent = now.words;
   part(".head small").textContent =
     pinned && !a ? "This is A: choose a B with ‹ and ›" : `${at + 1} of ${all.length}`;
-  part(".compare").textContent = pinned ? "End comparing" : "Compare";
+  part(".compare").textContent = pinned ? "End comparing" : "Compare two";
   part(".mix").hidden = !now.id;
   part(".save").href = now.url;
   fill(a, now);
