@@ -19,7 +19,7 @@ from studio.dataset.folders import Folder
 from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
 from studio.picture import load_picture
-from studio.queue.client import get_job, list_jobs, stop_job
+from studio.queue.client import add_job, get_job, list_jobs, stop_job
 from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.training import TrainingRequest
@@ -390,3 +390,13 @@ def test_a_late_look_at_a_training_does_not_choose_it_again(space: Workspace, jo
     assert chosen(updates(space, job.id, Seen())) == "as it was"
     assert chosen(select_run(space, job.id)) == job.id
     assert chosen(updates(space, None, Seen())) == job.id
+
+
+def test_of_trainings_that_wait_the_next_one_is_shown(space: Workspace) -> None:
+    from ui.web.train.runs import _selected_job
+
+    first, second = (add_job(space, "train", {}, title=title) for title in ("a", "b"))
+    shown = _selected_job(space, None, [second.id, first.id])
+    assert shown and shown.id == first.id
+    shown = _selected_job(space, second.id, [second.id, first.id])
+    assert shown and shown.id == second.id  # somebody chose it

@@ -140,8 +140,8 @@ class RunPanel:
 def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
     """What is new in the list and in the selected training, in the order of `RunPanel.updated`.
 
-    If none is selected, or the selected one is gone, the one that runs is selected, else the
-    latest. Otherwise the selection is left alone: the user may have changed it since.
+    If none is selected, or the selected one is gone, the one that runs is selected, or runs
+    next, else the latest. Otherwise the selection is left alone: the user may have changed it since.
     """
     listed = _listed(space)
     job = _selected_job(space, selected, [id for _, id in listed])
@@ -176,8 +176,9 @@ def _listed(space: Workspace) -> list[tuple[str, int]]:
 def _selected_job(space: Workspace, selected: int | None, listed: list[int]) -> Job | None:
     if selected in listed:
         return get_job(space, selected)
-    if running := list_jobs(space, states=("running",), kinds=("train",), limit=1):
-        return running[0]
+    unfinished = list_jobs(space, states=UNFINISHED, kinds=("train",))
+    if unfinished:
+        return min(unfinished, key=lambda job: (job.state != "running", job.queued))
     return get_job(space, listed[0]) if listed else None
 
 
