@@ -35,7 +35,7 @@ class Merge:
 
     combination: Literal["linear", "cat", "svd", "ties", "dare", "np"] = field(
         default="linear",
-        metadata={"help": "how changes of one weight are combined; cat is the same as linear"},
+        metadata={"help": "how the adapters' changes are added up; cat is the same as linear"},
     )
     rank: int = field(default=32, metadata={"help": "with svd: the rank that is kept"})
     density: float = field(

@@ -62,7 +62,7 @@ def batch_tab(page: Page) -> None:
             text = gr.Textbox(
                 "",
                 label="Manifest",
-                info="The fields write it. Edit it for what they cannot say.",
+                info="Written from the fields. Edit it for anything they lack.",
                 lines=9,
                 max_lines=24,
                 elem_classes="manifest",
@@ -88,7 +88,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
     options, more = (gr.JSON({}, visible="hidden") for _ in range(2))
     plain = Grid("")
     prompts = gr.Textbox(
-        "", label="Prompts", info="One a line. {red|blue} takes one of them, by the seed.", lines=4
+        "", label="Prompts", info="One a line. {red|blue} picks one of them, by the seed.", lines=4
     )
     with gr.Row():
         adapters = gr.Dropdown(
@@ -96,7 +96,7 @@ def _lay_out_grid(space: Workspace) -> _Form:
             value=[],
             multiselect=True,
             label="Adapters",
-            info="From the library. robot:0.8 always has that strength.",
+            info="From the library. robot:0.8 keeps that strength.",
             allow_custom_value=True,
             scale=3,
         )

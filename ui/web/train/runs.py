@@ -140,8 +140,8 @@ class RunPanel:
 def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
     """What is new in the list and in the selected training, in the order of `RunPanel.updated`.
 
-    If none is selected, or the selected one is gone, the one that runs is selected, or runs
-    next, else the latest. Otherwise the selection is left alone: the user may have changed it since.
+    If none is selected, or the selected one is gone, the one that runs is selected, or that runs
+    next, else the latest. Otherwise the selection is left alone: the user may have changed it.
     """
     listed = _listed(space)
     job = _selected_job(space, selected, [id for _, id in listed])
