@@ -88,6 +88,8 @@ def find_adapter_file(path: Path) -> Path:
                 return path / name
         if component_files(path):
             return path
+        if (path / "model_index.json").is_file():
+            raise BadInput(f"the folder {path} is a base, not an adapter: give it with --base")
         raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
     if not path.is_file():
         file, _, half = str(path).rpartition(":")

@@ -220,7 +220,7 @@ def _unknown(keys: Sequence[str], layers: Mapping[str, Leaves], header: Header) 
     """What a file holds, of whose tensors these are not known. layers: those that are."""
     if not keys:
         return "holds no tensors"
-    names = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    names = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     what, stated = name_foreign_file(keys), stated_model(header.metadata)
     says = f" (its metadata says {stated})" if stated else ""
     # Other models share text encoders with these, and other kinds of adapters their alphas.

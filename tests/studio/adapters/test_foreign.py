@@ -62,6 +62,13 @@ def test_a_file_is_refused_by_what_it_is(tmp_path: Path, what: str) -> None:
     with pytest.raises(BadInput, match=f"{what}.*: its tensors are {min(FILES[what])}") as refused:
         load_adapter(file)
     assert "damaged" not in str(refused.value)
+    more = len(FILES[what]) - 3
+    assert str(refused.value).endswith(f" and {more} more") == (more > 0)
+
+
+def test_a_base_is_no_adapter(sd1_folder: Path) -> None:
+    with pytest.raises(BadInput, match="is a base, not an adapter: give it with --base"):
+        load_adapter(sd1_folder)
 
 
 def test_what_other_models_and_kinds_share_with_ours_does_not_hide_them(tmp_path: Path) -> None:
