@@ -31,6 +31,12 @@ LCM_TARGETS = (
 )
 LCM_RANK = 64
 FIELDS = ("scheduler", "spacing", "steps", "guidance")  # of a shot
+WORDS = {
+    "scheduler": "sampler {}",
+    "spacing": "spacing {}",
+    "steps": "{} steps",
+    "guidance": "CFG scale {:g}",
+}
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,9 @@ def speed_sampling(file: str | Path) -> Sampling | None:
 
 
 def in_words(fields: Mapping[str, object]) -> str:
-    """Such as "scheduler lcm, steps 4, guidance 1"."""
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in fields.items()
-        if value is not None
-    )
+    """Such as "sampler lcm, 4 steps, CFG scale 1"."""
+    written = {name: value for name, value in fields.items() if value is not None}
+    return ", ".join(WORDS[name].format(value) for name, value in written.items())
 
 
 @lru_cache(maxsize=1024)

@@ -58,4 +58,4 @@ def negative_note(shot: Shot) -> str:
     """That a negative prompt does nothing; "" where it does something."""
     if shot.guidance > 1 or not shot.negative:
         return ""
-    return f"the negative prompt does nothing where the guidance is {shot.guidance:g}"
+    return f"the negative prompt does nothing where the CFG scale is {shot.guidance:g}"

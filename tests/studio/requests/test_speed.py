@@ -13,7 +13,7 @@ from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from studio.requests.speed import with_speed
 
-SAID = "lcm-lora makes pictures fast (LCM-LoRA): scheduler lcm, steps 4, guidance 1"
+SAID = "lcm-lora makes pictures fast (LCM-LoRA): sampler lcm, 4 steps, CFG scale 1"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_what_was_given_stays(fast: Path) -> None:
     given = Shot("a cat", steps=25, scheduler="euler", adapters=((fast, 1.0),))
     set_, said = with_speed(given)
     assert sampling(set_) == ("euler", None, 25, 1.0)
-    assert said.endswith("guidance 1")
+    assert said.endswith("CFG scale 1")
     assert with_speed(Shot("a cat", adapters=((fast, 0.0),)))[1] == ""
 
 

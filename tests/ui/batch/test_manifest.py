@@ -190,8 +190,8 @@ def test_a_speed_adapter_sets_what_a_shot_leaves_open(write: Write) -> None:
     assert [one.scheduler for one in found.shots] == [None, "lcm"]
     assert [(one.steps, one.guidance) for one in found.shots] == [(6, 5.0), (6, 1.0)]
     assert found.notes == (
-        "lcm makes pictures fast (LCM-LoRA): scheduler lcm, guidance 1",
-        "the negative prompt does nothing where the guidance is 1",
+        "lcm makes pictures fast (LCM-LoRA): sampler lcm, CFG scale 1",
+        "the negative prompt does nothing where the CFG scale is 1",
     )
 
 

@@ -453,7 +453,7 @@ def test_a_speed_adapter_sets_sampler_steps_and_guidance_until_that_is_undone(ta
     widgets = form.scheduler, form.spacing, form.steps, form.guidance
     before = [tab.now[widget] for widget in widgets]
     said = tab.act("add", name="lcm-lora")[form.sampling_note]
-    assert "lcm-lora makes pictures fast (LCM-LoRA): scheduler lcm, steps 4, guidance 1" in said
+    assert "lcm-lora makes pictures fast (LCM-LoRA): sampler lcm, 4 steps, CFG scale 1" in said
     assert [tab.now[widget] for widget in widgets] == ["lcm", "", 4, 1.0]
     drawn = _shots(tab)[0]
     assert (drawn["scheduler"], drawn["steps"], drawn["guidance"]) == ("lcm", 4, 1.0)
@@ -466,7 +466,7 @@ def test_a_speed_adapter_sets_sampler_steps_and_guidance_until_that_is_undone(ta
 def test_a_negative_prompt_that_does_nothing_is_named(tab: Tab) -> None:
     tab.now[tab.form.negative], tab.now[tab.form.guidance] = "fog", 1
     said = tab.act("change")[tab.form.sampling_note]
-    assert "the negative prompt does nothing where the guidance is 1" in said
+    assert "the negative prompt does nothing where the CFG scale is 1" in said
 
 
 def test_a_tag_in_the_prompt_is_an_adapter_of_the_library(tab: Tab) -> None:
