@@ -46,9 +46,9 @@ class LoRA(Kind):
 
     rank: AtLeastOne = option(16, "rank of each change: how much it can hold")
     alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
-    rank_stabilised: bool = option(False, "rsLoRA: scale by alpha / sqrt(rank) instead")
+    rank_stabilised: bool = option(False, "scale by alpha / sqrt(rank) instead (rsLoRA)")
     dora: bool = option(
-        False, "DoRA: learn how long each row of a weight is apart from where it points"
+        False, "DoRA: learn the length and the direction of each row of a weight apart"
     )
     dropout: Annotated[float, Ge(0), Lt(1)] = option(
         0.0, "share of the inputs that each training step leaves out"

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from studio.duration import format_duration
 from ui.web.server.downloads import file_url
-from ui.web.words import METHODS, in_words
+from ui.web.words import METHODS, first_methods, in_words
 
 KIND_NAMES = {
     "lora": "LoRA",
@@ -52,7 +52,7 @@ def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
 
 def method_choices(found: Iterable[str], *, told: bool = False) -> list[tuple[str, str]]:
     """Label and name of each of these methods, first those to try first. told: say what it does."""
-    names = sorted(found, key=lambda name: (name not in METHODS, [*METHODS, name].index(name)))
+    names = first_methods(found)
     labels = [METHODS.get(name, (name, "")) for name in names]
     return [
         (": ".join(filter(None, label)) if told else label[0], name)

@@ -5,6 +5,7 @@ in_words("lr must be a number above 0")   # "Learning rate must be a number abov
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import lru_cache
 
@@ -112,6 +113,11 @@ VALUES = {**{name: said for name, (said, _) in METHODS.items()}, **SAMPLERS, **O
 def label(field: str) -> str:
     """What a field is called, such as "Batch size"."""
     return LABELS.get(field, field[:1].upper() + field[1:].replace("_", " "))
+
+
+def first_methods(found: Iterable[str]) -> list[str]:
+    """The names of methods, first those to try first."""
+    return sorted(found, key=lambda name: (name not in METHODS, [*METHODS, name].index(name)))
 
 
 def value_label(value: str) -> str:

@@ -17,7 +17,7 @@ from ui.shared.form import Field, Form, fields_of
 from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
 from ui.web.server.fields import read_values, read_whole_number
-from ui.web.words import fact_label, fact_text, label, value_label, value_named
+from ui.web.words import fact_label, fact_text, first_methods, label, value_label, value_named
 
 MOST_CELLS = 64
 NOTHING = "nothing"
@@ -45,7 +45,7 @@ class Axis:
 def axes(shot: Shot) -> list[Axis]:
     """All that a comparison of this shot can vary."""
     found = [
-        Axis("method", "Method", _listed(compose.methods()), _with_method),
+        Axis("method", "Method", _listed(first_methods(compose.methods())), _with_method),
         _number_axis("steps", int, (5, 10, 15, 25, shot.steps)),
         _number_axis("guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance)),
         _number_axis("seed", int, range(shot.seed, shot.seed + 4)),
@@ -69,7 +69,7 @@ def every_method(shot: Shot, check: Callable[[Shot], object]) -> list[Shot]:
     if len(shot.adapters) < 2:
         raise BadInput("Methods differ in how adapters share a picture: add a second adapter.")
     found = []
-    for name in compose.methods():
+    for name in first_methods(compose.methods()):
         tried = _with_method(shot, name)
         try:
             check(tried)

@@ -25,7 +25,7 @@ def lay_out_distillation(space: Workspace) -> DistillationWidgets:
     with gr.Group(visible=False) as group:
         prompts = gr.Textbox(
             label="Prompts",
-            info="One per line, of what the base is to draw; empty for sketch's own captions",
+            info="One a line, of what it is to draw; sketch has captions of its own",
             lines=4,
             max_lines=12,
             placeholder="a photo of a cat on a sofa",
@@ -36,7 +36,7 @@ def lay_out_distillation(space: Workspace) -> DistillationWidgets:
             multiselect=True,
             allow_custom_value=True,
             label="Adapters merged in",
-            info="Only if it is to be fast with these; NAME:STRENGTH for a strength other than 1",
+            info="If you will draw with adapters too: such as robot, or robot:0.8",
         )
     adapters.focus(lambda: gr.Dropdown(_names(space)), outputs=adapters, api_visibility="private")
     return DistillationWidgets(group, prompts, adapters)

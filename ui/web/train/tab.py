@@ -138,11 +138,14 @@ def _wire_kind(form: Form, others: list[Any]) -> None:
     """Show what the chosen adapter type learns from. others: what is of pictures beside options."""
     of_pictures = [*others, *form.more.of_pictures()]
 
-    def show(kind: str) -> list[Any]:
+    def show(kind: str, trigger: str | None) -> list[Any]:
         fast = distills(kind)
-        return [gr.Group(visible=fast), *(gr.update(visible=not fast) for _ in of_pictures)]
+        such = "a photo of a cat on a sofa" if fast else sample_prompts(trigger or "trigger words")
+        others = (gr.update(visible=not fast) for _ in of_pictures)
+        return [gr.Group(visible=fast), gr.Textbox(placeholder=such), *others]
 
-    on(form.kind.change, show, form.kind, [form.fast.group, *of_pictures])
+    shown = [form.fast.group, form.sampled, *of_pictures]
+    on(form.kind.change, show, [form.kind, form.trigger], shown)
 
 
 def _wire_summary(form: Form, summary: gr.HTML) -> None:
