@@ -142,16 +142,18 @@ class KLoRA:
         self, layers: set[str], content: list[MethodAdapter], style: list[MethodAdapter]
     ) -> dict[str, float]:
         """S_c / (gamma S_s) by layer; where one of them changes nothing, the other is taken."""
-        tops: dict[str, list[float]] = {}
-        sums: dict[str, list[float]] = {}
+        if not layers:
+            return {}
+        sizes = []
         for layer in sorted(layers):
             k = self.k or _entries(layer, content, style)
-            sizes = [_size(layer, role, k) for role in (content, style)]
-            tops[layer] = [top for top, _ in sizes]
-            sums[layer] = [whole for _, whole in sizes]
-        gamma = self._gamma([pair for pair in sums.values() if all(pair)])
+            sizes += [_size(layer, role, k) for role in (content, style)]
+        import torch
+
+        tops, sums = torch.stack(sizes).view(-1, 2, 2).unbind(2)  # -> [layers, 2] each
+        gamma = self._gamma([pair for pair in sums.tolist() if all(pair)])
         ratios = {}
-        for layer, (top, other) in tops.items():
+        for layer, (top, other) in zip(sorted(layers), tops.tolist(), strict=True):
             ratios[layer] = top / (gamma * other) if other else math.inf
             ratios[layer] = ratios[layer] if top else -math.inf
         return ratios
@@ -197,16 +199,14 @@ def _members(layer: str, role: Iterable[MethodAdapter]) -> list[MethodAdapter]:
     return [one for one in role if one.strength and layer in one.adapter.deltas]
 
 
-def _size(layer: str, role: Iterable[MethodAdapter], k: int) -> tuple[float, float]:
-    """The sum of the k largest |entries| of a role's change to a layer, and of all.
+def _size(layer: str, role: Iterable[MethodAdapter], k: int) -> "Tensor":
+    """The sum of the k largest |entries| of a role's change to a layer, and of all: float64, [2].
 
     Linear in the strength of a role's only adapter, so that another strength costs nothing.
     """
     members = _members(layer, role)
     if len(members) == 1:
-        top, whole = members[0].size(layer, k)
-        strength = abs(members[0].strength)
-        return strength * top, strength * whole
+        return abs(members[0].strength) * members[0].size(layer, k)
     from compose.engine.weights.adapter_change import entry_sums
 
     first, *others = (one.strength * one.change(layer).flatten() for one in members)

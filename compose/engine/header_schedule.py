@@ -80,7 +80,7 @@ class HeaderAdapter:
     def change(self, layer: str) -> "Tensor":
         raise NeedsWeights
 
-    def size(self, layer: str, k: int) -> tuple[float, float]:
+    def size(self, layer: str, k: int) -> "Tensor":
         raise NeedsWeights
 
 

@@ -83,8 +83,11 @@ class MethodAdapter(Protocol):
         """Its change to a layer's weight at strength 1: float32, shaped as the weight."""
         ...
 
-    def size(self, layer: str, k: int) -> tuple[float, float]:
-        """At strength 1 the sum of its k largest |entries| in a layer, and of all; remembered."""
+    def size(self, layer: str, k: int) -> "Tensor":
+        """At strength 1 the sum of its k largest |entries| in a layer, and of all; remembered.
+
+        float64, [2].
+        """
         ...
 
 

@@ -224,7 +224,7 @@ class AdapterAlone:
         with torch.no_grad():
             return delta.dense(torch.zeros(delta.shape)).detach()
 
-    def size(self, layer: str, k: int) -> tuple[float, float]:
+    def size(self, layer: str, k: int) -> "Tensor":
         from compose.engine.weights.adapter_change import entry_sums
 
         return entry_sums(self.change(layer), k)

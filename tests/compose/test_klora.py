@@ -9,6 +9,7 @@ from torch import Tensor
 
 import compose.engine.weights.adapter_change
 from compose import KLoRA, Mix, record, render
+from compose.engine.weights.adapter_change import entry_sums
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, Kron, LowRank, Sparse
 from studio.bases.base import Base
@@ -326,3 +327,28 @@ def test_one_adapter_or_equal_ones_are_merge(sdxl: Base, forms: list[Adapter]) -
     for pairs in (plain.adapters, plain.adapters * 2):
         shot = dataclasses.replace(plain, adapters=pairs, method=KLoRA())
         assert torch.equal(render(sdxl, shot, output="latents"), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "k"),
+    [((640, 320), 64), ((64, 32, 3, 3), 256), ((7, 11), 5), ((7, 11), 200), ((9,), 1)],
+)
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_largest_entries_are_those_of_all_sorted(
+    shape: tuple[int, ...], k: int, ties: bool
+) -> None:
+    change = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    if ties:
+        change = change.round()
+    entries = sorted(change.abs().flatten().double().tolist(), reverse=True)
+    top, whole = entry_sums(change, k).tolist()
+    assert top == pytest.approx(sum(entries[:k]), rel=1e-12)
+    assert whole == pytest.approx(sum(entries), rel=1e-6)
+
+
+def test_large_changes_are_cut_into_pieces() -> None:
+    """A few of which are sorted; all of the entries lie in one piece at worst."""
+    change = torch.rand(1280, 1280, generator=torch.Generator().manual_seed(0))
+    change[3, :300] += 1
+    top, _ = entry_sums(change, 256).tolist()
+    assert top == pytest.approx(change.flatten().sort().values[-256:].double().sum().item())
