@@ -43,7 +43,7 @@ class Regions:
     )
     whole: float = field(
         default=0.0,
-        metadata={"help": "how much the shot's own prompt and all adapters count inside regions"},
+        metadata={"help": "how much the main prompt and all adapters count inside regions"},
     )
     rest: Literal["merge", "base"] = field(
         default="merge",

@@ -24,8 +24,8 @@ class RegionForm:
         with gr.Group(visible=False) as self.group:
             self.lines = gr.Textbox(
                 label="Regions", lines=2, max_lines=6, elem_id="mix-regions",
-                info="A line for each: a box x0,y0,x1,y1 in shares of the picture, and a prompt of "
-                "its own if wished. Line 1 is for adapter 1; @2,3 behind the box names others.",
+                info="A line for each adapter, in order: left, top, right and bottom from 0 to 1, "
+                "then a prompt if it has its own. @2 behind the box: for adapter 2.",
                 placeholder="0,0,0.5,1: a red robot\n0.5,0,1,1: a blue cat",
             )  # fmt: skip
             with gr.Accordion(
