@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -129,11 +129,7 @@ def check_writable(file: Path) -> None:
     """Raise BadInput unless a file can be written there; missing folders would be made."""
     if file.is_dir():
         raise BadInput(f"{file} is a folder: give the name of a file")
-    above = next(path for path in file.absolute().parents if path.exists())
-    if not above.is_dir():
-        raise BadInput(f"{file} cannot be written, since {above} is a file")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(f"{file} cannot be written: you may not write into {above}")
+    _check_may_write(file, file.absolute().parents)
 
 
 def check_folder_writable(folder: Path) -> None:
@@ -141,7 +137,16 @@ def check_folder_writable(folder: Path) -> None:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise BadInput(f"{place} is a file; --out is a folder.")
-    check_writable(folder / "file")
+    _check_may_write(folder, (folder.absolute(), *folder.absolute().parents))
+
+
+def _check_may_write(place: Path, folders: Sequence[Path]) -> None:
+    """folders: that the place is in, the nearest first."""
+    above = next(path for path in folders if path.exists())
+    if not above.is_dir():
+        raise BadInput(f"{place} cannot be written, since {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BadInput(f"{place} cannot be written: you may not write into {above}")
 
 
 def check_new_adapter(file: Path) -> None:

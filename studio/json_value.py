@@ -61,7 +61,7 @@ def is_too_deep(value: object) -> bool:
     """Whether lists and tables are so deep in one another that walking through them would fail."""
     level = [value]
     for _ in range(DEEPEST + 1):
-        level = [inside for one in level for inside in _inside(one)]
+        level = [inner for one in level for inner in _inside(one) if isinstance(inner, dict | list)]
         if not level:
             return False
     return True

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from studio.bases.base import Base
+from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe
 from tests.compose.conftest import write_lora
 from ui import cli
@@ -192,7 +193,6 @@ def test_a_shot_that_fails_is_told_and_stops_nothing(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import compose.engine.batch.rendering as many
-    from studio.errors import BadInput
 
     decode: Callable = many.decode
 
@@ -323,3 +323,24 @@ def test_a_folder_is_one_batch_at_a_time(
         assert "is being made by another process" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
     assert ended("batch", faces, "--out", tmp_path / "out") == 0
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ui.cli.drawing.batch import _only_one
+    from ui.shared.launched_processes import SINGLE_PROCESS
+
+    (tmp_path / "locks").mkdir()
+    monkeypatch.setattr("ui.cli.drawing.batch.gettempdir", lambda: str(tmp_path / "locks"))
+    with _only_one(tmp_path / "out", SINGLE_PROCESS):
+        (lock,) = (tmp_path / "locks").iterdir()
+    lock.unlink(missing_ok=True)
+    (tmp_path / "precious").write_text("precious")
+    lock.symlink_to(tmp_path / "precious")
+    with (
+        pytest.raises(BadInput, match="cannot be locked"),
+        _only_one(tmp_path / "out", SINGLE_PROCESS),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"

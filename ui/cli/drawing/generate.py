@@ -1,6 +1,6 @@
 """`studio generate`: pictures from a prompt, or from a picture made before."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -37,6 +37,8 @@ from ui.shared.terminal import print_json, print_note, print_table, progress_bar
 from ui.shared.tiles import tiles_note_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
@@ -132,24 +134,23 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
             title = f"Picture {number + 1} of {request.count}"
             progress.reset(task, description=title, total=None)
             start, one = perf_counter(), resolved.with_seed(shot.seed + number)
-            path = _place(request.out, one.shot)
-            for step in _write_picture(one, base, path):
-                progress.update(task, total=step.steps, completed=step.step)
-            seconds = round(perf_counter() - start, 2)
-            rows.append({"path": str(path), "seed": one.shot.seed, "seconds": seconds})
+            for event in compose.denoise(base, one):
+                if isinstance(event, compose.Step):
+                    progress.update(task, total=event.steps, completed=event.step)
+                    continue
+                path = _write_picture(one, base, event.latents, request.out)
+                seconds = round(perf_counter() - start, 2)
+                rows.append({"path": str(path), "seed": one.shot.seed, "seconds": seconds})
     return rows
 
 
-def _write_picture(shot: ResolvedShot, base: "Base", path: Path) -> "Iterator[compose.Step]":
-    """Make a picture and write it; yields its denoising steps."""
-    for event in compose.denoise(base, shot):
-        if isinstance(event, compose.Step):
-            yield event
-        else:
-            picture = compose.decode(base, shot, event.latents)
-            save_picture(picture, path)
-            if note := tiles_note_of(picture):
-                print_note(f"{path} was {note}")
+def _write_picture(shot: ResolvedShot, base: "Base", latents: "Tensor", out: Path) -> Path:
+    """Decode a picture and write it. Its name is chosen only now: others may draw into `out`."""
+    picture = compose.decode(base, shot, latents)
+    path = save_picture(picture, _place(out, shot.shot))
+    if note := tiles_note_of(picture):
+        print_note(f"{path} was {note}")
+    return path
 
 
 def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
