@@ -24,6 +24,7 @@ UNREAD = {
     "icon": (".ico .icns", "save it as"),
 }
 KINDS = {ending: kind for kind, (endings, _) in UNREAD.items() for ending in endings.split()}
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # and hidden ones: nobody means them
 MOST_COUNTED = 1000  # pictures of a sub-folder
 MOST_LOOKED_AT = 100_000  # files: the folder may be somebody's whole disk
 
@@ -37,13 +38,23 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
     files = [path for path in list_folder(folder) if not path.name.startswith(".")]
     found, unread = [], []
     for path in sorted(path for path in files if path.is_file()):
-        if kind := KINDS.get(path.suffix.lower()):
-            reason = f"is not read: {UNREAD[kind][1]} JPEG or PNG"
-            unread.append(Skipped(path, reason, kind))
+        if other := of_unread_format(path):
+            unread.append(other)
         elif is_picture(path):
             found.append(path)
     masks = {path.stem + ending for path in found for ending in MASKS}
     return [path for path in found if path.stem not in masks], unread
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a file is one that a system leaves in folders."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def of_unread_format(path: Path) -> Skipped | None:
+    """Why a file of this name is left out; None where its ending is not of a format of UNREAD."""
+    kind = KINDS.get(path.suffix.lower())
+    return Skipped(path, f"is not read: {UNREAD[kind][1]} JPEG or PNG", kind) if kind else None
 
 
 def is_picture(path: Path) -> bool:

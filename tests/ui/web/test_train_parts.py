@@ -230,6 +230,27 @@ def test_captions_come_with_pictures_as_they_do_in_a_folder(
     assert "c.caption is not UTF-8 text" in left_out[1]
 
 
+def test_what_is_dropped_is_left_out_for_the_reason_that_a_folder_has(
+    space: Workspace, tmp_path: Path
+) -> None:
+    """What a system leaves in a folder is nobody's concern."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    (folder / "raw.CR2").write_bytes(b"II*\0" + bytes(60))
+    (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    for name in (".DS_Store", "._a.png", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"x")
+    (folder / "metadata.csv").write_text("file_name,text\na.png,red\ngone.png,blue\n")
+    name, left_out = add_files(space, "", sorted(folder.iterdir()), new_name="things")
+    assert [(one.name, one.caption) for one in get_set(space, name).pictures] == [("a.png", "red")]
+    assert left_out == [
+        "clip.mp4 is not read: save frames of it as JPEG or PNG",
+        "raw.CR2 is not read: develop it to JPEG or PNG",
+        "gone.png is named in the metadata but is not there: add it too",
+    ]
+
+
 def test_what_a_training_leaves_out_of_a_set_is_read_anew_when_files_come(
     space: Workspace, tmp_path: Path
 ) -> None:

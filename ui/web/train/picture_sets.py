@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 from studio.assets import asset
 from studio.dataset.captions import ENDINGS, METADATA_FILES, metadata_captions
+from studio.dataset.listing import is_of_system, of_unread_format
 from studio.errors import BadInput
 from studio.files import read_text
 from studio.workspace import (
@@ -39,12 +40,15 @@ def add_files(
     Captions are read as in a folder of pictures: see studio/dataset/captions.py. new_name: for a
     new set. Returns the set's name, and a sentence for each file that was left out.
     """
-    paths = [Path(file) for file in files]
+    paths = [path for path in map(Path, files) if not is_of_system(path.name)]
     texts = {path.stem: path for path in paths if path.suffix.lower() in ENDINGS}
     tables = [path for path in paths if path.name in METADATA_FILES]
     added, left_out = {}, []
     for path in paths:
         if path in tables or path.suffix.lower() in ENDINGS:
+            continue
+        if other := of_unread_format(path):
+            left_out.append(f"{path.name} {other.reason}")
             continue
         try:
             name = name or create_set(space, clean_name(new_name, otherwise="pictures")).name
@@ -61,6 +65,9 @@ def add_files(
         else:
             if text:
                 write_caption(space, name, own, text)
+    given = {path.name for path in paths}
+    for picture in sorted(listed.keys() - given if added else ()):
+        problems.append(f"{picture} is named in the metadata but is not there: add it too")
     alone = "belongs to no picture: add the picture of that name too"
     return name, [*left_out, *problems, *(f"{path.name} {alone}" for path in texts.values())]
 
