@@ -180,7 +180,7 @@ def _replayed(
         return base.predict(latents, timestep, TextEmbedding(hidden, pooled), time_ids=ids)
 
     inputs = [one for one in given if one is not None]
-    return cache_of(base).graphs.run(prepared, predict, inputs)
+    return cache_of(base).graphs.run(prepared, predict, inputs, version=base.relocated)
 
 
 def _time_ids(asked: Sequence[Evaluation]) -> Tensor | None:

@@ -71,6 +71,7 @@ class Base(Parts):
     cuda_graphs: passes of small pictures may be CUDA graphs.
     learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
     set_aside: parts that leave the device while the UNet is at work, and come back when needed.
+    relocated: how often the UNet's weights came to lie elsewhere on the device.
     altered: whether other weights stand in the place of its own now; see `use_weights`.
     """
 
@@ -85,6 +86,7 @@ class Base(Parts):
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
     set_aside: tuple[nn.Module, ...] = field(default=(), init=False, repr=False)
     _vae_alone: bool = field(default=False, init=False, repr=False)
+    relocated: int = field(default=0, init=False, repr=False)
     altered: bool = field(default=False, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _with_norms: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
@@ -246,6 +248,7 @@ class Base(Parts):
                     if has_own_memory(self.device):  # may have no room for both
                         _move(self.unet, torch.device("cpu"))
         finally:
+            self.relocated += 1
             if not self.offload:
                 with suppress(torch.OutOfMemoryError):  # then it comes when it is needed
                     self.move_to_device(self.unet)
