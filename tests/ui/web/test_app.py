@@ -23,7 +23,7 @@ from studio.errors import BadInput
 from studio.workspace import open_workspace
 from tests.ui.web.conftest import ROOT, in_a_loop, open_tab
 from ui.cli.web import read_login
-from ui.web.server.app import LOOK, build, check_reach, start_queue
+from ui.web.server.app import LOOK, LOOK_FOR_PROGRESS, build, check_reach, start_queue
 from ui.web.server.page import show_bad_input
 from ui.web.server.security import LoginThrottle
 
@@ -178,15 +178,18 @@ def test_a_toast_shows_names_as_text_and_a_full_disk_as_a_sentence() -> None:
 
 
 def test_an_idle_server_seldom_looks_for_events() -> None:
-    async def made() -> float:
+    async def made() -> tuple[float, float]:
         with gr.Blocks() as page:
             gr.Markdown("")
-        usual = page._queue.sleep_when_free  # the name that Gradio has for it
+        before = looks(page)  # by the names that Gradio has for them
         start_queue(page)
-        assert usual < LOOK
-        return page._queue.sleep_when_free
+        assert before[0] < LOOK and before[1] < LOOK_FOR_PROGRESS
+        return looks(page)
 
-    assert in_a_loop(made) == LOOK
+    def looks(page: gr.Blocks) -> tuple[float, float]:
+        return page._queue.sleep_when_free, page._queue.progress_update_sleep_when_free
+
+    assert in_a_loop(made) == (LOOK, LOOK_FOR_PROGRESS)
 
 
 def test_passwords_cannot_be_tried_without_end() -> None:
