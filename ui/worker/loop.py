@@ -40,7 +40,7 @@ from ui.worker.out_of_memory import SHORTAGE, memory_advice
 from ui.worker.render_jobs import render
 from ui.worker.train_jobs import train
 
-POLL = 0.05  # seconds between two looks at whether the queue has changed
+POLL = 0.1  # seconds between two looks at whether the queue has changed
 BEAT = 2.0  # seconds between two signs of life without a job
 IDLE = 60.0  # seconds without a picture, after which a training gets a large base's memory
 LARGE = 2 * 10**9  # bytes
@@ -88,7 +88,7 @@ def work(
 def _last_write(space: Workspace) -> object:
     """Another value after almost any write to the database.
 
-    Asking the database itself twenty times a second takes several percent of a core.
+    Asking the database itself at every look takes several percent of a core.
     """
     log = space.database.with_name(f"{space.database.name}-wal")
     states = []
