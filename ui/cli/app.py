@@ -11,10 +11,16 @@ from collections.abc import Sequence
 import typer
 
 from studio.errors import BadInput, Stopped, disk_refusal
+from studio.out_of_memory import is_out_of_memory
 from ui.cli import demo, jobs, web
 from ui.cli.adapters import convert, inspect, profile, resize
 from ui.cli.drawing import batch, generate, schedule
 from ui.cli.training import align, caption, distill, grid, sweep, train
+
+NO_MEMORY = (
+    "there was not enough memory: choose a smaller size or batch, open the base with --low-memory, "
+    "or close other programs. A training goes on from its last checkpoint with --resume"
+)
 
 app = typer.Typer(
     name="studio",
@@ -58,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if refusal is None:
             raise
         _exit(str(refusal), code=2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _exit(NO_MEMORY, code=1)
 
 
 def _exit(message: str, *, code: int) -> None:

@@ -21,6 +21,7 @@ from studio.adapters.load import load_adapter
 from studio.errors import BadInput, Stopped
 from studio.requests.picture_file import read_recipe
 from ui import cli
+from ui.cli.app import NO_MEMORY
 from ui.shared import terminal
 
 Run = Callable[..., "Ended"]
@@ -608,6 +609,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
         (Stopped("it was stopped."), 130, "studio: it was stopped."),
         (KeyboardInterrupt(), 130, ""),
         (OSError(28, "No space left on device", "/x"), 2, "studio: /x: No space left on device."),
+        (MemoryError(), 1, f"studio: {NO_MEMORY}."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, f"studio: {NO_MEMORY}."),
     ],
 )
 def test_exit_codes(
