@@ -210,7 +210,7 @@ def test_a_grid_is_drawn_and_a_cell_opens_its_settings(mix: Page, server: Server
     assert len(job.results) == 4
     table = mix.locator("#mix-frame table")
     expect(table.locator("img")).to_have_count(4)
-    expect(table).to_contain_text("steps 2")
+    expect(table).to_contain_text("Steps 2")
     expect(table).to_contain_text("CFG scale 6")
     table.locator("button").last.click()
     expect(mix.get_by_label("number input for CFG scale")).to_have_value("6")
