@@ -25,8 +25,8 @@ from studio.workspace import Workspace, get_set, list_adapters, list_sets
 from ui.shared.queue_requests import drawing_of, queue_training
 from ui.web.frontend import script, template
 from ui.web.server.page import Page, Update, on
+from ui.web.train.dataset.picture_sets import EXAMPLES, add_example
 from ui.web.train.options import preset
-from ui.web.train.picture_sets import EXAMPLES, add_example
 
 SUBJECT, STYLE = "robot", "glass"
 SHOWN = {SUBJECT: "A subject: this robot", STYLE: "A style: stained glass"}

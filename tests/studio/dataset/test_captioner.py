@@ -20,7 +20,7 @@ from studio.dataset.captioner import (
 from studio.errors import BadInput
 from tests.tiny_captioner import tiny_captioner
 from ui.cli.training.caption import app
-from ui.web.train.caption_process import CaptionProcess
+from ui.web.train.dataset.caption_process import CaptionProcess
 
 
 @pytest.fixture(scope="module")

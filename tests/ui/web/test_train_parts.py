@@ -37,10 +37,10 @@ from studio.workspace import (
 from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import queue_training
 from ui.web.train.checkpoints import cells, draw_grid, drawn, latest_grid, strengths_of
-from ui.web.train.crops import crop_preview, crops_of
+from ui.web.train.dataset.crops import crop_preview, crops_of
+from ui.web.train.dataset.picture_sets import add_example, add_files
 from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
-from ui.web.train.picture_sets import add_example, add_files
 from ui.web.train.request import Form, pictures_of, queue
 from ui.web.train.reuse import settings_of
 from ui.web.train.run_html import run_header, sample_rows

@@ -14,8 +14,8 @@ from ui.shared.form import Form as Fields
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
 from ui.web.server.fields import shown_values
+from ui.web.train.dataset.picture_sets import set_choices
 from ui.web.train.options import GROUPS, adapter_choices, all_kinds, group_form, prior_choices
-from ui.web.train.picture_sets import set_choices
 from ui.web.train.request import STEPS, Form
 
 

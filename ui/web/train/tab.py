@@ -17,6 +17,8 @@ from ui.web.frontend import KIND_NAMES, ONCE, paragraph, sentence
 from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page, Update, as_html, on
 from ui.web.train.compare import ComparisonPanel
+from ui.web.train.dataset.picture_sets import set_choices
+from ui.web.train.dataset.pictures import PicturePanel
 from ui.web.train.distillation import lay_out_distillation
 from ui.web.train.options import (
     DESCRIPTIONS,
@@ -28,8 +30,6 @@ from ui.web.train.options import (
     preset_placeholders,
     prior_choices,
 )
-from ui.web.train.picture_sets import set_choices
-from ui.web.train.pictures import PicturePanel
 from ui.web.train.request import (
     Data,
     Form,

@@ -11,7 +11,7 @@ from studio.errors import BadInput
 from studio.workspace import Workspace, get_set
 from ui.web.frontend import ONCE, paragraph, sentence
 from ui.web.server.page import on
-from ui.web.train.caption_process import CaptionProcess
+from ui.web.train.dataset.caption_process import CaptionProcess
 
 Written = dict[str, dict[str, str]]  # captions, by set and picture
 NONE_FOUND = (

@@ -20,7 +20,7 @@ class CaptionProcess:
 
     def __init__(self, model: str, pictures: Sequence[Path]) -> None:
         self._process = subprocess.Popen(
-            module_command("ui.web.train.caption_process"),
+            module_command("ui.web.train.dataset.caption_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -21,9 +21,9 @@ from studio.workspace import (
 )
 from ui.web.frontend import paragraph, sentence, template
 from ui.web.server.page import on
-from ui.web.train.captions import CaptionPanel, Drafts
-from ui.web.train.crops import crop_preview, crops_of
-from ui.web.train.picture_sets import EXAMPLES, add_example, add_files, set_choices
+from ui.web.train.dataset.captions import CaptionPanel, Drafts
+from ui.web.train.dataset.crops import crop_preview, crops_of
+from ui.web.train.dataset.picture_sets import EXAMPLES, add_example, add_files, set_choices
 
 EMPTY = (
     "Drop in five or more pictures of one subject or one style, or take an example. A .txt file "

@@ -11,7 +11,7 @@ from studio.dataset.caption_edits import CaptionEdit, tidy
 from studio.workspace import UploadSet, Workspace, get_set, save_captions, upload_thumbnail
 from ui.web.frontend import paragraph, script, template
 from ui.web.server.page import on
-from ui.web.train.captioner import CaptionerForm, Written
+from ui.web.train.dataset.captioner import CaptionerForm, Written
 
 Drafts = dict[str, dict[str, str]]  # captions that are not saved yet, by set and picture
 IN_ORDER = "captions"
