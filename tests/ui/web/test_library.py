@@ -96,7 +96,7 @@ def test_files_come_in_checked_and_go_out_converted(
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(lamp.read_bytes()[:-100])
     pickle = tmp_path / "old.ckpt"
-    pickle.write_bytes(b"PK\x03\x04" + bytes(100))
+    pickle.write_bytes(b"\x80\x02" + bytes(100))
     open_tab(page, "Library")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Import").click()
