@@ -235,7 +235,9 @@ def test_sdxl_holds_eight_gigabytes_with_every_method(
     parts = [p for part in base.modules() for p in part.parameters()]
     weights = sum(one.numel() * one.itemsize for one in parts)
     assert 6.8 * GB < weights < 7.2 * GB
-    monkeypatch.setattr("compose.klora._size", lambda layer, *_: (len(layer) % 7, 1.0))
+    monkeypatch.setattr(
+        "compose.klora._size", lambda layer, *_: torch.tensor([len(layer) % 7, 1.0])
+    )
     pairs = tuple((one, 0.8) for one in adapters[: 3 if isinstance(method, CMLoRA) else 2])
     wanted = Shot("a robot", width=1024, height=1024, steps=8, adapters=pairs, method=method)
     run = PictureRun(base, resolve(wanted, base), steps=8)
