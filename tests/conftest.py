@@ -44,3 +44,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if "server" in fixtures:
             item.add_marker("process")
+    # They wait more than they compute: first, so that other tests use the processor meanwhile.
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
