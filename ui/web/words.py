@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import compose
 import trainers
+from studio.requests.a1111 import A1111_SAMPLERS
 from studio.requests.shot import Shot
 from ui.shared.loading import Loading
 
@@ -83,18 +84,8 @@ METHODS = {  # what they are called, and what they do with the adapters
     "cmlora": ("CMLoRA", "one leads at a time, the others help"),
     "regions": ("Regions", "each in a part of the picture of its own"),
 }
-SAMPLERS = {
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "heun": "Heun",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_sde": "DPM++ SDE",
-    "unipc": "UniPC",
-    "ddim": "DDIM",
-    "ddpm": "DDPM",
-    "lcm": "LCM",
-    "tcd": "TCD",
+SAMPLERS = {  # and spacings
+    **A1111_SAMPLERS,
     "leading": "Leading",
     "trailing": "Trailing",
     "sgm_uniform": "SGM uniform",
