@@ -21,11 +21,12 @@ Ours, for what the paper leaves open: an adapter is of low frequency if its prof
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,37 +44,20 @@ class CMLoRA:
     interval: of refresh steps, 0 for the paper's; at 1 every pass is a full one.
     """
 
-    order: tuple[int, ...] = field(
-        default=(),
-        metadata={
-            "help": "the order in which adapters lead, by number from 1; default: by their profiles"
-        },
+    order: tuple[int, ...] = option(
+        (), "the order in which adapters lead, by number from 1; default: by their profiles"
     )
-    low: tuple[int, ...] = field(
-        default=(),
-        metadata={
-            "help": "adapters that lead late, such as a background; default: by their profiles"
-        },
+    low: tuple[int, ...] = option(
+        (), "adapters that lead late, such as a background; default: by their profiles"
     )
-    split: float = field(
-        default=120 / 220,
-        metadata={"help": "share of the steps after which the late adapters lead"},
+    split: float = option(120 / 220, "share of the steps after which the late adapters lead")
+    interval: int = option(0, "steps in a turn; at 0 the paper's 2, 3 and 2")
+    cache: bool = option(True, "faster: keep deep features from turn to turn")
+    lead: float | None = option(
+        None, "weight of the leading adapter; others have 1; default: their number + 0.5"
     )
-    interval: int = field(
-        default=0, metadata={"help": "steps in a turn; at 0 the paper's 2, 3 and 2"}
-    )
-    cache: bool = field(
-        default=True, metadata={"help": "faster: keep deep features from turn to turn"}
-    )
-    lead: float | None = field(
-        default=None,
-        metadata={
-            "help": "weight of the leading adapter; others have 1; default: their number + 0.5"
-        },
-    )
-    decay: float = field(
-        default=0.0,
-        metadata={"help": "how fast that weight falls with each turn: 0.5 takes off 1/2, then 1/4"},
+    decay: float = option(
+        0.0, "how fast that weight falls with each turn: 0.5 takes off 1/2, then 1/4"
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

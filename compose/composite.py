@@ -14,11 +14,12 @@ without guidance too, where the authors' code keeps the last adapter's predictio
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part
 from studio.errors import BadInput
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,16 +31,14 @@ if TYPE_CHECKING:
 class Composite:
     """The mean of the adapters' predictions; no adapter at all is the plain base."""
 
-    shared_text: bool = field(
-        default=False,
-        metadata={"help": "read the prompt once, with the text encoders of all adapters merged"},
+    shared_text: bool = option(
+        False, "read the prompt once, with the text encoders of all adapters merged"
     )
-    weights: tuple[float, ...] = field(
-        default=(), metadata={"help": "of each adapter in the mean, such as 2,1; default: equal"}
+    weights: tuple[float, ...] = option(
+        (), "of each adapter in the mean, such as 2,1; default: equal"
     )
-    weigh: Literal["equal", "trigger"] = field(
-        default="equal",
-        metadata={"help": "more weight for trigger words that change the prompt's meaning more"},
+    weigh: Literal["equal", "trigger"] = option(
+        "equal", "more weight for trigger words that change the prompt's meaning more"
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

@@ -18,11 +18,12 @@ are chosen between at s = 1.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,43 +44,26 @@ class KLoRA:
     and rises again.
     """
 
-    content: tuple[int, ...] = field(
-        default=(),
-        metadata={
-            "help": "which adapters bring the subject, by number from 1; default: the first of two"
-        },
+    content: tuple[int, ...] = option(
+        (), "which adapters bring the subject, by number from 1; default: the first of two"
     )
-    style: tuple[int, ...] = field(
-        default=(),
-        metadata={
-            "help": "which adapters bring the style, by number from 1; default: the second of two"
-        },
+    style: tuple[int, ...] = option(
+        (), "which adapters bring the style, by number from 1; default: the second of two"
     )
-    pattern: Literal["linear", "style"] = field(
-        default="linear",
-        metadata={
-            "help": "how the scale s(t) runs over the steps; style favours the style early, too"
-        },
+    pattern: Literal["linear", "style"] = option(
+        "linear", "how the scale s(t) runs over the steps; style favours the style early, too"
     )
-    alpha: float = field(
-        default=1.5,
-        metadata={
-            "help": "slope of the scale s(t) = alpha t + beta: how much the style gains by the end"
-        },
+    alpha: float = option(
+        1.5, "slope of the scale s(t) = alpha t + beta: how much the style gains by the end"
     )
-    beta: float | None = field(
-        default=None,
-        metadata={"help": "start of the scale; default: 0.5, with the pattern style 0.85 alpha"},
+    beta: float | None = option(
+        None, "start of the scale; default: 0.5, with the pattern style 0.85 alpha"
     )
-    gamma: Literal["layers", "total"] = field(
-        default="layers",
-        metadata={"help": "how the two are balanced: layer by layer on average, or in total"},
+    gamma: Literal["layers", "total"] = option(
+        "layers", "how the two are balanced: layer by layer on average, or in total"
     )
-    k: int | None = field(
-        default=None,
-        metadata={
-            "help": "entries that are compared in each layer; default: the product of the ranks"
-        },
+    k: int | None = option(
+        None, "entries that are compared in each layer; default: the product of the ranks"
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

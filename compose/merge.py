@@ -13,11 +13,12 @@ in its factors; peft scales the factors inside DoRA's norm.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Combine, Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,40 +34,23 @@ class Merge:
     "2:text_encoder=0" for the second adapter only. The longest name of a layer's part counts.
     """
 
-    combination: Literal["linear", "cat", "svd", "ties", "dare", "np"] = field(
-        default="linear",
-        metadata={"help": "how the adapters' changes are added up; cat is the same as linear"},
+    combination: Literal["linear", "cat", "svd", "ties", "dare", "np"] = option(
+        "linear", "how the adapters' changes are added up; cat is the same as linear"
     )
-    rank: int = field(default=32, metadata={"help": "with svd: the rank that is kept"})
-    density: float = field(
-        default=0.5, metadata={"help": "with ties or dare: share of each change that is kept"}
+    rank: int = option(32, "with svd: the rank that is kept")
+    density: float = option(0.5, "with ties or dare: share of each change that is kept")
+    seed: int = option(0, "with dare: start of the chance that decides what is dropped")
+    style: tuple[int, ...] = option(
+        (), "with np: numbers of the style adapters, from 1; default: the second of two"
     )
-    seed: int = field(
-        default=0, metadata={"help": "with dare: start of the chance that decides what is dropped"}
+    kappa: float = option(
+        0.5, "with np: how much of the content is taken out of the style's directions"
     )
-    style: tuple[int, ...] = field(
-        default=(),
-        metadata={
-            "help": "with np: numbers of the style adapters, from 1; default: the second of two"
-        },
+    k: int | None = option(
+        None, "with np: how many directions of the style are kept clear; default: its rank"
     )
-    kappa: float = field(
-        default=0.5,
-        metadata={
-            "help": "with np: how much of the content is taken out of the style's directions"
-        },
-    )
-    k: int | None = field(
-        default=None,
-        metadata={
-            "help": "with np: how many directions of the style are kept clear; default: its rank"
-        },
-    )
-    blocks: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "help": "strength of blocks: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
-        },
+    blocks: tuple[str, ...] = option(
+        (), "strength of blocks: BLOCK=FACTOR or ADAPTER:BLOCK=FACTOR, as 2:up_blocks.0=0.5"
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

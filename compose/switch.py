@@ -15,11 +15,12 @@ the first adapter's text encoder, where here each adapter's own change encodes i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,20 +36,15 @@ class Switch:
     turns: the steps of each turn, in that order; `interval` for all where none are given.
     """
 
-    interval: int = field(default=5, metadata={"help": "steps in a turn"})
-    order: tuple[int, ...] = field(
-        default=(),
-        metadata={
-            "help": "the order of turns, by adapter number from 1; default: as they are listed"
-        },
+    interval: int = option(5, "steps in a turn")
+    order: tuple[int, ...] = option(
+        (), "the order of turns, by adapter number from 1; default: as they are listed"
     )
-    turns: tuple[int, ...] = field(
-        default=(),
-        metadata={"help": "steps of each turn, such as 7,3,5; default: the interval for all"},
+    turns: tuple[int, ...] = option(
+        (), "steps of each turn, such as 7,3,5; default: the interval for all"
     )
-    weigh: Literal["equal", "trigger"] = field(
-        default="equal",
-        metadata={"help": "longer turns for trigger words that change the prompt's meaning more"},
+    weigh: Literal["equal", "trigger"] = option(
+        "equal", "longer turns for trigger words that change the prompt's meaning more"
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:

@@ -1,8 +1,10 @@
 """How to open a base: the options of every command that needs one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -12,42 +14,27 @@ if TYPE_CHECKING:
 class Loading:
     """The options of studio.load_base."""
 
-    device: str = field(
-        default="auto", metadata={"help": "where to compute; auto takes a GPU if there is one"}
+    device: str = option("auto", "where to compute; auto takes a GPU if there is one")
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "auto", "number format of the weights; auto is fp16 on a GPU, else fp32"
     )
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = field(
-        default="auto",
-        metadata={"help": "number format of the weights; auto is fp16 on a GPU, else fp32"},
+    attention: Literal["sdpa", "xformers"] = option(
+        "sdpa", "PyTorch's attention (sdpa), or xformers if it is installed"
     )
-    attention: Literal["sdpa", "xformers"] = field(
-        default="sdpa",
-        metadata={"help": "PyTorch's attention (sdpa), or xformers if it is installed"},
+    vae_slicing: bool = option(False, "decode pictures one by one: less memory")
+    vae_tiling: bool = option(False, "decode pictures in tiles: less memory")
+    offload: bool = option(
+        False, "keep on the GPU only what is at work, for GPUs with little memory"
     )
-    vae_slicing: bool = field(
-        default=False, metadata={"help": "decode pictures one by one: less memory"}
+    low_memory: bool = option(
+        False, "take the least memory: offload, tiles, and no changed weights kept"
     )
-    vae_tiling: bool = field(
-        default=False, metadata={"help": "decode pictures in tiles: less memory"}
+    cuda_graphs: bool = option(
+        True, "draw small pictures on a GPU by CUDA graphs, where that is faster"
     )
-    offload: bool = field(
-        default=False,
-        metadata={"help": "keep on the GPU only what is at work, for GPUs with little memory"},
-    )
-    low_memory: bool = field(
-        default=False,
-        metadata={"help": "take the least memory: offload, tiles, and no changed weights kept"},
-    )
-    cuda_graphs: bool = field(
-        default=True,
-        metadata={"help": "draw small pictures on a GPU by CUDA graphs, where that is faster"},
-    )
-    vae: str = field(
-        default="",
-        metadata={"help": "another VAE than the base's: a .safetensors file or a diffusers folder"},
-    )
-    prediction: Literal["auto", "epsilon", "v_prediction"] = field(
-        default="auto",
-        metadata={"help": "what a single-file base predicts, if its file does not say"},
+    vae: str = option("", "another VAE than the base's: a .safetensors file or a diffusers folder")
+    prediction: Literal["auto", "epsilon", "v_prediction"] = option(
+        "auto", "what a single-file base predicts, if its file does not say"
     )
 
 
