@@ -29,7 +29,14 @@ from studio.workspace.adapters import (
     list_adapters,
     rename_adapter,
 )
-from studio.workspace.bases import KnownBase, add_base, forget_base, list_bases, remember_base
+from studio.workspace.bases import (
+    KnownBase,
+    add_base,
+    base_family,
+    forget_base,
+    list_bases,
+    remember_base,
+)
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace, child_path, path_in_workspace
 from studio.workspace.labels import Label, read_labels, write_label

@@ -33,6 +33,11 @@ def list_bases(space: Workspace) -> list[KnownBase]:
     return bundled + [KnownBase(**row) for row in rows]
 
 
+def base_family(space: Workspace, source: str) -> str:
+    """The family of a base in the list; "" where it is not known yet."""
+    return next((one.family for one in list_bases(space) if one.source == source), "")
+
+
 def add_base(space: Workspace, source: str) -> KnownBase:
     """Remember a base: a diffusers folder, a .safetensors checkpoint or a Hugging Face id.
 

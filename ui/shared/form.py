@@ -8,7 +8,7 @@ change here.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
@@ -48,7 +48,7 @@ class Form:
     """
 
     of: type
-    title: str
+    title: str = ""
     without: frozenset[str] = frozenset()
     defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prefix: str = ""
@@ -56,6 +56,12 @@ class Form:
     def parameter(self, field: str) -> str:
         """The name of a field's parameter in a command."""
         return f"{self.prefix}_{field}" if self.prefix else field
+
+
+def form_with(of: type, names: Collection[str], defaults: Mapping[str, str] | None = None) -> Form:
+    """A form of these fields alone."""
+    others = {field.name for field in dataclasses.fields(of)} - {*names}
+    return Form(of, without=frozenset(others), defaults=defaults or {})
 
 
 def fields_of(form: Form) -> tuple[Field, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from studio.workspace import AdapterFile, Workspace, list_adapters, list_bases
+from studio.workspace import AdapterFile, Workspace, base_family, list_adapters
 from ui.web.frontend import script
 from ui.web.mix import html
 from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, misfit
@@ -105,10 +105,9 @@ class AdapterSlots:
 
     def cards(self, base: str) -> str:
         """The library as HTML; adapters that don't fit the base come last and can't be chosen."""
-        family = next((one.family for one in list_bases(self.space) if one.source == base), "")
-        adapters = list_adapters(self.space)
+        family = base_family(self.space, base)
         return html.library_cards(
-            [(one, misfit(one, base=base, family=family)) for one in adapters]
+            [(one, misfit(one, base=base, family=family)) for one in list_adapters(self.space)]
         )
 
 

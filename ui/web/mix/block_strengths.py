@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from studio.workspace import Workspace, list_bases
+from studio.workspace import Workspace, base_family
 from ui.web.mix.mix_adapters import MOST
 from ui.web.server.page import on
 
@@ -69,8 +69,7 @@ class BlockSliders:
         ]
 
     def _show(self, text: str, place: str, base: str) -> list[Any]:
-        family = next((one.family for one in list_bases(self._space) if one.source == base), "")
-        blocks = BLOCKS.get(family, NAMES)
+        blocks = BLOCKS.get(base_family(self._space, base), NAMES)
         return [
             gr.update(value=factor_in(text, place, block), visible=block in blocks)
             for block in NAMES

@@ -214,7 +214,7 @@ def _number(name: str, kind: type[Number], word: str) -> Number:
 
 def _form(method: object | None) -> Form:
     name = method_name(method)
-    return Form(compose.methods()[name], name)
+    return Form(compose.methods()[name])
 
 
 def _label(name: str, facts: Mapping[str, object]) -> str:

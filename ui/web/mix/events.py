@@ -11,7 +11,6 @@ from ui.web.mix.handlers.drawing import Drawing
 from ui.web.mix.handlers.opening import Opening
 from ui.web.mix.handlers.pictures import Pictures
 from ui.web.mix.handlers.settings import Settings
-from ui.web.mix.job_view import JobView
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Components, Page, on
 
@@ -23,13 +22,11 @@ LAST = "always_last"  # of the events that come while one is answered, only the 
 def mix_tab(page: Page) -> None:
     """Lay the tab out and connect its events."""
     tab = MixTab(page)
-    view = JobView(page.space, tab)
-    drawing = Drawing(page.space, tab)
-    settings = Settings(page, tab, view, drawing)
+    settings = Settings(page, tab)
     _settings_events(page, tab, settings)
-    _drawing_events(tab, drawing)
-    _history_events(page, tab, Pictures(page, tab, view, drawing, settings))
-    _opening_events(page, tab, Opening(page, tab, view, drawing, settings))
+    _drawing_events(tab, settings.drawing)
+    _history_events(page, tab, Pictures(settings))
+    _opening_events(page, tab, Opening(settings))
 
 
 def _settings_events(page: Page, tab: MixTab, settings: Settings) -> None:

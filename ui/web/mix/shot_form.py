@@ -1,7 +1,7 @@
 """The widgets that one shot is made of; `read` turns them into the shot, `update` back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from studio.workspace import (
     get_set,
     list_bases,
 )
-from ui.shared.form import Form
+from ui.shared.form import Form, form_with
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
 from ui.web.frontend import method_choices, script
@@ -36,11 +36,10 @@ from ui.web.mix.block_strengths import BlockSliders
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.mix.region_form import RegionForm
 from ui.web.server.fields import (
+    FieldWidgets,
     field_widgets,
     read_number,
-    read_values,
     read_whole_number,
-    shown_values,
 )
 from ui.web.server.page import Components, Update, Values
 from ui.web.words import label, value_label
@@ -48,19 +47,12 @@ from ui.web.words import label, value_label
 FEW_STEPS = 12  # are enough on the bases that come with Studio
 PLAIN = Shot(EXAMPLES[0], steps=FEW_STEPS)
 START_PICTURES = "start pictures"  # the set of uploads that keeps these and their masks
-LOADING = Form(Loading, "Loading")
-
-
-FIELDS = frozenset(one.name for one in fields(Shot))
-SIDES, SECOND_PASS = {"width", "height"}, {"second_pass", "second_denoise"}
-SIZE = Form(
-    Shot,
-    "Size",
-    without=FIELDS - SIDES - SECOND_PASS,
-    defaults=dict.fromkeys(SIDES, "the base's own") | {"second_pass": "none"},
+SIDES = dict.fromkeys(("width", "height"), "the base's own")
+SIZE = form_with(
+    Shot, (*SIDES, "second_pass", "second_denoise"), defaults=SIDES | {"second_pass": "none"}
 )
-AVOIDING = Form(Shot, "Avoid", without=FIELDS - {"avoid", "avoid_by", "avoid_strength"})
-READING = Form(Shot, "Reading the prompt", without=FIELDS - {"syntax", "clip_skip"})
+AVOIDING = form_with(Shot, ("avoid", "avoid_by", "avoid_strength"))
+READING = form_with(Shot, ("syntax", "clip_skip"))
 
 
 def steps_for(base: str, steps: int) -> int:
@@ -82,7 +74,7 @@ class ShotForm:
         self._lay_out_base()
         self._lay_out_start_picture()
         with gr.Accordion("Model loading", open=False):
-            self.loading = field_widgets(LOADING)
+            self.loading = field_widgets(Form(Loading))
 
     def _lay_out_prompt(self) -> None:
         self.prompt = gr.Textbox(
@@ -113,12 +105,12 @@ class ShotForm:
         )  # fmt: skip
         self.regions = RegionForm()
         self.groups: dict[str, gr.Group] = {}
-        self.options: dict[str, dict[str, Component]] = {}
+        self.options: dict[str, FieldWidgets] = {}
         with gr.Accordion("Method options", open=False):
-            for name in compose.methods():
+            for name, method in compose.methods().items():
                 shown = name == method_name(PLAIN.method)
                 with gr.Group(visible=shown) as self.groups[name]:
-                    self.options[name] = field_widgets(_options(name))
+                    self.options[name] = field_widgets(Form(method))
                     if name == "merge":
                         self.blocks = BlockSliders(self.space, self.options[name]["blocks"])  # pyright: ignore
 
@@ -196,11 +188,6 @@ class ShotForm:
             "guidance": self.guidance,
         }
 
-    def family(self, base: str) -> str:
-        """Of a base by its source; "" where it is not known yet."""
-        known = list_bases(self.space)
-        return next((one.family for one in known if one.source == base), "")
-
     def speed_outputs(self) -> Components:
         """The components that choosing a speed adapter changes, and undoing it."""
         notes = {self.before_speed, self.sampling_note, self.undo_speed}
@@ -208,19 +195,15 @@ class ShotForm:
 
     def choices(self) -> list[gr.Dropdown]:
         """The dropdowns that only the picture depends on."""
-        made = [*self.loading.values(), *self.reading.values(), *self.avoiding.values()]
-        made += self._all_options()
-        found = [widget for widget in made if isinstance(widget, gr.Dropdown)]
+        found = [one for one in self._field_widgets() if isinstance(one, gr.Dropdown)]
         return [self.method, self.scheduler, self.spacing, *found]
 
     def inputs(self) -> Components:
-        """The components whose values `read` and `read_loading` take."""
+        """The components whose values `read` takes, and those of `loading`."""
         return (
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
-            | {self.base, self.scheduler, self.spacing, *self.size.values()}
+            | {self.base, self.scheduler, self.spacing, *self._field_widgets()}
             | {self.start, self.mask, self.denoise, self.before_speed}
-            | {*self.loading.values(), *self.reading.values(), *self._all_options()}
-            | {*self.avoiding.values()}
             | self.adapters.inputs()
             | self.regions.inputs()
         )
@@ -249,9 +232,6 @@ class ShotForm:
         can't have its value, and for adapters that are gone.
         """
         mix = self.adapters.read(given) if mix is None else mix
-        size = read_values(SIZE, {name: given[widget] for name, widget in self.size.items()})
-        reading = {name: given[widget] for name, widget in self.reading.items()}
-        avoiding = {name: given[widget] for name, widget in self.avoiding.items()}
         start = _keep_picture(self.space, given[self.start])
         shot = Shot(
             prompt=given[self.prompt] or "",
@@ -268,17 +248,13 @@ class ShotForm:
             init_image=start,
             mask=start and _keep_picture(self.space, given[self.mask]),
             denoise=read_number("denoise", given[self.denoise]),
-            **size,
-            **read_values(READING, reading),
-            **read_values(AVOIDING, avoiding),
+            **self.size.read(given),
+            **self.reading.read(given),
+            **self.avoiding.read(given),
         )
         shot.check()
         shot = take_adapter_tags(shot, partial(adapter_path, self.space))
         return shot if shot.adapters or shot.regions else replace(shot, method=None)
-
-    def read_loading(self, given: Values) -> dict[str, object]:
-        """The loading options of the base that the user chose."""
-        return read_values(LOADING, {name: given[widget] for name, widget in self.loading.items()})
 
     def update(self, shot: Shot) -> Update:
         """Show this shot, whose adapters are those of the library."""
@@ -301,13 +277,8 @@ class ShotForm:
             self.before_speed: None,
             self.undo_speed: gr.Button(visible=False),
         }
-        reading = shown_values(READING, {"syntax": shot.syntax, "clip_skip": shot.clip_skip})
-        update |= {widget: reading[name] for name, widget in self.reading.items()}
-        avoiding = shown_values(AVOIDING, {name: getattr(shot, name) for name in self.avoiding})
-        update |= {widget: avoiding[name] for name, widget in self.avoiding.items()}
-        sizes = {name: getattr(shot, name) for name in self.size}
-        sizes = shown_values(SIZE, {name: one for name, one in sizes.items() if one is not None})
-        update |= {self.size[name]: shown for name, shown in sizes.items()}
+        for fields in (self.size, self.reading, self.avoiding):
+            update |= fields.show(vars(shot))
         mix = [_mix_adapter(str(file), strength) for file, strength in shot.adapters]
         update |= self._update_method(shot) | self.regions.update(shot)
         return update | self.update_mix(mix, shot.base)
@@ -320,30 +291,25 @@ class ShotForm:
     def _read_method(self, given: Values) -> object | None:
         """None for a plain merge."""
         name = given[self.method]
-        typed = {field: given[widget] for field, widget in self.options[name].items()}
-        method = compose.method_named(name, read_values(_options(name), typed))
+        method = compose.method_named(name, self.options[name].read(given))
         return None if method == compose.Merge() else method
 
     def _update_method(self, shot: Shot) -> Update:
         chosen = method_name(shot.method, shot.regions)
         update: Update = {self.method: chosen}
-        for name, widgets in self.options.items():
-            own = method_options(shot.method) if name == chosen else {}
-            shown = shown_values(_options(name), own)
-            update |= {widget: shown[field] for field, widget in widgets.items()}
+        for name, fields in self.options.items():
+            update |= fields.show(method_options(shot.method) if name == chosen else {})
         return update
 
-    def _all_options(self) -> list[Component]:
-        return [widget for widgets in self.options.values() for widget in widgets.values()]
+    def _field_widgets(self) -> list[Component]:
+        """The widgets that were made of fields, of Loading, of the shot and of all methods."""
+        groups = (self.loading, self.reading, self.avoiding, self.size, *self.options.values())
+        return [widget for fields in groups for widget in fields.values()]
 
 
 def base_choices(space: Workspace) -> list[tuple[str, str]]:
     """The known bases by name, each with its source."""
     return [(one.name, one.source) for one in list_bases(space)]
-
-
-def _options(method: str) -> Form:
-    return Form(compose.methods()[method], method)
 
 
 def _mix_adapter(file: str, strength: float) -> MixAdapter:

@@ -12,6 +12,7 @@ from gradio.components import Component
 
 from studio.errors import BadInput
 from ui.shared.form import Field, Form, fields_of
+from ui.web.server.page import Update, Values
 from ui.web.words import in_words, label, value_label
 
 
@@ -22,9 +23,25 @@ def help_of(field: Field) -> str:
     return in_words(told[:1].upper() + told[1:])
 
 
-def field_widgets(form: Form) -> dict[str, Component]:
-    """A widget for each field, by its name, laid out where this is called."""
-    return {field.name: _widget(field, form) for field in fields_of(form)}
+class FieldWidgets(dict[str, Component]):
+    """Widgets of a form, by the names of its fields."""
+
+    def __init__(self, form: Form, widgets: Mapping[str, Component]) -> None:
+        super().__init__(widgets)
+        self.form = form
+
+    def read(self, values: Values) -> dict[str, Any]:
+        """What was given, as `read_values` has it."""
+        return read_values(self.form, {name: values[one] for name, one in self.items()})
+
+    def show(self, given: Mapping[str, Any]) -> Update:
+        """Fill the widgets with these values; None and a field's absence stand for its default."""
+        return {self[field.name]: _shown(field, self.form, given) for field in fields_of(self.form)}
+
+
+def field_widgets(form: Form) -> FieldWidgets:
+    """A widget for each field, laid out where this is called."""
+    return FieldWidgets(form, {field.name: _widget(field, form) for field in fields_of(form)})
 
 
 def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,11 +56,6 @@ def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and (value != field.default or field.name in form.defaults):
             found[field.name] = value
     return found
-
-
-def shown_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The widgets' contents for these values; empty where a default applies."""
-    return {field.name: _shown(field, form, given) for field in fields_of(form)}
 
 
 def read_whole_number(name: str, typed: str) -> int:
@@ -78,8 +90,10 @@ def _widget(field: Field, form: Form) -> Component:
 
 
 def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
-    value = given.get(field.name, field.default)
-    usual = field.name not in given or (value == field.default and field.name not in form.defaults)
+    """A widget's content; empty where a default applies."""
+    told = given.get(field.name)
+    value: Any = field.default if told is None else told
+    usual = told is None or (value == field.default and field.name not in form.defaults)
     if field.many:
         return ", ".join(map(str, value or ()))
     if field.type is bool:

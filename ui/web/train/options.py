@@ -1,7 +1,8 @@
 """The options of a training as widgets, in groups, and their values."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -11,9 +12,10 @@ import trainers
 from studio.bases.info import BaseInfo
 from studio.workspace import Workspace, adapter_path, get_set, list_adapters, list_sets
 from trainers import Recipe
-from ui.shared.form import Form, fields_of
+from ui.shared.form import Form, fields_of, form_with
 from ui.shared.loading import Loading
-from ui.web.server.fields import field_widgets, help_of, read_values
+from ui.web.server.fields import FieldWidgets, field_widgets, help_of
+from ui.web.server.page import Values
 
 DESCRIPTIONS = {
     "lora": "For a subject or a style. Every other program reads its files: start with this one.",
@@ -47,23 +49,18 @@ GROUPS = {
 # Fields whose presets depend on the base and the adapter type; the others have fixed defaults.
 PRESET = ("steps", "batch", "accumulation", "lr", "schedule", "sample_every", "save_every")
 SHOWN = tuple(name for name in PRESET if name not in MAIN)
+Choices = list[tuple[str, str]]  # labels and values
 SAMPLES, CHECKPOINTS = 8, 4  # of a training, unless set
 ELSEWHERE = ", in the snowy mountains"  # after the trigger words, in the second sample prompt
-STEPS = Form(
-    Recipe,
-    "",
-    without=frozenset(one.name for one in fields(Recipe)) - {"steps"},
-    defaults={"steps": "of the preset"},
-)
 
 
 @dataclass(frozen=True)
 class Options:
     """The widgets, by field. of_kind: those of each adapter type; groups: their containers."""
 
-    recipe: dict[str, Component]
-    loading: dict[str, Component]
-    of_kind: dict[str, dict[str, Component]]
+    recipe: FieldWidgets
+    loading: FieldWidgets
+    of_kind: dict[str, FieldWidgets]
     groups: dict[str, gr.Group]
     name: gr.Textbox
     init: gr.Dropdown
@@ -103,47 +100,34 @@ def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None)
     return trainers.with_options(chosen, {"steps": steps} | every)
 
 
-def lay_out_options(space: Workspace) -> Options:
-    """Lay out all options but those in MAIN, in closed accordions."""
-    recipe: dict[str, Component] = {}
+def lay_out_options(space: Workspace, steps: gr.Textbox) -> Options:
+    """Lay out all options but those in MAIN, in closed accordions. steps: the widget of `steps`."""
+    start = preset(trainers.kinds()["lora"](), None)
+    presets = {name: f"{getattr(start, name)}" for name in PRESET}
+    recipe: dict[str, Component] = {"steps": steps}
     own, groups = {}, {}
     with gr.Accordion("More options", open=False):
         with gr.Accordion("Options of the adapter type", open=True):
             for name, kind in all_kinds().items():
                 with gr.Group(visible=name == "lora") as groups[name]:
-                    own[name] = _row(Form(kind, ""))
+                    own[name] = _row(Form(kind))
         for title, names in GROUPS.items():
             with gr.Accordion(title, open=False):
-                recipe |= _row(group_form(names))
+                recipe |= _row(form_with(Recipe, names, presets))
                 if title == "Class pictures":
-                    prior = gr.Dropdown(
-                        prior_choices(space),
-                        value="",
-                        label="Class pictures",
-                        info="A set of your own; what is missing is drawn",
-                    )
-                    prior.focus(
-                        lambda: gr.Dropdown(prior_choices(space)),
-                        outputs=prior,
-                        api_visibility="private",
-                    )
+                    info = "A set of your own; what is missing is drawn"
+                    prior = _dropdown(partial(prior_choices, space), "Class pictures", info)
         with gr.Accordion("Model loading", open=False):
-            loading = _row(Form(Loading, ""))
+            loading = _row(Form(Loading))
         name = gr.Textbox(
             label="Name",
             info="What to call the adapter in the library",
             placeholder="the trigger words",
         )
-        init = gr.Dropdown(
-            adapter_choices(space),
-            value="",
-            label="Start from",
-            info="Go on from an adapter of this type (warm start)",
-        )
-        init.focus(
-            lambda: gr.Dropdown(adapter_choices(space)), outputs=init, api_visibility="private"
-        )
-    return Options(recipe, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
+        info = "Go on from an adapter of this type (warm start)"
+        init = _dropdown(partial(adapter_choices, space), "Start from", info)
+    fields = FieldWidgets(form_with(Recipe, recipe, presets), recipe)
+    return Options(fields, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def preset_placeholders(
@@ -152,61 +136,47 @@ def preset_placeholders(
     """Updates of the widgets, by field, that show the values used when they are left empty."""
     recipe = preset(kind, base, steps)
     presets = {name: getattr(recipe, name) for name in SHOWN}
+    told = {field.name: help_of(field) for field in fields_of(Form(Recipe))}
     return {
-        name: gr.Dropdown(info=f"{_help(name)}; usual here: {value}")
+        name: gr.Dropdown(info=f"{told[name]}; usual here: {value}")
         if name == "schedule"
         else gr.Textbox(placeholder=f"{value:g}")
         for name, value in presets.items()
     }
 
 
-def fields_given(
-    space: Workspace, given: Options, kind: str, data: Mapping[Component, Any]
-) -> dict[str, Any]:
+def fields_given(space: Workspace, given: Options, kind: str, data: Values) -> dict[str, Any]:
     """The fields of a TrainingRequest that these widgets hold. Raises BadInput."""
-    form, init, prior = Form(all_kinds()[kind], ""), data[given.init], data[given.prior]
-    recipe = {}
-    for names in GROUPS.values():
-        recipe |= read_values(group_form(names), {name: data[given.recipe[name]] for name in names})
-    unused = all_kinds()[kind].unused
-    recipe = {name: value for name, value in recipe.items() if name not in unused}
-    loading = read_values(
-        Form(Loading, ""), {name: data[one] for name, one in given.loading.items()}
-    )
+    init, prior, unused = data[given.init], data[given.prior], all_kinds()[kind].unused
+    recipe = given.recipe.read(data).items()
     return {
-        "options": read_values(
-            form, {name: data[one] for name, one in given.of_kind[kind].items()}
-        ),
-        "recipe": recipe,
-        "loading": loading,
+        "options": given.of_kind[kind].read(data),
+        "recipe": {name: value for name, value in recipe if name not in unused},
+        "loading": given.loading.read(data),
         "name": (data[given.name] or "").strip(),
         "init": str(adapter_path(space, init)) if init else None,
         "prior_pictures": get_set(space, prior).path if prior and not unused else None,
     }
 
 
-def _row(form: Form) -> dict[str, Component]:
+def _dropdown(choices: Callable[[], Choices], label: str, info: str) -> gr.Dropdown:
+    """Its choices are those of the moment in which it is opened."""
+    made = gr.Dropdown(choices(), value="", label=label, info=info)
+    made.focus(lambda: gr.Dropdown(choices()), outputs=made, api_visibility="private")
+    return made
+
+
+def _row(form: Form) -> FieldWidgets:
     """A form's widgets, side by side as far as there is room."""
     with gr.Row(elem_classes="studio-fields"):
         return field_widgets(form)
 
 
-def group_form(names: tuple[str, ...]) -> Form:
-    others = {entry.name for entry in fields(Recipe)} - set(names)
-    start = preset(trainers.kinds()["lora"](), None)
-    defaults = {name: f"{getattr(start, name)}" for name in names if name in PRESET}
-    return Form(Recipe, "", without=frozenset(others), defaults=defaults)
-
-
-def _help(name: str) -> str:
-    return help_of(next(one for one in fields_of(group_form((name,)))))
-
-
-def prior_choices(space: Workspace) -> list[tuple[str, str]]:
+def prior_choices(space: Workspace) -> Choices:
     """The sets of pictures, and none."""
     return [("None", ""), *((one.name, one.name) for one in list_sets(space))]
 
 
-def adapter_choices(space: Workspace) -> list[tuple[str, str]]:
+def adapter_choices(space: Workspace) -> Choices:
     """The library, and nothing."""
     return [("Nothing", ""), *((one.name, one.name) for one in list_adapters(space))]

@@ -1,11 +1,9 @@
 """From the form of the tab Train to a job of the queue, and to an estimate of its cost."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -20,13 +18,11 @@ from studio.workspace import Workspace, get_set
 from trainers import Recipe
 from ui.shared.queue_requests import queue_training
 from ui.web.frontend import sentence
-from ui.web.server.fields import read_values
+from ui.web.server.page import Values
 from ui.web.server.waiting import waiting
 from ui.web.train.distillation import DistillationWidgets, adapters_of, prompts_file
 from ui.web.train.estimate_process import estimate_sentence
-from ui.web.train.options import ELSEWHERE, STEPS, Options, fields_given, preset
-
-Data = Mapping[Component, Any]
+from ui.web.train.options import ELSEWHERE, Options, fields_given, preset
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def distills(kind: str) -> bool:
     return kind in trainers.distillation_kinds()
 
 
-def cost(space: Workspace, form: Form, data: Data) -> str:
+def cost(space: Workspace, form: Form, data: Values) -> str:
     """Time and memory in a sentence; "" for a base that is not here yet. Raises BadInput."""
     base = read_base_info(data[form.base] or "")
     if base is None:
@@ -76,19 +72,18 @@ def _read_pictures(folder: Path, modified: int) -> Pictures:
     return read_pictures(folder, trigger="", size=8, step=8)
 
 
-def find_problem(space: Workspace, form: Form, data: Data) -> str:
+def find_problem(space: Workspace, form: Form, data: Values) -> str:
     """What is wrong with the fields, as a sentence; "" where all can be used."""
     try:
         chosen = fields_given(space, form.more, data[form.kind], data)
-        steps = read_values(STEPS, {"steps": data[form.steps]})
-        check_fields(Recipe, {**steps, **chosen["recipe"]})
+        check_fields(Recipe, chosen["recipe"])
         trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
     except BadInput as error:
         return sentence(str(error))
     return ""
 
 
-def queue(space: Workspace, form: Form, data: Data) -> int:
+def queue(space: Workspace, form: Form, data: Values) -> int:
     """Queue the training that was asked for, once; its job's number. Raises BadInput."""
     if not (data[form.sets] or distills(data[form.kind])):
         raise BadInput("choose pictures first: drop some in, or take an example")
@@ -100,20 +95,18 @@ def queue(space: Workspace, form: Form, data: Data) -> int:
     return job.id
 
 
-def _request(space: Workspace, form: Form, data: Data, base: BaseInfo | None) -> TrainingRequest:
+def _request(space: Workspace, form: Form, data: Values, base: BaseInfo | None) -> TrainingRequest:
     """The training that the form asks for. base: None for one that is not here yet."""
     chosen = fields_given(space, form.more, data[form.kind], data)
     trigger = (data[form.trigger] or "").strip()
-    steps = read_values(STEPS, {"steps": data[form.steps]})
     kind = trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
-    start = preset(kind, base, steps.get("steps"))
+    start = preset(kind, base, chosen["recipe"].get("steps"))
     fast = distills(data[form.kind])
     prompts = data[form.sampled] or ("" if fast else sample_prompts(trigger))
     recipe = {
         "sample_every": start.sample_every,
         "save_every": start.save_every,
         "sample_prompts": [line.strip() for line in prompts.splitlines() if line.strip()],
-        **steps,
         **chosen["recipe"],
     }
     own = {"kind": data[form.kind], "base": data[form.base] or "", "recipe": recipe}

@@ -1,49 +1,42 @@
 """A training's settings put back into the form that it was asked for with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
-from gradio.components import Component
 
 from studio.files import read_text
 from studio.queue.job import Job
 from studio.workspace import Workspace, list_adapters, list_sets
-from ui.shared.form import Form as Fields
-from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
-from ui.web.server.fields import shown_values
+from ui.web.server.page import Update
 from ui.web.train.dataset.picture_sets import set_choices
-from ui.web.train.options import GROUPS, adapter_choices, all_kinds, group_form, prior_choices
-from ui.web.train.request import STEPS, Form
+from ui.web.train.options import adapter_choices, prior_choices
+from ui.web.train.request import Form
 
 
-def settings_of(space: Workspace, form: Form, job: Job) -> tuple[dict[Component, Any], list[str]]:
+def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[str]]:
     """What the widgets are to hold, and a sentence for each thing that is no longer here."""
     asked, missing = cast("Any", job.arguments), list[str]()
-    kind, more = asked["kind"], form.more
-    recipe, options = asked["recipe"], asked["options"]
-    own = Fields(all_kinds()[kind], "")
-    update: dict[Component, Any] = {
+    recipe, more = asked["recipe"], form.more
+    library = {one.name for one in list_adapters(space)}
+    update: Update = {
         form.sets: gr.update(
             choices=set_choices(space), value=_set_of(space, asked["pictures"], missing)
         ),
         form.trigger: asked["trigger"],
         form.base: asked["base"],
-        form.kind: kind,
-        form.steps: shown_values(STEPS, recipe)["steps"],
+        form.kind: asked["kind"],
         form.sampled: "\n".join(recipe.get("sample_prompts") or ()),
-        **_distilled(space, form, asked, missing),
+        **_distilled(library, form, asked, missing),
         more.name: asked["name"] if asked["name"] != asked["trigger"] else "",
         more.init: gr.update(
-            choices=adapter_choices(space), value=_adapter_of(space, asked["init"], missing)
+            choices=adapter_choices(space), value=_adapter_of(library, asked["init"], missing)
         ),
     }
-    for names in GROUPS.values():
-        update |= _filled(more.recipe, shown_values(group_form(names), recipe))
-    update |= _filled(more.of_kind[kind], shown_values(own, options))
-    update |= _filled(more.loading, shown_values(Fields(Loading, ""), asked["loading"]))
+    update |= more.recipe.show(recipe) | more.loading.show(asked["loading"])
+    update |= more.of_kind[asked["kind"]].show(asked["options"])
     prior = asked["prior_pictures"]
     chosen = _set_of(space, [[prior, 1]], missing) if prior else ""
     update[more.prior] = gr.update(choices=prior_choices(space), value=chosen)
@@ -51,23 +44,19 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[dict[Component,
 
 
 def _distilled(
-    space: Workspace, form: Form, asked: Mapping[str, Any], missing: list[str]
-) -> dict[Component, Any]:
+    library: Collection[str], form: Form, asked: Mapping[str, Any], missing: list[str]
+) -> Update:
     """Prompts, and the adapters that were merged in; older trainings have none."""
     file, mixed = asked.get("prompts"), asked.get("adapters") or ()
     path = Path(file) if file else None
     there = path is not None and path.is_file()
     if path and not there:
         missing.append(f"Its prompts, {file}, are no longer there: give some.")
-    found = [(_adapter_of(space, one, missing), strength) for one, strength in mixed]
+    found = [(_adapter_of(library, one, missing), strength) for one, strength in mixed]
     return {
         form.fast.prompts: read_text(path) if path and there else "",
         form.fast.adapters: [f"{name}:{strength:g}" for name, strength in found if name],
     }
-
-
-def _filled(widgets: Mapping[str, Component], shown: Mapping[str, Any]) -> dict[Component, Any]:
-    return {widgets[name]: value for name, value in shown.items()}
 
 
 def _set_of(space: Workspace, folders: Sequence[Sequence[Any]], missing: list[str]) -> str:
@@ -83,12 +72,12 @@ def _set_of(space: Workspace, folders: Sequence[Sequence[Any]], missing: list[st
     return ""
 
 
-def _adapter_of(space: Workspace, file: str | None, missing: list[str]) -> str:
+def _adapter_of(library: Collection[str], file: str | None, missing: list[str]) -> str:
     """The library's adapter that a training started from; "" for none."""
     if not file:
         return ""
     name = adapter_name(file)
-    if name in {one.name for one in list_adapters(space)}:
+    if name in library:
         return name
     missing.append(f"The adapter that it began with, {name}, is no longer in the library.")
     return ""

@@ -15,7 +15,7 @@ from studio.workspace import Workspace, add_base, list_bases
 from ui.web.first_run import first_run
 from ui.web.frontend import KIND_NAMES, ONCE, paragraph, sentence
 from ui.web.server.kept_form import KeptForm
-from ui.web.server.page import Page, Update, as_html, on
+from ui.web.server.page import Page, Update, Values, as_html, on
 from ui.web.train.compare import ComparisonPanel
 from ui.web.train.dataset.picture_sets import set_choices
 from ui.web.train.dataset.pictures import PicturePanel
@@ -31,7 +31,6 @@ from ui.web.train.options import (
     prior_choices,
 )
 from ui.web.train.request import (
-    Data,
     Form,
     cost,
     distills,
@@ -72,7 +71,7 @@ def train_tab(page: Page) -> None:
     _wire_estimate(space, form, estimate)
     pictures.show_after(_wire_kept(space, form))
 
-    def begin(data: Data) -> list[Any]:
+    def begin(data: Values) -> list[Any]:
         return select_run(space, queue(space, form, data))
 
     begun = on(start.click, begin, form.all(), runs.updated)
@@ -116,7 +115,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             placeholder=sample_prompts("trigger words"),
             scale=2,
         )
-    return Form(sets, trigger, base, kind, steps, prompts, fast, lay_out_options(space))
+    return Form(sets, trigger, base, kind, steps, prompts, fast, lay_out_options(space, steps))
 
 
 def _wire_form(space: Workspace, form: Form) -> None:
@@ -184,7 +183,7 @@ def _wire_check(space: Workspace, form: Form, shown: list[Any]) -> None:
     shown: the problem, the summary and the button.
     """
 
-    def check_form(data: Data) -> list[Any]:
+    def check_form(data: Values) -> list[Any]:
         wrong = find_problem(space, form, data)
         said = gr.HTML(paragraph(wrong, "problem"), visible=bool(wrong))
         return [said, gr.HTML(visible=not wrong), gr.Button(interactive=not wrong)]
@@ -195,7 +194,7 @@ def _wire_check(space: Workspace, form: Form, shown: list[Any]) -> None:
 def _settled(form: Form) -> list[Any]:
     """The events of a choice, and of a text field that is left."""
     options: list[Any] = form.more.deciding()
-    texts = [one.blur for one in [form.steps, *options] if isinstance(one, gr.Textbox)]
+    texts = [one.blur for one in options if isinstance(one, gr.Textbox)]
     others = [one.change for one in options if not isinstance(one, gr.Textbox)]
     chosen = [form.sets.change, form.kind.change, form.base.change, form.steps.submit]
     return [*chosen, *texts, *others]
@@ -204,7 +203,7 @@ def _settled(form: Form) -> list[Any]:
 def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
     """Once there are pictures, say what is left out of them, and estimate time and memory."""
 
-    def update(data: Data) -> Iterator[Any]:
+    def update(data: Values) -> Iterator[Any]:
         fast = distills(data[form.kind])
         if not (data[form.sets] or fast) or find_problem(space, form, data):
             yield gr.HTML(visible=False)

@@ -67,7 +67,7 @@ class Drawing:
     def draw_change(self, values: Values, shot: Shot) -> Update:
         """Draw a change where that is wanted, unless a comparison is being drawn."""
         tab = self.tab
-        unchanged = (shot, self.form.read_loading(values)) == values[tab.queued]
+        unchanged = (shot, self.form.loading.read(values)) == values[tab.queued]
         if not values[tab.auto] or unchanged or self._is_comparing(values):
             return {}
         return self._queue(values, [shot])
@@ -77,7 +77,7 @@ class Drawing:
 
         What the job shown draws, or has drawn, is not drawn again.
         """
-        tab, loading = self.tab, self.form.read_loading(values)
+        tab, loading = self.tab, self.form.loading.read(values)
         if same := self._job_drawing(values, shots, loading):
             return {tab.note: html.note(DRAWN)} if same.ended else {}
         self.stop_own_job(values)

@@ -15,25 +15,21 @@ from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from ui.shared.queue_requests import drawing_of
 from ui.web.mix.comparison import axes
-from ui.web.mix.handlers.drawing import Drawing
 from ui.web.mix.handlers.settings import Settings
 from ui.web.mix.history import Listing
-from ui.web.mix.job_view import JobView
 from ui.web.mix.recipes import shot_of_recipe
 from ui.web.mix.remembered import Remembered
 from ui.web.mix.shot_form import PLAIN, base_choices
-from ui.web.mix.tab import MixTab
-from ui.web.server.page import Page, Update, Values
+from ui.web.server.page import Update, Values
 
 
 class Opening:
     """What a page shows when it is loaded, reloaded or looked at again."""
 
-    def __init__(
-        self, page: Page, tab: MixTab, view: JobView, drawing: Drawing, settings: Settings
-    ) -> None:
-        self.page, self.space, self.tab, self.form = page, page.space, tab, tab.form
-        self.view, self.drawing, self.settings = view, drawing, settings
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.view, self.drawing = settings, settings.view, settings.drawing
+        self.page, self.space = settings.page, settings.space
+        self.tab, self.form = settings.tab, settings.form
 
     def load(self, values: Values) -> Update:
         """The page is loaded: it shows what it showed before, or the last picture asked for."""

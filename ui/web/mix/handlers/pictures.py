@@ -17,13 +17,11 @@ from studio.workspace import (
     write_label,
 )
 from ui.web.mix import html
-from ui.web.mix.handlers.drawing import Drawing
 from ui.web.mix.handlers.settings import Settings
 from ui.web.mix.history import HISTORY_PAGE, Listing, favourites, picture_place
-from ui.web.mix.job_view import JobView
 from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
-from ui.web.mix.tab import NO_PICTURE, MixTab
-from ui.web.server.page import Page, Update, Values
+from ui.web.mix.tab import NO_PICTURE
+from ui.web.server.page import Update, Values
 
 OLD_SYNTAX = (
     "An older Studio drew this picture. It knew no weights and cut long prompts, so the prompt is "
@@ -34,11 +32,10 @@ OLD_SYNTAX = (
 class Pictures:
     """Finds, reopens, marks and deletes pictures."""
 
-    def __init__(
-        self, page: Page, tab: MixTab, view: JobView, drawing: Drawing, settings: Settings
-    ) -> None:
-        self.page, self.space, self.tab, self.form = page, page.space, tab, tab.form
-        self.view, self.drawing, self.settings = view, drawing, settings
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.view, self.drawing = settings, settings.view, settings.drawing
+        self.page, self.space = settings.page, settings.space
+        self.tab, self.form = settings.tab, settings.form
 
     def list_history(self, values: Values) -> Update:
         """Other pictures are searched for, or several are to be picked."""
@@ -146,6 +143,6 @@ class Pictures:
     def _drop_job(self, values: Values, shot: Shot, problems: Sequence[str]) -> Update:
         """No job is shown; these settings are not drawn until they change."""
         self.drawing.stop_own_job(values)
-        queued = None if problems else (shot, self.form.read_loading(values))
+        queued = None if problems else (shot, self.form.loading.read(values))
         stop = gr.Button(interactive=False)
         return {self.tab.job: None, self.tab.queued: queued, self.tab.stop: stop}

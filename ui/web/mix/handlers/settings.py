@@ -10,10 +10,7 @@ from studio.requests.adapter_tags import read_adapter_tag
 from studio.requests.prompt_syntax import split_adapter_tags
 from studio.requests.shot import Shot
 from studio.requests.speed import negative_note, speed_fields
-from studio.workspace import (
-    adapter_path,
-    get_adapter,
-)
+from studio.workspace import adapter_path, base_family, get_adapter
 from ui.shared.clip_skip import clip_skip_hint
 from ui.web.frontend import paragraph, sentence
 from ui.web.mix.comparison import NOTHING, axes
@@ -28,13 +25,17 @@ from ui.web.server.page import Page, Update, Values
 class Settings:
     """The form, the adapters of the mix, and what both decide."""
 
-    def __init__(self, page: Page, tab: MixTab, view: JobView, drawing: Drawing) -> None:
+    def __init__(self, page: Page, tab: MixTab) -> None:
         self.page, self.space, self.tab, self.form = page, page.space, tab, tab.form
-        self.view, self.drawing = view, drawing
+        self.view, self.drawing = JobView(page.space, tab), Drawing(page.space, tab)
 
-    def change(self, values: Values) -> Update:
-        """Any setting was changed."""
-        return self._changed(values)
+    def change(self, values: Values, mix: Sequence[MixAdapter] | None = None) -> Update:
+        """Any setting was changed. mix: the adapters, where they are not those of the page."""
+        try:
+            shot = self.form.read(values, mix)
+        except BadInput as wrong:
+            return self.refused(values, wrong)
+        return self.computed(shot, values) | self.drawing.draw_change(values, shot)
 
     def change_base(self, values: Values) -> Update:
         """Other adapters fit the new base. A base of the user's is not drawn at every change."""
@@ -43,13 +44,13 @@ class Settings:
             self.tab.auto: base in BUNDLED_BASES,
             self.form.steps: steps_for(base, values[self.form.steps]),
         }
-        changed = self._changed({**values, **update})
+        changed = self.change({**values, **update})
         return update | self.form.update_mix(self.form.adapters.read(values), base) | changed
 
     def use_example(self, values: Values, event: gr.EventData) -> Update:
         """An example becomes the prompt."""
         shown: Update = {self.form.prompt: str(event.name)}
-        return shown | self._changed({**values, **shown})
+        return shown | self.change({**values, **shown})
 
     def add(self, values: Values, event: gr.EventData) -> Update:
         """An adapter of the library joins the mix, and its trigger the prompt."""
@@ -109,11 +110,11 @@ class Settings:
     def use_clip_skip(self, values: Values) -> Update:
         """Prompts are read with the clip skip that an adapter of the mix was trained with."""
         shot = self.form.read(values)
-        wanted = clip_skip_hint(shot, self.form.family(shot.base))[1]
+        wanted = clip_skip_hint(shot, base_family(self.space, shot.base))[1]
         if wanted is None:  # the button was pressed twice
             return gr.skip()
         shown: Update = {self.form.reading["clip_skip"]: str(wanted)}
-        return shown | self._changed({**values, **shown})
+        return shown | self.change({**values, **shown})
 
     def show_in_editor(self, values: Values) -> Update:
         """The picture to start from can be painted over."""
@@ -125,7 +126,7 @@ class Settings:
         """What was painted is the mask."""
         mask = keep_painted(self.space, values[self.form.paint])
         shown: Update = {self.form.mask: mask}
-        return shown | self._changed({**values, **shown})
+        return shown | self.change({**values, **shown})
 
     def undo_speed(self, values: Values) -> Update:
         """Sampler, spacing, steps and CFG are again what a speed adapter found."""
@@ -136,7 +137,7 @@ class Settings:
         update: Update = {widgets[name]: value for name, value in before.items()}
         changed = {**values, **update}
         shown = {self.form.before_speed: None, self.form.undo_speed: gr.Button(visible=False)}
-        return update | shown | self._changed(changed)
+        return update | shown | self.change(changed)
 
     def send_to_batch(self, values: Values) -> Update:
         """The tab Batch opens with these settings."""
@@ -145,15 +146,7 @@ class Settings:
     def _mixed(self, values: Values, mix: Sequence[MixAdapter], prompt: str) -> Update:
         """Another mix and another prompt."""
         base, said = values[self.form.base], {self.form.prompt: prompt}
-        return self.form.update_mix(mix, base) | said | self._changed({**values, **said}, mix)
-
-    def _changed(self, values: Values, mix: Sequence[MixAdapter] | None = None) -> Update:
-        """Other settings. mix: the adapters, where they are not those of the page."""
-        try:
-            shot = self.form.read(values, mix)
-        except BadInput as wrong:
-            return self.refused(values, wrong)
-        return self.computed(shot, values) | self.drawing.draw_change(values, shot)
+        return self.form.update_mix(mix, base) | said | self.change({**values, **said}, mix)
 
     def refused(self, values: Values, wrong: BadInput) -> Update:
         """Name the field that no picture can be made with; the buttons wait until it is right."""
@@ -178,7 +171,7 @@ class Settings:
         update |= {self.form.sampling_note: paragraph(negative_note(shot))}
         update |= {tab.problem: gr.HTML(visible=False)} | self._buttons(ready=True)
         update |= self._method_options(values)
-        hint, wanted = clip_skip_hint(shot, self.form.family(shot.base))
+        hint, wanted = clip_skip_hint(shot, base_family(self.space, shot.base))
         update[self.form.clip_note] = paragraph(hint)
         update[self.form.use_clip_skip] = gr.Button(
             f"Use clip skip {wanted}", visible=wanted is not None
