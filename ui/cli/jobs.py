@@ -37,6 +37,7 @@ ALL = 10_000
 app = typer.Typer()
 jobs_app = typer.Typer(name="jobs", help="Show and control the queue.", no_args_is_help=True)
 app.add_typer(jobs_app)
+Change = Callable[[Workspace, int], Job | None]  # None where the job was removed
 JobNumber = Annotated[int, typer.Argument(help="The job's number in `studio jobs list`.")]
 
 
@@ -110,22 +111,6 @@ def show(
     print_facts(f"Job {job}", facts)
 
 
-@jobs_app.command(epilog="Example: studio jobs stop 3")
-def stop(
-    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> None:
-    """Stop a job. A training keeps its checkpoint."""
-    _change(stop_job, job, open_workspace(workspace), as_json=as_json)
-
-
-@jobs_app.command(epilog="Example: studio jobs resume 3")
-def resume(
-    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> None:
-    """Continue a job that was stopped or failed."""
-    _change(resume_job, job, open_workspace(workspace), as_json=as_json)
-
-
 @jobs_app.command(epilog="Example: studio jobs move 3 first")
 def move(
     job: JobNumber,
@@ -138,36 +123,33 @@ def move(
     _change(partial(move_job, to=to), job, open_workspace(workspace), as_json=as_json)
 
 
-@jobs_app.command(epilog="Example: studio jobs sample 3")
-def sample(
-    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> None:
-    """Let a running training draw its sample pictures now."""
-    _change(partial(ask_job, what="sample"), job, open_workspace(workspace), as_json=as_json)
+CHANGES: dict[str, tuple[Change, str]] = {
+    "stop": (stop_job, "Stop a job. A training keeps its checkpoint."),
+    "resume": (resume_job, "Continue a job that was stopped or failed."),
+    "sample": (
+        partial(ask_job, what="sample"),
+        "Let a running training draw its sample pictures now.",
+    ),
+    "save": (partial(ask_job, what="save"), "Let a running training save a checkpoint now."),
+    "remove": (remove_job, "Remove a job from the list. A training's folder goes to the trash."),
+    "restore": (restore_job, "Bring back a removed job."),
+}
 
 
-@jobs_app.command(epilog="Example: studio jobs save 3")
-def save(
-    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> None:
-    """Let a running training save a checkpoint now."""
-    _change(partial(ask_job, what="save"), job, open_workspace(workspace), as_json=as_json)
+def change_command(change: Change) -> Callable[..., None]:
+    """The command that changes a job so."""
+
+    def command(
+        job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
+    ) -> None:
+        _change(change, job, open_workspace(workspace), as_json=as_json)
+
+    return command
 
 
-@jobs_app.command(epilog="Example: studio jobs remove 3")
-def remove(
-    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> None:
-    """Remove a job from the list. A training's folder goes to the trash."""
-    _change(remove_job, job, open_workspace(workspace), as_json=as_json)
-
-
-@jobs_app.command(epilog="Example: studio jobs restore 3")
-def restore(
-    job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> None:
-    """Bring back a removed job."""
-    _change(restore_job, job, open_workspace(workspace), as_json=as_json)
+for _name, (_function, _help) in CHANGES.items():
+    _example = f"Example: studio jobs {_name} 3"
+    jobs_app.command(_name, help=_help, epilog=_example)(change_command(_function))
 
 
 def enqueue_run(space: Workspace, request: TrainingRequest, *, as_json: bool) -> None:
@@ -187,10 +169,8 @@ def enqueue_run(space: Workspace, request: TrainingRequest, *, as_json: bool) ->
         print_note(f"Job {job.id} is queued; `studio jobs list` shows it, `studio worker` runs it")
 
 
-def _change(
-    change: Callable[[Workspace, int], Job | None], id: int, space: Workspace, *, as_json: bool
-) -> None:
-    """Change a job and print its new state. change: returns None when it removed the job."""
+def _change(change: Change, id: int, space: Workspace, *, as_json: bool) -> None:
+    """Change a job and print its new state."""
     job = change(space, id)
     if as_json:
         print_json(_facts(job) if job else {"id": id, "removed": True})
