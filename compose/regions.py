@@ -5,24 +5,30 @@ predictions overlap, their mean) and the region prompts of Mixture of Diffusers 
 2023, arXiv 2302.02412): eps = sum over j of M_j eps(mix_j, prompt_j), with masks M_j of the size of
 the latents, soft at their edges, that sum to 1 with the rest's. The rest is the plain merge under
 the shot's prompt. It costs an evaluation for each region, and one for the rest where there is any,
-all of them rows of one batch.
+those of one size rows of one batch.
 
 Predictions are mixed after guidance. As guidance is linear, that is the same as mixing the
-predictions with the prompt and without. Every region sees the whole picture, so that neighbours
-agree on one place and one light; `whole`, a share of the rest's prediction inside of all regions,
-ties them more closely, and lets all adapters in.
+predictions with the prompt and without. In the first steps (`apart`) each region is a crop of its
+own, as in both papers, so that what is drawn is composed for it. After them every region sees the
+whole picture, so that neighbours agree on one place and one light; `whole`, a share of the rest's
+prediction inside of all regions, ties them more closely, and lets all adapters in.
 
 Regions are a field of the shot, see studio/requests/regions.py. An adapter that no region names is
-everywhere, such as a style.
+everywhere, such as a style. With masks="attention" the areas are found in the first third of the
+steps, see compose/engine/regions/finding.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
+from compose.engine.method import Eps, Method, MethodAdapter, Mix, Part, check_places
+from compose.engine.regions.concepts import Concept, concepts_of
+from compose.engine.regions.crops import WHOLE, Box, Grid
+from compose.merge import Merge
 from studio.errors import BadInput
-from studio.requests.regions import Region, read_region
+from studio.requests.regions import FOUND, Region, bounding_box, read_region, region_text
+from studio.requests.validation import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,36 +36,61 @@ if TYPE_CHECKING:
     from compose.engine.regions.masks import Masks
     from studio.adapters.adapter import Adapter
 
-SCHEDULE_SIDE = (64, 64)  # of the latents of the picture that a schedule is told of
+SCHEDULE_GRID = Grid(64, 64)  # the latents of the picture that a schedule is told of
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Where each adapter is drawn is told by the shot's `regions`."""
+    """Where each adapter is drawn is told by the shot's `regions`, or found."""
 
-    blur: float = field(
-        default=0.05,
-        metadata={"help": "width of the soft edges, as a share of the picture's shorter side"},
+    blur: float = option(0.05, "width of the soft edges, as a share of the picture's shorter side")
+    whole: float = option(0.0, "how much the main prompt and all adapters count inside regions")
+    rest: Literal["merge", "base"] = option(
+        "merge", "what is drawn outside: all adapters, or none that has a region"
     )
-    whole: float = field(
-        default=0.0,
-        metadata={"help": "how much the main prompt and all adapters count inside regions"},
+    apart: float = option(
+        0.5,
+        "share of the steps, from the first, in which each region is drawn as a picture of its own",
+        before=0.0,
     )
-    rest: Literal["merge", "base"] = field(
-        default="merge",
-        metadata={"help": "what is drawn outside: all adapters, or none that has a region"},
+    masks: Literal["drawn", "attention"] = option(
+        "drawn",
+        "attention finds the regions by each adapter's trigger words in the prompt; it draws the "
+        "first third of the steps once more",
+    )
+    contrast: float = option(
+        0.0,
+        "with masks attention: moves the latents so that trigger words are attended to apart "
+        "(CLoRA), such as 0.1; takes longer, and as much memory as a training",
     )
 
-    def in_regions(self, regions: Sequence[str]) -> "InRegions":
+    @property
+    def finds(self) -> bool:
+        """Whether the regions are found while a picture is drawn."""
+        return self.masks == "attention"
+
+    def in_regions(self, regions: Sequence[str]) -> Method:
         """The same method with a shot's regions."""
-        return InRegions(self, tuple(map(read_region, regions)))
+        read = tuple(map(read_region, regions))
+        return FoundRegions(self, read) if self.finds else InRegions(self, read)
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Without regions there is nothing to draw in them."""
         self.in_regions(()).check(adapters)
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
-        return self.in_regions(()).prepare(adapters, steps)
+        return InRegions(self, ()).prepare(adapters, steps)
+
+    def check_options(self) -> None:
+        """BadInput for a number that is none of a share."""
+        for name, value in (("blur", self.blur), ("whole", self.whole)):
+            if not 0 <= value < 1:
+                raise BadInput(f"{name}: {value:g} is no share, from 0 to less than 1.")
+        for name, value in (("apart", self.apart), ("contrast", self.contrast)):
+            if not 0 <= value <= 1:
+                raise BadInput(f"{name}: {value:g} is no share, from 0 to 1.")
+        if self.contrast and not self.finds:
+            raise BadInput("contrast: it acts on what attention finds: take masks attention too")
 
 
 @dataclass(frozen=True)
@@ -74,64 +105,146 @@ class InRegions:
         if not self.regions:
             raise BadInput(
                 "regions: say where each adapter is drawn, such as 0,0,0.5,1 for the first one and "
-                "0.5,0,1,1 for the second"
+                "0.5,0,1,1 for the second; or have it found, with masks attention"
             )
-        for option, value in (("blur", self.options.blur), ("whole", self.options.whole)):
-            if not 0 <= value < 1:
-                raise BadInput(f"{option}: {value:g} is no share, from 0 to less than 1.")
+        self.options.check_options()
         for region in self.regions:
+            if region.found:
+                raise BadInput(
+                    f"regions: {region_text(region)!r} is to be found, which needs masks "
+                    "attention; a file of that name is written as ./found"
+                )
             check_places("regions", region.adapters or (), len(adapters))
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
-        own = [self._own(number, len(adapters)) for number in range(len(self.regions))]
+        own = own_adapters(self.regions, len(adapters))
         everywhere = set(range(len(adapters))).difference(*own)
         asked = [
             (_mix(adapters, everywhere | places), region.prompt)
             for places, region in zip(own, self.regions, strict=True)
         ]
-        shares = tuple(map(float, self.masks(SCHEDULE_SIDE).mean((1, 2))))
-        if len(shares) > len(asked):
+        areas = self.areas(SCHEDULE_GRID)
+        if len(areas) > 2 * len(asked):
             outside = set(range(len(adapters))) if self.options.rest == "merge" else everywhere
             asked.append((_mix(adapters, outside), None))
-        return SideBySide(tuple(asked), shares, self)
+        shares = tuple(map(float, areas.mean((1, 2))))
+        return SideBySide(tuple(asked), self.boxes, shares, round(self.options.apart * steps), self)
 
-    def masks(self, side: tuple[int, int]) -> "Masks":
-        """How much each region and the rest, where there is one, count: [N, h, w]."""
-        from compose.engine.regions.masks import region_masks
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The box round each region, and round the rest."""
+        return *map(bounding_box, self.regions), WHOLE
+
+    def areas(self, grid: Grid) -> "Masks":
+        """How much each region, and the rest where there is one, counts in the latents' pixels.
+
+        [2 N, h, w]: where all see the whole picture, and behind those where each sees its crop.
+        """
+        import numpy as np
+
+        from compose.engine.regions.masks import cropped, region_masks
 
         options = self.options
-        return region_masks(self.regions, side, blur=options.blur, whole=options.whole)
+        masks = region_masks(self.regions, grid.side, blur=options.blur, whole=options.whole)
+        return np.concatenate([masks, cropped(masks, self.boxes[: len(masks)], grid)])
 
-    def _own(self, number: int, count: int) -> set[int]:
-        """The places, from 0, of the adapters that a region names, or of that with its number."""
-        named = self.regions[number].adapters
-        if named is None:
-            return {number} if number < count else set()
-        return {place - 1 for place in named}
+
+@dataclass(frozen=True)
+class FoundRegions:
+    """The method for regions that are found; see FindingMethod."""
+
+    options: Regions
+    regions: tuple[Region, ...]
+
+    def check(self, adapters: "Sequence[Adapter]") -> None:
+        """Every region is to be found, by adapters that are there."""
+        self.options.check_options()
+        if not (adapters or self.regions):
+            raise BadInput("regions: there is no adapter whose trigger words could be looked for")
+        for region in self.regions:
+            if not region.found:
+                raise BadInput(
+                    f"regions: masks attention finds areas: write {FOUND} in the place of the box "
+                    "or the mask, or take masks drawn"
+                )
+            check_places("regions", region.adapters or (), len(adapters))
+
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
+        """As if each region had all of the picture: where it is, is not known yet."""
+        everywhere = tuple(replace(one, box=WHOLE) for one in self._of(len(adapters)))
+        return InRegions(self.drawn, everywhere).prepare(adapters, steps)
+
+    @property
+    def finding(self) -> Merge:
+        """The method of the steps in which regions are found."""
+        return Merge()
+
+    @property
+    def drawn(self) -> Regions:
+        """The method of the steps after these."""
+        return replace(self.options, masks="drawn", contrast=0.0)
+
+    @property
+    def contrast(self) -> float:
+        """How far the latents move."""
+        return self.options.contrast
+
+    def concepts(self, adapters: "Sequence[Adapter]", prompt: str) -> tuple[Concept, ...]:
+        """What to look for; BadInput where the prompt does not say it."""
+        regions = self._of(len(adapters))
+        places = [sorted(own) for own in own_adapters(regions, len(adapters))]
+        return concepts_of(regions, places, adapters, prompt)
+
+    def placed(self, masks: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
+        """The regions with what was found. masks: of each, as `mask_address` writes it."""
+        regions = self._of(len(masks))
+        return tuple(
+            region_text(Region(None, mask, prompt, region.adapters))
+            for region, mask, prompt in zip(regions, masks, prompts, strict=True)
+        )
+
+    def _of(self, adapters: int) -> tuple[Region, ...]:
+        """The regions, or one of each adapter where none are told."""
+        return self.regions or (Region(),) * adapters
+
+
+def own_adapters(regions: Sequence[Region], count: int) -> list[set[int]]:
+    """Of each region the places, from 0, of the adapters it names, or that with its number."""
+    return [
+        ({number} if number < count else set())
+        if region.adapters is None
+        else {place - 1 for place in region.adapters}
+        for number, region in enumerate(regions)
+    ]
 
 
 @dataclass(frozen=True)
 class SideBySide:
     """A mix and a prompt for every region, and those of the rest behind them.
 
-    shares: how much of the picture each has, before there is one.
+    boxes: round each of them.  shares: how much of the picture each has, before there is one; as
+    areas.  apart: the steps, from the first, in which each is a crop.
     """
 
     asked: tuple[tuple[Mix, str | None], ...]
+    boxes: tuple[Box, ...]
     shares: tuple[float, ...]
+    apart: int
     method: InRegions
 
-    def areas(self, side: tuple[int, int]) -> "Tensor":
-        """How much each counts in the latents' pixels: [N, 1, 1, h, w]; they sum to 1."""
+    def areas(self, grid: Grid) -> "Tensor":
+        """[2 N, 1, 1, h, w], as of InRegions."""
         import torch
 
-        return torch.from_numpy(self.method.masks(side))[:, None, None]
+        return torch.from_numpy(self.method.areas(grid))[:, None, None]
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
         """Each where it counts, summed in their order."""
+        count, apart = len(self.asked), step < self.apart
+        areas = eps.areas[count:] if apart else eps.areas[:count]
         parts = [
-            area * eps(mix, prompt=prompt)
-            for area, (mix, prompt) in zip(eps.areas, self.asked, strict=True)
+            area * eps(mix, prompt=prompt, box=box if apart and box != WHOLE else None)
+            for area, (mix, prompt), box in zip(areas, self.asked, self.boxes, strict=False)
         ]
         return sum(parts[1:], parts[0])
 

@@ -10,7 +10,7 @@ an early stop, every weight of the base is bit for bit its own.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from compose.engine.evaluate import evaluate
 from compose.engine.gpu.memory import room_for_weights
-from compose.engine.method import Call, Halves
+from compose.engine.method import Call, Halves, Mix
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.sampler import Scheduler, timesteps_of, with_own_noise
 from compose.engine.start import outside_of, start_of
@@ -107,22 +107,48 @@ def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
     runs: first passes, of one base and size and with the same timesteps. Raises BadInput at once
     where adapters don't agree on what a word means.
     """
-    passes = [list(runs)]
-    if runs[0].resolved.enlarged is not None:
-        passes.append([start_run(run.base, run.resolved, second=True) for run in runs])
-    drop_unused([run for same in passes for run in same])
-    return _denoise_passes(passes)
+    passes = _with_second(runs)
+    finding = [run.finding for run in runs if run.finding is not None]
+    drop_unused([run for same in (*passes, finding) for run in same])
+    return _denoise_passes(passes, finding)
 
 
-def _denoise_passes(passes: Sequence[Sequence[PictureRun]]) -> Iterator[Step]:
+def _with_second(runs: Sequence[PictureRun]) -> list[Sequence[PictureRun]]:
+    """The first passes of these shots and, if they have one, the second."""
+    if runs[0].resolved.enlarged is None:
+        return [runs]
+    return [runs, [start_run(run.base, run.resolved, second=True) for run in runs]]
+
+
+def _denoise_passes(
+    passes: Sequence[Sequence[PictureRun]], finding: Sequence[PictureRun]
+) -> Iterator[Step]:
+    """The steps in which regions are found, if any, and those of each pass."""
     base = passes[0][0].base
-    draws = [torch.Generator().manual_seed(run.shot.seed) for run in passes[0]]
-    done, steps, latents = 0, sum(len(same[0].calls) for same in passes), None
+    done, steps, latents = 0, sum(len(same[0].calls) for same in (*passes, finding) if same), None
+    if finding:
+        sampler, draws = timesteps_of(base, finding[0].shot), _draws(finding)
+        for latents, prediction in _denoise_pass(finding, *sampler, draws, None):
+            done += 1
+            yield Step(done, steps, latents, prediction, finding[0].paint)
+        passes = _with_second([_placed(run) for run in passes[0]])
+    draws, latents = _draws(passes[0]), None
     for second, same in enumerate(passes):
         sampler, smaller = timesteps_of(base, same[0].shot, second=bool(second)), latents
         for latents, prediction in _denoise_pass(same, *sampler, draws, smaller):
             done += 1
             yield Step(done, steps, latents, prediction, same[0].paint)
+
+
+def _placed(run: PictureRun) -> PictureRun:
+    """The picture with its regions where they were found."""
+    placed = start_run(run.base, run.placed())
+    placed.contrast = run.finding and run.finding.contrast
+    return placed
+
+
+def _draws(runs: Sequence[PictureRun]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(run.shot.seed) for run in runs]
 
 
 def drop_unused(runs: Sequence[PictureRun]) -> None:
@@ -131,7 +157,7 @@ def drop_unused(runs: Sequence[PictureRun]) -> None:
     What is left of the device's memory then decides how many changed weights may be kept.
     """
     base, cache = runs[0].base, cache_of(runs[0].base)
-    cache.steady = all(step == run.calls[0] for run in runs for step in run.calls)
+    cache.steady = all(_mixes(step) == _mixes(run.calls[0]) for run in runs for step in run.calls)
     calls = [(run, call) for run in runs for step in run.calls for call in step]
     cache.release(
         {run.mixed_weights(call.mix, unet=True) for run, call in calls},
@@ -140,6 +166,10 @@ def drop_unused(runs: Sequence[PictureRun]) -> None:
     largest = max((run.latent_side for run in runs), key=prod)
     room = room_for_weights(base, largest, rows=2 * len(runs))
     cache.limit_weights(room, changes=not (base.low_memory or has_own_memory(base.device)))
+
+
+def _mixes(calls: Sequence[Call]) -> list[Mix]:
+    return [one.mix for one in calls]
 
 
 def _denoise_pass(
@@ -169,6 +199,8 @@ def _denoise_pass(
     for step in range(len(runs[0].calls)):
         begin, end = step * order, (step + 1) * order
         with torch.no_grad():  # not over the yield, which would switch gradients off for others
+            scale = partial(scheduler.scale_model_input, timestep=timesteps[begin])
+            latents = _contrasted(runs, latents, times[begin][1], step, scale)
             for timestep, on_device, number in times[begin:end]:
                 scaled = scheduler.scale_model_input(latents, timestep)
                 predicted = _predict(runs, scaled, on_device, step)
@@ -177,6 +209,26 @@ def _denoise_pass(
             if outside:
                 latents = outside.restored(latents, scheduler, timesteps[end : end + 1])
         yield latents, prediction  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _contrasted(
+    runs: Sequence[PictureRun],
+    latents: Tensor,
+    timestep: Tensor,
+    step: int,
+    scale: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The latents [N, 4, h, w], of the shots that wish it moved; see Contrast."""
+    if not any(run.contrast and run.contrast.acts(step) for run in runs):
+        return latents
+    return torch.cat(
+        [
+            run.contrast.moved(row, timestep, scale)
+            if run.contrast and run.contrast.acts(step)
+            else row
+            for run, row in zip(runs, latents.split(1), strict=True)
+        ]
+    )
 
 
 def _predict(runs: Sequence[PictureRun], scaled: Tensor, timestep: Tensor, step: int) -> Tensor:

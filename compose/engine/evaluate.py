@@ -19,6 +19,7 @@ from torch import Tensor
 from compose.engine.deep_features import keeping, reusing
 from compose.engine.gpu.memory import make_room
 from compose.engine.gpu.step_graphs import MOST_PIXELS
+from compose.engine.regions.attention import Watched, Words, watching
 from compose.engine.weights.batched_layers import (
     LayerChange,
     PreparedLayers,
@@ -59,7 +60,7 @@ class Evaluation:
     latents: [1, 4, h, w], scaled for the timestep.  text: of the negative prompt and the prompt,
     or of the prompt alone.  mixed_weights: what is mixed into the weights.  time_ids: [6], SDXL
     only.  deep: [rows of text, C, h', w'], deep features to be reused.  keeps: wants those it
-    computes.
+    computes.  watched: places of tokens of the prompt, wants the attention to each of these.
     """
 
     latents: Tensor
@@ -69,6 +70,7 @@ class Evaluation:
     time_ids: Tensor | None = None
     deep: Tensor | None = None
     keeps: bool = False
+    watched: Words = ()
 
     @property
     def rows(self) -> int:
@@ -76,27 +78,31 @@ class Evaluation:
         return self.text.hidden.shape[0]
 
     @property
-    def shape(self) -> tuple[bool, int]:
-        """Equal for what can share a batch: whether deep features are reused, and tokens."""
-        return self.deep is not None, self.text.hidden.shape[1]
+    def shape(self) -> tuple[bool, int, tuple[int, int]]:
+        """Equal for what can share a batch: whether deep features are reused, tokens, and size."""
+        return self.deep is not None, self.text.hidden.shape[1], _side(self)
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for what gives equal answers."""
         parts = (self.latents, self.timestep, self.text, self.deep)
-        return self.mixed_weights, *map(id, parts)
+        return self.mixed_weights, self.watched, *map(id, parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """noise: what the UNet predicts, [rows, 4, h, w].  deep: its deep features, if kept."""
+    """noise: what the UNet predicts, [rows, 4, h, w].  deep: its deep features, if kept.
+
+    attention: to what was watched, [N, h', w'].
+    """
 
     noise: Tensor
     deep: Tensor | None
+    attention: Tensor | None = None
 
 
 def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
-    """An answer to each, in their order; latents are all of one size.
+    """An answer to each, in their order.
 
     Runs without gradients. Which of them share a batch follows from their number and size alone,
     so that a picture made again is the same bit for bit; only a batch that there is no memory
@@ -128,7 +134,15 @@ def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
     return [answers[one.key] for one in asked]
 
 
-def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
+def attend(base: "Base", asked: Sequence[Evaluation]) -> Tensor:
+    """The attention of each to what it watches, as one batch and with gradients: [N, ...]."""
+    found = (one.attention for one in _evaluate_batch(base, asked, gradients=True))
+    return torch.stack([one for one in found if one is not None])
+
+
+def _evaluate_batch(
+    base: "Base", asked: Sequence[Evaluation], *, gradients: bool = False
+) -> list[Answer]:
     """The answers to what runs as one batch."""
     first, counts = asked[0], [one.rows for one in asked]
     latents = torch.cat([one.latents.expand(one.rows, -1, -1, -1) for one in asked])
@@ -137,19 +151,34 @@ def _evaluate_batch(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
         timestep = torch.stack([one.timestep for one in asked for _ in range(one.rows)])
     text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
     deep = [one.deep for one in asked if one.deep is not None]
-    with torch.no_grad(), ExitStack() as stack:
+    with torch.no_grad():
         prepared = _prepare(base, asked)
+    with torch.set_grad_enabled(gradients), ExitStack() as stack:
         stack.enter_context(prepared.applied())
         if deep:
             stack.enter_context(reusing(base.unet, torch.cat(deep)))
         keeps = any(one.keeps for one in asked)
         kept = stack.enter_context(keeping(base.unet)) if keeps and not deep else []
-        if deep or keeps or not _suits_graphs(base, latents, prepared):
+        watches = any(one.watched for one in asked)
+        watched = stack.enter_context(watching(base.unet)) if watches else None
+        if deep or keeps or watches or not _suits_graphs(base, latents, prepared):
             noise = base.predict(latents, timestep, text, time_ids=_time_ids(asked))
         else:
             noise = _replayed(base, prepared, latents, timestep, text, _time_ids(asked))
+        attention = [None] * len(asked) if watched is None else _attention(watched, asked)
     features = kept[0].split(counts) if kept else [None] * len(asked)
-    return [Answer(*pair) for pair in zip(noise.split(counts), features, strict=True)]
+    return [Answer(*one) for one in zip(noise.split(counts), features, attention, strict=True)]
+
+
+def _attention(watched: Watched, asked: Sequence[Evaluation]) -> list[Tensor | None]:
+    """The attention of each evaluation's row with the prompt to what it watches."""
+    found: list[Tensor | None] = []
+    first = 0
+    for one in asked:
+        row = first + min(1, one.rows - 1)
+        found.append(watched.maps(row, one.watched, _side(one)) if one.watched else None)
+        first += one.rows
+    return found
 
 
 def _suits_graphs(base: "Base", latents: Tensor, prepared: PreparedLayers) -> bool:

@@ -9,8 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from compose.engine.method import Call, Eps, Halves, Plan, method_of, needs_text, shares_of
-from compose.engine.schedule import Schedule, scheduled
+from compose.engine.method import (
+    Call,
+    Eps,
+    Halves,
+    Plan,
+    method_of,
+    needs_text,
+    phases,
+    shares_of,
+)
+from compose.engine.schedule import Schedule, evaluations_of, scheduled
 from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
 from studio.adapters.describe import find_adapter_file
 from studio.adapters.formats.metadata import read_info
@@ -45,11 +54,11 @@ def outline(shot: "Shot") -> Schedule:
     if needs_text(method):
         raise NeedsWeights
     calls, weights = [], []
-    for steps in shot.passes:
-        asks, counted = _recorded(method.prepare(mixed, steps), steps)
+    for phase, steps in phases(method, shot.passes):
+        asks, counted = _recorded(phase.prepare(mixed, steps), steps)
         calls, weights = calls + asks, weights + counted
     names = [one.header.name for one in mixed]
-    return scheduled(names, mixed, calls, weights, times=shot.evaluations())
+    return scheduled(names, mixed, calls, weights, times=evaluations_of(method, shot))
 
 
 @dataclass(frozen=True)

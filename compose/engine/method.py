@@ -21,6 +21,8 @@ from typing import (
     runtime_checkable,
 )
 
+from compose.engine.regions.concepts import Concept
+from compose.engine.regions.crops import Box, Grid
 from studio.errors import BadInput
 from studio.requests.shot import method_name
 from studio.requests.validation import build
@@ -99,6 +101,7 @@ class Call:
     reuse: Mix | None = None
     guided: bool = True
     prompt: str | None = None
+    box: Box | None = None
 
 
 class Halves(NamedTuple):
@@ -127,6 +130,7 @@ class Eps:
         *,
         guided: Literal[True] = True,
         prompt: str | None = None,
+        box: Box | None = None,
     ) -> "Tensor": ...
 
     @overload
@@ -137,6 +141,7 @@ class Eps:
         *,
         guided: Literal[False],
         prompt: str | None = None,
+        box: Box | None = None,
     ) -> Halves: ...
 
     def __call__(
@@ -146,15 +151,17 @@ class Eps:
         *,
         guided: bool = True,
         prompt: str | None = None,
+        box: Box | None = None,
     ) -> "Tensor | Halves":
         """The guided noise prediction [1, 4, h, w], or both halves of it.
 
         reuse: a mix evaluated in full at an earlier step, whose deep features take the place of
         computing them; None computes everything. guided: False is for methods with a guidance of
         their own; the negative prompt is then evaluated too where the shot's guidance is 1.
-        prompt: takes the place of the shot's.
+        prompt: takes the place of the shot's. box: the part of the picture that is evaluated, as a
+        picture of its own; outside of it the prediction is 0.
         """
-        return self.answer(Call(mix, reuse, guided, prompt))
+        return self.answer(Call(mix, reuse, guided, prompt, box))
 
 
 class Plan(Protocol):
@@ -177,8 +184,8 @@ class RegionalPlan(Plan, Protocol):
         """How much of a picture each area takes, before there is one."""
         ...
 
-    def areas(self, side: tuple[int, int]) -> "Tensor":
-        """The areas in latents of this height and width: [N, 1, 1, h, w]."""
+    def areas(self, grid: Grid) -> "Tensor":
+        """The areas in these latents: [N, 1, 1, h, w]."""
         ...
 
 
@@ -224,6 +231,50 @@ class RegionalMethod(Method, Protocol):
     def in_regions(self, regions: Sequence[str]) -> Method:
         """The same method with these regions."""
         ...
+
+
+@runtime_checkable
+class FindingMethod(Method, Protocol):
+    """A method that first draws a part of the steps, to find where regions are.
+
+    What it prepares itself tells how the picture is drawn after that, but for where.
+    """
+
+    @property
+    def finding(self) -> Method:
+        """How these first steps are drawn."""
+        ...
+
+    @property
+    def drawn(self) -> Method:
+        """How the picture is drawn once the regions are known."""
+        ...
+
+    @property
+    def contrast(self) -> float:
+        """How far latents are moved so that concepts part; see compose/engine/regions/contrast."""
+        ...
+
+    def concepts(self, adapters: "Sequence[Adapter]", prompt: str) -> tuple[Concept, ...]:
+        """What the regions show. Raises BadInput where the prompt does not say it."""
+        ...
+
+    def placed(self, masks: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
+        """The shot's regions, once they are found. masks: as `mask_address` writes them."""
+        ...
+
+
+def finding_steps(steps: int) -> int:
+    """In how many steps, of a picture of so many, its regions are found: a third (FreeFuse)."""
+    return max(1, round(steps / 3))
+
+
+def phases(method: Method, passes: Sequence[int]) -> list[tuple[Method, int]]:
+    """The methods and numbers of steps that make a picture. passes: its first and its second."""
+    drawn = [(method, steps) for steps in passes]
+    if not isinstance(method, FindingMethod):
+        return drawn
+    return [(method.finding, finding_steps(passes[0])), *drawn]
 
 
 @runtime_checkable
@@ -283,6 +334,15 @@ def method_named(name: str, options: Mapping[str, object]) -> Method:
     if name not in known:
         raise BadInput(f"There is no method {name!r}; there are {', '.join(known)}.")
     return build(known[name], options, where=f"method {name}")
+
+
+def options_before(name: str) -> dict[str, object]:
+    """What a method did before it had some of its options, by their names."""
+    kind = methods().get(name)
+    if kind is None or not dataclasses.is_dataclass(kind):
+        return {}
+    fields = dataclasses.fields(kind)
+    return {one.name: one.metadata["before"] for one in fields if "before" in one.metadata}
 
 
 def _method_in(module: object) -> type[Method]:

@@ -1,6 +1,7 @@
 """One picture under way: what its method asks the UNet for, what that means, and its texts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from compose.engine.evaluate import Answer, Evaluation, evaluate
+from compose.engine.evaluate import Answer, Evaluation, attend, evaluate
 from compose.engine.expected.drawing_memory import check_room
-from compose.engine.method import Call, Eps, Halves, Mix, RegionalPlan, method_of
+from compose.engine.method import (
+    Call,
+    Eps,
+    FindingMethod,
+    Halves,
+    Mix,
+    RegionalPlan,
+    finding_steps,
+    method_of,
+)
 from compose.engine.preview import fit_palette, paint
+from compose.engine.regions.attention import Words
+from compose.engine.regions.concepts import Concept
+from compose.engine.regions.contrast import Contrast
+from compose.engine.regions.crops import Box, Grid
+from compose.engine.regions.finding import masks_of, places_of
 from compose.engine.sampler import timesteps_of
 from compose.engine.texts.avoid import perp_neg, project_out
 from compose.engine.texts.learned_words import embeddings, is_token, split_mixed, words
@@ -29,10 +44,20 @@ if TYPE_CHECKING:
 class PictureRun:
     """The base as one shot uses it: what its method asks for, what that means, its texts.
 
-    asked: the calls of each step. Raises BadInput where the method can't use the adapters.
+    calls: what is asked for at each step. finding: the run that finds its regions, to be made
+    before it. seen: attention to what it looks for, of each evaluation. Raises BadInput where the
+    method can't use the adapters.
     """
 
-    def __init__(self, base: "Base", resolved: ResolvedShot, *, steps: int) -> None:
+    def __init__(
+        self,
+        base: "Base",
+        resolved: ResolvedShot,
+        *,
+        steps: int,
+        concepts: Sequence[Concept] = (),
+    ) -> None:
+        """concepts: what it looks for."""
         shot = resolved.shot
         adapters, beside = split_mixed(resolved.adapters)
         method = method_of(shot)
@@ -42,6 +67,10 @@ class PictureRun:
         method = weighed_method(method, base, shot, mixed)
         self.base = base
         self.resolved, self.shot = resolved, shot
+        self.method, self.concepts = method, concepts
+        self.finding: PictureRun | None = None
+        self.contrast: Contrast | None = None
+        self.seen: list[Tensor] = []
         self.changes = adapters_on(base, adapters)
         self.beside = adapters_on(base, beside)  # in every mix, for what they let prompts say
         self.cache = cache_of(base)
@@ -50,6 +79,7 @@ class PictureRun:
         self.reused = {call.reuse for step in self.calls for call in step if call.reuse is not None}
         size = (resolved.height, resolved.width)
         self.time_ids = base.time_ids(original=size, crop=(0, 0), target=size)
+        self._box_ids: dict[Box, Tensor | None] = {}
         self.deep: dict[Mix, Tensor] = {}
         in_training = {
             n.split(".")[0] for n, one in base.layers().items() if "forward" in vars(one)
@@ -59,6 +89,12 @@ class PictureRun:
         learning = in_training - {"unet"} or base.learned_words or base.altered
         self._training = bool(learning)
         self._texts: dict[tuple[MixedWeights, bool, str | None], TextEmbedding] = {}
+        self.watched = self._watched() if concepts else ()
+        if isinstance(method, FindingMethod):
+            found = method.concepts(mixed, shot.prompt)
+            first = replace(resolved, shot=replace(shot, method=method.finding, regions=()))
+            self.finding = PictureRun(base, first, steps=finding_steps(steps), concepts=found)
+            self.finding.contrast = self._contrast(method.contrast, self.finding)
 
     @property
     def latent_side(self) -> tuple[int, int]:
@@ -71,9 +107,13 @@ class PictureRun:
         """What the plan's predictions count in the latents' pixels; see RegionalPlan."""
         if not isinstance(self.plan, RegionalPlan):
             return ()
+        return self.plan.areas(self.grid).to(self.base.device).unbind()
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The latents, to be cut into crops."""
         factor = self.base.latent_factor
-        side = self.resolved.height // factor, self.resolved.width // factor
-        return self.plan.areas(side).to(self.base.device).unbind()
+        return Grid(*self.latent_side, self.base.step // factor, self.base.size // factor)
 
     def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor | Halves]) -> Eps:
         """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
@@ -88,28 +128,82 @@ class PictureRun:
 
     def evaluation(self, call: Call, latents: Tensor, timestep: Tensor) -> Evaluation:
         """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
+        time_ids = self.time_ids
+        if call.box is not None:
+            latents = latents[..., *self.grid.crop(call.box)]
+            time_ids = self._time_ids_of(call.box)
         return Evaluation(
             latents,
             timestep,
             self._text(call),
             self.mixed_weights(call.mix, unet=True),
-            time_ids=self.time_ids,
+            time_ids=time_ids,
             deep=None if call.reuse is None else self.deep[call.reuse],
             keeps=call.mix in self.reused and call.reuse is None,
+            watched=self.watched,
         )
+
+    def _contrast(self, amount: float, finding: "PictureRun") -> Contrast | None:
+        """What moves the latents while this picture is found and drawn."""
+        if amount == 0:
+            return None
+        mixes = dict.fromkeys([Mix(()), *(call.mix for call in self.calls[0])])
+
+        def maps(latents: Tensor, timestep: Tensor) -> Tensor:
+            merged = finding.evaluation(finding.calls[0][0], latents, timestep)
+            row = min(1, merged.rows - 1)  # of the prompt
+            pooled = merged.text.pooled
+            text = TextEmbedding(
+                merged.text.hidden[row : row + 1], None if pooled is None else pooled[row : row + 1]
+            )
+            weights = (finding.mixed_weights(mix, unet=True) for mix in mixes)
+            return attend(
+                self.base, [replace(merged, text=text, mixed_weights=one) for one in weights]
+            )
+
+        return Contrast(amount, len(self.calls), maps)
+
+    def _watched(self) -> Words:
+        """The places in the prompt of what this run looks for."""
+        learned = embeddings(self.mixed_weights(self.calls[0][0].mix, unet=False))
+        with self.base.use_embeddings(learned):
+            return places_of(self.base, self.concepts, self.shot.prompt, self.shot.syntax)
+
+    def placed(self) -> ResolvedShot:
+        """The shot with its regions where `finding` has found them."""
+        assert self.finding and isinstance(self.method, FindingMethod)
+        masks = masks_of(self.finding.seen, self.latent_side)
+        regions = self.method.placed(masks, [one.prompt for one in self.finding.concepts])
+        shot = replace(self.shot, method=self.method.drawn, regions=regions)
+        return replace(self.resolved, shot=shot)
 
     def guided(self, call: Call, answer: Answer) -> Tensor | Halves:
         """What a call is answered with: the guided prediction [1, 4, h, w], or both halves."""
         if call.mix in self.reused and answer.deep is not None:
             self.deep[call.mix] = answer.deep
-        if len(answer.noise) == 1:
-            return answer.noise
-        without, prompted, *avoided = answer.noise.split(1)
+        if answer.attention is not None:
+            self.seen.append(answer.attention)
+        noise = answer.noise
+        if call.box is not None:
+            noise = noise.new_zeros(*noise.shape[:2], *self.latent_side)
+            noise[..., *self.grid.crop(call.box)] = answer.noise
+        if len(noise) == 1:
+            return noise
+        without, prompted, *avoided = noise.split(1)
         if avoided:
             prompted = perp_neg(without, prompted, avoided, self.shot.avoid_strength)
         if not call.guided:
             return Halves(without, prompted, self.shot.guidance)
         return without + self.shot.guidance * (prompted - without)
+
+    def _time_ids_of(self, box: Box) -> Tensor | None:
+        """A crop's, as of a picture of its size."""
+        if box not in self._box_ids:
+            factor = self.base.latent_factor
+            rows, columns = self.grid.crop(box)
+            size = (rows.stop - rows.start) * factor, (columns.stop - columns.start) * factor
+            self._box_ids[box] = self.base.time_ids(original=size, crop=(0, 0), target=size)
+        return self._box_ids[box]
 
     def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
         """What is mixed into the weights of the UNet or of the text encoders."""

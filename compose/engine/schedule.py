@@ -13,11 +13,15 @@ from PIL import Image, ImageColor, ImageDraw
 from compose.engine.method import (
     Call,
     Eps,
+    FindingMethod,
     Halves,
+    Method,
     MethodAdapter,
     Plan,
+    finding_steps,
     method_of,
     needs_text,
+    phases,
     record,
     shares_of,
 )
@@ -172,14 +176,22 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
         [AdapterAlone(*pair) for pair in pairs] if base is None else adapters_on(base, pairs)
     )
     calls, weights = [], []
-    for steps in asked.passes:
-        plan = method.prepare(mixed, steps)
+    order = base.scheduler(asked.scheduler, asked.spacing).order if base else None
+    for phase, steps in phases(method, asked.passes):
+        plan = phase.prepare(mixed, steps)
         asks = record(plan, steps)
         calls, weights = calls + asks, weights + _weights(plan, asks)
     names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
-    sampler = base.scheduler(asked.scheduler, asked.spacing) if base else None
-    times = asked.evaluations(sampler.order if sampler else None)
+    times = evaluations_of(method, asked, order)
     return scheduled(names, mixed, calls, weights, times=times)
+
+
+def evaluations_of(method: Method, shot: "Shot", order: int | None = None) -> tuple[int, ...]:
+    """How often each step of all phases evaluates the UNet under one mix; as `Shot.evaluations`."""
+    times = shot.evaluations(order)
+    if not isinstance(method, FindingMethod):
+        return times
+    return (*times[: finding_steps(shot.steps_run)], *times)
 
 
 def scheduled(

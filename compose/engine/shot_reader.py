@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from compose.engine.method import method_named
+from compose.engine.method import method_named, options_before
 from studio.errors import BadInput
 from studio.files import file_sha256
 from studio.requests.picture_file import open_picture, picture_sha256
@@ -113,12 +113,20 @@ def _adapter(entry: object) -> tuple[str, float]:
 
 
 def _method(entry: object) -> object | None:
-    """None and `merge` without any option are the plain sum."""
+    """None and `merge` without any option are the plain sum.
+
+    An option that is missing means what was drawn before there was one.
+    """
     if entry is None:
         return None
     method = _mapping("method", entry)
-    name, options = _text(method, "name"), _mapping("method", method.get("options", {}))
-    return None if name == "merge" and not options else method_named(name, options)
+    name, written = _text(method, "name"), method.get("options", {})
+    if written is None:
+        return None
+    options = _mapping("method", written)
+    if name == "merge" and not options:
+        return None
+    return method_named(name, options_before(name) | dict(options))
 
 
 def _picture(field: str, entry: object) -> str | None:

@@ -19,7 +19,7 @@ from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
 from studio.bases.device import PRECISIONS, has_own_memory, release_unused
 from studio.bases.fp8 import stored_in_fp8
-from studio.bases.prompt_pieces import cut_tokens, prompt_pieces
+from studio.bases.prompt_pieces import cut_tokens, prompt_pieces, token_places
 from studio.bases.prompts import (
     PLAIN,
     PromptReading,
@@ -193,6 +193,11 @@ class Base(Parts):
             len(prompt_pieces(one, text, words_of(self.learned_words, name), syntax)[0].numbers)
             for name, one in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
         )
+
+    def token_places(self, text: str, wanted: str, syntax: PromptSyntax) -> list[int]:
+        """Where the tokens of some wanted words stand in an encoded prompt; see `token_places`."""
+        words = words_of(self.learned_words, TEXT_ENCODERS[0])
+        return token_places(self.tokenizers[0], text, wanted, words, syntax)
 
     def check_clip_skip(self, clip_skip: int | None) -> None:
         """Raise BadInput for a layer that not all of the text encoders have."""

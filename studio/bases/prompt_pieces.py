@@ -50,6 +50,29 @@ def prompt_pieces(
     return pieces if pieces[-1].numbers or len(pieces) == 1 else pieces[:-1]
 
 
+def token_places(
+    tokenizer: CLIPTokenizer,
+    text: str,
+    wanted: str,
+    words: Mapping[str, Tensor],
+    syntax: PromptSyntax,
+) -> list[int]:
+    """Where the tokens of some wanted words stand in an encoded prompt, whenever it says them.
+
+    Counted over all of its pieces, with their tokens of begin and end.
+    """
+    pieces = prompt_pieces(tokenizer, text, words, syntax)
+    tokens = [
+        (number, piece_at * tokenizer.model_max_length + 1 + at)
+        for piece_at, piece in enumerate(pieces)
+        for at, number in enumerate(piece.numbers)
+    ]
+    sought = [*chain.from_iterable(word_ids(tokenizer, wanted, words))]
+    starts = range(len(tokens) - len(sought) + 1 if sought else 0)
+    matches = (tokens[at : at + len(sought)] for at in starts)
+    return sorted({place for one in matches if [n for n, _ in one] == sought for _, place in one})
+
+
 def room_of(tokenizer: CLIPTokenizer) -> int:
     """How many tokens a piece holds, without those of begin and end."""
     return tokenizer.model_max_length - 2

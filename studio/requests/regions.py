@@ -6,8 +6,12 @@ Its text is AREA, or AREA@ADAPTERS, or either with ": PROMPT" behind it:
     0.5,0,1,1@2,3: a sks octopus   the right half, with the second and the third adapter
     hat.png: a crown               where that picture is white
 
+    found@2: a sks octopus         where the attention to the second adapter's trigger words is
+    found a cat@: a cat            where that to these words of the shot's prompt is
+
 An area is a box x0,y0,x1,y1 in shares of the picture's width and height, from its top left corner,
-so that it holds for every size; or a picture that is white inside. Once a shot is resolved its
+so that it holds for every size; or a picture that is white inside; or it is found, see
+compose/engine/regions/finding.py. Once a shot is resolved its
 regions hold such pictures themselves, small and in two colours, as a data: address: a recipe needs
 no other file to make its picture again.
 """
@@ -37,6 +41,8 @@ TEXT = re.compile(
     r"(?:@(?P<adapters>[^:]*))?(?::(?P<prompt>.*))?",
     re.DOTALL,
 )
+FOUND = "found"
+FOUND_AREA = re.compile(r"found(?P<words>\s[^.]*)?", re.DOTALL)  # a file's name has a dot
 EXAMPLE = '"0,0,0.5,1: a red robot"'
 
 
@@ -44,6 +50,8 @@ EXAMPLE = '"0,0,0.5,1: a red robot"'
 class Region:
     """box: x0, y0, x1, y1 in shares of the picture. mask: a file, or a data: address.
 
+    Without either the area is found. words: of the shot's prompt, by which it is; none are the
+    adapters' trigger words.
     prompt: None is the shot's. adapters: their places in the shot, from 1; None is the adapter
     with the region's own number, if there is one, and () none.
     """
@@ -52,28 +60,46 @@ class Region:
     mask: str | None = None
     prompt: str | None = None
     adapters: tuple[int, ...] | None = None
+    words: str = ""
+
+    @property
+    def found(self) -> bool:
+        return self.box is None and self.mask is None
 
 
 def read_region(text: str) -> Region:
     """The region that a text means; BadInput for none. A file of a mask need not be there."""
-    found = TEXT.fullmatch(text.strip())
-    if found is None:
+    read = TEXT.fullmatch(text.strip())
+    if read is None:
         raise BadInput(f"{in_words(text)} names no part of the picture; write it as {EXAMPLE}")
-    area, prompt = found["area"].strip(), found["prompt"]
-    box = _box(area)
+    area, prompt = read["area"].strip(), read["prompt"]
+    box, found = _box(area), FOUND_AREA.fullmatch(area)
     return Region(
         box=box,
-        mask=None if box else area,
+        mask=None if box or found else area,
         prompt=prompt.strip() if prompt and prompt.strip() else None,
-        adapters=None if found["adapters"] is None else _places(found["adapters"]),
+        adapters=None if read["adapters"] is None else _places(read["adapters"]),
+        words=" ".join((found["words"] or "").split()) if found else "",
     )
 
 
 def region_text(region: Region) -> str:
     """The text that `read_region` reads as this region."""
-    area = ",".join(f"{one:g}" for one in region.box) if region.box else region.mask
+    area = region.mask or f"{FOUND} {region.words}".strip()
+    if region.box:
+        area = ",".join(f"{one:g}" for one in region.box)
     adapters = "" if region.adapters is None else f"@{','.join(map(str, region.adapters))}"
     return f"{area}{adapters}" + (f": {region.prompt}" if region.prompt else "")
+
+
+def bounding_box(region: Region) -> tuple[float, float, float, float]:
+    """The box around a region, in shares of the picture."""
+    if region.box is not None:
+        return region.box
+    assert region.mask is not None
+    mask = open_mask(region.mask)
+    x0, y0, x1, y1 = mask.getbbox() or (0, 0, *mask.size)
+    return x0 / mask.width, y0 / mask.height, x1 / mask.width, y1 / mask.height
 
 
 def embed_mask(text: str, find: Callable[[str], str | Path] = Path) -> str:

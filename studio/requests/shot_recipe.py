@@ -42,10 +42,7 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
             else adapter_to_dict(one, strength)
             for one, strength in shot.adapters
         ],
-        "method": {
-            "name": method_name(shot.method, shot.regions),
-            "options": method_options(shot.method),
-        },
+        "method": _method_to_dict(shot),
         "init_image": None if shot.init_image is None else {"path": _place(shot.init_image)},
         "denoise": shot.denoise,
         "syntax": shot.syntax,
@@ -90,6 +87,13 @@ def recipe(shot: "ResolvedShot", base: "Base") -> dict[str, object]:
 def versions() -> dict[str, str]:
     """Of Studio and of the libraries that decide a picture's bits."""
     return {name: _version(name) for name in ("studio", "torch", "diffusers", "transformers")}
+
+
+def _method_to_dict(shot: Shot) -> dict[str, object]:
+    """options: null are today's defaults; one that is missing was not known to the writer."""
+    name = method_name(shot.method, shot.regions)
+    unset = shot.method is None and shot.regions
+    return {"name": name, "options": None if unset else method_options(shot.method)}
 
 
 def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:

@@ -83,9 +83,12 @@ class InvalidFields(BadInput):
         self.problems = dict(problems or {})
 
 
-def option(default: T, help: str) -> T:
-    """A field of a dataclass, with the words that `--help` and the web page show."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: T, help: str, **more: object) -> T:
+    """A field of a dataclass, with the words that `--help` and the web page show.
+
+    more: metadata beside these, such as `before`, see compose.engine.method.options_before.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, **more})
 
 
 def build(of: type[T], given: Mapping[str, object], *, where: str = "") -> T:

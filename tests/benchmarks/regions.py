@@ -4,18 +4,21 @@ Two adapters of tests/benchmarks/elements.py, each an instance of its own: the r
 teal stripes and the octopus, a class that sketch has never seen. Sketch learned pictures of one
 subject, 128 x 128; pictures here are 256 x 128, so that each half is a picture of the size that it
 knows. In every second picture the two change sides. All ways have the same words, places, styles
-and noise: with regions each prompt names one subject, otherwise one prompt names both.
+and noise: with drawn regions each prompt names one subject, otherwise one prompt names both. "Each
+alone" is no mix: two pictures of one adapter each, side by side. So well each half can be drawn.
 
 The judge reads each half by itself: whether its subject is the very instance, whether both are, and
-whether the halves have the style and the place that were asked for. Without regions nobody says who
-stands where, so there a picture also counts as right where the two stand the other way round.
+whether the halves have the style and the place that were asked for. Without drawn regions nobody
+says who stands where, so there a picture also counts as right where the two stand the other way
+round.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 from PIL import Image
@@ -34,9 +37,12 @@ HALVES = ("0,0,0.5,1", "0.5,0,1,1")
 
 @dataclass(frozen=True)
 class Way:
-    """drawn: with a box and a prompt for each subject; otherwise one prompt names both."""
+    """drawn: with a box and a prompt for each subject; otherwise one prompt names both.
 
-    method: compose.Method
+    method: None draws each subject alone.
+    """
+
+    method: compose.Method | None
     drawn: bool
 
 
@@ -44,6 +50,10 @@ WAYS = {
     "merge": Way(compose.Merge(), drawn=False),
     "regions": Way(compose.Regions(), drawn=True),
     "regions, whole 0.2": Way(compose.Regions(whole=0.2), drawn=True),
+    "regions, apart 0": Way(compose.Regions(apart=0), drawn=True),
+    "attention masks": Way(compose.Regions(masks="attention"), drawn=False),
+    "CLoRA's contrast 0.1": Way(compose.Regions(masks="attention", contrast=0.1), drawn=False),
+    "each alone": Way(None, drawn=True),
 }
 
 
@@ -53,6 +63,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=int, default=16, help="of each way")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first picture")
     parser.add_argument("--elements", nargs=2, default=["robot", "octopus"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--sheet", type=Path, help="a .png of the pictures, a row for each way")
@@ -60,11 +71,15 @@ def main() -> None:
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
     pair = [one for name in asked.elements for one in ELEMENTS if one.name == name]
+    numbers = range(asked.first, asked.first + asked.pictures)
     rows, found = [], {}
     for way in asked.ways:
-        pictures = [picture(base, WAYS[way], pair, number) for number in range(asked.pictures)]
+        begun = process_time()
+        pictures = [picture(base, WAYS[way], pair, number) for number in numbers]
+        seconds = (process_time() - begun) / len(pictures)
         rows.append(pictures)
-        found[way] = shares(pictures, pair, swapped=not WAYS[way].drawn)
+        found[way] = shares(pictures, pair, numbers, swapped=not WAYS[way].drawn)
+        found[way]["seconds"] = seconds
     if asked.sheet:
         sheet_of_rows(rows, width=2 * SIDE).save(asked.sheet)
     if asked.json:
@@ -72,12 +87,15 @@ def main() -> None:
         return
     table = Table("", *next(iter(found.values())), title=f"{asked.pictures} pictures each")
     for way, values in found.items():
-        table.add_row(way, *(f"{value:.0%}" for value in values.values()))
+        *told, seconds = values.values()
+        table.add_row(way, *(f"{value:.0%}" for value in told), f"{seconds:.1f}")
     Console().print(table)
 
 
 def picture(base: studio.Base, way: Way, pair: Sequence[Element], number: int) -> Image.Image:
     """One picture of a way: its adapters and boxes are in the order of the two halves."""
+    if way.method is None:
+        return _alone(base, pair, number)
     left, right = sides(pair, number)
     scene = scenes_of(pair, number)[0]
     words = [prompt(scene, {one.category: one.words}) for one in (left, right)]
@@ -99,6 +117,22 @@ def picture(base: studio.Base, way: Way, pair: Sequence[Element], number: int) -
     )
 
 
+def _alone(base: studio.Base, pair: Sequence[Element], number: int) -> Image.Image:
+    """Each half as a picture by itself."""
+    halves = Image.new("RGB", (2 * SIDE, SIDE))
+    scene = scenes_of(pair, number)[0]
+    for place, one in enumerate(sides(pair, number)):
+        shot = studio.Shot(
+            prompt(scene, {one.category: one.words}),
+            adapters=((adapter_of(base, one), 1.0),),
+            seed=number,
+            steps=STEPS,
+            guidance=GUIDANCE,
+        )
+        halves.paste(compose.render(base, shot), (place * SIDE, 0))
+    return halves
+
+
 def sides(pair: Sequence[Element], number: int) -> Sequence[Element]:
     """Who stands left and right in a picture."""
     return pair if number % 2 == 0 else pair[::-1]
@@ -114,13 +148,17 @@ def scenes_of(pair: Sequence[Element], number: int) -> list[world.Scene]:
 
 
 def shares(
-    pictures: Sequence[Image.Image], pair: Sequence[Element], *, swapped: bool
-) -> Mapping[str, float]:
-    """Shares right of these pictures. swapped: either may stand on either side."""
+    pictures: Sequence[Image.Image],
+    pair: Sequence[Element],
+    numbers: Sequence[int],
+    *,
+    swapped: bool,
+) -> dict[str, float]:
+    """Shares right of the pictures of these numbers. swapped: either may stand on either side."""
     left = judge.read([one.crop((0, 0, SIDE, SIDE)) for one in pictures])
     right = judge.read([one.crop((SIDE, 0, 2 * SIDE, SIDE)) for one in pictures])
     told: dict[str, list[float]] = {name: [] for name in ("subject", "both", "style", "place")}
-    for number, read in enumerate(zip(left, right, strict=True)):
+    for number, *read in zip(numbers, left, right, strict=True):
         truth = [judge.answers_of(scene) for scene in scenes_of(pair, number)]
         answers = [one.answers for one in read]
         ways = [truth, truth[::-1]] if swapped else [truth]

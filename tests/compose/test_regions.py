@@ -1,6 +1,6 @@
 """Regions: where each prediction counts, against masks and sums written out by hand."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +8,33 @@ import pytest
 import torch
 from PIL import Image
 
-from compose import Eps, Merge, Mix, Part, Regions, like, record, render, schedule
+from compose import (
+    Eps,
+    Merge,
+    Mix,
+    Part,
+    Regions,
+    like,
+    record,
+    render,
+    schedule,
+    shot_from_dict,
+)
 from compose.engine.method import Call, method_of
-from compose.engine.regions.masks import region_masks
+from compose.engine.regions.crops import Grid
+from compose.engine.regions.masks import cropped, region_masks
 from studio.adapters.adapter import Adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe, save_picture
 from studio.requests.regions import Region, embed_mask, read_region, region_text
 from studio.requests.shot import Shot
+from studio.requests.shot_recipe import shot_to_dict
 from tests.compose.conftest import bits, on_layers, same_bits, small
 
 LAYER = {"unet.a": (4, 6)}
 LEFT, RIGHT = "0,0,0.5,1", "0.5,0,1,1"
-HARD = Regions(blur=0, whole=0)
+HARD = Regions(blur=0, whole=0, apart=0)
 
 
 def latents(base: Base, shot: Shot) -> torch.Tensor:
@@ -38,6 +51,9 @@ def latents(base: Base, shot: Shot) -> torch.Tensor:
         Region(None, "masks/hat.png", "a hat", (1,)),
         Region(None, r"C:\masks\hat.png", "a hat"),
         Region(None, "data:image/png;base64,AAA+/w==", None, (2,)),
+        Region(None, "./found", None, (2,)),
+        Region(None, None, "a cat", (1,)),
+        Region(None, None, None, (), "a cat"),
     ],
 )
 def test_a_region_is_read_back_from_its_text(region: Region) -> None:
@@ -122,26 +138,26 @@ def test_each_counts_where_it_is() -> None:
     plan = HARD.in_regions((LEFT, RIGHT)).prepare(on_layers([(small(LAYER, seed=1), 1.0)] * 2), 1)
     one, two = torch.randn(2, 1, 4, 2, 4)
     answers = {plan.asked[0][0]: one, plan.asked[1][0]: two}
-    eps = Eps(lambda call: answers[call.mix], tuple(plan.areas((2, 4))))
+    eps = Eps(lambda call: answers[call.mix], tuple(plan.areas(Grid(2, 4))))
     assert torch.equal(plan.predict(0, eps), torch.cat([one[..., :2], two[..., 2:]], -1))
 
 
 def test_the_schedule_tells_each_share(forms: list[Adapter]) -> None:
     adapters = tuple((one, 1.0) for one in forms[:2])
     shot = Shot("a cat", steps=2, adapters=adapters, regions=("0,0,0.25,1", "0.25,0,1,1"))
-    told = schedule(dataclasses.replace(shot, method=HARD))
+    told = schedule(replace(shot, method=HARD))
     assert [[one.weight for one in step] for step in told.steps] == [[0.25, 0.75]] * 2
     assert told.cost == 4
-    whole = schedule(dataclasses.replace(shot, method=Regions(whole=0.2))).steps[0]
+    whole = schedule(replace(shot, method=Regions(whole=0.2, apart=0))).steps[0]
     assert [round(one.weight, 3) for one in whole] == [0.2, 0.6, 0.2]
 
 
 def test_a_region_of_everything_is_its_adapter_alone(sdxl: Base, forms: list[Adapter]) -> None:
     before = bits(sdxl)
     shot = Shot("a cat", steps=2, adapters=((forms[0], 0.8),))
-    whole = dataclasses.replace(shot, regions=("0,0,1,1",), method=HARD)
+    whole = replace(shot, regions=("0,0,1,1",), method=HARD)
     assert torch.equal(latents(sdxl, whole), latents(sdxl, shot))
-    asked_for = dataclasses.replace(shot, prompt="a star", regions=("0,0,1,1: a cat",), method=HARD)
+    asked_for = replace(shot, prompt="a star", regions=("0,0,1,1: a cat",), method=HARD)
     assert torch.equal(latents(sdxl, asked_for), latents(sdxl, shot))
     assert same_bits(sdxl, before)
 
@@ -150,16 +166,65 @@ def test_after_one_step_each_half_is_its_adapters(sdxl: Base, forms: list[Adapte
     """With guidance, each region under its own prompt; and exchanged regions are exchanged."""
     pairs = (forms[0], 0.8), (forms[1], -0.5)
     shot = Shot("a red star", negative="photo", steps=1, adapters=pairs, guidance=4.0, method=HARD)
-    both = dataclasses.replace(shot, regions=(f"{LEFT}: a cat", f"{RIGHT}: a dog"))
+    both = replace(shot, regions=(f"{LEFT}: a cat", f"{RIGHT}: a dog"))
     found = latents(sdxl, both)
     for pair, prompt, part in zip(pairs, ("a cat", "a dog"), found.chunk(2, -1), strict=True):
-        alone = dataclasses.replace(shot, prompt=prompt, adapters=(pair,), method=Merge())
+        alone = replace(shot, prompt=prompt, adapters=(pair,), method=Merge())
         expected = latents(sdxl, alone).chunk(2, -1)[0 if prompt == "a cat" else 1]
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
-    swapped = dataclasses.replace(
-        both, adapters=pairs[::-1], regions=(f"{RIGHT}: a dog", f"{LEFT}: a cat")
-    )
+    swapped = replace(both, adapters=pairs[::-1], regions=(f"{RIGHT}: a dog", f"{LEFT}: a cat"))
     torch.testing.assert_close(latents(sdxl, swapped), found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_crop_is_what_a_base_can_draw() -> None:
+    assert Grid(8, 16).crop((0.25, 0.5, 0.5, 1)) == (slice(4, 8), slice(4, 8))
+    # Half the side that it was trained on at least, in whole steps, and inside of the picture.
+    assert Grid(8, 16, step=4, trained=8).crop((0.5, 0, 0.6, 1)) == (slice(0, 8), slice(7, 11))
+    assert Grid(8, 16, step=4).crop((0.9, 0, 1, 0.1)) == (slice(0, 4), slice(12, 16))
+    assert Grid(8, 16, trained=64).crop((0, 0, 0.1, 0.1)) == (slice(0, 8), slice(0, 16))
+
+
+def test_masks_of_crops_sum_to_one() -> None:
+    boxes = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+    masks = region_masks(tuple(map(Region, boxes)), (8, 16), blur=0.2, whole=0)
+    assert ((masks > 0.05) & (masks < 0.95)).any()
+    inside = cropped(masks, boxes, Grid(8, 16))
+    np.testing.assert_array_equal(inside[0], [[1] * 8 + [0] * 8] * 8)
+    np.testing.assert_allclose(inside.sum(0), 1)
+
+
+def test_apart_each_region_is_a_picture_of_its_own(sdxl: Base) -> None:
+    """After one step, against a step of each half by itself."""
+    shot = Shot("a star", width=128, height=64, steps=1, guidance=4.0, method=Regions(apart=1))
+    found = latents(sdxl, replace(shot, regions=(f"{LEFT}: a cat", f"{RIGHT}: a dog")))
+    scheduler = sdxl.scheduler()
+    scheduler.set_timesteps(1)
+    (time,) = scheduler.timesteps
+    noise = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    noise = noise * scheduler.init_noise_sigma
+    predicted = []
+    ids = sdxl.time_ids(original=(64, 64), crop=(0, 0), target=(64, 64))
+    for prompt, half in zip(("a cat", "a dog"), noise.chunk(2, -1), strict=True):
+        given = scheduler.scale_model_input(half, time).expand(2, -1, -1, -1)
+        with torch.no_grad():
+            text = sdxl.encode_text(["", prompt])
+            if sdxl.zero_negative:
+                text.hidden[0] = 0
+                assert text.pooled is not None
+                text.pooled[0] = 0
+            without, prompted = sdxl.predict(given, time, text, time_ids=ids).split(1)
+        predicted.append(without + 4.0 * (prompted - without))
+    expected = scheduler.step(torch.cat(predicted, -1), time, noise, return_dict=False)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recipe_without_apart_is_drawn_without() -> None:
+    shot = Shot("a cat", regions=(LEFT,))
+    for method in (None, Regions(), Regions(apart=0.2)):
+        assert shot_from_dict(shot_to_dict(replace(shot, method=method))).method == method
+    for options in ({}, {"blur": 0.1}):
+        old = shot_to_dict(shot) | {"method": {"name": "regions", "options": options}}
+        assert shot_from_dict(old).method == Regions(**options, apart=0)
 
 
 def test_a_mask_of_a_file_is_kept_in_the_recipe(sdxl: Base, tmp_path: Path) -> None:
@@ -168,7 +233,7 @@ def test_a_mask_of_a_file_is_kept_in_the_recipe(sdxl: Base, tmp_path: Path) -> N
     mask.save(tmp_path / "left.png")
     text = f"{tmp_path / 'left.png'}: a cat"
     drawn = Shot("a star", steps=1, regions=(text,), method=HARD)
-    boxed = dataclasses.replace(drawn, regions=(f"{LEFT}: a cat",))
+    boxed = replace(drawn, regions=(f"{LEFT}: a cat",))
     picture = render(sdxl, drawn)
     expected = latents(sdxl, drawn)
     assert torch.equal(expected, latents(sdxl, boxed))
@@ -183,12 +248,17 @@ def test_what_cannot_be_drawn_in_regions_is_refused(tmp_path: Path) -> None:
     shot = Shot("a cat", regions=(LEFT,))
     assert method_of(shot) == Regions().in_regions((LEFT,))
     with pytest.raises(BadInput, match="merge has no use"):
-        method_of(dataclasses.replace(shot, method=Merge()))
+        method_of(replace(shot, method=Merge()))
     two = [small(LAYER, seed=at) for at in range(2)]
     for method, regions, said in (
         (Regions(), (), "say where each adapter is drawn"),
         (Regions(blur=1), (LEFT,), "blur: 1 is no share"),
         (Regions(whole=-0.1), (LEFT,), "whole: -0.1 is no share"),
+        (Regions(apart=1.1), (LEFT,), "apart: 1.1 is no share"),
+        (Regions(), ("found@1",), "'found@1' is to be found, which needs masks attention"),
+        (Regions(contrast=0.1), (LEFT,), "take masks attention too"),
+        (Regions(masks="attention"), (LEFT,), "write found in the place of the box"),
+        (Regions(masks="attention"), ("found@3",), "regions: there is no adapter 3"),
         (Regions(), (f"{LEFT}@3",), "regions: there is no adapter 3"),
     ):
         with pytest.raises(BadInput, match=said):

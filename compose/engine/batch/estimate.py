@@ -82,7 +82,12 @@ def _in_pass(base: "Base", resolved: ResolvedShot, *, second: bool) -> int:
     scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
     # Of a second-order scheduler's last step there is one timestep only.
     steps = timesteps.split(scheduler.order)
-    return sum(len(a) * len(t) for a, t in zip(run.calls, steps, strict=True))
+    finding = run.finding.calls if run.finding else []
+    return sum(
+        len(a) * len(t)
+        for calls in (run.calls, finding)
+        for a, t in zip(calls, steps, strict=False)
+    )
 
 
 def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:
@@ -90,8 +95,8 @@ def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:
     drop_unused(runs)
     evaluate_first_step(base, runs)
     begun = perf_counter()
-    evaluate_first_step(base, runs)
-    return (perf_counter() - begun) / sum(len(run.calls[0]) for run in runs)
+    count = evaluate_first_step(base, runs)
+    return (perf_counter() - begun) / count
 
 
 def _decoding(base: "Base", run: PictureRun) -> float:

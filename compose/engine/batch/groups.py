@@ -70,7 +70,8 @@ def _batch_key(shot: "Shot") -> Hashable:
     """Equal for shots that have their timesteps in common, so that they can be one batch."""
     part = None if shot.init_image is None else (shot.steps_run, shot.mask is None)
     larger = shot.second_pass, shot.passes
-    return shot.width, shot.height, shot.steps, part, shot.scheduler, shot.spacing, larger
+    finds = getattr(shot.method, "finds", False)
+    return shot.width, shot.height, shot.steps, part, shot.scheduler, shot.spacing, larger, finds
 
 
 def _grouped(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:

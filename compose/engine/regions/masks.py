@@ -3,12 +3,14 @@
 PyTorch isn't imported here, since a schedule is told without it.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from compose.engine.regions.crops import WHOLE, Box, Grid
 from studio.requests.regions import Region, open_mask
 
 Masks = NDArray[np.float32]
@@ -31,6 +33,15 @@ def region_masks(
         return normalized(soften(inside, blur * min(side)))
     masks = normalized(soften(np.concatenate([inside, rest[None]]), blur * min(side)))
     return shared(masks, whole)
+
+
+def cropped(masks: Masks, boxes: Sequence[Box | None], grid: Grid) -> Masks:
+    """The same masks [N, h, w], each 0 outside of the crop of its box; they sum to 1 again."""
+    inside = np.zeros_like(masks)
+    for mask, box, own in zip(masks, boxes, inside, strict=True):
+        crop = grid.crop(box or WHOLE)
+        own[crop] = mask[crop]
+    return normalized(inside)
 
 
 def shared(masks: Masks, whole: float) -> Masks:

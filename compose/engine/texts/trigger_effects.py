@@ -5,7 +5,6 @@ adapter's trigger words out of the prompt; their code is not published. Ours, fo
 effect is 1 minus the cosine between the means over all tokens, with the base's own text encoders.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from compose.engine.method import Method, WeighedMethod, needs_text
+from compose.engine.texts.trigger_words import said_trigger, unsaid, without
 from studio.bases.prompts import PromptReading
 from studio.errors import BadInput
-from studio.requests.prompt_syntax import escape
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -45,14 +44,7 @@ def trigger_effects(base: "Base", shot: "Shot", adapters: "Sequence[Adapter]") -
 
 def _without(prompt: str, adapter: "Adapter") -> str:
     """The prompt without the trigger words of an adapter."""
-    name = adapter.name or str(adapter.path or adapter.kind)
-    for trigger in adapter.triggers:
-        for said in (trigger, escape(trigger)):
-            left = re.sub(rf"(?<!\w){re.escape(said)}(?!\w)", "", prompt, flags=re.IGNORECASE)
-            if left != prompt:
-                return left
-    said = " or ".join(repr(one) for one in adapter.triggers) or "which are not known"
-    raise BadInput(
-        f"weigh: the prompt does not say the trigger words of {name}, {said}: add them, or give "
-        "turns or weights yourself"
-    )
+    said = said_trigger(adapter, prompt)
+    if said is None:
+        raise BadInput(f"weigh: {unsaid(adapter)}: add them, or give turns or weights yourself")
+    return without(prompt, said)

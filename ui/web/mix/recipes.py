@@ -131,7 +131,9 @@ def _method(recipe: Mapping[str, object], problems: list[str]) -> Mapping[str, o
     except (BadInput, TypeError) as error:
         problems.append(f"{error} The adapters are merged instead.")
         return None
-    return None if method == compose.Merge() else {"name": name, "options": options}
+    return (
+        None if method == compose.Merge() else {"name": name, "options": entry.get("options", {})}
+    )
 
 
 def _picture(
