@@ -11,7 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from studio.requests.recipe import Recipe, draft, with_options
-from trainers.engine.kind import Count, Kind, count, distillation_kinds, kinds
+from trainers.engine.kind import (
+    Count,
+    Kind,
+    all_kinds,
+    count,
+    distillation_kinds,
+    kinds,
+    options_of,
+    reward_kinds,
+)
 from trainers.engine.progress import (
     Drawn,
     Encoded,
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
     from trainers.distillations.lcm import LCM
     from trainers.engine.estimate.estimate import Estimate, estimate, estimate_request
     from trainers.engine.train import (
+        align,
         base_of,
         check,
         checkpoints,
@@ -41,6 +51,13 @@ if TYPE_CHECKING:
     )
     from trainers.lora import LoRA
     from trainers.oft import OFT
+    from trainers.rewards.brightness import Brightness
+    from trainers.rewards.clip import Clip
+    from trainers.rewards.contrast import Contrast
+    from trainers.rewards.filesize import FileSize
+    from trainers.rewards.judge import Judge
+    from trainers.rewards.palette import Palette
+    from trainers.rewards.tile import Tile
     from trainers.sara import SaRA
     from trainers.tlora import TLoRA
 
@@ -48,15 +65,21 @@ __all__ = [
     "LCM",
     "OFT",
     "BLoRA",
+    "Brightness",
+    "Clip",
+    "Contrast",
     "Count",
     "DiffuseKronA",
     "Drawn",
     "Encoded",
     "Estimate",
+    "FileSize",
     "Finished",
     "Guidance",
+    "Judge",
     "Kind",
     "LoRA",
+    "Palette",
     "Progress",
     "Recipe",
     "SaRA",
@@ -65,6 +88,9 @@ __all__ = [
     "Started",
     "Step",
     "TLoRA",
+    "Tile",
+    "align",
+    "all_kinds",
     "base_of",
     "check",
     "check_learned",
@@ -78,20 +104,25 @@ __all__ = [
     "estimate_request",
     "kind_of",
     "kinds",
+    "options_of",
     "recipe_for",
     "recipe_of",
     "resume",
+    "reward_kinds",
     "run_request",
     "train",
     "with_options",
 ]
 
+# Of trainers/engine/train.py, which imports PyTorch.
+TRAINING = ["align", "base_of", "check", "checkpoints", "distill", "resume", "run_request", "train"]
+
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trainers' has no attribute {name!r}")
-    if name in ("base_of", "check", "checkpoints", "distill", "resume", "run_request", "train"):
+    if name in TRAINING:
         return getattr(import_module("trainers.engine.train"), name)
     if name in ("Estimate", "estimate", "estimate_request"):
         return getattr(import_module("trainers.engine.estimate.estimate"), name)
-    return (kinds() | distillation_kinds())[name.lower()]
+    return all_kinds()[name.lower()]

@@ -296,6 +296,11 @@ class Base(Parts):
         """
         return self._run_vae(lambda: self._decode(latents), alone=alone)
 
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        """As `decode`, for who learns from pictures; whatever is on the device stays there."""
+        _move(self.vae, self.device)
+        return self._decode(latents)
+
     def _decode(self, latents: Tensor) -> Tensor:
         scaled = latents.to(self.device, torch.float32) / self.vae.config["scaling_factor"]
         decoded = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]

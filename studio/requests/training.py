@@ -13,11 +13,11 @@ Every run writes its request into recipe.toml, and people write such files by ha
     [recipe]
     steps = 400
 
-Only the first three must be there. A distillation has `prompts`, a file or a folder, in place of
-trigger and pictures, and `adapters` with `strengths`, which are merged into its base. What a run
-writes besides (fingerprint, examples, init_sha256) tells which base, pictures and first adapter it
-had, so that a repetition that would be another training is refused. The queue keeps a request as
-JSON of nearly the same form. `from_table` reads both.
+Only the first three must be there. A distillation or an alignment has `prompts`, a file or a
+folder, in place of trigger and pictures, and `adapters` with `strengths`, which are merged into its
+base. What a run writes besides (fingerprint, examples, init_sha256) tells which base, pictures and
+first adapter it had, so that a repetition that would be another training is refused. The queue
+keeps a request as JSON of nearly the same form. `from_table` reads both.
 """
 
 import json
@@ -52,10 +52,11 @@ __all__ = [
 ]
 
 NEEDED = ("kind", "trigger", "pictures")
-DISTILLATIONS = (
-    "guidance",
-    "lcm",
-)  # kinds that learn from prompts; the files of trainers/distillations/
+# The kinds that learn from prompts: the files of trainers/distillations/ and trainers/rewards/.
+FROM_PROMPTS = (
+    *("guidance", "lcm"),
+    *("brightness", "clip", "contrast", "filesize", "judge", "palette", "tile"),
+)
 TABLES = ("options", "recipe")
 # Of how a base is opened, what a training's result depends on. The rest is the machine's affair.
 PRECISION = ("dtype", "prediction", "vae")
@@ -103,12 +104,12 @@ class TrainingRequest:
     """A training as it was asked for.
 
     kind: its name; options: those of the kind that were given. trigger: the words that stand for
-    what is learned. pictures: folders with their weights. prompts: of a distillation, a file or a
-    folder with captions; None for those of a bundled base. adapters: files, merged at strengths
-    into the base that a distillation makes fast. base: a source, as `load_base` takes it;
-    loading: how it is opened. prior_pictures: a folder of class pictures. init: an adapter's file
-    to start from. out: the adapter's file. run: the run's folder. name: of the adapter in the
-    library. recipe: the fields of Recipe that were given; for the others the base and the kind have
+    what is learned. pictures: folders with their weights. prompts: in place of
+    both, a file or a folder with captions; None for those of a bundled base. adapters: files, with
+    prompts, merged at strengths into the base. base: a source, as `load_base` takes it; loading:
+    how it is opened. prior_pictures: a folder of class pictures. init: an adapter's file to start
+    from. out: the adapter's file. run: the run's folder. name: of the adapter in the library.
+    recipe: the fields of Recipe that were given; for the others the base and the kind have
     defaults. recorded: what a run of this request had, where it is read from its folder.
     Raises BadInput that names every wrong field.
     """
@@ -134,14 +135,14 @@ class TrainingRequest:
         object.__setattr__(self, "recipe", check_fields(Recipe, self.recipe))
 
     @property
-    def distills(self) -> bool:
+    def from_prompts(self) -> bool:
         """Whether it learns from the base itself: from prompts, and not from pictures."""
-        return self.kind in DISTILLATIONS
+        return self.kind in FROM_PROMPTS
 
     @property
     def title(self) -> str:
         """What people call it: the trigger, or such as "lcm of sketch"."""
-        if not self.distills:
+        if not self.from_prompts:
             return self.trigger
         return f"{self.kind} of {PurePath(self.base).name}"
 
@@ -197,7 +198,7 @@ def read_request(file: str | Path) -> TrainingRequest:
             raise BadInput(f"{path}: there is no field {name!r}; did you mean {near!r}?")
         if (name in TABLES) != isinstance(value, dict):
             raise BadInput(f"{path}: {name} is {'a table' if name in TABLES else 'no table'}")
-    needed = NEEDED[:1] if tables.get("kind") in DISTILLATIONS else NEEDED
+    needed = NEEDED[:1] if tables.get("kind") in FROM_PROMPTS else NEEDED
     if missing := [name for name in needed if name not in tables]:
         raise BadInput(f"{path} lacks {', '.join(missing)}")
     return from_table(tables, where=str(path))

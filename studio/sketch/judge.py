@@ -23,6 +23,7 @@ from studio.sketch import autoencoder
 from studio.sketch import scenes as world
 from studio.sketch.corpus import draw_part, pictures, scenes_of_part
 from studio.sketch.draw import draw
+from studio.sketch.scenes import FACTORS, NOTHING, OWN
 from studio.sketch.training import (
     EMA,
     Checkpoints,
@@ -34,18 +35,6 @@ from studio.sketch.training import (
 )
 
 SIDE = 64  # of the pictures that the judge reads, in pixels
-NOTHING = "nothing"
-OWN = "its own"
-FACTORS: dict[str, tuple[str, ...]] = {
-    "subject": world.SUBJECTS,
-    "colour": (OWN, *world.COLOURS),
-    "pattern": world.PATTERNS,
-    "pattern colour": (NOTHING, *world.COLOURS),
-    "place": (*world.PLACES, *(f"{name} wall" for name in world.WALLS)),
-    "style": world.STYLES,
-    "worn": (NOTHING, *world.WORN),
-    "held": (NOTHING, *world.HELD),
-}
 WEIGHTS = asset("judge")
 DECODED = 5  # every fifth part of the corpus goes through the VAE
 

@@ -47,6 +47,18 @@ STYLES = (
     "stained glass",
     "mosaic",
 )
+NOTHING = "nothing"
+OWN = "its own"
+FACTORS: dict[str, tuple[str, ...]] = {  # what the judge is asked, and its answers
+    "subject": SUBJECTS,
+    "colour": (OWN, *COLOURS),
+    "pattern": PATTERNS,
+    "pattern colour": (NOTHING, *COLOURS),
+    "place": (*PLACES, *(f"{name} wall" for name in WALLS)),
+    "style": STYLES,
+    "worn": (NOTHING, *WORN),
+    "held": (NOTHING, *HELD),
+}
 
 HELD_OUT_SUBJECTS = (
     "octopus",

@@ -21,7 +21,7 @@ class Workspace:
     """Where Studio keeps what it makes. `open_workspace` makes one; root is a resolved path.
 
     adapters/ the library, runs/ a folder for each training, pictures/ what was rendered, by date,
-    uploads/ sets of pictures to train on or start from, prompts/ of distillations, trash/ what was
+    uploads/ sets of pictures to train on or start from, prompts/ of trainings, trash/ what was
     deleted and may come back, cache/ what can be made again, logs/ the output of workers,
     studio.sqlite jobs and known bases.
     """

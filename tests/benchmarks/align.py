@@ -11,11 +11,18 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+
+import trainers
+from studio.requests.validation import build
+
+if TYPE_CHECKING:
+    from studio import Adapter, Base
 
 REWARDS: dict[str, dict[str, object]] = {
     "tile": {},
@@ -26,71 +33,61 @@ REWARDS: dict[str, dict[str, object]] = {
     "judge": {"factor": "style", "answer": "watercolor"},
 }
 FACTORS = ("subject", "colour", "place", "style")
-FLOOR = (
-    0.8  # of what the base follows of prompts, below which the pictures are no longer the base's
-)
+SHOWN = 8  # pictures of a row of the sheet; the first row is the base's own
+FLOOR = 0.8  # of what the base follows of prompts; below it pictures are no longer the base's
 
 
 def main() -> None:
     """Print the table for all rewards, or for those named."""
+    import studio
+    from studio.sketch import captions
+    from studio.sketch import scenes as world
+
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.align", description=__doc__)
     parser.add_argument("rewards", nargs="*", default=list(REWARDS))
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--pictures", type=int, default=24, help="held out")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--pictures", type=int, default=16, help="held out")
     parser.add_argument("--sheet", type=Path, default=Path("align.png"))
     asked = parser.parse_args()
+    base = studio.load_base("sketch", device="cpu")
+    scenes = [
+        world.sample(np.random.default_rng([77, n]), bare=True) for n in range(asked.pictures)
+    ]
+    prompts = [captions.plain(scene) for scene in scenes]
+    before = _drawn(base, prompts, ())
     table = Table("reward", "before", "after", "better", "followed", "base", "distance", "seconds")
-    sheet: list[list[Image.Image]] = []
+    sheet = [before[:SHOWN]]
     for name in asked.rewards:
-        row, pictures = measure(name, asked.steps, asked.pictures)
-        table.add_row(name, *row)
-        sheet += pictures
+        reward = build(trainers.reward_kinds()[name], REWARDS[name])
+        adapter, distance, seconds = _aligned(base, reward, asked.steps)
+        after = _drawn(base, prompts, ((adapter, 1.0),))
+        scores = [_scores(reward, pictures, prompts) for pictures in (before, after)]
+        followed = [_followed(pictures, scenes) for pictures in (before, after)]
+        better = mean(new > old for old, new in zip(*scores, strict=True))
+        floor = "" if followed[1] >= FLOOR * followed[0] else " (below the floor)"
+        means = (f"{mean(one):.3f}" for one in scores)
+        shares = (f"{better:.0%}", f"{followed[1]:.0%}{floor}", f"{followed[0]:.0%}")
+        table.add_row(name, *means, *shares, f"{distance:.2f}", f"{seconds:.0f}")
+        sheet.append(after[:SHOWN])
+        Console(stderr=True).print(name, *scores, followed, distance, seconds)
     Console().print(table)
-    side = sheet[0][0].width
-    whole = Image.new("RGB", (side * len(sheet[0]), side * len(sheet)))
+    side = base.size
+    whole = Image.new("RGB", (side * SHOWN, side * len(sheet)))
     for y, row in enumerate(sheet):
         for x, one in enumerate(row):
             whole.paste(one, (side * x, side * y))
     whole.save(asked.sheet)
 
 
-def measure(name: str, steps: int, count: int) -> tuple[list[str], list[list[Image.Image]]]:
-    """A row of the table, and the first eight pictures before and after."""
-    import studio
-    from studio.dataset.prompts import read_prompts
-    from studio.sketch import captions
-    from studio.sketch import scenes as world
-    from trainers.align.alignment import Aligned, align
-    from trainers.align.options import Alignment
-    from trainers.align.rewards import REWARDS as KINDS
-
-    base, reward = studio.load_base("sketch", device="cpu"), KINDS[name](**REWARDS[name])
-    scenes = [world.sample(np.random.default_rng([77, n]), bare=True) for n in range(count)]
-    prompts = [captions.plain(scene) for scene in scenes]
+def _aligned(base: "Base", reward: trainers.Kind, steps: int) -> "tuple[Adapter, float, float]":
+    """The adapter, how far the pictures of the last step were from the base's own, and seconds."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        out = Path(folder) / "a.safetensors"
-        *taken, done = align(
-            reward, base, read_prompts(None, "sketch"), out=out, options=Alignment(steps=steps)
-        )
+        *events, done = trainers.align(reward, base, run=Path(folder) / "run", steps=steps)
         seconds = time.perf_counter() - began
-        assert isinstance(done, Aligned)
-        before, after = (
-            _drawn(base, prompts, adapters) for adapters in ((), ((done.adapter, 1.0),))
-        )
-    scores = [_scores(reward, pictures, prompts) for pictures in (before, after)]
-    followed = [_followed(pictures, scenes) for pictures in (before, after)]
-    better = mean(new > old for old, new in zip(*scores, strict=True))
-    floor = "" if followed[1] >= FLOOR * followed[0] else " (below the floor)"
-    row = [
-        *(f"{mean(one):.3f}" for one in scores),
-        f"{better:.0%}",
-        f"{followed[1]:.0%}{floor}",
-        f"{followed[0]:.0%}",
-        f"{taken[-1].distance:.2f}",  # pyright: ignore[reportAttributeAccessIssue]
-        f"{seconds:.0f}",
-    ]
-    return row, [before[:8], after[:8]]
+    assert isinstance(done, trainers.Finished)
+    taken = [event.measured for event in events if isinstance(event, trainers.Step)]
+    return done.adapter, taken[-1]["distance"], seconds
 
 
 def _drawn(base, prompts: list[str], adapters) -> list[Image.Image]:

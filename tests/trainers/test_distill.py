@@ -17,11 +17,11 @@ from studio.adapters.delta import LowRank
 from studio.adapters.speed import Sampling, speed_sampling
 from studio.errors import BadInput
 from studio.requests.shot import Shot
-from studio.requests.training import DISTILLATIONS, read_request
+from studio.requests.training import read_request
 from tests.trainers.learning import assert_lent
 from trainers import LCM, Finished, Guidance, Kind, Progress, Started, Step
-from trainers.engine.distill.distillation import Distillation, Lesson
-from trainers.engine.distill.trajectories import Points, Trajectories
+from trainers.engine.from_prompts.distillation import Distillation, Lesson
+from trainers.engine.from_prompts.trajectories import Points, Trajectories
 from trainers.engine.objective import Objective
 
 PROMPTS = ("a red robot", "a blue cat", "the green star", "a dog in ink style", "a photo")
@@ -47,10 +47,6 @@ def objective(base: Base) -> Objective:
         min_snr=0,
         device=base.device,
     )
-
-
-def test_the_kinds_are_those_that_requests_know() -> None:
-    assert tuple(trainers.distillation_kinds()) == DISTILLATIONS
 
 
 @pytest.mark.parametrize("name", ["sd1_folder", "sd2_folder"])

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from studio.adapters.speed import Sampling
-from trainers.engine.distill.distillation import Distillation
+from trainers.engine.from_prompts.distillation import Distillation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.engine.distill.distillation import Lesson
+    from trainers.engine.from_prompts.distillation import Lesson
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, ClassVar
 from studio.adapters.speed import Sampling
 from studio.requests.recipe import Positive
 from studio.requests.validation import option
-from trainers.engine.distill.distillation import Distillation
+from trainers.engine.from_prompts.distillation import Distillation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.engine.distill.distillation import Lesson
+    from trainers.engine.from_prompts.distillation import Lesson
 
 SCALING, SIGMA = 10.0, 0.5  # of diffusers' LCMScheduler
 

@@ -1,18 +1,20 @@
 """`Kind`, the interface between the loop and a kind of adapter, and the list of kinds.
 
-A kind is one file of trainers/, or of trainers/distillations/, holding one frozen dataclass, a
-`Kind`, whose name in lower case is that of the file: lora.py holds LoRA. Its fields are its
-options. It must have `delta`; the other methods of `Kind` do nothing unless a kind has its own.
+A kind is one file of trainers/, of trainers/distillations/ or of trainers/rewards/, holding one
+frozen dataclass, a `Kind`, whose name in lower case is that of the file: lora.py holds LoRA. Its
+fields are its options. It must have `delta`; the other methods of `Kind` do nothing unless a kind
+has its own.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
+from studio.json_value import JSON
 from studio.requests.validation import check
 from trainers.engine.text_encoders import is_layer_used
 
@@ -142,6 +144,16 @@ def distillation_kinds() -> dict[str, type[Kind]]:
     return _kinds_in("trainers.distillations")
 
 
+def reward_kinds() -> dict[str, type[Kind]]:
+    """The kinds that learn from a reward, by name; the files of trainers/rewards/."""
+    return _kinds_in("trainers.rewards")
+
+
+def all_kinds() -> dict[str, type[Kind]]:
+    """All of them."""
+    return kinds() | distillation_kinds() | reward_kinds()
+
+
 def _kinds_in(package: str) -> dict[str, type[Kind]]:
     found = {}
     folder = Path(__file__).parents[2].joinpath(*package.split("."))
@@ -157,9 +169,15 @@ def kind_name(kind: Kind) -> str:
     return type(kind).__name__.lower()
 
 
-def options_of(kind: Kind) -> dict[str, str | int | float | bool | None]:
-    """The options of a kind as plain values."""
-    return asdict(kind)
+def options_of(kind: Kind, *, private: bool = True) -> dict[str, JSON]:
+    """The options of a kind as JSON has them. private: whether paths are whole, not only names."""
+    return {name: _as_json(value, private) for name, value in asdict(kind).items()}
+
+
+def _as_json(value: Any, private: bool) -> JSON:
+    if isinstance(value, Path):
+        return str(value) if private else value.name
+    return list(value) if isinstance(value, tuple) else value
 
 
 def new_deltas(

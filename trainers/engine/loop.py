@@ -37,8 +37,6 @@ from trainers.engine.data.batches import Batch
 from trainers.engine.data.cache import Cache
 from trainers.engine.data.prior_preservation import record_class_pictures
 from trainers.engine.data.randomness import generator_for
-from trainers.engine.distill.distillation import Distillation
-from trainers.engine.distill.step_loss import DistillationLoss
 from trainers.engine.distributed import (
     autocast_of,
     broadcast_path,
@@ -49,6 +47,10 @@ from trainers.engine.distributed import (
 )
 from trainers.engine.ema import EMA
 from trainers.engine.estimate.step_times import is_round, settings_of, write_step_time
+from trainers.engine.from_prompts.alignment import Alignment
+from trainers.engine.from_prompts.alignment_loss import AlignmentLoss
+from trainers.engine.from_prompts.distillation import Distillation
+from trainers.engine.from_prompts.distillation_loss import DistillationLoss
 from trainers.engine.kind import StepPlan
 from trainers.engine.objective import BatchLoss, StepLoss
 from trainers.engine.optimizers import (
@@ -99,7 +101,8 @@ def _encode_and_train(
     for done, total in cache.fill(training.captions_to_cache()):
         yield Encoded(done, total)
     trainer = Trainer(training, cache, accelerator)
-    idle = (base.vae, *(() if training.trains_text else base.text_encoders))
+    idle = () if training.trains_text else base.text_encoders
+    idle = idle if isinstance(training.kind, Alignment) else (base.vae, *idle)
     with (
         base.put_aside(*idle),  # samples bring them back
         attach(base.layers(), training.deltas),
@@ -159,7 +162,7 @@ def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
     with closing(Log(training.run, keep=trainer.done)) as log, closing(steps):
         for event in steps:
             if isinstance(event, Step):
-                log.write({name: getattr(event, name) for name in LOGGED})
+                log.write({**{name: getattr(event, name) for name in LOGGED}, **event.measured})
             yield event
 
 
@@ -202,16 +205,13 @@ def _is_due(what: Ask, training: PreparedTraining, step: int, every: int | None)
 
 
 def _new_loss(training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> StepLoss:
-    if isinstance(training.kind, Distillation):
-        return DistillationLoss(
-            training.kind,
-            training.base,
-            training.recipe,
-            [example.caption for example in training.dataset.examples],
-            cache,
-            accelerator=accelerator,
-            layers=training.deltas,
-        )
+    prompts = [example.caption for example in training.dataset.examples]
+    given = training.base, training.recipe, prompts, cache, accelerator, training.deltas
+    match training.kind:
+        case Distillation() as kind:
+            return DistillationLoss(kind, *given)
+        case Alignment() as kind:
+            return AlignmentLoss(kind, *given)
     return BatchLoss(
         training.base,
         training.recipe,
@@ -283,7 +283,7 @@ class Trainer:
         self.seconds += seconds
         self.step_seconds.append(seconds)
         self.blocks.note(seconds)
-        return Step(self.done, self.recipe.steps, loss, rate, seconds)
+        return Step(self.done, self.recipe.steps, loss, rate, seconds, self.loss.measured)
 
     def _adjust(self) -> None:
         kind, deltas, steps = self.training.kind, self.training.deltas, self.recipe.steps
@@ -313,7 +313,8 @@ class Trainer:
         LOG.warning("Memory ran out: activations are recomputed from now on (checkpointing).")
         self.optimizer.zero_grad()
         release_unused(device)
-        unet.enable_gradient_checkpointing()
+        for part in (unet, self.base.vae):
+            part.enable_gradient_checkpointing()
         return self._backward(batches, plan)
 
     def _backward(self, batches: Sequence[Batch], plan: StepPlan) -> float:
@@ -458,20 +459,22 @@ def frozen(deltas: Mapping[str, Delta], names: Collection[str]) -> Iterator[None
 def frozen_base(base: Base, *, checkpointing: bool) -> Iterator[None]:
     """Inside the block no gradient is computed for the base's weights; afterwards all is as before.
 
-    checkpointing: the UNet recomputes its activations (gradient checkpointing).
+    checkpointing: UNet and VAE recompute their activations (gradient checkpointing).
     """
-    unet = base.unet
-    weights = (w for module in (unet, base.vae, *base.text_encoders) for w in module.parameters())
+    parts = (base.unet, base.vae)
+    weights = (w for module in (*parts, *base.text_encoders) for w in module.parameters())
     trainable = [weight for weight in weights if weight.requires_grad]
     for weight in trainable:
         weight.requires_grad_(False)
-    before = unet.is_gradient_checkpointing
+    before = base.unet.is_gradient_checkpointing
     if checkpointing and not before:
-        unet.enable_gradient_checkpointing()
+        for part in parts:
+            part.enable_gradient_checkpointing()
     try:
         yield
     finally:
         if not before:  # also where it was chosen in the block
-            unet.disable_gradient_checkpointing()
+            for part in parts:
+                part.disable_gradient_checkpointing()
         for weight in trainable:
             weight.requires_grad_(True)

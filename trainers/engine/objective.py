@@ -60,6 +60,11 @@ class Objective:
             return signal * noisy - sigma * predicted
         return (noisy - sigma * predicted) / signal
 
+    def trailing(self, steps: int) -> list[int]:
+        """Timesteps of so many steps, from the last one down, and 0 for clean latents."""
+        count, spacing = len(self.signal), len(self.signal) / steps
+        return [*(round(count - at * spacing) - 1 for at in range(steps)), 0]
+
     def ddim_step(self, predicted: Tensor, noisy: Tensor, timestep: int, following: int) -> Tensor:
         """The latents that DDIM steps to: Song et al. 2021, arXiv 2010.02502, eq. 12 at eta 0."""
         clean = self.clean(predicted, noisy, timestep)
@@ -114,7 +119,14 @@ class Row:
 
 
 class StepLoss(Protocol):
-    """What the loop minimises: the error on pictures, or how far a student is from its teacher."""
+    """What the loop minimises: the error on pictures, how far a student is from its teacher, or
+    minus a reward.
+    """
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What else was found in the step at hand, by name; see `Step`."""
+        ...
 
     def batches(self) -> Iterator[Batch]:
         """The batches of all steps, without end."""
@@ -169,6 +181,7 @@ class BatchLoss:
             min_snr=recipe.min_snr,
             device=base.device,
         )
+        self.measured: dict[str, float] = {}
 
     def batches(self) -> Iterator[Batch]:
         """The pictures and class pictures of each batch, without end."""

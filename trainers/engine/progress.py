@@ -1,6 +1,7 @@
 """The progress of a training: one frozen dataclass for each thing that can happen."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ class Started:
     """how many numbers are trained"""
     examples: int
     unit: str
-    """what an example is: "picture", or "prompt" for a distillation"""
+    """what an example is: "picture", or "prompt" for a distillation and an alignment"""
     round: float
     """how many pictures come in an epoch: as `examples`, but repeats and weights counted"""
     skipped: "tuple[Skipped, ...]"
@@ -60,6 +61,9 @@ class Step:
     lr: float
     seconds: float
     """duration of the step, without samples and checkpoints"""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """what else was found, by name: of an alignment the pictures' mean reward, and their mean
+    distance from the base's own, both before the step"""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from studio.errors import BadInput
 from studio.requests.recipe import Recipe, with_options
 from studio.requests.training import TrainingRequest
 from studio.requests.validation import InvalidFields, build
-from trainers.engine.distill.distillation import Distillation
-from trainers.engine.kind import SMALL, Kind, distillation_kinds, kind_name, kinds
+from trainers.engine.from_prompts.distillation import Distillation
+from trainers.engine.kind import SMALL, Kind, all_kinds, kind_name
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def kind_of(request: TrainingRequest) -> Kind:
     """The kind with the options of a request; BadInput where there is no such kind or option."""
-    known = kinds() | distillation_kinds()
+    known = all_kinds()
     if request.kind not in known:
         message = f"there is no kind {request.kind!r}: choose from {', '.join(known)}"
         raise InvalidFields(message, {"kind": message})
@@ -33,14 +33,14 @@ def drawn_with(request: TrainingRequest) -> dict[str, object]:
 def check_learned(request: TrainingRequest) -> None:
     """BadInput where a request lacks what its kind learns from, or has what it does not."""
     others = ("trigger", "pictures", "prior_pictures")
-    if not request.distills:
+    if not request.from_prompts:
         others = ("adapters", "prompts")
         if not request.trigger.strip():
             raise BadInput("trigger is empty: name the words that are to stand for what is learned")
     for name in others:
         if getattr(request, name):
             raise BadInput(f"{name} says nothing to {request.kind}: leave it out")
-    if request.distills:
+    if request.from_prompts:
         check_prompts(request.prompts, request.base)
 
 

@@ -30,9 +30,11 @@ from trainers.engine.data.cache import Cache
 from trainers.engine.data.dataset import Dataset, prompts_dataset, read_dataset
 from trainers.engine.data.prior_preservation import PRIOR_FOLDER, prior_of
 from trainers.engine.data.randomness import generator_for
-from trainers.engine.distill.distillation import Distillation
-from trainers.engine.distill.mixed import Mixed, read_mixed
 from trainers.engine.estimate.disk_space import disk_bytes
+from trainers.engine.from_prompts.alignment import Alignment
+from trainers.engine.from_prompts.distillation import Distillation
+from trainers.engine.from_prompts.mixed import Mixed, read_mixed
+from trainers.engine.from_prompts.prompt_kind import PromptKind
 from trainers.engine.kind import Kind, kind_name, new_deltas, options_of
 from trainers.engine.optimizers import check_optimizer, parameter_groups
 from trainers.engine.progress import Started
@@ -43,7 +45,7 @@ from trainers.engine.starts import plain
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 
-DRAWN = 4  # prompts of a distillation, as samples
+DRAWN = 4  # prompts of a training without pictures, as samples
 WEIGHT = re.compile(r"\([^()]+:\s*[.\d]+\s*\)")
 Renderer = Callable[[str, int], Image]
 """Draws a prompt with a seed, on the base with the deltas as they are now."""
@@ -67,12 +69,12 @@ class PreparedTraining:
     """the checkpoint that a resumed run goes on from; None where it has none yet"""
     warm_start: WarmStart | None = None
     mixed: Mixed = field(default_factory=Mixed)
-    """the adapters that a distillation's base has merged in"""
+    """the adapters that the base of a training without pictures has merged in"""
 
     @property
-    def distills(self) -> bool:
+    def from_prompts(self) -> bool:
         """Whether it learns from the base itself, with prompts in the place of examples."""
-        return isinstance(self.kind, Distillation)
+        return isinstance(self.kind, PromptKind)
 
     @property
     def examples_sha256(self) -> str:
@@ -167,7 +169,7 @@ class PreparedTraining:
             layers=len(self.deltas),
             parameters=sum(p.numel() for one in self.trained.values() for p in one.parameters()),
             examples=len(examples),
-            unit="prompt" if self.distills else "picture",
+            unit="prompt" if self.from_prompts else "picture",
             round=float(sum(example.weight for example in examples)),
             skipped=self.dataset.pictures.skipped + self.dataset.class_pictures.skipped,
             steps=self.recipe.steps,
@@ -180,7 +182,7 @@ class PreparedTraining:
         if fresh := self.warm_start.fresh if self.warm_start else 0:
             layers = f"{fresh} of {len(self.deltas)} layers"
             remarks.append(f"{layers} are not in the first adapter and start afresh.")
-        remarks.append(self._remark_on_captions())
+        remarks += [self._remark_on_captions(), self._remark_on_prompts()]
         return tuple(remark for remark in remarks if remark)
 
     def _remark_on_captions(self) -> str:
@@ -194,11 +196,18 @@ class PreparedTraining:
             return f"The longest caption has {self.pieces} pieces, so all are encoded in as many."
         return ""
 
+    def _remark_on_prompts(self) -> str:
+        """A sentence where an alignment draws fewer pictures than the user has prompts."""
+        given = len(self.dataset.examples) if self.request.prompts else 0
+        if isinstance(self.kind, Alignment) and self.kind.pictures < given:
+            return f"Of {given} prompts {self.kind.pictures} are drawn: give pictures for more."
+        return ""
+
     def new_cache(self) -> Cache:
         """An empty cache in memory, or the one beside the run's folder with what it holds."""
         return Cache(
             self.base,
-            () if self.distills else self.dataset.examples,
+            () if self.from_prompts else self.dataset.examples,
             crops=self.recipe.crops,
             flip=self.recipe.flip,
             background=self.recipe.background,
@@ -211,12 +220,12 @@ class PreparedTraining:
         """The captions to encode before the first step; none where the text encoders learn."""
         if self.trains_text:
             return []
-        empty = [""] if self.recipe.caption_dropout or self.distills else []
+        empty = [""] if self.recipe.caption_dropout or self.from_prompts else []
         return [example.caption for example in self.dataset.examples] + empty
 
     def sample_prompts(self) -> tuple[str, ...]:
         """What the sample pictures are to show."""
-        captions = self._captions()[:DRAWN] if self.distills else [self.request.trigger]
+        captions = self._captions()[:DRAWN] if self.from_prompts else [self.request.trigger]
         return self.recipe.sample_prompts or tuple(captions)
 
     def adapter(self, *, steps: int) -> Adapter:
@@ -239,9 +248,9 @@ class PreparedTraining:
             # Nothing here may depend on where or when: equal trainings give equal bytes.
             recipe={
                 "kind": kind_name(self.kind),
-                "options": dict(options_of(self.kind)),
+                "options": options_of(self.kind, private=False),
                 "training": cast(JSON, self._plain_recipe() | {"sample_prompts": prompts}),
-                **self._distilled(),
+                **self._without_pictures(),
                 "examples": len(self.dataset.pictures.examples),
                 "steps": steps,
                 **({"init": self.warm_start.sha256} if self.warm_start else {}),
@@ -281,12 +290,14 @@ class PreparedTraining:
         unused = self.kind.unused
         return {name: one for name, one in asdict(self.recipe).items() if name not in unused}
 
-    def _distilled(self) -> dict[str, JSON]:
-        """What a distilled adapter says of itself: how it is drawn with, and on what."""
-        if not isinstance(self.kind, Distillation):
+    def _without_pictures(self) -> dict[str, JSON]:
+        """What was merged into the base, and how a distilled adapter is drawn with."""
+        if not self.from_prompts:
             return {}
-        mixed = [[sha256, strength] for sha256, strength in self.mixed.files]
-        return {"sampling": self.kind.sampling.as_json(), "adapters": cast(JSON, mixed)}
+        mixed = cast(JSON, [[sha256, strength] for sha256, strength in self.mixed.files])
+        if isinstance(self.kind, Distillation):
+            return {"sampling": self.kind.sampling.as_json(), "adapters": mixed}
+        return {"adapters": mixed}
 
     def _users_prior_folder(self) -> Path | None:
         """The folder of the class pictures; None for the run's own, which may be moved."""
@@ -312,7 +323,8 @@ def prepare_training(
     """
     init = request.init
     check_unused(kind, recipe)
-    if isinstance(kind, Distillation):
+    if isinstance(kind, PromptKind):
+        kind.check_files()
         prompts = read_prompts(request.prompts, base.name)
         dataset = prompts_dataset(prompts, size=recipe.size or base.size)
     else:

@@ -16,7 +16,7 @@ from studio.requests.recipe import Recipe, draft, with_options
 from studio.requests.training import Recorded, TrainingRequest, read_request
 from trainers.engine.data.dataset import prompts_dataset, read_dataset
 from trainers.engine.data.prior_preservation import check_unchanged, prior_of
-from trainers.engine.distill.distillation import Distillation
+from trainers.engine.from_prompts.prompt_kind import PromptKind
 from trainers.engine.kind import Kind, kind_name, options_of
 from trainers.engine.loop import run_training
 from trainers.engine.optimizers import check_optimizer
@@ -48,8 +48,9 @@ def check(request: TrainingRequest) -> Pictures:
         Run(request.run or next_numbered_folder(request.kind)).check_out(request.out)
     if request.init:
         describe(split_half(request.init)[0])
-    if isinstance(kind, Distillation):
+    if isinstance(kind, PromptKind):
         check_unused(kind, recipe)
+        kind.check_files()
         for file, _ in request.adapters:
             describe(split_half(file)[0])
         prompts = read_prompts(request.prompts, request.base)
@@ -128,11 +129,12 @@ def distill(
     recipe: Recipe | None = None,
     **options: object,
 ) -> Generator[Progress, None, None]:
-    """Train an adapter that makes a base fast, from prompts alone; as `train` otherwise.
+    """Train an adapter from prompts alone; as `train` otherwise.
 
-    kind: one of trainers/distillations/. prompts: a file with one a line, or a folder with
-    captions; the captions of a bundled base when not given. adapters: files with strengths, which
-    are merged into the base. draw: is to draw with `kind.sampling`.
+    kind: one of trainers/distillations/, which make a base fast, or of trainers/rewards/, which
+    move its pictures to a reward. prompts: a file with one a line, or a folder with captions; the
+    captions of a bundled base when not given. adapters: files with strengths, which are merged into
+    the base. draw: for a distillation, is to draw with `kind.sampling`.
     """
     whole = with_options(recipe or recipe_for(base, kind), options)
     request = TrainingRequest(
@@ -147,6 +149,9 @@ def distill(
         recipe=asdict(whole),
     )
     return _start(request, base, kind=kind, recipe=whole, draw=draw)
+
+
+align = distill
 
 
 def run_request(
@@ -192,7 +197,7 @@ def _start(
 def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
     """BadInput where base, pictures or first adapter are not those of the recipe's run."""
     base, request = training.base, training.request
-    learned = "prompts or adapters" if training.distills else "pictures, captions or masks"
+    learned = "prompts or adapters" if training.from_prompts else "pictures, captions or masks"
     same_weights = recorded.fingerprint in (None, base.fingerprint())
     if base.source == recorded.base:
         if not same_weights:
@@ -262,10 +267,10 @@ def resume(
 
 def _check_continues(training: PreparedTraining, recorded: Recorded) -> None:
     """BadInput where a stopped run would go on with other pictures."""
-    if training.distills and training.examples_sha256 != recorded.examples:
+    if training.from_prompts and training.examples_sha256 != recorded.examples:
         raise BadInput(
             f"the prompts or the adapters are no longer those that {training.run.folder} was "
-            "started with: put them back, or start a new distillation"
+            "started with: put them back, or start a new training"
         )
     if training.examples_sha256 != recorded.examples:
         where = ", ".join(str(folder.path) for folder in training.request.pictures)

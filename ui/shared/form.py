@@ -183,4 +183,6 @@ def _default_text(default: object) -> str:
         return ""
     if default is True:
         return "on"
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -75,7 +75,7 @@ def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = F
         request,
         name=name or clean_name(request.title, otherwise="adapter"),
         # With the defaults of today: the job is to be the same under a later Studio.
-        options=asdict(trainers.kind_of(request)),
+        options=trainers.options_of(trainers.kind_of(request)),
     )
     return _queue(space, "train", to_json(request), title=request.title, once=once)
 

@@ -30,7 +30,7 @@ def request_for(kind: str, given: Mapping[str, object], file: Path | None) -> Tr
 def complete(request: TrainingRequest) -> TrainingRequest:
     """The request with a name for the adapter's file; BadInput where something is missing."""
     for what, there in (("PICTURES", request.pictures), ("--trigger", request.trigger)):
-        if not there and not request.distills:
+        if not there and not request.from_prompts:
             advice = f"studio train {request.kind} --help shows an example."
             raise BadInput(f"{what} is missing: {advice}")
     named = Path(f"{slug(request.title) or request.kind}.safetensors")

@@ -28,6 +28,14 @@ KIND_NAMES = {
     "tlora": "T-LoRA",
     "guidance": "Fast: guidance",
     "lcm": "Fast: LCM",
+    "align": "Align to a reward",
+    "tile": "Reward: seamless tile",
+    "palette": "Reward: palette",
+    "brightness": "Reward: brightness",
+    "contrast": "Reward: contrast",
+    "filesize": "Reward: file size",
+    "judge": "Reward: what sketch's judge sees",
+    "clip": "Reward: likeness or beauty by CLIP",
 }
 FOLDER = Path(__file__).parent
 ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js

@@ -161,8 +161,8 @@ def in_words(message: str, *, names: bool = False) -> str:
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Names that a sentence starts with, and names that are no words."""
-    forms = [Shot, Loading, trainers.Recipe, *trainers.kinds().values()]
-    forms += [*trainers.distillation_kinds().values(), *compose.methods().values()]
+    forms = [Shot, Loading, trainers.Recipe, *trainers.all_kinds().values()]
+    forms += compose.methods().values()
     names = {one.name for form in forms for one in fields(form)}
     starting = "|".join(sorted({*names, *METHODS}, key=len, reverse=True))
     coded = [name for name in {*names, *SAMPLERS} if "_" in name]

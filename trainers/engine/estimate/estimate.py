@@ -25,7 +25,6 @@ from studio.errors import BadInput
 from studio.requests.recipe import with_options
 from studio.requests.shot import Shot
 from studio.requests.training import TrainingRequest
-from trainers.engine.distill.distillation import Distillation
 from trainers.engine.distributed import world_size
 from trainers.engine.estimate.memory_model import AUTOCAST, training_cost
 from trainers.engine.estimate.step_times import (
@@ -34,6 +33,8 @@ from trainers.engine.estimate.step_times import (
     find_step_time,
     settings_of,
 )
+from trainers.engine.from_prompts.alignment import Alignment
+from trainers.engine.from_prompts.prompt_kind import PromptKind
 from trainers.engine.kind import new_deltas
 from trainers.engine.optimizers import state_bytes
 from trainers.engine.resolve import kind_of, recipe_for, recipe_of
@@ -115,20 +116,21 @@ def estimate(
     settings = settings_of(kind, base, recipe, prior=prior)
     known = find_step_time(Path(runs), settings)
     recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # that of each process
-    cost = training_cost(base, deltas, recipe)
-    with_teacher = _with_teacher(cost, kind, base)
+    one = training_cost(base, deltas, recipe)
+    cost = _with_evaluations(one, kind, base, recipe)
     step, source = known, "same"
     if step is None:
-        step = _batch_seconds(with_teacher, base, recipe) * passes
+        step = _batch_seconds(cost, base, recipe) * passes
         faster = _faster_than_measured(Path(runs), settings, base, recipe)
         step, source = (step, "measured") if faster is None else (step * faster, "similar")
     # Whatever else is encoded and drawn goes as fast as what is trained.
     drawn = _samples(recipe) if drawing else 0
     drawn += recipe.prior_count if recipe.prior_class is not None and not prior_pictures else 0
-    others = _other_operations(base, recipe, cost, pictures=pictures, drawn=drawn)
+    learned = 0 if isinstance(kind, PromptKind) else pictures
+    others = _other_operations(base, recipe, one, pictures=learned, drawn=drawn)
     return Estimate(
-        seconds=recipe.steps * step + others * step / (passes * with_teacher.operations),
-        bytes=_peak_bytes(base, deltas, recipe, cost, drawing=drawing),
+        seconds=recipe.steps * step + others * step / (passes * cost.operations),
+        bytes=_peak_bytes(kind, base, deltas, recipe, cost, drawing=drawing),
         step=step,
         source=source,
         free=free_bytes(device_of(base)),
@@ -154,14 +156,30 @@ def estimate_request(
     )
 
 
-def _with_teacher(cost: PassCost, kind: "Kind", base: "Base") -> PassCost:
-    """A batch with the evaluations beside it that have no gradients, in a distillation."""
-    rows = kind.rows if isinstance(kind, Distillation) else 0
+def _with_evaluations(cost: PassCost, kind: "Kind", base: "Base", recipe: "Recipe") -> PassCost:
+    """A batch with all evaluations of the UNet, and of the decoder, of a kind without pictures."""
+    if not isinstance(kind, PromptKind):
+        return cost
+    learned, others = kind.evaluations(recipe)
+    cost = replace(
+        cost,
+        forward=learned * cost.forward + others * cost.base_forward,
+        backward=learned * cost.backward,
+        calls=round(cost.calls * (learned + others / PER_CALL[device_of(base).type])),
+        written=round(cost.written * (learned + others / PER_BYTE)),
+        saved=round(learned * cost.saved),
+    )
+    if not isinstance(kind, Alignment):
+        return cost
+    side = _side(base, recipe)
+    decoding = decoding_cost(base, size=(side, side))  # of one picture
     return replace(
         cost,
-        forward=cost.forward + rows * cost.base_forward,
-        calls=cost.calls + round(rows * cost.calls / PER_CALL[device_of(base).type]),
-        written=cost.written + round(rows * cost.written / PER_BYTE),
+        forward=cost.forward + recipe.batch * decoding.forward,
+        backward=cost.backward + recipe.batch * decoding.forward,
+        calls=cost.calls + recipe.batch * decoding.calls,
+        written=cost.written + recipe.batch * decoding.written,
+        saved=cost.saved + (1 if recipe.checkpointing else recipe.batch) * decoding.written,
     )
 
 
@@ -192,7 +210,7 @@ def _faster_than_measured(
         recipe = with_options(recipe, given)
         encoders = recipe.text_encoders
         deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=encoders)
-        cost = _with_teacher(training_cost(base, deltas, recipe), kind, base)
+        cost = _with_evaluations(training_cost(base, deltas, recipe), kind, base, recipe)
     except (BadInput, KeyError, TypeError):  # another Studio's settings
         return None
     passes = recipe.accumulation * (2 if then.get("prior") else 1)
@@ -218,11 +236,18 @@ def _other_operations(
 
 
 def _peak_bytes(
-    base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe", cost: PassCost, *, drawing: bool
+    kind: "Kind",
+    base: "Base",
+    deltas: "dict[str, Delta]",
+    recipe: "Recipe",
+    cost: PassCost,
+    *,
+    drawing: bool,
 ) -> int:
     """The most memory at a time: while pictures are encoded, learned from, or drawn."""
     device = device_of(base).type
-    loaded, learning, drawing_with = _weight_bytes(base, deltas, recipe)
+    decodes = isinstance(kind, Alignment)
+    loaded, learning, drawing_with = _weight_bytes(base, deltas, recipe, decodes=decodes)
     parameters = [p for delta in deltas.values() for p in delta.parameters()]
     gradients = 4 * sum(p.numel() for p in parameters)
     state = sum(map(module_bytes, deltas.values())) + state_bytes(recipe.optimizer, parameters)
@@ -238,7 +263,7 @@ def _peak_bytes(
 
 
 def _weight_bytes(
-    base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe"
+    base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe", *, decodes: bool
 ) -> tuple[int, int, int]:
     """Bytes of the base's weights when it is opened, in the steps, and while the VAE works."""
     on_gpu = has_own_memory(device_of(base))
@@ -251,7 +276,7 @@ def _weight_bytes(
     if not on_gpu:
         return loaded, loaded, loaded
     trains_text = recipe.new_tokens > 0 or any(not name.startswith("unet.") for name in deltas)
-    learning = unet + (sum(encoders) if trains_text else 0)
+    learning = unet + (sum(encoders) if trains_text else 0) + (vae if decodes else 0)
     drawing = max(unet, vae, *encoders) if base.offload else unet + vae + sum(encoders)
     return (0 if base.offload else loaded), learning, drawing
 

@@ -53,7 +53,8 @@ def write_events(
     ):
         for event in events:
             if isinstance(event, Step):
-                writer.add_scalar("loss", event.loss, event.step)
+                for name, number in {"loss": event.loss, **event.measured}.items():
+                    writer.add_scalar(name, number, event.step)
                 for name, rate in learning_rates(event.lr).items():
                     writer.add_scalar(f"learning rate/{name}", rate, event.step)
             if isinstance(event, Sampled):

@@ -1,7 +1,7 @@
-"""`studio distill`: train an adapter that makes a base fast, as `studio train` trains others."""
+"""`studio distill`, and what it has in common with `studio align`: training from prompts alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import typer
@@ -13,17 +13,9 @@ from ui.cli.options import BASES, LOADING, AdapterFiles, AsJson, WorkspaceFolder
 from ui.cli.training.train import BY_BASE, KindFromRecipe, ModeOptions, run_training
 from ui.shared.form import Form, with_options
 
-app = typer.Typer(
-    cls=KindFromRecipe,
-    name="distill",
-    help="Train an adapter that makes a base fast. It learns from the base; no pictures needed.",
-    epilog="Example: studio distill lcm --base sketch --out fast.safetensors",
-    no_args_is_help=True,
-)
-
 
 @dataclass(frozen=True)
-class DistillOptions:
+class PromptOptions:
     """The fields of TrainingRequest that are options of the command."""
 
     base: str | None = option(None, f"base model: {BASES} Default: sketch")
@@ -35,47 +27,64 @@ class DistillOptions:
     init: str | None = option(None, "start from this adapter of the same kind")
 
 
-def distill_command(name: str, kind: type[trainers.Kind]) -> Callable[..., None]:
-    """The command that trains distillations of this kind."""
+def prompt_command(name: str, kind: type[trainers.Kind]) -> Callable[..., None]:
+    """The command that trains this kind."""
+    of_lora = frozenset(one.name for one in fields(trainers.LoRA))
 
     @with_options(
         {
-            "request": Form(of=DistillOptions, title="Options"),
+            "request": Form(of=PromptOptions, title="Options"),
             "mode": Form(of=ModeOptions, title="Options"),
-            "options": Form(of=kind, title=f"Options of {name}"),
+            "options": {
+                "own": Form(of=kind, title=f"Options of {name}", without=of_lora),
+                "lora": Form(of=trainers.LoRA, title="The LoRA"),
+            },
             "training": Form(
                 of=trainers.Recipe, title="Training", without=kind.unused, defaults=BY_BASE
             ),
             "loading": LOADING,
         }
     )
-    def distill(
+    def train(
         *,
         adapter: AdapterFiles = None,
         workspace: WorkspaceFolder = DEFAULT_FOLDER,
         as_json: AsJson = False,
         request: Mapping[str, object],
         mode: Mapping[str, object],
-        options: Mapping[str, object],
+        options: Mapping[str, Mapping[str, object]],
         training: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
         given: dict[str, object] = {
             **request,
             "adapters": parse_adapters(adapter),
-            "options": options,
+            "options": {**options["lora"], **options["own"]},
             "recipe": training,
             "loading": loading,
         }
         given = {field: value for field, value in given.items() if value}
         run_training(name, given, mode, space=workspace, as_json=as_json)
 
-    return distill
+    return train
 
 
-for _name, _kind in trainers.distillation_kinds().items():
-    app.command(
-        _name,
-        help=(_kind.__doc__ or "").strip(),
-        epilog=f"Example: studio distill {_name} --base sketch --adapter ink.safetensors:0.8",
-    )(distill_command(_name, _kind))
+def add_commands(app: typer.Typer, kinds: Mapping[str, type[trainers.Kind]], example: str) -> None:
+    """A command for each of these kinds, which learn from prompts. example: {} is its name."""
+    for name, kind in kinds.items():
+        summary, epilog = (kind.__doc__ or "").strip(), f"Example: {example.format(name)}"
+        app.command(name, help=summary, epilog=epilog)(prompt_command(name, kind))
+
+
+app = typer.Typer(
+    cls=KindFromRecipe,
+    name="distill",
+    help="Train an adapter that makes a base fast. It learns from the base; no pictures needed.",
+    epilog="Example: studio distill lcm --base sketch --out fast.safetensors",
+    no_args_is_help=True,
+)
+add_commands(
+    app,
+    trainers.distillation_kinds(),
+    example="studio distill {} --base sketch --adapter ink.safetensors:0.8",
+)

@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went. loss: the mean of the last steps; None if none was taken."""
+    """How a training went.
+
+    loss: the mean of the last steps; None if none was taken. measured: of each step, besides.
+    """
 
     started: Started
     finished: Finished
     loss: float | None
+    measured: Sequence[Mapping[str, float]]
 
 
 def start_run(request: TrainingRequest, *, as_json: bool) -> None:
@@ -81,7 +85,7 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
     share = {"share": f"{counted.parameters / counted.weights:.3%}"}
     taking = {"taking": str(estimate)}
-    if request.distills:
+    if request.from_prompts:
         facts |= {"prompts": len(pictures.examples)}
     elif request.pictures:
         facts |= {"pictures": len(pictures.examples), "skipped": count_skipped(pictures.skipped)}
@@ -90,9 +94,9 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
 
 def _check_pictures(request: TrainingRequest) -> Pictures:
     """The pictures of a dry run, if any were named. Prints what is left out of them."""
-    if not (request.pictures or request.distills):
+    if not (request.pictures or request.from_prompts):
         return Pictures()
-    trigger = "" if request.distills else request.trigger or request.kind
+    trigger = "" if request.from_prompts else request.trigger or request.kind
     # Neither the trigger nor a file that is in the way changes what would be trained.
     pictures = trainers.check(replace(request, trigger=trigger, out=None, run=None))
     for remark in pictures.remarks():
@@ -123,7 +127,9 @@ def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: 
 
 def _command(kind: str) -> str:
     """The command that trains this kind."""
-    return f"studio {'distill' if kind in trainers.distillation_kinds() else 'train'} {kind}"
+    of_distill, of_align = trainers.distillation_kinds(), trainers.reward_kinds()
+    group = "distill" if kind in of_distill else "align" if kind in of_align else "train"
+    return f"studio {group} {kind}"
 
 
 def follow(
@@ -137,6 +143,7 @@ def follow(
     """
     started: Started | None = None
     losses: deque[float] = deque(maxlen=SMOOTHED)
+    measured: list[Mapping[str, float]] = []
     with stopping() as stop_requested, closing(progress), progress_bars("loss") as shown:
         drawing = shown.add_task("Drawing the class", total=None, visible=False, loss="")
         encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
@@ -155,7 +162,9 @@ def follow(
                     shown.update(encoding, total=event.total, completed=event.done, visible=visible)
                 case Step():
                     losses.append(event.loss)
-                    loss = f"loss {fmean(losses):.4f}"
+                    measured.append(event.measured)
+                    said = event.measured or {"loss": fmean(losses)}
+                    loss = ", ".join(f"{name} {number:.4f}" for name, number in said.items())
                     shown.update(training, completed=event.step, loss=loss)
                 case Sampled():
                     print_note(f"Step {event.step}: samples in {event.paths[0].parent}")
@@ -163,7 +172,8 @@ def follow(
                     print_note(f"Step {event.step}: checkpoint in {event.path}")
                 case Finished():
                     assert started  # it is what a training says first
-                    return Trained(started, event, fmean(losses) if losses else None)
+                    loss = fmean(losses) if losses else None
+                    return Trained(started, event, loss, measured)
             if stop_requested():
                 break
     if started and resume_with:
@@ -194,6 +204,7 @@ def _report(trained: Trained, *, as_json: bool) -> None:
         "steps": finished.steps,
         "seconds": round(finished.seconds, 1),
         "loss": trained.loss,
+        **_measured(trained.measured),
         "parameters": started.parameters,
         f"{started.unit}s": started.examples,
         "skipped": [asdict(one) | {"path": str(one.path)} for one in started.skipped],
@@ -204,6 +215,16 @@ def _report(trained: Trained, *, as_json: bool) -> None:
     facts["loss"] = None if trained.loss is None else f"{trained.loss:.4f}"
     facts["skipped"] = count_skipped(started.skipped) or None
     print_facts("Trained", facts)
+
+
+def _measured(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the first and the last step found; nothing where no step was taken."""
+    if not steps:
+        return {}
+    first, last = steps[0], steps[-1]
+    return {f"first {name}": round(first[name], 4) for name in first} | {
+        f"last {name}": round(last[name], 4) for name in last
+    }
 
 
 class KindFromRecipe(TyperGroup):

@@ -16,6 +16,7 @@ from ui.shared.form import Form, fields_of, form_with
 from ui.shared.loading import Loading
 from ui.web.server.fields import FieldWidgets, field_widgets, help_of
 from ui.web.server.page import Values
+from ui.web.train.reward import ALIGN, FIRST, RewardWidgets, shared_form
 
 DESCRIPTIONS = {
     "lora": "For a subject or a style. Every other program reads its files: start with this one.",
@@ -26,6 +27,7 @@ DESCRIPTIONS = {
     "oft": "Turns weights instead of adding to them. Only peft and OneTrainer read its files.",
     "guidance": "Makes the base fast: half the time at every step, with any sampler. No pictures.",
     "lcm": "Makes the base faster still: pictures in four to eight steps. No pictures.",
+    ALIGN: "Moves the base's pictures to a reward, such as a palette or seamless tiles.",
 }
 MAIN = ("steps", "sample_prompts")  # fields of Recipe that are not folded away
 GROUPS = {
@@ -71,19 +73,20 @@ class Options:
         return {*self.deciding(), self.name, self.init, self.prior}
 
     def of_pictures(self) -> list[Component]:
-        """The widgets that say nothing where a base is distilled."""
+        """The widgets that say nothing where nothing is learned from pictures."""
         unused = trainers.distillation_kinds()["lcm"].unused
         return [self.prior, *(one for name, one in self.recipe.items() if name in unused)]
 
     def deciding(self) -> list[Component]:
         """The widgets that time and memory depend on."""
         own = [one for kind in self.of_kind.values() for one in kind.values()]
-        return [*self.recipe.values(), *self.loading.values(), *own]
+        return list(dict.fromkeys([*self.recipe.values(), *self.loading.values(), *own]))
 
 
-def all_kinds() -> dict[str, type[trainers.Kind]]:
-    """The kinds that learn from pictures, and those that learn from the base."""
-    return trainers.kinds() | trainers.distillation_kinds()
+def shown_kinds() -> dict[str, type[trainers.Kind]]:
+    """The adapter types to choose from; one of the rewards stands for all of them."""
+    rewards = {ALIGN: trainers.reward_kinds()[FIRST]}
+    return trainers.kinds() | trainers.distillation_kinds() | rewards
 
 
 def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None) -> Recipe:
@@ -100,17 +103,21 @@ def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None)
     return trainers.with_options(chosen, {"steps": steps} | every)
 
 
-def lay_out_options(space: Workspace, steps: gr.Textbox) -> Options:
-    """Lay out all options but those in MAIN, in closed accordions. steps: the widget of `steps`."""
+def lay_out_options(space: Workspace, steps: gr.Textbox, rewards: RewardWidgets) -> Options:
+    """Lay out all options but those in MAIN and of `rewards`, in closed accordions.
+
+    steps: the widget of `steps`.
+    """
     start = preset(trainers.kinds()["lora"](), None)
     presets = {name: f"{getattr(start, name)}" for name in PRESET}
     recipe: dict[str, Component] = {"steps": steps}
     own, groups = {}, {}
     with gr.Accordion("More options", open=False):
         with gr.Accordion("Options of the adapter type", open=True):
-            for name, kind in all_kinds().items():
+            for name, kind in shown_kinds().items():
                 with gr.Group(visible=name == "lora") as groups[name]:
-                    own[name] = _row(Form(kind))
+                    own[name] = _row(shared_form() if name == ALIGN else Form(kind))
+            own |= rewards.with_shared(own.pop(ALIGN))
         for title, names in GROUPS.items():
             with gr.Accordion(title, open=False):
                 recipe |= _row(form_with(Recipe, names, presets))
@@ -147,7 +154,7 @@ def preset_placeholders(
 
 def fields_given(space: Workspace, given: Options, kind: str, data: Values) -> dict[str, Any]:
     """The fields of a TrainingRequest that these widgets hold. Raises BadInput."""
-    init, prior, unused = data[given.init], data[given.prior], all_kinds()[kind].unused
+    init, prior, unused = data[given.init], data[given.prior], trainers.all_kinds()[kind].unused
     recipe = given.recipe.read(data).items()
     return {
         "options": given.of_kind[kind].read(data),

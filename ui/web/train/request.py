@@ -20,9 +20,10 @@ from ui.shared.queue_requests import queue_training
 from ui.web.frontend import sentence
 from ui.web.server.page import Values
 from ui.web.server.waiting import waiting
-from ui.web.train.distillation import DistillationWidgets, adapters_of, prompts_file
 from ui.web.train.estimate_process import estimate_sentence
 from ui.web.train.options import ELSEWHERE, Options, fields_given, preset
+from ui.web.train.prompts import PromptWidgets, adapters_of, prompts_file
+from ui.web.train.reward import ALIGN, RewardWidgets
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,25 @@ class Form:
     kind: gr.Radio
     steps: gr.Textbox
     sampled: gr.Textbox
-    fast: DistillationWidgets
+    reward: RewardWidgets
+    prompted: PromptWidgets
     more: Options
 
     def all(self) -> set[Component]:
         """Every one of them."""
         own = (self.sets, self.trigger, self.base, self.kind, self.steps, self.sampled)
-        return {*own, self.fast.prompts, self.fast.adapters, *self.more.all()}
+        prompted = (self.reward.name, self.prompted.prompts, self.prompted.adapters)
+        return {*own, *prompted, *self.more.all()}
+
+    def chosen(self, data: Values) -> str:
+        """The kind that is to be trained."""
+        kind = data[self.kind]
+        return data[self.reward.name] if kind == ALIGN else kind
 
 
-def distills(kind: str) -> bool:
-    """Whether this kind learns from prompts, and not from pictures."""
-    return kind in trainers.distillation_kinds()
+def from_prompts(kind: str) -> bool:
+    """Whether this kind or adapter type learns from prompts, and not from pictures."""
+    return kind not in trainers.kinds()
 
 
 def cost(space: Workspace, form: Form, data: Values) -> str:
@@ -54,7 +62,7 @@ def cost(space: Workspace, form: Form, data: Values) -> str:
     base = read_base_info(data[form.base] or "")
     if base is None:
         return ""
-    pictures = () if distills(data[form.kind]) else pictures_of(space, data[form.sets]).examples
+    pictures = () if from_prompts(data[form.kind]) else pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
     said = estimate_sentence(space, request, base, pictures=len(pictures))
     return f"Takes {said}.{waiting(space, ('train',))}"
@@ -75,9 +83,9 @@ def _read_pictures(folder: Path, modified: int) -> Pictures:
 def find_problem(space: Workspace, form: Form, data: Values) -> str:
     """What is wrong with the fields, as a sentence; "" where all can be used."""
     try:
-        chosen = fields_given(space, form.more, data[form.kind], data)
+        chosen = fields_given(space, form.more, form.chosen(data), data)
         check_fields(Recipe, chosen["recipe"])
-        trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
+        trainers.kind_of(TrainingRequest(form.chosen(data), options=chosen["options"]))
     except BadInput as error:
         return sentence(str(error))
     return ""
@@ -85,7 +93,7 @@ def find_problem(space: Workspace, form: Form, data: Values) -> str:
 
 def queue(space: Workspace, form: Form, data: Values) -> int:
     """Queue the training that was asked for, once; its job's number. Raises BadInput."""
-    if not (data[form.sets] or distills(data[form.kind])):
+    if not (data[form.sets] or from_prompts(data[form.kind])):
         raise BadInput("choose pictures first: drop some in, or take an example")
     base = read_base_info(data[form.base] or "")
     begun = time.time()
@@ -97,23 +105,23 @@ def queue(space: Workspace, form: Form, data: Values) -> int:
 
 def _request(space: Workspace, form: Form, data: Values, base: BaseInfo | None) -> TrainingRequest:
     """The training that the form asks for. base: None for one that is not here yet."""
-    chosen = fields_given(space, form.more, data[form.kind], data)
+    chosen = fields_given(space, form.more, form.chosen(data), data)
     trigger = (data[form.trigger] or "").strip()
-    kind = trainers.kind_of(TrainingRequest(data[form.kind], options=chosen["options"]))
+    kind = trainers.kind_of(TrainingRequest(form.chosen(data), options=chosen["options"]))
     start = preset(kind, base, chosen["recipe"].get("steps"))
-    fast = distills(data[form.kind])
-    prompts = data[form.sampled] or ("" if fast else sample_prompts(trigger))
+    prompted = from_prompts(data[form.kind])
+    prompts = data[form.sampled] or ("" if prompted else sample_prompts(trigger))
     recipe = {
         "sample_every": start.sample_every,
         "save_every": start.save_every,
         "sample_prompts": [line.strip() for line in prompts.splitlines() if line.strip()],
         **chosen["recipe"],
     }
-    own = {"kind": data[form.kind], "base": data[form.base] or "", "recipe": recipe}
-    if fast:
+    own = {"kind": form.chosen(data), "base": data[form.base] or "", "recipe": recipe}
+    if prompted:
         own |= {
-            "prompts": prompts_file(space, data[form.fast.prompts]),
-            "adapters": adapters_of(space, data[form.fast.adapters]),
+            "prompts": prompts_file(space, data[form.prompted.prompts]),
+            "adapters": adapters_of(space, data[form.prompted.adapters]),
         }
     else:
         own |= {"trigger": trigger, "pictures": str(get_set(space, data[form.sets]).path)}

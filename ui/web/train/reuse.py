@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import gradio as gr
 
+import trainers
 from studio.files import read_text
 from studio.queue.job import Job
 from studio.workspace import Workspace, list_adapters, list_sets
@@ -14,12 +15,14 @@ from ui.web.server.page import Update
 from ui.web.train.dataset.picture_sets import set_choices
 from ui.web.train.options import adapter_choices, prior_choices
 from ui.web.train.request import Form
+from ui.web.train.reward import ALIGN, FIRST
 
 
 def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[str]]:
     """What the widgets are to hold, and a sentence for each thing that is no longer here."""
     asked, missing = cast("Any", job.arguments), list[str]()
     recipe, more = asked["recipe"], form.more
+    kind, aligns = asked["kind"], asked["kind"] in trainers.reward_kinds()
     library = {one.name for one in list_adapters(space)}
     update: Update = {
         form.sets: gr.update(
@@ -27,23 +30,24 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[st
         ),
         form.trigger: asked["trigger"],
         form.base: asked["base"],
-        form.kind: asked["kind"],
+        form.kind: ALIGN if aligns else kind,
+        form.reward.name: kind if aligns else FIRST,
         form.sampled: "\n".join(recipe.get("sample_prompts") or ()),
-        **_distilled(library, form, asked, missing),
+        **_prompted(library, form, asked, missing),
         more.name: asked["name"] if asked["name"] != asked["trigger"] else "",
         more.init: gr.update(
             choices=adapter_choices(space), value=_adapter_of(library, asked["init"], missing)
         ),
     }
     update |= more.recipe.show(recipe) | more.loading.show(asked["loading"])
-    update |= more.of_kind[asked["kind"]].show(asked["options"])
+    update |= more.of_kind[kind].show(asked["options"])
     prior = asked["prior_pictures"]
     chosen = _set_of(space, [[prior, 1]], missing) if prior else ""
     update[more.prior] = gr.update(choices=prior_choices(space), value=chosen)
     return update, missing
 
 
-def _distilled(
+def _prompted(
     library: Collection[str], form: Form, asked: Mapping[str, Any], missing: list[str]
 ) -> Update:
     """Prompts, and the adapters that were merged in; older trainings have none."""
@@ -54,8 +58,8 @@ def _distilled(
         missing.append(f"Its prompts, {file}, are no longer there: give some.")
     found = [(_adapter_of(library, one, missing), strength) for one, strength in mixed]
     return {
-        form.fast.prompts: read_text(path) if path and there else "",
-        form.fast.adapters: [f"{name}:{strength:g}" for name, strength in found if name],
+        form.prompted.prompts: read_text(path) if path and there else "",
+        form.prompted.adapters: [f"{name}:{strength:g}" for name, strength in found if name],
     }
 
 

@@ -19,29 +19,31 @@ from ui.web.server.page import Page, Update, Values, as_html, on
 from ui.web.train.compare import ComparisonPanel
 from ui.web.train.dataset.picture_sets import set_choices
 from ui.web.train.dataset.pictures import PicturePanel
-from ui.web.train.distillation import lay_out_distillation
 from ui.web.train.options import (
     DESCRIPTIONS,
     SHOWN,
     adapter_choices,
-    all_kinds,
     lay_out_options,
     preset,
     preset_placeholders,
     prior_choices,
+    shown_kinds,
 )
+from ui.web.train.prompts import lay_out_prompts
 from ui.web.train.request import (
     Form,
     cost,
-    distills,
     find_problem,
+    from_prompts,
     pictures_of,
     queue,
     sample_prompts,
 )
 from ui.web.train.reuse import settings_of
+from ui.web.train.reward import ALIGN, description, lay_out_rewards
 from ui.web.train.runs import RunPanel, select_run
 
+PROMPT = "a photo of a cat on a sofa"
 # The fields of a recipe that the summary above the button names.
 SUMMARY = ("steps", "batch", "accumulation", "lr", "size")
 
@@ -104,7 +106,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             allow_custom_value=True,
         )
     kind = gr.Radio(_kind_choices(), value="lora", label="Adapter type", info=_description("lora"))
-    fast = lay_out_distillation(space)
+    reward, prompted = lay_out_rewards(), lay_out_prompts(space)
     with gr.Row(elem_classes="studio-line"):
         steps = gr.Textbox(label="Steps", info="How long to train")
         prompts = gr.Textbox(
@@ -115,7 +117,8 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             placeholder=sample_prompts("trigger words"),
             scale=2,
         )
-    return Form(sets, trigger, base, kind, steps, prompts, fast, lay_out_options(space, steps))
+    more = lay_out_options(space, steps, reward)
+    return Form(sets, trigger, base, kind, steps, prompts, reward, prompted, more)
 
 
 def _wire_form(space: Workspace, form: Form) -> None:
@@ -138,13 +141,21 @@ def _wire_kind(form: Form, others: list[Any]) -> None:
     of_pictures = [*others, *form.more.of_pictures()]
 
     def show(kind: str, trigger: str | None) -> list[Any]:
-        fast = distills(kind)
-        such = "a photo of a cat on a sofa" if fast else sample_prompts(trigger or "trigger words")
-        others = (gr.update(visible=not fast) for _ in of_pictures)
-        return [gr.Group(visible=fast), gr.Textbox(placeholder=such), *others]
+        prompted = from_prompts(kind)
+        such = PROMPT if prompted else sample_prompts(trigger or "trigger words")
+        others = (gr.update(visible=not prompted) for _ in of_pictures)
+        groups = gr.Group(visible=kind == ALIGN), gr.Group(visible=prompted)
+        return [*groups, gr.Textbox(placeholder=such), *others]
 
-    shown = [form.fast.group, form.sampled, *of_pictures]
+    shown = [form.reward.group, form.prompted.group, form.sampled, *of_pictures]
     on(form.kind.change, show, [form.kind, form.trigger], shown)
+
+    def show_reward(chosen: str) -> list[Any]:
+        groups = (gr.Group(visible=name == chosen) for name in form.reward.groups)
+        return [gr.Dropdown(info=description(chosen)), *groups]
+
+    reward = form.reward.name
+    on(reward.change, show_reward, reward, [reward, *form.reward.groups.values()])
 
 
 def _wire_summary(form: Form, summary: gr.HTML) -> None:
@@ -152,7 +163,7 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
     more = form.more
 
     def update(kind: str, source: str | None, *texts: str | None) -> list[Any]:
-        made = all_kinds()[kind]()
+        made = shown_kinds()[kind]()
         numbers = map(_positive_number, texts)
         given: dict[str, float | None] = dict(zip(SUMMARY, numbers, strict=True))
         try:
@@ -197,6 +208,7 @@ def _settled(form: Form) -> list[Any]:
     texts = [one.blur for one in options if isinstance(one, gr.Textbox)]
     others = [one.change for one in options if not isinstance(one, gr.Textbox)]
     chosen = [form.sets.change, form.kind.change, form.base.change, form.steps.submit]
+    chosen.append(form.reward.name.change)
     return [*chosen, *texts, *others]
 
 
@@ -204,13 +216,13 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
     """Once there are pictures, say what is left out of them, and estimate time and memory."""
 
     def update(data: Values) -> Iterator[Any]:
-        fast = distills(data[form.kind])
-        if not (data[form.sets] or fast) or find_problem(space, form, data):
+        prompted = from_prompts(data[form.kind])
+        if not (data[form.sets] or prompted) or find_problem(space, form, data):
             yield gr.HTML(visible=False)
             return
         yield gr.HTML(paragraph("Estimating time and memory…"), visible=True)
         try:
-            remarks = [] if fast else pictures_of(space, data[form.sets]).remarks()
+            remarks = [] if prompted else pictures_of(space, data[form.sets]).remarks()
             lines = [paragraph(line, "problem") for line in remarks]
             if text := cost(space, form, data):
                 lines.append(paragraph(text, "studio-cost"))
@@ -275,10 +287,10 @@ def _base_choices(space: Workspace) -> list[tuple[str, str]]:
 
 
 def _kind_choices() -> list[tuple[str, str]]:
-    every = all_kinds()
+    every = shown_kinds()
     known = [name for name in DESCRIPTIONS if name in every]
     return [(KIND_NAMES.get(name, name), name) for name in dict.fromkeys([*known, *every])]
 
 
 def _description(kind: str) -> str:
-    return DESCRIPTIONS.get(kind) or (all_kinds()[kind].__doc__ or "").partition("\n")[0]
+    return DESCRIPTIONS.get(kind) or (shown_kinds()[kind].__doc__ or "").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The part of the tab Train for distillations: prompts, and the adapters that are merged in."""
+"""The part of the tab Train without pictures: prompts, and the adapters that are merged in."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,7 +12,7 @@ from ui.shared.names import split_strength
 
 
 @dataclass(frozen=True)
-class DistillationWidgets:
+class PromptWidgets:
     """Shown in the place of pictures and trigger words. prompts: one a line; adapters: names."""
 
     group: gr.Group
@@ -20,7 +20,7 @@ class DistillationWidgets:
     adapters: gr.Dropdown
 
 
-def lay_out_distillation(space: Workspace) -> DistillationWidgets:
+def lay_out_prompts(space: Workspace) -> PromptWidgets:
     """Lay it out, hidden."""
     with gr.Group(visible=False) as group:
         prompts = gr.Textbox(
@@ -39,7 +39,7 @@ def lay_out_distillation(space: Workspace) -> DistillationWidgets:
             info="If you will draw with adapters too: such as robot, or robot:0.8",
         )
     adapters.focus(lambda: gr.Dropdown(_names(space)), outputs=adapters, api_visibility="private")
-    return DistillationWidgets(group, prompts, adapters)
+    return PromptWidgets(group, prompts, adapters)
 
 
 def prompts_file(space: Workspace, text: str | None) -> Path | None:

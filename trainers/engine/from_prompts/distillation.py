@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from studio.errors import BadInput
 from studio.requests.validation import option
+from trainers.engine.from_prompts.prompt_kind import PromptKind
 from trainers.engine.kind import SMALL
-from trainers.lora import LoRA
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,20 +16,11 @@ if TYPE_CHECKING:
     from studio.adapters.speed import Sampling
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
-    from trainers.engine.distill.trajectories import Points
+    from studio.requests.recipe import Recipe
+    from trainers.engine.from_prompts.trajectories import Points
     from trainers.engine.objective import Objective
 
 Steps = Annotated[int, Ge(2), Le(1000)]
-# Of a recipe, what is about pictures, captions of them, and the text encoders. Nor are blocks
-# compiled: a graph would keep the changes that are taken off for the teacher.
-UNUSED = frozenset(
-    (
-        "compile",
-        *("text_encoders", "text_lr", "new_tokens", "token", "token_init", "token_lr", "min_snr"),
-        *("noise_offset", "input_perturbation", "caption_dropout", "flip", "crops", "buckets"),
-        *("background", "masked", "unmasked_weight", "prior_class", "prior_count", "prior_weight"),
-    )
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +37,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Distillation(LoRA):
+class Distillation(PromptKind):
     """A low-rank change with which the base does in less time what it does without."""
 
     guidance: Annotated[float, Gt(1), Le(100)] = option(
@@ -55,20 +45,12 @@ class Distillation(LoRA):
     )
     teacher_steps: Steps = option(25, "steps of the base's own trajectories")
 
-    unused: ClassVar[frozenset[str]] = UNUSED
     shifted: ClassVar[bool] = True
     """whether every timestep is to come, not only those of one spacing"""
     rows: ClassVar[int] = 2
     """evaluations without gradients beside each that learns: the teacher's two, the student's"""
     leaps: ClassVar[bool] = False
     """whether a point is compared with any later one, not with the next"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start == "eva":
-            raise BadInput(
-                "eva looks at pictures, and a distillation has none: choose another start"
-            )
 
     @property
     def sampling(self) -> "Sampling":
@@ -78,6 +60,10 @@ class Distillation(LoRA):
     def loss(self, lesson: "Lesson") -> "Tensor":
         """The loss of a batch, a scalar with gradients."""
         raise NotImplementedError
+
+    def evaluations(self, recipe: "Recipe") -> tuple[float, float]:
+        """One of the student's learns."""
+        return 1, self.rows
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """Ours, as nobody published one of adapters so small; on sketch as its trainings are."""

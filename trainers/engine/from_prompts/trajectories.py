@@ -137,24 +137,25 @@ class Trajectories:
     def _begin(self, number: int) -> Round:
         prompts, noise = [], []
         for place in self.places:
-            prompts.append(self._prompt(number * self.of + place))
+            prompts.append(nth_prompt(self.prompts, number * self.of + place, seed=self.seed))
             generator = generator_for(self.seed, "trajectory", number, place)
             noise.append(torch.randn(*self.shape, generator=generator))
         latents = torch.stack(noise).to(self.diffusion.signal.device)
         return Round(self._timesteps(number), prompts, [latents])
 
-    def _prompt(self, number: int) -> str:
-        """The prompt of a trajectory: each comes once before any comes again."""
-        epoch, at = divmod(number, len(self.prompts))
-        generator = generator_for(self.seed, "order", epoch)
-        return self.prompts[int(torch.randperm(len(self.prompts), generator=generator)[at])]
-
     def _timesteps(self, number: int) -> list[int]:
         """From the last timestep down, and 0 for clean latents."""
-        count, spacing = len(self.diffusion.signal), len(self.diffusion.signal) / self.length
+        first, *others = self.diffusion.trailing(self.length)
         shift = 0
         if self.shifted:
+            spacing = round(len(self.diffusion.signal) / self.length)
             generator = generator_for(self.seed, "timesteps", number)
-            shift = int(torch.randint(round(spacing), (), generator=generator))
-        trailing = [round(count - at * spacing) - 1 for at in range(self.length)]
-        return [trailing[0], *(max(0, one - shift) for one in trailing[1:]), 0]
+            shift = int(torch.randint(spacing, (), generator=generator))
+        return [first, *(max(0, one - shift) for one in others)]
+
+
+def nth_prompt(prompts: Sequence[str], number: int, *, seed: int) -> str:
+    """The prompt of a picture that is drawn: each comes once before any comes again."""
+    epoch, at = divmod(number, len(prompts))
+    order = torch.randperm(len(prompts), generator=generator_for(seed, "order", epoch))
+    return prompts[int(order[at])]

@@ -1,1 +1,0 @@
-"""What distillations share: the base as its own teacher, and its trajectories."""

@@ -1,0 +1,59 @@
+"""The loss of a step of a distillation: the base as its own teacher.
+
+The teacher is the base with the student's deltas taken off, so there is no second UNet.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trainers.engine.distributed import places_of_rank
+from trainers.engine.from_prompts.distillation import Distillation, Lesson
+from trainers.engine.from_prompts.prompt_loss import PromptLoss
+from trainers.engine.from_prompts.trajectories import Trajectories
+from trainers.engine.objective import gather_texts
+
+
+class DistillationLoss(PromptLoss[Distillation]):
+    """From places of a batch to the loss of the student there."""
+
+    @cached_property
+    def trajectories(self) -> Trajectories:
+        """The teacher's, at the places of this process."""
+        return Trajectories(
+            self._teach,
+            self.diffusion,
+            self.prompts,
+            places=places_of_rank(self.accelerator, 0, self.of),
+            of=self.of,
+            shape=self.shape,
+            length=self.kind.teacher_steps,
+            batch=self.recipe.batch,
+            shifted=self.kind.shifted,
+            leaps=self.kind.leaps,
+            seed=self.recipe.seed,
+        )
+
+    def begin(self, done: int) -> None:
+        """Evaluate the teacher for the step that has so many before it."""
+        super().begin(done)
+        self.trajectories.advance(done, last=self.recipe.steps)
+
+    def loss(self, rows: Sequence[int], *, clean: bool = False) -> Tensor:
+        """The mean loss of these rows, a scalar with gradients. clean: of no distillation."""
+        points = self.trajectories.points(self.done, rows)
+        text = gather_texts(self.cache, points.prompts, self.base.device)
+
+        def student(latents: Tensor, timesteps: Tensor) -> Tensor:
+            with self.accelerator.autocast():
+                return self.base.predict(latents, timesteps, text)
+
+        return self.kind.loss(Lesson(points, student, self.diffusion))
+
+    @torch.no_grad()
+    def _teach(self, latents: Tensor, timestep: int, prompts: Sequence[str]) -> Tensor:
+        """The untouched base's guided prediction."""
+        with self.base_alone():
+            return self.guided(latents, timestep, prompts, self.kind.guidance)

@@ -1,0 +1,45 @@
+"""A palette."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import MinLen
+
+from studio.errors import BadInput
+from studio.requests.validation import option
+from trainers.engine.from_prompts.alignment import Alignment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Palette(Alignment):
+    """Nothing but some colours."""
+
+    colours: Annotated[tuple[str, ...], MinLen(1)] = option(
+        ("black", "white"), "names, or as #ff8800"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._numbers()  # raises BadInput for what is no colour
+
+    def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
+        """Minus the mean distance of a pixel to the nearest of the colours, in RGB."""
+        import torch
+
+        colours = torch.tensor(self._numbers(), device=pixels.device) / 255  # -> [N, 3]
+        apart = pixels[:, None] - colours[None, :, :, None, None]  # -> [B, N, 3, H, W]
+        squared = apart.square().sum(2).amin(1)
+        return -(squared + 1e-6).sqrt().mean(dim=(1, 2))
+
+    def _numbers(self) -> list[tuple[int, ...]]:
+        from PIL import ImageColor
+
+        try:
+            return [ImageColor.getrgb(name)[:3] for name in self.colours]
+        except ValueError as error:
+            raise BadInput(f"colours: {error}; write a name or #rrggbb") from error
