@@ -35,12 +35,15 @@ def assert_goes_on(train: Callable[[Checkpoints], Iterator[Report]], folder: Pat
     assert [*first, *losses(train, folder / "parts.pt", 4)] == whole
 
 
-@pytest.mark.parametrize("make", [denoiser.sdxl_denoiser, denoiser.sd1_denoiser])
-def test_a_stopped_denoiser_goes_on(make: Callable, tmp_path: Path) -> None:
+def test_a_stopped_denoiser_goes_on(tmp_path: Path) -> None:
     tokenizer = learn_tokenizer(captions=500)
     tokens = torch.randint(500, (20, 2, MAX_TOKENS), dtype=torch.int16)
     data = denoiser.TrainingData(torch.randn(20, 4, 32, 32).half(), tokens, tokens[0, 0])
-    assert_goes_on(lambda state: denoiser.train(make(tokenizer), data, state, batch=4), tmp_path)
+
+    def train(state: Checkpoints) -> Iterator[Report]:
+        return denoiser.train(denoiser.sdxl_denoiser(tokenizer), data, state, batch=2)
+
+    assert_goes_on(train, tmp_path)
 
 
 def test_a_stopped_autoencoder_goes_on(tmp_path: Path) -> None:
