@@ -23,7 +23,7 @@ from studio.errors import BadInput
 from studio.requests.regions import open_mask, read_region
 from studio.requests.resolved_shot import resolve
 from studio.requests.shot import Shot
-from tests.compose.conftest import bits, same_bits
+from tests.compose.conftest import bits, noise, same_bits
 
 FOUND = Regions(masks="attention")
 
@@ -157,6 +157,29 @@ def test_found_masks_drawn_by_hand_give_the_same_latents(sdxl: Base, shot: Shot)
     assert torch.equal(latents(sdxl, shot), latents(sdxl, drawn))
     assert run.resolved.shot.method == FOUND and run.resolved.shot.regions == ()
     assert same_bits(sdxl, before)
+
+
+def test_each_picture_of_a_batch_watches_its_own_prompt(sdxl: Base) -> None:
+    regions = "found robot@", "found cat@"
+    shots = [
+        Shot(f"{words} robot and a cat", "sketch", "a dog", seed, 128, 64, steps=3, regions=regions)
+        for seed, words in enumerate(("a", "a photo of the"))
+    ]
+    runs = [start_run(sdxl, resolve(replace(one, method=FOUND), sdxl)) for one in shots]
+    next(denoise_batch(runs))
+    scheduler = sdxl.scheduler()
+    scheduler.set_timesteps(3)
+    time = scheduler.timesteps[0]
+    for run, places in zip(runs, ([[2], [5]], [[5], [8]]), strict=True):
+        assert run.finding is not None
+        given = noise(run.shot, (8, 16)) * scheduler.init_noise_sigma
+        with torch.no_grad(), watching(sdxl.unet) as watched:
+            text = sdxl.encode_text([run.shot.prompt])
+            ids = sdxl.time_ids(original=(64, 128), crop=(0, 0), target=(64, 128))
+            sdxl.predict(scheduler.scale_model_input(given, time), time, text, time_ids=ids)
+        (seen,) = run.finding.seen
+        expected = watched.maps(0, tuple(map(tuple, places)), (8, 16))
+        torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_found_regions_have_their_own_words_and_prompts(sdxl: Base, shot: Shot) -> None:

@@ -556,6 +556,16 @@ def test_regions_are_drawn_and_come_back(tab: Tab) -> None:
     tab.act("load")
     assert tab.now[form.method] == "regions"
     assert tab.now[form.regions.lines] == "0,0,0.5,1: a red cat"
+    tab.now |= {form.regions.lines: "found a red cat@", form.regions.masks: "attention"}
+    answer = tab.wired["change"][0]({one: tab.now[one] for one in tab.wired["change"][1]})
+    assert answer[form.regions.painting].visible is False
+    tab.act("draw")
+    shot = _shots(tab)[0]
+    assert shot["regions"] == ["found a red cat@"]
+    assert shot["method"]["options"]["masks"] == "attention"
+    tab.now[form.regions.masks] = "drawn"
+    tab.act("load")
+    assert tab.now[form.regions.masks] == "attention"
     tab.now[form.method] = "merge"  # its boxes stay in the form, not in the shot
     tab.act("draw")
     assert _shots(tab)[0]["regions"] == []

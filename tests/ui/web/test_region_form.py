@@ -35,14 +35,18 @@ def painted(*halves: int | None) -> dict[str, Any]:
     return {"background": None, "layers": [picture], "composite": picture}
 
 
+def given(form: RegionForm, lines: str, canvas: object, masks: str = "drawn") -> dict[Any, Any]:
+    return {form.masks: masks, form.lines: lines, form.canvas: canvas}
+
+
 def test_lines_are_regions(form: RegionForm) -> None:
-    typed = {form.lines: " 0,0,0.5,1: a cat \n\n0.5,0,1,1@2", form.canvas: None}
+    typed = given(form, " 0,0,0.5,1: a cat \n\n0.5,0,1,1@2", None)
     assert form.read(typed) == ("0,0,0.5,1: a cat", "0.5,0,1,1@2")
-    assert form.read({form.lines: "", form.canvas: painted(None)}) == ()
+    assert form.read(given(form, "", painted(None))) == ()
 
 
 def test_colours_are_adapters(form: RegionForm) -> None:
-    found = form.read({form.lines: "", form.canvas: painted(3, 1)})
+    found = form.read(given(form, "", painted(3, 1)))
     assert [read_region(text).adapters for text in found] == [(1,), (3,)]
     left, right = (
         np.asarray(open_mask(read_region(text).mask or "")).mean(0) for text in reversed(found)
@@ -53,12 +57,12 @@ def test_colours_are_adapters(form: RegionForm) -> None:
 
 def test_a_painted_line_has_its_prompt_and_comes_back(form: RegionForm) -> None:
     lines = "painted@2: a cat\n0.5,0,1,1: a dog"
-    regions = form.read({form.lines: lines, form.canvas: painted(1, None)})
+    regions = form.read(given(form, lines, painted(1, None)))
     shot = Shot("a cat", regions=regions)
     shot.check()
     shown = form.update(shot)
     assert shown[form.lines] == lines
-    assert form.read(shown) == regions
+    assert form.read({form.masks: "drawn", **shown}) == regions
     assert form.update(replace(shot, regions=())) == {form.lines: "", form.canvas: None}
 
 
@@ -68,4 +72,11 @@ def test_what_is_no_region_is_refused(form: RegionForm) -> None:
         ("0,0,1,1\npainted", "line 2 is painted, and nothing is in colour 2"),
     ):
         with pytest.raises(BadInput, match=said):
-            form.read({form.lines: lines, form.canvas: painted(1)})
+            form.read(given(form, lines, painted(1)))
+
+
+def test_what_is_found_needs_no_paint(form: RegionForm) -> None:
+    assert form.read(given(form, "", painted(1), "attention")) == ()
+    assert form.read(given(form, "found@2: a cat\n", painted(1), "attention")) == (
+        "found@2: a cat",
+    )

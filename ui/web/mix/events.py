@@ -137,7 +137,7 @@ def _computed(tab: MixTab) -> Components:
     form = tab.form
     notes = {form.sampling_note, form.clip_note, form.use_clip_skip}
     said = {tab.schedule, tab.problem, *tab.drawing_buttons()}
-    groups = {form.regions.group, *form.groups.values()}
+    groups = {form.regions.group, form.regions.painting, *form.groups.values()}
     return notes | said | groups | {tab.column, tab.row}
 
 

@@ -1,4 +1,4 @@
-"""Where each adapter is drawn: boxes that are typed, or parts painted in the adapters' colours."""
+"""Where each adapter is drawn: typed boxes, parts painted in the adapters' colours, or found."""
 
 import gradio as gr
 import numpy as np
@@ -22,15 +22,22 @@ class RegionForm:
 
     def __init__(self) -> None:
         with gr.Group(visible=False) as self.group:
+            self.masks = gr.Radio(
+                [("Drawn", "drawn"), ("Found by attention", "attention")], value="drawn",
+                label="Where each adapter is", elem_id="mix-masks",
+                info="Found: by its trigger words, which the prompt must say. Nothing needs to be "
+                "written or painted then.",
+            )  # fmt: skip
             self.lines = gr.Textbox(
                 label="Regions", lines=2, max_lines=6, elem_id="mix-regions",
                 info="A line for each adapter, in order: left, top, right and bottom from 0 to 1, "
-                "then a prompt if it has its own. @2 behind the box: for adapter 2.",
+                "then a prompt if it has its own. @2 behind the box: for adapter 2. Where it is "
+                "found, the word found stands for the box.",
                 placeholder="0,0,0.5,1: a red robot\n0.5,0,1,1: a blue cat",
             )  # fmt: skip
             with gr.Accordion(
                 "Or paint them: the first colour is where adapter 1 is drawn", open=False
-            ):
+            ) as self.painting:
                 self.canvas = gr.ImageEditor(
                     label="Canvas, stretched to the picture", show_label=False,
                     type="pil", image_mode="RGBA", format="png", sources=(), transforms=(),
@@ -41,11 +48,13 @@ class RegionForm:
 
     def inputs(self) -> Components:
         """The components whose values `read` takes, and that `update` changes."""
-        return {self.lines, self.canvas}
+        return {self.masks, self.lines, self.canvas}
 
     def read(self, given: Values) -> tuple[str, ...]:
         """The regions; BadInput for a line that is none. What is painted needs no lines."""
         lines = [line for line in (given[self.lines] or "").splitlines() if line.strip()]
+        if given[self.masks] == "attention":
+            return tuple(line.strip() for line in lines)
         masks = _painted(given[self.canvas])
         if not lines:
             return tuple(

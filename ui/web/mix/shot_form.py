@@ -110,7 +110,8 @@ class ShotForm:
             for name, method in compose.methods().items():
                 shown = name == method_name(PLAIN.method)
                 with gr.Group(visible=shown) as self.groups[name]:
-                    self.options[name] = field_widgets(Form(method))
+                    there = {"masks": self.regions.masks} if name == "regions" else None
+                    self.options[name] = field_widgets(Form(method), there)
                     if name == "merge":
                         self.blocks = BlockSliders(self.space, self.options[name]["blocks"])  # pyright: ignore
 
@@ -193,9 +194,10 @@ class ShotForm:
         notes = {self.before_speed, self.sampling_note, self.undo_speed}
         return notes | {*self.sampling_widgets().values()}
 
-    def choices(self) -> list[gr.Dropdown]:
-        """The dropdowns that only the picture depends on."""
-        found = [one for one in self._field_widgets() if isinstance(one, gr.Dropdown)]
+    def choices(self) -> list[gr.Dropdown | gr.Radio]:
+        """The choices that only the picture depends on."""
+        kinds = gr.Dropdown, gr.Radio
+        found = [one for one in self._field_widgets() if isinstance(one, kinds)]
         return [self.method, self.scheduler, self.spacing, *found]
 
     def inputs(self) -> Components:

@@ -39,9 +39,11 @@ class FieldWidgets(dict[str, Component]):
         return {self[field.name]: _shown(field, self.form, given) for field in fields_of(self.form)}
 
 
-def field_widgets(form: Form) -> FieldWidgets:
-    """A widget for each field, laid out where this is called."""
-    return FieldWidgets(form, {field.name: _widget(field, form) for field in fields_of(form)})
+def field_widgets(form: Form, there: Mapping[str, Component] | None = None) -> FieldWidgets:
+    """A widget for each field, laid out where this is called. there: those laid out elsewhere."""
+    made = there or {}
+    names = [(field, field.name) for field in fields_of(form)]
+    return FieldWidgets(form, {name: made.get(name) or _widget(one, form) for one, name in names})
 
 
 def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,8 +159,10 @@ class Settings:
 
     def _method_options(self, values: Values) -> Update:
         groups = [*self.form.groups.items(), ("regions", self.form.regions.group)]
-        chosen = values[self.form.method]
-        return {group: gr.Group(visible=name == chosen) for name, group in groups}
+        chosen, regions = values[self.form.method], self.form.regions
+        shown: Update = {group: gr.Group(visible=name == chosen) for name, group in groups}
+        painted = values[regions.masks] == "drawn"
+        return shown | {regions.painting: gr.Accordion(visible=painted)}
 
     def computed(self, shot: Shot, values: Values) -> Update:
         """Update what the settings decide: the method's options, the schedule, the axes."""
@@ -185,5 +187,5 @@ class Settings:
         """All settings are those of this shot."""
         update = self.form.update(shot)
         settings = {self.tab.column: "", self.tab.row: "", **values}
-        settings |= {self.form.method: update[self.form.method]}
+        settings |= {one: update[one] for one in (self.form.method, self.form.regions.masks)}
         return update | self.computed(shot, settings) | {self.tab.auto: shot.base in BUNDLED_BASES}
