@@ -46,7 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.align", description=__doc__)
     parser.add_argument("rewards", nargs="*", default=list(REWARDS))
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--pictures", type=int, default=16, help="held out")
+    parser.add_argument("--size", type=int, default=64, help="of the training's pictures")
+    parser.add_argument("--pictures", type=int, default=12, help="held out, of the base's own size")
     parser.add_argument("--sheet", type=Path, default=Path("align.png"))
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
@@ -59,7 +60,7 @@ def main() -> None:
     sheet = [before[:SHOWN]]
     for name in asked.rewards:
         reward = build(trainers.reward_kinds()[name], REWARDS[name])
-        adapter, distance, seconds = _aligned(base, reward, asked.steps)
+        adapter, distance, seconds = _aligned(base, reward, asked.steps, asked.size)
         after = _drawn(base, prompts, ((adapter, 1.0),))
         scores = [_scores(reward, pictures, prompts) for pictures in (before, after)]
         followed = [_followed(pictures, scenes) for pictures in (before, after)]
@@ -79,11 +80,15 @@ def main() -> None:
     whole.save(asked.sheet)
 
 
-def _aligned(base: "Base", reward: trainers.Kind, steps: int) -> "tuple[Adapter, float, float]":
+def _aligned(
+    base: "Base", reward: trainers.Kind, steps: int, size: int
+) -> "tuple[Adapter, float, float]":
     """The adapter, how far the pictures of the last step were from the base's own, and seconds."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        *events, done = trainers.align(reward, base, run=Path(folder) / "run", steps=steps)
+        *events, done = trainers.align(
+            reward, base, run=Path(folder) / "run", steps=steps, size=size
+        )
         seconds = time.perf_counter() - began
     assert isinstance(done, trainers.Finished)
     taken = [event.measured for event in events if isinstance(event, trainers.Step)]

@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -41,8 +42,10 @@ from ui.web.train.dataset.crops import crop_preview, crops_of
 from ui.web.train.dataset.picture_sets import add_example, add_files
 from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
-from ui.web.train.request import Form, pictures_of, queue
+from ui.web.train.prompts import prompts_file
+from ui.web.train.request import Form, find_problem, pictures_of, queue
 from ui.web.train.reuse import settings_of
+from ui.web.train.reward import ALIGN
 from ui.web.train.run_html import run_header, sample_rows
 from ui.web.train.tab import _lay_out_form
 
@@ -90,6 +93,23 @@ def test_settings_put_back_into_the_form_ask_for_the_same_training(space: Worksp
             **{"prior_class": "a robot", "text_encoders": True},
         },
     )
+    assert_same_again(space, asked)
+
+
+def test_a_reward_put_back_into_the_form_is_asked_for_again(
+    space: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\na dog")
+    prompts = prompts_file(space, "a cat\na dog")
+    recipe = {"steps": 7, "sample_every": 2, "save_every": 3, "sample_prompts": ["a fox"]}
+    given: dict[str, Any] = {"prompts": prompts, "recipe": recipe}
+    palette = {"colours": ["navy", "#ff8800"], "limit": 0.2, "rank": 4}
+    assert_same_again(space, TrainingRequest("palette", options=palette, **given))
+    clip = {"folder": str(tmp_path), "words": "a fox", "aesthetic": True, "last": 1}
+    assert_same_again(space, TrainingRequest("clip", options=clip, **given))
+
+
+def assert_same_again(space: Workspace, asked: TrainingRequest) -> None:
     job = queue_training(space, asked)
     form = a_form(space)
     update, missing = settings_of(space, form, job)
@@ -100,6 +120,17 @@ def test_settings_put_back_into_the_form_ask_for_the_same_training(space: Worksp
     }
     again = get_job(space, queue(space, form, data))
     assert again.arguments == job.arguments
+
+
+def test_a_reward_that_cannot_be_is_said(space: Workspace) -> None:
+    form = a_form(space)
+    data = {one: getattr(one, "value", None) for one in form.all()}
+    data |= {form.kind: ALIGN, form.reward.name: "palette"}
+    assert find_problem(space, form, data) == ""
+    data[form.more.of_kind["palette"]["colours"]] = "navy, nothing"
+    assert "unknown color" in find_problem(space, form, data)
+    data |= {form.reward.name: "brightness", form.more.of_kind["brightness"]["target"]: "nan"}
+    assert "Target must be a number from 0 to 1" in find_problem(space, form, data)
 
 
 def test_settings_say_what_is_no_longer_here(space: Workspace, tmp_path: Path) -> None:

@@ -62,5 +62,5 @@ class Alignment(PromptKind):
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
         """Ours: the authors train 20 epochs of 128 pictures a step on four GPUs."""
         if base.size <= SMALL:
-            return {"steps": 60, "batch": 2, "lr": 1e-3}
-        return {"steps": 200, "batch": 1, "accumulation": 4, "lr": 1e-3, "checkpointing": True}
+            return {"steps": 60, "batch": 2, "lr": 3e-4}
+        return {"steps": 200, "batch": 1, "accumulation": 4, "lr": 3e-4, "checkpointing": True}

@@ -78,8 +78,9 @@ def read_number(name: str, given: object) -> float:
 def _widget(field: Field, form: Form) -> Component:
     name, info = label(field.name), help_of(field)
     default = form.defaults.get(field.name)
-    shown = default or ("" if field.default in (None, ()) else str(field.default))
+    shown = default or ("" if field.default is None else str(field.default))
     if field.many:
+        shown = default or ", ".join(map(str, field.default or ()))  # pyright: ignore
         return gr.Textbox(label=name, info=f"{info}, separated by commas", placeholder=shown)
     if field.type is bool:
         return gr.Checkbox(label=name, info=info, value=bool(field.default))

@@ -16,7 +16,7 @@ LIMIT = "limit"  # beside the reward; what else all rewards have is among the ad
 
 @dataclass(frozen=True)
 class RewardWidgets:
-    """The reward's name; and by name its own widgets and their container. limit: of all of them."""
+    """The reward's name; its own widgets and their container, if any, by name; the limit of all."""
 
     group: gr.Group
     name: gr.Dropdown
@@ -28,7 +28,7 @@ class RewardWidgets:
         """All widgets of each reward. shared: those of `shared_form`."""
         every = trainers.reward_kinds().items()
         return {
-            name: FieldWidgets(Form(kind), {**shared, **self.limit, **self.own[name]})
+            name: FieldWidgets(Form(kind), {**shared, **self.limit, **self.own.get(name, {})})
             for name, kind in every
         }
 
@@ -47,8 +47,9 @@ def lay_out_rewards() -> RewardWidgets:
             )
             limit = field_widgets(form_with(every[FIRST], [LIMIT]))
         for one, kind in every.items():
-            with gr.Group(visible=one == FIRST) as groups[one]:
-                own[one] = field_widgets(form_with(kind, _names(one) - others))
+            if names := _names(one) - others:
+                with gr.Group(visible=False) as groups[one]:
+                    own[one] = field_widgets(form_with(kind, names))
     return RewardWidgets(group, name, limit, own, groups)
 
 
