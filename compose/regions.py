@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, Method, MethodAdapter, Mix, Part, check_places
 from compose.engine.regions.concepts import Concept, concepts_of
-from compose.engine.regions.crops import WHOLE, Box, Grid
+from compose.engine.regions.crops import WHOLE, Box, Grid, covering
 from compose.merge import Merge
 from studio.errors import BadInput
 from studio.requests.regions import FOUND, Region, bounding_box, read_region, region_text
@@ -128,12 +128,13 @@ class InRegions:
             outside = set(range(len(adapters))) if self.options.rest == "merge" else everywhere
             asked.append((_mix(adapters, outside), None))
         shares = tuple(map(float, areas.mean((1, 2))))
-        return SideBySide(tuple(asked), self.boxes, shares, round(self.options.apart * steps), self)
+        boxes = self.boxes(len(asked))
+        return SideBySide(tuple(asked), boxes, shares, round(self.options.apart * steps), self)
 
-    @property
-    def boxes(self) -> tuple[Box, ...]:
-        """The box round each region, and round the rest."""
-        return *map(bounding_box, self.regions), WHOLE
+    def boxes(self, count: int) -> tuple[Box, ...]:
+        """The box round each region and, where there are more than these, round the rest."""
+        own = tuple(map(bounding_box, self.regions))
+        return covering(own) if count == len(own) else (*own, WHOLE)
 
     def areas(self, grid: Grid) -> "Masks":
         """How much each region, and the rest where there is one, counts in the latents' pixels.
@@ -146,7 +147,7 @@ class InRegions:
 
         options = self.options
         masks = region_masks(self.regions, grid.side, blur=options.blur, whole=options.whole)
-        return np.concatenate([masks, cropped(masks, self.boxes[: len(masks)], grid)])
+        return np.concatenate([masks, cropped(masks, self.boxes(len(masks)), grid)])
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class SideBySide:
         areas = eps.areas[count:] if apart else eps.areas[:count]
         parts = [
             area * eps(mix, prompt=prompt, box=box if apart and box != WHOLE else None)
-            for area, (mix, prompt), box in zip(areas, self.asked, self.boxes, strict=False)
+            for area, (mix, prompt), box in zip(areas, self.asked, self.boxes, strict=True)
         ]
         return sum(parts[1:], parts[0])
 

@@ -23,6 +23,7 @@ from compose import (
 from compose.engine.method import Call, method_of
 from compose.engine.regions.crops import Grid
 from compose.engine.regions.masks import cropped, region_masks
+from compose.regions import SideBySide
 from studio.adapters.adapter import Adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -182,6 +183,25 @@ def test_a_crop_is_what_a_base_can_draw() -> None:
     assert Grid(8, 16, step=4, trained=8).crop((0.5, 0, 0.6, 1)) == (slice(0, 8), slice(7, 11))
     assert Grid(8, 16, step=4).crop((0.9, 0, 1, 0.1)) == (slice(0, 4), slice(12, 16))
     assert Grid(8, 16, trained=64).crop((0, 0, 0.1, 0.1)) == (slice(0, 8), slice(0, 16))
+
+
+def test_crops_leave_nothing_out() -> None:
+    """A sliver has no rest; all of the picture lies in a crop anyway."""
+    for boxes in (
+        ((0.0, 0.0, 0.4985, 1.0), (0.5015, 0.0, 1.0, 1.0)),
+        ((0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 0.996, 1.0)),
+    ):
+        told = tuple(map(Region, boxes))
+        plan = Regions(apart=1).in_regions([*map(region_text, told)]).prepare([], 1)
+        assert isinstance(plan, SideBySide) and len(plan.asked) == 2
+        covered = np.zeros((256, 256))
+        for box in plan.boxes:
+            covered[Grid(256, 256).crop(box)] += 1
+        assert covered.min() == 1
+        areas = plan.areas(Grid(256, 256))[2:, 0, 0].numpy()
+        for box, area in zip(plan.boxes, areas, strict=True):
+            area[Grid(256, 256).crop(box)] = 0
+        assert not areas.any()
 
 
 def test_masks_of_crops_sum_to_one() -> None:

@@ -5,10 +5,13 @@ et al. 2023, arXiv 2302.08113, equation 3) give the UNet a crop of the latents, 
 drawn there is composed for it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in shares of the picture
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+FINE = 256  # pixels of a side, in which slivers are looked for: SDXL's latents of 2048 pixels
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,39 @@ class Grid:
 
     def _span(self, begin: float, end: float, whole: int) -> slice:
         """begin, end: shares of a side."""
-        from math import ceil, floor
-
         first, last = floor(begin * whole + 1e-6), ceil(end * whole - 1e-6)
         length = max(last - first, self.trained // 2)
         length = min(whole, -(-length // self.step) * self.step)
         first = min(max(0, round((first + last - length) / 2)), whole - length)
         return slice(first, first + length)
+
+
+def covering(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """The same boxes, the largest grown so that no part of the picture is in none of them.
+
+    Slivers between regions belong to no rest, and need a prediction as well.
+    """
+    import numpy as np
+
+    outside = np.ones((FINE, FINE), bool)
+    fine = Grid(FINE, FINE)
+    for box in boxes:
+        outside[fine.crop(box)] = False
+    if not outside.any():
+        return tuple(boxes)
+    rows, columns = (np.flatnonzero(outside.any(axis)) / FINE for axis in (1, 0))
+    place = max(range(len(boxes)), key=lambda at: _area(boxes[at]))
+    x0, y0, x1, y1 = boxes[place]
+    pixel = 1 / FINE
+    grown = (
+        min(x0, float(columns[0])),
+        min(y0, float(rows[0])),
+        max(x1, float(columns[-1]) + pixel),
+        max(y1, float(rows[-1]) + pixel),
+    )
+    return *boxes[:place], grown, *boxes[place + 1 :]
+
+
+def _area(box: Box) -> float:
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0)

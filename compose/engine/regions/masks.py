@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compose.engine.regions.crops import WHOLE, Box, Grid
+from compose.engine.regions.crops import Box, Grid
 from studio.requests.regions import Region, open_mask
 
 Masks = NDArray[np.float32]
+LEAST = 1e-6  # of a sum of masks; below it is none
 SLIVER = 0.005  # of the picture: a rest that is smaller is left to the regions
 
 
@@ -35,13 +36,16 @@ def region_masks(
     return shared(masks, whole)
 
 
-def cropped(masks: Masks, boxes: Sequence[Box | None], grid: Grid) -> Masks:
-    """The same masks [N, h, w], each 0 outside of the crop of its box; they sum to 1 again."""
-    inside = np.zeros_like(masks)
-    for mask, box, own in zip(masks, boxes, inside, strict=True):
-        crop = grid.crop(box or WHOLE)
-        own[crop] = mask[crop]
-    return normalized(inside)
+def cropped(masks: Masks, boxes: Sequence[Box], grid: Grid) -> Masks:
+    """The same masks [N, h, w], each 0 outside of the crop of its box; they sum to 1 again.
+
+    Where none is left, all whose crops are there count alike. boxes: all of the picture in some.
+    """
+    within = np.zeros_like(masks)
+    for box, own in zip(boxes, within, strict=True):
+        own[grid.crop(box)] = 1
+    inside = masks * within
+    return normalized(np.where(inside.sum(0) > LEAST, inside, within))
 
 
 def shared(masks: Masks, whole: float) -> Masks:
@@ -53,7 +57,7 @@ def shared(masks: Masks, whole: float) -> Masks:
 def normalized(masks: Masks) -> Masks:
     """The same masks [N, h, w] with a sum of 1; where there is none, all count alike."""
     total = masks.sum(0)
-    whole = np.where(total > 1e-6, masks / np.maximum(total, 1e-6), 1 / len(masks))
+    whole = np.where(total > LEAST, masks / np.maximum(total, LEAST), 1 / len(masks))
     return whole.astype(np.float32)
 
 
