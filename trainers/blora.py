@@ -24,7 +24,6 @@ change; ours is linear, as for every adapter. Blocks are matched by whole names,
 them. The text encoders stay frozen: what they learn would belong to neither half.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
@@ -47,9 +46,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.adapters.delta import Delta, LowRank
+    from studio.adapters.delta import LowRank
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
+    from trainers.engine.kind import Deltas, Layers
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,7 @@ class BLoRA(Kind):
             return None
         return self._lora().delta(name, layer, generator=generator)
 
-    def adjust(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        *,
-        done: int,
-        steps: int,
-    ) -> bool:
+    def adjust(self, layers: "Layers", deltas: "Deltas", *, done: int, steps: int) -> bool:
         """Reset the style half before its first step alone."""
         if not self.style_alone or done != self._joint_steps(steps):
             return False
@@ -131,7 +124,7 @@ class BLoRA(Kind):
             change.up.data.zero_()
         return True
 
-    def plan_step(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> StepPlan:
+    def plan_step(self, deltas: "Deltas", *, done: int, steps: int) -> StepPlan:
         """Both halves, every other step the content half alone; at the end the style half alone.
 
         With `content_frozen` both halves, and at the end both, of which the style half learns.
@@ -165,7 +158,7 @@ class BLoRA(Kind):
     def _joint_steps(self, steps: int) -> int:
         return round((1 - self.style_alone) * steps)
 
-    def _style(self, deltas: "Mapping[str, Delta]") -> frozenset[str]:
+    def _style(self, deltas: "Deltas") -> frozenset[str]:
         return frozenset(layers_of_half("style", deltas, {"style": parse_blocks(self.style or "")}))
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:

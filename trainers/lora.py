@@ -6,7 +6,7 @@ as peft does, or as `start` says (trainers/engine/starts.py).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from studio.adapters.delta import Delta, LowRank
+    from studio.adapters.delta import LowRank
     from studio.bases.base import Base
+    from trainers.engine.kind import Deltas, Layers
 
 ATTENTION = r"unet\..*\.attn\d\.to_(q|k|v|out\.0)"
 # Transformer blocks whole, and the convolutions of the resnets and of the resizing between them.
@@ -82,24 +83,9 @@ class LoRA(Kind):
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
-        return start_low_rank(
-            self.start,
-            name,
-            layer,
-            self.rank,
-            alpha=float(self.rank if self.alpha is None else self.alpha),
-            rank_stabilised=self.rank_stabilised,
-            dora=self.dora,
-            dropout=self.dropout,
-            generator=generator,
-        )
+        return start_low_rank(self, name, layer, generator=generator)
 
-    def begin(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        passes: "Iterator[None]",
-    ) -> None:
+    def begin(self, layers: "Layers", deltas: "Deltas", passes: "Iterator[None]") -> None:
         """Fit the factors to the layers' inputs, for eva."""
         if self.start == "eva":
             from trainers.engine.starts import fit_to_inputs

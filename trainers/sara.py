@@ -16,7 +16,7 @@ threshold if asked for; a budget counts weights of the UNet only.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import exp
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from studio.adapters.delta import Delta, Sparse
+    from studio.adapters.delta import Sparse
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
+    from trainers.engine.kind import Deltas, Layers
     from trainers.engine.sparse.sparse_optimizer import SparseAdamW
 
 # The authors leave out matrices of 64 and less. Only sketch bases have some of 32 to 64.
@@ -101,11 +102,7 @@ class SaRA(Kind):
         return Sparse.start(layer, index) if len(index) else None
 
     def penalty(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        *,
-        generator: "torch.Generator",
+        self, layers: "Layers", deltas: "Deltas", *, generator: "torch.Generator"
     ) -> "Tensor | None":
         """lambda |P . M|_* of one matrix, drawn at random for the step."""
         import torch
@@ -126,14 +123,7 @@ class SaRA(Kind):
         matrix = matrix.index_add(0, delta.index, entries).view(delta.shape)
         return self.rank_weight * nuclear_norm(matrix)
 
-    def adjust(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        *,
-        done: int,
-        steps: int,
-    ) -> bool:
+    def adjust(self, layers: "Layers", deltas: "Deltas", *, done: int, steps: int) -> bool:
         """Train on only the entries that are still below the threshold; freeze the others."""
         if not self.adjust_at or done != round(self.adjust_at * steps):
             return False

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
+    Layers = Mapping[str, nn.Module]  # by their names, as Base.layers has them
+    Deltas = Mapping[str, Delta]  # by the names of their layers
+
 SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
 
 
@@ -73,23 +76,14 @@ class Kind:
         """
         raise NotImplementedError
 
-    def begin(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        passes: "Iterator[None]",
-    ) -> None:
+    def begin(self, layers: "Layers", deltas: "Deltas", passes: "Iterator[None]") -> None:
         """Called once before the first step, the deltas attached; it may change their values.
 
         passes: each step of it runs the base once, without gradients, on a batch of the pictures.
         """
 
     def penalty(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        *,
-        generator: "torch.Generator",
+        self, layers: "Layers", deltas: "Deltas", *, generator: "torch.Generator"
     ) -> "Tensor | None":
         """A loss of the kind's own beside that of the pictures, a scalar; None for none.
 
@@ -97,14 +91,7 @@ class Kind:
         """
         return None
 
-    def adjust(
-        self,
-        layers: "Mapping[str, nn.Module]",
-        deltas: "Mapping[str, Delta]",
-        *,
-        done: int,
-        steps: int,
-    ) -> bool:
+    def adjust(self, layers: "Layers", deltas: "Deltas", *, done: int, steps: int) -> bool:
         """Called before every step, with `done` of `steps` taken; whether anything was changed.
 
         The parameters of the deltas stay the same objects, perhaps of another size; the optimizer
@@ -112,7 +99,7 @@ class Kind:
         """
         return False
 
-    def plan_step(self, deltas: "Mapping[str, Delta]", *, done: int, steps: int) -> StepPlan:
+    def plan_step(self, deltas: "Deltas", *, done: int, steps: int) -> StepPlan:
         """What the step after `done` of `steps` trains."""
         return StepPlan()
 

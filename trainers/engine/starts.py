@@ -28,7 +28,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from torch import Tensor, nn
 from studio.adapters.delta import Delta, LowRank
 from studio.adapters.delta.layer import adaptable, row_norms
 from studio.adapters.delta.low_rank import alpha_of
+
+if TYPE_CHECKING:
+    from trainers.lora import LoRA
 
 Factor = Literal["down", "middle", "up"]  # A, C and B
 ROWS = torch.contiguous_format
@@ -74,10 +77,7 @@ class StartedLowRank(LowRank):
         start: Start,
         weight: Tensor,
         alpha: float,
-        *,
-        rank_stabilised: bool,
-        dora: bool,
-        dropout: float,
+        options: "LoRA",
     ) -> None:
         # Decompositions give parts of larger matrices, and in columns.
         down, up = (one.clone(memory_format=ROWS) for one in (start.down, start.up))
@@ -89,9 +89,9 @@ class StartedLowRank(LowRank):
             down,
             up,
             alpha,
-            rank_stabilised=rank_stabilised,
-            magnitude=row_norms(weight) if dora else None,
-            dropout=dropout,
+            rank_stabilised=options.rank_stabilised,
+            magnitude=row_norms(weight) if options.dora else None,
+            dropout=options.dropout,
         )
         self.middle = None if start.middle is None else nn.Parameter(start.middle)
         self.from_zero = start.zero
@@ -133,42 +133,29 @@ def plain(deltas: Mapping[str, Delta]) -> dict[str, Delta]:
 
 
 def start_low_rank(
-    start: str,
-    name: str,
-    layer: nn.Module,
-    rank: int,
-    *,
-    alpha: float,
-    rank_stabilised: bool,
-    dora: bool,
-    dropout: float,
-    generator: torch.Generator,
+    options: "LoRA", name: str, layer: nn.Module, *, generator: torch.Generator
 ) -> LowRank:
     """The delta of a layer, which changes nothing yet. float32, on the layer's device.
 
-    name: the layer's. The other arguments are those of LowRank.start.
+    name: the layer's.
     """
-    weight = adaptable(layer).weight.detach()
-    if start == "kaiming" or (start == "eva" and not _fits_inputs(name, layer)):
+    rank, stabilised = options.rank, options.rank_stabilised
+    alpha = float(rank if options.alpha is None else options.alpha)
+    if options.start == "kaiming" or (options.start == "eva" and not _fits_inputs(name, layer)):
         return LowRank.start(
             layer,
             rank,
             alpha=alpha,
-            rank_stabilised=rank_stabilised,
-            dora=dora,
-            dropout=dropout,
+            rank_stabilised=stabilised,
+            dora=options.dora,
+            dropout=options.dropout,
             generator=generator,
         )
-    scale = alpha / (math.sqrt(rank) if rank_stabilised else rank)
-    found = STARTS[start](weight.float().flatten(1), rank, scale, generator)
-    return StartedLowRank(
-        found,
-        weight,
-        alpha_of(scale, len(found.down), rank_stabilised=rank_stabilised),
-        rank_stabilised=rank_stabilised,
-        dora=dora,
-        dropout=dropout,
-    )
+    weight = adaptable(layer).weight.detach()
+    scale = alpha / alpha_of(1, rank, rank_stabilised=stabilised)
+    found = STARTS[options.start](weight.float().flatten(1), rank, scale, generator)
+    fitting = alpha_of(scale, len(found.down), rank_stabilised=stabilised)
+    return StartedLowRank(found, weight, fitting, options)
 
 
 def _up_zero(weight: Tensor, down: Tensor, **more: object) -> Start:

@@ -21,10 +21,9 @@ from trainers.engine.starts import STARTS, StartedLowRank, fit_to_inputs, start_
 NAME = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
-def new(start: str, layer: nn.Module, rank: int = 4, alpha: float = 2.0, **options: Any) -> LowRank:
-    given = {"rank_stabilised": False, "dora": False, "dropout": 0.0} | options
-    draw = torch.Generator().manual_seed(0)
-    return start_low_rank(start, NAME, layer, rank, alpha=alpha, generator=draw, **given)
+def new(start: Any, layer: nn.Module, rank: int = 4, alpha: float = 2.0, **more: Any) -> LowRank:
+    options = LoRA(start=start, rank=rank, alpha=alpha, **more)
+    return start_low_rank(options, NAME, layer, generator=torch.Generator().manual_seed(0))
 
 
 def layers() -> dict[str, Any]:
