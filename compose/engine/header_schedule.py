@@ -6,7 +6,6 @@ themselves; it, and whatever else needs them, raises `NeedsWeights`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from compose.engine.method import (
@@ -20,13 +19,7 @@ from compose.engine.method import (
     shares_of,
 )
 from compose.engine.schedule import Schedule, evaluations_of, scheduled
-from studio.adapters.blora_blocks import layers_of_half, split_half, trained_blocks
-from studio.adapters.describe import find_adapter_file
-from studio.adapters.formats.metadata import read_info
-from studio.adapters.formats.survey import survey
-from studio.adapters.safetensors_header import read_header
-from studio.errors import BadInput
-from studio.json_value import JSON
+from studio.adapters.adapter_file import AdapterOutline, outline_adapter
 from studio.requests.speed import with_speed
 
 if TYPE_CHECKING:
@@ -47,8 +40,10 @@ def outline(shot: "Shot") -> Schedule:
     """
     shot.check()
     shot, _ = with_speed(shot)
-    told = [HeaderAdapter(_header(str(file)), float(strength)) for file, strength in shot.adapters]
-    mixed = [one for one in told if one.header.deltas or not one.header.embeddings]
+    told = [
+        OutlinedAdapter(outline_adapter(str(one)), float(weight)) for one, weight in shot.adapters
+    ]
+    mixed = [one for one in told if one.outline.deltas or not one.outline.embeddings]
     method = method_of(shot)
     method.check([one.adapter for one in mixed])
     if needs_text(method):
@@ -57,57 +52,29 @@ def outline(shot: "Shot") -> Schedule:
     for phase, steps in phases(method, shot.passes):
         asks, counted = _recorded(phase.prepare(mixed, steps), steps)
         calls, weights = calls + asks, weights + counted
-    names = [one.header.name for one in mixed]
+    names = [one.outline.name or one.outline.path.stem for one in mixed]
     return scheduled(names, mixed, calls, weights, times=evaluations_of(method, shot))
 
 
 @dataclass(frozen=True)
-class _Header:
-    """Stands for an Adapter of which only the header was read: it has layers, but no deltas."""
-
-    name: str
-    kind: str
-    deltas: Mapping[str, None]
-    embeddings: Mapping[str, object]
-    recipe: Mapping[str, JSON]
-
-
-@dataclass(frozen=True)
-class HeaderAdapter:
+class OutlinedAdapter:
     """An adapter of which only the header was read; see MethodAdapter."""
 
-    header: _Header
+    outline: AdapterOutline
     strength: float
 
     @property
     def adapter(self) -> "Adapter":
-        return cast("Adapter", self.header)
+        return cast("Adapter", self.outline)
 
     def changed(self) -> Sequence[str]:
-        return list(self.header.deltas)
+        return list(self.outline.deltas)
 
     def change(self, layer: str) -> "Tensor":
         raise NeedsWeights
 
     def size(self, layer: str, k: int) -> "Tensor":
         raise NeedsWeights
-
-
-def _header(text: str) -> _Header:
-    name, half = split_half(text)
-    path = find_adapter_file(Path(name))
-    header = read_header(path)
-    contents, facts = survey(header, path), read_info(header.metadata, path)
-    layers = contents.layers
-    if half:
-        trained = trained_blocks(facts.base, facts.family or contents.family, facts.recipe)
-        layers = layers_of_half(half, layers, trained)
-        if not layers:
-            raise BadInput(f"the adapter {path.stem} has no {half} half")
-    called = f"{facts.name or path.stem} {half}".rstrip()
-    return _Header(
-        called, facts.kind, dict.fromkeys(layers), contents.embeddings, dict(facts.recipe)
-    )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
+    from studio.adapters.adapter_file import AdapterOutline
 
 T = TypeVar("T")
+A = TypeVar("A", "Adapter", "AdapterOutline")
 HALVES = ("content", "style")
 # Of each half, by the name of a base, or by its family.
 BLOCKS = {
@@ -94,7 +96,7 @@ def find_halves(layers: Iterable[str], trained: Mapping[str, tuple[str, ...]]) -
     return () if "" in found else tuple(half for half in HALVES if half in found)
 
 
-def select_half(adapter: "Adapter", half: str) -> "Adapter":
+def select_half(adapter: A, half: str) -> A:
     """The adapter with the layers of one half only. Raises BadInput for what has no such half."""
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
     trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -11,11 +10,11 @@ import torch
 from torch import nn
 
 from studio.adapters.adapter import Adapter
+from studio.adapters.adapter_file import AdapterFile
 from studio.adapters.delta import Delta, Rotation, Sparse
 from studio.adapters.formats.metadata import FAMILIES
-from studio.adapters.formats.survey import Contents, survey
+from studio.adapters.formats.survey import Contents
 from studio.adapters.formats.weight_shapes import Blocks, Shape
-from studio.adapters.safetensors_header import read_header
 from studio.adapters.token_embeddings import TEXT_ENCODERS, embedding_table
 from studio.errors import BadInput
 
@@ -53,14 +52,10 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
     return cache[adapter]
 
 
-def check_header(path: Path, base: "Base", family: str = "") -> Coverage:
-    """As `check_fits`, of a file of which only the header is read: names and shapes.
-
-    family: that its metadata tells, "" for the one that its names and widths show.
-    Raises BadInput as `check_fits`, and as `load_adapter` for a file that it refuses.
-    """
-    contents = survey(read_header(path), path)
-    check_contents(contents, family or contents.family, base, f"the adapter {path}")
+def check_header(file: AdapterFile, base: "Base") -> Coverage:
+    """As `check_fits`, of a file of which only the header was read: names and shapes."""
+    contents = file.contents
+    check_contents(contents, file.info.family, base, f"the adapter {file.path}")
     missing = tuple(layer for layer in contents.layers if layer not in base.layers_and_norms())
     total = len(contents.layers)
     return Coverage(total - len(missing), total, missing, base.name)

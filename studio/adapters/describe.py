@@ -4,16 +4,13 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from studio.adapters.blora_blocks import HALVES, find_halves, trained_blocks
-from studio.adapters.component_folders import component_files
-from studio.adapters.formats.metadata import AdapterInfo, read_info
+from studio.adapters.adapter_file import read_adapter_file
+from studio.adapters.blora_blocks import find_halves, trained_blocks
 from studio.adapters.formats.peft_config import config_of
-from studio.adapters.formats.survey import DORA, Contents, survey
-from studio.adapters.safetensors_header import Header, read_header, read_number
-from studio.errors import BadInput
+from studio.adapters.formats.survey import DORA, Contents
+from studio.adapters.safetensors_header import Header, read_number
 from studio.json_value import JSON
 
-FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 # What the forms of changes are called.
 FORMS = {
     "lora": "LoRA",
@@ -43,61 +40,29 @@ def describe(path: str | Path) -> dict[str, JSON]:
     halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
     Raises BadInput as `load_adapter`.
     """
-    path = find_adapter_file(Path(path))
-    header = read_header(path)
-    contents = survey(header, path)
-    info = read_info(header.metadata, path)
-    family = info.family or contents.family
-    blocks = trained_blocks(info.base, family, info.recipe)
+    found = read_adapter_file(Path(path))
+    header, contents, info = found.header, found.contents, found.info
+    blocks = trained_blocks(info.base, info.family, info.recipe)
     return {
         "name": info.name,
         "what": _what(header, contents),
         "kind": info.kind,
-        "family": family,
+        "family": info.family,
         "base": info.base,
         "fingerprint": info.fingerprint,
-        "triggers": list(trigger_words(info, contents)),
+        "triggers": list(info.triggers),
         "tokens": _tokens(header, contents),
         "layers": dict(Counter(layer.partition(".")[0] for layer in contents.layers)),
         "forms": dict(Counter(contents.forms.values())),
         "halves": list(find_halves(contents.layers, blocks)),
         "ranks": _ranks(header, contents),
-        "alphas": _alphas(path, header, contents),
+        "alphas": _alphas(found.path, header, contents),
         "blocks": dict(Counter(f"{b.count} of {b.size}" for b in contents.rotations.values())),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,
         "preview": info.preview is not None,
         "recipe": info.recipe,
     }
-
-
-def trigger_words(info: AdapterInfo, contents: Contents) -> tuple[str, ...]:
-    """The trigger words; another program's file without any has the words of its embeddings."""
-    stated = info.triggers or info.kind != "unknown"
-    return info.triggers if stated else tuple(contents.embeddings)
-
-
-def find_adapter_file(path: Path) -> Path:
-    """The file of an adapter given as a file or a folder; BadInput where there is none.
-
-    The folder itself where it has a folder for each component.
-    """
-    if path.is_dir():
-        for name in FILES:
-            if (path / name).is_file():
-                return path / name
-        if component_files(path):
-            return path
-        if (path / "model_index.json").is_file():
-            raise BadInput(f"the folder {path} is a base, not an adapter: give it with --base")
-        raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
-    if not path.is_file():
-        file, _, half = str(path).rpartition(":")
-        if Path(file).is_file():
-            halves = " and ".join(f":{name}" for name in HALVES)
-            raise BadInput(f"there is no half :{half} of {file}: a B-LoRA has {halves}")
-        raise BadInput(f"there is no adapter {path}")
-    return path
 
 
 def _what(header: Header, contents: Contents) -> str:

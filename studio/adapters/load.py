@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.adapters.adapter import Adapter
+from studio.adapters.adapter_file import read_adapter_file
 from studio.adapters.blora_blocks import select_half, split_half
 from studio.adapters.compatibility import check_contents, check_fits
-from studio.adapters.describe import find_adapter_file, trigger_words
-from studio.adapters.formats.metadata import read_info
 from studio.adapters.formats.read import read_deltas, read_embeddings
-from studio.adapters.formats.survey import survey
-from studio.adapters.safetensors_header import read_header
 from studio.adapters.tensor_file import read_tensors
 
 if TYPE_CHECKING:  # diffusers takes seconds
@@ -27,16 +24,12 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     Raises BadInput where the file is no adapter, is damaged, or does not fit the base.
     """
     file, half = split_half(str(path))
-    path = find_adapter_file(Path(file))
-    # The header is checked before any tensor is read.
-    header = read_header(path)
-    contents = survey(header, path)
-    info = read_info(header.metadata, path)
-    family = info.family or contents.family or (base.family if base else "")
-    if base is not None:
-        check_contents(contents, family, base, f"the adapter {path}")
-    tensors, sha256 = read_tensors(path, header)
-    info = replace(info, family=family, triggers=trigger_words(info, contents))
+    found = read_adapter_file(Path(file))
+    path, contents = found.path, found.contents
+    info = replace(found.info, family=found.info.family or (base.family if base else ""))
+    if base is not None:  # before any tensor is read
+        check_contents(contents, info.family, base, f"the adapter {path}")
+    tensors, sha256 = read_tensors(path, found.header)
     adapter = Adapter(
         **vars(info),
         deltas=read_deltas(contents, tensors, path),

@@ -14,9 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from studio.adapters.adapter_file import find_adapter_file
 from studio.adapters.blora_blocks import HALVES
 from studio.adapters.component_folders import component_files
-from studio.adapters.describe import describe, find_adapter_file
+from studio.adapters.describe import describe
 from studio.adapters.formats.metadata import read_info
 from studio.adapters.formats.names import PEFT_CONFIG, PEFT_PREFIX
 from studio.adapters.safetensors_header import read_header

@@ -4,18 +4,15 @@ What only an opened base can tell, such as the shapes of its layers, ui/batch/ru
 the same functions, also before the first picture.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import compose
-from studio.adapters.blora_blocks import find_halves, layers_of_half, split_half, trained_blocks
-from studio.adapters.describe import find_adapter_file
-from studio.adapters.formats.metadata import FAMILIES, read_info
-from studio.adapters.formats.survey import survey
-from studio.adapters.safetensors_header import read_header
+from studio.adapters.adapter_file import AdapterOutline, outline_adapter
+from studio.adapters.formats.metadata import FAMILIES
 from studio.assets import asset
 from studio.bases.architecture import Config, family_of, read_json
 from studio.bases.names import BUNDLED_BASES
@@ -32,15 +29,6 @@ class _Base:
     name: str
     family: str
     factor: int
-
-
-@dataclass(frozen=True)
-class _Adapter:
-    """What a method may ask of an adapter before pictures are made. deltas: its layers' names."""
-
-    family: str
-    deltas: Mapping[str, object]
-    embeddings: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -125,8 +113,11 @@ def _check_side(side: int | None, factor: int | None) -> None:
         raise BadInput(f"{side} is not a multiple of {factor}")
 
 
-def _adapters(shot: Shot) -> list[_Adapter]:
-    return [_adapter(str(file)) for file, _ in shot.adapters]
+def _adapters(shot: Shot) -> list[AdapterOutline]:
+    return [_outline(str(file)) for file, _ in shot.adapters]
+
+
+_outline = lru_cache(maxsize=4096)(outline_adapter)
 
 
 def _check_families(shot: Shot) -> None:
@@ -161,21 +152,3 @@ def _factor(folder: Path) -> int:
     if not isinstance(blocks, list) or not blocks:
         raise BadInput(f"{folder / 'vae' / 'config.json'} names no block_out_channels")
     return 2 ** (len(blocks) - 1)
-
-
-@lru_cache(maxsize=4096)
-def _adapter(text: str) -> _Adapter:
-    """An adapter, or the half of it that is named."""
-    file, half = split_half(text)
-    path = find_adapter_file(Path(file))
-    header = read_header(path)
-    contents = survey(header, path)
-    facts = read_info(header.metadata, path)
-    family = facts.family or contents.family
-    layers: Mapping[str, object] = contents.layers
-    if half:
-        trained = trained_blocks(facts.base, family, facts.recipe)
-        if half not in find_halves(layers, trained):
-            raise BadInput(f"the adapter {path.name} has no {half} half: it is no B-LoRA of both")
-        layers = layers_of_half(half, layers, trained)
-    return _Adapter(family, layers, contents.embeddings)

@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from studio.adapters.adapter_file import find_adapter_file
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.component_folders import component_files
-from studio.adapters.describe import find_adapter_file
 from studio.errors import BadInput
 from studio.files import file_sha256, read_text, write_file
 from studio.json_value import parse_object

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from studio.adapters.adapter_file import find_adapter_file
 from studio.adapters.blora_blocks import split_half
-from studio.adapters.describe import find_adapter_file
 from studio.adapters.formats.metadata import AdapterInfo, read_info, trained_clip_skip
 from studio.adapters.safetensors_header import read_header
 from studio.requests.shot import Shot

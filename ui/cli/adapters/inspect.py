@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from studio.adapters.describe import describe, find_adapter_file
+from studio.adapters.adapter_file import read_adapter_file
+from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, PUBLISHED
 from studio.errors import BadInput
 from studio.json_value import JSON
@@ -59,11 +60,12 @@ def _describe(file: Path, base: str | None) -> dict[str, JSON]:
     from studio.adapters.compatibility import Coverage, check_header  # PyTorch takes seconds
     from studio.bases.real_config import outline
 
-    family, found, refusals = str(facts["family"]), list[Coverage](), list[BadInput]()
+    adapter, family = read_adapter_file(file), str(facts["family"])
+    found, refusals = list[Coverage](), list[BadInput]()
     for source in _bases(base, str(facts["base"]), family):
         opened = outline(source)
         try:
-            found.append(check_header(find_adapter_file(file), opened, family))
+            found.append(check_header(adapter, opened))
         except BadInput as error:
             refusals.append(error)
     if not found:

@@ -1,0 +1,90 @@
+"""An adapter's file, of which only the header is read, without PyTorch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from studio.adapters.blora_blocks import HALVES, select_half, split_half
+from studio.adapters.component_folders import component_files
+from studio.adapters.formats.metadata import AdapterInfo, read_info
+from studio.adapters.formats.survey import Contents, survey
+from studio.adapters.safetensors_header import Header, read_header
+from studio.errors import BadInput
+
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What a file's header tells.
+
+    info: with the family and the trigger words that its layers and embeddings show, where the file
+    of another program states none.
+    """
+
+    path: Path
+    header: Header
+    contents: Contents
+    info: AdapterInfo
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AdapterOutline(AdapterInfo):
+    """Stands for an Adapter where its numbers are not needed.
+
+    deltas, embeddings: the tensors of each layer and of each learned word, by name.
+    """
+
+    deltas: Mapping[str, Mapping[str, str]]
+    embeddings: Mapping[str, Mapping[str, str]]
+    half: str = ""
+    path: Path
+
+
+def read_adapter_file(path: Path) -> AdapterFile:
+    """Read the header of a file or folder. Raises BadInput as `load_adapter`."""
+    path = find_adapter_file(path)
+    header = read_header(path)
+    contents = survey(header, path)
+    info = read_info(header.metadata, path)
+    stated = info.triggers or info.kind != "unknown"
+    triggers = info.triggers if stated else tuple(contents.embeddings)
+    info = replace(info, family=info.family or contents.family, triggers=triggers)
+    return AdapterFile(path, header, contents, info)
+
+
+def outline_adapter(path: str | Path) -> AdapterOutline:
+    """What `load_adapter` reads, but for the numbers. Raises BadInput as it does."""
+    file, half = split_half(str(path))
+    found = read_adapter_file(Path(file))
+    contents = found.contents
+    outline = AdapterOutline(
+        **vars(found.info),
+        deltas=contents.layers,
+        embeddings=contents.embeddings,
+        path=found.path,
+    )
+    return select_half(outline, half) if half else outline
+
+
+def find_adapter_file(path: Path) -> Path:
+    """The file of an adapter given as a file or a folder; BadInput where there is none.
+
+    The folder itself where it has a folder for each component.
+    """
+    if path.is_dir():
+        for name in FILES:
+            if (path / name).is_file():
+                return path / name
+        if component_files(path):
+            return path
+        if (path / "model_index.json").is_file():
+            raise BadInput(f"the folder {path} is a base, not an adapter: give it with --base")
+        raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
+    if not path.is_file():
+        file, _, half = str(path).rpartition(":")
+        if Path(file).is_file():
+            halves = " and ".join(f":{name}" for name in HALVES)
+            raise BadInput(f"there is no half :{half} of {file}: a B-LoRA has {halves}")
+        raise BadInput(f"there is no adapter {path}")
+    return path
