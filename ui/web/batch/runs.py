@@ -1,10 +1,10 @@
 """The batches of the tab Batch: those made before, and the one that is being made."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from studio.errors import BadInput
 from studio.queue.client import (
@@ -21,7 +21,7 @@ from ui.web.batch.archive import zipped
 from ui.web.batch.html import batch_rows, pictures, progress
 from ui.web.frontend import script
 from ui.web.server.downloads import file_url
-from ui.web.server.page import Page, on
+from ui.web.server.page import on
 from ui.web.server.polling import progress_version, tab_news
 
 LISTED = 50  # batches
@@ -29,100 +29,84 @@ IN_ORDER: Any = {"mode": "always_last", "queue": "batches"}
 NO_BATCH = '<div class="empty">No batches yet. Those that you start are listed here.</div>'
 
 
-@dataclass(frozen=True)
-class BatchList:
-    """The widgets that show batches."""
+class BatchPanel:
+    """The widgets that show batches, and what they do.
 
-    rows: gr.HTML
-    bar: gr.HTML
-    sheet: gr.HTML
-    buttons: gr.Row
-    stop: gr.Button
-    resume: gr.Button
-    take: gr.Button
-    remove: gr.Button
-    undo: gr.Button
-    chosen: gr.State
-    """a job's number, or None for the latest"""
-    removed: gr.State
-    seen: gr.State
-    """what the widgets show, to leave them alone while that is so"""
+    chosen: a batch's number, or None for the latest. updated: what `show` fills.
+    """
 
-    def all(self) -> list:
-        """What `shower` fills."""
-        shown = [self.rows, self.bar, self.sheet, self.buttons, self.stop, self.resume, self.take]
-        return [*shown, self.remove, self.undo, self.seen]
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+        # seen: what the widgets show, to leave them alone while that is so
+        self.chosen, self._removed, self._seen = gr.State(None), gr.State(None), gr.State(None)
+        gr.HTML('<div class="section">Batches</div>')
+        with gr.Row(equal_height=False, elem_classes="columns"):
+            with gr.Column(scale=1, min_width=320):
+                js = script("clicked_item.js")
+                self._rows = gr.HTML(NO_BATCH, js_on_load=js, elem_id="batches")
+                self._undo = gr.Button("Undo remove", size="sm", visible=False)
+            with gr.Column(scale=3, min_width=320):
+                bar = gr.HTML(elem_id="batch")
+                with gr.Row(visible=False) as row:
+                    self._stop = gr.Button("Stop", min_width=110)
+                    self._resume = gr.Button("Resume", min_width=110)
+                    self._take = gr.Button("Download as zip", min_width=110)
+                    self._remove = gr.Button("Remove", variant="stop", min_width=110)
+                sheet = gr.HTML(elem_id="batch-pictures")
+        buttons = [self._stop, self._resume, self._take, self._remove, self._undo]
+        self.updated = [self._rows, bar, sheet, row, *buttons, self._seen]
 
+    def wire(self, begun: Dependency) -> None:
+        """Let batches be chosen, stopped, resumed, removed and downloaded; follow their progress.
 
-def lay_out_list() -> BatchList:
-    """Make its widgets."""
-    states = gr.State(None), gr.State(None), gr.State(None)
-    gr.HTML('<div class="section">Batches</div>')
-    with gr.Row(equal_height=False, elem_classes="columns"):
-        with gr.Column(scale=1, min_width=320):
-            rows = gr.HTML(NO_BATCH, js_on_load=script("clicked_item.js"), elem_id="batches")
-            undo = gr.Button("Undo remove", size="sm", visible=False)
-        with gr.Column(scale=3, min_width=320):
-            bar = gr.HTML(elem_id="batch")
-            with gr.Row(visible=False) as buttons:
-                stop = gr.Button("Stop", min_width=110)
-                resume = gr.Button("Resume", min_width=110)
-                take = gr.Button("Download as zip", min_width=110)
-                remove = gr.Button("Remove", variant="stop", min_width=110)
-            sheet = gr.HTML(elem_id="batch-pictures")
-    return BatchList(rows, bar, sheet, buttons, stop, resume, take, remove, undo, *states)
+        begun: an event that starts a batch and puts its number into `chosen`.
+        """
+        space, chosen = self._space, self.chosen
+        link = gr.Textbox(visible=False)
+        asked = [chosen, self._removed]
 
+        def choose(event: gr.EventData) -> int:
+            return int(str(event.name))
 
-def wire_list(page: Page, made: BatchList) -> None:
-    """Let batches be chosen, stopped, resumed, removed and downloaded; follow their progress."""
-    space, show = page.space, shower(page.space)
-    link = gr.Textbox(visible=False)
-    asked = [made.chosen, made.removed]
+        def look(chosen: int | None, removed: int | None, seen: object) -> list:
+            if _state(_batches(space), chosen, removed) == seen:
+                return [gr.skip()] * len(self.updated)
+            return self.show(chosen, removed)
 
-    def choose(event: gr.EventData) -> int:
-        return int(str(event.name))
+        def stop(chosen: int | None) -> None:
+            stop_job(space, _one(space, chosen).id)
 
-    def look(chosen: int | None, removed: int | None, seen: object) -> list:
-        if _state(_batches(space), chosen, removed) == seen:
-            return [gr.skip()] * len(made.all())
-        return show(chosen, removed)
+        def resume(chosen: int | None) -> None:
+            resume_job(space, _one(space, chosen).id)
 
-    def stop(chosen: int | None) -> None:
-        stop_job(space, _one(space, chosen).id)
+        def take(chosen: int | None) -> str:
+            return file_url(zipped(space, _one(space, chosen)))
 
-    def resume(chosen: int | None) -> None:
-        resume_job(space, _one(space, chosen).id)
+        def remove(chosen: int | None) -> tuple:
+            id = _one(space, chosen).id
+            remove_job(space, id)
+            return None, id
 
-    def take(chosen: int | None) -> str:
-        return file_url(zipped(space, _one(space, chosen)))
+        def undo(removed: int) -> tuple:
+            return restore_job(space, removed).id, None
 
-    def remove(chosen: int | None) -> tuple:
-        id = _one(space, chosen).id
-        remove_job(space, id)
-        return None, id
+        taken = on(self._take.click, take, chosen, link, progress="minimal")
+        on(taken.success, None, link, js=script("download.js"))
+        changes = [
+            begun,
+            on(self._rows.click, choose, None, chosen, mode="multiple"),
+            on(self._stop.click, stop, chosen),
+            on(self._resume.click, resume, chosen),
+            on(self._remove.click, remove, chosen, asked),
+            on(self._undo.click, undo, self._removed, asked),
+        ]
+        for change in changes:
+            on(change.success, self.show, asked, self.updated, **IN_ORDER)
+        on(tab_news("batch").input, look, [*asked, self._seen], self.updated, **IN_ORDER)
 
-    def undo(removed: int) -> tuple:
-        return restore_job(space, removed).id, None
-
-    taken = on(made.take.click, take, made.chosen, link, progress="minimal")
-    on(taken.success, None, link, js=script("download.js"))
-    changes = [
-        on(made.rows.click, choose, None, made.chosen, mode="multiple"),
-        on(made.stop.click, stop, made.chosen),
-        on(made.resume.click, resume, made.chosen),
-        on(made.remove.click, remove, made.chosen, asked),
-        on(made.undo.click, undo, made.removed, asked),
-    ]
-    for change in changes:
-        on(change.success, show, asked, made.all(), **IN_ORDER)
-    on(tab_news("batch").input, look, [*asked, made.seen], made.all(), **IN_ORDER)
-
-
-def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
-    """What fills the widgets of a BatchList, given what is chosen and what was removed last."""
-
-    def show(chosen: int | None, removed: int | None) -> list:
-        jobs = _batches(space)
+    def show(self, chosen: int | None, removed: int | None) -> list:
+        """What `updated` is to hold, given what is chosen and what was removed last."""
+        jobs = _batches(self._space)
         job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
         state = _state(jobs, chosen, removed)
         undo = gr.Button(visible=removed is not None)
@@ -131,7 +115,7 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
         return [
             batch_rows(jobs, chosen=job.id),
             progress(job),
-            pictures(space, job),
+            pictures(self._space, job),
             gr.Row(visible=True),
             gr.Button(visible=not job.ended, interactive=not job.stopping),
             gr.Button(visible=job.state in ("failed", "stopped")),
@@ -140,8 +124,6 @@ def shower(space: Workspace) -> Callable[[int | None, int | None], list]:
             undo,
             state,
         ]
-
-    return show
 
 
 def _state(jobs: Sequence[Job], chosen: int | None, removed: int | None) -> tuple:

@@ -1,12 +1,13 @@
 """The tab Batch: many pictures from a grid or a manifest, made while nobody waits."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 import compose
 from studio.duration import format_duration
@@ -17,7 +18,7 @@ from ui.shared.queue_requests import queue_pictures
 from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
 from ui.web.batch.library_names import ENDINGS, shots_of
-from ui.web.batch.runs import IN_ORDER, BatchList, lay_out_list, shower, wire_list
+from ui.web.batch.runs import BatchPanel
 from ui.web.frontend import ONCE, method_choices, notices
 from ui.web.mix.shot_form import base_choices
 from ui.web.server.kept_form import KeptForm
@@ -30,26 +31,6 @@ HINT = (
     '<div class="empty">Write a prompt, such as <b>a red robot in a meadow</b>, or open a '
     "manifest. The number of pictures and the time appear here.</div>"
 )
-
-
-@dataclass(frozen=True)
-class _Form:
-    """The widgets of a grid; those that a Grid is made of bear its fields' names."""
-
-    prompts: gr.Textbox
-    seeds: gr.Textbox
-    adapters: gr.Dropdown
-    strengths: gr.Textbox
-    mixes: gr.CheckboxGroup
-    methods: gr.CheckboxGroup
-    options: gr.JSON
-    base: gr.Dropdown
-    steps: gr.Number
-    guidance: gr.Number
-    more: gr.JSON
-
-    def all(self) -> list:
-        return [getattr(self, one.name) for one in fields(self)]
 
 
 def batch_tab(page: Page) -> None:
@@ -78,20 +59,21 @@ def batch_tab(page: Page) -> None:
                     "Start", variant="primary", interactive=False, scale=2, elem_classes=ONCE
                 )
             verdict = gr.HTML(HINT, elem_id="verdict")
-    made = lay_out_list()
+    batches = BatchPanel(space)
     _wire_grid(page, form, text, ending, [verdict, start])
-    _wire_manifest(page, text, ending, file, start, verdict, made)
-    wire_list(page, made)
+    batches.wire(_wire_manifest(space, text, ending, file, start, verdict, batches.chosen))
 
 
-def _lay_out_grid(space: Workspace) -> _Form:
-    options, more = (gr.JSON({}, visible="hidden") for _ in range(2))
-    plain = Grid("")
-    prompts = gr.Textbox(
+def _lay_out_grid(space: Workspace) -> dict[str, Any]:
+    """The widgets of a grid by the fields of Grid that they stand for."""
+    plain, form = Grid(""), dict[str, Any]()
+    for name in ("options", "more"):
+        form[name] = gr.JSON({}, visible="hidden")
+    form["prompts"] = gr.Textbox(
         "", label="Prompts", info="One a line. {red|blue} picks one of them, by the seed.", lines=4
     )
     with gr.Row():
-        adapters = gr.Dropdown(
+        form["adapters"] = gr.Dropdown(
             _mixable(space),
             value=[],
             multiselect=True,
@@ -100,37 +82,39 @@ def _lay_out_grid(space: Workspace) -> _Form:
             allow_custom_value=True,
             scale=3,
         )
-        strengths = gr.Textbox(
+        form["strengths"] = gr.Textbox(
             value=plain.strengths, label="Strengths", info="Such as 0.6, 1", scale=1, min_width=120
         )
-    mixes = gr.CheckboxGroup(
+    form["mixes"] = gr.CheckboxGroup(
         [TOGETHER, ALONE, NONE],
         value=list(plain.mixes),
         label="Mixes",
         info="Which adapters share a picture",
     )
-    methods = gr.CheckboxGroup(
+    form["methods"] = gr.CheckboxGroup(
         method_choices(compose.methods()), value=list(plain.methods), label="Methods"
     )
     with gr.Row():
-        seeds = gr.Textbox(value="1..2", label="Seeds", info="Such as 1..8 or 3, 7", min_width=120)
-        steps = gr.Number(
+        form["seeds"] = gr.Textbox(
+            value="1..2", label="Seeds", info="Such as 1..8 or 3, 7", min_width=120
+        )
+        form["steps"] = gr.Number(
             value=plain.steps, precision=0, label="Steps", info="More take longer", min_width=120
         )
-        guidance = gr.Number(
+        form["guidance"] = gr.Number(
             value=float(plain.guidance),
             label="CFG scale",
             info="How strictly the prompt is followed",
             min_width=120,
         )
-    base = gr.Dropdown(base_choices(space), value=plain.base, label="Base model", filterable=False)
-    return _Form(
-        prompts, seeds, adapters, strengths, mixes, methods, options, base, steps, guidance, more
+    form["base"] = gr.Dropdown(
+        base_choices(space), value=plain.base, label="Base model", filterable=False
     )
+    return form
 
 
 def _wire_grid(
-    page: Page, form: _Form, text: gr.Textbox, ending: gr.Dropdown, judged: list[Any]
+    page: Page, form: dict[str, Any], text: gr.Textbox, ending: gr.Dropdown, judged: list[Any]
 ) -> None:
     """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid.
 
@@ -139,11 +123,12 @@ def _wire_grid(
     space = page.space
     said = gr.State("")
     written = [text, ending, said]
-    shown = [*form.all(), *written]
+    widgets = list(form.values())
+    shown = [*widgets, *written]
 
     def write(said: str | None, *given: Any) -> Any:
         try:
-            says = manifest_of(_grid(given))
+            says = manifest_of(_grid(dict(zip(form, given, strict=True))))
         except BadInput as error:
             return gr.skip(), gr.skip(), None, *_refused(error)
         # Widgets tell of a change when they are first shown too, and again when their choices
@@ -161,57 +146,62 @@ def _wire_grid(
         says = manifest_of(found)
         lists = {name: list(getattr(found, name)) for name in ("methods", "adapters", "mixes")}
         values = replace(found, **lists)
-        return [*(getattr(values, one.name) for one in fields(_Form)), says, "toml", says]
+        return [*(getattr(values, name) for name in form), says, "toml", says]
 
     def offer() -> tuple:
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
-    typed = [one.change for one in form.all() if not isinstance(one, gr.JSON)]
+    typed = [one.change for one in widgets if not isinstance(one, gr.JSON)]
     _wire_kept(space, form, written)
-    on(typed, write, [said, *form.all()], [*written, *judged], mode="always_last")
+    on(typed, write, [said, *widgets], [*written, *judged], mode="always_last")
     on(page.shot.change, open_shot, page.shot, shown)
-    on(page.tab.select, offer, None, [form.adapters, form.base])
+    on(page.tab.select, offer, None, [form["adapters"], form["base"]])
 
 
-def _wire_kept(space: Workspace, form: _Form, written: Sequence[Component]) -> None:
+def _wire_kept(space: Workspace, form: dict[str, Any], written: Sequence[Component]) -> None:
     """A page that is reloaded keeps the grid and the manifest. written: as the grid writes it."""
     text, ending, said = written
+    adapters, chosen_base = form["adapters"], form["base"]
 
     def restore(found: dict[Component, Any]) -> Update:
         bases = base_choices(space)
         update: Update = {
-            form.adapters: gr.Dropdown(_mixable(space)),
-            form.base: gr.Dropdown(bases),
+            adapters: gr.Dropdown(_mixable(space)),
+            chosen_base: gr.Dropdown(bases),
         }
         if not found:  # the page has its values already, or newer ones
             return update
-        names = [one for one in found.get(form.adapters) or () if isinstance(one, str)]
-        base = found.get(form.base)
-        base = base if base in dict(bases).values() else form.base.value
+        names = [one for one in found.get(adapters) or () if isinstance(one, str)]
+        base = found.get(chosen_base)
+        base = base if base in dict(bases).values() else chosen_base.value
         update |= {one: gr.update(value=value) for one, value in found.items()}
-        update[form.adapters] = gr.Dropdown(choices=_mixable(space), value=names)
-        update[form.base] = gr.Dropdown(choices=bases, value=base)
+        update[adapters] = gr.Dropdown(choices=_mixable(space), value=names)
+        update[chosen_base] = gr.Dropdown(choices=bases, value=base)
         try:  # else the grid would write over what a person wrote
-            update[said] = manifest_of(_grid([found.get(one, one.value) for one in form.all()]))
+            update[said] = manifest_of(
+                _grid({name: found.get(one, one.value) for name, one in form.items()})
+            )
         except BadInput:
             update[said] = None
         return update
 
-    kept = KeptForm(space, "batch", [*form.all(), text, ending])
-    kept.wire(restore, [*form.all(), *written])
+    kept = KeptForm(space, "batch", [*form.values(), text, ending])
+    kept.wire(restore, [*form.values(), *written])
 
 
 def _wire_manifest(
-    page: Page,
+    space: Workspace,
     text: gr.Textbox,
     ending: gr.Dropdown,
     file: gr.UploadButton,
     start: gr.Button,
     verdict: gr.HTML,
-    made: BatchList,
-) -> None:
-    """A manifest is read whenever it changes, and started when it has no mistake."""
-    space = page.space
+    started: gr.State,
+) -> Dependency:
+    """A manifest is read whenever it changes, and started when it has no mistake.
+
+    started: gets the batch's number, with the event that is returned.
+    """
 
     def judge(text: str, ending: str) -> tuple[str, gr.Button]:
         return _judge(space, text, ending)
@@ -231,8 +221,7 @@ def _wire_manifest(
     manifest = [text, ending]
     on([text.change, ending.change], judge, manifest, [verdict, start], mode="always_last")
     on(file.upload, read, file, manifest, mode="always_last")
-    begun = on(start.click, begin, manifest, made.chosen)
-    on(begun.success, shower(space), [made.chosen, made.removed], made.all(), **IN_ORDER)
+    return on(start.click, begin, manifest, started)
 
 
 def _judge(space: Workspace, text: str, ending: str) -> tuple[str, gr.Button]:
@@ -253,12 +242,12 @@ def _refused(error: BadInput) -> tuple[str, gr.Button]:
     return notices([], wrong), gr.Button("Start", interactive=False)
 
 
-def _grid(given: Sequence[Any]) -> Grid:
+def _grid(given: Mapping[str, Any]) -> Grid:
     """The widgets' values as a grid; what is empty is as a plain grid has it."""
     plain = Grid("")
     values = {
-        one.name: getattr(plain, one.name) if value in (None, "") else value
-        for one, value in zip(fields(_Form), given, strict=True)
+        name: getattr(plain, name) if value in (None, "") else value
+        for name, value in given.items()
     }
     return Grid(**values)
 
