@@ -111,7 +111,8 @@ def read_text(path: Path) -> str:
         text = read_bytes(path).decode("utf-8-sig")
         return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadInput(f"{path} is not UTF-8 text (line {line}): save it as UTF-8.") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
 

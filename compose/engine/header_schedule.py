@@ -19,7 +19,7 @@ from compose.engine.method import (
     shares_of,
 )
 from compose.engine.schedule import Schedule, evaluations_of, scheduled
-from studio.adapters.adapter_file import AdapterOutline, outline_adapter
+from studio.adapters.adapter_header import AdapterOutline, outline_adapter
 from studio.requests.speed import with_speed
 
 if TYPE_CHECKING:

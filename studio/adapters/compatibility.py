@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.adapter_file import AdapterFile
+from studio.adapters.adapter_header import AdapterHeader
 from studio.adapters.delta import Delta, Rotation, Sparse
 from studio.adapters.formats.metadata import FAMILIES
 from studio.adapters.formats.survey import Contents
@@ -52,7 +52,7 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
     return cache[adapter]
 
 
-def check_header(file: AdapterFile, base: "Base") -> Coverage:
+def check_header(file: AdapterHeader, base: "Base") -> Coverage:
     """As `check_fits`, of a file of which only the header was read: names and shapes."""
     contents = file.contents
     check_contents(contents, file.info.family, base, f"the adapter {file.path}")

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from studio.adapters.adapter_file import read_adapter_file
+from studio.adapters.adapter_header import read_adapter_header
 from studio.adapters.blora_blocks import find_halves, trained_blocks
 from studio.adapters.formats.peft_config import config_of
 from studio.adapters.formats.survey import DORA, Contents
@@ -40,7 +40,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
     halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
     Raises BadInput as `load_adapter`.
     """
-    found = read_adapter_file(Path(path))
+    found = read_adapter_header(Path(path))
     header, contents, info = found.header, found.contents, found.info
     blocks = trained_blocks(info.base, info.family, info.recipe)
     return {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.adapters.adapter import Adapter
-from studio.adapters.adapter_file import read_adapter_file
+from studio.adapters.adapter_header import read_adapter_header
 from studio.adapters.blora_blocks import select_half, split_half
 from studio.adapters.compatibility import check_contents, check_fits
 from studio.adapters.formats.read import read_deltas, read_embeddings
@@ -24,7 +24,7 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
     Raises BadInput where the file is no adapter, is damaged, or does not fit the base.
     """
     file, half = split_half(str(path))
-    found = read_adapter_file(Path(file))
+    found = read_adapter_header(Path(file))
     path, contents = found.path, found.contents
     info = replace(found.info, family=found.info.family or (base.family if base else ""))
     if base is not None:  # before any tensor is read

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from studio.adapters.adapter_file import find_adapter_file
+from studio.adapters.adapter_header import find_adapter_file
 from studio.adapters.formats.metadata import AdapterInfo, read_info
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from studio.bases.device import parse_device
+
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
@@ -35,7 +37,7 @@ def device_of(base: "Base") -> torch.device:
     """Where this base is at work; without weights, where bases are opened by default."""
     if base.device.type != "meta":
         return base.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return parse_device("auto")
 
 
 def measure_speed(base: "Base", *, side: int, batch: int, half: bool) -> Speed:

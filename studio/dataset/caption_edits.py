@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.dataset.captions import caption_files
+from studio.dataset.captions import caption_files, tidy
 from studio.dataset.listing import list_pictures
 from studio.errors import BadInput
 from studio.files import write_file
@@ -58,11 +58,6 @@ def write_captions(captions: Mapping[Path, str]) -> None:
             continue
         for file in own:
             file.unlink(missing_ok=True)
-
-
-def tidy(text: str) -> str:
-    """The text in one line, with single blanks."""
-    return " ".join(text.split())
 
 
 def _check_own_files(pictures: list[Path], captions: Mapping[Path, str]) -> None:

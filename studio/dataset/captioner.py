@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.bases.names import HUB_ID
-from studio.dataset.caption_edits import tidy
+from studio.dataset.captions import tidy
 from studio.errors import BadInput
-from studio.files import expand_home
+from studio.files import expand_home, read_text
 from studio.json_value import parse_object
 from studio.picture import load_picture
 
@@ -52,10 +52,10 @@ class Captioner:
         return tidy(text)
 
 
-def open_captioner(source: str | Path, *, device: str = "auto") -> Captioner:
+def open_captioner(source: str | Path) -> Captioner:
     """Open a model's folder, or the one of this hub id in the cache; BadInput where there is none.
 
-    device: as `load_base` takes it; a GPU computes in half precision.
+    A GPU, where there is one, computes in half precision.
     """
     folder = find_captioner(source)
     from safetensors import SafetensorError
@@ -64,7 +64,7 @@ def open_captioner(source: str | Path, *, device: str = "auto") -> Captioner:
 
     from studio.bases.device import parse_device, parse_dtype
 
-    place = parse_device(device)
+    place = parse_device("auto")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -115,7 +115,7 @@ def _snapshot(repository: str) -> Path | None:
 def _kind(folder: Path) -> str:
     """The `model_type` in a folder's config.json; "" where there is none."""
     try:
-        text = (folder / "config.json").read_text(encoding="utf-8")
+        text = read_text(folder / "config.json")
         return str(parse_object(text, str(folder)).get("model_type", ""))
-    except (OSError, UnicodeDecodeError, BadInput):
+    except BadInput:
         return ""

@@ -29,6 +29,11 @@ class Listed:
     file: str
 
 
+def tidy(text: str) -> str:
+    """The text in one line, with single blanks."""
+    return " ".join(text.split())
+
+
 def caption_files(folder: Path) -> dict[str, list[Path]]:
     """The caption files of a folder by the name before their ending, in the order of choice."""
     found: dict[str, list[Path]] = {}
@@ -46,7 +51,7 @@ def _choice(path: Path) -> tuple[int, bool, str]:
 def caption_beside(picture: Path, files: Mapping[str, list[Path]]) -> str:
     """The text of the file beside a picture, or nothing. files: as `caption_files` gives them."""
     for path in (*files.get(picture.stem, ()), *files.get(picture.name, ())):
-        if text := " ".join(read_text(path).split()):
+        if text := tidy(read_text(path)):
             return text
     return ""
 
@@ -115,7 +120,7 @@ def _caption(row: Mapping[str, object], where: str) -> str:
         if not isinstance(text, str | None):
             raise BadInput(f"{where} has a {column} that is no text: {str(text)[:80]}.")
         if text and text.strip():
-            return " ".join(text.split())
+            return tidy(text)
     return ""
 
 

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from studio.bases.names import BUNDLED_BASES
-from studio.dataset.captions import METADATA_FILES, caption_files, read_metadata
+from studio.dataset.captions import caption_files, read_metadata, tidy
 from studio.errors import BadInput
 from studio.files import expand_home, read_text
 
@@ -42,10 +42,7 @@ def read_prompts(source: str | Path | None, base: str) -> tuple[str, ...]:
 
 def _captions(folder: Path) -> list[str]:
     """Those of text files and of metadata, whether or not their pictures are there."""
-    files = [file for files in caption_files(folder).values() for file in files]
-    beside = [
-        " ".join(read_text(file).split()) for file in files if file.name not in METADATA_FILES
-    ]
+    beside = [tidy(read_text(file)) for files in caption_files(folder).values() for file in files]
     return [*beside, *(row.text for row in read_metadata(folder).values())]
 
 

@@ -4,7 +4,7 @@
     space = open_workspace("~/studio-workspace")
     list_adapters(space, family="sdxl")     # the library; import_, rename_, export_, delete_adapter
     list_pictures(space, limit=60)          # the history, newest first; thumbnail, delete_picture
-    new_set(space, "my robot")              # uploads to train on; add_upload, write_caption
+    create_set(space, "my robot")           # uploads to train on; add_upload, write_caption
     list_bases(space)                       # bases known; add_base, forget_base
     read_log(space, run)                    # a training's plot; list_samples, list_checkpoints
     undelete(space, delete_adapter(space, "robot"))
@@ -67,7 +67,9 @@ from studio.workspace.uploads import (
     create_set,
     delete_set,
     delete_upload,
+    get_or_create_set,
     get_set,
+    keep_start_picture,
     list_sets,
     save_captions,
     upload_thumbnail,

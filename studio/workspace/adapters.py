@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from studio.adapters.adapter_file import find_adapter_file
+from studio.adapters.adapter_header import find_adapter_file
 from studio.adapters.blora_blocks import HALVES
 from studio.adapters.component_folders import component_files
 from studio.adapters.describe import describe

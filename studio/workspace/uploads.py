@@ -9,7 +9,7 @@ from studio.dataset.caption_edits import write_captions
 from studio.dataset.captions import caption_beside, caption_files
 from studio.dataset.listing import list_pictures
 from studio.errors import BadInput
-from studio.files import copy_file
+from studio.files import copy_file, file_sha256
 from studio.picture import LARGEST_PICTURE, BadPicture, opened_picture, to_rgb, upright
 from studio.picture.formats import FORMATS
 from studio.workspace.folder import Workspace, child_path, entries, move_to_free_name
@@ -18,6 +18,7 @@ from studio.workspace.thumbnails import cached_thumbnail, grey_thumbnail
 from studio.workspace.trash import delete
 
 LARGEST_FILE = 200_000_000  # bytes
+START_PICTURES = "start pictures"  # the set that keeps these and their masks
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,24 @@ def get_set(space: Workspace, name: str) -> UploadSet:
     if not path.is_dir():
         raise BadInput(f"there is no set of pictures {name}")
     return _read(path)
+
+
+def get_or_create_set(space: Workspace, name: str) -> UploadSet:
+    """A set by its name, an empty one where there is none."""
+    there = child_path(space.uploads, name).is_dir()
+    return get_set(space, name) if there else create_set(space, name)
+
+
+def keep_start_picture(space: Workspace, file: str | Path) -> Path:
+    """The same picture in the set START_PICTURES, where recipes of what is drawn from it name it.
+
+    A picture is kept once, and one that is in the workspace already stays where it is.
+    """
+    if Path(file).resolve().is_relative_to(space.uploads):
+        return Path(file)
+    kept, stem = get_or_create_set(space, START_PICTURES), file_sha256(file)[:16]
+    there = next((one.path for one in kept.pictures if one.path.stem == stem), None)
+    return there or add_upload(space, kept.name, file, name=f"{stem}.png").path
 
 
 def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str = "") -> Upload:

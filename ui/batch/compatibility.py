@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import compose
-from studio.adapters.adapter_file import AdapterOutline, outline_adapter
+from studio.adapters.adapter_header import AdapterOutline, outline_adapter
 from studio.adapters.formats.metadata import FAMILIES
 from studio.assets import asset
 from studio.bases.architecture import Config, family_of, read_json

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from studio.adapters.adapter_file import find_adapter_file
+from studio.adapters.adapter_header import find_adapter_file
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.component_folders import component_files
 from studio.errors import BadInput

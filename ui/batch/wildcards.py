@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from studio.errors import BadInput
-from studio.files import read_bytes
+from studio.files import read_text
 from studio.requests.prompt_syntax import LONGEST_PROMPT
 
 NAME = re.compile(r"__([A-Za-z0-9](?:[\w./-]*?[A-Za-z0-9])?)__")
@@ -138,16 +138,8 @@ class Wildcards:
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """A text file's lines with their numbers, without empty ones and those that begin with #."""
-    try:
-        text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
-    except BadInput:
-        raise
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadInput(f"{path} is not in UTF-8 (line {line}): save it so") from None
-    except OSError as error:
-        raise BadInput(f"{path} can't be read: {error.strerror}") from None
-    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
+    text = enumerate(read_text(path).split("\n"), start=1)
+    lines = ((number, line.strip()) for number, line in text)
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
 

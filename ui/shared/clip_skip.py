@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from studio.adapters.adapter_file import find_adapter_file
+from studio.adapters.adapter_header import find_adapter_file
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.formats.metadata import AdapterInfo, read_info, trained_clip_skip
 from studio.adapters.safetensors_header import read_header

@@ -20,14 +20,13 @@ from studio.bases.architecture import (
     read_json,
 )
 from studio.bases.base import Parts
+from studio.bases.names import PUBLISHED
 from studio.bases.opening.checkpoint_names import holds_vae, with_usual_names
 from studio.bases.opening.diffusers_parts import part_from_checkpoint, vae_dtype
 from studio.bases.opening.tokenizers import open_tokenizers
 from studio.bases.opening.vae import find_vae_beside, open_vae
 from studio.bases.prompts import CLASSES, TextEncoder
 from studio.errors import BadInput
-
-REAL = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
 
 
 def open_single_file(
@@ -46,7 +45,7 @@ def open_single_file(
     family = detect_family(header.shapes, str(path))
     beside = path.with_suffix("")
     own = (beside / "unet" / "config.json").is_file()
-    configs = beside if own else CONFIGS / REAL[family]
+    configs = beside if own else CONFIGS / PUBLISHED[family]
     check_unet(read_json(configs / "unet" / "config.json"), str(configs))
     if vae is None and not holds_vae(header.shapes):
         vae = _vae_beside(path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from studio.adapters.adapter_file import read_adapter_file
+from studio.adapters.adapter_header import read_adapter_header
 from studio.adapters.compatibility import check_header
 from studio.adapters.describe import describe
 from studio.bases.real_config import real_config
@@ -83,9 +83,9 @@ def test_layers_are_counted_on_a_base_without_loading(tmp_path: Path) -> None:
     base, file = real_config("sdxl"), tmp_path / "a.safetensors"
     lacking = "unet.down_blocks.7.attentions.0.proj_in"
     save_file(lora(f"{BLOCK}.attn1.to_q") | lora(lacking), file)
-    coverage = check_header(read_adapter_file(file), base)
+    coverage = check_header(read_adapter_header(file), base)
     assert coverage.sentence == "1 of 2 layers matched, base sdxl"
     assert coverage.missing == (lacking,)
     save_file(lora(f"{BLOCK}.attn1.to_q", out=640), file)
     with pytest.raises(BadInput, match="is 640 x 1280, and that of sdxl is 1280 x 1280"):
-        check_header(read_adapter_file(file), base)
+        check_header(read_adapter_header(file), base)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studio.adapters.adapter_file import read_adapter_file
+from studio.adapters.adapter_header import read_adapter_header
 from studio.adapters.describe import describe
 from studio.bases.names import BUNDLED_BASES, PUBLISHED
 from studio.errors import BadInput
@@ -60,7 +60,7 @@ def _describe(file: Path, base: str | None) -> dict[str, JSON]:
     from studio.adapters.compatibility import Coverage, check_header  # PyTorch takes seconds
     from studio.bases.real_config import outline
 
-    adapter, family = read_adapter_file(file), str(facts["family"])
+    adapter, family = read_adapter_header(file), str(facts["family"])
     found, refusals = list[Coverage](), list[BadInput]()
     for source in _bases(base, str(facts["base"]), family):
         opened = outline(source)

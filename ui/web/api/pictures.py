@@ -18,10 +18,9 @@ from studio.requests.speed import negative_note
 from studio.workspace import (
     Workspace,
     adapter_path,
-    add_upload,
-    create_set,
     delete_picture,
     get_picture,
+    keep_start_picture,
     list_pictures,
 )
 from ui.shared.names import split_strength
@@ -209,5 +208,4 @@ def _keep_picture(space: Workspace, picture: FileData | None) -> str | None:
     """Keep a picture to start from, or its mask: recipes of pictures made from it name the file."""
     if picture is None:
         return None
-    file = uploaded_file(space, picture)
-    return str(add_upload(space, create_set(space, "start pictures").name, file).path)
+    return str(keep_start_picture(space, uploaded_file(space, picture)))

@@ -5,14 +5,12 @@ from pathlib import Path
 import gradio as gr
 from gradio.events import Dependency
 
-from studio.errors import BadInput
 from studio.workspace import (
     AdapterFile,
     Workspace,
     add_upload,
-    create_set,
     get_adapter,
-    get_set,
+    get_or_create_set,
     label_adapter,
 )
 from ui.web.frontend import notices
@@ -67,10 +65,7 @@ class LabelEditor:
         return notices([f"{name} is saved"])
 
     def _take_cover(self, name: str, file: str) -> str:
-        try:
-            covers = get_set(self._space, COVERS)
-        except BadInput:
-            covers = create_set(self._space, COVERS)
+        covers = get_or_create_set(self._space, COVERS)
         cover = add_upload(self._space, covers.name, Path(file), name=f"{name}{Path(file).suffix}")
         label_adapter(self._space, name, cover=f"uploads/{covers.name}/{cover.name}")
         return notices([f"{name} has a new cover"])

@@ -15,15 +15,12 @@ import compose
 from studio.bases.names import BUNDLED_BASES
 from studio.bases.samplers import SCHEDULERS, SPACINGS
 from studio.errors import BadInput
-from studio.files import file_sha256
 from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import (
     Workspace,
     adapter_path,
-    add_upload,
-    create_set,
-    get_set,
+    keep_start_picture,
     list_bases,
 )
 from ui.shared.form import Form, form_with
@@ -46,7 +43,6 @@ from ui.web.words import label, value_label
 
 FEW_STEPS = 12  # are enough on the bases that come with Studio
 PLAIN = Shot(EXAMPLES[0], steps=FEW_STEPS)
-START_PICTURES = "start pictures"  # the set of uploads that keeps these and their masks
 SIDES = dict.fromkeys(("width", "height"), "the base's own")
 SIZE = form_with(
     Shot, (*SIDES, "second_pass", "second_denoise"), defaults=SIDES | {"second_pass": "none"}
@@ -234,7 +230,7 @@ class ShotForm:
         can't have its value, and for adapters that are gone.
         """
         mix = self.adapters.read(given) if mix is None else mix
-        start = _keep_picture(self.space, given[self.start])
+        start = self._keep_picture(given[self.start])
         shot = Shot(
             prompt=given[self.prompt] or "",
             base=given[self.base],
@@ -248,7 +244,7 @@ class ShotForm:
             method=self._read_method(given),
             regions=self.regions.read(given) if given[self.method] == "regions" else (),
             init_image=start,
-            mask=start and _keep_picture(self.space, given[self.mask]),
+            mask=start and self._keep_picture(given[self.mask]),
             denoise=read_number("denoise", given[self.denoise]),
             **self.size.read(given),
             **self.reading.read(given),
@@ -289,6 +285,9 @@ class ShotForm:
         """Show these adapters, and the library beside them."""
         examples = gr.HTML(visible=base in BUNDLED_BASES and not mix)
         return {self.examples: examples} | self.adapters.update(mix, base)
+
+    def _keep_picture(self, path: str | None) -> str | None:
+        return str(keep_start_picture(self.space, path)) if path else None
 
     def _read_method(self, given: Values) -> object | None:
         """None for a plain merge."""
@@ -331,19 +330,4 @@ def keep_painted(space: Workspace, painted: Mapping[str, Any] | None) -> str:
     with TemporaryDirectory(dir=space.cache) as scratch:
         file = Path(scratch) / "mask.png"
         mask.save(file)
-        return str(_keep_picture(space, str(file)))
-
-
-def _keep_picture(space: Workspace, path: str | None) -> str | None:
-    """The same picture in the workspace; uploads are deleted after a day."""
-    if not path or Path(path).resolve().is_relative_to(space.uploads):
-        return path or None
-    stem = file_sha256(path)[:16]
-    try:
-        pictures = get_set(space, START_PICTURES)
-    except BadInput:
-        pictures = create_set(space, START_PICTURES)
-    for one in pictures.pictures:
-        if Path(one.name).stem == stem:
-            return str(one.path)
-    return str(add_upload(space, pictures.name, path, name=f"{stem}.png").path)
+        return str(keep_start_picture(space, file))

@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from studio.dataset.caption_edits import CaptionEdit, tidy
+from studio.dataset.caption_edits import CaptionEdit
+from studio.dataset.captions import tidy
 from studio.workspace import UploadSet, Workspace, get_set, save_captions, upload_thumbnail
 from ui.web.frontend import paragraph, script, template
 from ui.web.server.page import on

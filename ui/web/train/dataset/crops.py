@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from studio.dataset.buckets import bucket_sizes, nearest_bucket, scaled_size
+from studio.dataset.buckets import bucket_choices, nearest_bucket, scaled_size
 from studio.picture import BadPicture, picture_size
 from studio.workspace import UploadSet
 from ui.web.frontend import template
@@ -29,7 +29,7 @@ class Crop:
 
 def crops_of(pictures: UploadSet, *, size: int, step: int, buckets: bool = True) -> list[Crop]:
     """The center crop of each picture, as a training at this size makes it; sorted by bucket."""
-    choices = bucket_sizes(size, step) if buckets else [(size, size)]
+    choices = bucket_choices(size=size, step=step, buckets=buckets)
     crops = [
         _crop(picture.name, sides, nearest_bucket(choices, *sides))
         for picture in pictures.pictures

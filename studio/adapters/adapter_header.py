@@ -1,4 +1,4 @@
-"""An adapter's file, of which only the header is read, without PyTorch."""
+"""The header of an adapter's file: all that it tells but the numbers. No PyTorch here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
-class AdapterFile:
-    """What a file's header tells.
+class AdapterHeader:
+    """What the header of an adapter's file tells.
 
     info: with the family and the trigger words that its layers and embeddings show, where the file
     of another program states none.
@@ -41,7 +41,7 @@ class AdapterOutline(AdapterInfo):
     path: Path
 
 
-def read_adapter_file(path: Path) -> AdapterFile:
+def read_adapter_header(path: Path) -> AdapterHeader:
     """Read the header of a file or folder. Raises BadInput as `load_adapter`."""
     path = find_adapter_file(path)
     header = read_header(path)
@@ -50,13 +50,13 @@ def read_adapter_file(path: Path) -> AdapterFile:
     stated = info.triggers or info.kind != "unknown"
     triggers = info.triggers if stated else tuple(contents.embeddings)
     info = replace(info, family=info.family or contents.family, triggers=triggers)
-    return AdapterFile(path, header, contents, info)
+    return AdapterHeader(path, header, contents, info)
 
 
 def outline_adapter(path: str | Path) -> AdapterOutline:
     """What `load_adapter` reads, but for the numbers. Raises BadInput as it does."""
     file, half = split_half(str(path))
-    found = read_adapter_file(Path(file))
+    found = read_adapter_header(Path(file))
     contents = found.contents
     outline = AdapterOutline(
         **vars(found.info),
