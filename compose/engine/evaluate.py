@@ -149,7 +149,7 @@ def _evaluate_batch(
     timestep = first.timestep
     if any(one.timestep is not timestep for one in asked):
         timestep = torch.stack([one.timestep for one in asked for _ in range(one.rows)])
-    text = first.text if len(asked) == 1 else _joined([one.text for one in asked])
+    text = first.text if len(asked) == 1 else TextEmbedding.joined(one.text for one in asked)
     deep = [one.deep for one in asked if one.deep is not None]
     with torch.no_grad():
         prepared = _prepare(base, asked)
@@ -218,13 +218,6 @@ def _time_ids(asked: Sequence[Evaluation]) -> Tensor | None:
     if not ids:
         return None
     return ids[0] if all(one is ids[0] for one in ids) else torch.stack(ids)
-
-
-def _joined(texts: Iterable[TextEmbedding]) -> TextEmbedding:
-    texts = list(texts)
-    pooled = [text.pooled for text in texts if text.pooled is not None]
-    hidden = torch.cat([text.hidden for text in texts])
-    return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
 
 
 def _prepare(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:

@@ -99,8 +99,7 @@ class PictureRun:
     @property
     def latent_side(self) -> tuple[int, int]:
         """Height and width of the latents."""
-        factor = self.base.latent_factor
-        return self.resolved.height // factor, self.resolved.width // factor
+        return self.base.latent_side(self.resolved.width, self.resolved.height)
 
     @cached_property
     def areas(self) -> Sequence[Tensor]:
@@ -246,9 +245,7 @@ class PictureRun:
             found = [*found[: at - 1], self._decorated(found[at - 1], found[at:], pieces, wanted)]
         if both and zero:
             found.insert(0, _zeros(found[0]))
-        pooled = [one.pooled for one in found if one.pooled is not None]
-        hidden = torch.cat([one.hidden for one in found])
-        return TextEmbedding(hidden, torch.cat(pooled) if pooled else None)
+        return TextEmbedding.joined(found)
 
     def _decorated(
         self,

@@ -42,7 +42,7 @@ def start_of(
 ) -> Start:
     """The start of a pass. smaller: the latents of the first pass, for a second one."""
     base, shot = run.base, run.resolved
-    side = shot.height // base.latent_factor, shot.width // base.latent_factor
+    side = run.latent_side
     noise = torch.randn(1, 4, *side, generator=draw).to(base.device)  # drawn on the CPU, always
     pure = noise * scheduler.init_noise_sigma
     picture = mask = None

@@ -107,6 +107,10 @@ class Base(Parts):
         """Pixels per latent, along a side."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
+    def latent_side(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width of the latents of a picture of this size."""
+        return height // self.latent_factor, width // self.latent_factor
+
     @property
     def size(self) -> int:
         """The side, in pixels, of the square pictures it was trained on."""

@@ -7,7 +7,7 @@ that mean may be near zero, and a weight on one word would then scale the whole 
 factor. The pooled embedding is that of the first piece, without weights, also as in A1111.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -38,6 +38,14 @@ class TextEmbedding:
     @property
     def nbytes(self) -> int:
         return self.hidden.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
+    @classmethod
+    def joined(cls, texts: Iterable["TextEmbedding"]) -> "TextEmbedding":
+        """The prompts of several, one behind the other; all of one length."""
+        texts = list(texts)
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        hidden = torch.cat([text.hidden for text in texts])
+        return cls(hidden, torch.cat(pooled) if pooled else None)
 
 
 @dataclass(frozen=True)

@@ -266,11 +266,9 @@ def _at(table: Tensor, timesteps: Tensor | int) -> Tensor:
 
 def gather_texts(cache: Cache, captions: Sequence[str], device: torch.device) -> TextEmbedding:
     """The cached embeddings of captions, as one batch on a device."""
-    texts = [cache.text(caption) for caption in captions]
-    pooled = [text.pooled for text in texts if text.pooled is not None]
+    text = TextEmbedding.joined(map(cache.text, captions))
     return TextEmbedding(
-        hidden=torch.cat([text.hidden for text in texts]).to(device),
-        pooled=torch.cat(pooled).to(device) if pooled else None,
+        text.hidden.to(device), None if text.pooled is None else text.pooled.to(device)
     )
 
 

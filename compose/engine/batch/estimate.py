@@ -9,7 +9,7 @@ import torch
 
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import Group, mix_key, pixels
-from compose.engine.batch.memory_limit import evaluate_first_step, latent_side, reason_of
+from compose.engine.batch.memory_limit import evaluate_first_step, reason_of
 from compose.engine.denoise import drop_unused
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
@@ -100,7 +100,7 @@ def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:
 
 
 def _decoding(base: "Base", run: PictureRun) -> float:
-    side = latent_side(base, run.resolved.width, run.resolved.height)
+    side = run.latent_side
     latents = torch.zeros(1, 4, *side, device=base.device)
     begun = perf_counter()
     decode(base, run.resolved, latents)

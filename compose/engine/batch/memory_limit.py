@@ -41,12 +41,11 @@ def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> int:
 
     That step counts which evaluates whole pictures, not crops of them. Returns its evaluations.
     """
-    side = latent_side(base, runs[0].resolved.width, runs[0].resolved.height)
     _, timesteps = timesteps_of(base, runs[0].shot)
     asked = [
         run.evaluation(call, latents, timesteps[0].to(base.device))
         for run in runs
-        for latents in [torch.zeros(1, 4, *side, device=base.device)]
+        for latents in [torch.zeros(1, 4, *run.latent_side, device=base.device)]
         for call in next(
             (step for step in run.calls if not any(one.box for one in step)), run.calls[0]
         )
@@ -54,11 +53,6 @@ def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> int:
     for answer in evaluate(base, asked):
         answer.noise.sum().item()  # waits for the device
     return len(asked)
-
-
-def latent_side(base: "Base", width: int, height: int) -> tuple[int, int]:
-    """Height and width of the latents of a picture of this size."""
-    return height // base.latent_factor, width // base.latent_factor
 
 
 def reason_of(error: Exception) -> str:
@@ -76,7 +70,7 @@ def reason_of(error: Exception) -> str:
 def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int:
     """Of shots of one size: as many as the memory holds rows for."""
     assert shots[0].width and shots[0].height
-    side = latent_side(base, shots[0].width, shots[0].height)
+    side = base.latent_side(shots[0].width, shots[0].height)
     limits = cache_of(base).most_rows
     if base.device.type != "cpu" and side not in limits:
         limits[side] = MOST_ON_GPU

@@ -19,7 +19,7 @@ from torch import Tensor
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
-from compose.engine.batch.memory_limit import REASONS, batch_sizes, latent_side, reason_of
+from compose.engine.batch.memory_limit import REASONS, batch_sizes, reason_of
 from compose.engine.denoise import denoise_batch
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
@@ -166,17 +166,13 @@ class _Renderer:
 
     def _denoise(self, group: Group, runs: Sequence[PictureRun]) -> Generator[Event, None, Tensor]:
         """A group's latents [N, 4, h, w]."""
-        side, limits = _side(self.base, runs[0]), cache_of(self.base).most_rows
+        side, limits = runs[0].latent_side, cache_of(self.base).most_rows
         limits[side] = min(group.rows, limits.get(side, group.rows))
         latents = torch.empty(0)
         for step in denoise_batch(runs):
             latents = step.latents
             yield GroupStep(group, step.step, step.steps, step.preview)
         return latents
-
-
-def _side(base: "Base", run: PictureRun) -> tuple[int, int]:
-    return latent_side(base, run.resolved.width, run.resolved.height)
 
 
 class _Decoder:
