@@ -22,10 +22,13 @@ Ours, for what the paper leaves open: an adapter is of low frequency if its prof
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Lt
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.recipe import Count, Share
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -50,13 +53,13 @@ class CMLoRA:
     low: tuple[int, ...] = option(
         (), "adapters that lead late, such as a background; default: by their profiles"
     )
-    split: float = option(120 / 220, "share of the steps after which the late adapters lead")
-    interval: int = option(0, "steps in a turn; at 0 the paper's 2, 3 and 2")
+    split: Share = option(120 / 220, "share of the steps after which the late adapters lead")
+    interval: Count = option(0, "steps in a turn; at 0 the paper's 2, 3 and 2")
     cache: bool = option(True, "faster: keep deep features from turn to turn")
-    lead: float | None = option(
+    lead: Annotated[float, Ge(1)] | None = option(
         None, "weight of the leading adapter; others have 1; default: their number + 0.5"
     )
-    decay: float = option(
+    decay: Annotated[float, Ge(0), Lt(1)] = option(
         0.0, "how fast that weight falls with each turn: 0.5 takes off 1/2, then 1/4"
     )
 
@@ -67,14 +70,6 @@ class CMLoRA:
         check_places("low", self.low, count)
         if self.order and sorted(self.order) != list(range(1, count + 1)):
             raise BadInput(f"order: every adapter from 1 to {count} is to stand there once.")
-        if self.interval < 0:
-            raise BadInput(f"interval: {self.interval} is no number of steps; 0 is the paper's.")
-        if not 0 <= self.split <= 1:
-            raise BadInput(f"split: {self.split:g} is no share of the steps, from 0 to 1.")
-        if self.lead is not None and self.lead < 1:
-            raise BadInput(f"lead: {self.lead:g} is less than another's weight, which is 1.")
-        if not 0 <= self.decay < 1:
-            raise BadInput(f"decay: {self.decay:g} is not from 0 to less than 1.")
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Rounds":
         mixes = tuple(Mix((Part(at, one.strength),)) for at, one in enumerate(adapters))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part
 from studio.errors import BadInput
+from studio.requests.recipe import Amount
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Composite:
     shared_text: bool = option(
         False, "read the prompt once, with the text encoders of all adapters merged"
     )
-    weights: tuple[float, ...] = option(
+    weights: tuple[Amount, ...] = option(
         (), "of each adapter in the mean, such as 2,1; default: equal"
     )
     weigh: Literal["equal", "trigger"] = option(
@@ -47,8 +48,8 @@ class Composite:
             raise BadInput(
                 f"weights: {len(self.weights)} are given, and there are {len(adapters)} adapters."
             )
-        if self.weights and (min(self.weights) < 0 or sum(self.weights) == 0):
-            raise BadInput("weights: give none below 0, and one above it.")
+        if self.weights and sum(self.weights) == 0:
+            raise BadInput("weights: give one above 0.")
         if self.weigh == "trigger" and self.weights:
             raise BadInput("weigh: trigger decides on the weights itself; leave weights out.")
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.recipe import AtLeastOne
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class KLoRA:
     gamma: Literal["layers", "total"] = option(
         "layers", "how the two are balanced: layer by layer on average, or in total"
     )
-    k: int | None = option(
+    k: AtLeastOne | None = option(
         None, "entries that are compared in each layer; default: the product of the ranks"
     )
 
@@ -81,8 +82,6 @@ class KLoRA:
             if roles.count(at) != 1:
                 said = "both or twice" if at in roles else "neither"
                 raise BadInput(f"klora: adapter {at + 1} is to be content or style, not {said}.")
-        if self.k is not None and self.k < 1:
-            raise BadInput(f"k: {self.k} entries can't be summed; 1 is the least.")
         if self.pattern == "style" and self.alpha <= 0:
             raise BadInput(f"alpha: {self.alpha:g} is not above 0, which the pattern style needs.")
 

@@ -14,10 +14,13 @@ in its factors; peft scales the factors inside DoRA's norm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from compose.engine.method import Combine, Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.recipe import AtLeastOne, Share
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -37,16 +40,20 @@ class Merge:
     combination: Literal["linear", "cat", "svd", "ties", "dare", "np"] = option(
         "linear", "how the adapters' changes are added up; cat is the same as linear"
     )
-    rank: int = option(32, "with svd: the rank that is kept")
-    density: float = option(0.5, "with ties or dare: share of each change that is kept")
-    seed: int = option(0, "with dare: start of the chance that decides what is dropped")
+    rank: AtLeastOne = option(32, "with svd: the rank that is kept")
+    density: Annotated[float, Gt(0), Le(1)] = option(
+        0.5, "with ties or dare: share of each change that is kept"
+    )
+    seed: Annotated[int, Ge(0), Lt(2**31)] = option(
+        0, "with dare: start of the chance that decides what is dropped"
+    )
     style: tuple[int, ...] = option(
         (), "with np: numbers of the style adapters, from 1; default: the second of two"
     )
-    kappa: float = option(
+    kappa: Share = option(
         0.5, "with np: how much of the content is taken out of the style's directions"
     )
-    k: int | None = option(
+    k: AtLeastOne | None = option(
         None, "with np: how many directions of the style are kept clear; default: its rank"
     )
     blocks: tuple[str, ...] = option(
@@ -55,12 +62,6 @@ class Merge:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be summed."""
-        if self.rank < 1:
-            raise BadInput(f"rank: {self.rank} is no rank; 1 is the least.")
-        if not 0 < self.density <= 1:
-            raise BadInput(f"density: {self.density:g} is not above 0 and at most 1.")
-        if not 0 <= self.seed < 2**31:
-            raise BadInput(f"seed: {self.seed} is not from 0 to {2**31 - 1}.")
         self._check_roles(len(adapters))
         for entry in self.blocks:
             place, block, _ = _block(entry)
@@ -72,10 +73,6 @@ class Merge:
 
     def _check_roles(self, count: int) -> None:
         check_places("style", self.style, count)
-        if not 0 <= self.kappa <= 1:
-            raise BadInput(f"kappa: {self.kappa:g} is not from 0 to 1.")
-        if self.k is not None and self.k < 1:
-            raise BadInput(f"k: {self.k} directions can't be kept clear; 1 is the least.")
         if self.combination != "np":
             return
         if count > 2 and not self.style:

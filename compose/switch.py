@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
+from studio.requests.recipe import AtLeastOne
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class Switch:
     turns: the steps of each turn, in that order; `interval` for all where none are given.
     """
 
-    interval: int = option(5, "steps in a turn")
+    interval: AtLeastOne = option(5, "steps in a turn")
     order: tuple[int, ...] = option(
         (), "the order of turns, by adapter number from 1; default: as they are listed"
     )
-    turns: tuple[int, ...] = option(
+    turns: tuple[AtLeastOne, ...] = option(
         (), "steps of each turn, such as 7,3,5; default: the interval for all"
     )
     weigh: Literal["equal", "trigger"] = option(
@@ -49,8 +50,6 @@ class Switch:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Every adapter must have a turn."""
-        if self.interval < 1:
-            raise BadInput(f"interval: {self.interval} is no number of steps; 1 is the least.")
         check_places("order", self.order, len(adapters))
         absent = set(range(1, len(adapters) + 1)) - set(self.order)
         if self.order and absent:
@@ -58,8 +57,6 @@ class Switch:
         count = len(self.order or adapters)
         if self.turns and len(self.turns) != count:
             raise BadInput(f"turns: {len(self.turns)} are given, and there are {count} turns.")
-        if self.turns and min(self.turns) < 1:
-            raise BadInput(f"turns: {min(self.turns)} is no number of steps; 1 is the least.")
         if self.weigh == "trigger" and (self.turns or self.order):
             raise BadInput("weigh: trigger decides on the turns itself; leave turns and order out.")
 

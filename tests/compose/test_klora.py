@@ -239,7 +239,6 @@ def test_impossible_roles_are_refused() -> None:
         (KLoRA(style=(4,)), "style: there is no adapter 4"),
         (KLoRA(content=(1,), style=(2,)), "adapter 3 is to be content or style, not neither"),
         (KLoRA(content=(1, 2), style=(2, 3)), "adapter 2 is to be content or style, not both"),
-        (KLoRA(style=(2,), k=0), "k: 0 entries"),
         (KLoRA(style=(2,), pattern="style", alpha=0.0), "alpha: 0 is not above 0"),
     ):
         with pytest.raises(BadInput, match=said):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, render
+from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, method_of, render
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
+from studio.errors import BadInput
 from studio.requests.shot import Shot
 from tests.compose.conftest import open_pipeline
 from tests.compose.plainly import Plainly
@@ -107,3 +108,26 @@ def test_latents_are_those_of_peft_and_diffusers(
     torch.testing.assert_close(render(base, shot, output="latents"), expected, rtol=1e-4, atol=1e-4)
     plain = cast(Tensor, render(base, dataclasses.replace(shot, adapters=()), output="latents"))
     assert (expected - plain).abs().max() > 0.01  # the adapters do show
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (Switch(0), "interval must be a whole number of at least 1; it is 0"),
+        (Switch(turns=(1, 0, 2)), "item 2 of turns"),
+        (Merge(rank=0), "rank"),
+        (Merge(density=0.0), "density"),
+        (Merge(seed=-1), "seed"),
+        (Merge("np", kappa=1.5), "kappa"),
+        (Merge("np", k=0), "k must be"),
+        (KLoRA(k=0), "k must be"),
+        (CMLoRA(interval=-1), "interval"),
+        (CMLoRA(split=1.5), "split"),
+        (CMLoRA(lead=0.5), "lead"),
+        (CMLoRA(decay=1.0), "decay"),
+        (Composite(weights=(1, 2, -1)), "item 3 of weights"),
+    ],
+)
+def test_options_out_of_range_are_refused(method: Method, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        method_of(Shot("a cat", method=method))

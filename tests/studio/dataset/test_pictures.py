@@ -85,8 +85,8 @@ def test_bad_metadata_is_refused_with_its_line(tmp_path: Path, line: str, said: 
 @pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl"])
 def test_a_caption_that_is_not_utf8_is_refused_by_name(tmp_path: Path, name: str):
     paint(tmp_path / "a.png")
-    (tmp_path / name).write_bytes("Bär".encode("latin-1"))
-    with pytest.raises(BadInput, match=rf"{name} is not UTF-8 text: save it as UTF-8"):
+    (tmp_path / name).write_bytes("\nBär".encode("latin-1"))
+    with pytest.raises(BadInput, match=rf"{name} is not UTF-8 text \(line 2\): save it as UTF-8"):
         read(tmp_path)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-import gradio as gr
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -149,9 +148,7 @@ def test_what_happens_while_batches_are_read_is_shown_next(
         return found
 
     monkeypatch.setattr(_batch_list, "list_jobs", ending_then)
-    with gr.Blocks():
-        show = _batch_list.BatchPanel(space).show
-    first, second = show(job.id, None), show(job.id, None)
+    first, second = (_batch_list.shown(space, job.id, None) for _ in range(2))
     assert "waits" in first[0] and "stopped" in second[0]
     assert first[-1] != second[-1]  # by which the page knows that there is news
 

@@ -1,6 +1,7 @@
 """The batches of the tab Batch: those made before, and the one that is being made."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,7 +33,7 @@ NO_BATCH = '<div class="empty">No batches yet. Those that you start are listed h
 class BatchPanel:
     """The widgets that show batches, and what they do.
 
-    chosen: a batch's number, or None for the latest. updated: what `show` fills.
+    chosen: a batch's number, or None for the latest. updated: what `shown` fills.
     """
 
     def __init__(self, space: Workspace) -> None:
@@ -71,7 +72,7 @@ class BatchPanel:
         def look(chosen: int | None, removed: int | None, seen: object) -> list:
             if _state(_batches(space), chosen, removed) == seen:
                 return [gr.skip()] * len(self.updated)
-            return self.show(chosen, removed)
+            return shown(space, chosen, removed)
 
         def stop(chosen: int | None) -> None:
             stop_job(space, _one(space, chosen).id)
@@ -101,29 +102,30 @@ class BatchPanel:
             on(self._undo.click, undo, self._removed, asked),
         ]
         for change in changes:
-            on(change.success, self.show, asked, self.updated, **IN_ORDER)
+            on(change.success, partial(shown, space), asked, self.updated, **IN_ORDER)
         on(tab_news("batch").input, look, [*asked, self._seen], self.updated, **IN_ORDER)
 
-    def show(self, chosen: int | None, removed: int | None) -> list:
-        """What `updated` is to hold, given what is chosen and what was removed last."""
-        jobs = _batches(self._space)
-        job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
-        state = _state(jobs, chosen, removed)
-        undo = gr.Button(visible=removed is not None)
-        if job is None:
-            return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
-        return [
-            batch_rows(jobs, chosen=job.id),
-            progress(job),
-            pictures(self._space, job),
-            gr.Row(visible=True),
-            gr.Button(visible=not job.ended, interactive=not job.stopping),
-            gr.Button(visible=job.state in ("failed", "stopped")),
-            gr.Button(visible=bool(job.finished_results)),
-            gr.Button(visible=job.ended),
-            undo,
-            state,
-        ]
+
+def shown(space: Workspace, chosen: int | None, removed: int | None) -> list:
+    """What `BatchPanel.updated` is to hold, given what is chosen and what was removed last."""
+    jobs = _batches(space)
+    job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
+    state = _state(jobs, chosen, removed)
+    undo = gr.Button(visible=removed is not None)
+    if job is None:
+        return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
+    return [
+        batch_rows(jobs, chosen=job.id),
+        progress(job),
+        pictures(space, job),
+        gr.Row(visible=True),
+        gr.Button(visible=not job.ended, interactive=not job.stopping),
+        gr.Button(visible=job.state in ("failed", "stopped")),
+        gr.Button(visible=bool(job.finished_results)),
+        gr.Button(visible=job.ended),
+        undo,
+        state,
+    ]
 
 
 def _state(jobs: Sequence[Job], chosen: int | None, removed: int | None) -> tuple:
