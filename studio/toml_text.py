@@ -1,8 +1,12 @@
-"""TOML of any origin; whatever is wrong with one becomes a sentence."""
+"""TOML written, and read from any origin; whatever is wrong with one becomes a sentence."""
 
+import json
 import re
 import tomllib
 from bisect import bisect_left
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
 from typing import Any
 
 from studio.errors import BadInput
@@ -30,6 +34,24 @@ def parse_toml(text: str) -> dict[str, Any]:
     except ValueError as error:  # numbers too long, lists too deep
         reason = str(error).partition(";")[0]
         raise InvalidToml(reason, _first_unreadable(text.split("\n"))) from None
+
+
+def toml_value(value: object, *, longest: float = inf) -> str:
+    """A value as TOML writes it; None is left out of tables.
+
+    longest: letters of the items of a list that stands on one line.
+    """
+    if isinstance(value, Mapping):
+        pairs = (f"{key} = {toml_value(one)}" for key, one in value.items() if one is not None)
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list | tuple):
+        items = [toml_value(one) for one in value]
+        if sum(map(len, items)) > longest:
+            return "".join(["[\n", *(f"    {item},\n" for item in items), "]"])
+        return f"[{', '.join(items)}]"
+    plain = str(value) if isinstance(value, Path) else value
+    # JSON is TOML here, except that TOML wants DEL escaped.
+    return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _load(text: str) -> dict[str, Any]:

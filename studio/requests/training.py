@@ -20,7 +20,6 @@ first adapter it had, so that a repetition that would be another training is ref
 keeps a request as JSON of nearly the same form. `from_table` reads both.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from studio.errors import BadInput
 from studio.files import expand_home, read_text
 from studio.requests.recipe import Recipe, draft, merge_options
 from studio.requests.validation import build, check_fields
-from studio.toml_text import InvalidToml, parse_toml
+from studio.toml_text import InvalidToml, parse_toml, toml_value
 
 __all__ = [
     "NEEDED",
@@ -340,19 +339,4 @@ def _pictures_and_weights(folders: Sequence[Folder]) -> dict[str, object]:
 
 
 def _lines(table: Mapping[str, object]) -> list[str]:
-    return [f"{name} = {_toml(value)}" for name, value in table.items() if value is not None]
-
-
-def _toml(value: object) -> str:
-    """A value as TOML has it."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return repr(value)
-        case str() | Path():
-            # A JSON string is a TOML basic string, except that TOML wants DEL escaped.
-            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list() | tuple():
-            return "[" + ", ".join(map(_toml, value)) + "]"
-    raise TypeError(f"{value!r} has no form in recipe.toml")
+    return [f"{name} = {toml_value(value)}" for name, value in table.items() if value is not None]

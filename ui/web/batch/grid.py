@@ -4,7 +4,6 @@ The grid has no way of its own to make a batch: it writes the manifest, which is
 checked as any other.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,14 @@ from itertools import product
 
 from studio.errors import BadInput
 from studio.requests.shot import Shot, method_name, method_options
+from studio.toml_text import toml_value
 from ui.shared.names import adapter_name, split_strength
 from ui.web.server.fields import read_whole_number
 
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
-# Of a shot, what the grid has no widget for but keeps.
 LONGEST = 80  # letters of a list in one line
-JOINT = ",\n    "
 ESCAPED = re.compile(r"[\\{}]|__")  # what a manifest reads as choices
+# Of a shot, what the grid has no widget for but keeps.
 KEPT = (
     *("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax"),
     *("second_pass", "second_denoise", "regions", "avoid", "avoid_by", "avoid_strength"),
@@ -60,7 +59,8 @@ def manifest_of(grid: Grid) -> str:
         lines["mixes"] = _mixes(grid)
         lines["methods"] = _methods(grid)
     lines |= {"base": grid.base, "steps": grid.steps, "guidance": grid.guidance}
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in {**lines, **grid.more}.items())
+    lines |= grid.more
+    return "".join(f"{k} = {toml_value(v, longest=LONGEST)}\n" for k, v in lines.items())
 
 
 def grid_of(shot: Shot) -> Grid:
@@ -115,15 +115,3 @@ def _numbers(field: str, typed: str) -> list[float]:
     if not all(map(math.isfinite, found)):
         raise BadInput(f"{field}: {typed.strip()!r} is not numbers with commas between them")
     return found
-
-
-def _toml(value: object) -> str:
-    """JSON is TOML here, but for tables; None is left out by not being there."""
-    if isinstance(value, Mapping):
-        pairs = (f"{key} = {_toml(one)}" for key, one in value.items() if one is not None)
-        return f"{{ {', '.join(pairs)} }}"
-    if isinstance(value, list | tuple):
-        inside = [_toml(one) for one in value]
-        long = sum(map(len, inside)) > LONGEST
-        return f"[\n    {JOINT.join(inside)},\n]" if long else f"[{', '.join(inside)}]"
-    return json.dumps(value, ensure_ascii=False)
