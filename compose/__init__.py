@@ -89,33 +89,21 @@ __all__ = [
 ]
 
 # These need PyTorch, which takes seconds to import; a method's options can be read without.
-_HOMES = {
-    "group_shots": "compose.engine.batch.groups",
-    "Group": "compose.engine.batch.groups",
-    "AdapterCache": "compose.engine.batch.adapter_cache",
-    "batch_sizes": "compose.engine.batch.memory_limit",
-    "estimate_batch": "compose.engine.batch.estimate",
-    "BatchEstimate": "compose.engine.batch.estimate",
-    "render_many": "compose.engine.batch.rendering",
-    "render_groups": "compose.engine.batch.rendering",
-    "Made": "compose.engine.batch.rendering",
-    "Failed": "compose.engine.batch.rendering",
-    "GroupStep": "compose.engine.batch.rendering",
-    "Done": "compose.engine.denoise",
-    "Pass": "compose.engine.schedule",
-    "Schedule": "compose.engine.schedule",
-    "Step": "compose.engine.denoise",
-    "denoise": "compose.engine.denoise",
-    "decode": "compose.engine.render",
-    "outline": "compose.engine.header_schedule",
-    "NeedsWeights": "compose.engine.header_schedule",
-    "like": "compose.engine.shot_reader",
-    "profiled": "compose.engine.detail_profile",
-    "render": "compose.engine.render",
-    "schedule": "compose.engine.schedule",
-    "shot_from_dict": "compose.engine.shot_reader",
-    "time_note": "compose.engine.expected.drawing_time",
+_MODULES = {
+    "compose.engine.batch.adapter_cache": "AdapterCache",
+    "compose.engine.batch.estimate": "BatchEstimate estimate_batch",
+    "compose.engine.batch.groups": "Group group_shots",
+    "compose.engine.batch.memory_limit": "batch_sizes",
+    "compose.engine.batch.rendering": "Failed GroupStep Made render_groups render_many",
+    "compose.engine.denoise": "Done Step denoise",
+    "compose.engine.detail_profile": "profiled",
+    "compose.engine.expected.drawing_time": "time_note",
+    "compose.engine.header_schedule": "NeedsWeights outline",
+    "compose.engine.render": "decode render",
+    "compose.engine.schedule": "Pass Schedule schedule",
+    "compose.engine.shot_reader": "like shot_from_dict",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
