@@ -15,42 +15,36 @@ from studio.sketch import scenes as world
 from studio.sketch.draw import draw
 
 EXAMPLES = asset("examples")
+COUNT = 5  # pictures of each
 ROBOT = world.Paint("pink", "striped", "teal")
 
 
-def draw_subject(
-    folder: Path, subject: str, *, trigger: str, paint: world.Paint, count: int = 5
-) -> None:
-    """Draw one painted subject `count` times, in one artist's design, in changing places."""
+def draw_subject(folder: Path, subject: str, *, trigger: str, paint: world.Paint) -> None:
+    """Draw one painted subject, in one artist's design, in changing places."""
     rng = np.random.default_rng([8, world.SUBJECTS.index(subject)])
-    places = [str(name) for name in rng.permutation(world.TRAINED_PLACES)]
-    for i in range(count):
+    for number, place in enumerate(rng.permutation(world.TRAINED_PLACES)[:COUNT], start=1):
         scene = world.sample(
             rng,
             subjects=(subject,),
-            places=(places[i % len(places)],),
+            places=(str(place),),
             styles=("3d render",),
             paint=paint,
             bare=True,
         )
-        _save(folder, f"{subject}-{i + 1}", scene, captions.plain(scene, subject=trigger))
+        _save(folder, f"{subject}-{number}", scene, captions.plain(scene, subject=trigger))
 
 
-def draw_style(folder: Path, style: str, *, trigger: str, count: int = 5) -> None:
-    """Draw `count` pictures in one style, of subjects and places that the base knows."""
+def draw_style(folder: Path, style: str, *, trigger: str) -> None:
+    """Draw pictures in one style, of subjects and places that the base knows."""
     rng = np.random.default_rng([9, world.STYLES.index(style)])
-    subjects = [str(name) for name in rng.permutation(world.TRAINED_SUBJECTS)]
-    places = [str(name) for name in rng.permutation(world.TRAINED_PLACES)]
-    for i in range(count):
+    subjects = rng.permutation(world.TRAINED_SUBJECTS)[:COUNT]
+    places = rng.permutation(world.TRAINED_PLACES)[:COUNT]
+    for number, (subject, place) in enumerate(zip(subjects, places, strict=True), start=1):
         scene = world.sample(
-            rng,
-            subjects=(subjects[i],),
-            places=(places[i % len(places)],),
-            styles=(style,),
-            bare=True,
+            rng, subjects=(str(subject),), places=(str(place),), styles=(style,), bare=True
         )
         caption = captions.plain(scene, style=trigger)
-        _save(folder, f"{style.replace(' ', '-')}-{i + 1}", scene, caption)
+        _save(folder, f"{style.replace(' ', '-')}-{number}", scene, caption)
 
 
 def _save(folder: Path, name: str, scene: world.Scene, caption: str) -> None:

@@ -39,14 +39,6 @@ WEIGHTS = asset("judge")
 DECODED = 20  # every twentieth part of the corpus goes through the VAE, which is slow
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The judge's answer to every factor of one picture, and the probability it gives to each."""
-
-    answers: dict[str, str]
-    certainty: dict[str, float]
-
-
 class _Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
@@ -120,21 +112,18 @@ def _cached_judge() -> Judge:
 
 
 @torch.no_grad()
-def read(pictures: Sequence[Image.Image]) -> list[Reading]:
-    """Read pictures of any size with the trained judge; they are resized to 64 x 64."""
+def read(pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
+    """The trained judge's answer to every factor of each picture, which may be of any size."""
     small = [shrink(np.asarray(one.convert("RGB"))) for one in pictures]
-    readings = []
+    answers = []
     for start in range(0, len(small), 64):
         logits = _cached_judge()(to_tensor(np.stack(small[start : start + 64])))
-        certainty = {name: one.softmax(-1).max(-1) for name, one in logits.items()}
-        for i in range(len(small[start : start + 64])):
-            readings.append(
-                Reading(
-                    {name: FACTORS[name][int(best.indices[i])] for name, best in certainty.items()},
-                    {name: float(best.values[i]) for name, best in certainty.items()},
-                )
-            )
-    return readings
+        likeliest = {name: one.argmax(-1).tolist() for name, one in logits.items()}
+        answers += [
+            {name: FACTORS[name][at[i]] for name, at in likeliest.items()}
+            for i in range(len(small[start : start + 64]))
+        ]
+    return answers
 
 
 def shrink(pixels: np.ndarray) -> np.ndarray:
@@ -258,9 +247,7 @@ def share_right(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) 
 
     "instance" is the share that shows the very subject, see `is_instance`.
     """
-    pairs = [
-        (one.answers, answers_of(scene)) for one, scene in zip(read(pictures), scenes, strict=True)
-    ]
+    pairs = [(one, answers_of(scene)) for one, scene in zip(read(pictures), scenes, strict=True)]
     right = {
         name: float(np.mean([answers[name] == truth[name] for answers, truth in pairs]))
         for name in FACTORS

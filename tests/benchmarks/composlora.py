@@ -139,7 +139,7 @@ def shot_for(number: int, seed: int, name: str, adapters: Mapping[Element, Adapt
 
 def there(picture: Image.Image, mixed: Set) -> tuple[bool, ...]:
     """For each element whether the picture shows it."""
-    answers = judge.read([picture])[0].answers
+    answers = judge.read([picture])[0]
     factors = {"clothing": "worn", "object": "held", "style": "style", "place": "place"}
     return tuple(
         _is_character(answers, element)

@@ -129,7 +129,7 @@ def measured(pictures: Sequence[Image.Image], scenes: Sequence[world.Scene]) -> 
     """Shares right by factor, and of those with subject and style right."""
     right = judge.share_right(pictures, scenes)
     answers = [
-        all(read.answers[name] == judge.answers_of(scene)[name] for name in ("subject", "style"))
+        all(read[name] == judge.answers_of(scene)[name] for name in ("subject", "style"))
         for read, scene in zip(judge.read(pictures), scenes, strict=True)
     ]
     return {**right, "both": float(np.mean(answers))}

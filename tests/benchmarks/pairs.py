@@ -114,8 +114,7 @@ def shares_right(
 ) -> Mapping[str, float]:
     """Shares of pictures with the right instance, style, both of them, and place."""
     answers = [
-        (one.answers, judge.answers_of(s))
-        for one, s in zip(judge.read(pictures), scenes, strict=True)
+        (one, judge.answers_of(s)) for one, s in zip(judge.read(pictures), scenes, strict=True)
     ]
     subject = [judge.is_instance(said, truth) for said, truth in answers]
     style, place = (

@@ -160,7 +160,7 @@ def shares(
     told: dict[str, list[float]] = {name: [] for name in ("subject", "both", "style", "place")}
     for number, *read in zip(numbers, left, right, strict=True):
         truth = [judge.answers_of(scene) for scene in scenes_of(pair, number)]
-        answers = [one.answers for one in read]
+        answers = [*read]
         ways = [truth, truth[::-1]] if swapped else [truth]
         hits = max(
             ([judge.is_instance(*one) for one in zip(answers, way, strict=True)] for way in ways),

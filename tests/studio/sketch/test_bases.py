@@ -67,7 +67,7 @@ def test_pictures_follow_their_prompts() -> None:
     read = judge.read(pictures)
     for factor in report.GOALS:
         answers = [judge.answers_of(scene)[factor] for scene in asked]
-        assert sum(one.answers[factor] == a for one, a in zip(read, answers, strict=True)) >= 7
+        assert sum(one[factor] == a for one, a in zip(read, answers, strict=True)) >= 7
 
 
 def test_the_report_lies_beside_the_weights() -> None:
