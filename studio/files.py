@@ -71,6 +71,12 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def file_version(path: Path) -> tuple[int, int] | None:
+    """Equal as long as a file stays as it is; None where there is none."""
+    state = path.stat() if path.exists() else None
+    return (state.st_mtime_ns, state.st_size) if state else None
+
+
 def display_name(path: Path) -> str:
     """The name to show: that of a folder, or that of a file without its suffix."""
     return path.name if path.is_dir() else path.stem

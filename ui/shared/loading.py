@@ -1,7 +1,7 @@
 """How to open a base: the options of every command that needs one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from studio.requests.validation import option
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loading:
-    """The options of studio.load_base."""
+    """The options of studio.load_base, by the same names."""
 
     device: str = option("auto", "where to compute; auto takes a GPU if there is one")
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = option(
@@ -43,19 +43,7 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
     from studio.bases.load import load_base  # PyTorch with it
 
     chosen = Loading(**given)  # pyright: ignore[reportArgumentType]
-    return load_base(
-        source,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        attention=chosen.attention,
-        vae_slicing=chosen.vae_slicing,
-        vae_tiling=chosen.vae_tiling,
-        offload=chosen.offload,
-        low_memory=chosen.low_memory,
-        cuda_graphs=chosen.cuda_graphs,
-        prediction=chosen.prediction,
-        vae=chosen.vae or None,
-    )
+    return load_base(source, **asdict(chosen))
 
 
 class BaseCache:

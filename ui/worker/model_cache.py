@@ -9,6 +9,7 @@ import torch
 import compose
 from studio.adapters.blora_blocks import split_half
 from studio.bases.base import Base
+from studio.files import file_version
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, remember_base
 from ui.shared.loading import open_base
@@ -43,7 +44,7 @@ class ModelCache:
         """The adapters of the open base; files of these shots that changed are read again."""
         assert self._adapters is not None, "no base is open"
         for file in {str(file) for shot in shots for file, _ in shot.adapters}:
-            version = _file_version(file)
+            version = file_version(Path(split_half(file)[0]))
             if self._versions.get(file) != version:
                 self._adapters.release([file])
                 self._versions[file] = version
@@ -69,9 +70,3 @@ class ModelCache:
         parts = (base.unet, base.vae, *base.text_encoders)
         if sum(weight.nbytes for part in parts for weight in part.parameters()) > large:
             self.clear()
-
-
-def _file_version(text: str) -> tuple[int, int] | None:
-    file = Path(split_half(text)[0])
-    state = file.stat() if file.exists() else None
-    return (state.st_mtime_ns, state.st_size) if state else None

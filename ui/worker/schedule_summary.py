@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from compose import Pass, Schedule
 from studio.adapters.blora_blocks import split_half
-from studio.files import write_file
+from studio.files import file_version, write_file
 from studio.requests.shot import Shot, method_name, method_options
 from studio.workspace import Workspace
 
@@ -86,7 +86,10 @@ def _block(layer: str) -> str:
 
 
 def _place(space: Workspace, shot: Shot) -> Path:
-    adapters = [[*_file_state(str(file)), strength] for file, strength in shot.adapters]
+    adapters = [
+        [str(file), file_version(Path(split_half(str(file))[0])), strength]
+        for file, strength in shot.adapters
+    ]
     steps = [shot.passes, shot.evaluations()]
     options = method_options(shot.method)
     mixing = [method_name(shot.method), options, *shot.regions]
@@ -94,9 +97,3 @@ def _place(space: Workspace, shot: Shot) -> Path:
         mixing += [shot.prompt, shot.syntax, shot.clip_skip]
     key = json.dumps([adapters, steps, *mixing])
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-
-
-def _file_state(text: str) -> list[object]:
-    file = Path(split_half(text)[0])
-    state = file.stat() if file.exists() else None
-    return [text, state.st_mtime_ns if state else 0, state.st_size if state else 0]
