@@ -9,7 +9,7 @@
     move_job(space, job.id, "first")         # of those that wait
     remove_job(space, job.id)                # restore_job brings it back
     read_log(space, job.run)                 # of studio.workspace: plot, samples, checkpoints
-    live_picture(space, job.id)              # what a picture looks like while it forms
+    live_preview(space, job.id)              # what a picture looks like while it forms
     list_workers(space)                      # who works, on what, when last heard of
 
 Pages show these rows and store nothing themselves, so closing a page or killing the server loses

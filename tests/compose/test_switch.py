@@ -107,7 +107,9 @@ def test_impossible_options_are_refused() -> None:
     ):
         with pytest.raises(BadInput, match=said):
             method.check(three)
-    with pytest.raises(BadInput, match="interval must be a whole number of at least 1; it is 'five'"):
+    with pytest.raises(
+        BadInput, match="interval must be a whole number of at least 1; it is 'five'"
+    ):
         method_named("switch", {"interval": "five"})
     assert method_named("switch", {"order": [2, 1]}) == Switch(order=(2, 1))
 

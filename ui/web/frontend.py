@@ -38,6 +38,7 @@ KIND_NAMES = {
     "clip": "Reward: likeness or beauty by CLIP",
 }
 FOLDER = Path(__file__).parent
+MARKED, UNMARKED = "★ Favourite", "☆ Favourite"  # a button that says whether something is one
 ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js
 MARK = FOLDER / "templates" / "mark.svg"
 STYLES = sorted((FOLDER / "static").glob("*.css"))

@@ -13,6 +13,7 @@ from studio.errors import BadInput
 from studio.json_value import JSON
 from studio.requests.picture_file import read_recipe
 from ui.cli.options import BASES, AsJson
+from ui.shared.facts import flat_facts
 from ui.shared.terminal import print_facts, print_json
 
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
@@ -50,7 +51,7 @@ def show_file(file: Path, *, base: str | None, as_json: bool) -> None:
         return
     if not is_picture:
         facts = _in_short(facts)
-    print_facts(f"{'Picture' if is_picture else 'Adapter'} {file}", _flatten(facts))
+    print_facts(f"{'Picture' if is_picture else 'Adapter'} {file}", flat_facts(facts))
 
 
 def _describe(file: Path, base: str | None) -> dict[str, JSON]:
@@ -98,17 +99,3 @@ def _in_short(facts: Mapping[str, object]) -> dict[str, object]:
     if isinstance(missing, list) and len(missing) > MOST_SHOWN:
         short["left_out"] = [*missing[:MOST_SHOWN], f"and {len(missing) - MOST_SHOWN} more"]
     return short
-
-
-def _flatten(facts: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested names joined by dots, and each plain list as one line."""
-    flat: dict[str, object] = {}
-    for name, value in facts.items():
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            value = {str(number): entry for number, entry in enumerate(value, start=1)}
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            line = ", ".join(map(str, value)) if isinstance(value, list) else value
-            flat[prefix + name] = line
-    return flat

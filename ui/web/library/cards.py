@@ -7,6 +7,7 @@ from jinja2.filters import do_filesizeformat
 from studio.bases.names import BUNDLED_BASES
 from studio.json_value import JSON
 from studio.workspace import AdapterFile, Deleted, KnownBase
+from ui.shared.facts import flat_facts
 from ui.web.frontend import KIND_NAMES, local_time, template
 
 NAMELESS: Mapping[str, str] = {}
@@ -42,7 +43,7 @@ def details(adapter: AdapterFile, description: Mapping[str, JSON]) -> str:
     return template("library/details.html").render(
         adapter=adapter,
         table={} if adapter.problem else _facts(adapter, description),
-        recipe=_flat(recipe),
+        recipe=flat_facts(recipe),
     )
 
 
@@ -90,16 +91,3 @@ def _counts(counts: JSON, before: str = "", *, names: Mapping[str, str] = NAMELE
     if before and len(called) == 1:
         return next(iter(called))
     return ", ".join(f"{count} {name}" for name, count in called.items())
-
-
-def _flat(recipe: Mapping[str, JSON], prefix: str = "") -> dict[str, object]:
-    """Nested names with dots between them, lists in one line."""
-    flat: dict[str, object] = {}
-    for name, value in recipe.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = (
-                ", ".join(map(str, value)) if isinstance(value, list) else value
-            )
-    return flat

@@ -18,7 +18,7 @@ from studio.workspace import (
     rename_adapter,
 )
 from ui.web.first_run import first_run
-from ui.web.frontend import notices, script
+from ui.web.frontend import MARKED, UNMARKED, notices, script
 from ui.web.library.bases import lay_out_bases
 from ui.web.library.cards import cards, details, matching, trash_rows
 from ui.web.library.import_export import export_file, import_files, restore
@@ -36,7 +36,6 @@ TOOLS = [
     ("OneTrainer", "onetrainer"),
 ]
 WHOLE = "both halves"
-MARKED, UNMARKED = "★ Favourite", "☆ Favourite"
 SELECTED = 4  # its place among the widgets of the filter
 EMPTY = (
     '<div class="empty"><b>No adapters yet.</b> Train one in Train, or import '

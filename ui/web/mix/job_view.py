@@ -13,12 +13,12 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture
 from ui.shared.queue_requests import drawing_of
 from ui.shared.tiles import tiles_note
-from ui.web.frontend import sentence
+from ui.web.frontend import MARKED, UNMARKED, sentence
 from ui.web.mix import html
 from ui.web.mix.comparison import table
 from ui.web.mix.history import Listing, favourites, find_pictures
 from ui.web.mix.schedule_chart import chart, no_chart
-from ui.web.mix.tab import MARKED, UNMARKED, MixTab
+from ui.web.mix.tab import MixTab
 from ui.web.server.page import Update, Values
 from ui.web.server.polling import job_version
 from ui.worker.schedule_summary import load_summary, summarize

@@ -4,7 +4,7 @@ import gradio as gr
 from gradio.components import Component
 
 from ui.web.first_run import first_run
-from ui.web.frontend import ONCE, script
+from ui.web.frontend import ONCE, UNMARKED, script
 from ui.web.mix import html
 from ui.web.mix.comparison import NOTHING
 from ui.web.mix.history import Listing
@@ -13,7 +13,6 @@ from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page
 from ui.web.server.polling import tab_news
 
-MARKED, UNMARKED = "★ Favourite", "☆ Favourite"
 NO_PICTURE = "Press Draw to make a picture."
 
 
