@@ -29,6 +29,7 @@ from annotated_types import Ge, Lt
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import Count, Share
+from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class CMLoRA:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be averaged."""
+        check_options(self)
         count = len(adapters)
         check_places("order", self.order, count)
         check_places("low", self.low, count)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from compose.engine.method import Eps, MethodAdapter, Mix, Part
 from studio.errors import BadInput
 from studio.requests.recipe import Amount
+from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Composite:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be averaged."""
+        check_options(self)
         if self.weights and len(self.weights) != len(adapters):
             raise BadInput(
                 f"weights: {len(self.weights)} are given, and there are {len(adapters)} adapters."

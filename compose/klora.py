@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import AtLeastOne
+from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class KLoRA:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Every adapter must have one role; of two the first is the content."""
+        check_options(self)
         count = len(adapters)
         check_places("content", self.content, count)
         check_places("style", self.style, count)

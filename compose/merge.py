@@ -21,6 +21,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from compose.engine.method import Combine, Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import AtLeastOne, Share
+from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Merge:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Any number of adapters of any kind can be summed."""
+        check_options(self)
         self._check_roles(len(adapters))
         for entry in self.blocks:
             place, block, _ = _block(entry)

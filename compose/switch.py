@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import AtLeastOne
+from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Switch:
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
         """Every adapter must have a turn."""
+        check_options(self)
         check_places("order", self.order, len(adapters))
         absent = set(range(1, len(adapters) + 1)) - set(self.order)
         if self.order and absent:

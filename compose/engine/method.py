@@ -25,7 +25,7 @@ from compose.engine.regions.concepts import Concept
 from compose.engine.regions.crops import Box, Grid
 from studio.errors import BadInput
 from studio.requests.shot import method_name
-from studio.requests.validation import build, check
+from studio.requests.validation import build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,10 +216,7 @@ class Method(Protocol):
     """A frozen dataclass whose fields are the method's options."""
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
-        """Raise BadInput, in a sentence, for adapters or options that don't go together.
-
-        That each option is of its type and in its range is checked before.
-        """
+        """Raise BadInput, in a sentence, for options or adapters that this method can't use."""
         ...
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> Plan:
@@ -300,17 +297,12 @@ def needs_text(method: Method) -> bool:
 
 
 def method_of(shot: "Shot") -> Method:
-    """The shot's method, with its regions.
-
-    Raises BadInput where it is none, has options out of range, or has no use for regions.
-    """
+    """The shot's method, with its regions; BadInput where it is none, or has no use for them."""
     method = shot.method
     if method is None:
         method = methods()[method_name(None, shot.regions)]()
     if not isinstance(method, Method):
         raise BadInput(f"method: {method!r} is not a method of compose.")
-    if dataclasses.is_dataclass(method):
-        check(method)
     if isinstance(method, RegionalMethod):
         return method.in_regions(shot.regions)
     if shot.regions:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, method_of, render
+from compose import CMLoRA, Composite, KLoRA, Merge, Method, Switch, render
 from studio.adapters.load import load_adapter
 from studio.bases.base import Base
 from studio.errors import BadInput
@@ -130,4 +130,4 @@ def test_latents_are_those_of_peft_and_diffusers(
 )
 def test_options_out_of_range_are_refused(method: Method, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        method_of(Shot("a cat", method=method))
+        method.check([])

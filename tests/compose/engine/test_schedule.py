@@ -112,7 +112,7 @@ def test_dora_needs_a_base(sdxl: Base) -> None:
 
 
 def test_impossible_shots_are_refused() -> None:
-    with pytest.raises(BadInput, match="interval: 0"):
+    with pytest.raises(BadInput, match="interval must be a whole number of at least 1"):
         schedule(with_method(Switch(0)))
     with pytest.raises(BadInput, match="method: 'switch'"):
         schedule(with_method("switch"))

@@ -22,7 +22,7 @@ class Remembered:
 
     @classmethod
     def read(cls, text: object) -> "Remembered":
-        """From the text that `Handlers.remember` wrote, as far as it is one."""
+        """From the text that `Opening.remember` wrote, as far as it is one."""
         try:
             found = json.loads(str(text))
             return cls(
