@@ -1,9 +1,10 @@
 """What does a reward change, and what does it leave? ``python -m tests.benchmarks.align``
 
-An adapter is trained on `sketch` for each reward, as `studio align REWARD` does, and draws prompts
-and seeds that it never saw. Printed are the reward before and after, whether it reads as better in
-each picture, and how the judge finds the prompts followed (the mean of subject, colour, place and
-style) beside the base's own; pictures before and after are written to a sheet.
+An adapter is trained on `sketch` for each reward, as `studio align REWARD --size 64` does, and
+draws prompts and seeds that it never saw, in the base's own size. Printed are the reward before and
+after, whether it reads as better in each picture, and how the judge finds the prompts followed (the
+mean of subject, colour, place and style) beside the base's own; a sheet shows pictures before and
+after.
 """
 
 import argparse
@@ -70,14 +71,18 @@ def main() -> None:
         shares = (f"{better:.0%}", f"{followed[1]:.0%}{floor}", f"{followed[0]:.0%}")
         table.add_row(name, *means, *shares, f"{distance:.2f}", f"{seconds:.0f}")
         sheet.append(after[:SHOWN])
-        Console(stderr=True).print(name, *scores, followed, distance, seconds)
+        Console(stderr=True).print(table)  # so far
+        _save(sheet, base.size, asked.sheet)
     Console().print(table)
-    side = base.size
+
+
+def _save(sheet: list[list[Image.Image]], side: int, path: Path) -> None:
+    """The base's own pictures, and below them those of each reward so far."""
     whole = Image.new("RGB", (side * SHOWN, side * len(sheet)))
     for y, row in enumerate(sheet):
         for x, one in enumerate(row):
             whole.paste(one, (side * x, side * y))
-    whole.save(asked.sheet)
+    whole.save(path)
 
 
 def _aligned(
