@@ -28,7 +28,7 @@ from compose.engine.regions.crops import WHOLE, Box, Grid, covering
 from compose.merge import Merge
 from studio.errors import BadInput
 from studio.requests.regions import FOUND, Region, bounding_box, read_region, region_text
-from studio.requests.validation import option
+from studio.requests.validation import check, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +82,8 @@ class Regions:
         return InRegions(self, ()).prepare(adapters, steps)
 
     def check_options(self) -> None:
-        """BadInput for a number that is none of a share."""
+        """BadInput for a number that is none of a share, and for a choice that there is not."""
+        check(self)
         for name, value in (("blur", self.blur), ("whole", self.whole)):
             if not 0 <= value < 1:
                 raise BadInput(f"{name}: {value:g} is no share, from 0 to less than 1.")

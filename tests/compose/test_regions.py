@@ -274,6 +274,7 @@ def test_what_cannot_be_drawn_in_regions_is_refused(tmp_path: Path) -> None:
         (Regions(), (), "say where each adapter is drawn"),
         (Regions(blur=1), (LEFT,), "blur: 1 is no share"),
         (Regions(whole=-0.1), (LEFT,), "whole: -0.1 is no share"),
+        (Regions(masks="none"), (LEFT,), "masks"),  # pyright: ignore
         (Regions(apart=1.1), (LEFT,), "apart: 1.1 is no share"),
         (Regions(), ("found@1",), "'found@1' is to be found, which needs masks attention"),
         (Regions(contrast=0.1), (LEFT,), "take masks attention too"),
