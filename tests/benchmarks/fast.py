@@ -27,7 +27,7 @@ import trainers
 from studio.sketch import captions, judge
 from studio.sketch import scenes as world
 from tests.benchmarks.elements import ELEMENTS, prompt, sheet_of_rows
-from tests.benchmarks.pairs import STRENGTHS, Mixed, mixed, scenes_of, shares_right
+from tests.benchmarks.pairs import Mixed, mixed, scenes_of, shares_right
 from ui.shared.training_run import draw_with
 
 FACTORS = ("subject", "colour", "place", "style", "worn", "held")
@@ -118,7 +118,7 @@ def of_mixes(base: studio.Base, count: int, half: str, fast: Mixed, **fields: An
         each = count // len(styles)
         scenes = scenes_of(pair, 2 * each)[each if half == "reported" else 0 :][:each]
         prompts = [prompt(scene, {one.category: one.words for one in pair}) for scene in scenes]
-        adapters = (*mixed(base, "merge", pair, STRENGTHS), *fast)
+        adapters = (*mixed(base, "merge", pair), *fast)
         made, seconds, rows = drawn(base, prompts, adapters, **fields)
         found.append(shares_right(made, scenes))
         pictures, took = pictures + made, took + seconds / len(styles)

@@ -1,10 +1,11 @@
 """Which method gives a subject in a style? ``python -m tests.benchmarks.pairs``
 
 Every subject of tests/benchmarks/elements.py in every style of it, the subject and the style each
-an adapter's, at strength 0.8; for B-LoRA the content half of one that has learned the
-subject and the style half of one that has learned the style, merged at 1. All ways have the same
-prompts and noise. The judge says whether the subject is right, the style, both, and the place that
-the prompt asks for.
+an adapter's, at strengths that did best on the robot; for B-LoRA the content half of one that has
+learned the subject and the style half of one that has learned the style, merged at 1. All ways have
+the same prompts and noise. The judge says whether the subject is right, the style, both, and the
+place that the prompt asks for. The row "drawings" is what it says of true drawings of the same
+scenes: no way of mixing can be expected to do better.
 """
 
 import argparse
@@ -23,20 +24,21 @@ import trainers
 from studio.adapters.blora_blocks import select_half
 from studio.sketch import judge
 from studio.sketch import scenes as world
+from studio.sketch.draw import draw
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
 
-STRENGTHS, STEPS, GUIDANCE = (0.8, 0.8), 20, 5.0  # of the subject and of the style
-METHODS = {
-    "merge": compose.Merge(),
-    "composite": compose.Composite(),
-    "switch": compose.Switch(interval=2),
-    "klora": compose.KLoRA(),
-    "np": compose.Merge("np"),
-    "np, kappa 1": compose.Merge("np", kappa=1),
-    "switch, by trigger": compose.Switch(interval=2, weigh="trigger"),
-    "composite, by trigger": compose.Composite(weigh="trigger"),
+STEPS, GUIDANCE = 20, 5.0
+METHODS = {  # with the strengths of the subject and of the style
+    "merge": (compose.Merge(), (1.0, 0.9)),
+    "np": (compose.Merge("np"), (1.0, 1.0)),
+    "klora": (compose.KLoRA(), (1.0, 1.0)),
+    "klora, s(t) = 1": (compose.KLoRA(alpha=0.0, beta=1.0), (1.3, 1.3)),
+    "switch": (compose.Switch(interval=1), (2.0, 2.0)),
+    "switch, by trigger": (compose.Switch(interval=1, weigh="trigger"), (2.0, 2.0)),
+    "composite": (compose.Composite(), (1.5, 1.5)),
+    "composite, by trigger": (compose.Composite(weigh="trigger"), (1.5, 1.5)),
 }
-HALVES = "blora halves"
+HALVES, DRAWINGS = "blora halves", "drawings"
 
 Pair = tuple[Element, Element]
 Mixed = tuple[tuple[studio.Adapter, float], ...]
@@ -49,8 +51,7 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=8, help="of each pair and way")
     parser.add_argument("--elements", nargs="+", default=[one.name for one in ELEMENTS])
-    parser.add_argument("--ways", nargs="+", default=[*METHODS, HALVES])
-    parser.add_argument("--strengths", type=float, nargs=2, default=STRENGTHS)
+    parser.add_argument("--ways", nargs="+", default=[DRAWINGS, *METHODS, HALVES])
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
@@ -60,11 +61,8 @@ def main() -> None:
     )
     found = {}
     for way in asked.ways:
-        shares = []
-        for pair in itertools.product(subjects, styles):
-            shares.append(
-                judged(base, way, pair, mixed(base, way, pair, asked.strengths), asked.pictures)
-            )
+        pairs = itertools.product(subjects, styles)
+        shares = [judged(base, way, pair, asked.pictures) for pair in pairs]
         found[way] = {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
     if asked.json:
         print(json.dumps(found, indent=1))
@@ -76,29 +74,30 @@ def main() -> None:
     Console().print(table)
 
 
-def mixed(base: studio.Base, way: str, pair: Pair, strengths: Sequence[float]) -> Mixed:
+def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
     """The adapters of a pair for a way of mixing, subject first."""
     if way != HALVES:
-        chosen = zip(pair, strengths, strict=True)
+        chosen = zip(pair, METHODS[way][1], strict=True)
         return tuple((adapter_of(base, element), strength) for element, strength in chosen)
     halves = zip(pair, ("content", "style"), strict=True)
     kind = trainers.BLoRA()
     return tuple((select_half(adapter_of(base, one, kind), half), 1.0) for one, half in halves)
 
 
-def judged(
-    base: studio.Base, way: str, pair: Pair, adapters: Mixed, count: int
-) -> Mapping[str, float]:
+def judged(base: studio.Base, way: str, pair: Pair, count: int) -> Mapping[str, float]:
     """Shares right of a pair's pictures."""
     scenes = scenes_of(pair, count)
-    words = {element.category: element.words for element in pair}
+    if way == DRAWINGS:
+        return shares_right([draw(scene) for scene in scenes], scenes)
+    words, adapters = {element.category: element.words for element in pair}, mixed(base, way, pair)
+    method = METHODS[way][0] if way in METHODS else compose.Merge()
     pictures = [
         compose.render(
             base,
             studio.Shot(
                 prompt(scene, words),
                 adapters=adapters,
-                method=METHODS.get(way, compose.Merge()),
+                method=method,
                 seed=number,
                 steps=STEPS,
                 guidance=GUIDANCE,
