@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ from studio.adapters.blora_blocks import select_half
 from studio.sketch import judge
 from studio.sketch import scenes as world
 from studio.sketch.draw import draw
-from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt
+from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt, sheet_of_rows
 
 STEPS, GUIDANCE = 20, 5.0
 METHODS = {  # with the strengths of the subject and of the style
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8, help="of each pair and way")
     parser.add_argument("--elements", nargs="+", default=[one.name for one in ELEMENTS])
     parser.add_argument("--ways", nargs="+", default=[DRAWINGS, *METHODS, HALVES])
+    parser.add_argument("--sheet", type=Path, help="keep a row of each way's pictures here")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     base = studio.load_base("sketch", device="cpu")
@@ -59,11 +61,18 @@ def main() -> None:
         [one for one in ELEMENTS if one.category == category and one.name in asked.elements]
         for category in ("character", "style")
     )
-    found = {}
+    found, rows = {}, []
     for way in asked.ways:
-        pairs = itertools.product(subjects, styles)
-        shares = [judged(base, way, pair, asked.pictures) for pair in pairs]
+        shares, row = [], []
+        for pair in itertools.product(subjects, styles):
+            scenes = scenes_of(pair, asked.pictures)
+            made = drawn(base, way, pair, scenes)
+            shares.append(shares_right(made, scenes))
+            row.append(made[0])
+        rows.append(row)
         found[way] = {name: float(np.mean([one[name] for one in shares])) for name in shares[0]}
+    if asked.sheet:
+        sheet_of_rows(rows).save(asked.sheet)
     if asked.json:
         print(json.dumps(found, indent=1))
         return
@@ -84,14 +93,15 @@ def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
     return tuple((select_half(adapter_of(base, one, kind), half), 1.0) for one, half in halves)
 
 
-def judged(base: studio.Base, way: str, pair: Pair, count: int) -> Mapping[str, float]:
-    """Shares right of a pair's pictures."""
-    scenes = scenes_of(pair, count)
+def drawn(
+    base: studio.Base, way: str, pair: Pair, scenes: Sequence[world.Scene]
+) -> Sequence[Image.Image]:
+    """A picture of each scene of a pair."""
     if way == DRAWINGS:
-        return shares_right([draw(scene) for scene in scenes], scenes)
+        return [draw(scene) for scene in scenes]
     words, adapters = {element.category: element.words for element in pair}, mixed(base, way, pair)
     method = METHODS[way][0] if way in METHODS else compose.Merge()
-    pictures = [
+    return [
         compose.render(
             base,
             studio.Shot(
@@ -105,7 +115,6 @@ def judged(base: studio.Base, way: str, pair: Pair, count: int) -> Mapping[str, 
         )
         for number, scene in enumerate(scenes)
     ]
-    return shares_right(pictures, scenes)
 
 
 def shares_right(
