@@ -31,7 +31,7 @@ from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt, she
 STEPS, GUIDANCE = 20, 5.0
 METHODS = {  # with the strengths of the subject and of the style
     "merge": (compose.Merge(), (1.0, 0.9)),
-    "np": (compose.Merge("np"), (1.0, 1.0)),
+    "np": (compose.Merge("np"), (1.4, 1.0)),
     "klora": (compose.KLoRA(), (1.0, 1.0)),
     "klora, s(t) = 1": (compose.KLoRA(alpha=0.0, beta=1.0), (1.3, 1.3)),
     "switch": (compose.Switch(interval=1), (2.0, 2.0)),
