@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8, help="of each pair and way")
     parser.add_argument("--elements", nargs="+", default=[one.name for one in ELEMENTS])
     parser.add_argument("--ways", nargs="+", default=[DRAWINGS, *METHODS, HALVES])
+    parser.add_argument("--strengths", type=float, nargs=2, help="of each way, instead of its own")
     parser.add_argument("--sheet", type=Path, help="keep a row of each way's pictures here")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
         shares, row = [], []
         for pair in itertools.product(subjects, styles):
             scenes = scenes_of(pair, asked.pictures)
-            made = drawn(base, way, pair, scenes)
+            made = drawn(base, way, pair, scenes, asked.strengths)
             shares.append(shares_right(made, scenes))
             row.append(made[0])
         rows.append(row)
@@ -83,10 +84,12 @@ def main() -> None:
     Console().print(table)
 
 
-def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
-    """The adapters of a pair for a way of mixing, subject first."""
+def mixed(
+    base: studio.Base, way: str, pair: Pair, strengths: Sequence[float] | None = None
+) -> Mixed:
+    """The adapters of a pair for a way of mixing, subject first; its own strengths where None."""
     if way != HALVES:
-        chosen = zip(pair, METHODS[way][1], strict=True)
+        chosen = zip(pair, strengths or METHODS[way][1], strict=True)
         return tuple((adapter_of(base, element), strength) for element, strength in chosen)
     halves = zip(pair, ("content", "style"), strict=True)
     kind = trainers.BLoRA()
@@ -94,12 +97,17 @@ def mixed(base: studio.Base, way: str, pair: Pair) -> Mixed:
 
 
 def drawn(
-    base: studio.Base, way: str, pair: Pair, scenes: Sequence[world.Scene]
+    base: studio.Base,
+    way: str,
+    pair: Pair,
+    scenes: Sequence[world.Scene],
+    strengths: Sequence[float] | None = None,
 ) -> Sequence[Image.Image]:
     """A picture of each scene of a pair."""
     if way == DRAWINGS:
         return [draw(scene) for scene in scenes]
-    words, adapters = {element.category: element.words for element in pair}, mixed(base, way, pair)
+    words = {element.category: element.words for element in pair}
+    adapters = mixed(base, way, pair, strengths)
     method = METHODS[way][0] if way in METHODS else compose.Merge()
     return [
         compose.render(
