@@ -19,7 +19,8 @@ from compose.engine.method import (
     shares_of,
 )
 from compose.engine.schedule import Schedule, evaluations_of, scheduled
-from studio.adapters.adapter_header import AdapterOutline, outline_adapter
+from studio.adapters.adapter_header import outline_adapter
+from studio.adapters.formats.metadata import AdapterOutline
 from studio.requests.speed import with_speed
 
 if TYPE_CHECKING:

@@ -1,12 +1,11 @@
 """The header of an adapter's file: all that it tells but the numbers. No PyTorch here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studio.adapters.blora_blocks import HALVES, select_half, split_half
 from studio.adapters.component_folders import component_files
-from studio.adapters.formats.metadata import AdapterInfo, read_info
+from studio.adapters.formats.metadata import AdapterInfo, AdapterOutline, read_info
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
@@ -26,19 +25,6 @@ class AdapterHeader:
     header: Header
     contents: Contents
     info: AdapterInfo
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AdapterOutline(AdapterInfo):
-    """Stands for an Adapter where its numbers are not needed.
-
-    deltas, embeddings: the tensors of each layer and of each learned word, by name.
-    """
-
-    deltas: Mapping[str, Mapping[str, str]]
-    embeddings: Mapping[str, Mapping[str, str]]
-    half: str = ""
-    path: Path
 
 
 def read_adapter_header(path: Path) -> AdapterHeader:

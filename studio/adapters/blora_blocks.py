@@ -19,7 +19,7 @@ from studio.errors import BadInput
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
-    from studio.adapters.adapter_header import AdapterOutline
+    from studio.adapters.formats.metadata import AdapterOutline
 
 T = TypeVar("T")
 A = TypeVar("A", "Adapter", "AdapterOutline")

@@ -28,7 +28,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,27 @@ from studio.adapters.delta import Delta, LowRank
 from studio.adapters.delta.layer import adaptable, row_norms
 from studio.adapters.delta.low_rank import alpha_of
 
-if TYPE_CHECKING:
-    from trainers.lora import LoRA
-
 Factor = Literal["down", "middle", "up"]  # A, C and B
 ROWS = torch.contiguous_format
 PASSES = 16  # through the base at most, for eva
 AGREEING = 0.99  # least cosine of an axis before and after a pass, for eva (tau of the paper)
+
+
+class LoRAOptions(Protocol):
+    """What a start has to know of a LoRA's options; see trainers/lora.py."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def alpha(self) -> float | None: ...
+    @property
+    def rank_stabilised(self) -> bool: ...
+    @property
+    def dora(self) -> bool: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def start(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class StartedLowRank(LowRank):
         start: Start,
         weight: Tensor,
         alpha: float,
-        options: "LoRA",
+        options: LoRAOptions,
     ) -> None:
         # Decompositions give parts of larger matrices, and in columns.
         down, up = (one.clone(memory_format=ROWS) for one in (start.down, start.up))
@@ -133,7 +147,7 @@ def plain(deltas: Mapping[str, Delta]) -> dict[str, Delta]:
 
 
 def start_low_rank(
-    options: "LoRA", name: str, layer: nn.Module, *, generator: torch.Generator
+    options: LoRAOptions, name: str, layer: nn.Module, *, generator: torch.Generator
 ) -> LowRank:
     """The delta of a layer, which changes nothing yet. float32, on the layer's device.
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import compose
-from studio.adapters.adapter_header import AdapterOutline, outline_adapter
-from studio.adapters.formats.metadata import FAMILIES
+from studio.adapters.adapter_header import outline_adapter
+from studio.adapters.formats.metadata import FAMILIES, AdapterOutline
 from studio.assets import asset
 from studio.bases.architecture import Config, family_of, read_json
 from studio.bases.names import BUNDLED_BASES

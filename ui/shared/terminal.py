@@ -43,6 +43,20 @@ def print_json(value: object) -> None:
         print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
+def flat_facts(facts: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Facts inside facts as names joined by dots, and each plain list as one line."""
+    flat: dict[str, object] = {}
+    for name, value in facts.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = {str(number): entry for number, entry in enumerate(value, start=1)}
+        if isinstance(value, Mapping):
+            flat |= flat_facts(value, f"{prefix}{name}.")
+        else:
+            line = ", ".join(map(str, value)) if isinstance(value, list) else value
+            flat[prefix + name] = line
+    return flat
+
+
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print names and values as a table of two columns, without those that are None or empty."""
     table = Table(title=_plain(title), title_justify="left", show_header=False)

@@ -60,6 +60,19 @@ class AdapterInfo:
     rank_schedule: RankSchedule | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AdapterOutline(AdapterInfo):
+    """Stands for an Adapter where its numbers are not needed.
+
+    deltas, embeddings: the tensors of each layer and of each learned word, by name.
+    """
+
+    deltas: Mapping[str, Mapping[str, str]]
+    embeddings: Mapping[str, Mapping[str, str]]
+    half: str = ""
+    path: Path
+
+
 def trained_clip_skip(adapter: AdapterInfo) -> int | None:
     """The clip skip of the adapter's training, as A1111 counts; None for the base's own.
 

@@ -13,8 +13,7 @@ from studio.errors import BadInput
 from studio.json_value import JSON
 from studio.requests.picture_file import read_recipe
 from ui.cli.options import BASES, AsJson
-from ui.shared.facts import flat_facts
-from ui.shared.terminal import print_facts, print_json
+from ui.shared.terminal import flat_facts, print_facts, print_json
 
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 MOST_SHOWN = 10  # of the layers that are left out; --json has all

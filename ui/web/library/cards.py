@@ -7,7 +7,7 @@ from jinja2.filters import do_filesizeformat
 from studio.bases.names import BUNDLED_BASES
 from studio.json_value import JSON
 from studio.workspace import AdapterFile, Deleted, KnownBase
-from ui.shared.facts import flat_facts
+from ui.shared.terminal import flat_facts
 from ui.web.frontend import KIND_NAMES, local_time, template
 
 NAMELESS: Mapping[str, str] = {}
