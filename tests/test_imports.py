@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,57 @@ MAY_IMPORT = {
 FOR_UI_ALONE = {"gradio", "typer"}
 
 
-def imports(path: Path) -> set[str]:
-    """Top-level packages that a file imports, anywhere in it, by statement or import_module."""
+def imported_names(path: Path) -> set[str]:
+    """What a file imports, anywhere in it, by statement or import_module, dotted."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
             case ast.Import(names=names):
                 found |= {alias.name for alias in names}
-            case ast.ImportFrom(module=str(module), level=0):
-                found.add(module)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                found |= {f"{module}.{alias.name}" for alias in names}
             case ast.Call(
                 func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(module)), *_],
             ):
                 found.add(module)
-    return {name.partition(".")[0] for name in found}
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level packages of these."""
+    return {name.partition(".")[0] for name in imported_names(path)}
+
+
+def modules() -> dict[str, Path]:
+    """Our modules by dotted name, but for packages, which only tell what is in them."""
+    files = [path for package in OURS for path in (ROOT / package).rglob("*.py")]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in files
+        if path.name != "__init__.py"
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Nor late, nor for their types only: what is in a circle can only be read together."""
+    ours = modules()
+    graph = {
+        name: {module for found in imported_names(path) for module in known(found, ours)}
+        for name, path in ours.items()
+    }
+    assert sum(map(len, graph.values())) > 1000
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names them
+
+
+def known(name: str, ours: dict[str, Path]) -> set[str]:
+    """The module that is imported by this name, or that has it."""
+    return {one for one in (name, name.rpartition(".")[0]) if one in ours}
+
+
+def test_no_folder_is_crowded() -> None:
+    for folder in {path.parent for path in modules().values()}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
 
 
 @pytest.mark.parametrize("package", sorted(OURS))
