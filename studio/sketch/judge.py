@@ -35,7 +35,7 @@ from studio.sketch.training import (
 )
 
 SIDE = 64  # of the pictures that the judge reads, in pixels
-WEIGHTS = asset("judge")
+WEIGHTS = asset("judge") / "judge.safetensors"
 DECODED = 20  # every twentieth part of the corpus goes through the VAE, which is slow
 
 
@@ -98,11 +98,10 @@ def load_judge() -> Judge:
     Raises:
         BadInput: if its weights are missing.
     """
-    path = WEIGHTS / "judge.safetensors"
-    if not path.exists():
-        raise BadInput(f"{path} is missing; build it with: python -m studio.sketch.build judge")
+    if not WEIGHTS.exists():
+        raise BadInput(f"{WEIGHTS} is missing; build it with: python -m studio.sketch.build judge")
     judge = Judge()
-    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(WEIGHTS).items()})
     return judge.eval()
 
 
@@ -117,11 +116,11 @@ def read(pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
     small = [shrink(np.asarray(one.convert("RGB"))) for one in pictures]
     answers = []
     for start in range(0, len(small), 64):
-        logits = _cached_judge()(to_tensor(np.stack(small[start : start + 64])))
-        likeliest = {name: one.argmax(-1).tolist() for name, one in logits.items()}
+        batch = to_tensor(np.stack(small[start : start + 64]))
+        likeliest = {name: one.argmax(-1).tolist() for name, one in _cached_judge()(batch).items()}
         answers += [
             {name: FACTORS[name][at[i]] for name, at in likeliest.items()}
-            for i in range(len(small[start : start + 64]))
+            for i in range(len(batch))
         ]
     return answers
 
@@ -226,7 +225,7 @@ def _degrade(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def save_judge(state: dict[str, torch.Tensor]) -> None:
     """Write trained weights to assets/judge in half precision."""
     halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
-    write_tensors(WEIGHTS / "judge.safetensors", halves, {})
+    write_tensors(WEIGHTS, halves, {})
 
 
 def is_instance(answers: Mapping[str, str], truth: Mapping[str, str]) -> bool:
