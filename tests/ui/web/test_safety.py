@@ -134,6 +134,7 @@ def test_names_and_words_of_files_are_text_on_every_tab(page: Page, server: Serv
     page.reload()
     open_tab(page, "Library")
     find(page, "urn")
+    expect(page.locator("#library .card")).to_have_count(1)
     page.locator('#library [data-name="urn"]').click()
     expect(page.locator("#about")).to_contain_text(HOSTILE)
     expect(page.locator("#about")).to_contain_text(TEMPLATE)
