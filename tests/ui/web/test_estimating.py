@@ -34,7 +34,7 @@ def test_it_is_told_in_a_sentence_and_not_worked_out_twice(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("worked out again")
 
-    monkeypatch.setattr(estimate_process.subprocess, "run", never)
+    monkeypatch.setattr(estimate_process, "run_in_process", never)
     assert sentence(space, "lora", base, options={"rank": 4}) == said
     assert sentence(space, "lora", base, options={"rank": 4}, name="another") == said
     with pytest.raises(AssertionError, match="again"):

@@ -37,7 +37,8 @@ from studio.workspace import (
 )
 from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import queue_training
-from ui.web.train.checkpoints import cells, draw_grid, drawn, latest_grid, strengths_of
+from ui.web.server.fields import read_numbers
+from ui.web.train.checkpoints import cells, draw_grid, drawn, latest_grid
 from ui.web.train.dataset.crops import crop_preview, crops_of
 from ui.web.train.dataset.picture_sets import add_example, add_files
 from ui.web.train.loss_plot import loss_plot, running_mean
@@ -387,10 +388,12 @@ def test_what_cannot_be_a_grid_is_refused(space: Workspace, job: Job) -> None:
         draw_grid(space, job, steps=[99], strengths=[1.0], **given)
     with pytest.raises(BadInput, match="64 are the most"):
         draw_grid(space, job, steps=range(1, 20), strengths=[0.1, 0.2, 0.3, 0.4], **given)
-    for text in ("", "a", "1, nan", "1; 2"):
-        with pytest.raises(BadInput, match="strengths are numbers"):
-            strengths_of(text)
-    assert strengths_of(" .5, 1,1") == [0.5, 1.0]
+    with pytest.raises(BadInput, match="and give a strength"):
+        draw_grid(space, job, steps=[1], strengths=[], **given)
+    for text in ("a", "1, nan", "1; 2"):
+        with pytest.raises(BadInput, match="is not numbers with commas"):
+            read_numbers("strengths", text)
+    assert read_numbers("strengths", " .5, 1,1") == [0.5, 1.0]
     assert not list_jobs(space, kinds=("batch",))
 
 

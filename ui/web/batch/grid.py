@@ -4,17 +4,15 @@ The grid has no way of its own to make a batch: it writes the manifest, which is
 checked as any other.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from studio.errors import BadInput
 from studio.requests.shot import Shot, method_name, method_options
 from studio.toml_text import toml_value
 from ui.shared.names import adapter_name, split_strength
-from ui.web.server.fields import read_whole_number
+from ui.web.server.fields import read_numbers, read_whole_number
 
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
 LONGEST = 80  # letters of a list in one line
@@ -87,7 +85,7 @@ def _seeds(typed: str) -> object:
 
 
 def _mixes(grid: Grid) -> list[list[str]]:
-    strengths = _numbers("strengths", grid.strengths) or [1.0]
+    strengths = read_numbers("strengths", grid.strengths) or [1.0]
     each = [
         [name] if split_strength(name)[0] != name else [f"{name}:{by:g}" for by in strengths]
         for name in grid.adapters
@@ -105,13 +103,3 @@ def _mixes(grid: Grid) -> list[list[str]]:
 def _methods(grid: Grid) -> list[object]:
     methods = list(grid.methods) or ["merge"]
     return [dict(grid.options)] if methods == [grid.options.get("name")] else list(methods)
-
-
-def _numbers(field: str, typed: str) -> list[float]:
-    try:
-        found = [float(word) for word in typed.replace(",", " ").split()]
-    except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
-        raise BadInput(f"{field}: {typed.strip()!r} is not numbers with commas between them")
-    return found

@@ -1,4 +1,4 @@
-"""Opens adapters in a process of its own.
+"""Does what needs PyTorch, such as opening adapters, in a process of its own.
 
 The server stays small and quick, since it never imports PyTorch. A file that fills the memory ends
 that process and not the page.
@@ -34,9 +34,7 @@ class _Process:
                 self._timer.cancel()
             if self._pool is None:
                 context = get_context("spawn")
-                self._pool = ProcessPoolExecutor(
-                    1, mp_context=context, initializer=_end_with_parent
-                )
+                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start)
             try:
                 return self._pool.submit(function, *args, **given).result()
             except BrokenProcessPool:
@@ -65,11 +63,13 @@ def run_in_process(function: Callable[P, R], *args: P.args, **given: P.kwargs) -
     try:
         return _process.call(function, *args, **given)
     except BrokenProcessPool:
-        raise BadInput("the file could not be opened: there is not enough memory") from None
+        raise BadInput("there is not enough memory for this") from None
 
 
-def _end_with_parent() -> None:
-    """End with the server, even if the server is killed."""
+def _start() -> None:
+    """The server's pages come first. The process ends with the server, even if that is killed."""
+    if hasattr(os, "nice"):
+        os.nice(5)
     parent = parent_process()
     assert parent
 

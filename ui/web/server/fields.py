@@ -5,6 +5,7 @@ suits the base. That default is shown as the placeholder.
 """
 
 from collections.abc import Mapping
+from math import isfinite, nan
 from typing import Any
 
 import gradio as gr
@@ -66,6 +67,17 @@ def read_whole_number(name: str, typed: str) -> int:
         return int(typed)
     except ValueError:
         raise BadInput(f"{name}: {typed.strip()!r} is not a whole number") from None
+
+
+def read_numbers(name: str, typed: str) -> list[float]:
+    """Numbers between commas or spaces, each once; BadInput with this name where one is none."""
+    try:
+        found = [float(word) for word in typed.replace(",", " ").split()]
+    except ValueError:
+        found = [nan]
+    if not all(map(isfinite, found)):
+        raise BadInput(f"{name}: {typed.strip()!r} is not numbers with commas between them")
+    return list(dict.fromkeys(found))
 
 
 def read_number(name: str, given: object) -> float:

@@ -6,7 +6,6 @@ the batch's shots, so that a reload finds it again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -26,6 +25,7 @@ from studio.workspace import (
 )
 from ui.shared.checkpoint_grid import checkpoint_grid
 from ui.shared.queue_requests import drawing_of, queue_pictures
+from ui.web.server.adapter_process import run_in_process
 
 MOST = 64  # pictures in a grid
 LOOKED = 30  # batches among which a grid is looked for
@@ -50,17 +50,6 @@ def checkpoints(space: Workspace, job: Job) -> dict[int, Path]:
     return found | ({job.total: final} if final.is_file() else {})
 
 
-def strengths_of(text: str) -> list[float]:
-    """Numbers between commas, each once. Raises BadInput for what is none."""
-    try:
-        found = [float(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        found = []
-    if not found or not all(map(isfinite, found)):
-        raise BadInput(f"strengths are numbers between commas, such as 0.6, 0.8, 1, not {text!r}")
-    return list(dict.fromkeys(found))
-
-
 def draw_grid(
     space: Workspace,
     job: Job,
@@ -73,20 +62,16 @@ def draw_grid(
     """Queue a picture for each checkpoint, a row, at each strength, a column. Raises BadInput."""
     there = checkpoints(space, job)
     chosen = [step for step in sorted(steps) if step in there]
-    if not chosen:
-        raise BadInput("choose the checkpoints that are to be compared")
+    if not chosen or not strengths:
+        raise BadInput("choose the checkpoints that are to be compared, and give a strength")
     if len(chosen) * len(strengths) > MOST:
         raise BadInput(
             f"{len(chosen)} checkpoints at {len(strengths)} strengths are "
             f"{len(chosen) * len(strengths)} pictures, and {MOST} are the most: choose fewer"
         )
-    arguments = cast("Any", job.arguments)
+    files, arguments = {step: there[step] for step in chosen}, cast("Any", job.arguments)
     cells = checkpoint_grid(
-        {step: there[step] for step in chosen},
-        base=arguments["base"],
-        strengths=strengths,
-        prompts=[prompt],
-        seeds=[seed],
+        files, base=arguments["base"], strengths=strengths, prompts=[prompt], seeds=[seed]
     )
     shots = [cell.shot for cell in cells]
     return queue_pictures(space, shots, kind="batch", loading=arguments["loading"])
@@ -126,7 +111,7 @@ def caption(cell: Cell, total: int) -> str:
 def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFile:
     """Put a checkpoint into the library as an adapter that is at strength 1 what it is at this.
 
-    Imports PyTorch for a strength other than 1. Raises BadInput where there is no such checkpoint.
+    Takes seconds for a strength other than 1. Raises BadInput where there is no such checkpoint.
     """
     there = checkpoints(space, job)
     step = step or job.total
@@ -137,13 +122,16 @@ def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFi
         name = f"{name} step {step}"
     if strength == 1:
         return add_adapter(space, there[step], name=name)
-    from studio.adapters.load import load_adapter
+    return run_in_process(_add_scaled, space, there[step], strength, f"{name} at {strength:g}")
+
+
+def _add_scaled(space: Workspace, file: Path, strength: float, name: str) -> AdapterFile:
+    from studio.adapters.load import load_adapter  # PyTorch with it
     from studio.adapters.rescale import scale_adapter
 
     with TemporaryDirectory(dir=space.cache) as scratch:
-        scaled = scale_adapter(load_adapter(there[step]), strength)
-        file = scaled.save(Path(scratch) / "scaled.safetensors")
-        return add_adapter(space, file, name=f"{name} at {strength:g}")
+        scaled = scale_adapter(load_adapter(file), strength)
+        return add_adapter(space, scaled.save(Path(scratch) / "scaled.safetensors"), name=name)
 
 
 def _adapter(grid: Job, number: int) -> tuple[str, float]:

@@ -10,7 +10,7 @@ from studio.queue.client import get_job, stop_job
 from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
 from ui.web.frontend import ONCE, paragraph, template
-from ui.web.server.fields import read_whole_number
+from ui.web.server.fields import read_numbers, read_whole_number
 from ui.web.server.page import Page, as_html, on
 from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
@@ -137,7 +137,7 @@ class ComparisonPanel:
             self._space,
             get_job(self._space, chosen),
             steps=steps,
-            strengths=_checkpoints.strengths_of(strengths),
+            strengths=read_numbers("strengths", strengths),
             prompt=prompt,
             seed=read_whole_number("seed", seed),
         )
