@@ -20,13 +20,16 @@ steps, see compose/engine/regions/finding.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Lt
 
 from compose.engine.method import Eps, Method, MethodAdapter, Mix, Part, check_places
 from compose.engine.regions.concepts import Concept, concepts_of
 from compose.engine.regions.crops import WHOLE, Box, Grid, covering
 from compose.merge import Merge
 from studio.errors import BadInput
+from studio.requests.recipe import Share
 from studio.requests.regions import FOUND, Region, bounding_box, read_region, region_text
 from studio.requests.validation import check, option
 
@@ -43,12 +46,16 @@ SCHEDULE_GRID = Grid(64, 64)  # the latents of the picture that a schedule is to
 class Regions:
     """Where each adapter is drawn is told by the shot's `regions`, or found."""
 
-    blur: float = option(0.05, "width of the soft edges, as a share of the picture's shorter side")
-    whole: float = option(0.0, "how much the main prompt and all adapters count inside regions")
+    blur: Annotated[float, Ge(0), Lt(1)] = option(
+        0.05, "width of the soft edges, as a share of the picture's shorter side"
+    )
+    whole: Annotated[float, Ge(0), Lt(1)] = option(
+        0.0, "how much the main prompt and all adapters count inside regions"
+    )
     rest: Literal["merge", "base"] = option(
         "merge", "what is drawn outside: all adapters, or none that has a region"
     )
-    apart: float = option(
+    apart: Share = option(
         0.5,
         "share of the steps, from the first, in which each region is drawn as a picture of its own",
         before=0.0,
@@ -58,7 +65,7 @@ class Regions:
         "attention finds the regions by each adapter's trigger words in the prompt; it draws the "
         "first third of the steps once more",
     )
-    contrast: float = option(
+    contrast: Share = option(
         0.0,
         "with masks attention: moves the latents so that trigger words are attended to apart "
         "(CLoRA), such as 0.02; takes half as long again, and as much memory as a training",
@@ -84,12 +91,6 @@ class Regions:
     def check_options(self) -> None:
         """BadInput for a number that is none of a share, and for a choice that there is not."""
         check(self)
-        for name, value in (("blur", self.blur), ("whole", self.whole)):
-            if not 0 <= value < 1:
-                raise BadInput(f"{name}: {value:g} is no share, from 0 to less than 1.")
-        for name, value in (("apart", self.apart), ("contrast", self.contrast)):
-            if not 0 <= value <= 1:
-                raise BadInput(f"{name}: {value:g} is no share, from 0 to 1.")
         if self.contrast and not self.finds:
             raise BadInput("contrast: it acts on what attention finds: take masks attention too")
 

@@ -272,10 +272,10 @@ def test_what_cannot_be_drawn_in_regions_is_refused(tmp_path: Path) -> None:
     two = [small(LAYER, seed=at) for at in range(2)]
     for method, regions, said in (
         (Regions(), (), "say where each adapter is drawn"),
-        (Regions(blur=1), (LEFT,), "blur: 1 is no share"),
-        (Regions(whole=-0.1), (LEFT,), "whole: -0.1 is no share"),
+        (Regions(blur=1), (LEFT,), "blur must be a number of at least 0 and below 1; it is 1"),
+        (Regions(whole=-0.1), (LEFT,), "whole must be a number of at least 0"),
         (Regions(masks="none"), (LEFT,), "masks"),  # pyright: ignore
-        (Regions(apart=1.1), (LEFT,), "apart: 1.1 is no share"),
+        (Regions(apart=1.1), (LEFT,), "apart must be a number from 0 to 1; it is 1.1"),
         (Regions(), ("found@1",), "'found@1' is to be found, which needs masks attention"),
         (Regions(contrast=0.1), (LEFT,), "take masks attention too"),
         (Regions(masks="attention"), (LEFT,), "write found in the place of the box"),
