@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite
 from time import perf_counter
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -52,7 +53,7 @@ from trainers.engine.from_prompts.alignment_loss import AlignmentLoss
 from trainers.engine.from_prompts.distillation import Distillation
 from trainers.engine.from_prompts.distillation_loss import DistillationLoss
 from trainers.engine.kind import StepPlan
-from trainers.engine.objective import BatchLoss, StepLoss
+from trainers.engine.objective import BatchLoss
 from trainers.engine.optimizers import (
     learning_rates,
     new_optimizer,
@@ -204,6 +205,11 @@ def _is_due(what: Ask, training: PreparedTraining, step: int, every: int | None)
     return asked or bool(every and step % every == 0)
 
 
+# What the loop minimises: the error on pictures, how far a student is from its teacher, or minus a
+# reward. All have `batches`, `begin`, `draw_rows`, `loss` and `measured`.
+StepLoss = BatchLoss | DistillationLoss | AlignmentLoss
+
+
 def _new_loss(training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> StepLoss:
     prompts = [example.caption for example in training.dataset.examples]
     given = training.base, training.recipe, prompts, cache, accelerator, training.deltas
@@ -257,7 +263,7 @@ class Trainer:
         generator = generator_for(self.recipe.seed, "begin")
         for batch in self.loss.batches():
             places = range(len(batch.pictures))
-            rows = self.loss.draw_rows(batch.pictures, places, generator, StepPlan())
+            rows: Sequence[Any] = self.loss.draw_rows(batch.pictures, places, generator, StepPlan())
             self.loss.loss(rows)
             yield
 
@@ -326,7 +332,7 @@ class Trainer:
             for numbers, generator, weight in self._passes(batches):
                 places = places_of_rank(self.accelerator, start, len(numbers))
                 start += len(numbers)
-                rows = self.loss.draw_rows(numbers, places, generator, plan)
+                rows: Sequence[Any] = self.loss.draw_rows(numbers, places, generator, plan)
                 if rows:
                     share = len(rows) / len(numbers)
                     one = self.loss.loss(rows, clean=plan.clean)

@@ -5,8 +5,7 @@ et al. 2023, arXiv 2303.09556, section 3.4).
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from accelerate import Accelerator
@@ -48,6 +47,12 @@ class Objective:
         # is left of the picture, a noise prediction tells nothing of it.
         clean = 1 - alphas if self.velocity else (1 - alphas) / alphas.clamp(min=1e-6)
         self.clean_weight = clean.float().to(device)  # [T]
+
+    @classmethod
+    def of(cls, base: Base, *, min_snr: float = 0.0) -> "Objective":
+        """Of this base, on its device."""
+        kind = base.prediction_type
+        return cls(base.alphas_cumprod, prediction_type=kind, min_snr=min_snr, device=base.device)
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
@@ -118,39 +123,7 @@ class Row:
     mask: Tensor | None  # [h, w] in 0 .. 1
 
 
-class StepLoss(Protocol):
-    """What the loop minimises: the error on pictures, how far a student is from its teacher, or
-    minus a reward.
-    """
-
-    @property
-    def measured(self) -> dict[str, float]:
-        """What else was found in the step at hand, by name; see `Step`."""
-        ...
-
-    def batches(self) -> Iterator[Batch]:
-        """The batches of all steps, without end."""
-        ...
-
-    def begin(self, done: int) -> None:
-        """Called before the step that has so many before it."""
-        ...
-
-    def draw_rows(
-        self,
-        numbers: Sequence[int],
-        places: Collection[int],
-        generator: torch.Generator,
-        plan: StepPlan,
-    ) -> Sequence[Any]:
-        """Draw for a whole batch; its rows at some places."""
-        ...
-
-    def loss(self, rows: Sequence[Any], *, clean: bool = False) -> Tensor:
-        """The mean loss of these rows, a scalar with gradients. clean: see StepPlan."""
-        ...
-
-
+@dataclass(eq=False)
 class BatchLoss:
     """The loss of what the base predicts for some pictures of the training.
 
@@ -159,28 +132,19 @@ class BatchLoss:
     caption.
     """
 
-    def __init__(
-        self,
-        base: Base,
-        recipe: Recipe,
-        dataset: Dataset,
-        cache: Cache,
-        *,
-        accelerator: Accelerator,
-        trains_text: bool,
-        pieces: int,
-    ) -> None:
-        self.base, self.recipe, self.cache = base, recipe, cache
-        self.dataset, self.examples = dataset, dataset.examples
-        self.accelerator, self.trains_text = accelerator, trains_text
-        self.reading = PromptReading(recipe.caption_syntax, recipe.clip_skip)
-        self.pieces = pieces
-        self.objective = Objective(
-            base.alphas_cumprod,
-            prediction_type=base.prediction_type,
-            min_snr=recipe.min_snr,
-            device=base.device,
-        )
+    base: Base
+    recipe: Recipe
+    dataset: Dataset
+    cache: Cache
+    _: KW_ONLY
+    accelerator: Accelerator
+    trains_text: bool
+    pieces: int
+
+    def __post_init__(self) -> None:
+        self.examples = self.dataset.examples
+        self.reading = PromptReading(self.recipe.caption_syntax, self.recipe.clip_skip)
+        self.objective = Objective.of(self.base, min_snr=self.recipe.min_snr)
         self.measured: dict[str, float] = {}
 
     def batches(self) -> Iterator[Batch]:

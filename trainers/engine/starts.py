@@ -86,13 +86,7 @@ class StartedLowRank(LowRank):
     down0: Tensor | None
     up0: Tensor | None
 
-    def __init__(
-        self,
-        start: Start,
-        weight: Tensor,
-        alpha: float,
-        options: LoRAOptions,
-    ) -> None:
+    def __init__(self, start: Start, weight: Tensor, alpha: float, options: LoRAOptions) -> None:
         # Decompositions give parts of larger matrices, and in columns.
         down, up = (one.clone(memory_format=ROWS) for one in (start.down, start.up))
         down, up = (

@@ -10,7 +10,7 @@ for in a batch its numbers would depend on which neighbours were in the cache al
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ class EncodedPicture:
     mask: Tensor | None = None  # [h, w] in 0 .. 1
 
 
+@dataclass(eq=False)
 class Cache:
     """Encoded pictures and captions of one training.
 
@@ -54,24 +55,22 @@ class Cache:
     folder: where to keep them; None for memory. background: behind transparent parts.
     """
 
-    def __init__(
-        self,
-        base: "Base",
-        examples: Sequence[Example],
-        *,
-        crops: int,
-        flip: bool,
-        folder: Path | None,
-        background: str = "white",
-        reading: PromptReading = PLAIN,
-        pieces: int = 1,
-    ) -> None:
-        self.base, self.examples, self.crops, self.flip = base, examples, crops, flip
-        self.background, self.reading, self.pieces = background, reading, pieces
+    base: "Base"
+    examples: Sequence[Example]
+    _: KW_ONLY
+    crops: int
+    flip: bool
+    folder: Path | None
+    background: str = "white"
+    reading: PromptReading = PLAIN
+    pieces: int = 1
+
+    def __post_init__(self) -> None:
+        folder = self.folder
         self._store: dict[str, Tensors] | _DiskStore = _DiskStore(folder) if folder else {}
         # In memory there is one base only, and its weights need no name.
-        self._vae = weights_sha256(base.vae) if folder else ""
-        self._text_encoders = weights_sha256(*base.text_encoders) if folder else ""
+        self._vae = weights_sha256(self.base.vae) if folder else ""
+        self._text_encoders = weights_sha256(*self.base.text_encoders) if folder else ""
 
     @property
     def variants(self) -> int:

@@ -12,7 +12,6 @@ and a round of pictures that comes again and again, which the base draws once.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 from statistics import fmean
 
@@ -30,16 +29,17 @@ BEYOND = 10.0  # what a distance beyond the limit costs
 class AlignmentLoss(PromptLoss[Alignment]):
     """From places of a step to minus the reward of the pictures that are drawn there."""
 
-    @cached_property
-    def _of_base(self) -> dict[tuple[int, ...], Tensor]:
-        """What the base draws alone, batch by batch, as a resumed run does again."""
-        return {}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # What the base draws alone, batch by batch, as a resumed run does again.
+        self._of_base: dict[tuple[int, ...], Tensor] = {}
+        self._rewards: list[float] = []  # of the step at hand, as are the distances
+        self._distances: list[float] = []
 
     def begin(self, done: int) -> None:
         """Called before the step that has so many before it."""
         super().begin(done)
-        self._rewards: list[float] = []
-        self._distances: list[float] = []
+        self._rewards, self._distances = [], []
 
     @property
     def measured(self) -> dict[str, float]:

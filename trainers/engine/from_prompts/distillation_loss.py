@@ -4,7 +4,6 @@ The teacher is the base with the student's deltas taken off, so there is no seco
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,10 +18,9 @@ from trainers.engine.objective import gather_texts
 class DistillationLoss(PromptLoss[Distillation]):
     """From places of a batch to the loss of the student there."""
 
-    @cached_property
-    def trajectories(self) -> Trajectories:
-        """The teacher's, at the places of this process."""
-        return Trajectories(
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.trajectories = Trajectories(
             self._teach,
             self.diffusion,
             self.prompts,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Generic, TypeVar
 
@@ -21,6 +22,7 @@ from trainers.engine.objective import Objective, gather_texts
 K = TypeVar("K", bound=PromptKind)
 
 
+@dataclass(eq=False)
 class PromptLoss(Generic[K]):
     """From places of a batch to a loss there; as `BatchLoss` for pictures.
 
@@ -28,28 +30,19 @@ class PromptLoss(Generic[K]):
     latents. of: how many places the batches of a step have.
     """
 
-    def __init__(
-        self,
-        kind: K,
-        base: Base,
-        recipe: Recipe,
-        prompts: Sequence[str],
-        cache: Cache,
-        accelerator: Accelerator,
-        layers: Collection[str],
-    ) -> None:
-        self.kind, self.base, self.recipe = kind, base, recipe
-        self.prompts, self.cache = prompts, cache
-        self.accelerator, self.layers = accelerator, layers
-        self.diffusion = Objective(
-            base.alphas_cumprod,
-            prediction_type=base.prediction_type,
-            min_snr=0,
-            device=base.device,
-        )
-        side = (recipe.size or base.size) // base.latent_factor
+    kind: K
+    base: Base
+    recipe: Recipe
+    prompts: Sequence[str]
+    cache: Cache
+    accelerator: Accelerator
+    layers: Collection[str]
+
+    def __post_init__(self) -> None:
+        self.diffusion = Objective.of(self.base)
+        side = (self.recipe.size or self.base.size) // self.base.latent_factor
         self.shape = (4, side, side)
-        self.of = recipe.batch * recipe.accumulation
+        self.of = self.recipe.batch * self.recipe.accumulation
         self.done = 0
 
     @property

@@ -11,7 +11,7 @@ bit for bit.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class Round:
     guided: list[Tensor] = field(default_factory=list)
 
 
+@dataclass(eq=False)
 class Trajectories:
     """Those of some places of a batch.
 
@@ -61,26 +62,19 @@ class Trajectories:
     in time every one comes; otherwise all have those of the trailing spacing.
     """
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        diffusion: Objective,
-        prompts: Sequence[str],
-        *,
-        places: Sequence[int],
-        of: int,
-        shape: tuple[int, int, int],
-        length: int,
-        batch: int,
-        shifted: bool,
-        leaps: bool,
-        seed: int,
-    ) -> None:
-        self.teacher, self.diffusion, self.prompts = teacher, diffusion, prompts
-        self.places, self.of, self.shape = list(places), of, shape
-        self.length, self.batch, self.seed = length, batch, seed
-        self.shifted, self.leaps = shifted, leaps
-        self._rounds: dict[int, Round] = {}
+    teacher: Teacher
+    diffusion: Objective
+    prompts: Sequence[str]
+    _: KW_ONLY
+    places: Sequence[int]
+    of: int
+    shape: tuple[int, int, int]
+    length: int
+    batch: int
+    shifted: bool
+    leaps: bool
+    seed: int
+    _rounds: dict[int, Round] = field(default_factory=dict, init=False)
 
     def advance(self, step: int, *, last: int) -> None:
         """Make what the step after `step` others needs, and a part of what follows.
