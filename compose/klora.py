@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
+from compose.engine.method import InTurn, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import AtLeastOne
 from studio.requests.validation import check as check_options
@@ -87,7 +87,7 @@ class KLoRA:
         if self.pattern == "style" and self.alpha <= 0:
             raise BadInput(f"alpha: {self.alpha:g} is not above 0, which the pattern style needs.")
 
-    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Selected":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> InTurn:
         content, style = ([adapters[at] for at in role] for role in self._roles(len(adapters)))
         shared = _layers(content) & _layers(style)
         # S_c / (gamma S_s) of every layer in both, for the two models apart.
@@ -103,7 +103,7 @@ class KLoRA:
                 taken = _layers(content) - shared | own, _layers(style) - own
                 mixes[own] = self._mix(adapters, *map(frozenset, taken))
             chosen.append(mixes[own])
-        return Selected(tuple(chosen))
+        return InTurn(tuple(chosen))
 
     def scale(self, done: float) -> float:
         """s(t); done: t in [0, 1]."""
@@ -162,17 +162,6 @@ class KLoRA:
             Part(at, adapters[at].strength, layers) for places, layers in roles for at in places
         )
         return Mix(tuple(parts))
-
-
-@dataclass(frozen=True)
-class Selected:
-    """One mix for every step, in which each layer is the content's or the style's."""
-
-    mixes: tuple[Mix, ...]
-
-    def predict(self, step: int, eps: Eps) -> "Tensor":
-        """One evaluation, under what was chosen for this step."""
-        return eps(self.mixes[step])
 
 
 def _layers(role: Iterable[MethodAdapter]) -> set[str]:

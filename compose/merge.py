@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from compose.engine.method import Combine, Eps, MethodAdapter, Mix, Part, check_places
+from compose.engine.method import Combine, InTurn, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import AtLeastOne, Share
 from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from studio.adapters.adapter import Adapter
 
 
@@ -85,11 +83,11 @@ class Merge:
         if count > 1 and len(set(self.style)) == count:
             raise BadInput("style: np needs a content as well; leave one adapter out of style.")
 
-    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Merged":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> InTurn:
         if self.combination == "np":
-            return Merged(self._projected(adapters))
+            return InTurn((self._projected(adapters),))
         parts = (part for at, one in enumerate(adapters) for part in self._parts(at, one))
-        return Merged(Mix(tuple(parts), combine=self._combine()))
+        return InTurn((Mix(tuple(parts), combine=self._combine()),))
 
     def _projected(self, adapters: Sequence[MethodAdapter]) -> Mix:
         """The style's parts, then the content's; the second of two adapters is the style."""
@@ -139,17 +137,6 @@ class Merge:
                 return Ties(self.density)
             case _:
                 return Dare(self.density, self.seed)
-
-
-@dataclass(frozen=True)
-class Merged:
-    """One mix for all steps."""
-
-    mix: Mix
-
-    def predict(self, step: int, eps: Eps) -> "Tensor":
-        """One evaluation, whatever the step."""
-        return eps(self.mix)
 
 
 def _block(entry: str) -> tuple[int | None, str, float]:

@@ -18,15 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from compose.engine.method import Eps, MethodAdapter, Mix, Part, check_places
+from compose.engine.method import InTurn, MethodAdapter, Mix, Part, check_places
 from studio.errors import BadInput
 from studio.requests.recipe import AtLeastOne
 from studio.requests.validation import check as check_options
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from studio.adapters.adapter import Adapter
 
 
@@ -67,24 +65,13 @@ class Switch:
         turns = apportion(effects, self.interval * len(effects))
         return replace(self, weigh="equal", turns=turns)
 
-    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Switched":
+    def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> InTurn:
         order = [at - 1 for at in self.order] or range(len(adapters))
         mixes = [Mix((Part(at, adapters[at].strength),)) for at in order] or [Mix(())]
         turns = self.turns or (self.interval,) * len(mixes)
-        return Switched(
+        return InTurn(
             tuple(mix for mix, turn in zip(mixes, turns, strict=True) for _ in range(turn))
         )
-
-
-@dataclass(frozen=True)
-class Switched:
-    """The mix of every step of a round."""
-
-    mixes: tuple[Mix, ...]
-
-    def predict(self, step: int, eps: Eps) -> "Tensor":
-        """One evaluation, of the adapter whose turn it is."""
-        return eps(self.mixes[step % len(self.mixes)])
 
 
 def apportion(shares: Sequence[float], count: int) -> tuple[int, ...]:

@@ -8,16 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from compose.engine.method import (
-    Call,
-    Eps,
-    Halves,
-    Plan,
-    method_of,
-    needs_text,
-    phases,
-    shares_of,
-)
+from compose.engine.method import Call, Plan, method_of, needs_text, phases, record_step
 from compose.engine.schedule import Schedule, evaluations_of, scheduled
 from studio.adapters.adapter_header import outline_adapter
 from studio.adapters.formats.metadata import AdapterOutline
@@ -111,18 +102,12 @@ def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float
     """The calls of a plan at every step, and the weight of each answer in the prediction."""
     calls: list[list[Call]] = []
     weights: list[list[float]] = []
-
-    def answer(call: Call) -> "Tensor | Halves":
-        calls[-1].append(call)
-        unit = cast("Tensor", _Sum({len(calls[-1]) - 1: 1.0}))
-        return unit if call.guided else Halves(unit, unit, 1.0)
-
     for step in range(steps):
-        calls.append([])
         try:
-            predicted: object = plan.predict(step, Eps(answer, shares_of(plan)))
+            asked, predicted = record_step(plan, step, lambda at: cast("Tensor", _Sum({at: 1.0})))
         except (AttributeError, TypeError) as error:  # more than a weighted sum
             raise NeedsWeights from error
-        assert isinstance(predicted, _Sum)
-        weights.append([predicted.parts.get(at, 0.0) for at in range(len(calls[-1]))])
+        parts = cast(_Sum, predicted).parts
+        calls.append(asked)
+        weights.append([parts.get(at, 0.0) for at in range(len(asked))])
     return calls, weights

@@ -11,15 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Literal,
-    NamedTuple,
-    Protocol,
-    cast,
-    overload,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 from compose.engine.regions.concepts import Concept
 from compose.engine.regions.crops import Box, Grid
@@ -122,46 +114,29 @@ class Eps:
     answer: "Callable[[Call], Tensor | Halves]"
     areas: "Sequence[Tensor | float]" = ()
 
-    @overload
     def __call__(
         self,
         mix: Mix,
         reuse: Mix | None = None,
         *,
-        guided: Literal[True] = True,
         prompt: str | None = None,
         box: Box | None = None,
-    ) -> "Tensor": ...
-
-    @overload
-    def __call__(
-        self,
-        mix: Mix,
-        reuse: Mix | None = None,
-        *,
-        guided: Literal[False],
-        prompt: str | None = None,
-        box: Box | None = None,
-    ) -> Halves: ...
-
-    def __call__(
-        self,
-        mix: Mix,
-        reuse: Mix | None = None,
-        *,
-        guided: bool = True,
-        prompt: str | None = None,
-        box: Box | None = None,
-    ) -> "Tensor | Halves":
-        """The guided noise prediction [1, 4, h, w], or both halves of it.
+    ) -> "Tensor":
+        """The guided noise prediction [1, 4, h, w].
 
         reuse: a mix evaluated in full at an earlier step, whose deep features take the place of
-        computing them; None computes everything. guided: False is for methods with a guidance of
-        their own; the negative prompt is then evaluated too where the shot's guidance is 1.
-        prompt: takes the place of the shot's. box: the part of the picture that is evaluated, as a
-        picture of its own; outside of it the prediction is 0.
+        computing them; None computes everything. prompt: takes the place of the shot's. box: the
+        part of the picture that is evaluated, as a picture of its own; outside of it the prediction
+        is 0.
         """
-        return self.answer(Call(mix, reuse, guided, prompt, box))
+        return cast("Tensor", self.answer(Call(mix, reuse, prompt=prompt, box=box)))
+
+    def halves(self, mix: Mix, reuse: Mix | None = None) -> Halves:
+        """The predictions without the prompt and with it, for methods with their own guidance.
+
+        The negative prompt is then evaluated too where the shot's guidance is 1.
+        """
+        return cast(Halves, self.answer(Call(mix, reuse, guided=False)))
 
 
 class Plan(Protocol):
@@ -189,26 +164,41 @@ class RegionalPlan(Plan, Protocol):
         ...
 
 
-def shares_of(plan: Plan) -> tuple[float, ...]:
-    """What stands for `Eps.areas` where there is no picture."""
-    return plan.shares if isinstance(plan, RegionalPlan) else ()
+@dataclass(frozen=True)
+class InTurn:
+    """A plan of one evaluation a step, under one mix after the other, round and round."""
+
+    mixes: tuple[Mix, ...]
+
+    def predict(self, step: int, eps: Eps) -> "Tensor":
+        """The prediction under the mix whose turn it is."""
+        return eps(self.mixes[step % len(self.mixes)])
+
+
+def record_step(
+    plan: Plan, step: int, answers: "Callable[[int], Tensor]"
+) -> "tuple[list[Call], Tensor]":
+    """What a plan asks for at a step, and what it predicts, without any model.
+
+    answers: what stands for the prediction of each call, by the call's number from 0.
+    """
+    calls: list[Call] = []
+
+    def answer(call: Call) -> "Tensor | Halves":
+        calls.append(call)
+        given = answers(len(calls) - 1)
+        return given if call.guided else Halves(given, given, 1.0)
+
+    shares = plan.shares if isinstance(plan, RegionalPlan) else ()
+    return calls, plan.predict(step, Eps(answer, shares))
 
 
 def record(plan: Plan, steps: int) -> list[list[Call]]:
     """What a plan asks for at each of the denoising steps, without any model."""
     import torch  # takes seconds, and methods are read for their options without it
 
-    calls: list[list[Call]] = []
-
-    def answer(call: Call) -> "Tensor | Halves":
-        calls[-1].append(call)
-        nothing = torch.zeros(1, 4, 1, 1)
-        return nothing if call.guided else Halves(nothing, nothing, 1.0)
-
-    for step in range(steps):
-        calls.append([])
-        plan.predict(step, Eps(answer, shares_of(plan)))
-    return calls
+    nothing = torch.zeros(1, 4, 1, 1)
+    return [record_step(plan, step, lambda _: nothing)[0] for step in range(steps)]
 
 
 @runtime_checkable

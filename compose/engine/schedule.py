@@ -12,9 +12,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from compose.engine.method import (
     Call,
-    Eps,
     FindingMethod,
-    Halves,
     Method,
     MethodAdapter,
     Plan,
@@ -23,7 +21,7 @@ from compose.engine.method import (
     needs_text,
     phases,
     record,
-    shares_of,
+    record_step,
 )
 from studio.errors import BadInput
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
@@ -252,19 +250,9 @@ def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
     most = max(map(len, calls), default=0)
     units = torch.eye(most).view(most, 1, 1, 1, most)
     return [
-        plan.predict(step, _answering(units, shares_of(plan))).flatten()[: len(asked)].tolist()
+        record_step(plan, step, units.__getitem__)[1].flatten()[: len(asked)].tolist()
         for step, asked in enumerate(calls)
     ]
-
-
-def _answering(units: "Tensor", shares: tuple[float, ...]) -> Eps:
-    answers = iter(units)
-
-    def answer(call: Call) -> "Tensor | Halves":
-        unit = next(answers)
-        return unit if call.guided else Halves(unit, unit, 1.0)
-
-    return Eps(answer, shares)
 
 
 def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:

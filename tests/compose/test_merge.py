@@ -224,7 +224,7 @@ def projected(method: Merge, *pairs: tuple[Adapter, float]) -> dict[str, Tensor]
     """The change of each layer, of adapters on bare layers."""
     changes = on_layers(pairs)
     method.check([adapter for adapter, _ in pairs])
-    mix = method.prepare(changes, 1).mix
+    (mix,) = method.prepare(changes, 1).mixes
     worn = dict(mixed_weights(mix, changes, unet=True))
     layers = changes[0].layers
     with torch.no_grad():

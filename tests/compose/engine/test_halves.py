@@ -28,7 +28,7 @@ class OwnGuidance:
         return self
 
     def predict(self, step: int, eps: Eps) -> Tensor:
-        return self.of(eps(Mix(()), guided=False))
+        return self.of(eps.halves(Mix(())))
 
 
 SHOT = Shot("a cat", negative="a dog", steps=2, guidance=4.0)
@@ -67,7 +67,7 @@ def test_both_answers_come_from_one_evaluation(sdxl: Base, monkeypatch: pytest.M
     @dataclass(frozen=True)
     class Both(OwnGuidance):
         def predict(self, step: int, eps: Eps) -> Tensor:
-            return eps(Mix(())) + 0 * self.of(eps(Mix(()), guided=False))
+            return eps(Mix(())) + 0 * self.of(eps.halves(Mix(())))
 
     monkeypatch.setattr(sdxl.unet, "forward", counted)
     shot = dataclasses.replace(SHOT, method=Both(lambda two: two.prompted))
