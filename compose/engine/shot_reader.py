@@ -7,9 +7,9 @@ syntax is "cut".
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -24,10 +24,9 @@ from studio.requests.validation import in_words
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-PLAIN = ("negative", "seed", "width", "height", "steps", "scheduler")
-FRACTIONS = ("guidance", "denoise")
-LATER = ("spacing", "clip_skip", "regions", "avoid", "avoid_by")  # older recipes lack these
-LATER_FRACTIONS = ("second_pass", "second_denoise", "avoid_strength")
+# Every recipe has these; fields that came later may be missing.
+FIRST = ("negative", "seed", "width", "height", "steps", "scheduler", "guidance", "denoise")
+FRACTIONS = ("guidance", "denoise", "second_pass", "second_denoise", "avoid_strength")
 PICTURES = {"init_image": "started from", "mask": "drawn in"}
 
 
@@ -37,20 +36,17 @@ def shot_from_dict(written: Mapping[str, object]) -> Shot:
     A field that is missing has its default. Raises BadInput for a value that no shot can have, and
     for an adapter or a picture to start from that was in no file.
     """
-    plain = {name: written[name] for name in (*PLAIN, *LATER) if name in written}
-    numbers = (*FRACTIONS, *LATER_FRACTIONS)
-    fractions = {name: _fraction(written[name]) for name in numbers if name in written}
-    shot = Shot(
-        prompt=written.get("prompt"),  # pyright: ignore[reportArgumentType]
-        base=_base(written.get("base", "sketch")),
-        adapters=tuple(_adapter(one) for one in _list(written.get("adapters", ()))),
-        method=_method(written.get("method")),
-        syntax=written.get("syntax", "cut"),  # pyright: ignore[reportArgumentType]
-        init_image=_picture("init_image", written.get("init_image")),
-        mask=_picture("mask", written.get("mask")),
-        **plain,  # pyright: ignore[reportArgumentType]
-        **fractions,  # pyright: ignore[reportArgumentType]
-    )
+    plain: dict[str, Any] = {"prompt": None, "syntax": "cut"}
+    plain |= {one.name: written[one.name] for one in fields(Shot) if one.name in written}
+    plain |= {name: _fraction(plain[name]) for name in FRACTIONS if name in written}
+    structured: dict[str, Any] = {
+        "base": _base(written.get("base", "sketch")),
+        "adapters": tuple(_adapter(one) for one in _list(written.get("adapters", ()))),
+        "method": _method(written.get("method")),
+        "init_image": _picture("init_image", written.get("init_image")),
+        "mask": _picture("mask", written.get("mask")),
+    }
+    shot = Shot(**plain | structured)
     shot.check()
     check_masks_inside(shot)
     return shot
@@ -81,7 +77,7 @@ def like(
     Raises BadInput when the base, an adapter, the picture to start from or its mask is absent or is
     not the very one that was used, and when the recipe is damaged.
     """
-    if missing := [name for name in (*PLAIN, *FRACTIONS) if name not in recipe]:
+    if missing := [name for name in FIRST if name not in recipe]:
         raise BadInput(f"The recipe is damaged: it has no {missing[0]}.")
     given = {"init_image": init_image, "mask": mask}
     used = {name: recipe[name] for name in PICTURES if recipe.get(name) is not None}

@@ -6,6 +6,7 @@ the versions of the libraries. `compose.shot_from_dict` reads both.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,15 +27,7 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
     """A shot as it was asked for. Files are named by absolute paths."""
     return {
         "version": VERSION,
-        "prompt": shot.prompt,
-        "negative": shot.negative,
-        "seed": shot.seed,
-        "width": shot.width,
-        "height": shot.height,
-        "steps": shot.steps,
-        "guidance": shot.guidance,
-        "scheduler": shot.scheduler,
-        "spacing": shot.spacing,
+        **{one.name: getattr(shot, one.name) for one in fields(shot)},
         "base": {"source": shot.base},
         "adapters": [
             _file_to_dict(one, strength)
@@ -44,16 +37,9 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
         ],
         "method": _method_to_dict(shot),
         "init_image": None if shot.init_image is None else {"path": _place(shot.init_image)},
-        "denoise": shot.denoise,
-        "syntax": shot.syntax,
-        "clip_skip": shot.clip_skip,
         "mask": None if shot.mask is None else {"path": _place(shot.mask)},
-        "second_pass": shot.second_pass,
-        "second_denoise": shot.second_denoise,
         "regions": list(shot.regions),
         "avoid": list(shot.avoid),
-        "avoid_by": shot.avoid_by,
-        "avoid_strength": shot.avoid_strength,
     }
 
 
