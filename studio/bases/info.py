@@ -23,6 +23,7 @@ class BaseInfo:
     family: str
     size: int
     step: int
+    latent_factor: int = 8
 
 
 def read_base_info(source: str) -> BaseInfo | None:
@@ -45,7 +46,7 @@ def read_base_info(source: str) -> BaseInfo | None:
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path} does not say how large its pictures are") from error
     name = name if path.parent.name != "snapshots" else source
-    return BaseInfo(source, name, family, size, step)
+    return BaseInfo(source, name, family, size, step, factor)
 
 
 def find_local(source: str) -> Path | None:

@@ -6,16 +6,13 @@ the same functions, also before the first picture.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
 import compose
 from studio.adapters.adapter_header import outline_adapter
 from studio.adapters.formats.metadata import FAMILIES, AdapterOutline
-from studio.assets import asset
-from studio.bases.architecture import Config, family_of, read_json
-from studio.bases.names import BUNDLED_BASES
+from studio.bases.info import read_base_info
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from ui.batch.manifest import PlannedShot
@@ -23,34 +20,26 @@ from ui.batch.manifest_lines import Problem
 
 
 @dataclass(frozen=True)
-class _Base:
-    """name: as it is shown. factor: pixels of a latent, along a side."""
-
-    name: str
-    family: str
-    factor: int
-
-
-@dataclass(frozen=True)
 class Check:
-    """A check of a field. key: shots of equal keys are checked once. run: raises BadInput.
+    """A check of a field. run: raises BadInput. by: the other fields that this depends on.
 
-    needed: where it fails, the checks that follow make no sense.
+    Shots with the same values of these are checked once. needed: where it fails, the checks that
+    follow make no sense.
     """
 
     field: str
-    key: Callable[[Shot], object]
     run: Callable[[Shot], object]
+    by: tuple[str, ...] = ()
     needed: bool = False
 
 
 def find_incompatible(planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on its base, each with the line and the field that say so."""
     checks = [
-        Check("base", lambda shot: shot.base, lambda shot: _base(shot.base), needed=True),
+        Check("base", lambda shot: _base_info(shot.base), needed=True),
         *size_checks(_latent_factor),
         method_check(_adapters),
-        Check("adapters", lambda shot: (shot.base, shot.adapters), _check_families),
+        Check("adapters", _check_families, by=("base",)),
     ]
     return find_problems(planned, checks)
 
@@ -60,30 +49,28 @@ def size_checks(latent_factor: Callable[[Shot], int | None]) -> list[Check]:
 
     latent_factor: pixels of a latent along a side; None where it is not known yet.
     """
-    return [
-        Check(
-            "width",
-            lambda shot: (shot.base, shot.width),
-            lambda shot: _check_side(shot.width, latent_factor(shot)),
-        ),
-        Check(
-            "height",
-            lambda shot: (shot.base, shot.height),
-            lambda shot: _check_side(shot.height, latent_factor(shot)),
-        ),
-    ]
+
+    def check(shot: Shot, name: str) -> None:
+        side, factor = getattr(shot, name), latent_factor(shot)
+        if factor and side and side % factor:
+            raise BadInput(f"{side} is not a multiple of {factor}")
+
+    sides = ("width", "height")
+    return [Check(name, partial(check, name=name), by=("base",)) for name in sides]
 
 
-def method_check(adapters: Callable[[Shot], Sequence[object]]) -> Check:
+def method_check(adapters: Callable[[Shot], Sequence[Any]]) -> Check:
     """Whether the method of a shot takes its adapters.
 
     adapters: what a method may ask before a picture is made: `deltas` and `embeddings` of each.
     """
-    return Check(
-        "method",
-        lambda shot: (shot.adapters, type(shot.method), shot.method, shot.regions),
-        lambda shot: _check_method(shot, adapters(shot)),
-    )
+
+    def check(shot: Shot) -> None:
+        # Adapters of words only are in every mix, and take no part in a method.
+        mixed: Any = [one for one in adapters(shot) if one.deltas or not one.embeddings]
+        compose.method_of(shot).check(mixed)
+
+    return Check("method", check, by=("adapters", "regions"))
 
 
 def find_problems(planned: Sequence[PlannedShot], checks: Sequence[Check]) -> Iterator[Problem]:
@@ -91,7 +78,7 @@ def find_problems(planned: Sequence[PlannedShot], checks: Sequence[Check]) -> It
     passed: dict[object, bool] = {}
     for one in planned:
         for check in checks:
-            key = check.field, check.key(one.shot)
+            key = check.field, *(getattr(one.shot, name) for name in (check.field, *check.by))
             if key not in passed:
                 try:
                     check.run(one.shot)
@@ -104,13 +91,8 @@ def find_problems(planned: Sequence[PlannedShot], checks: Sequence[Check]) -> It
 
 
 def _latent_factor(shot: Shot) -> int | None:
-    base = _base(shot.base)
-    return base and base.factor
-
-
-def _check_side(side: int | None, factor: int | None) -> None:
-    if factor and side and side % factor:
-        raise BadInput(f"{side} is not a multiple of {factor}")
+    base = _base_info(shot.base)
+    return base and base.latent_factor
 
 
 def _adapters(shot: Shot) -> list[AdapterOutline]:
@@ -118,37 +100,14 @@ def _adapters(shot: Shot) -> list[AdapterOutline]:
 
 
 _outline = lru_cache(maxsize=4096)(outline_adapter)
+_base_info = lru_cache(maxsize=256)(read_base_info)  # None for one that is not downloaded yet
 
 
 def _check_families(shot: Shot) -> None:
-    base = _base(shot.base)
+    base = _base_info(shot.base)
     for (file, _), adapter in zip(shot.adapters, _adapters(shot), strict=True):
         if base and adapter.family not in ("", base.family):
             raise BadInput(
                 f"the adapter {file} was made for {FAMILIES[adapter.family]}, and the base "
                 f"{base.name} is {FAMILIES[base.family]}: choose another of the two"
             )
-
-
-def _check_method(shot: Shot, adapters: Sequence[Any]) -> None:
-    # Adapters of words only are in every mix, and take no part in a method.
-    compose.method_of(shot).check([one for one in adapters if one.deltas or not one.embeddings])
-
-
-@lru_cache(maxsize=256)
-def _base(source: str) -> _Base | None:
-    """A base that is on this machine; None for a hub id, which is known when it is opened."""
-    path = asset(source) if source in BUNDLED_BASES else Path(source)
-    if not path.exists():
-        return None
-    family = family_of(path)
-    name = source if source in BUNDLED_BASES else path.name
-    return _Base(name, family, _factor(path) if path.is_dir() else 8)
-
-
-def _factor(folder: Path) -> int:
-    config: Config = read_json(folder / "vae" / "config.json")
-    blocks = config.get("block_out_channels")
-    if not isinstance(blocks, list) or not blocks:
-        raise BadInput(f"{folder / 'vae' / 'config.json'} names no block_out_channels")
-    return 2 ** (len(blocks) - 1)

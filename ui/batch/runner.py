@@ -251,13 +251,10 @@ class _BatchRun:
                 else:
                     writing.append((at, saves.pop(at)))
                 while writing and writing[0][1].done():
-                    yield _written(*writing.pop(0))
+                    at, saved = writing.pop(0)
+                    yield PictureWritten(at, saved.result())
             for at, saved in writing:
-                yield _written(at, saved)
-
-
-def _written(at: int, saved: Future[Path]) -> PictureWritten:
-    return PictureWritten(at, saved.result())
+                yield PictureWritten(at, saved.result())
 
 
 def _repeats(base: "Base") -> bool:
@@ -286,21 +283,11 @@ def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]
             open_picture(str(file))
 
     checks = [
-        Check(
-            "clip_skip",
-            lambda shot: shot.clip_skip,
-            lambda shot: base.check_clip_skip(shot.clip_skip),
-            needed=True,
-        ),
-        Check(
-            "init_image",
-            lambda shot: shot.init_image,
-            lambda shot: open_file(shot.init_image),
-            needed=True,
-        ),
-        Check("mask", lambda shot: shot.mask, lambda shot: open_file(shot.mask), needed=True),
+        Check("clip_skip", lambda shot: base.check_clip_skip(shot.clip_skip), needed=True),
+        Check("init_image", lambda shot: open_file(shot.init_image), needed=True),
+        Check("mask", lambda shot: open_file(shot.mask), needed=True),
         *size_checks(lambda _: base.latent_factor),
-        Check("adapters", lambda shot: shot.adapters, adapters, needed=True),
+        Check("adapters", adapters, needed=True),
         method_check(adapters),
     ]
     return find_problems(planned, checks)
