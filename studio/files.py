@@ -51,11 +51,8 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
     """Copy a file's bytes with `atomic_write`; BadInput that calls it `name` where it is gone."""
-    try:
-        with open_file(source) as file, atomic_write(copy) as new:
-            shutil.copyfileobj(file, new)
-    except OSError as error:
-        raise BadInput(f"{name or source} cannot be read: {error.strerror or error}") from error
+    with opened_file(source, name=name) as file, atomic_write(copy) as new:
+        shutil.copyfileobj(file, new)
 
 
 def expand_home(path: str | Path) -> Path:
@@ -103,6 +100,16 @@ def open_file(path: str | Path) -> BufferedReader:
     return file
 
 
+@contextmanager
+def opened_file(path: str | Path, *, name: str = "") -> Iterator[BufferedReader]:
+    """Open a file to read. BadInput, which calls it `name`, where that fails now or later."""
+    try:
+        with open_file(path) as file:
+            yield file
+    except OSError as error:
+        raise BadInput(f"{name or path} cannot be read: {error.strerror or error}") from error
+
+
 def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
     """A file's bytes. Raises OSError as `open_file`, BadInput for one of more than `most`."""
     with open_file(path) as file:
@@ -125,11 +132,8 @@ def read_text(path: Path) -> str:
 
 def file_sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; BadInput where it cannot be read."""
-    try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    with opened_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_writable(file: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from studio.adapters.component_folders import component_files
 from studio.errors import BadInput
-from studio.files import atomic_write, open_file
+from studio.files import atomic_write, opened_file
 from studio.json_value import parse_object
 
 LARGEST_HEADER = 8 * 2**20  # bytes; tag counts of large data sets take a few million
@@ -73,11 +73,8 @@ def read_header(path: Path) -> Header:
     if path.is_dir():
         parts = component_files(path).items()
         return _join({component: read_header(file) for component, file in parts})
-    try:
-        with open_file(path) as file:
-            return _header(file, path)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    with opened_file(path) as file:
+        return _header(file, path)
 
 
 def read_number(path: Path, header: Header, key: str) -> float:
@@ -89,12 +86,9 @@ def read_number(path: Path, header: Header, key: str) -> float:
     dtype = header.dtypes[key]
     if dtype not in NUMBERS and dtype != "BF16":
         raise BadInput(f"{path} holds {key} as {dtype}, which is read as a number nowhere")
-    try:
-        with open_file(path) as file:
-            file.seek(first)
-            data = file.read(last - first)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    with opened_file(path) as file:
+        file.seek(first)
+        data = file.read(last - first)
     if dtype == "BF16":  # the upper half of a float32
         return struct.unpack("<f", b"\0\0" + data)[0]
     return float(struct.unpack(f"<{NUMBERS[dtype]}", data)[0])

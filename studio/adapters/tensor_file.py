@@ -18,7 +18,7 @@ from torch import Tensor
 from studio.adapters.component_folders import component_files
 from studio.adapters.safetensors_header import Header, header_bytes, read_header
 from studio.errors import BadInput
-from studio.files import atomic_write
+from studio.files import atomic_write, opened_file
 
 DTYPES = {
     "F64": torch.float64,
@@ -46,10 +46,8 @@ def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
     """
     if path.is_dir():
         return _read_components(path)
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    with opened_file(path) as file:
+        data = np.fromfile(file, np.uint8)
     if len(data) != header.bytes or data[: len(header.text)].tobytes() != header.text:
         raise BadInput(f"{path} was changed while it was read: try again")
     tensors = {
