@@ -52,6 +52,8 @@ def claim_job(space: Workspace, kinds: Sequence[Kind]) -> Job | None:
 
     To be called with the queue's lock held.
     """
+    if not has_waiting_jobs(space, kinds):  # so that a look waits for no writer
+        return None
     order = " ".join(f"WHEN ? THEN {place}" for place in range(len(kinds)))
     marks = ", ".join("?" * len(kinds))
     with write_database(space) as db:

@@ -16,52 +16,34 @@ FOLDERS = ("adapters", "runs", "pictures", "uploads", "prompts", "trash", "cache
 DATABASE = "studio.sqlite"
 
 
+class _Place:
+    """A path in a workspace, by the name of its attribute."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, space: "Workspace", owner: type) -> Path:
+        return space.root / self._name
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """Where Studio keeps what it makes. `open_workspace` makes one; root is a resolved path.
-
-    adapters/ the library, runs/ a folder for each training, pictures/ what was rendered, by date,
-    uploads/ sets of pictures to train on or start from, prompts/ of trainings, trash/ what was
-    deleted and may come back, cache/ what can be made again, logs/ the output of workers,
-    studio.sqlite jobs and known bases.
-    """
+    """Where Studio keeps what it makes. `open_workspace` makes one; root is a resolved path."""
 
     root: Path
 
-    @property
-    def adapters(self) -> Path:
-        return self.root / "adapters"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    @property
-    def pictures(self) -> Path:
-        return self.root / "pictures"
-
-    @property
-    def uploads(self) -> Path:
-        return self.root / "uploads"
-
-    @property
-    def prompts(self) -> Path:
-        return self.root / "prompts"
-
-    @property
-    def trash(self) -> Path:
-        return self.root / "trash"
-
-    @property
-    def cache(self) -> Path:
-        return self.root / "cache"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
+    adapters = _Place()  # the library
+    runs = _Place()  # a folder for each training
+    pictures = _Place()  # what was rendered, by date
+    uploads = _Place()  # sets of pictures to train on or start from
+    prompts = _Place()  # of trainings
+    trash = _Place()  # what was deleted and may come back
+    cache = _Place()  # what can be made again
+    logs = _Place()  # the output of workers
 
     @property
     def database(self) -> Path:
+        """Jobs and known bases."""
         return self.root / DATABASE
 
 

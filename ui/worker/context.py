@@ -45,6 +45,11 @@ class JobProgress:
     seconds: float = 0.0
     _saved: float = 0.0
 
+    def enter(self, phase: str) -> State | None:
+        """Begin a phase and save that; returns what `save` does."""
+        self.phase = phase
+        return self.save(at_once=True)
+
     def save(self, *, at_once: bool = False) -> State | None:
         """Save it, a few times a second or at once; returns the state to end the job in, if any.
 

@@ -67,7 +67,7 @@ def work(
         due = now > beaten + BEAT
         ask = due or written != seen
         try:
-            job = _next_job(space, queue) if ask else None
+            job = claim_job(space, QUEUES[queue]) if ask else None
         except DatabaseBusy as busy:
             print_note(str(busy))
             continue
@@ -104,11 +104,6 @@ def _free_memory(context: WorkerContext, *, idle: float) -> None:
         context.models.make_room(0)
     elif idle > IDLE and context.queue == "render" and _training_runs(context.space):
         context.models.make_room(LARGE)
-
-
-def _next_job(space: Workspace, queue: str) -> Job | None:
-    """The next job of a queue, now this worker's; None where none waits."""
-    return claim_job(space, QUEUES[queue]) if has_waiting_jobs(space, QUEUES[queue]) else None
 
 
 def _save(end: Callable[[], object]) -> None:
@@ -170,9 +165,7 @@ def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
     """
     until = time.monotonic() + (spent if _training_runs(context.space) else 0.0)
     while not (context.ending() or report_job(context.space, batch.id)):
-        if has_waiting_jobs(context.space, ("render",)) and (
-            job := claim_job(context.space, ("render",))
-        ):
+        if job := claim_job(context.space, ("render",)):
             _run_job(context, job)
         elif time.monotonic() >= until:
             return

@@ -160,10 +160,10 @@ class _Watched:
         told: when it was told to end. One that has not begun to work loses nothing.
         """
         while self.process.poll() is None:
-            if self._is_starting():
+            if self._doing() in (None, "starting"):  # it waits for the queue, or still imports
                 self._kill()
                 return
-            if time.monotonic() > told + (GRACE if self._answers(ENDING) else ANSWER):
+            if time.monotonic() > told + (GRACE if self._doing() == ENDING else ANSWER):
                 self._kill(UNHEARD)
                 return
             time.sleep(LOOK)
@@ -181,22 +181,15 @@ class _Watched:
                 now > since + (GRACE if heard else ANSWER)
                 for (_, heard), since in self._stops.items()
             ]
-            return any(late) and self._answers()
+            return any(late) and bool(self._doing())
         return False
 
-    def _answers(self, doing: str = "") -> bool:
-        """Whether it has the queue, no other worker, and says that it does this, or anything."""
+    def _doing(self) -> str | None:
+        """What it says that it does. None: another has the queue. "": the database is busy."""
         with suppress(DatabaseBusy):
             (own,) = (one for one in list_workers(self.space) if one.queue == self.queue)
-            return own.pid == self.process.pid and doing in ("", own.doing)
-        return False
-
-    def _is_starting(self) -> bool:
-        """Whether it still waits for the queue, or imports what it needs."""
-        with suppress(DatabaseBusy):
-            (own,) = (one for one in list_workers(self.space) if one.queue == self.queue)
-            return own.pid != self.process.pid or own.doing == "starting"
-        return False
+            return own.doing if own.pid == self.process.pid else None
+        return ""
 
     def _kill(self, why: str = "") -> None:
         """End it at once; its jobs are stopped where they were to stop, and others wait again."""

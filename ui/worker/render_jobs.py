@@ -105,19 +105,16 @@ class _RenderRun:
 
 def _render_single(run: _RenderRun) -> State | None:
     progress = run.progress
-    progress.phase = "opening the base"
-    if ended := progress.save(at_once=True):
+    if ended := progress.enter("opening the base"):
         return ended
     base = run.open_base(run.shots[0].base)
     shot = run.context.models.adapters(run.shots).resolve(run.shots[0])
-    progress.phase = "waiting for the device"
-    progress.save(at_once=True)
+    progress.enter("waiting for the device")
     with run.context.device.for_picture(progress.save) as ended:
         if ended:
             return ended
         if time := compose.time_note(base, shot):
-            progress.phase = f"drawing, {time} in all"
-            progress.save(at_once=True)
+            progress.enter(f"drawing, {time} in all")
         latents = _denoise(run, compose.denoise(base, shot))
         if isinstance(latents, str):
             return latents
@@ -178,8 +175,7 @@ def _render_on_base(
     run: _RenderRun, source: str, numbers: Sequence[int], pause: Pause | None
 ) -> State | None:
     """Render the missing shots of one base."""
-    run.progress.phase = "opening the base"
-    if ended := run.progress.save(at_once=True):
+    if ended := run.progress.enter("opening the base"):
         return ended
     sized = _with_sizes(run, run.open_base(source), numbers)
     groups = _groups(run, source, list(sized.values())) if sized else []
@@ -235,8 +231,7 @@ def _render_group(
     wanted: Mapping[int, int],
 ) -> State | None:
     """Render a group. wanted: the job's numbers of its shots, by theirs in `shots`."""
-    run.progress.phase = "waiting for the device"
-    if ended := run.progress.save(at_once=True):
+    if ended := run.progress.enter("waiting for the device"):
         return ended
     base = run.open_base(source)  # another job may have opened another one meanwhile
     adapters = run.context.models.adapters(shots[number] for number in wanted)

@@ -39,8 +39,8 @@ def train(context: WorkerContext, job: Job) -> State:
 
 
 def _steps(context: WorkerContext, job: Job, request: TrainingRequest) -> State:
-    progress = JobProgress(context, job, phase="opening the base", step=job.step, total=job.total)
-    if ended := progress.save(at_once=True):
+    progress = JobProgress(context, job, step=job.step, total=job.total)
+    if ended := progress.enter("opening the base"):
         return ended
     losses: deque[float] = deque(maxlen=SMOOTHED)
     # Closing it writes the checkpoint.

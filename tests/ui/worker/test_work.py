@@ -140,7 +140,7 @@ def test_an_idle_worker_seldom_asks_the_database(
     space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(loop, "has_waiting_jobs", lambda *given: asked.append(given))
+    monkeypatch.setattr(loop, "claim_job", lambda *given: asked.append(given))
     idle_for(space, 40)
     assert 0 < len(asked) <= 10
 
