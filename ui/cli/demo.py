@@ -21,7 +21,7 @@ from ui.cli.training.train import follow
 from ui.shared.form import with_options
 from ui.shared.labelled_sheet import Group, Row, draw_sheet
 from ui.shared.loading import open_base
-from ui.shared.terminal import print_facts, print_json, progress_bars
+from ui.shared.terminal import print_outcome, progress_bars
 from ui.shared.training_run import draw_with
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ def demo(
         "style": str(out / STYLE.file),
         "seconds": round(perf_counter() - start),
     }
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts("Demo", facts)
+    print_outcome("Demo", facts, as_json=as_json)
 
 
 def _check_out(out: Path) -> None:

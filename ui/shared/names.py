@@ -45,8 +45,8 @@ def split_strength(text: str) -> tuple[str, float]:
     Only a number after the last colon is a strength. So the drive of a Windows path and the half of
     a B-LoRA (`robot.safetensors:style:0.8`) stay with the file.
     """
-    file, colon, last = text.rpartition(":")
-    strength = _number(last) if colon and file else None
+    file, _, last = text.rpartition(":")
+    strength = _number(last) if file else None
     return (text, 1.0) if strength is None else (file, strength)
 
 
@@ -56,8 +56,8 @@ def parse_folder(text: str) -> Folder:
     Only a number after the last colon is a weight, unless a folder has the whole text as its name.
     Raises BadInput for a weight out of range.
     """
-    path, colon, last = text.rpartition(":")
-    weight = _number(last) if colon and path and not Path(text).exists() else None
+    path, _, last = text.rpartition(":")
+    weight = _number(last) if path and not Path(text).exists() else None
     return Folder(Path(text)) if weight is None else Folder(Path(path), weight)
 
 

@@ -6,6 +6,7 @@ what a terminal would obey is taken out.
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.progress import (
@@ -67,6 +68,20 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
             shown = ("yes" if value else "no") if isinstance(value, bool) else value
             table.add_row(_plain(name), _plain(shown))
     _stdout.print(table)
+
+
+def print_outcome(
+    title: str,
+    facts: Mapping[str, object],
+    *,
+    as_json: bool,
+    shown: Mapping[str, object] = MappingProxyType({}),
+) -> None:
+    """Print facts as JSON, or as `print_facts` does. shown: what stands there instead or beside."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(title, {**facts, **shown})
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import trainers
 from studio.errors import BadInput, Stopped
@@ -23,7 +24,7 @@ from ui.shared.grid import differing
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import BaseCache
 from ui.shared.ray_cluster import TaskFailure, connect
-from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
+from ui.shared.terminal import print_note, print_outcome, print_table, progress_bars
 from ui.shared.training_run import SMOOTHED
 from ui.sweep.sweep_file import CHECKED_ALIKE, PlannedRun, read_sweep
 from ui.worker.train_jobs import start_or_resume
@@ -94,14 +95,13 @@ def print_cost(sweep: Sweep, *, as_json: bool) -> None:
     missing = sweep.missing()
     checked = _check_and_estimate(sweep, missing, BaseCache())
     cost = checked.cost
-    facts = {"trainings": len(missing), "finished already": len(sweep.planned) - len(missing)}
-    if as_json:
-        seconds, size = (cost.seconds, cost.bytes) if cost else (0.0, 0)
-        left_out = {"left_out": list(checked.remarks)}
-        print_json(facts | {"seconds": round(seconds, 1), "bytes": size} | left_out)
-        return
-    checked.print_remarks()
-    print_facts("Sweep", facts | {"taking": cost and f"{cost}, one after another"})
+    if not as_json:
+        checked.print_remarks()
+    seconds, size = (cost.seconds, cost.bytes) if cost else (0.0, 0)
+    counts = {"trainings": len(missing), "finished already": len(sweep.planned) - len(missing)}
+    facts = {"seconds": round(seconds, 1), "bytes": size, "left_out": list(checked.remarks)}
+    shown = dict.fromkeys(facts) | {"taking": cost and f"{cost}, one after another"}
+    print_outcome("Sweep", counts | facts, as_json=as_json, shown=shown)
 
 
 def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
@@ -125,12 +125,10 @@ def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
         ) from None
     counts = {"made": len(missing) - len(failed), "there already": there, "failed": len(failed)}
     rows = _write_results(sweep, failed)
-    facts: dict[str, object] = {"out": str(sweep.out), **counts}
-    if as_json:
-        print_json(facts | {"runs": rows})
-    else:
-        _print_results(sweep, failed)
-        print_facts("Sweep", facts)
+    if not as_json:
+        _print_results(rows)
+    facts = {"out": str(sweep.out), **counts, "runs": rows}
+    print_outcome("Sweep", facts, as_json=as_json, shown={"runs": None})
     return 1 if failed else 0
 
 
@@ -251,14 +249,13 @@ def _write_results(sweep: Sweep, failed: Mapping[str, str]) -> list[dict[str, ob
     return rows
 
 
-def _print_results(sweep: Sweep, failed: Mapping[str, str]) -> None:
-    rows: list[tuple[str, ...]] = []
-    for name, settings in sweep.varied().items():
-        loss = _last_loss(sweep.out / name)
-        loss_text = "" if loss is None else f"{loss:.4f}"
-        file = failed.get(name, "adapter.safetensors")
-        rows.append((name, _in_words(settings), loss_text, file))
-    print_table(("run", "settings", "loss", "file"), rows)
+def _print_results(rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = []
+    for row in rows:
+        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        file = row.get("reason", "adapter.safetensors")
+        lines.append((row["run"], _in_words(row["settings"]), loss, file))
+    print_table(("run", "settings", "loss", "file"), lines)
 
 
 def _in_words(settings: Mapping[str, object]) -> str:

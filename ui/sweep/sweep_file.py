@@ -57,15 +57,8 @@ WRITTEN_BY_RUNS = ("fingerprint", "examples", "init_sha256", "out", "torch")
 TOP_FIELDS = tuple(name for name in RECIPE_KEYS if name not in (*WRITTEN_BY_RUNS, *TABLES))
 # Pictures and captions are accepted or refused whatever these options are.
 CHECKED_ALIKE = (
-    "seed",
-    "lr",
-    "text_lr",
-    "token_lr",
-    "steps",
-    "batch",
-    "accumulation",
-    "warmup",
-    "schedule",
+    *("seed", "lr", "text_lr", "token_lr", "steps", "batch", "accumulation"),
+    *("warmup", "schedule"),
 )
 ALL_FIELDS = frozenset((*RECIPE_KEYS, *(one.name for one in fields(trainers.Recipe))))
 Key = tuple[str, ...]  # ("trigger",) at the top, ("recipe", "lr") in a table

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from studio.requests.shot import Shot
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import SHORT, TRIGGER
 from ui import cli
-from ui.cli.training.grid import draw_grid, grid_of_run, grid_sheet
-from ui.shared.labelled_sheet import CELL
+from ui.cli.training.grid import grid_of_run
+from ui.shared.checkpoint_grid import checkpoint_table
+from ui.shared.labelled_sheet import CELL, draw_table
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +57,14 @@ def checkpoint(run: Path, step: int) -> Path:
 
 def test_each_picture_is_the_one_that_its_shot_gives(run: Path, sd1: Base) -> None:
     cells = grid_of_run(run, strengths=(1.0,), steps=(2, 6))
-    made = dict(draw_grid(sd1, cells))
+    events: Any = compose.render_many(sd1, [one.shot for one in cells])
+    made = {event.number: event for event in events}
     for number, cell in enumerate(cells):
         file = run / "adapter.safetensors" if cell.step == 6 else checkpoint(run, cell.step)
         alone = compose.render(sd1, Shot(TRIGGER, adapters=((file, 1.0),), seed=0))
-        drawn = made[number]
-        assert isinstance(drawn, Image.Image)
+        drawn = made[number].picture
         assert np.abs(np.asarray(drawn, int) - np.asarray(alone, int)).max() <= 2
-    assert np.asarray(made[0]).tolist() != np.asarray(made[1]).tolist()
+    assert np.asarray(made[0].picture).tolist() != np.asarray(made[1].picture).tolist()
 
 
 def test_pictures_stand_in_the_rows_of_their_checkpoints(run: Path) -> None:
@@ -70,7 +72,7 @@ def test_pictures_stand_in_the_rows_of_their_checkpoints(run: Path) -> None:
     colours = [(200, 20 * number, 10) for number in range(len(cells))]
     pictures = {n: Image.new("RGB", (64, 64), colour) for n, colour in enumerate(colours)}
     del pictures[5]  # could not be drawn
-    seen = np.asarray(grid_sheet("run", cells, pictures))
+    seen = np.asarray(draw_table("run", checkpoint_table(cells), pictures))
     corners = [np.argwhere((seen == colour).all(axis=-1)) for colour in colours]
     assert [len(corner) for corner in corners] == [0 if n == 5 else CELL**2 for n in range(12)]
     lefts = [tuple(corner.min(axis=0)) for n, corner in enumerate(corners) if n != 5]

@@ -16,7 +16,7 @@ from studio.errors import BadInput, Stopped
 from ui.cli.options import LOADING, AsJson, RayAddress
 from ui.shared.form import with_options
 from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
-from ui.shared.terminal import print_facts, print_json, print_note, print_table, progress_bars
+from ui.shared.terminal import print_note, print_outcome, print_table, progress_bars
 
 if TYPE_CHECKING:
     from ui.batch.plan import Plan
@@ -120,36 +120,31 @@ def tell_cost(plan: "Plan", *, loading: Mapping[str, object], as_json: bool) -> 
 
     left = len(plan.missing())
     found = expect_batch(plan, loading)
-    facts: dict[str, object] = {
+    facts = {
         "pictures": left,
         "there already": len(plan.names) - left,
         "evaluations of the UNet": found.evaluations,
+        "seconds": round(found.seconds, 1),
     }
-    if as_json:
-        print_json(facts | {"seconds": round(found.seconds, 1)})
-        return
     about = f"about {format_duration(found.seconds)}, by a step measured just now on this machine"
-    print_facts("Batch", facts | {"time": about})
+    print_outcome("Batch", facts, as_json=as_json, shown={"seconds": None, "time": about})
 
 
 def _tell(
     plan: "Plan", failed: Mapping[int, str], *, there: int, made: int, seconds: float, as_json: bool
 ) -> None:
-    facts: dict[str, object] = {
+    failures = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
+    facts = {
         "out": str(plan.out),
         "made": made,
         "there already": there,
         "failed": len(failed),
         "seconds": round(seconds, 1),
+        "failures": [{"file": name, "reason": reason} for name, reason in failures],
     }
-    failures = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
-    if as_json:
-        print_json(
-            facts | {"failures": [{"file": name, "reason": reason} for name, reason in failures]}
-        )
-        return
-    print_facts("Batch", facts | {"sheet": plan.out / "sheet.html"})
-    if failures:
+    shown = {"failures": None, "sheet": plan.out / "sheet.html"}
+    print_outcome("Batch", facts, as_json=as_json, shown=shown)
+    if failures and not as_json:
         print_table(("failed", "why"), failures)
 
 

@@ -56,14 +56,13 @@ def prompt_command(name: str, kind: type[trainers.Kind]) -> Callable[..., None]:
         training: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
-        given: dict[str, object] = {
+        given = {
             **request,
             "adapters": parse_adapters(adapter),
             "options": {**options["lora"], **options["own"]},
             "recipe": training,
             "loading": loading,
         }
-        given = {field: value for field, value in given.items() if value}
         run_training(name, given, mode, space=workspace, as_json=as_json)
 
     return train

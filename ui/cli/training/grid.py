@@ -1,6 +1,6 @@
 """`studio grid`: the checkpoints of a run at several strengths, on one contact sheet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +17,10 @@ from ui.shared.checkpoint_grid import CheckpointShot, checkpoint_grid, checkpoin
 from ui.shared.form import with_options
 from ui.shared.labelled_sheet import draw_table
 from ui.shared.loading import open_base
-from ui.shared.terminal import print_facts, print_json, print_note, progress_bars
+from ui.shared.terminal import print_note, print_outcome, progress_bars
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from studio.bases.base import Base
 
 STRENGTHS = (0.5, 0.75, 1.0)
 
@@ -59,29 +57,6 @@ def _own_prompts(run: str | Path) -> tuple[str, ...]:
     return draft(request.recipe).sample_prompts or (request.trigger,)
 
 
-def draw_grid(
-    base: "Base", cells: Sequence[CheckpointShot]
-) -> "Iterator[tuple[int, Image | BadInput]]":
-    """Render the pictures in the fastest order: each cell's number, and its picture or an error.
-
-    base: the one that the run was trained on, see `trainers.base_of`.
-    """
-    for event in compose.render_many(base, [cell.shot for cell in cells]):
-        made = isinstance(event, compose.Made)
-        yield event.number, event.picture if made else BadInput(event.reason)
-
-
-def grid_sheet(
-    title: str,
-    cells: Sequence[CheckpointShot],
-    pictures: "Mapping[int, Image]",
-    *,
-    note: str = "",
-) -> "Image":
-    """All on one sheet. pictures: by their cells' numbers."""
-    return draw_table(title, checkpoint_table(cells), pictures, note=note)
-
-
 def write_grid(
     run: Path,
     cells: Sequence[CheckpointShot],
@@ -97,24 +72,23 @@ def write_grid(
     pictures: dict[int, Image] = {}
     with progress_bars() as shown:
         task = shown.add_task("Rendering", total=len(cells))
-        for number, made in draw_grid(base, cells):
-            if isinstance(made, BadInput):
-                print_note(f"Step {cells[number].step}: {made}")
+        for event in compose.render_many(base, [cell.shot for cell in cells]):
+            if isinstance(event, compose.Made):
+                pictures[event.number] = event.picture
             else:
-                pictures[number] = made
+                print_note(f"Step {cells[event.number].step}: {event.reason}")
             shown.advance(task)
     if not pictures:
         raise BadInput(f"none of the {len(cells)} pictures can be rendered")
     prompts = {cell.shot.prompt for cell in cells}
     note = cells[0].shot.prompt if len(prompts) == 1 else f"{len(prompts)} prompts"
-    sheet = grid_sheet(run.resolve().name, cells, pictures, note=f"{note}  ·  base {base.name}")
+    note += f"  ·  base {base.name}"
+    sheet = draw_table(run.resolve().name, checkpoint_table(cells), pictures, note=note)
     with atomic_write(out) as part:
         sheet.save(part, "PNG")
-    facts = {"sheet": str(out), "pictures": len(pictures), "failed": len(cells) - len(pictures)}
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts("Grid", {**facts, "failed": facts["failed"] or None})
+    failed = len(cells) - len(pictures)
+    facts = {"sheet": str(out), "pictures": len(pictures), "failed": failed}
+    print_outcome("Grid", facts, as_json=as_json, shown={"failed": failed or None})
 
 
 app = typer.Typer()

@@ -7,13 +7,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 import trainers
-from studio.dataset.left_out import count_skipped
+from studio.dataset.left_out import Skipped, count_skipped
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput, Stopped
 from studio.requests.training import TrainingRequest, read_request
@@ -25,7 +25,7 @@ from ui.shared.form import Form, with_options
 from ui.shared.launched_processes import process_group
 from ui.shared.loading import command_options, open_base
 from ui.shared.names import parse_folder
-from ui.shared.terminal import print_facts, print_json, print_note, progress_bars
+from ui.shared.terminal import print_facts, print_json, print_note, print_outcome, progress_bars
 from ui.shared.train_request import complete, keep_out_here, options_in, request_for
 from ui.shared.training_run import SMOOTHED, draw_with, stopping
 
@@ -79,7 +79,9 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
     estimate = _estimate(request, base, pictures=len(pictures.examples))
     facts = asdict(counted)
     if as_json:
-        print_json(facts | _picture_facts(pictures) | {"estimate": asdict(estimate)})
+        skipped = _skipped_facts(pictures.skipped)
+        facts |= {"pictures": len(pictures.examples), "skipped": skipped}
+        print_json(facts | {"estimate": asdict(estimate)})
         return
     more = facts.pop("facts")
     numbers = {key: f"{facts[key]:,}" for key in ("weights", "layers", "parameters")}
@@ -104,9 +106,8 @@ def _check_pictures(request: TrainingRequest) -> Pictures:
     return pictures
 
 
-def _picture_facts(pictures: Pictures) -> dict[str, object]:
-    skipped = [asdict(one) | {"path": str(one.path)} for one in pictures.skipped]
-    return {"pictures": len(pictures.examples), "skipped": skipped}
+def _skipped_facts(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
+    return [asdict(one) | {"path": str(one.path)} for one in skipped]
 
 
 def _estimate(request: TrainingRequest, base: "Base", *, pictures: int = 0) -> "trainers.Estimate":
@@ -154,12 +155,9 @@ def follow(
                     started = event
                     _introduce(event)
                     shown.update(training, total=event.steps, completed=event.done)
-                case Drawn():
-                    visible = event.done < event.total
-                    shown.update(drawing, total=event.total, completed=event.done, visible=visible)
-                case Encoded():
-                    visible = event.done < event.total
-                    shown.update(encoding, total=event.total, completed=event.done, visible=visible)
+                case Drawn(done, total) | Encoded(done, total):
+                    task = drawing if isinstance(event, Drawn) else encoding
+                    shown.update(task, total=total, completed=done, visible=done < total)
                 case Step():
                     losses.append(event.loss)
                     measured.append(event.measured)
@@ -207,14 +205,11 @@ def _report(trained: Trained, *, as_json: bool) -> None:
         **_measured(trained.measured),
         "parameters": started.parameters,
         f"{started.unit}s": started.examples,
-        "skipped": [asdict(one) | {"path": str(one.path)} for one in started.skipped],
+        "skipped": _skipped_facts(started.skipped),
     }
-    if as_json:
-        print_json(facts)
-        return
-    facts["loss"] = None if trained.loss is None else f"{trained.loss:.4f}"
-    facts["skipped"] = count_skipped(started.skipped) or None
-    print_facts("Trained", facts)
+    loss = None if trained.loss is None else f"{trained.loss:.4f}"
+    shown = {"loss": loss, "skipped": count_skipped(started.skipped) or None}
+    print_outcome("Trained", facts, as_json=as_json, shown=shown)
 
 
 def _measured(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -320,14 +315,13 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
         training: Mapping[str, object],
         loading: Mapping[str, object],
     ) -> None:
-        given: dict[str, object] = {
+        given = {
             "pictures": [parse_folder(text) for text in pictures or ()],
             **request,
             "options": options,
             "recipe": training,
             "loading": loading,
         }
-        given = {field: value for field, value in given.items() if value}
         run_training(name, given, mode, space=workspace, as_json=as_json)
 
     return train
@@ -341,7 +335,11 @@ def run_training(
     space: Path,
     as_json: bool,
 ) -> None:
-    """Do what the command line asks for. given: fields of TrainingRequest; mode: of ModeOptions."""
+    """Do what the command line asks for.
+
+    given: fields of TrainingRequest; empty ones were not given. mode: fields of ModeOptions.
+    """
+    given = {field: value for field, value in given.items() if value}
     chosen = build(ModeOptions, mode)
     if chosen.base_config and not chosen.dry_run:
         raise BadInput("--base-config has no weights to train: give --dry-run with it.")
