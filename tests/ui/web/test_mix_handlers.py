@@ -253,16 +253,14 @@ def test_an_adapter_is_switched_off_and_locked(tab: Tab) -> None:
 
 
 def test_block_sliders_write_the_option_that_they_show() -> None:
-    text = with_factor("1:up_blocks=0.3, x", "all", "up_blocks.0", 0.5)
+    text = with_factor("up_blocks.0", "1:up_blocks=0.3, x", "all", 0.5)
     assert text == "1:up_blocks=0.3, x, up_blocks.0=0.5"
-    text = with_factor(text, "2", "up_blocks.0", 1.2)
-    assert factor_in(text, "2", "up_blocks.0") == 1.2
-    assert factor_in(text, "all", "up_blocks.0") == 0.5
-    assert (
-        factor_in(text, "all", "mid_block") == 1
-        and factor_in("mid_block=a", "all", "mid_block") == 1
-    )
-    text = with_factor(with_factor(text, "2", "up_blocks.0", 1), "all", "up_blocks.0", 0.7)
+    text = with_factor("up_blocks.0", text, "2", 1.2)
+    assert factor_in("up_blocks.0", text, "2") == 1.2
+    assert factor_in("up_blocks.0", text, "all") == 0.5
+    assert factor_in("mid_block", text, "all") == 1
+    assert factor_in("mid_block", "mid_block=a", "all") == 1
+    text = with_factor("up_blocks.0", with_factor("up_blocks.0", text, "2", 1), "all", 0.7)
     assert text == "1:up_blocks=0.3, x, up_blocks.0=0.7"
 
 

@@ -1,6 +1,6 @@
 """The batches of the tab Batch: those made before, and the one that is being made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,14 +8,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from studio.errors import BadInput
-from studio.queue.client import (
-    get_job,
-    list_jobs,
-    remove_job,
-    restore_job,
-    resume_job,
-    stop_job,
-)
+from studio.queue.client import get_job, list_jobs, remove_job, restore_job, resume_job, stop_job
 from studio.queue.job import Job
 from studio.workspace import Workspace
 from ui.web.batch.archive import zipped
@@ -74,19 +67,16 @@ class BatchPanel:
                 return [gr.skip()] * len(self.updated)
             return shown(space, chosen, removed)
 
-        def stop(chosen: int | None) -> None:
-            stop_job(space, _one(space, chosen).id)
-
-        def resume(chosen: int | None) -> None:
-            resume_job(space, _one(space, chosen).id)
+        def act(action: Callable[[Workspace, int], object], chosen: int | None) -> int:
+            id = _one(space, chosen).id
+            action(space, id)
+            return id
 
         def take(chosen: int | None) -> str:
             return file_url(zipped(space, _one(space, chosen)))
 
         def remove(chosen: int | None) -> tuple:
-            id = _one(space, chosen).id
-            remove_job(space, id)
-            return None, id
+            return None, act(remove_job, chosen)
 
         def undo(removed: int) -> tuple:
             return restore_job(space, removed).id, None
@@ -96,8 +86,8 @@ class BatchPanel:
         changes = [
             begun,
             on(self._rows.click, choose, None, chosen, mode="multiple"),
-            on(self._stop.click, stop, chosen),
-            on(self._resume.click, resume, chosen),
+            on(self._stop.click, partial(act, stop_job), chosen),
+            on(self._resume.click, partial(act, resume_job), chosen),
             on(self._remove.click, remove, chosen, asked),
             on(self._undo.click, undo, self._removed, asked),
         ]

@@ -38,17 +38,11 @@ class LabelEditor:
 
     def wire(self, report: gr.HTML) -> list[Dependency]:
         """Wire the events; returns those after which the adapter is shown anew."""
-        chosen = self._selected
+        chosen, uploaded = self._selected, [self._selected, self._cover]
         return [
             on(self._save.click, self._save_label, [chosen, *self.shown], report),
             # The last of two files in a row is the cover: none is dropped while one is read.
-            on(
-                self._cover.upload,
-                self._take_cover,
-                [chosen, self._cover],
-                report,
-                mode="always_last",
-            ),
+            on(self._cover.upload, self._take_cover, uploaded, report, mode="always_last"),
             on(self._own.click, self._own_cover, chosen, report),
         ]
 

@@ -44,6 +44,8 @@ EMPTY = (
 NO_MATCH = '<div class="empty">No adapter fits this filter.</div>'
 NONE_SELECTED = '<div class="empty">Select an adapter to see its details.</div>'
 CLICKED_ITEM = script("clicked_item.js")
+IN_ORDER: Any = {"mode": "always_last", "queue": "library"}
+IMPORTS: Any = {"mode": "multiple", "queue": "imports", "progress": "minimal"}
 
 
 def library_tab(page: Page) -> None:
@@ -78,15 +80,11 @@ class _Library:
         with gr.Accordion("Trash", open=False):
             self._trash = gr.HTML(js_on_load=CLICKED_ITEM, elem_id="trash")
             self._empty = gr.Button("Empty the trash for good", size="sm", variant="stop")
-        self._filter = [
-            *(self._text, self._family, self._favourites, self._several),
-            *(self._selected, self._picked),
-        ]
+        asked = [self._text, self._family, self._favourites, self._several]
+        self._filter = [*asked, self._selected, self._picked]
         self._listed = [self._grid, self._seen, self._trash]
-        self._details = [
-            *(self._about, self._actions, self._mix, self._part, self._name, self._star),
-            *self._labels.shown,
-        ]
+        actions = [self._actions, self._mix, self._part, self._name, self._star]
+        self._details = [self._about, *actions, *self._labels.shown]
 
     def _lay_out_list(self) -> None:
         with gr.Row(elem_classes="tools"):
@@ -129,44 +127,25 @@ class _Library:
         """The list: its filter, the selection, and what trainings add."""
         # Also after a selection: a list that was asked for before it does not show it.
         filtered = [one.change for one in self._filter]
-        in_order: dict[str, Any] = {"mode": "always_last", "queue": "library"}
-        on(filtered, self._list, self._filter, self._listed, **in_order)
+        on(filtered, self._list, self._filter, self._listed, **IN_ORDER)
         chosen = [self._several, self._selected, self._picked]
-        on(
-            self._grid.click,
-            self._select,
-            chosen,
-            [self._selected, self._picked, *self._details],
-            mode="multiple",
-            queue="selection",
-        )
+        shown = [self._selected, self._picked, *self._details]
+        on(self._grid.click, self._select, chosen, shown, mode="multiple", queue="selection")
         bulk = [self._picked, self._bulk, self._delete_picked]
         on([self._several.input, self._picked.change], self._offer_bulk, chosen, bulk)
         news, seen = tab_news("library"), [*self._filter, self._seen]
-        on(news.input, self._list_if_new, seen, self._listed, **in_order)
+        on(news.input, self._list_if_new, seen, self._listed, **IN_ORDER)
 
     def wire_changes(self) -> None:
         """What changes the library: each event says what it did, then all is shown anew."""
         outcome = [self._selected, self._deleted, self._notices]
         uploaded, renamed = [self._upload, self._selected], [self._selected, self._name]
+        picked = [self._picked, self._selected]
         changes = [
-            on(
-                self._upload.upload,
-                self._import_files,
-                uploaded,
-                outcome,
-                progress="minimal",
-                mode="multiple",
-                queue="imports",
-            ),
+            on(self._upload.upload, self._import_files, uploaded, outcome, **IMPORTS),
             on([self._rename.click, self._name.submit], self._rename_adapter, renamed, outcome),
             on(self._delete.click, self._delete_adapter, self._selected, outcome),
-            on(
-                self._delete_picked.click,
-                self._delete_all,
-                [self._picked, self._selected],
-                [*outcome, self._picked],
-            ),
+            on(self._delete_picked.click, self._delete_all, picked, [*outcome, self._picked]),
             on(self._star.click, self._toggle, self._selected, self._notices),
             on(self._star_picked.click, self._mark_all, self._picked, self._notices),
             *self._labels.wire(self._notices),
@@ -174,16 +153,10 @@ class _Library:
             on(self._trash.click, self._restore_clicked, self._selected, outcome),
             on(self._empty.click, self._empty_trash, self._selected, outcome),
         ]
+        asked = [*self._filter, self._deleted]
         shown = [self._report, self._undo, *self._listed, *self._details]
         for change in changes:
-            on(
-                change.success,
-                self._show,
-                [*self._filter, self._deleted],
-                shown,
-                mode="always_last",
-                queue="library",
-            )
+            on(change.success, self._show, asked, shown, **IN_ORDER)
 
     def wire_selected(self) -> None:
         """The selected adapter, to Mix and as a file."""

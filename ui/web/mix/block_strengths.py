@@ -25,10 +25,7 @@ BLOCKS = {
     ),
 }
 BLOCKS["sd2"] = BLOCKS["sd1"]
-NAMES = (
-    *("text_encoder", "text_encoder_2", "down_blocks.0", "down_blocks.1", "down_blocks.2"),
-    *("mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2", "up_blocks.3"),
-)
+NAMES = (*BLOCKS["sdxl"], "up_blocks.3")  # of all families
 ALL = "all"
 
 
@@ -38,10 +35,8 @@ class BlockSliders:
     def __init__(self, space: Workspace, text: gr.Textbox) -> None:
         self._space, self._text = space, text
         with gr.Accordion("Block strengths", open=False):
-            places = [
-                ("All adapters", ALL),
-                *((f"Adapter {n}", str(n)) for n in range(1, MOST + 1)),
-            ]
+            each = ((f"Adapter {n}", str(n)) for n in range(1, MOST + 1))
+            places = [("All adapters", ALL), *each]
             self._place = gr.Dropdown(places, value=ALL, label="Of", min_width=140)
             with gr.Row(elem_classes="studio-fields"):
                 self._sliders = {
@@ -58,28 +53,21 @@ class BlockSliders:
         seen = [self._text.change, self._place.change, base.change]
         given = [self._text, self._place, base]
         on(seen, self._show, given, shown, mode="always_last")
+        text, place = self._text, self._place
         return [
-            on(
-                slider.release,
-                partial(self._change, block),
-                [self._text, self._place, slider],
-                self._text,
-            )
+            on(slider.release, partial(with_factor, block), [text, place, slider], text)
             for block, slider in self._sliders.items()
         ]
 
     def _show(self, text: str, place: str, base: str) -> list[Any]:
         blocks = BLOCKS.get(base_family(self._space, base), NAMES)
         return [
-            gr.update(value=factor_in(text, place, block), visible=block in blocks)
+            gr.update(value=factor_in(block, text, place), visible=block in blocks)
             for block in NAMES
         ]
 
-    def _change(self, block: str, text: str, place: str, factor: float) -> str:
-        return with_factor(text, place, block, factor)
 
-
-def factor_in(text: str, place: str, block: str) -> float:
+def factor_in(block: str, text: str, place: str) -> float:
     """What the option's text says of a block; 1 where it says nothing that can be read."""
     for entry in reversed(_entries(text)):
         name, _, factor = entry.partition("=")
@@ -91,7 +79,7 @@ def factor_in(text: str, place: str, block: str) -> float:
     return 1.0
 
 
-def with_factor(text: str, place: str, block: str, factor: float) -> str:
+def with_factor(block: str, text: str, place: str, factor: float) -> str:
     """The option's text with this factor of a block; a factor of 1 is not written."""
     name = _name(place, block)
     others = [one for one in _entries(text) if one.partition("=")[0].strip() != name]

@@ -63,13 +63,10 @@ def queue_tab(page: Page) -> None:
         restore_job(space, removed)
         return gr.Button(visible=False)
 
-    def cancel_all() -> None:
-        cancel_waiting(space)
-
     changes = [
         on(rows.click, act, None, [removed, undo, page.tabs], mode="multiple", queue="queue"),
         on(undo.click, bring_back, removed, undo),
-        on(cancel.click, cancel_all),
+        on(cancel.click, partial(cancel_waiting, space)),
     ]
     for change in changes:
         on(change.then, look, None, shown, mode="always_last", queue="queue")

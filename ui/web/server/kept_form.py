@@ -70,11 +70,10 @@ class KeptForm:
         self, restore: Callable[[dict[Component, Any]], Update], outputs: Iterable[Component]
     ) -> Dependency:
         """Restore the form when the page is loaded, and keep it from then on."""
-
-        def restore_form(text: str | None) -> Update:
-            return restore(self.read(text))
-
-        restored = on(None, restore_form, self.stored, list(outputs), js=self.reading)
+        shown = list(outputs)
+        restored = on(
+            None, lambda text: restore(self.read(text)), self.stored, shown, js=self.reading
+        )
         self.keep_after(restored)
         return restored
 

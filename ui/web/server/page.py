@@ -66,10 +66,10 @@ def on(
     opening of the page and every change of the inputs. mode: what becomes of events that come
     while one is answered, as in `gr.on`: "once" drops them. queue: events of one queue are
     answered one at a time, in the order they came in: an answer about an earlier choice might come
-    last otherwise.
+    last otherwise. Without outputs, what the handler returns is dropped.
     """
     if handler and not isgeneratorfunction(handler):  # Gradio has to see that one is a generator
-        handler = show_bad_input(handler)
+        handler = show_bad_input(handler if outputs else _dropping(handler))
     options: dict[str, Any] = {
         "fn": handler,
         "inputs": inputs,
@@ -84,6 +84,16 @@ def on(
     if queue:
         options |= {"concurrency_id": queue, "concurrency_limit": 1}
     return trigger(**options) if callable(trigger) else gr.on(trigger, **options)
+
+
+def _dropping(handler: Callable[P, object]) -> Callable[P, None]:
+    """The same handler without a value."""
+
+    @wraps(handler)
+    def run(*args: P.args, **given: P.kwargs) -> None:
+        handler(*args, **given)
+
+    return run
 
 
 def show_bad_input(

@@ -17,7 +17,6 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.queue.job import UNFINISHED, Job
-from studio.training_asks import Ask
 from studio.training_log import TrainingLog
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
 from ui.web.frontend import ONCE, paragraph
@@ -74,29 +73,16 @@ class RunPanel:
         )
         self.news = tab_news("train")
         self.seen, self._removed = gr.State(Seen()), gr.State(0)
-        buttons = [
-            self.stop,
-            self.sample,
-            self.save,
-            self.resume,
-            self.mix,
-            self.reuse,
-            self.remove,
-        ]
-        self.updated = [
-            self.jobs,
-            self.header,
-            self.plot,
-            self.samples,
-            *buttons,
-            self.seen,
-        ]  # what `updates` gives values for
+        asks = [self.stop, self.sample, self.save, self.resume]
+        buttons = [*asks, self.mix, self.reuse, self.remove]
+        # What `updates` gives values for.
+        self.updated = [self.jobs, self.header, self.plot, self.samples, *buttons, self.seen]
 
     def wire(self, page: Page) -> None:
         """Wire the events."""
         space, jobs = self._space, self.jobs
         update: dict[str, Any] = {
-            "handler": lambda selected, seen: updates(space, selected, seen),
+            "handler": partial(updates, space),
             "inputs": [jobs, self.seen],
             "outputs": self.updated,
             "queue": "trainings",
@@ -104,25 +90,16 @@ class RunPanel:
         on(self.news.input, **update, mode="always_last")
         on(None, lambda job: updates(space, job, Seen()), jobs, self.updated, queue="trainings")
         changes = [
-            on(self.stop.click, self._stop, jobs),
-            on(self.sample.click, partial(self._ask, "sample"), jobs),
-            on(self.save.click, partial(self._ask, "save"), jobs),
-            on(self.resume.click, self._resume, jobs),
+            on(self.stop.click, partial(stop_job, space), jobs),
+            on(self.sample.click, partial(ask_job, space, what="sample"), jobs),
+            on(self.save.click, partial(ask_job, space, what="save"), jobs),
+            on(self.resume.click, partial(resume_job, space), jobs),
             on(self.remove.click, self._remove, jobs, [self._removed, self.undo]),
             on(self.undo.click, self._undo, self._removed, [jobs, self.undo]),
         ]
         for change in changes:
             on(change.success, **update)
         on(self.mix.click, self._mix, jobs, [page.adapters, page.tabs])
-
-    def _stop(self, job: int) -> None:
-        stop_job(self._space, job)
-
-    def _ask(self, what: Ask, job: int) -> None:
-        ask_job(self._space, job, what)
-
-    def _resume(self, job: int) -> None:
-        resume_job(self._space, job)
 
     def _remove(self, job: int) -> tuple[int, gr.Button]:
         title = get_job(self._space, job).title
