@@ -25,6 +25,7 @@ from studio.training_asks import Ask
 from studio.workspace import Workspace, add_upload, create_set, write_caption
 from ui.shared.queue_requests import queue_training
 from ui.web.api.values import (
+    Endpoints,
     JsonObject,
     check_base,
     job_facts,
@@ -36,11 +37,8 @@ from ui.web.api.values import (
 LONGEST_WAIT = 3600.0  # seconds
 
 
-class JobEndpoints:
+class JobEndpoints(Endpoints):
     """The API's endpoints for jobs."""
-
-    def __init__(self, space: Workspace) -> None:
-        self._space = space
 
     def train(
         self,

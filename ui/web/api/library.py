@@ -9,7 +9,6 @@ from studio.errors import BadInput
 from studio.files import display_name
 from studio.workspace import (
     AdapterFile,
-    Workspace,
     add_base,
     delete_adapter,
     get_adapter,
@@ -18,15 +17,12 @@ from studio.workspace import (
     list_bases,
     rename_adapter,
 )
-from ui.web.api.values import JsonObject, file_data, uploaded_file, without_paths
+from ui.web.api.values import Endpoints, JsonObject, file_data, uploaded_file, without_paths
 from ui.web.library.import_export import export_file, import_files, restore
 
 
-class LibraryEndpoints:
+class LibraryEndpoints(Endpoints):
     """The API's endpoints for the library."""
-
-    def __init__(self, space: Workspace) -> None:
-        self._space = space
 
     def list_library(self, family: str = "") -> list[JsonObject]:
         """List the adapters in the library, the latest first.

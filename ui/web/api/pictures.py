@@ -26,6 +26,7 @@ from studio.workspace import (
 from ui.shared.names import split_strength
 from ui.shared.queue_requests import queue_pictures, settled
 from ui.web.api.values import (
+    Endpoints,
     JsonObject,
     check_base,
     file_data,
@@ -40,11 +41,8 @@ from ui.web.batch.library_names import shots_of
 MOST_PICTURES = 1000  # of one call
 
 
-class PictureEndpoints:
+class PictureEndpoints(Endpoints):
     """The API's endpoints for pictures."""
-
-    def __init__(self, space: Workspace) -> None:
-        self._space = space
 
     def generate(
         self,

@@ -23,6 +23,13 @@ JsonObject = dict[str, Any]
 POLL_INTERVAL = 0.1  # seconds
 
 
+class Endpoints:
+    """A group of endpoints: its public methods."""
+
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+
+
 def check_arguments(endpoint: Callable[P, R]) -> Callable[P, R]:
     """Decorate an endpoint: arguments of other types than it declares are refused by name.
 

@@ -157,12 +157,9 @@ def _on(
     js: str | None = None,
 ) -> Dependency:
     """Inputs and outputs are as few as possible, since each event sends all of them."""
-    return on(trigger, handler, inputs, _in_order(outputs), mode=mode, queue=queue, js=js)
-
-
-def _in_order(outputs: Components) -> list[Any]:
-    """The same order in every process, for pages that outlive their server."""
-    return sorted(outputs, key=lambda one: one._id)
+    # In the same order in every process, for pages that outlive their server.
+    in_order = sorted(outputs, key=lambda one: one._id)
+    return on(trigger, handler, inputs, in_order, mode=mode, queue=queue, js=js)
 
 
 def _lock(slot: Slot) -> Callable[[Any], Any]:

@@ -2,7 +2,6 @@
 
 import gradio as gr
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from compose.engine.schedule import COLOURS
@@ -104,8 +103,4 @@ def _painted(value: dict[str, Image.Image] | None) -> dict[int, Image.Image]:
     nearest = ((pixels[:, :, None, :3] - colours) ** 2).sum(-1).argmin(-1)
     nearest[pixels[..., 3] < 128] = -1
     found = {place: nearest == place - 1 for place in range(1, len(BRUSHES) + 1)}
-    return {place: _mask(inside) for place, inside in found.items() if inside.any()}
-
-
-def _mask(inside: NDArray[np.bool_]) -> Image.Image:
-    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+    return {place: Image.fromarray(inside) for place, inside in found.items() if inside.any()}

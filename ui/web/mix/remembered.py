@@ -1,48 +1,33 @@
 """What a page remembers of Mix beside its widgets, when it is reloaded."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter
+from ui.web.mix.mix_adapters import MixAdapter
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """job, own: numbers of the job shown and of the last one queued; 0 for none. picture: its id.
+    """job, own: numbers of the job shown and of the last one queued. picture: its id.
 
     mix: the adapters, which may be gone from the library by now.
     """
 
-    job: int = 0
-    own: int = 0
-    picture: str = ""
+    job: int | None = None
+    own: int | None = None
+    picture: str | None = None
     mix: tuple[MixAdapter, ...] = ()
 
     @classmethod
     def read(cls, text: object) -> "Remembered":
-        """From the text that `Opening.remember` wrote, as far as it is one."""
+        """From the text that `write` made; empty where it is none."""
+        from pydantic import TypeAdapter, ValidationError
+
         try:
-            found = json.loads(str(text))
-            return cls(
-                job=int(found.get("job") or 0),
-                own=int(found.get("own") or 0),
-                picture=str(found.get("picture") or ""),
-                mix=tuple(_adapter(one) for one in list(found["mix"])[:MOST]),
-            )
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+            return TypeAdapter(cls).validate_json(str(text))
+        except ValidationError:
             return cls()
 
-
-def _adapter(entry: Mapping[str, Any]) -> MixAdapter:
-    inserted = entry["inserted"]
-    pair = (str(inserted[0]), str(inserted[1])) if inserted else None
-    return MixAdapter(
-        str(entry["name"]),
-        float(entry["strength"]),
-        entry["half"] or WHOLE,
-        pair,
-        on=bool(entry.get("on", True)),
-        locked=bool(entry.get("locked", False)),
-    )
+    def write(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))

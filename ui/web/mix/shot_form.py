@@ -17,12 +17,7 @@ from studio.bases.samplers import SCHEDULERS, SPACINGS
 from studio.errors import BadInput
 from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot, method_name, method_options
-from studio.workspace import (
-    Workspace,
-    adapter_path,
-    keep_start_picture,
-    list_bases,
-)
+from studio.workspace import Workspace, adapter_path, keep_start_picture, list_bases
 from ui.shared.form import Form, form_with
 from ui.shared.loading import Loading
 from ui.shared.names import adapter_name
@@ -32,12 +27,7 @@ from ui.web.mix.adapter_slots import AdapterSlots
 from ui.web.mix.block_strengths import BlockSliders
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.mix.region_form import RegionForm
-from ui.web.server.fields import (
-    FieldWidgets,
-    field_widgets,
-    read_number,
-    read_whole_number,
-)
+from ui.web.server.fields import FieldWidgets, field_widgets, read_number, read_whole_number
 from ui.web.server.page import Components, Update, Values
 from ui.web.words import label, value_label
 

@@ -1,9 +1,7 @@
 """Open the page and the tab Mix, and follow the job that is shown."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -15,7 +13,7 @@ from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
 from ui.shared.queue_requests import drawing_of
 from ui.web.mix.comparison import axes
-from ui.web.mix.handlers.settings import Settings
+from ui.web.mix.handlers.settings import Handlers
 from ui.web.mix.history import Listing
 from ui.web.mix.recipes import shot_of_recipe
 from ui.web.mix.remembered import Remembered
@@ -23,13 +21,8 @@ from ui.web.mix.shot_form import PLAIN, base_choices
 from ui.web.server.page import Update, Values
 
 
-class Opening:
+class Opening(Handlers):
     """What a page shows when it is loaded, reloaded or looked at again."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.view, self.drawing = settings, settings.view, settings.drawing
-        self.page, self.space = settings.page, settings.space
-        self.tab, self.form = settings.tab, settings.form
 
     def load(self, values: Values) -> Update:
         """The page is loaded: it shows what it showed before, or the last picture asked for."""
@@ -48,9 +41,9 @@ class Opening:
     def remember(self, values: Values) -> Update:
         """What `load` restores beside the widgets."""
         tab = self.tab
-        state = {"job": values[tab.job], "own": values[tab.own_job], "picture": values[tab.picture]}
-        mix = [asdict(one) for one in values[self.form.adapters.mix]]
-        return {tab.kept: json.dumps({**state, "mix": mix})}
+        mix = values[self.form.adapters.mix]
+        kept = Remembered(values[tab.job], values[tab.own_job], values[tab.picture], mix)
+        return {tab.kept: kept.write()}
 
     def _restored(self, found: Mapping[Any, Any]) -> Update:
         """The page as it was before it was reloaded. found: what stood in its widgets."""
@@ -78,12 +71,12 @@ class Opening:
         if job:
             return update | {tab.job: job.id} | self._queued_as(job) | self.view.show(job)
         with suppress(BadInput):  # deleted meanwhile
-            update |= self.view.picture(state.picture)
+            update |= self.view.picture(state.picture or "")
         return update
 
-    def _job(self, id: int) -> Job | None:
+    def _job(self, id: int | None) -> Job | None:
         with suppress(BadInput):
-            return get_job(self.space, id)
+            return get_job(self.space, id or 0)
         return None
 
     def _queued_as(self, job: Job) -> Update:

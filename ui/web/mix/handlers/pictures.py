@@ -10,14 +10,9 @@ from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
-from studio.workspace import (
-    delete_picture,
-    get_picture,
-    undelete,
-    write_label,
-)
+from studio.workspace import delete_picture, get_picture, undelete, write_label
 from ui.web.mix import html
-from ui.web.mix.handlers.settings import Settings
+from ui.web.mix.handlers.settings import Handlers
 from ui.web.mix.history import HISTORY_PAGE, Listing, favourites, picture_place
 from ui.web.mix.recipes import recipe_of_picture, shot_of_recipe
 from ui.web.mix.tab import NO_PICTURE
@@ -29,13 +24,8 @@ OLD_SYNTAX = (
 )
 
 
-class Pictures:
+class Pictures(Handlers):
     """Finds, reopens, marks and deletes pictures."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.view, self.drawing = settings, settings.view, settings.drawing
-        self.page, self.space = settings.page, settings.space
-        self.tab, self.form = settings.tab, settings.form
 
     def list_history(self, values: Values) -> Update:
         """Other pictures are searched for, or several are to be picked."""

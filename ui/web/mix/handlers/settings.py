@@ -22,6 +22,15 @@ from ui.web.mix.tab import MixTab
 from ui.web.server.page import Page, Update, Values
 
 
+class Handlers:
+    """What the handlers of the tab share that act on its settings."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self.settings, self.view, self.drawing = settings, settings.view, settings.drawing
+        self.page, self.space = settings.page, settings.space
+        self.tab, self.form = settings.tab, settings.form
+
+
 class Settings:
     """The form, the adapters of the mix, and what both decide."""
 
