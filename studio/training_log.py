@@ -8,8 +8,6 @@ from typing import Any
 
 from studio.json_value import parse_json
 
-__all__ = ["LOG_FILE", "TrainingLog", "parse_log"]
-
 LOG_FILE = "log.jsonl"  # in a run's folder
 
 

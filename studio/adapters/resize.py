@@ -14,8 +14,6 @@ from studio.adapters.adapter import Adapter
 from studio.adapters.delta import BiasOnly, Delta, Dense, Kron, LowRank
 from studio.errors import BadInput
 
-__all__ = ["resize_adapter"]
-
 
 def resize_adapter(
     adapter: Adapter, *, rank: int | None = None, energy: float | None = None

@@ -17,7 +17,9 @@ from studio.adapters.formats.metadata import AdapterInfo, read_info
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
 from studio.bases.samplers import SCHEDULERS
+from studio.errors import BadInput
 from studio.json_value import JSON
+from studio.requests.validation import build
 
 # Files that are named for what they are only by their folder, as downloads from a hub.
 UNNAMED = ("pytorch_lora_weights", "adapter_model", "model")
@@ -102,12 +104,11 @@ def _as_stored(written: JSON) -> Sampling | None:
     """What an adapter's recipe says, see `Sampling.as_json`; None where no shot can be so."""
     if not isinstance(written, dict):
         return None
-    stored = {name: written[name] for name in ("name", *FIELDS) if name in written}
-    types = {"name": str, "scheduler": str, "spacing": str, "steps": int, "guidance": int | float}
-    known = all(isinstance(one, types[name]) for name, one in stored.items())
-    if not known or stored.get("scheduler", "lcm") not in SCHEDULERS:
+    try:
+        stored = build(Sampling, {key: written[key] for key in ("name", *FIELDS) if key in written})
+    except BadInput:
         return None
-    return Sampling(**stored)  # pyright: ignore[reportArgumentType]
+    return stored if stored.scheduler in (None, *SCHEDULERS) else None
 
 
 def _by_name(words: str) -> Sampling | None:

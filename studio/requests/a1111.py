@@ -21,8 +21,6 @@ from studio.requests.shot_recipe import adapter_to_dict, versions
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-__all__ = ["parameters_text", "parse_parameters"]
-
 A1111_SAMPLERS = {
     "euler": "Euler",
     "euler_a": "Euler a",

@@ -14,8 +14,6 @@ from studio.files import atomic_write, file_sha256
 from studio.json_value import parse_object
 from studio.picture import LARGEST_PICTURE, load_picture, opened_picture
 
-__all__ = ["open_picture", "picture_sha256", "read_recipe", "save_picture"]
-
 VERSION = 1  # of the JSON in the PNG
 TEXTS = ("parameters", "studio")
 

@@ -11,8 +11,6 @@ from studio.errors import BadInput
 from studio.requests.prompt_syntax import PromptSyntax
 from studio.requests.validation import NotBlank, check, check_fields, option
 
-__all__ = ["PRIOR_WEIGHT", "Recipe", "draft", "merge_options", "with_options"]
-
 UNMASKED_WEIGHT = 0.1  # OneTrainer's
 PRIOR_COUNT, PRIOR_WEIGHT = 100, 1.0  # those of diffusers' DreamBooth script
 # Learning rates suit AdamW unless somebody says otherwise. Lion steps by the sign of its momentum

@@ -31,8 +31,6 @@ from studio.picture import BadPicture, opened_picture
 from studio.requests.picture_file import open_picture
 from studio.requests.validation import in_words
 
-__all__ = ["Region", "embed_mask", "mask_address", "open_mask", "read_region", "region_text"]
-
 DATA = "data:image/png;base64,"
 LONGEST_SIDE = 128  # pixels of a mask kept in a recipe: as many as SDXL's latents have
 MOST_DATA = 64 * 1024  # characters of one

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le, Predicate, doc
 from PIL import Image
 
-from studio.bases.samplers import (
-    SCHEDULERS,
-    SPACINGS,
-    evaluations,
-    order_of,
-    sampling_problems,
-)
+from studio.bases.samplers import SCHEDULERS, SPACINGS, evaluations, order_of, sampling_problems
 from studio.errors import BadInput
 from studio.requests.prompt_syntax import PromptSyntax, read_prompt, split_adapter_tags
 from studio.requests.regions import read_region, region_problems

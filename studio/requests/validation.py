@@ -46,17 +46,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
-__all__ = [
-    "InvalidFields",
-    "NotBlank",
-    "bare_type",
-    "build",
-    "check",
-    "check_fields",
-    "in_words",
-    "option",
-]
-
 NotBlank = Annotated[
     str, Predicate(lambda text: bool(text.strip())), doc("a text that is not empty")
 ]

@@ -18,16 +18,8 @@ from ui.shared.names import adapter_name
 
 DOWN = ("prompt", "negative", "init_image", "mask", "seed")
 ACROSS = (
-    "base",
-    "denoise",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "scheduler",
-    "spacing",
-    "second_pass",
-    "second_denoise",
+    *("base", "denoise", "width", "height", "steps", "guidance", "scheduler", "spacing"),
+    *("second_pass", "second_denoise"),
 )
 PICTURES_IN_ROW = 8  # where pictures follow one another
 MOST_ROWS, MOST_COLUMNS = 40, 24  # of a picture; larger tables have several

@@ -39,29 +39,10 @@ from ui.shared.grid import combinations
 
 # From the field that changes least from shot to shot to the one that changes most.
 FIELDS = (
-    "base",
-    "prompt",
-    "negative",
-    "init_image",
-    "denoise",
-    "mask",
-    "seed",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "scheduler",
-    "spacing",
-    "clip_skip",
-    "syntax",
-    "second_pass",
-    "second_denoise",
-    "adapters",
-    "regions",
-    "avoid",
-    "avoid_by",
-    "avoid_strength",
-    "method",
+    *("base", "prompt", "negative", "init_image", "denoise", "mask"),
+    *("seed", "width", "height", "steps", "guidance", "scheduler", "spacing", "clip_skip"),
+    *("syntax", "second_pass", "second_denoise", "adapters", "regions"),
+    *("avoid", "avoid_by", "avoid_strength", "method"),
 )
 PLURALS = {"prompts": "prompt", "seeds": "seed", "mixes": "adapters", "methods": "method"}
 IN_GRIDS = (*FIELDS, *PLURALS, "prompt_file")
@@ -144,7 +125,7 @@ def _read_toml(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
         table = _TomlTable(
             toml, ("shots", number) if "shots" in toml.values else (), frozenset(top)
         )
-        yield from reader.read_grid(table.entry(top | own))
+        yield from reader.read(table.entry(top | own), IN_GRIDS)
 
 
 @dataclass(frozen=True)
@@ -175,7 +156,7 @@ def _read_jsonl(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
         if isinstance(found, Problem):
             reader.problems.append(found)
         else:
-            yield from reader.read_shot(found)
+            yield from reader.read(found)
 
 
 def _read_csv(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
@@ -184,7 +165,7 @@ def _read_csv(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
             reader.problems.append(found)
         else:
             values = {key: read_cell(key, str(value)) for key, value in found.values.items()}
-            yield from reader.read_shot(Entry(values, found.line))
+            yield from reader.read(Entry(values, found.line))
 
 
 @dataclass(frozen=True)
@@ -237,17 +218,9 @@ class _Reader:
             return replace(self.wildcards, lists=given)
         raise BadInput("give a folder, or lists of texts under [wildcards]")
 
-    def read_shot(self, entry: Entry) -> Iterator[PlannedShot]:
-        """The shot of an entry that is one."""
-        return self._combine(entry, self._axes(entry, FIELDS))
-
-    def read_grid(self, entry: Entry) -> Iterator[PlannedShot]:
-        """The shots of an entry: every combination of its fields' values."""
-        return self._combine(entry, self._axes(entry, IN_GRIDS))
-
-    def _combine(
-        self, entry: Entry, axes: Mapping[str, list[_Value]] | None
-    ) -> Iterator[PlannedShot]:
+    def read(self, entry: Entry, known: Sequence[str] = FIELDS) -> Iterator[PlannedShot]:
+        """The shot of an entry; with known=IN_GRIDS every combination of its fields' values."""
+        axes = self._axes(entry, known)
         if axes is None:
             return
         self.shots += math.prod(map(len, axes.values()))

@@ -28,24 +28,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-for command in (
-    caption,
-    train,
-    align,
-    distill,
-    sweep,
-    grid,
-    generate,
-    batch,
-    schedule,
-    inspect,
-    convert,
-    profile,
-    resize,
-    web,
-    jobs,
-    demo,
-):
+TRAINING = (caption, train, align, distill, sweep, grid)
+DRAWING = (generate, batch, schedule)
+ADAPTERS = (inspect, convert, profile, resize)
+for command in (*TRAINING, *DRAWING, *ADAPTERS, web, jobs, demo):
     app.add_typer(command.app)
 
 
