@@ -8,7 +8,6 @@ steps. From there on the shot is one whose regions were drawn so by hand, and gi
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -41,7 +40,7 @@ def masks_of(maps: Sequence[Tensor], side: tuple[int, int]) -> list[str]:
     """
     mean = enlarged(torch.stack([*maps]).mean(0), side).double().cpu().numpy()
     owner = part(mean)
-    return [mask_address(_mask(owner == at)) for at in range(len(mean))]
+    return [mask_address(Image.fromarray(owner == at)) for at in range(len(mean))]
 
 
 def _places(base: Base, words: str, prompt: str, syntax: PromptSyntax) -> list[int]:
@@ -52,7 +51,3 @@ def _places(base: Base, words: str, prompt: str, syntax: PromptSyntax) -> list[i
             "these words, or they lie where the prompt is cut"
         )
     return places
-
-
-def _mask(inside: "np.ndarray[tuple[int, int], np.dtype[np.bool_]]") -> Image.Image:
-    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))

@@ -51,26 +51,8 @@ class _Picture:
     file: Path
     thumbnail: Path
     shot: Shot
-
-    @property
-    def mix(self) -> str:
-        return mix_words(self.shot)
-
-    @property
-    def seed(self) -> int:
-        return self.shot.seed
-
-    @property
-    def words(self) -> str:
-        return f"{self.mix}, seed {self.seed}"
-
-    @property
-    def alt(self) -> str:
-        return f"{self.shot.prompt}, {self.words}"
-
-    @property
-    def facts(self) -> Facts:
-        return shot_facts(self.shot)
+    mix: str
+    facts: Facts
 
 
 def _pictures(space: Workspace, job: Job) -> Iterator[_Picture]:
@@ -82,7 +64,8 @@ def _pictures(space: Workspace, job: Job) -> Iterator[_Picture]:
             picture, small = get_picture(space, id).path, thumbnail(space, id)
         except BadInput:
             continue
-        yield _Picture(id, picture, small, drawing.shot(number))
+        shot = drawing.shot(number)
+        yield _Picture(id, picture, small, shot, mix_words(shot), shot_facts(shot))
 
 
 def _state(job: Job) -> str:
