@@ -28,13 +28,7 @@ if TYPE_CHECKING:
     from compose.engine.batch.estimate import BatchEstimate, estimate_batch
     from compose.engine.batch.groups import Group, group_shots
     from compose.engine.batch.memory_limit import batch_sizes
-    from compose.engine.batch.rendering import (
-        Failed,
-        GroupStep,
-        Made,
-        render_groups,
-        render_many,
-    )
+    from compose.engine.batch.rendering import Failed, GroupStep, Made, render_groups, render_many
     from compose.engine.denoise import Done, Step, denoise
     from compose.engine.detail_profile import profiled
     from compose.engine.expected.drawing_time import time_note

@@ -50,12 +50,7 @@ class PictureRun:
     """
 
     def __init__(
-        self,
-        base: "Base",
-        resolved: ResolvedShot,
-        *,
-        steps: int,
-        concepts: Sequence[Concept] = (),
+        self, base: "Base", resolved: ResolvedShot, *, steps: int, concepts: Sequence[Concept] = ()
     ) -> None:
         """concepts: what it looks for."""
         shot = resolved.shot

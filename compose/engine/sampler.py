@@ -80,11 +80,7 @@ def timesteps_of(base: "Base", shot: "Shot", *, second: bool = False) -> tuple[S
 
 
 def with_own_noise(
-    scheduler: Scheduler,
-    latents: Tensor,
-    *,
-    seeds: Sequence[int],
-    draws: Sequence[torch.Generator],
+    scheduler: Scheduler, latents: Tensor, *, seeds: Sequence[int], draws: Sequence[torch.Generator]
 ) -> Advance:
     """The scheduler's step, where noise that it adds comes from each row's own seed.
 

@@ -45,10 +45,7 @@ def outline_adapter(path: str | Path) -> AdapterOutline:
     found = read_adapter_header(Path(file))
     contents = found.contents
     outline = AdapterOutline(
-        **vars(found.info),
-        deltas=contents.layers,
-        embeddings=contents.embeddings,
-        path=found.path,
+        **vars(found.info), deltas=contents.layers, embeddings=contents.embeddings, path=found.path
     )
     return select_half(outline, half) if half else outline
 

@@ -128,10 +128,7 @@ def _listed_captions(parts: Sequence[Part]) -> list[dict[Path, Listed]]:
 
 
 def _read(
-    part: Part,
-    listed: Mapping[Path, Listed],
-    choices: Sequence[tuple[int, int]],
-    trigger: str,
+    part: Part, listed: Mapping[Path, Listed], choices: Sequence[tuple[int, int]], trigger: str
 ) -> tuple[list[Example], list[Skipped]]:
     """The pictures of one part, of weight 1. listed: what metadata says of its pictures."""
     files, skipped = list_pictures(part.path)

@@ -93,9 +93,7 @@ def _package(downloads: Path, name: str, version: str, sha512: str) -> tarfile.T
     return tarfile.open(path)
 
 
-def _designs(
-    packages: dict[str, tarfile.TarFile],
-) -> Iterator[tuple[str, str, str, Image.Image]]:
+def _designs(packages: dict[str, tarfile.TarFile]) -> Iterator[tuple[str, str, str, Image.Image]]:
     """Name, set, role and picture of each design that a set has."""
     icons = {name: _json(packages[name], "icons.json") for name in packages if name != "3d"}
     codes: dict[str, str] = {}  # by emoji name, its code point: the 3D designs are named so

@@ -72,10 +72,7 @@ def _judge_figures() -> list[Measured]:
         Measured(f"judge, {factor}", value, 0.90 if factor == "subject" else 0.95)
         for factor, value in judge.share_right(pictures, scenes).items()
     ]
-    for factor, names in (
-        ("subject", world.HELD_OUT_SUBJECTS),
-        ("style", world.HELD_OUT_STYLES),
-    ):
+    for factor, names in (("subject", world.HELD_OUT_SUBJECTS), ("style", world.HELD_OUT_STYLES)):
         pairs = zip(pictures, scenes, strict=True)
         held_out = [pair for pair in pairs if judge.answers_of(pair[1])[factor] in names]
         share = judge.share_right(*zip(*held_out, strict=True))[factor]

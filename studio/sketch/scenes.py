@@ -188,13 +188,7 @@ def sample_any(rng: np.random.Generator) -> Scene:
         colours = tuple(COLOURS)
         paint = Paint(paint.colour, _one(rng, PATTERNS[1:]), _one(rng, colours))
     return sample(
-        rng,
-        subjects=SUBJECTS,
-        styles=STYLES,
-        places=PLACES,
-        worn=WORN,
-        held=HELD,
-        paint=paint,
+        rng, subjects=SUBJECTS, styles=STYLES, places=PLACES, worn=WORN, held=HELD, paint=paint
     )
 
 

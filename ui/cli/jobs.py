@@ -52,8 +52,7 @@ def worker(
         bool, typer.Option("--until-empty", help="End when the queue is empty.")
     ] = False,
     parent: Annotated[
-        int | None,
-        typer.Option(hidden=True, help="Be the worker that this process watches."),
+        int | None, typer.Option(hidden=True, help="Be the worker that this process watches.")
     ] = None,
     workspace: WorkspaceFolder = DEFAULT_FOLDER,
 ) -> None:

@@ -42,8 +42,7 @@ MethodName = Annotated[
     str | None, typer.Option(help=f"How to mix the adapters: {', '.join(compose.methods())}.")
 ]
 RayAddress = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: HOST:PORT, or auto."),
+    str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: HOST:PORT, or auto.")
 ]
 
 

@@ -16,8 +16,7 @@ app = typer.Typer()
 def web(
     *,
     host: Annotated[
-        str,
-        typer.Option(help="Address to listen on. Any but this machine's own needs --auth."),
+        str, typer.Option(help="Address to listen on. Any but this machine's own needs --auth.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(help="Port to listen on. Default: the first free one from 7860.")

@@ -165,10 +165,7 @@ def _wire_kept(space: Workspace, form: dict[str, Any], written: Sequence[Compone
 
     def restore(found: dict[Component, Any]) -> Update:
         bases = base_choices(space)
-        update: Update = {
-            adapters: gr.Dropdown(_mixable(space)),
-            chosen_base: gr.Dropdown(bases),
-        }
+        update: Update = {adapters: gr.Dropdown(_mixable(space)), chosen_base: gr.Dropdown(bases)}
         if not found:  # the page has its values already, or newer ones
             return update
         names = [one for one in found.get(adapters) or () if isinstance(one, str)]

@@ -8,14 +8,7 @@ from studio.dataset.captions import ENDINGS, METADATA_FILES, metadata_captions
 from studio.dataset.listing import is_of_system, of_unread_format
 from studio.errors import BadInput
 from studio.files import read_text
-from studio.workspace import (
-    Workspace,
-    add_upload,
-    clean_name,
-    create_set,
-    list_sets,
-    write_caption,
-)
+from studio.workspace import Workspace, add_upload, clean_name, create_set, list_sets, write_caption
 
 EXAMPLES = {  # folders and their trigger words
     "robot": "sks robot",
