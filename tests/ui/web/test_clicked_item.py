@@ -79,3 +79,17 @@ def test_a_press_that_is_thought_better_of_tells_nothing(drawn: Page) -> None:
     press(drawn, "off")
     drawn.mouse.up()
     assert told(drawn) == []
+
+
+def test_an_element_stands_for_one_item_only(drawn: Page) -> None:
+    drawn.evaluate("held = [...document.querySelectorAll('button')]")
+    drawn.evaluate("write('ink', 'lamp', 'robot', 'vase')")
+    assert drawn.evaluate("held.map(one => one.isConnected)") == [True, False, False]
+    assert drawn.get_by_role("button").all_inner_texts() == ["ink", "lamp", "robot", "vase"]
+
+
+def test_the_focus_follows_its_item(drawn: Page) -> None:
+    drawn.get_by_text("robot").focus()
+    drawn.evaluate("write('lamp', 'ink', 'robot', 'vase')")
+    drawn.keyboard.press("Enter")
+    assert told(drawn) == ["robot"]

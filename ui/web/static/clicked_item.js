@@ -2,7 +2,9 @@
 //
 // A list may be written anew while a button is held down, by a filter or by a worker's news. Gradio
 // then writes into the elements that are there, so that what is released may be another item than
-// what was pressed, or nothing. What counts here is what was pressed.
+// what was pressed, or nothing. What counts here is what was pressed. And an element that another
+// item was written into gives way to a new one, so that whoever held on to it, the keyboard's focus
+// too, does not hold on to another item.
 // `element` and `trigger` are Gradio's.
 const NEAR = 10;  // pixels that a hand moves while it clicks
 const itemOf = (event) => event.target.closest?.("[data-name]:not(:disabled)")?.dataset.name;
@@ -27,4 +29,18 @@ document.addEventListener("pointerup", (event) => {
 element.addEventListener("click", (event) => {
   if (!pressed || event.detail === 0) select(itemOf(event));  // keyboard or screen reader
   pressed = null;
+});
+const refocus = (name) => {
+  const items = [...element.querySelectorAll("[data-name]")];
+  items.find((item) => item.dataset.name === name)?.focus({preventScroll: true});
+};
+const renew = (changes) => {
+  const before = new Map(changes.reverse().map(({target, oldValue}) => [target, oldValue]));
+  const focused = before.get(document.activeElement);
+  for (const [item, name] of before)
+    if ((item.dataset.name ?? null) !== name) item.replaceWith(item.cloneNode(true));
+  if (focused) refocus(focused);
+};
+new MutationObserver(renew).observe(element, {
+  subtree: true, attributeFilter: ["data-name"], attributeOldValue: true,
 });
