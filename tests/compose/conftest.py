@@ -23,10 +23,17 @@ from studio.bases.base import Base
 from studio.bases.load import load_base
 from studio.bases.prompts import TextEmbedding
 from studio.requests.shot import Shot
+from tests.tiny import tiny_sdxl
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SDXL with one layer a block, as so many tests here run it; read only."""
+    return tiny_sdxl(tmp_path_factory.mktemp("models") / "tiny-sdxl", layers=1)
 
 
 @pytest.fixture(scope="session")

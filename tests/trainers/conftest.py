@@ -10,12 +10,19 @@ from PIL import Image
 
 from studio import Base, load_base
 from studio.bases.device import PRECISIONS
+from tests.tiny import tiny_sdxl
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three coloured noise pictures, 64 x 64, one with a caption of its own."""
     return make_pictures(tmp_path / "pictures", sides=[(64, 64)] * 3)
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SDXL with one layer a block, as so many tests here run it; read only."""
+    return tiny_sdxl(tmp_path_factory.mktemp("models") / "tiny-sdxl", layers=1)
 
 
 @pytest.fixture(scope="session")
