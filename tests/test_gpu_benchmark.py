@@ -12,6 +12,7 @@ from tests.benchmarks.gpu import drawing, training
 from tests.benchmarks.gpu.report import Report
 
 
+@pytest.mark.quality
 def test_every_table_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

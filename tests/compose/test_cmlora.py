@@ -246,8 +246,11 @@ def test_caching_shows_and_spares_the_deep_blocks(sdxl: Base, forms: list[Adapte
     assert not torch.allclose(cached, full, atol=1e-3)
 
 
-def test_what_reuse_costs_grows_with_the_interval_from_nothing_at_1(sketch: Base) -> None:
+def test_reuse_at_an_interval_of_1_costs_nothing(sdxl: Base) -> None:
+    assert drift(sdxl, steps=4, seeds=1, intervals=(1,))[1] == 0  # the same latents bit for bit
+
+
+def test_what_reuse_costs_grows_with_the_interval(sketch: Base) -> None:
     """On a trained base, whose deep features change slowly as those of random weights do not."""
-    away = drift(sketch, steps=16, seeds=1, intervals=(1, 2, 4))
-    assert away[1] == 0  # the same latents bit for bit
+    away = drift(sketch, steps=16, seeds=1, intervals=(2, 4))
     assert 0.02 < away[2] < 0.8 * away[4]

@@ -51,7 +51,7 @@ def test_the_weights_are_few_and_in_half_precision() -> None:
 
 @pytest.mark.quality
 def test_the_judge_reads_drawings_of_the_whole_world() -> None:
-    right = judge.accuracy(scenes(200, known=False))
+    right = judge.accuracy(scenes(100, known=False))
     assert right.pop("instance") > 0.7  # all that makes up a subject at once
     assert min(right.values()) > 0.82, right
 
@@ -59,15 +59,15 @@ def test_the_judge_reads_drawings_of_the_whole_world() -> None:
 @pytest.mark.quality
 def test_pictures_follow_their_prompts() -> None:
     """Far below what the report measures on hundreds, so that chance can't break it."""
-    base, asked = studio.load_base("sketch", device="cpu"), scenes(12, known=True)
+    base, asked = studio.load_base("sketch", device="cpu"), scenes(8, known=True)
     pictures = [
-        render(base, studio.Shot(captions.plain(scene), seed=number, steps=15))
+        render(base, studio.Shot(captions.plain(scene), seed=number, steps=10))
         for number, scene in enumerate(asked)
     ]
     read = judge.read(pictures)
     for factor in report.GOALS:
         answers = [judge.answers_of(scene)[factor] for scene in asked]
-        assert sum(one[factor] == a for one, a in zip(read, answers, strict=True)) >= 7
+        assert sum(one[factor] == a for one, a in zip(read, answers, strict=True)) >= 5
 
 
 def test_the_report_lies_beside_the_weights() -> None:

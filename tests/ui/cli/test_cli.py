@@ -1,14 +1,13 @@
 """The commands from end to end, on a tiny random SDXL."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import ChainMap
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,13 @@ from rich.console import Console
 from studio.adapters.load import load_adapter
 from studio.errors import BadInput, Stopped
 from studio.requests.picture_file import read_recipe
+from trainers.engine.loop import Trainer
 from ui import cli
 from ui.cli.app import NO_MEMORY
 from ui.shared import terminal
 
 Run = Callable[..., "Ended"]
-PROGRAM = [sys.executable, "-c", "from ui.cli import main; main()"]
 ROOT = Path(__file__).resolve().parents[3]
-# Tensors as tiny as these are slower on several threads, above all on a busy machine.
-ALONE = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 class Ended:
@@ -87,7 +84,7 @@ def adapter(sdxl_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFa
 def test_help_loads_nothing_that_takes_its_time() -> None:
     """`studio --help` answers in a quarter of a second; any of these would double that."""
     told = subprocess.run(
-        [sys.executable, "-X", "importtime", *PROGRAM[1:], "--help"],
+        [sys.executable, "-X", "importtime", "-m", "ui.cli", "--help"],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -167,9 +164,6 @@ def test_a_dry_run_counts_on_a_real_configuration(run: Run, words: str, paramete
     assert (facts["weights"], facts["layers"]) == (859_520_964, 128)
     assert facts["parameters"] == parameters
     assert 6e9 < facts["estimate"]["bytes"] < 8e9
-    shown = run("train", *words.split(), "--base-config", "sd15", "--dry-run").out
-    assert f"{parameters:,}" in shown
-    assert "GB of memory" in shown
     assert list(Path().iterdir()) == []
 
 
@@ -179,7 +173,10 @@ def test_a_dry_run_on_a_base_shows_its_magnitudes(run: Run, sdxl_folder: Path) -
     assert isinstance(facts, dict)
     assert facts["parameters"] == 3000
     assert "below 0.001" in facts["facts"]
-    assert facts["facts"]["below 0.001"] in run(*words).out
+    shown = run(*words).out
+    assert facts["facts"]["below 0.001"] in shown
+    assert "3,000" in shown and "GB of memory" in shown
+    assert list(Path().iterdir()) == []
 
 
 def test_a_damaged_picture_is_named_skipped_and_counted(
@@ -199,21 +196,22 @@ def test_a_damaged_picture_is_named_skipped_and_counted(
     assert "1 damaged" in done.out
 
 
-@pytest.mark.parametrize("more", [["--dry-run", "--base-config", "sd15"], ["--queue"]])
+@pytest.mark.parametrize("more", ["--dry-run", "--queue"])
 def test_what_is_left_out_is_told_without_training_too(
-    run: Run, photos: Path, tmp_path: Path, more: list[str]
+    run: Run, sdxl_folder: Path, photos: Path, tmp_path: Path, more: str
 ) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "a.cr2").write_bytes(b"x")
     (folder / "closeups").mkdir()
     (folder / "closeups" / "b.jpg").write_bytes(b"x")
-    done = run("train", "lora", folder, "--trigger", "t", *more)
+    words = ["train", "lora", folder, "--trigger", "t", "--base", sdxl_folder, more]
+    done = run(*words)
     assert done.code == 0, done.err
     assert "Left out 1 camera raw: a.cr2 is not read" in done.err
     assert "Left out 1 in sub-folders: closeups holds 1" in done.err
-    if "--dry-run" in more:
-        facts = run("train", "lora", folder, *more, "--json").json
+    if more == "--dry-run":
+        facts = run(*words, "--json").json
         assert isinstance(facts, dict)
         assert facts["pictures"] == len(list(photos.glob("*.png")))
         assert [one["kind"] for one in facts["skipped"]] == ["camera raw", "in sub-folders"]
@@ -262,35 +260,29 @@ def test_folders_masks_and_a_prior_are_trained_together(
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
-    sdxl_folder: Path, photos: Path, tmp_path: Path
+    run: Run, sdxl_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*PROGRAM, "train", "lora", photos, "--trigger", "t", "--base", sdxl_folder]
-    words += ["--steps", "60", "--batch", "1", "--rank", "2", "--out", tmp_path / "a.safetensors"]
-    training = subprocess.Popen(
-        [*words, "--run", tmp_path / "stopped"],
-        cwd=ROOT,
-        env=ALONE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = tmp_path / "stopped" / "log.jsonl"
-    while training.poll() is None and (not log.exists() or log.read_text().count("\n") < 3):
-        time.sleep(0.05)
-    training.send_signal(signal.SIGINT)
-    _, said = training.communicate()
-    assert training.returncode == 130, said
-    (checkpoint,) = (tmp_path / "stopped" / "checkpoints").iterdir()
-    assert 3 <= int(checkpoint.name[5:]) < 60
-    assert f"studio train lora --resume {tmp_path / 'stopped'}" in said
-    assert "Traceback" not in said
-    assert not (tmp_path / "a.safetensors").exists()
+    words = ["train", "lora", photos, "--trigger", "t", "--base", sdxl_folder]
+    words += ["--steps", "6", "--batch", "1", "--rank", "2"]
+    step, steps = Trainer.step, count(1)
 
-    resume = [*PROGRAM, "train", "lora", "--resume", tmp_path / "stopped"]
-    subprocess.run(resume, cwd=ROOT, env=ALONE, check=True, capture_output=True)
-    resumed = (tmp_path / "a.safetensors").read_bytes()
-    again = [*words, "--run", tmp_path / "undisturbed", "--out", tmp_path / "b.safetensors"]
-    subprocess.run(again, cwd=ROOT, env=ALONE, check=True, capture_output=True)
-    assert (tmp_path / "b.safetensors").read_bytes() == resumed
+    def interrupted(trainer: Trainer, *given: Any) -> Any:
+        if next(steps) == 3:
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C
+        return step(trainer, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", interrupted)
+        stopped = run(*words, "--run", "stopped", "--out", "a.safetensors")
+    assert stopped.code == 130, stopped.err
+    assert [path.name for path in Path("stopped/checkpoints").iterdir()] == ["step-000003"]
+    assert "studio train lora --resume stopped" in stopped.err
+    assert not Path("a.safetensors").exists()
+
+    assert run("train", "lora", "--resume", "stopped").code == 0
+    assert run(*words, "--run", "undisturbed", "--out", "b.safetensors").code == 0
+    assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
 
 
 def test_pictures_carry_their_recipe_and_can_be_made_again(
