@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,15 @@ SHOTS = Path(os.environ.get("STUDIO_SCREENSHOTS", ROOT / "build" / "screenshots"
 # minute to start and three to train six steps and draw their samples.
 PATIENCE = 360_000
 expect.set_options(timeout=PATIENCE)
+# The program, where an estimate of a training is made up: each takes a process of some seconds, and
+# forms are full of what it depends on. tests/ui/web/test_estimating.py has the true ones.
+QUICK = """
+from ui.cli import main
+from ui.web.train import request
+
+request.estimate_sentence = lambda *asked, **more: "1 to 2 s and 1.0 GB of memory"
+main()
+"""
 T = TypeVar("T")
 
 
@@ -43,6 +53,7 @@ class Server:
 
     space: Workspace
     port: int
+    program: str = "from ui.cli import main; main()"
     process: subprocess.Popen | None = None
 
     @property
@@ -53,7 +64,7 @@ class Server:
         """Start it and wait until it answers."""
         words = ["ui", "--port", str(self.port), "--workspace", str(self.space.root)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ui.cli", *words],
+            [sys.executable, "-c", self.program, *words],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.DEVNULL,
@@ -103,7 +114,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    one = Server(open_workspace(tmp_path_factory.mktemp("workspace")), port)
+    one = Server(open_workspace(tmp_path_factory.mktemp("workspace")), port, QUICK)
     one.start()
     yield one
     one.end()
@@ -123,14 +134,48 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, server: Server, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The page, opened; if the test fails, what it looked like is kept in build/screenshots."""
-    failed = request.session.testsfailed
+    """The page, newly opened; if the test fails, what it looked like is kept."""
+    with photographed(open_page(chromium, server), request) as opened:
+        yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def pages(chromium: Browser, server: Server) -> Iterator[list[Page]]:
+    """The page that the tests of a module share, in a list: `shared_page` gives it."""
+    opened: list[Page] = []
+    yield opened
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def shared_page(
+    pages: list[Page], chromium: Browser, server: Server, request: pytest.FixtureRequest
+) -> Iterator[Page]:
+    """The page as the test before left it, since opening one takes seconds; new after a failure."""
+    if not pages:
+        pages.append(open_page(chromium, server))
+    with photographed(pages[0], request) as opened:
+        failed = request.session.testsfailed
+        yield opened
+    if request.session.testsfailed > failed:
+        pages.pop().close()
+
+
+def open_page(chromium: Browser, server: Server) -> Page:
     opened = chromium.new_page(viewport={"width": 1440, "height": 1000})
     opened.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     opened.goto(server.address)
-    yield opened
+    return opened
+
+
+@contextmanager
+def photographed(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """If the test fails, what the page looked like is kept in build/screenshots."""
+    failed = request.session.testsfailed
+    yield page
     if request.session.testsfailed > failed:
         SHOTS.mkdir(parents=True, exist_ok=True)
-        opened.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)
-    opened.close()
+        page.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)

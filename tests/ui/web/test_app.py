@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -30,14 +29,14 @@ from ui.web.server.security import LoginThrottle
 TABS = ("Train", "Mix", "Batch", "Library", "Queue")
 
 
-def test_every_tab_opens(page: Page) -> None:
+def test_every_tab_opens(shared_page: Page) -> None:
     for name in TABS:
-        open_tab(page, name)
-        expect(page.get_by_role("tab", name=name, selected=True)).to_be_visible()
+        open_tab(shared_page, name)
+        expect(shared_page.get_by_role("tab", name=name, selected=True)).to_be_visible()
 
 
-def test_the_theme_that_was_chosen_stays(page: Page) -> None:
-    dark = re.compile(r"\bdark\b")
+def test_the_theme_that_was_chosen_stays(shared_page: Page) -> None:
+    page, dark = shared_page, re.compile(r"\bdark\b")
     page.get_by_role("button", name="Dark theme").click()
     expect(page.locator("body")).to_have_class(dark)
     page.reload()
@@ -68,35 +67,26 @@ def test_half_a_login_is_refused(auth: str) -> None:
         check_reach("127.0.0.1", auth)
 
 
-SLOW = """
+SERVED = """
 import contextlib, sys
 from gradio import networking
 from studio.workspace import open_workspace
 from ui.web.server import app
 
-networking.url_ok = lambda url: False  # Gradio's look at its own page, of three seconds
-app.workers = lambda space: contextlib.nullcontext()
-app.serve(open_workspace(sys.argv[1]), port=int(sys.argv[2]))
-"""
-
-
-SERVED = """
-import contextlib, sys
-from studio.workspace import open_workspace
-from ui.web.server import app
-
+networking.url_ok = lambda url: False  # Gradio's look at its own page: the machine is too busy
 app.workers = lambda space: contextlib.nullcontext()
 app.serve(open_workspace(sys.argv[1]), port=int(sys.argv[2]), auth="ann:secret")
 """
 
 
-@contextmanager
-def _server(program: str, folder: Path) -> Iterator[tuple[int, str]]:
-    """A program that serves on a port; the port, and what it says of where it is."""
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
+    """A server with a password: its port, and what it says of where it is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-c", program, str(folder / "space"), str(port)]
+    space = tmp_path_factory.mktemp("locked") / "space"
+    words = [sys.executable, "-c", SERVED, str(space), str(port)]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         yield port, next(one for one in server.stderr if "Studio is at" in one or "Error" in one)
@@ -108,8 +98,8 @@ def _server(program: str, folder: Path) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize(
     "path", ["config", "gradio_api/info", "gradio_api/queue/data", "gradio_api/component_server"]
 )
-def test_with_a_password_nothing_is_told_without_it(path: str, locked: int) -> None:
-    address = f"http://127.0.0.1:{locked}"
+def test_with_a_password_nothing_is_told_without_it(path: str, locked: tuple[int, str]) -> None:
+    address = f"http://127.0.0.1:{locked[0]}"
     ask = httpx.post if path.endswith("server") else httpx.get
     assert ask(f"{address}/{path}").status_code == 401
     with httpx.Client(base_url=address) as known:
@@ -120,22 +110,26 @@ def test_with_a_password_nothing_is_told_without_it(path: str, locked: int) -> N
         assert known.get("/config").status_code == 200
 
 
-def test_no_file_is_dropped_in_silence_while_another_is_read(tmp_path: Path) -> None:
-    async def modes() -> dict[str, str]:
-        made = build(open_workspace(tmp_path)).fns.values()
-        return {str(one.name): str(one.trigger_mode) for one in made if "upload" in _events(one)}
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
+    """The page without a server."""
 
-    found = in_a_loop(modes)
-    assert found.keys() == {"_import_files", "_add", "_take_cover", "read", "open_file"}
-    assert found["_import_files"] == found["_add"] == "multiple"
-    assert "once" not in found.values()
+    async def build_page() -> gr.Blocks:
+        return build(open_workspace(tmp_path_factory.mktemp("built")))
+
+    return in_a_loop(build_page)
 
 
-def test_the_page_is_sent_plain_numbers(tmp_path: Path) -> None:
+def test_no_file_is_dropped_in_silence_while_another_is_read(built: gr.Blocks) -> None:
+    uploads = [one for one in built.fns.values() if "upload" in _events(one)]
+    modes = {str(one.name): str(one.trigger_mode) for one in uploads}
+    assert modes.keys() == {"_import_files", "_add", "_take_cover", "read", "open_file"}
+    assert modes["_import_files"] == modes["_add"] == "multiple"
+    assert "once" not in modes.values()
+
+
+def test_the_page_is_sent_plain_numbers(built: gr.Blocks) -> None:
     """Gradio sends a subclass of float as text, which no slider takes back."""
-
-    async def config() -> object:
-        return build(open_workspace(tmp_path)).get_config_file()
 
     def others(value: object) -> Iterator[object]:
         if isinstance(value, dict | list | tuple):
@@ -144,16 +138,13 @@ def test_the_page_is_sent_plain_numbers(tmp_path: Path) -> None:
         elif isinstance(value, float) and type(value) is not float:
             yield value
 
-    assert not [*others(in_a_loop(config))]
+    assert not [*others(built.get_config_file())]
 
 
-def test_progress_that_is_hidden_belongs_to_no_component(tmp_path: Path) -> None:
+def test_progress_that_is_hidden_belongs_to_no_component(built: gr.Blocks) -> None:
     """Else the browser walks the page for each output of each event so far, at every event."""
-
-    async def events() -> list[dict]:
-        return build(open_workspace(tmp_path)).get_config_file()["dependencies"]  # pyright: ignore
-
-    private = [one for one in in_a_loop(events) if one["api_visibility"] == "private"]
+    events: list[dict] = built.get_config_file()["dependencies"]  # pyright: ignore
+    private = [one for one in events if one["api_visibility"] == "private"]
     hidden = [one for one in private if one["show_progress"] == "hidden"]
     assert len(hidden) > 100 and not any(one["show_progress_on"] != [] for one in hidden)
 
@@ -218,12 +209,6 @@ def test_a_login_may_stand_in_a_file(tmp_path: Path) -> None:
         read_login(None, tmp_path / "nothing")
 
 
-@pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with _server(SERVED, tmp_path_factory.mktemp("locked")) as (port, _):
-        yield port
-
-
-def test_a_machine_too_busy_to_answer_at_once_serves_all_the_same(tmp_path: Path) -> None:
-    with _server(SLOW, tmp_path) as (port, said):
-        assert f"Studio is at http://127.0.0.1:{port}" in said
+def test_a_machine_too_busy_to_answer_at_once_serves_all_the_same(locked: tuple[int, str]) -> None:
+    port, said = locked
+    assert f"Studio is at http://127.0.0.1:{port}" in said

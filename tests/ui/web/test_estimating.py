@@ -1,21 +1,17 @@
 """What a training will take is told by a process of its own, and remembered for a while."""
 
+import json
 import os
-from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.requests.training import TrainingRequest
-from studio.workspace import Workspace, open_workspace
+from studio.workspace import Workspace
 from ui.web.train import estimate_process
 from ui.web.train.estimate_process import KEPT, estimate_sentence
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
 
 
 def sentence(space: Workspace, kind: str, base: BaseInfo | None, **options: object) -> str:
@@ -46,11 +42,24 @@ def test_it_is_told_in_a_sentence_and_not_worked_out_twice(
         sentence(space, "lora", base, options={"rank": 4})
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates are made in this process, which has PyTorch already."""
+
+    def run(command: list[str], *, input: str, **_: object) -> CompletedProcess[str]:
+        answer = json.dumps(estimate_process._answer(json.loads(input)))
+        return CompletedProcess(command, 0, answer)
+
+    monkeypatch.setattr(estimate_process.subprocess, "run", run)
+
+
+@pytest.mark.usefixtures("here")
 def test_what_cannot_be_trained_is_refused_with_the_trainer_s_sentence(space: Workspace) -> None:
     with pytest.raises(BadInput, match="two blocks was found for SDXL"):
         sentence(space, "blora", read_base_info("sketch-sd1"))
 
 
+@pytest.mark.usefixtures("here")
 def test_a_large_base_is_not_opened(space: Workspace) -> None:
     large = BaseInfo("some/base", "base", "sd2", 768, 64)
     found = [sentence(space, "lora", large, loading={"offload": one}) for one in (False, True)]

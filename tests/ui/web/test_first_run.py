@@ -2,20 +2,13 @@
 
 from pathlib import Path
 
-import pytest
-
 from studio.queue.client import list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, adapter_path, add_adapter, list_sets, open_workspace
+from studio.workspace import Workspace, adapter_path, add_adapter, list_sets
 from tests.ui.web.test_library import an_adapter
 from ui.shared.queue_requests import queue_pictures
 from ui.web.first_run import STEPS, first_run_html, take_pictures, train_both
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
 
 
 def offered(space: Workspace) -> list[str]:

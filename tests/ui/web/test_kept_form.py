@@ -4,18 +4,12 @@ import json
 from pathlib import Path
 
 import gradio as gr
-import pytest
 from PIL import Image
 
-from studio.workspace import Workspace, open_workspace
+from studio.workspace import Workspace
 from tests.ui.web.conftest import in_a_loop
 from ui.web.server.downloads import web_folder
 from ui.web.server.kept_form import KeptForm
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
 
 
 def form(space: Workspace, **widgets: gr.components.Component) -> tuple[KeptForm, str]:

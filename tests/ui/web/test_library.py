@@ -89,9 +89,8 @@ def test_what_a_file_says_is_text_in_the_page() -> None:
         assert "<script" not in html and "onerror=alert(1)>" not in html
 
 
-def test_files_come_in_checked_and_go_out_converted(
-    page: Page, server: Server, tmp_path: Path
-) -> None:
+def test_files_come_in_checked_and_go_out_converted(shared_page: Page, tmp_path: Path) -> None:
+    page = shared_page
     lamp = kohya_file(tmp_path, "lamp of kohya")
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(lamp.read_bytes()[:-100])
@@ -119,8 +118,9 @@ def test_files_come_in_checked_and_go_out_converted(
 
 
 def test_an_adapter_is_found_renamed_deleted_and_brought_back(
-    page: Page, server: Server, tmp_path: Path
+    shared_page: Page, server: Server, tmp_path: Path
 ) -> None:
+    page = shared_page
     add_adapter(server.space, an_adapter().save(tmp_path / "vase.safetensors"), name="vase")
     other = an_adapter(triggers=("sks stool",)).save(tmp_path / "stool.safetensors")
     add_adapter(server.space, other, name="stool")  # a filter that nothing fits hides something
@@ -156,6 +156,7 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     for picked in (amphora, stool):
         picked.click()
         expect(picked).to_have_attribute("aria-pressed", "true")
+    delete = page.get_by_role("button", name="Delete", exact=True)
     page.get_by_role("button", name="Delete 2").click()
     expect(stool).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
@@ -165,12 +166,12 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     expect(listed).to_have_count(1)  # the list is written anew under a click that comes earlier
     amphora.click()
 
-    page.get_by_role("button", name="Delete").click()
+    delete.click()
     expect(page.get_by_text("No adapter fits this filter")).to_be_visible()
     assert [one.name for one in list_trash(server.space)] == ["amphora.safetensors"]
     page.get_by_role("button", name="Undo").click()
     expect(amphora).to_be_visible()
-    page.get_by_role("button", name="Delete").click()
+    delete.click()
     expect(listed).to_have_count(0)
     page.get_by_role("button", name="Trash").click()
     page.get_by_role("button", name="Restore amphora").click()
@@ -182,7 +183,8 @@ def test_an_adapter_is_found_renamed_deleted_and_brought_back(
     expect(page.locator(".mix-picked:visible").last).to_contain_text("amphora")
 
 
-def test_bases_are_added_and_forgotten(page: Page, server: Server, tmp_path: Path) -> None:
+def test_bases_are_added_and_forgotten(shared_page: Page, tmp_path: Path) -> None:
+    page = shared_page
     open_tab(page, "Library")
     page.get_by_role("button", name="Bases").click()
     bases = page.locator("#bases")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import LowRank
@@ -48,13 +48,16 @@ def _adapter(trigger: str, *, seed: int) -> Adapter:
 
 
 @pytest.fixture
-def mix(page: Page, server: Server) -> Page:
-    """The tab, with four steps a picture."""
+def mix(shared_page: Page, server: Server) -> Page:
+    """The tab, with four steps a picture; the tests here share it, with what is in its fields."""
+    page = shared_page
+    fresh = not page.locator("#mix-note").is_visible()
     open_tab(page, "Mix")
     _drawn(page)
     steps = page.get_by_label("number input for Steps")
-    last = list_jobs(server.space, kinds=("render",), limit=1)[0]
-    expect(steps).to_have_value(str(_shot(last)["steps"]))  # the settings are shown too
+    if fresh:
+        last = list_jobs(server.space, kinds=("render",), limit=1)[0]
+        expect(steps).to_have_value(str(_shot(last)["steps"]))  # the settings are shown too
     if steps.input_value() != "4":
         _made(page, server, lambda: _type(page, "number input for Steps", "4"))
     return page
@@ -89,6 +92,17 @@ def _made(page: Page, server: Server, act: Callable[[], object]) -> Job:
     raise AssertionError("nothing was drawn")
 
 
+def _in_library(page: Page, name: str) -> Locator:
+    return page.locator(f'#mix-library [data-name="{name}"]')
+
+
+def _draw(page: Page) -> None:
+    """Press Draw, which hears no second press for a moment."""
+    button = page.get_by_role("button", name="Draw", exact=True)
+    expect(button).not_to_have_attribute("data-heard", "")
+    button.click()
+
+
 def _shot(job: Job) -> dict:
     shots = job.arguments["shots"]
     assert isinstance(shots, list) and isinstance(shots[0], dict)
@@ -110,14 +124,14 @@ def _clear(page: Page, server: Server) -> None:
 def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server) -> None:
     _clear(mix, server)
     prompt = mix.locator("#mix-prompt textarea")
-    _type(mix, "Prompt", "a blue boat at the beach")
-    mix.get_by_role("button", name="mixbot").click()
+    _made(mix, server, lambda: _type(mix, "Prompt", "a blue boat at the beach"))
+    _made(mix, server, _in_library(mix, "mixbot").click)
     expect(prompt).to_have_value("a blue boat at the beach, mixbot")
-    job = _made(mix, server, lambda: mix.get_by_role("button", name="mixink").click())
+    job = _made(mix, server, _in_library(mix, "mixink").click)
     expect(prompt).to_have_value("a blue boat at the beach, mixbot, mixink style")
     shot = _shot(job)
     assert [one["name"] for one in shot["adapters"]] == ["mixbot", "mixink"]
-    other = mix.get_by_role("button", name="mixother")
+    other = _in_library(mix, "mixother")
     expect(other).to_be_disabled()
     expect(other).to_contain_text("made for Stable Diffusion 1")
 
@@ -141,9 +155,10 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
     assert fresh["seed"] != shot["seed"] and fresh["method"]["name"] == "composite"
     mix.get_by_label("Lock seed").check()
     known = list_jobs(server.space, limit=1)[0].id
-    mix.get_by_role("button", name="Draw", exact=True).click()
+    _draw(mix)
     expect(mix.locator("#mix-note")).to_contain_text("drawn already")
     assert list_jobs(server.space, limit=1)[0].id == known
+    mix.get_by_label("Lock seed").uncheck()
 
     # K-LoRA's choice is known with the picture.
     _made(
@@ -157,7 +172,7 @@ def test_adapters_are_mixed_and_every_change_is_drawn(mix: Page, server: Server)
 def test_a_mix_is_sent_to_batch(mix: Page, server: Server) -> None:
     _clear(mix, server)
     _choose(mix, "Method", "Merge: all adapters at once")
-    mix.locator('#mix-library [data-name="mixbot"]').click()
+    _in_library(mix, "mixbot").click()
     expect(mix.locator(".mix-picked:visible")).to_contain_text("mixbot")
     mix.get_by_role("button", name="Send to Batch").click()
     expect(mix.get_by_role("tab", name="Batch", selected=True)).to_be_visible()
@@ -169,15 +184,22 @@ def test_a_mix_is_sent_to_batch(mix: Page, server: Server) -> None:
 
 def test_a_picture_is_stopped_while_it_forms(mix: Page, server: Server) -> None:
     mix.get_by_label("Draw every change").uncheck()
-    _type(mix, "number input for Steps", "100")
+    size = mix.get_by_text("Size and second pass", exact=True)
+    size.click()
+    slow = {"number input for Steps": "100", "Width": "256", "Height": "256"}
+    for label, value in slow.items():  # nobody should have to hurry
+        _type(mix, label, value)
     before = list_jobs(server.space, limit=1)[0].id
-    mix.get_by_role("button", name="Draw", exact=True).click()
+    _draw(mix)
     expect(mix.locator("#mix-frame .forming img")).to_be_visible()
     mix.locator("#mix-stop").click()
     expect(mix.locator("#mix-note")).to_contain_text("Stopped")
     expect(mix.locator("#mix-stop")).to_be_disabled()
     (job,) = (one for one in list_jobs(server.space, limit=3) if one.id > before)
     assert job.state == "stopped" and 0 < job.step < 100
+    for label in ("Width", "Height"):
+        _type(mix, label, "")
+    size.click()
     mix.get_by_label("Draw every change").check()
     _made(mix, server, lambda: _type(mix, "number input for Steps", "4"))
 
@@ -225,9 +247,11 @@ def test_the_history_reopens_deletes_and_brings_back(mix: Page, server: Server) 
     expect(mix.locator("#mix-note a")).to_have_text("Save picture")
     known = len(list_pictures(server.space, limit=500))
     mix.get_by_role("button", name="Delete picture").click()
-    expect(mix.get_by_role("button", name="Undo delete")).to_be_visible()
+    undo = mix.get_by_role("button", name="Undo delete")
+    expect(undo).to_be_visible()
     assert len(list_pictures(server.space, limit=500)) == known - 1
-    mix.get_by_role("button", name="Undo delete").click()
+    undo.click()
+    expect(undo).to_be_hidden()
     expect(mix.locator("#mix-frame img")).to_be_visible()
     assert get_picture(server.space, first.results[0])
 

@@ -1,19 +1,11 @@
 """The tab Queue: all jobs, in the order of their turns, moved and cancelled."""
 
 import re
-from pathlib import Path
-
-import pytest
 
 from studio.queue.client import add_job, get_job, list_jobs, turns
 from studio.queue.worker import claim_job, finish_job, queue_lock
-from studio.workspace import Workspace, open_workspace
+from studio.workspace import Workspace
 from ui.web.queue.tab import ACTIONS, cancel_waiting, queue_html
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
 
 
 def test_every_job_stands_there_with_what_can_be_done(space: Workspace) -> None:

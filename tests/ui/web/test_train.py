@@ -9,7 +9,7 @@ from studio.dataset.captioner import open_captioner
 from studio.queue.client import get_job, list_jobs
 from studio.workspace import Workspace, get_set, list_adapters, list_checkpoints
 from tests.tiny_captioner import tiny_captioner
-from tests.ui.web.conftest import Server, fill, open_tab
+from tests.ui.web.conftest import Server, fill
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "assets" / "examples" / "robot"
 
@@ -19,8 +19,14 @@ def field(page: Page, label: str) -> Locator:
     return page.get_by_role("textbox", name=re.compile(f"^{re.escape(label)}"))
 
 
-def begin(page: Page, trigger: str, *, steps: int, every: int) -> None:
-    """Press Train on the pictures that are chosen; a sample and a checkpoint every so many."""
+def begin(page: Page, trigger: str, base: Path, *, steps: int, every: int) -> None:
+    """Press Train on an example's pictures; a sample and a checkpoint every so many steps."""
+    page.get_by_role("button", name="Example: sks robot").click()
+    expect(page.locator("#captions img")).to_have_count(5)
+    typed = page.get_by_role("combobox", name="Base model")
+    fill(typed, str(base))
+    typed.press("Enter")
+    expect(typed).to_have_value(re.compile(f"^{base.name}"))
     fill(field(page, "Trigger"), trigger)
     fill(field(page, "Steps"), str(steps))
     fill(field(page, "Sample prompts"), trigger)
@@ -42,6 +48,8 @@ def test_pictures_are_dropped_captioned_and_taken_out(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes((EXAMPLES / "robot-1.png").read_bytes()[:200])
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.get_by_text("choose pictures first")).to_be_visible()
     fill(field(page, "Trigger"), "dropped robot")
     files = [*EXAMPLES.glob("robot-[12].png"), EXAMPLES / "robot-1.txt", broken]
     page.locator(".studio-drop input[type=file]").set_input_files(files)
@@ -103,12 +111,10 @@ def test_a_captioner_writes_what_is_then_checked_and_saved(
 
 
 def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
-    page: Page, server: Server
+    page: Page, server: Server, sdxl_folder: Path
 ) -> None:
-    page.get_by_role("button", name="Example: sks robot").click()
-    expect(page.locator("#captions img")).to_have_count(5)
+    begin(page, "lasting robot", sdxl_folder, steps=5000, every=10)
     expect(page.locator(".studio-cost")).to_be_visible()  # an estimate of time and memory
-    begin(page, "lasting robot", steps=5000, every=10)
     panel = page.locator("#studio-runs")
     head = panel.locator(".studio-run")
     expect(head).to_contain_text("lasting robot")
@@ -142,10 +148,10 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
     expect(panel.get_by_role("img", name="Loss")).to_be_visible()
 
 
-def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Server) -> None:
-    page.get_by_role("button", name="Example: sks robot").click()
-    expect(page.locator("#captions img")).to_have_count(5)
-    begin(page, "compared robot", steps=6, every=3)
+def test_checkpoints_are_compared_and_one_is_mixed_with(
+    page: Page, server: Server, sdxl_folder: Path
+) -> None:
+    begin(page, "compared robot", sdxl_folder, steps=6, every=3)
     panel = page.locator("#studio-runs")
     done = "Done. compared robot is in the library"
     expect(panel.locator(".studio-run")).to_contain_text(done)
@@ -168,9 +174,3 @@ def test_checkpoints_are_compared_and_one_is_mixed_with(page: Page, server: Serv
     expect(page.locator(".mix-picked:visible")).to_contain_text(["compared robot"])
     kept = {one.name for one in list_adapters(server.space)}
     assert {"compared robot", "compared robot step 3 at 0.5"} <= kept
-
-
-def test_what_cannot_be_trained_is_said(page: Page) -> None:
-    open_tab(page, "Train")
-    page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.get_by_text("choose pictures first")).to_be_visible()

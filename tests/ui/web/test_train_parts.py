@@ -33,7 +33,6 @@ from studio.workspace import (
     get_set,
     list_sets,
     next_picture_path,
-    open_workspace,
 )
 from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import queue_training
@@ -49,11 +48,6 @@ from ui.web.train.reuse import settings_of
 from ui.web.train.reward import ALIGN
 from ui.web.train.run_html import run_header, sample_rows
 from ui.web.train.tab import _lay_out_form
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
 
 
 @pytest.fixture
