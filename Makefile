@@ -8,7 +8,7 @@ demo: .venv/.ready
 	$(BIN)/studio demo
 
 test: .venv/.ready
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .

@@ -10,12 +10,21 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from studio.workspace import Workspace, open_workspace
 from tests.tiny import tiny_sd1, tiny_sd2, tiny_sdxl
+
+PAGE = Path(__file__).parent / "ui" / "web"
 
 torch.set_num_threads(1)  # models this small gain nothing from a second
 for library in (diffusers_logging, transformers_logging):
     library.set_verbosity_error()
     library.disable_progress_bar()
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    """A workspace with nothing in it."""
+    return open_workspace(tmp_path / "space")
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +46,30 @@ def sd2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what opens a browser or starts a server: their fixtures tell."""
+    """Mark what opens a browser or starts a server, which their fixtures tell; long files first.
+
+    A long file that is begun last leaves all other processes without work.
+    """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "chromium" in fixtures:
             item.add_marker("browser")
         if "server" in fixtures:
             item.add_marker("process")
-    # They wait more than they compute: first, so that other tests use the processor meanwhile.
-    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+    marks = ("browser", "process", "quality")
+    long = {item.path for item in items if any(map(item.get_closest_marker, marks))}
+    # The page's tests wait more than they compute: others use the processor meanwhile.
+    items.sort(key=lambda item: (item.path.parent != PAGE, item.path not in long))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Share tests out by files; those of the page are one, as each process has its own server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "page" if file.startswith("tests/ui/web/") else file
+
+    return OneServer(config, log) if config.option.dist == "loadfile" else None

@@ -6,14 +6,18 @@ trees: UNet as `model.diffusion_model.`, VAE as `first_stage_model.`, text encod
 """
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["original_keys", "original_unet_name", "save_original"]
+__all__ = ["original_keys", "original_unet_name", "save_original", "single_file"]
+
+TINY_LAYERS = {"sdxl": 2, "sd1": 1, "sd2": 1}  # `layers_per_block` of the UNets of tests/tiny.py
 
 Weights = Mapping[str, Tensor]
 RESNET = {
@@ -55,6 +59,16 @@ def save_original(
     weights = original_keys(unet, vae, text, family=family, layers=layers) | dict(extra or {})
     save_file({key: one.contiguous() for key, one in weights.items()}, path, metadata or None)
     return path
+
+
+def single_file(folder: Path, to: Path, family: str, **options: Any) -> Path:
+    """A tiny base as a checkpoint; beside it, in a folder, its configurations and tokenizers.
+
+    options: as `save_original` takes them.
+    """
+    weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(folder, to.with_suffix(""), ignore=weights)
+    return save_original(folder, to, family=family, layers=TINY_LAYERS[family], **options)
 
 
 def original_keys(

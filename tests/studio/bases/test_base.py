@@ -31,10 +31,9 @@ from studio.bases.resolve import files_to_download
 from studio.bases.samplers import SCHEDULERS, SPACINGS, SPACINGS_OF
 from studio.bases.schedulers import KINDS, can_space
 from studio.errors import BadInput
-from tests.original import original_keys, save_original
+from tests.original import original_keys, save_original, single_file
 from tests.tiny import tiny_sd2
 
-LAYERS = {"sdxl": 2, "sd1": 1, "sd2": 1}
 PROMPTS = ["a photo of sks robot", "two zebras"]
 
 
@@ -597,13 +596,6 @@ def test_only_one_set_of_weights_is_downloaded():
 
 
 # Sources: single files
-
-
-def single_file(folder: Path, to: Path, family: str, **options) -> Path:
-    """A checkpoint and, beside it, its configurations and tokenizers: model.safetensors, model/."""
-    weights = shutil.ignore_patterns("*.safetensors")
-    shutil.copytree(folder, to.with_suffix(""), ignore=weights)
-    return save_original(folder, to, family=family, layers=LAYERS[family], **options)
 
 
 @torch.no_grad()

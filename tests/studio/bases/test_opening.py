@@ -24,17 +24,10 @@ from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe, save_picture
 from studio.requests.shot import Shot
-from tests.original import original_keys, save_original
+from tests.original import original_keys, save_original, single_file
 from tests.tiny import tiny_sd1
 
-LAYERS = {"sdxl": 2, "sd1": 1, "sd2": 1}
 Weights = dict[str, Tensor]
-
-
-def checkpoint(folder: Path, to: Path, family: str = "sd1") -> Path:
-    """A checkpoint with its configurations and tokenizers beside it, but for those of the VAE."""
-    shutil.copytree(folder, to.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
-    return save_original(folder, to, family=family, layers=LAYERS[family])
 
 
 def rewrite(path: Path, change: Callable[[Weights], Weights]) -> Path:
@@ -79,7 +72,7 @@ def test_clip_is_read_without_its_first_level(
     family: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    path = checkpoint(folder, tmp_path / "model.safetensors", family)
+    path = single_file(folder, tmp_path / "model.safetensors", family)
     rewrite(path, lambda weights: {flat(key): one for key, one in weights.items()})
     base, expected = load_base(path), load_base(folder)
     assert base.family == family
@@ -91,7 +84,7 @@ def test_clip_is_read_without_its_first_level(
 def test_the_vaes_attention_is_read_by_diffusers_names(
     sd1_folder: Path, tmp_path: Path, names: dict[str, str]
 ) -> None:
-    path = checkpoint(sd1_folder, tmp_path / "model.safetensors")
+    path = single_file(sd1_folder, tmp_path / "model.safetensors", "sd1")
     rewrite(path, lambda weights: as_diffusers_has_attention(weights, names))
     assert_same_weights(load_base(path).vae, load_base(sd1_folder).vae)
 
@@ -122,7 +115,7 @@ def test_what_training_left_in_a_checkpoint_is_passed_over(
     sd1_folder: Path, tmp_path: Path
 ) -> None:
     """An average of the weights (EMA), position ids of 64 bits, and weights of 8 bits."""
-    path = checkpoint(sd1_folder, tmp_path / "model.safetensors")
+    path = single_file(sd1_folder, tmp_path / "model.safetensors", "sd1")
     ids = "cond_stage_model.transformer.text_model.embeddings.position_ids"
 
     def with_remains(weights: Weights) -> Weights:
@@ -149,7 +142,7 @@ def test_what_training_left_in_a_checkpoint_is_passed_over(
 
 
 def test_missing_weights_are_refused_in_plain_words(sd1_folder: Path, tmp_path: Path) -> None:
-    path = checkpoint(sd1_folder, tmp_path / "model.safetensors")
+    path = single_file(sd1_folder, tmp_path / "model.safetensors", "sd1")
     rewrite(path, lambda all: {key: one for key, one in all.items() if "mid.attn_1.q" not in key})
     with pytest.raises(BadInput, match="lacks weights of its AutoencoderKL, or names them"):
         load_base(path)
@@ -210,7 +203,7 @@ def vae_file(folder: Path, to: Path, layout: str) -> Path:
 
 
 def without_vae(folder: Path, to: Path) -> Path:
-    path = checkpoint(folder, to)
+    path = single_file(folder, to, "sd1")
     return rewrite(
         path, lambda all: {key: one for key, one in all.items() if "first_stage" not in key}
     )
@@ -247,7 +240,7 @@ def test_a_vae_that_is_given_takes_the_place_of_the_bases(
     given = folders.get(layout) or vae_file(other, tmp_path / "vae.safetensors", layout)
     base = sd1_folder
     if of == "a checkpoint":
-        base = checkpoint(sd1_folder, tmp_path / "model.safetensors")
+        base = single_file(sd1_folder, tmp_path / "model.safetensors", "sd1")
     opened = load_base(base, vae=given)
     assert_same_weights(opened.vae, vae_of(other))
     assert opened.vae_source == str(given)

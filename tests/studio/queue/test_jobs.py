@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -41,12 +40,7 @@ from studio.queue.worker import (
     write_heartbeat,
 )
 from studio.training_asks import take_ask
-from studio.workspace import Workspace, empty_trash, list_trash, open_workspace
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
+from studio.workspace import Workspace, empty_trash, list_trash
 
 
 def killed_while(doing: Callable[[], None], *, after: Callable[[], bool]) -> None:

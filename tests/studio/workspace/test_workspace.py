@@ -94,11 +94,6 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "space")
-
-
 def an_adapter(
     seed: int = 0, *, family: str = "sdxl", layers: tuple[str, ...] = (LAYER,)
 ) -> Adapter:
