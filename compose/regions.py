@@ -9,9 +9,10 @@ those of one size rows of one batch.
 
 Predictions are mixed after guidance. As guidance is linear, that is the same as mixing the
 predictions with the prompt and without. In the first steps (`apart`) each region is a crop of its
-own, as in both papers, so that what is drawn is composed for it. After them every region sees the
-whole picture, so that neighbours agree on one place and one light; `whole`, a share of the rest's
-prediction inside of all regions, ties them more closely, and lets all adapters in.
+own, so that what is drawn is composed for it. After them the crops overlap and are blended where
+they do, as in both papers: otherwise the picture has seams. With `apart` 0 every region sees the
+whole picture. `whole`, a share of the rest's prediction inside of all regions, ties them more
+closely, and lets all adapters in.
 
 Regions are a field of the shot, see studio/requests/regions.py. An adapter that no region names is
 everywhere, such as a style. With masks="attention" the areas are found in the first third of the
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from compose.engine.regions.masks import Masks
     from studio.adapters.adapter import Adapter
 
+OVERLAP = 1 / 8  # of the picture's shorter side, by which a crop reaches into its neighbours
 SCHEDULE_GRID = Grid(64, 64)  # the latents of the picture that a schedule is told of
 
 
@@ -56,8 +58,9 @@ class Regions:
         "merge", "what is drawn outside: all adapters, or none that has a region"
     )
     apart: Share = option(
-        0.5,
-        "share of the steps, from the first, in which each region is drawn as a picture of its own",
+        0.8,
+        "share of the steps, from the first, before regions see a part of their neighbours; at 0 "
+        "they see all of the picture",
         before=0.0,
     )
     masks: Literal["drawn", "attention"] = option(
@@ -130,18 +133,21 @@ class InRegions:
             outside = set(range(len(adapters))) if self.options.rest == "merge" else everywhere
             asked.append((_mix(adapters, outside), None))
         shares = tuple(map(float, areas.mean((1, 2))))
-        boxes = self.boxes(len(asked))
-        return SideBySide(tuple(asked), boxes, shares, round(self.options.apart * steps), self)
+        apart = round(self.options.apart * steps)
+        return SideBySide(tuple(asked), self.crops(len(asked)), shares, apart, self)
 
-    def boxes(self, count: int) -> tuple[Box, ...]:
-        """The box round each region and, where there are more than these, round the rest."""
-        own = tuple(map(bounding_box, self.regions))
-        return covering(own) if count == len(own) else (*own, WHOLE)
+    def crops(self, count: int) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+        """Of each region and, where count is larger, the rest: in the first steps, and after."""
+        if not self.options.apart:
+            return (WHOLE,) * count, (WHOLE,) * count
+        own = tuple(Box(*bounding_box(region)) for region in self.regions)
+        own = covering(own) if count == len(own) else (*own, WHOLE)
+        return own, tuple(box._replace(margin=OVERLAP) for box in own)
 
     def areas(self, grid: Grid) -> "Masks":
         """How much each region, and the rest where there is one, counts in the latents' pixels.
 
-        [2 N, h, w]: where all see the whole picture, and behind those where each sees its crop.
+        [2 N, h, w]: in the first steps, and behind those after them.
         """
         import numpy as np
 
@@ -149,7 +155,9 @@ class InRegions:
 
         options = self.options
         masks = region_masks(self.regions, grid.side, blur=options.blur, whole=options.whole)
-        return np.concatenate([masks, cropped(masks, self.boxes(len(masks)), grid)])
+        if not options.apart:
+            return np.concatenate([masks, masks])
+        return np.concatenate([cropped(masks, boxes, grid) for boxes in self.crops(len(masks))])
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,9 @@ class FoundRegions:
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
         """As if each region had all of the picture: where it is, is not known yet."""
-        everywhere = tuple(replace(one, box=WHOLE) for one in self._of(len(adapters)))
+        everywhere = tuple(
+            replace(one, box=(0.0, 0.0, 1.0, 1.0)) for one in self._of(len(adapters))
+        )
         return InRegions(self.drawn, everywhere).prepare(adapters, steps)
 
     @property
@@ -225,12 +235,12 @@ def own_adapters(regions: Sequence[Region], count: int) -> list[set[int]]:
 class SideBySide:
     """A mix and a prompt for every region, and those of the rest behind them.
 
-    boxes: round each of them.  shares: how much of the picture each has, before there is one; as
-    areas.  apart: the steps, from the first, in which each is a crop.
+    crops: what each of them sees in the first steps, and after.  shares: how much of the picture
+    each has, before there is one; as areas.  apart: how many steps are the first.
     """
 
     asked: tuple[tuple[Mix, str | None], ...]
-    boxes: tuple[Box, ...]
+    crops: tuple[tuple[Box, ...], tuple[Box, ...]]
     shares: tuple[float, ...]
     apart: int
     method: InRegions
@@ -243,11 +253,12 @@ class SideBySide:
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
         """Each where it counts, summed in their order."""
-        count, apart = len(self.asked), step < self.apart
-        areas = eps.areas[count:] if apart else eps.areas[:count]
+        after = step >= self.apart
+        count = len(self.asked)
+        areas = eps.areas[count:] if after else eps.areas[:count]
         parts = [
-            area * eps(mix, prompt=prompt, box=box if apart and box != WHOLE else None)
-            for area, (mix, prompt), box in zip(areas, self.asked, self.boxes, strict=True)
+            area * eps(mix, prompt=prompt, box=None if box.is_whole else box)
+            for area, (mix, prompt), box in zip(areas, self.asked, self.crops[after], strict=True)
         ]
         return sum(parts[1:], parts[0])
 

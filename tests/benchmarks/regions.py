@@ -6,6 +6,7 @@ subject, 128 x 128; pictures here are 256 x 128, so that each half is a picture 
 knows. In every second picture the two change sides. All ways have the same words, places, styles
 and noise: with drawn regions each prompt names one subject, otherwise one prompt names both. "Each
 alone" is no mix: two pictures of one adapter each, side by side. So well each half can be drawn.
+"Drawings" are true drawings of the halves: so many the judge knows.
 
 The judge reads each half by itself: whether its subject is the very instance, whether both are, and
 whether the halves have the style and the place that were asked for. Without drawn regions nobody
@@ -29,9 +30,10 @@ import compose
 import studio
 from studio.sketch import judge
 from studio.sketch import scenes as world
+from studio.sketch.draw import draw
 from tests.benchmarks.elements import ELEMENTS, Element, adapter_of, prompt, sheet_of_rows
 
-SIDE, STEPS, GUIDANCE = 128, 12, 5.0
+SIDE, STEPS, GUIDANCE = 128, 25, 5.0
 HALVES = ("0,0,0.5,1", "0.5,0,1,1")
 
 
@@ -39,14 +41,16 @@ HALVES = ("0,0,0.5,1", "0.5,0,1,1")
 class Way:
     """drawn: with a box and a prompt for each subject; otherwise one prompt names both.
 
-    method: None draws each subject alone.
+    method: None draws each subject alone.  true: true drawings, of no adapter.
     """
 
     method: compose.Method | None
     drawn: bool
+    true: bool = False
 
 
 WAYS = {
+    "drawings": Way(None, drawn=True, true=True),
     "merge": Way(compose.Merge(), drawn=False),
     "regions": Way(compose.Regions(), drawn=True),
     "regions, whole 0.2": Way(compose.Regions(whole=0.2), drawn=True),
@@ -94,8 +98,10 @@ def main() -> None:
 
 def picture(base: studio.Base, way: Way, pair: Sequence[Element], number: int) -> Image.Image:
     """One picture of a way: its adapters and boxes are in the order of the two halves."""
+    if way.true:
+        return _side_by_side([draw(scene) for scene in scenes_of(pair, number)])
     if way.method is None:
-        return _alone(base, pair, number)
+        return _side_by_side(_alone(base, pair, number))
     left, right = sides(pair, number)
     scene = scenes_of(pair, number)[0]
     words = [prompt(scene, {one.category: one.words}) for one in (left, right)]
@@ -117,19 +123,29 @@ def picture(base: studio.Base, way: Way, pair: Sequence[Element], number: int) -
     )
 
 
-def _alone(base: studio.Base, pair: Sequence[Element], number: int) -> Image.Image:
-    """Each half as a picture by itself."""
-    halves = Image.new("RGB", (2 * SIDE, SIDE))
+def _alone(base: studio.Base, pair: Sequence[Element], number: int) -> list[Image.Image]:
+    """A picture of each adapter, with the same noise."""
     scene = scenes_of(pair, number)[0]
-    for place, one in enumerate(sides(pair, number)):
-        shot = studio.Shot(
-            prompt(scene, {one.category: one.words}),
-            adapters=((adapter_of(base, one), 1.0),),
-            seed=number,
-            steps=STEPS,
-            guidance=GUIDANCE,
+    return [
+        compose.render(
+            base,
+            studio.Shot(
+                prompt(scene, {one.category: one.words}),
+                adapters=((adapter_of(base, one), 1.0),),
+                seed=number,
+                steps=STEPS,
+                guidance=GUIDANCE,
+            ),
         )
-        halves.paste(compose.render(base, shot), (place * SIDE, 0))
+        for one in sides(pair, number)
+    ]
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One picture of the two halves."""
+    halves = Image.new("RGB", (2 * SIDE, SIDE))
+    for place, one in enumerate(pictures):
+        halves.paste(one, (place * SIDE, 0))
     return halves
 
 

@@ -21,7 +21,7 @@ from compose import (
     shot_from_dict,
 )
 from compose.engine.method import Call, method_of
-from compose.engine.regions.crops import Grid
+from compose.engine.regions.crops import Box, Grid
 from compose.engine.regions.masks import cropped, region_masks
 from compose.regions import SideBySide
 from studio.adapters.adapter import Adapter
@@ -178,11 +178,14 @@ def test_after_one_step_each_half_is_its_adapters(sdxl: Base, forms: list[Adapte
 
 
 def test_a_crop_is_what_a_base_can_draw() -> None:
-    assert Grid(8, 16).crop((0.25, 0.5, 0.5, 1)) == (slice(4, 8), slice(4, 8))
+    assert Grid(8, 16).crop(Box(0.25, 0.5, 0.5, 1)) == (slice(4, 8), slice(4, 8))
     # Half the side that it was trained on at least, in whole steps, and inside of the picture.
-    assert Grid(8, 16, step=4, trained=8).crop((0.5, 0, 0.6, 1)) == (slice(0, 8), slice(7, 11))
-    assert Grid(8, 16, step=4).crop((0.9, 0, 1, 0.1)) == (slice(0, 4), slice(12, 16))
-    assert Grid(8, 16, trained=64).crop((0, 0, 0.1, 0.1)) == (slice(0, 8), slice(0, 16))
+    thin = Box(0.5, 0, 0.6, 1)
+    assert Grid(8, 16, step=4, trained=8).crop(thin) == (slice(0, 8), slice(7, 11))
+    assert Grid(8, 16, step=4).crop(Box(0.9, 0, 1, 0.1)) == (slice(0, 4), slice(12, 16))
+    assert Grid(8, 16, trained=64).crop(Box(0, 0, 0.1, 0.1)) == (slice(0, 8), slice(0, 16))
+    # A margin is a share of the shorter side, and ends where the picture does.
+    assert Grid(8, 16).crop(Box(0.25, 0.5, 0.5, 1, 0.25)) == (slice(2, 8), slice(2, 10))
 
 
 def test_crops_leave_nothing_out() -> None:
@@ -192,30 +195,38 @@ def test_crops_leave_nothing_out() -> None:
         ((0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 0.996, 1.0)),
     ):
         told = tuple(map(Region, boxes))
-        plan = Regions(apart=1).in_regions([*map(region_text, told)]).prepare([], 1)
+        plan = Regions(apart=0.5).in_regions([*map(region_text, told)]).prepare([], 2)
         assert isinstance(plan, SideBySide) and len(plan.asked) == 2
-        covered = np.zeros((256, 256))
-        for box in plan.boxes:
-            covered[Grid(256, 256).crop(box)] += 1
-        assert covered.min() == 1
-        areas = plan.areas(Grid(256, 256))[2:, 0, 0].numpy()
-        for box, area in zip(plan.boxes, areas, strict=True):
-            area[Grid(256, 256).crop(box)] = 0
-        assert not areas.any()
+        grid = Grid(256, 256)
+        areas = plan.areas(grid)[:, 0, 0].numpy()
+        for crops, counted in zip(plan.crops, (areas[:2], areas[2:]), strict=True):
+            covered = np.zeros((256, 256))
+            for crop, area in zip(crops, counted, strict=True):
+                covered[grid.crop(crop)] += 1
+                area[grid.crop(crop)] = 0
+            assert covered.min() == 1
+            assert not counted.any()
+        assert covered.max() == 2  # after the first steps they overlap
 
 
 def test_masks_of_crops_sum_to_one() -> None:
     boxes = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
     masks = region_masks(tuple(map(Region, boxes)), (8, 16), blur=0.2, whole=0)
     assert ((masks > 0.05) & (masks < 0.95)).any()
-    inside = cropped(masks, boxes, Grid(8, 16))
+    inside = cropped(masks, [Box(*box) for box in boxes], Grid(8, 16))
     np.testing.assert_array_equal(inside[0], [[1] * 8 + [0] * 8] * 8)
     np.testing.assert_allclose(inside.sum(0), 1)
+    blended = cropped(masks, [Box(*box, 0.25) for box in boxes], Grid(8, 16))
+    np.testing.assert_array_equal(blended[0] == 1, [[True] * 6 + [False] * 10] * 8)
+    np.testing.assert_array_equal(blended[0] == 0, [[False] * 10 + [True] * 6] * 8)
+    np.testing.assert_allclose(blended.sum(0), 1)
 
 
-def test_apart_each_region_is_a_picture_of_its_own(sdxl: Base) -> None:
-    """After one step, against a step of each half by itself."""
-    shot = Shot("a star", width=128, height=64, steps=1, guidance=4.0, method=Regions(apart=1))
+@pytest.mark.parametrize("apart", [1, 0.01])
+def test_each_region_is_a_picture_of_its_own(sdxl: Base, apart: float) -> None:
+    """After one step, against a step of each half by itself, or of one that is wider."""
+    method = Regions(apart=apart, blur=0)
+    shot = Shot("a star", width=128, height=64, steps=1, guidance=4.0, method=method)
     found = latents(sdxl, replace(shot, regions=(f"{LEFT}: a cat", f"{RIGHT}: a dog")))
     scheduler = sdxl.scheduler()
     scheduler.set_timesteps(1)
@@ -223,9 +234,10 @@ def test_apart_each_region_is_a_picture_of_its_own(sdxl: Base) -> None:
     noise = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(0))
     noise = noise * scheduler.init_noise_sigma
     predicted = []
-    ids = sdxl.time_ids(original=(64, 64), crop=(0, 0), target=(64, 64))
-    for prompt, half in zip(("a cat", "a dog"), noise.chunk(2, -1), strict=True):
-        given = scheduler.scale_model_input(half, time).expand(2, -1, -1, -1)
+    wide = 8 if apart == 1 else 12  # an eighth of the height wider, in whole steps of 4
+    ids = sdxl.time_ids(original=(64, 8 * wide), crop=(0, 0), target=(64, 8 * wide))
+    for prompt, crop in (("a cat", noise[..., :wide]), ("a dog", noise[..., -wide:])):
+        given = scheduler.scale_model_input(crop, time).expand(2, -1, -1, -1)
         with torch.no_grad():
             text = sdxl.encode_text(["", prompt])
             if sdxl.zero_negative:
@@ -234,7 +246,8 @@ def test_apart_each_region_is_a_picture_of_its_own(sdxl: Base) -> None:
                 text.pooled[0] = 0
             without, prompted = sdxl.predict(given, time, text, time_ids=ids).split(1)
         predicted.append(without + 4.0 * (prompted - without))
-    expected = scheduler.step(torch.cat(predicted, -1), time, noise, return_dict=False)[0]
+    halves = torch.cat([predicted[0][..., :8], predicted[1][..., -8:]], -1)
+    expected = scheduler.step(halves, time, noise, return_dict=False)[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -39,16 +39,14 @@ def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dic
 def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> int:
     """Run the UNet as the first step of these shots does, and wait until it is done.
 
-    That step counts which evaluates whole pictures, not crops of them. Returns its evaluations.
+    Of a plan in crops the last step counts, whose crops are the largest. Returns its evaluations.
     """
     _, timesteps = timesteps_of(base, runs[0].shot)
     asked = [
         run.evaluation(call, latents, timesteps[0].to(base.device))
         for run in runs
         for latents in [torch.zeros(1, 4, *run.latent_side, device=base.device)]
-        for call in next(
-            (step for step in run.calls if not any(one.box for one in step)), run.calls[0]
-        )
+        for call in run.calls[-1 if any(one.box for one in run.calls[0]) else 0]
     ]
     for answer in evaluate(base, asked):
         answer.noise.sum().item()  # waits for the device

@@ -8,10 +8,29 @@ drawn there is composed for it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from typing import NamedTuple
 
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in shares of the picture
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 FINE = 256  # pixels of a side, in which slivers are looked for: SDXL's latents of 2048 pixels
+
+
+class Box(NamedTuple):
+    """A part of the picture, from x0, y0 at its top left, in shares of the width and height.
+
+    margin: how far what is evaluated for it reaches beyond it, as a share of the shorter side.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    margin: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        return self[:4] == (0, 0, 1, 1)
+
+
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -37,12 +56,14 @@ class Grid:
         A base draws nothing in a picture that is much smaller than those it knows: a crop has half
         their side at least, where the picture has it.
         """
-        x0, y0, x1, y1 = box
-        return self._span(y0, y1, self.height), self._span(x0, x1, self.width)
+        margin = round(box.margin * min(self.side))
+        rows = self._span(box.y0, box.y1, self.height, margin)
+        return rows, self._span(box.x0, box.x1, self.width, margin)
 
-    def _span(self, begin: float, end: float, whole: int) -> slice:
-        """begin, end: shares of a side."""
-        first, last = floor(begin * whole + 1e-6), ceil(end * whole - 1e-6)
+    def _span(self, begin: float, end: float, whole: int, margin: int) -> slice:
+        """begin, end: shares of a side. whole, margin: in latents."""
+        first = max(0, floor(begin * whole + 1e-6) - margin)
+        last = min(whole, ceil(end * whole - 1e-6) + margin)
         length = max(last - first, self.trained // 2)
         length = min(whole, -(-length // self.step) * self.step)
         first = min(max(0, round((first + last - length) / 2)), whole - length)
@@ -64,17 +85,15 @@ def covering(boxes: Sequence[Box]) -> tuple[Box, ...]:
         return tuple(boxes)
     rows, columns = (np.flatnonzero(outside.any(axis)) / FINE for axis in (1, 0))
     place = max(range(len(boxes)), key=lambda at: _area(boxes[at]))
-    x0, y0, x1, y1 = boxes[place]
-    pixel = 1 / FINE
-    grown = (
-        min(x0, float(columns[0])),
-        min(y0, float(rows[0])),
-        max(x1, float(columns[-1]) + pixel),
-        max(y1, float(rows[-1]) + pixel),
+    own, pixel = boxes[place], 1 / FINE
+    grown = Box(
+        min(own.x0, float(columns[0])),
+        min(own.y0, float(rows[0])),
+        max(own.x1, float(columns[-1]) + pixel),
+        max(own.y1, float(rows[-1]) + pixel),
     )
     return *boxes[:place], grown, *boxes[place + 1 :]
 
 
 def _area(box: Box) -> float:
-    x0, y0, x1, y1 = box
-    return (x1 - x0) * (y1 - y0)
+    return (box.x1 - box.x0) * (box.y1 - box.y0)

@@ -417,15 +417,22 @@ def test_a_reload_keeps_a_picture_of_the_history(tab: Tab) -> None:
     assert tab.now[tab.parts.picture] is None
 
 
-def test_the_steps_follow_the_base_until_they_are_chosen(tab: Tab) -> None:
-    assert tab.now[tab.form.steps] == 12
+def test_steps_and_sampler_follow_the_base_until_they_are_chosen(tab: Tab) -> None:
+    def sampling() -> list[object]:
+        return [tab.now[one] for one in (tab.form.steps, tab.form.scheduler, tab.form.spacing)]
+
+    assert sampling() == [8, "dpmpp_2m", "trailing"]
+    for base, expected in (
+        ("somebody/sdxl", [25, "", ""]),
+        ("sketch-sd1", [8, "dpmpp_2m", "trailing"]),
+    ):
+        tab.now[tab.form.base] = base
+        tab.act("change_base")
+        assert sampling() == expected
+    tab.now[tab.form.scheduler] = "unipc"
     tab.now[tab.form.base] = "somebody/sdxl"
     tab.act("change_base")
-    assert tab.now[tab.form.steps] == 25
-    tab.now[tab.form.steps] = 30
-    tab.now[tab.form.base] = "sketch"
-    tab.act("change_base")
-    assert tab.now[tab.form.steps] == 30
+    assert sampling() == [8, "unipc", "trailing"]
 
 
 def test_an_adapter_that_was_deleted_can_be_taken_out(tab: Tab) -> None:

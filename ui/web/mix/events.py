@@ -44,7 +44,7 @@ def _settings_events(page: Page, tab: MixTab, settings: Settings) -> None:
         _on(written.then, settings.change, inputs, drawn, LAST)
     _on([form.start.change], settings.show_in_editor, {form.start}, {form.paint})
     _on([form.use_painted.click], settings.take_painted, inputs | {form.paint}, drawn | {form.mask})
-    rebased = drawn | form.mix_outputs() | {tab.auto, form.steps}
+    rebased = drawn | form.mix_outputs() | {tab.auto, form.steps, form.scheduler, form.spacing}
     _on([form.base.input], settings.change_base, inputs, rebased)
     _on([form.examples.click], settings.use_example, inputs, drawn | {form.prompt})
     _on([mix.library.click], settings.add, inputs, mixed)

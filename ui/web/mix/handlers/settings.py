@@ -17,7 +17,7 @@ from ui.web.mix.comparison import NOTHING, axes
 from ui.web.mix.handlers.drawing import Drawing
 from ui.web.mix.job_view import JobView
 from ui.web.mix.mix_adapters import WHOLE, MixAdapter, add_to_mix, remove_from_mix, with_tagged
-from ui.web.mix.shot_form import keep_painted, steps_for
+from ui.web.mix.shot_form import keep_painted
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Page, Update, Values
 
@@ -49,10 +49,7 @@ class Settings:
     def change_base(self, values: Values) -> Update:
         """Other adapters fit the new base. A base of the user's is not drawn at every change."""
         base = values[self.form.base]
-        update: Update = {
-            self.tab.auto: base in BUNDLED_BASES,
-            self.form.steps: steps_for(base, values[self.form.steps]),
-        }
+        update: Update = {self.tab.auto: base in BUNDLED_BASES, **self.form.sampling_for(values)}
         changed = self.change({**values, **update})
         return update | self.form.update_mix(self.form.adapters.read(values), base) | changed
 
