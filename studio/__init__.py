@@ -1,5 +1,6 @@
 """Studio: teach a diffusion model a subject or a style, and mix what it has learned."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from studio.requests.shot import Shot
 
 __all__ = ["Adapter", "BadInput", "Base", "Shot", "load_adapter", "load_base"]
+
+# Its import warns that kernels are missing, which nothing here uses. peft imports it where it is
+# installed, and diffusers imports peft.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 # The module of each name. They are imported when first used: PyTorch takes seconds to import, and
 # `studio --help` must not wait for it.

@@ -66,12 +66,11 @@ class DiffuseKronA(Kind):
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Kron | None":
         """A delta that starts at zero, for the layers that `targets` names."""
-        from studio.adapters.delta import Kron  # late: it imports torch
-        from studio.adapters.delta.layer import adaptable
+        from studio.adapters.delta import Kron, weight_shape  # late: it imports torch
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
-        out, inner = adaptable(layer).weight.shape[:2]
+        out, inner = weight_shape(layer)[:2]
         a1, a2 = self._factors(name)
         return Kron.start(
             layer, a1 or divisor(out, A1), a2 or divisor(inner, A2), generator=generator

@@ -95,7 +95,9 @@ class LoRA(Kind):
 
 def _full_rank(layer: "nn.Module") -> int:
     """The highest rank that a change of this layer can have."""
-    shape: tuple[int, ...] = layer.weight.shape  # pyright: ignore[reportAssignmentType]
+    from studio.adapters.delta import weight_shape  # late: it imports torch
+
+    shape = weight_shape(layer)
     return min(shape[0], prod(shape[1:]))
 
 

@@ -50,10 +50,9 @@ class OFT(Kind):
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
     ) -> "Cayley | None":
         """A delta that turns nothing yet, for the layers that `targets` names."""
-        from studio.adapters.delta import Cayley  # late: it imports torch
-        from studio.adapters.delta.layer import adaptable
+        from studio.adapters.delta import Cayley, weight_shape  # late: it imports torch
 
         if not TARGETS[self.targets or "attention"].fullmatch(name):
             return None
-        size = self.block_size or divisor(adaptable(layer).weight.shape[1], BLOCK)
+        size = self.block_size or divisor(weight_shape(layer)[1], BLOCK)
         return Cayley.start(layer, size, terms=self.terms)

@@ -16,24 +16,24 @@ threshold if asked for; a budget counts weights of the UNet only.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import exp
-from typing import TYPE_CHECKING, Annotated, Literal
+from math import exp, prod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Lt
 
 from studio.errors import BadInput
 from studio.requests.recipe import Amount, AtLeastOne, Positive
 from studio.requests.validation import option
-from trainers.engine.kind import Kind, is_sketch
+from trainers.engine.kind import Kind, check_quantize, is_sketch
 from trainers.engine.text_encoders import TEXT_ALL
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from studio.adapters.delta import Sparse
+    from studio.adapters.delta import Layer, Sparse
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
     from trainers.engine.kind import Deltas, Layers
@@ -50,6 +50,9 @@ EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 @dataclass(frozen=True)
 class SaRA(Kind):
     """The UNet's smallest weights, in place."""
+
+    # NF4 has 16 numbers for the weights of a block, and no small one differs from another.
+    too_coarse: ClassVar[frozenset[str]] = frozenset({"nf4"})
 
     threshold: Positive | None = option(
         None, "train only weights smaller than this; default: 0.002, more on sketch"
@@ -70,15 +73,16 @@ class SaRA(Kind):
 
     def for_base(self, base: "Base") -> "SaRA":
         """This kind with a threshold: the one for the budget, or the default for this base."""
+        check_quantize(self, base.quantize)
         if base.device.type == "meta":
             return self._for_unknown_weights(base)
         if self.threshold is None and self.budget is None and not is_sketch(base):
             return replace(self, threshold=THRESHOLD)
         if self.threshold is not None and self.budget is None:
             return self
-        weights = _weights(base)
-        budget = self.budget or int(SKETCH_SHARE * sum(weight.numel() for weight in weights))
-        return replace(self, threshold=_threshold(weights, budget))
+        layers = _layers(base)
+        budget = self.budget or int(SKETCH_SHARE * _count(layers))
+        return replace(self, threshold=_threshold(layers, budget))
 
     def _for_unknown_weights(self, base: "Base") -> "SaRA":
         """With the threshold for the budget if the weights were spread evenly over 0 .. 1."""
@@ -87,8 +91,7 @@ class SaRA(Kind):
                 f"{base.name} is a configuration without weights, so nobody knows how many lie "
                 "below a threshold: give a budget, or name a base"
             )
-        total = sum(weight.numel() for weight in _weights(base))
-        return replace(self, threshold=min(1.0, self.budget / total))
+        return replace(self, threshold=min(1.0, self.budget / _count(_layers(base))))
 
     def delta(
         self, name: str, layer: "nn.Module", *, generator: "torch.Generator"
@@ -146,10 +149,10 @@ class SaRA(Kind):
         edges = torch.tensor(EDGES, device=base.device)
         counts = sum(
             torch.bincount(
-                torch.bucketize(weight.float().abs().flatten(), edges, right=True),
+                torch.bucketize(layer.weight.float().abs().flatten(), edges, right=True),
                 minlength=len(EDGES) + 1,
             )
-            for weight in _weights(base)
+            for layer in _layers(base)
         )
         below = counts.cumsum(0).tolist()  # pyright: ignore[reportAttributeAccessIssue]
         return {
@@ -169,7 +172,7 @@ class SaRA(Kind):
         layers = adaptable_layers(unet)
         threshold = self._theta
         if self.budget is not None:
-            threshold = _threshold([layer.weight for layer in layers.values()], self.budget)
+            threshold = _threshold([*layers.values()], self.budget)
         chosen = {name: _below(layer.weight, threshold) for name, layer in layers.items()}
         if not any(map(len, chosen.values())):
             raise BadInput(f"none of the model's weights is below {threshold:g}: raise threshold")
@@ -183,10 +186,16 @@ def _rate(threshold: float) -> float:
     return 1e-3 * exp(-350 * threshold)
 
 
-def _weights(base: "Base") -> "list[Tensor]":
-    """The weights of the UNet that a delta can change."""
-    layers = base.layers().items()
-    return [layer.weight.detach() for name, layer in layers if name.startswith("unet.")]  # pyright: ignore
+def _layers(base: "Base") -> "list[Layer]":
+    """The layers of the UNet, whose weights a delta can change."""
+    return [one for name, one in base.layers().items() if name.startswith("unet.")]  # pyright: ignore
+
+
+def _count(layers: "Iterable[Layer]") -> int:
+    """How many weights they have."""
+    from studio.adapters.delta import weight_shape  # late: it imports torch
+
+    return sum(prod(weight_shape(layer)) for layer in layers)
 
 
 def _below(weight: "Tensor", threshold: float) -> "Tensor":
@@ -207,19 +216,19 @@ def _is_matrix(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and min(shape) > NARROWEST
 
 
-def _threshold(weights: "Iterable[Tensor]", budget: int) -> float:
+def _threshold(layers: "Sequence[Layer]", budget: int) -> float:
     """The largest threshold that leaves at most `budget` weights below it.
 
     The bits of a float32's magnitude rise with it. Counting them by their upper half, and those of
     the one upper half where the budget ends by their lower, finds it exactly without sorting.
+    Weights are read one at a time, as they may be stored in fewer bits.
     """
     import torch
 
-    def bits(weight: "Tensor") -> "Tensor":
-        return weight.float().abs().flatten().view(torch.int32)
+    def bits(layer: "Layer") -> "Tensor":
+        return layer.weight.detach().float().abs().flatten().view(torch.int32)
 
-    weights = list(weights)
-    upper = sum(torch.bincount(bits(one) >> 16, minlength=1 << 15).cpu() for one in weights)
+    upper = sum(torch.bincount(bits(one) >> 16, minlength=1 << 15).cpu() for one in layers)
     below = torch.as_tensor(upper).cumsum(0)
     if budget >= int(below[-1]):
         raise BadInput(
@@ -228,7 +237,7 @@ def _threshold(weights: "Iterable[Tensor]", budget: int) -> float:
         )
     half = int(torch.searchsorted(below, budget, right=True))
     left = budget - (int(below[half - 1]) if half else 0)
-    within = (bits(one) for one in weights)
+    within = (bits(one) for one in layers)
     lower = sum(
         torch.bincount(own[own >> 16 == half] & 0xFFFF, minlength=1 << 16).cpu() for own in within
     )

@@ -38,6 +38,7 @@ from compose.engine.weights.mixed_weights import (
 from compose.engine.weights.render_cache import RenderCache, cache_of
 from studio.bases.device import has_own_memory
 from studio.bases.prompts import TextEmbedding
+from studio.bases.quantized.widened import widening_again
 from studio.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def _evaluate_batch(
     with torch.no_grad():
         prepared = _prepare(base, asked)
     with torch.set_grad_enabled(gradients), ExitStack() as stack:
+        if gradients and base.quantize != "none":
+            stack.enter_context(widening_again())
         stack.enter_context(prepared.applied())
         if deep:
             stack.enter_context(reusing(base.unet, torch.cat(deep)))
@@ -209,7 +212,7 @@ def _replayed(
         return base.predict(latents, timestep, TextEmbedding(hidden, pooled), time_ids=ids)
 
     inputs = [one for one in given if one is not None]
-    return cache_of(base).graphs.run(prepared, predict, inputs, version=base.relocated)
+    return cache_of(base).graphs.run(prepared, predict, inputs)
 
 
 def _time_ids(asked: Sequence[Evaluation]) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.adapter_header import AdapterHeader
-from studio.adapters.delta import Delta, Rotation, Sparse
+from studio.adapters.delta import Delta, Rotation, Sparse, weight_shape
 from studio.adapters.formats.metadata import FAMILIES
 from studio.adapters.formats.survey import Contents
 from studio.adapters.formats.weight_shapes import Blocks, Shape
@@ -110,19 +110,17 @@ def check_weights(weights: Mapping[str, Shape], family: str, base: "Base", who: 
 
 
 def _check_shape(name: str, shape: Shape, layer: nn.Module, base: str, who: str) -> None:
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    if not _shapes_match(shape, weight.shape):
+    own = weight_shape(layer)
+    if not _shapes_match(shape, own):
         raise BadInput(
             f"{who} was made for a base of another size: its {name} is "
-            f"{_sides(shape)}, and that of {base} is {_sides(weight.shape)}"
+            f"{_sides(shape)}, and that of {base} is {_sides(own)}"
         )
 
 
 def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) -> None:
     """Compare what is neither a factor nor a matrix: the change of a bias, DoRA's magnitudes."""
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, torch.Tensor)
+    own, bias = weight_shape(layer), layer.bias
     if delta.bias is not None:
         if not isinstance(bias, torch.Tensor):
             raise BadInput(f"{who} changes the bias of {name}, which has none in the base {base}")
@@ -136,21 +134,20 @@ def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) 
         blocks = Blocks(count, size, delta.of_inputs, delta.shared)
         _check_blocks(name, blocks, layer, base, who)
     magnitude = delta.magnitude
-    if magnitude is not None and magnitude.numel() != weight.shape[0 if magnitude.ndim == 1 else 1]:
+    if magnitude is not None and magnitude.numel() != own[0 if magnitude.ndim == 1 else 1]:
         raise BadInput(
             f"{who} has {magnitude.numel()} magnitudes for {name}, "
-            f"which is {_sides(weight.shape)} in the base {base}: it was made for another base"
+            f"which is {_sides(own)} in the base {base}: it was made for another base"
         )
 
 
 def _check_blocks(name: str, blocks: Blocks, layer: nn.Module, base: str, who: str) -> None:
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    if not blocks.fit(weight.shape):
+    own = weight_shape(layer)
+    if not blocks.fit(own):
         side = "inputs" if blocks.of_inputs else "outputs"
         raise BadInput(
             f"{who} rotates {side} of {name} in {blocks.count} blocks of {blocks.size}, "
-            f"which don't make up those of {base}, {_sides(weight.shape)}"
+            f"which don't make up those of {base}, {_sides(own)}"
         )
 
 

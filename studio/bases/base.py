@@ -18,7 +18,6 @@ from studio.adapters.delta import swap_weights
 from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
 from studio.bases.device import PRECISIONS, has_own_memory, release_unused
-from studio.bases.fp8 import stored_in_fp8
 from studio.bases.prompt_pieces import cut_tokens, prompt_pieces, token_places
 from studio.bases.prompts import (
     PLAIN,
@@ -28,6 +27,7 @@ from studio.bases.prompts import (
     encode_prompts,
     words_of,
 )
+from studio.bases.quantized.layers import quantize_layers
 from studio.bases.schedulers import Scheduler, from_config, new_scheduler
 from studio.bases.vae_tiles import shrink_tiles
 from studio.errors import BadInput
@@ -65,13 +65,14 @@ class Base(Parts):
 
     source: what it was loaded from; a path in full.
     dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
+    quantize: how most of the UNet's weights are stored, "fp8", "nf4" or "none"; see
+        `store_quantized`. They are widened to `dtype` whenever they are used.
     offload: only the part in use is on `device`, the others are on the CPU.
     vae_source: the VAE that took the place of its own, a path in full; empty for its own.
     low_memory: whatever can be computed again is not kept on the device.
     cuda_graphs: passes of small pictures may be CUDA graphs.
     learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
     set_aside: parts that leave the device while the UNet is at work, and come back when needed.
-    relocated: how often the UNet's weights came to lie elsewhere on the device.
     altered: whether other weights stand in the place of its own now; see `use_weights`.
     """
 
@@ -79,6 +80,7 @@ class Base(Parts):
     name: str
     device: torch.device
     dtype: torch.dtype
+    quantize: str = "none"
     offload: bool = False
     vae_source: str = ""
     low_memory: bool = False
@@ -86,7 +88,6 @@ class Base(Parts):
     learned_words: Embeddings = field(default_factory=dict, init=False, repr=False)
     set_aside: tuple[nn.Module, ...] = field(default=(), init=False, repr=False)
     _vae_alone: bool = field(default=False, init=False, repr=False)
-    relocated: int = field(default=0, init=False, repr=False)
     altered: bool = field(default=False, init=False, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
     _with_norms: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
@@ -242,25 +243,12 @@ class Base(Parts):
         finally:
             self.altered = before
 
-    @contextmanager
-    def store_in_fp8(self) -> Iterator[None]:
-        """Within the block the UNet's weights take a byte each, rounded; see `stored_in_fp8`.
+    def store_quantized(self) -> None:
+        """Store the UNet's weights as `quantize` says, for good; see `quantize_layers`.
 
-        Those of the text encoders and the VAE stay as they are.
+        Those of the text encoders and the VAE stay as they are. Call it once, before it is used.
         """
-        self.fingerprint()  # of its own weights
-        try:
-            with stored_in_fp8(self.layers(), self.dtype):
-                try:
-                    yield
-                finally:
-                    if has_own_memory(self.device):  # may have no room for both
-                        _move(self.unet, torch.device("cpu"))
-        finally:
-            self.relocated += 1
-            if not self.offload:
-                with suppress(torch.OutOfMemoryError):  # then it comes when it is needed
-                    self.move_to_device(self.unet)
+        quantize_layers(self.layers(), self.quantize, self.device)
 
     @torch.no_grad()
     def encode_pictures(

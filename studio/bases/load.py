@@ -19,6 +19,7 @@ from studio.bases.device import has_own_memory, parse_device, parse_dtype, relea
 from studio.bases.names import BUNDLED_BASES
 from studio.bases.opening.diffusers_folder import open_folder
 from studio.bases.opening.single_file import open_single_file
+from studio.bases.quantized.layers import check_form
 from studio.bases.resolve import find_source
 from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
 from studio.bases.vae_tiles import use_tiles
@@ -38,6 +39,7 @@ def load_base(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    quantize: str = "none",
     attention: str = "sdpa",
     vae_slicing: bool = False,
     vae_tiling: bool = False,
@@ -54,6 +56,8 @@ def load_base(
     device: "auto" is the GPU, where there is one.
     dtype: "fp32", "fp16" or "bf16"; "auto" is fp16 on a GPU and fp32 elsewhere. In fp16 a VAE
         whose configuration asks for it (`force_upcast`, SDXL's does) stays in fp32.
+    quantize: "fp8" or "nf4" stores the weights of the UNet's blocks in 8 or 4 bits, rounded, and
+        computes in `dtype`. Less memory, a little slower. NF4 needs bitsandbytes.
     attention: "sdpa" (PyTorch's own) or "xformers".
     vae_slicing, vae_tiling: decode picture by picture, or in tiles: slower, in less memory.
     offload: keep only the part in use on the GPU; for small GPUs. Where the GPU can't hold all
@@ -68,30 +72,42 @@ def load_base(
     """
     chosen = parse_device(device)
     precision = parse_dtype(dtype, chosen)
-    _check_attention(attention, chosen)
-    _check_offload(offload, chosen)
-    _check_prediction(prediction)
+    check_form(quantize)
+    _check_choices(chosen, attention=attention, offload=offload, prediction=prediction)
     path = find_source(source, half=precision != torch.float32)
     own_vae = Path(vae).expanduser().resolve() if vae else None
     parts = _open_parts(path, precision, prediction, own_vae)
     check_scheduler_config(parts.scheduler_config, str(path))
     _spare_vae(parts.vae, slicing=vae_slicing or low_memory, tiling=vae_tiling, small=low_memory)
-    if attention == "xformers":
-        parts.unet.enable_xformers_memory_efficient_attention()
-        parts.vae.enable_xformers_memory_efficient_attention()
-    offload = offload or (low_memory and has_own_memory(chosen))
-    offload = offload or not _fits_on(chosen, parts)
-    return Base(
+    _use_attention(parts, attention)
+    base = Base(
         **vars(parts),
         source=_absolute_source(source, path),
         name=_name(source, path),
         device=chosen,
         dtype=precision,
-        offload=offload,
+        quantize=quantize,
+        offload=offload or (low_memory and has_own_memory(chosen)),
         low_memory=low_memory,
         cuda_graphs=cuda_graphs,
         vae_source=str(own_vae or ""),
     )
+    _store_and_place(base)
+    return base
+
+
+def _use_attention(parts: Parts, attention: str) -> None:
+    if attention == "xformers":
+        parts.unet.enable_xformers_memory_efficient_attention()
+        parts.vae.enable_xformers_memory_efficient_attention()
+
+
+def _store_and_place(base: Base) -> None:
+    """Store its weights as it says, and bring its parts to the device if that holds them."""
+    if base.quantize != "none":
+        base.fingerprint()  # of its own weights
+        base.store_quantized()
+    base.offload = base.offload or not _fits_on(base.device, base)
 
 
 def _spare_vae(vae: AutoencoderKL, *, slicing: bool, tiling: bool, small: bool) -> None:
@@ -146,6 +162,12 @@ def _name(source: str | Path, path: Path) -> str:
     """What to call a base: its folder or file, or the id it was downloaded by."""
     local = expand_home(source).exists()
     return display_name(path.resolve()) if local else str(source)
+
+
+def _check_choices(device: torch.device, *, attention: str, offload: bool, prediction: str) -> None:
+    _check_attention(attention, device)
+    _check_offload(offload, device)
+    _check_prediction(prediction)
 
 
 def _check_offload(offload: bool, device: torch.device) -> None:

@@ -13,21 +13,26 @@ from studio.bases.device import parse_device, parse_dtype
 from studio.bases.info import find_local, read_base_info
 from studio.bases.names import PUBLISHED
 from studio.bases.prompts import CLASSES
+from studio.bases.quantized.layers import check_form
 from studio.bases.schedulers import from_config
 from studio.errors import BadInput
 
 REAL_CONFIGS = tuple(PUBLISHED.values())
 
 
-def real_config(name: str, *, dtype: str = "fp32") -> Base:
+def real_config(name: str, *, dtype: str = "fp32", quantize: str = "none") -> Base:
     """The real SD 1.5 ("sd15"), SD 2.1 ("sd21") or SDXL ("sdxl") on the meta device.
 
     Every layer has its true name and shape and no storage, to count and to match keys; without
-    tokenizers. dtype: as `load_base` takes it. Raises BadInput for another name.
+    tokenizers. dtype, quantize: as `load_base` takes them. Raises BadInput for another name.
     """
     if name not in REAL_CONFIGS:
         raise BadInput(f"There is no configuration {name!r}: choose {', '.join(REAL_CONFIGS)}.")
-    return _outline(CONFIGS / name, name, dtype)
+    base = _outline(CONFIGS / name, name, dtype)
+    check_form(quantize)
+    base.quantize = quantize
+    base.store_quantized()
+    return base
 
 
 def outline(source: str) -> Base:

@@ -19,9 +19,11 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def fake_base(base: Base, fake: FakeTensorMode) -> Base:
     """The base in fake tensors, frozen and without its tokenizers."""
+    unet = rebuild(base.unet)
+    replace(base, unet=unet, text_encoders=(), device=torch.device("meta")).store_quantized()
     return replace(
         base,
-        unet=to_fake(rebuild(base.unet), fake),
+        unet=to_fake(unet, fake),
         text_encoders=tuple(to_fake(rebuild(encoder), fake) for encoder in base.text_encoders),
         tokenizers=(),
         device=torch.device("cpu"),

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from studio.adapters.delta import Sparse
+from studio.adapters.delta import Sparse, weight_shape
 from studio.bases.base import Base
 from studio.cost.fake_base import fake_base, rebuild, run_unet, to_fake
 
@@ -84,14 +85,14 @@ class OperationCounter(TorchDispatchMode):
         self._attention, self._layers, self._base_backward = 0.0, 0.0, 0.0
         for name, layer in layers.items():
             # A sparse change takes the gradient of the whole weight.
-            sparse, row = isinstance(deltas.get(name), Sparse), layer.weight[0].numel()  # pyright: ignore
+            sparse, row = isinstance(deltas.get(name), Sparse), prod(weight_shape(layer)[1:])
             count = partial(self._count_layer, row=row, weight_gradient=sparse)
             layer.register_forward_hook(count)
 
     def __torch_dispatch__(self, called, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = called(*args, **kwargs)
-        if called.namespace != "aten":
+        if called.namespace not in ("aten", "bitsandbytes"):
             return result
         self._calls += 1
         for tensor in _new_tensors(args, result):

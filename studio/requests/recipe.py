@@ -107,9 +107,6 @@ class Recipe:
     compile: bool = option(
         False, "compile the UNet first: a slow start, then faster steps; dropped where they are not"
     )
-    fp8: bool = option(
-        False, "keep the base's weights in 8 bits on a GPU: half the memory, a little slower"
-    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "number format to compute in; auto takes that of the base"
     )

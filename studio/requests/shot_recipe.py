@@ -90,8 +90,9 @@ def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:
 
 
 def _base_to_dict(base: "Base") -> dict[str, object]:
-    own_vae: dict[str, object] = {"vae": base.vae_source} if base.vae_source else {}
-    own_vae |= {"vae_tiling": True} if base.vae.use_tiling else {}
+    rarely: dict[str, object] = {"vae": base.vae_source} if base.vae_source else {}
+    rarely |= {"vae_tiling": True} if base.vae.use_tiling else {}
+    rarely |= {"quantize": base.quantize} if base.quantize != "none" else {}
     return {
         "source": str(base.source),
         "name": base.name,
@@ -100,7 +101,7 @@ def _base_to_dict(base: "Base") -> dict[str, object]:
         "dtype": base.precision,
         "device": base.device.type,
         "prediction": base.prediction_type,
-        **own_vae,
+        **rarely,
     }
 
 

@@ -48,6 +48,7 @@ __all__ = [
     "read_request",
     "to_json",
     "to_toml",
+    "without_fp8",
 ]
 
 NEEDED = ("kind", "trigger", "pictures")
@@ -58,7 +59,7 @@ FROM_PROMPTS = (
 )
 TABLES = ("options", "recipe")
 # Of how a base is opened, what a training's result depends on. The rest is the machine's affair.
-PRECISION = ("dtype", "prediction", "vae")
+PRECISION = ("dtype", "quantize", "prediction", "vae")
 RECORDED = ("fingerprint", "examples", "init_sha256", "torch")
 RECIPE_KEYS = (
     *NEEDED,
@@ -208,6 +209,7 @@ def from_table(table: Mapping[str, object], *, where: str = "") -> TrainingReque
 
     where: stands before the message of the BadInput that is raised for a wrong field.
     """
+    table = without_fp8(table)
     listed = (*PRECISION, "weights", "strengths")
     given = {name: value for name, value in table.items() if name not in listed}
     precision = {name: table[name] for name in PRECISION if name in table}
@@ -227,6 +229,15 @@ def from_table(table: Mapping[str, object], *, where: str = "") -> TrainingReque
         given["recipe"] = {"caption_syntax": "cut", **_table(given, "recipe")}
     check_fields(Recipe, _table(given, "recipe"), where=f"{where}, [recipe]" if where else "")
     return build(TrainingRequest, given, where=where)
+
+
+def without_fp8(table: Mapping[str, object]) -> Mapping[str, object]:
+    """The table; `fp8` in its recipe, of older versions, becomes the way to open the base."""
+    recipe = dict(_table(table, "recipe"))
+    if not isinstance(fp8 := recipe.pop("fp8", None), bool):
+        return table
+    loading = {**({"quantize": "fp8"} if fp8 else {}), **_table(table, "loading")}
+    return {**table, "recipe": recipe, "loading": loading}
 
 
 def to_json(request: TrainingRequest) -> dict[str, object]:

@@ -54,11 +54,13 @@ class StepPlan:
 class Kind:
     """How the layers that change are chosen, and how their deltas start and are trained.
 
-    unused: fields of a recipe that say nothing to this kind, and are refused.
+    unused: fields of a recipe that say nothing to this kind, and are refused. too_coarse: forms of
+    a quantized base that it can't learn on.
     Raises BadInput that names every option out of range.
     """
 
     unused: ClassVar[frozenset[str]] = frozenset()
+    too_coarse: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         check(self)
@@ -110,6 +112,15 @@ class Kind:
     def facts(self, base: "Base") -> dict[str, str]:
         """Short facts about a base, by name, that help to choose the options."""
         return {}
+
+
+def check_quantize(kind: Kind, quantize: str) -> None:
+    """BadInput for a form in which the base's weights are too coarse for a kind."""
+    if quantize in kind.too_coarse:
+        raise BadInput(
+            f"{kind_name(kind)} starts from how the base's weights differ, which {quantize} leaves "
+            "too little of: open the base with quantize fp8 or none"
+        )
 
 
 def is_sketch(base: "Base") -> bool:
@@ -217,11 +228,13 @@ def count(kind: Kind, base: "Base", *, text_encoders: bool = False) -> Count:
     """
     import torch
 
+    from studio.cost.fake_base import rebuild
+
     kind = kind.for_base(base)
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=text_encoders)
     return Count(
         base=base.name,
-        weights=sum(weight.numel() for weight in base.unet.parameters()),
+        weights=sum(weight.numel() for weight in rebuild(base.unet).parameters()),
         layers=len(deltas),
         parameters=sum(p.numel() for delta in deltas.values() for p in delta.parameters()),
         facts=kind.facts(base),

@@ -29,7 +29,7 @@ from studio.adapters.delta import Delta, attach, detached
 from studio.adapters.delta.timed import tell_timesteps
 from studio.bases.base import Base
 from studio.bases.device import has_own_memory, release_unused
-from studio.bases.fp8 import widening_again
+from studio.bases.quantized.widened import widening_again
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
 from studio.training_asks import Ask, take_ask
@@ -86,13 +86,7 @@ def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
         with accelerator.main_process_first():
             yield training.begin()
             training = yield from _with_class_pictures(training)
-        if not recipe.fp8:
-            yield from _encode_and_train(training, accelerator)
-            return
-        if not has_own_memory(base.device):
-            LOG.warning("fp8 saves memory on a GPU; on a CPU the base's own weights stay as well.")
-        with base.store_in_fp8():
-            yield from _encode_and_train(training, accelerator)
+        yield from _encode_and_train(training, accelerator)
 
 
 def _encode_and_train(
@@ -327,7 +321,7 @@ class Trainer:
         """Compute the gradients of a step, summed over all ranks; returns its loss."""
         total, start = torch.zeros((), device=self.base.device), 0
         self.loss.begin(self.done)
-        hooks = widening_again() if self.recipe.fp8 else nullcontext()
+        hooks = nullcontext() if self.base.quantize == "none" else widening_again()
         with self._seeded_dropout(), hooks:
             for numbers, generator, weight in self._passes(batches):
                 places = places_of_rank(self.accelerator, start, len(numbers))

@@ -8,7 +8,6 @@ LoRA+ (Hayou et al. 2024, arXiv 2402.12354): matrices that start at zero learn f
 for which the authors take 16.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -111,8 +110,6 @@ def new_optimizer(
     name, rate, decay = recipe.optimizer, recipe.lr, recipe.weight_decay
     grouped = [dict(group) for group in groups]
     if name == "adamw8bit":
-        # Its import warns that kernels are missing, which no optimizer uses.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
         return AdamW8bit(grouped, lr=rate, weight_decay=decay)

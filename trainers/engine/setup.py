@@ -230,7 +230,7 @@ class PreparedTraining:
 
     def adapter(self, *, steps: int) -> Adapter:
         """The deltas as they are now, as an adapter of so many steps."""
-        prompts = list(self.recipe.sample_prompts)
+        prompts, quantize = list(self.recipe.sample_prompts), self.base.quantize
         return Adapter(
             deltas=plain(self.deltas),
             kind=kind_name(self.kind),
@@ -251,6 +251,7 @@ class PreparedTraining:
                 "options": options_of(self.kind, private=False),
                 "training": cast(JSON, self._plain_recipe() | {"sample_prompts": prompts}),
                 **self._without_pictures(),
+                **({"quantize": quantize} if quantize != "none" else {}),
                 "examples": len(self.dataset.pictures.examples),
                 "steps": steps,
                 **({"init": self.warm_start.sha256} if self.warm_start else {}),
@@ -273,6 +274,7 @@ class PreparedTraining:
             base=base.source,
             loading={
                 "dtype": base.precision,
+                **({"quantize": base.quantize} if base.quantize != "none" else {}),
                 "prediction": base.prediction_type,
                 **({"vae": base.vae_source} if base.vae_source else {}),
             },

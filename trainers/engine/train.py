@@ -7,6 +7,7 @@ from pathlib import Path
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.bases.base import Base
+from studio.bases.quantized.layers import check_form
 from studio.dataset.folders import Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.dataset.prompts import read_prompts
@@ -17,7 +18,7 @@ from studio.requests.training import Recorded, TrainingRequest, read_request
 from trainers.engine.data.dataset import prompts_dataset, read_dataset
 from trainers.engine.data.prior_preservation import check_unchanged, prior_of
 from trainers.engine.from_prompts.prompt_kind import PromptKind
-from trainers.engine.kind import Kind, kind_name, options_of
+from trainers.engine.kind import Kind, check_quantize, kind_name, options_of
 from trainers.engine.loop import run_training
 from trainers.engine.optimizers import check_optimizer
 from trainers.engine.progress import Progress
@@ -38,6 +39,9 @@ def check(request: TrainingRequest) -> Pictures:
     """
     recipe, kind = draft(request.recipe), kind_of(request)
     check_optimizer(recipe.optimizer)
+    quantize = str(request.loading.get("quantize", "none"))
+    check_form(quantize)
+    check_quantize(kind, quantize)
     check_tensorboard(recipe)
     check_learned(request)
     if request.run:
@@ -243,6 +247,11 @@ def resume(
     if (vae := str(request.loading.get("vae", ""))) != base.vae_source:
         then = f"the VAE {vae}" if vae else "the VAE of the base itself"
         raise BadInput(f"{run} was started with {then}: open the base so (vae)")
+    if (quantize := request.loading.get("quantize", "none")) != base.quantize:
+        raise BadInput(
+            f"{run} was started with weights stored as {quantize}, and those of {base.name} are "
+            f"as {base.quantize}: open it so (quantize)"
+        )
     if base.fingerprint() != recorded.fingerprint:
         raise BadInput(f"{run} was started on the base {request.base}, and {base.name} differs")
     checkpoint = folder.last_checkpoint()

@@ -30,7 +30,8 @@ NEWER_OPTIONS: dict[str, dict[str, object]] = {
     "switch": {"turns": (), "weigh": "equal"},
     "composite": {"weights": (), "weigh": "equal"},
 }
-FACTS = ("fingerprint", "dtype", "vae")  # of a base; records of older batches have no VAE
+NEWER = ("vae", "quantize")  # older records have none
+FACTS = ("fingerprint", "dtype", *NEWER)  # of a base
 PREFIX = 40  # letters of the prompt in a file's name
 
 
@@ -58,7 +59,7 @@ class Record:
                 raise BadInput(f"{self.path} is of another version of Studio: give another --out.")
             return {
                 source: (
-                    {key: str(one[key]) for key in FACTS if key != "vae" or key in one},
+                    {key: str(one[key]) for key in FACTS if key not in NEWER or key in one},
                     {size: _count(count) for size, count in one["size"].items()},
                 )
                 for source, one in found["bases"].items()

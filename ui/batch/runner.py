@@ -194,7 +194,7 @@ class _BatchRun:
             if any(now[name] != then for name, then in facts.items()):
                 raise BadInput(
                     f"{self.plan.out} was begun on another {source}, with another VAE or in "
-                    f"another precision ({facts['dtype']}): give another --out."
+                    f"another precision ({_precision(facts)}): give another --out."
                 )
         found = dict(known)
         for source in self.plan.sources:
@@ -267,7 +267,18 @@ def _facts(base: "Base") -> dict[str, str]:
     from trainers.engine.data.cache import weights_sha256  # PyTorch with it
 
     vae = weights_sha256(base.vae) if base.vae_source else ""
-    return {"fingerprint": base.fingerprint(), "dtype": base.precision, "vae": vae}
+    return {
+        "fingerprint": base.fingerprint(),
+        "dtype": base.precision,
+        "vae": vae,
+        "quantize": base.quantize,
+    }
+
+
+def _precision(facts: Mapping[str, str]) -> str:
+    """A recorded precision, such as "fp16" or "fp16, stored in nf4"."""
+    stored = facts.get("quantize", "none")
+    return facts["dtype"] if stored == "none" else f"{facts['dtype']}, stored in {stored}"
 
 
 def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]:

@@ -18,6 +18,9 @@ class Loading:
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "auto", "number format of the weights; auto is fp16 on a GPU, else fp32"
     )
+    quantize: Literal["none", "fp8", "nf4"] = option(
+        "none", "store the UNet's weights in 8 bits (fp8) or 4 (nf4): less memory, a little slower"
+    )
     attention: Literal["sdpa", "xformers"] = option(
         "sdpa", "PyTorch's attention (sdpa), or xformers if it is installed"
     )

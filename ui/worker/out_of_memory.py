@@ -9,14 +9,15 @@ def memory_advice(job: Job) -> str:
     """What would take less memory, of what this job did not do already."""
     loading = job.arguments["loading"]
     assert isinstance(loading, dict)
+    stored = [] if loading.get("quantize", "none") != "none" else ["the base quantized to fp8"]
     if job.kind != "train":
         ways = ["a smaller width and height"]
         ways += [option for option in ("vae_tiling", "offload") if not loading.get(option)]
+        ways += stored
         return f"draw it again with {', '.join(ways)}"
     recipe = job.arguments["recipe"]
     assert isinstance(recipe, dict)
     ways = ["a smaller batch with more accumulation", "a smaller size", "a lower rank"]
     ways += [] if recipe.get("checkpointing") else ["checkpointing"]
     ways += [] if recipe.get("precision") == "bf16" else ["the precision bf16"]
-    ways += [] if recipe.get("fp8") else ["the base in fp8"]
-    return f"train with {', '.join(ways)}"
+    return f"train with {', '.join(ways + stored)}"

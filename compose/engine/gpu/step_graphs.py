@@ -86,13 +86,11 @@ class StepGraphs:
     _pools: Pools = field(default_factory=dict)
     _passes: dict[tuple[object, Hashable], Graph | None] = field(default_factory=dict)
 
-    def run(
-        self, owner: object, work: Pass, inputs: Sequence[Tensor], *, version: int = 0
-    ) -> Tensor:
-        """What work(*inputs) gives. version: of where the weights lie that owners share."""
+    def run(self, owner: object, work: Pass, inputs: Sequence[Tensor]) -> Tensor:
+        """What work(*inputs) gives."""
         if self.failed:
             return work(*inputs)
-        key = owner, (version, *((one.shape, one.dtype) for one in inputs))
+        key = owner, tuple((one.shape, one.dtype) for one in inputs)
         if key not in self._passes:
             try:
                 self._passes[key] = self._faster(work, inputs)

@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from studio.adapters.delta import Layer, Norm
 
@@ -45,7 +46,7 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Unkept:
-    """A changed weight for which there is no room: computed whenever the layer runs."""
+    """A weight that is not kept: computed whenever the layer runs."""
 
     compute: Callable[[], Tensor]
 
@@ -115,12 +116,13 @@ def prepare_layers(
         weights = [block.changes.get(name) for block in blocks]
         biases = [cast(Tensor | None, one.changes.get(f"{name}.bias")) for one in blocks]
         if all(one is weights[0] for one in weights) and all(one is biases[0] for one in biases):
+            quantized = isinstance(weights[0], Tensor) and is_parametrized(layer, "weight")
             for kind, tensor in (("weight", weights[0]), ("bias", biases[0])):
-                if isinstance(tensor, Tensor):
+                if isinstance(tensor, Tensor) and not (quantized and kind == "weight"):
                     # Putting a parameter into the dictionary is ten times as fast as setting .data.
                     parameter = nn.Parameter(tensor, requires_grad=False)
                     swaps.append((layer._parameters, kind, parameter))
-            if not isinstance(weights[0], Factors | Unkept):
+            if not (quantized or isinstance(weights[0], Factors | Unkept)):
                 continue
         forward = _forward(layer, blocks, weights, biases, left)
         swaps.append((vars(layer), "forward", forward))
@@ -141,7 +143,8 @@ def _forward(
     room: MemoryBudget,
 ) -> Forward:
     rows = [block.rows for block in blocks]
-    whole = [one if isinstance(one, Tensor | Unkept) else layer.weight for one in weights]
+    own = Unkept(lambda: layer.weight) if is_parametrized(layer, "weight") else layer.weight
+    whole = [one if isinstance(one, Tensor | Unkept) else own for one in weights]
     own_bias = [layer.bias if bias is None else bias for bias in biases]
     plain = _per_block(layer, rows, whole, own_bias)
     factors = [weight if isinstance(weight, Factors) else None for weight in weights]

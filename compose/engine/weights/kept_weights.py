@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compose.engine.weights.adapter_change import DenseChanges
-from compose.engine.weights.batched_layers import MemoryBudget, Unkept
+from compose.engine.weights.batched_layers import Factors, MemoryBudget, Unkept
 from compose.engine.weights.mixed_weights import WeightMix, add_factors, changed_weight, factors
 from studio.adapters.delta import Layer
 
@@ -65,7 +65,8 @@ class KeptWeights:
         if (name, mix) in self.weights:
             return self.weights[name, mix]
         compute = partial(changed_weight, name, mix, layers, dense=dense)
-        own = cast(Layer, layers[name]).weight if name in layers else None
+        layer = cast(Layer, layers[name]) if name in layers else None
+        own = None if layer is None else layer.weight
         # Vectors take no room worth naming.
         if own is None or own.ndim < 2 or self.budget is None or self.budget.take(own.nbytes):
             self.weights[name, mix] = compute()
@@ -73,5 +74,11 @@ class KeptWeights:
         self.refused += own.nbytes
         low_rank = None if self.lean else factors(name, mix, layers, dtype=torch.float32)
         if low_rank is not None:
-            compute = partial(add_factors, own, low_rank)
+            assert layer is not None
+            compute = partial(_add_to, layer, low_rank)
         return Unkept(compute)
+
+
+def _add_to(layer: Layer, change: Factors) -> Tensor:
+    """The layer's weight with a change. It is read when it is used: a quantized one is widened."""
+    return add_factors(layer.weight, change)

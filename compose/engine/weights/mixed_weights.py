@@ -10,7 +10,7 @@ from compose.engine.method import Combine, Mix
 from compose.engine.weights.adapter_change import Change, DenseChanges
 from compose.engine.weights.batched_layers import Factors
 from compose.engine.weights.combine import Projected, Truncated, joined
-from studio.adapters.delta import BiasOnly, Delta, Layer, LowRank
+from studio.adapters.delta import BiasOnly, Delta, Layer, LowRank, weight_shape
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
@@ -127,16 +127,16 @@ def factors(
     deltas = [adapter.deltas[name] for adapter, _, _ in mix.shares if name in layers]
     if not deltas or not isinstance(mix.combine, Truncated | Projected | None):
         return None
-    weight = cast(Layer, layers[name]).weight
-    parts = []
+    layer, parts = cast(Layer, layers[name]), []
+    shape, device = weight_shape(layer), next(layer.parameters()).device
     for place, (delta, (_, _, strength)) in enumerate(zip(deltas, mix.shares, strict=True)):
         if not isinstance(delta, LowRank) or delta.magnitude is not None:
             return None
         scale = strength * delta.scale
         rank = mix.rank(place)
         down, up = delta.down.detach()[:rank], delta.up.detach()[:, :rank]
-        down, up = (one.to(weight.device, torch.float32) for one in (down, up))
+        down, up = (one.to(device, torch.float32) for one in (down, up))
         up = up.flatten(1) if scale == 1 else up.flatten(1) * scale
-        parts.append(Factors(down.view(-1, *weight.shape[1:]), up))
+        parts.append(Factors(down.view(-1, *shape[1:]), up))
     found = joined(parts) if mix.combine is None else mix.combine.of_factors(name, parts)
     return Factors(found.down.to(dtype), found.up.to(dtype))

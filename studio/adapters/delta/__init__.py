@@ -14,7 +14,7 @@ After either block, the base is bit for bit what it was.
 from studio.adapters.delta.attach import attach, detached, swap_weights
 from studio.adapters.delta.dense import BiasOnly, Dense
 from studio.adapters.delta.kron import Kron
-from studio.adapters.delta.layer import Layer, Norm
+from studio.adapters.delta.layer import Layer, Norm, weight_shape
 from studio.adapters.delta.low_rank import LowRank
 from studio.adapters.delta.rotation import Cayley, Rotation
 from studio.adapters.delta.sparse import Sparse
@@ -33,6 +33,7 @@ __all__ = [
     "attach",
     "detached",
     "swap_weights",
+    "weight_shape",
 ]
 
 Delta = LowRank | Kron | Sparse | Dense | Rotation | BiasOnly

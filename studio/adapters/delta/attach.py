@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from studio.adapters.delta.layer import adaptable
 from studio.errors import BadInput
@@ -54,18 +55,41 @@ def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) 
     Afterwards the layers have the very same storage as before.
     """
     swaps: list[tuple[Tensor, Tensor, Tensor]] = []
+    quantized: list[tuple[nn.ModuleDict, nn.Module, nn.Module]] = []
     for name, tensor in merged.items():
-        own = _own_tensor(layers, name)
+        layer, kind, own = _own_tensor(layers, name)
         if own.shape != tensor.shape:
             raise ValueError(f"{name} is shaped {tuple(own.shape)}, not {tuple(tensor.shape)}")
-        swaps.append((own, own.data, tensor.detach().to(own.device, own.dtype)))
+        other = tensor.detach().to(own.device, own.dtype)
+        if is_parametrized(layer, kind):
+            table = cast(nn.ModuleDict, layer.parametrizations)
+            quantized.append((table, table[kind], _Whole(other)))
+        else:
+            swaps.append((own, own.data, other))
     try:
         for own, _, other in swaps:
             own.data = other
+        for table, _, whole in quantized:
+            table["weight"] = whole
         yield
     finally:
         for own, original, _ in swaps:
             own.data = original
+        for table, stored, _ in quantized:
+            table["weight"] = stored
+
+
+class _Whole(nn.Module):
+    """Stands where a layer's weight is stored in fewer bits, and gives another weight as it is."""
+
+    whole: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("whole", weight)
+
+    def forward(self) -> Tensor:
+        return self.whole
 
 
 def _named(layers: Mapping[str, nn.Module], name: str) -> nn.Module:
@@ -74,13 +98,15 @@ def _named(layers: Mapping[str, nn.Module], name: str) -> nn.Module:
     return layers[name]
 
 
-def _own_tensor(layers: Mapping[str, nn.Module], name: str) -> Tensor:
+def _own_tensor(
+    layers: Mapping[str, nn.Module], name: str
+) -> tuple[nn.Module, Literal["weight", "bias"], Tensor]:
+    """The layer, and which of its tensors the name says."""
     kind = "weight"
     if name not in layers and name.endswith(".bias"):
         name, kind = name.removesuffix(".bias"), "bias"
-    if kind in getattr(_named(layers, name), "parametrizations", ()):
-        raise RuntimeError(f"{name} has no weight of its own now: it is stored in fp8")
-    own = getattr(_named(layers, name), kind)
+    layer = _named(layers, name)
+    own = cast(Tensor | None, getattr(layer, kind))
     if own is None:
         raise BadInput(f"the base has no {name}.{kind}: the adapter was made for another base")
-    return own
+    return layer, kind, own

@@ -17,6 +17,15 @@ def adaptable(layer: nn.Module) -> Layer:
     return layer
 
 
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of a layer's weight, or of a normalisation's; a quantized one is not widened."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size
+    return tuple(layer.weight.shape)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
 def original_output(layer: Layer, x: Tensor) -> Tensor:
     """The layer's own output, also while its `forward` is replaced by a delta's."""
     forward = nn.Linear.forward if isinstance(layer, nn.Linear) else nn.Conv2d.forward

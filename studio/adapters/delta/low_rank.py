@@ -136,9 +136,10 @@ class LowRank(nn.Module):
         dropping = self.training and self.dropout > 0
         down, up = self.factors()
         up = up.flatten(1)
-        if isinstance(layer, nn.Linear) and self._is_plain(x, layer.weight) and not dropping:
-            narrow = down.flatten(1)
-            return _Projection.apply(x, narrow, up, layer.weight, layer.bias, self.scale)
+        if isinstance(layer, nn.Linear) and self.magnitude is None and not dropping:
+            weight = layer.weight  # read once: where it is quantized, that widens it
+            if self._is_plain(x, weight):
+                return _Projection.apply(x, down.flatten(1), up, weight, layer.bias, self.scale)
         base = original_output(layer, x)
         dropped = F.dropout(x, self.dropout) if dropping else x
         # Scaling the narrow product is cheaper than scaling the wide one.
@@ -155,9 +156,8 @@ class LowRank(nn.Module):
         return base + ((factor - 1) * undirected + factor * high).to(base.dtype)
 
     def _is_plain(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether `_Projection` can compute it: no DoRA, no autocast, input and weight alike."""
-        alike = x.dtype == weight.dtype
-        return alike and self.magnitude is None and not torch.is_autocast_enabled(x.device.type)
+        """Whether `_Projection` can compute it: no autocast, input and weight alike."""
+        return x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
 
     def _factor(self, layer: Layer) -> Tensor:
         """m / |W + dW| for each output row, shaped to broadcast over the layer's output.

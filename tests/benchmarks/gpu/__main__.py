@@ -2,8 +2,9 @@
 
 SDXL's and SD 1.5's shapes with random weights, made on the device in bf16: every method's picture,
 the same under a cap of 8 GB, diffusers + peft with the same modules in the same run, LoRA training
-beside peft's with the step that was estimated before, sketch, and all kinds with and without
-checkpointing in three precisions. Numbers in brackets are what PyTorch reserved.
+beside peft's with the step that was estimated before, the same on a base in fp8 and in NF4, sketch,
+and all kinds with and without checkpointing in three precisions. Numbers in brackets are what
+PyTorch reserved.
 
 Lines are printed and kept in --out as they are found. After --seconds no further row is begun.
 """
@@ -14,6 +15,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -55,6 +57,12 @@ def measure(report: Report, scratch: Path, asked: argparse.Namespace) -> None:
     if not asked.tiny:
         measure_sketch(report, steps=25)
         measure_kinds(report, base, ("bf16",), **kept | {"steps": 4})
+    for form in ("fp8", "nf4") if find_spec("bitsandbytes") else ("fp8",):
+        del base
+        gc.collect()
+        report.reset_peak()
+        base = random_base("sdxl", report.device, dtype=half, tiny=tiny, quantize=form)
+        measure_lora(report, base, steps=asked.steps)
     del base
     gc.collect()
     report.reset_peak()

@@ -20,14 +20,21 @@ from studio.bases.real_config import real_config
 from tests.tiny import tiny_sd1, tiny_sdxl, tokenizer
 
 
-def random_base(name: str, device: torch.device, *, dtype: str, tiny: Path | None = None) -> Base:
+def random_base(
+    name: str,
+    device: torch.device,
+    *,
+    dtype: str,
+    tiny: Path | None = None,
+    quantize: str = "none",
+) -> Base:
     """SDXL ("sdxl") or SD 1.5 ("sd15") frozen, with small random weights.
 
     tiny: a folder for a miniature of it, which is then what is opened.
     """
     if tiny:
         folder = (tiny_sdxl if name == "sdxl" else tiny_sd1)(tiny / name)
-        return studio.load_base(folder, device=device, dtype=dtype)
+        return studio.load_base(folder, device=device, dtype=dtype, quantize=quantize)
     base = real_config(name, dtype=dtype)
     torch.manual_seed(0)
     for part in base.modules():
@@ -40,7 +47,8 @@ def random_base(name: str, device: torch.device, *, dtype: str, tiny: Path | Non
                 buffer.copy_(torch.arange(buffer.shape[-1], device=device).expand_as(buffer))
     base.tokenizers = tuple(tokenizer(pad=pad) for pad in ("<|endoftext|>", "!"))
     base.tokenizers = base.tokenizers[: len(base.text_encoders)]
-    base.device = device
+    base.device, base.quantize = device, quantize
+    base.store_quantized()
     return base
 
 

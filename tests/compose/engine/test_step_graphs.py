@@ -116,18 +116,6 @@ def test_pictures_are_the_same_by_graphs(method: Merge | Switch, base: Base) -> 
     assert len(fake.captured) == mixes + 1
 
 
-def test_weights_that_came_back_elsewhere_are_captured_anew(base: Base) -> None:
-    """A graph holds the addresses that they had."""
-    fake = Fake()
-    cache_of(base).graphs = fake.graphs()
-    plain = Shot("a cat", steps=1)
-    before = render(base, plain, output="latents")
-    with base.store_in_fp8():
-        pass
-    assert torch.equal(render(base, plain, output="latents"), before)
-    assert len(fake.captured) == 2
-
-
 def test_what_moves_or_is_reused_is_no_graph(base: Base) -> None:
     fake = Fake()
     cache_of(base).graphs = fake.graphs()

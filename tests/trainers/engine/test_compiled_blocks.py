@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from studio import Base
+from studio.bases.load import load_base
+from tests.quantized import FORMS, installed
 from tests.trainers.learning import assert_lent, learned
 from trainers import LoRA
 from trainers.engine.compiled_blocks import COMPILED, COMPILING, PLAIN, CompiledBlocks
@@ -70,15 +72,17 @@ def test_a_training_learns_the_same(
 
 @pytest.mark.quality
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("more", [{}, {"fp8": True}], ids=["plain", "fp8"])
+@pytest.mark.parametrize("form", ["none", *FORMS])
 def test_the_compiler_takes_blocks_with_deltas(
-    more: dict[str, bool], sdxl: Base, folder: Path, tmp_path: Path
+    form: str, sdxl_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
-    given = {"steps": PLAIN + 2, "batch": 1, **more}
-    _, plain = learned(LoRA(rank=2), sdxl, folder, tmp_path / "plain", **given)
+    installed(form)
+    base = load_base(sdxl_folder, device="cpu", quantize=form)
+    given = {"steps": PLAIN + 2, "batch": 1}
+    _, plain = learned(LoRA(rank=2), base, folder, tmp_path / "plain", **given)
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
-    _, losses = learned(LoRA(rank=2), sdxl, folder, tmp_path / "run", compile=True, **given)
+    _, losses = learned(LoRA(rank=2), base, folder, tmp_path / "run", compile=True, **given)
     assert losses == pytest.approx(plain, rel=1e-4)
     assert counters["stats"]["unique_graphs"] > 0

@@ -175,8 +175,9 @@ def test_no_base_of_a_batch_may_change_before_it_goes_on(
     assert ended(*words) == 0
     for path in tmp_path.glob("a-*.png"):
         path.unlink()
-    assert ended(*words, "--resume", "--dtype", "bf16") == 2
-    assert "in another precision" in capsys.readouterr().err
+    for other in (("--dtype", "bf16"), ("--quantize", "fp8")):
+        assert ended(*words, "--resume", *other) == 2
+        assert "in another precision (fp32)" in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.glob("a-*.png"))
 
 

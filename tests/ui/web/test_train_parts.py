@@ -80,7 +80,7 @@ def test_settings_put_back_into_the_form_ask_for_the_same_training(space: Worksp
         name="tin",
         base="sketch-sd1",
         options={"a1": 2},
-        loading={"dtype": "bf16"},
+        loading={"dtype": "bf16", "quantize": "fp8"},
         prior_pictures=things,
         recipe={
             **{"steps": 7, "lr": 0.003, "schedule": "linear", "flip": True, "size": 64},
@@ -135,6 +135,18 @@ def test_settings_say_what_is_no_longer_here(space: Workspace, tmp_path: Path) -
     update, missing = settings_of(space, form, queue_training(space, request))
     assert [str(tmp_path) in missing[0], "gone" in missing[1]] == [True, True]
     assert (update[form.sets]["value"], update[form.trigger]) == ("", "sks")
+
+
+def test_fp8_in_a_job_of_before_is_put_back_as_the_way_to_open_the_base(
+    space: Workspace, tmp_path: Path
+) -> None:
+    job = queue_training(space, TrainingRequest("lora", "sks", (Folder(tmp_path),)))
+    recipe = {"steps": 7, "fp8": True}
+    form = a_form(space)
+    update, _ = settings_of(
+        space, form, replace(job, arguments={**job.arguments, "recipe": recipe})
+    )
+    assert update[form.more.loading["quantize"]] == "fp8"
 
 
 # The plot.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from studio.bases.device import has_own_memory
-from studio.bases.fp8 import fp8_saving
 from studio.cost.memory import PROCESS, format_bytes, free_bytes, module_bytes
 from studio.cost.operations import PassCost, decoding_cost, encoding_cost
 from studio.cost.speed import device_of, measure_speed
@@ -269,10 +268,6 @@ def _weight_bytes(
     on_gpu = has_own_memory(device_of(base))
     unet, vae, *encoders = map(module_bytes, (base.unet, base.vae, *base.text_encoders))
     loaded = max(unet, vae, *encoders) if base.offload else unet + vae + sum(encoders)
-    if recipe.fp8:
-        saved = fp8_saving(base.layers())
-        unet -= saved
-        loaded += 0 if on_gpu else unet  # its own weights stay beside those in fp8
     if not on_gpu:
         return loaded, loaded, loaded
     trains_text = recipe.new_tokens > 0 or any(not name.startswith("unet.") for name in deltas)

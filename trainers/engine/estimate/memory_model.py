@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from studio.adapters.delta import attach
 from studio.adapters.token_embeddings import embedding_table
 from studio.bases.base import Base
-from studio.bases.fp8 import is_widened, stored_in_fp8
+from studio.bases.quantized.widened import is_widened
 from studio.cost.fake_base import fake_base, run_text_encoders, run_unet, to_fake
 from studio.cost.operations import OperationCounter, PassCost, storage_of
 
@@ -50,8 +50,7 @@ def training_cost(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -
     autocast = nullcontext()
     if precision in AUTOCAST:
         autocast = torch.autocast("cpu", dtype=AUTOCAST[precision])
-    stored = stored_in_fp8(model.layers(), model.dtype) if recipe.fp8 else nullcontext()
-    with stored, attach(model.layers(), fakes), fake, autocast, saved.recorded(), counter:
+    with attach(model.layers(), fakes), fake, autocast, saved.recorded(), counter:
         text = run_text_encoders(model, recipe.batch) if trains_text else None
         run_unet(model, (side, side), recipe.batch, text)
     cost = replace(counter.cost(), backward=counter.backward(), saved=saved.bytes())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trainers.engine.kind import Kind
 
 FILE = "cost.json"
-ALIKE = ("device", "base", "dtype", "processes")
+ALIKE = ("device", "base", "dtype", "quantize", "processes")
 FEWEST_STEPS = 5  # whose median is worth noting
 # The fields of a recipe that decide how long a step takes.
 DECIDING = (
@@ -38,7 +38,6 @@ DECIDING = (
     "size",
     "precision",
     "checkpointing",
-    "fp8",
     "optimizer",
     "text_encoders",
     "new_tokens",
@@ -56,6 +55,7 @@ def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) ->
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else threads,
         "base": base.source,
         "dtype": base.precision,
+        "quantize": base.quantize,
         "kind": kind_name(kind),
         "options": options_of(kind),
         **{name: value for name, value in asdict(recipe).items() if name in DECIDING},
@@ -103,7 +103,8 @@ def _step_times(runs: Path) -> Iterator[tuple[Mapping[str, Any], float]]:
             continue
         settings, step = entry.get("settings"), entry.get("step")
         if isinstance(settings, dict) and isinstance(step, int | float) and step > 0:
-            yield {"fp8": False, **settings}, float(step)  # older runs don't say so
+            fp8 = settings.pop("fp8", False)  # older runs say it so, or not at all
+            yield {"quantize": "fp8" if fp8 else "none", **settings}, float(step)
 
 
 def _modified(path: Path) -> float:

@@ -206,7 +206,7 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
     given = request.fields
     opening = {
         key: entry[key]
-        for key in ("dtype", "device", "prediction", "vae", "vae_tiling")
+        for key in ("dtype", "quantize", "device", "prediction", "vae", "vae_tiling")
         if key in entry
     }
     if "base" not in given:

@@ -69,7 +69,9 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
 
     pictures = _check_pictures(request)
     if config:
-        base = real_config(config, dtype=str(request.loading.get("dtype", "auto")))
+        stored = ("dtype", "quantize")
+        how = {name: str(request.loading[name]) for name in stored if name in request.loading}
+        base = real_config(config, **how)
     else:
         base = open_base(request.base, request.loading)
     if request.init:

@@ -72,9 +72,10 @@ def _open(request: TrainingRequest, info: BaseInfo) -> "Base":
     from studio.bases.real_config import real_config
 
     dtype = str(request.loading.get("dtype", "auto"))
+    quantize = str(request.loading.get("quantize", "none"))
     if info.size <= SMALL:
-        base = load_base(info.source, dtype=dtype)
+        base = load_base(info.source, dtype=dtype, quantize=quantize)
     else:
-        base = real_config(PUBLISHED[info.family], dtype=dtype)
+        base = real_config(PUBLISHED[info.family], dtype=dtype, quantize=quantize)
     base.offload = bool(request.loading.get("offload", False))
     return base

@@ -46,7 +46,7 @@ GROUPS = {
     ),
     "Class pictures": ("prior_class", "prior_count", "prior_weight"),
     "Samples and checkpoints": ("sample_every", "save_every", "keep", "tensorboard"),
-    "Memory and precision": ("checkpointing", "compile", "fp8", "precision", "cache"),
+    "Memory and precision": ("checkpointing", "compile", "precision", "cache"),
 }
 # Fields whose presets depend on the base and the adapter type; the others have fixed defaults.
 PRESET = ("steps", "batch", "accumulation", "lr", "schedule", "sample_every", "save_every")

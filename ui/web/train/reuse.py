@@ -9,6 +9,7 @@ import gradio as gr
 import trainers
 from studio.files import read_text
 from studio.queue.job import Job
+from studio.requests.training import without_fp8
 from studio.workspace import Workspace, list_adapters, list_sets
 from ui.shared.names import adapter_name
 from ui.web.server.page import Update
@@ -20,7 +21,7 @@ from ui.web.train.reward import ALIGN, FIRST
 
 def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[str]]:
     """What the widgets are to hold, and a sentence for each thing that is no longer here."""
-    asked, missing = cast("Any", job.arguments), list[str]()
+    asked, missing = cast("Any", without_fp8(job.arguments)), list[str]()
     recipe, more = asked["recipe"], form.more
     kind, aligns = asked["kind"], asked["kind"] in trainers.reward_kinds()
     library = {one.name for one in list_adapters(space)}

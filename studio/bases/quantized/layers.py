@@ -1,0 +1,49 @@
+"""Which weights of a UNet are stored in fewer bits, and in which form."""
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from studio.bases.quantized.fp8 import FP8
+from studio.bases.quantized.nf4 import NF4
+from studio.errors import BadInput
+
+FORMS = ("none", "fp8", "nf4")
+# All but the first and last layers and those of the timestep, which are small and matter to all.
+STORED = re.compile(r"unet\.(down_blocks|mid_block|up_blocks)\..*")
+
+
+def check_form(form: str) -> None:
+    """BadInput for another name than those in FORMS, and where its package is not installed."""
+    if form not in FORMS:
+        raise BadInput(f"There is no form {form!r} to quantize to: choose {', '.join(FORMS)}.")
+    if form == "nf4" and find_spec("bitsandbytes") is None:
+        raise BadInput(
+            "quantize is nf4 but that is not installed: run `pip install bitsandbytes`, or "
+            "choose fp8"
+        )
+
+
+def is_quantized(name: str, layer: nn.Module, form: str) -> bool:
+    """Whether a form stores the weight of a layer of this name. NF4 leaves convolutions alone."""
+    kinds = {"none": (), "fp8": (nn.Linear, nn.Conv2d), "nf4": nn.Linear}[form]
+    return isinstance(layer, kinds) and STORED.fullmatch(name) is not None
+
+
+def quantize_layers(layers: Mapping[str, nn.Module], form: str, device: torch.device) -> None:
+    """Store the weights of these layers in a form, for good, each where it is.
+
+    device: where they are computed, one after another.
+    """
+    for name, layer in layers.items():
+        if not is_quantized(name, layer, form):
+            continue
+        own = cast(nn.Parameter, layer.weight)
+        part, stored = (FP8 if form == "fp8" else NF4).of(own.detach().to(device))
+        layer.weight = nn.Parameter(stored.to(own.device), requires_grad=False)
+        parametrize.register_parametrization(layer, "weight", part.to(own.device), unsafe=True)

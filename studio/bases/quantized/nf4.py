@@ -1,0 +1,71 @@
+"""Weights in 4 bits: NormalFloat with double quantization, as bitsandbytes has it.
+
+Dettmers et al. 2023 (QLoRA, arXiv 2305.14314), section 3: 64 neighbouring weights share a factor
+that brings the largest of them to 1, and each is the nearest of 16 numbers, the quantiles of a
+normal distribution. The factors are stored in 8 bits, 256 of them sharing a factor in turn. That is
+4.13 bits a weight.
+"""
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from studio.bases.quantized.widened import Widened
+
+if TYPE_CHECKING:
+    from bitsandbytes.functional import QuantState  # pyright: ignore[reportMissingImports]
+
+
+class NF4(Widened):
+    """Widens what bitsandbytes has packed two to a byte, uint8 [weights / 2, 1].
+
+    factors: uint8 [weights / 64], by which it is multiplied. Each stands for one of `levels` [256],
+    times one of `scales` [weights / 64 / 256], plus `offset`.
+    """
+
+    factors: Tensor
+    levels: Tensor
+    scales: Tensor
+    offset: Tensor
+
+    def __init__(self, state: "QuantState") -> None:
+        super().__init__(state.dtype)
+        self.shape, self.block = state.shape, state.blocksize
+        self.scale_block = state.state2.blocksize
+        self.register_buffer("factors", state.absmax)
+        self.register_buffer("levels", state.state2.code)
+        self.register_buffer("scales", state.state2.absmax)
+        self.register_buffer("offset", state.offset)
+
+    @classmethod
+    def of(cls, weight: Tensor) -> tuple[Self, Tensor]:
+        """What widens the nearest weight in this form, and that weight as it is stored."""
+        from bitsandbytes.functional import (  # pyright: ignore[reportMissingImports]
+            quantize_4bit,
+        )
+
+        stored, state = quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+        return cls(state), stored
+
+    @torch.no_grad()
+    def widen(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `Widened.widen`."""
+        from bitsandbytes.functional import (  # pyright: ignore[reportMissingImports]
+            QuantState,
+            dequantize_4bit,
+        )
+
+        scales = QuantState(
+            self.scales, code=self.levels, blocksize=self.scale_block, dtype=torch.float32
+        )
+        state = QuantState(
+            self.factors,
+            shape=self.shape,
+            blocksize=self.block,
+            quant_type="nf4",
+            dtype=dtype,
+            offset=self.offset,
+            state2=scales,
+        )
+        return dequantize_4bit(stored, state)
