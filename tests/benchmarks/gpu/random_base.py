@@ -33,7 +33,8 @@ def random_base(
     tiny: a folder for a miniature of it, which is then what is opened.
     """
     if tiny:
-        folder = (tiny_sdxl if name == "sdxl" else tiny_sd1)(tiny / name)
+        folder = tiny / name
+        tiny_sdxl(folder, layers=1) if name == "sdxl" else tiny_sd1(folder)
         return studio.load_base(folder, device=device, dtype=dtype, quantize=quantize)
     base = real_config(name, dtype=dtype)
     torch.manual_seed(0)
