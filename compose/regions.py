@@ -92,7 +92,7 @@ class Regions:
         return InRegions(self, ()).prepare(adapters, steps)
 
     def check_options(self) -> None:
-        """BadInput for a number that is none of a share, and for a choice that there is not."""
+        """Raise BadInput for an option out of range, and for a contrast that nothing uses."""
         check(self)
         if self.contrast and not self.finds:
             raise BadInput("contrast: it acts on what attention finds: take masks attention too")

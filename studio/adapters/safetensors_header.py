@@ -85,7 +85,7 @@ def read_number(path: Path, header: Header, key: str) -> float:
     first, last = header.spans[key]
     dtype = header.dtypes[key]
     if dtype not in NUMBERS and dtype != "BF16":
-        raise BadInput(f"{path} holds {key} as {dtype}, which is read as a number nowhere")
+        raise BadInput(f"{path} holds {key} as {dtype}, a type of number that Studio does not read")
     with opened_file(path) as file:
         file.seek(first)
         data = file.read(last - first)

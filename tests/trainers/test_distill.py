@@ -273,7 +273,7 @@ def test_what_it_cannot_learn_from_is_refused(sdxl: Base, prompts: Path, tmp_pat
         trainers.distill(Guidance(), sdxl, prompts=empty)
     with pytest.raises(BadInput, match="there is no"):
         trainers.distill(Guidance(), sdxl, prompts=tmp_path / "none.txt")
-    with pytest.raises(BadInput, match="flip says nothing to guidance"):
+    with pytest.raises(BadInput, match="flip is not used by guidance"):
         trainers.distill(Guidance(), sdxl, prompts=prompts, flip=True)
     with pytest.raises(BadInput, match="guidance"):
         Guidance(guidance=1.0)

@@ -54,8 +54,8 @@ class StepPlan:
 class Kind:
     """How the layers that change are chosen, and how their deltas start and are trained.
 
-    unused: fields of a recipe that say nothing to this kind, and are refused. too_coarse: forms of
-    a quantized base that it can't learn on.
+    unused: fields of a recipe that this kind does not use, and refuses. too_coarse: forms of a
+    quantized base that it can't learn on.
     Raises BadInput that names every option out of range.
     """
 

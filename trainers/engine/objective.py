@@ -155,7 +155,7 @@ class BatchLoss:
         return training_batches(pictures, classes, batch=recipe.batch, seed=recipe.seed)
 
     def begin(self, done: int) -> None:
-        """Nothing is made before the step that has so many before it."""
+        """Called before each step; there is nothing to do."""
 
     def draw_rows(
         self,

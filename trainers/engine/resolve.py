@@ -31,7 +31,7 @@ def drawn_with(request: TrainingRequest) -> dict[str, object]:
 
 
 def check_learned(request: TrainingRequest) -> None:
-    """BadInput where a request lacks what its kind learns from, or has what it does not."""
+    """Raise BadInput where a request lacks what its kind learns from, or has what it does not."""
     others = ("trigger", "pictures", "prior_pictures")
     if not request.from_prompts:
         others = ("adapters", "prompts")
@@ -39,18 +39,18 @@ def check_learned(request: TrainingRequest) -> None:
             raise BadInput("trigger is empty: name the words that are to stand for what is learned")
     for name in others:
         if getattr(request, name):
-            raise BadInput(f"{name} says nothing to {request.kind}: leave it out")
+            raise BadInput(f"{name} is not used by {request.kind}: leave it out")
     if request.from_prompts:
         check_prompts(request.prompts, request.base)
 
 
 def check_unused(kind: Kind, recipe: Recipe) -> None:
-    """BadInput where a recipe says what says nothing to this kind."""
+    """Raise BadInput where a recipe sets a field that this kind does not use."""
     usual = Recipe()
     for name in sorted(kind.unused):
         if getattr(recipe, name) != getattr(usual, name):
             raise BadInput(
-                f"{name} says nothing to {kind_name(kind)}, which learns from the base itself: "
+                f"{name} is not used by {kind_name(kind)}, which learns from the base itself: "
                 "leave it out"
             )
 

@@ -288,7 +288,7 @@ class PreparedTraining:
         )
 
     def _plain_recipe(self) -> dict[str, Any]:
-        """The recipe's fields, without those that say nothing to this kind."""
+        """The recipe's fields, without those that this kind does not use."""
         unused = self.kind.unused
         return {name: one for name, one in asdict(self.recipe).items() if name not in unused}
 

@@ -77,7 +77,7 @@ def print_outcome(
     as_json: bool,
     shown: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
-    """Print facts as JSON, or as `print_facts` does. shown: what stands there instead or beside."""
+    """Print facts as JSON, or as `print_facts` does. shown: of the table alone."""
     if as_json:
         print_json(facts)
     else:

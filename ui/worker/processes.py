@@ -3,10 +3,10 @@
     with workers(space):      # while a server serves
         ...
 
-A worker that dies is started again. One that has not answered ANSWER seconds after its job was to
-stop, or after it was told to end, is in a long step: it is killed, and started anew where it is
-still needed. One that outlives whoever started it, since that was killed,
-does what is queued and ends; until then the next server's worker waits behind it for the queue.
+A worker that dies is started again. One that was told to stop its job, or to end, and has not
+answered after ANSWER seconds is in a long step: it is killed, and started again where it is still
+needed. If the process that started the workers is killed, they do what is queued and end. Until
+then the next server's workers wait for the queue.
 """
 
 import os

@@ -37,7 +37,7 @@ class AlignmentLoss(PromptLoss[Alignment]):
         self._distances: list[float] = []
 
     def begin(self, done: int) -> None:
-        """Called before the step that has so many before it."""
+        """Called before each step. done: how many steps were taken."""
         super().begin(done)
         self._rewards, self._distances = [], []
 

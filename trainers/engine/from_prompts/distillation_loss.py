@@ -35,7 +35,7 @@ class DistillationLoss(PromptLoss[Distillation]):
         )
 
     def begin(self, done: int) -> None:
-        """Evaluate the teacher for the step that has so many before it."""
+        """Evaluate the teacher for the next step. done: how many steps were taken."""
         super().begin(done)
         self.trajectories.advance(done, last=self.recipe.steps)
 

@@ -1,4 +1,4 @@
-"""What the losses of kinds share that learn from prompts: batches of places, and the base."""
+"""What the losses of kinds that learn from prompts share: batches of places, and the base."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -56,7 +56,7 @@ class PromptLoss(Generic[K]):
         return cycle([Batch(tuple(range(at, at + size))) for at in range(0, self.of, size)])
 
     def begin(self, done: int) -> None:
-        """Called before the step that has so many before it."""
+        """Called before each step. done: how many steps were taken."""
         self.done = done
 
     def draw_rows(

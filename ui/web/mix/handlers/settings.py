@@ -23,7 +23,7 @@ from ui.web.server.page import Page, Update, Values
 
 
 class Handlers:
-    """What the handlers of the tab share that act on its settings."""
+    """What the handlers that act on the settings of the tab share."""
 
     def __init__(self, settings: "Settings") -> None:
         self.settings, self.view, self.drawing = settings, settings.view, settings.drawing
