@@ -36,8 +36,8 @@ def profiled(base: "Base", adapter: "Adapter", *, steps: int = 10, pictures: int
         rise += (sharpness(_latents(base, worn)) - sharpness(_latents(base, plain))) / pictures
     if not math.isfinite(rise):
         raise BadInput(
-            f"{adapter.path or adapter.name or 'the adapter'} makes latents of numbers that are "
-            f"none in {base.precision}: open the base in fp32 or bf16."
+            f"{adapter.path or adapter.name or 'the adapter'} gives NaN or Inf in "
+            f"{base.precision}: open the base in fp32 or bf16."
         )
     return replace(adapter, recipe=adapter.recipe | {"frequency_rise": rise})
 

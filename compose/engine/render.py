@@ -65,7 +65,7 @@ def decode(
     """
     if not torch.isfinite(latents).all():
         raise BadInput(
-            "The picture holds numbers that are none: lower the strengths of the adapters or the "
+            "The picture contains NaN or Inf: lower the strengths of the adapters or the "
             f"guidance, or open the base in fp32 or bf16 (it is in {base.dtype})."
         )
     resolved = resolve(shot, base)

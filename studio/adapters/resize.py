@@ -28,7 +28,7 @@ def resize_adapter(
     if (rank is None) == (energy is None):
         raise BadInput("give a rank or a share of the energy, one of them")
     if rank is not None and rank < 1:
-        raise BadInput(f"rank: {rank} is no rank; 1 is the least")
+        raise BadInput(f"rank: {rank} is below 1, the least")
     if energy is not None and not 0 < energy <= 1:
         raise BadInput(f"energy: {energy:g} is not above 0 and at most 1")
     if adapter.rank_schedule is not None:

@@ -447,7 +447,7 @@ def test_wishes_that_make_no_sense_are_refused(sdxl: Base, folder: Path, tmp_pat
             {"masked": "files", "unmasked_weight": 2.0},
             "unmasked_weight must be a number from 0 to 1",
         ),
-        ({"prior_weight": 0.5}, "prior_weight is of a prior"),
+        ({"prior_weight": 0.5}, "prior_weight needs class pictures"),
         ({"prior_count": 5}, "prior_count is for class pictures that are drawn"),
         ({"prior_class": " "}, "prior_class must be a text that is not empty"),
         ({"prior_class": "a robot", "prior_weight": 0.0}, "prior_weight must be a number above 0"),

@@ -132,7 +132,7 @@ def prior_of(
     """
     if folder is None and recipe.prior_class is None:
         if recipe.prior_weight != PRIOR_WEIGHT:
-            raise BadInput("prior_weight is of a prior: give prior_class, or prior_pictures")
+            raise BadInput("prior_weight needs class pictures: give prior_class or prior_pictures")
         return None
     return Prior(
         folder=expand_home(folder or run / PRIOR_FOLDER),

@@ -86,7 +86,7 @@ def grid(shot: Shot, columns: tuple[str, str], rows: tuple[str, str] = (NOTHING,
     values that the axis can't have, and for more than MOST_CELLS pictures.
     """
     if columns[0] == rows[0] == NOTHING:
-        raise BadInput("A comparison varies something: choose what the columns are.")
+        raise BadInput("A comparison needs something that varies: choose it for the columns.")
     if columns[0] == rows[0]:
         raise BadInput("Columns and rows vary the same thing: choose another one for the rows.")
     across, down = _changes(shot, *columns), _changes(shot, *rows)
