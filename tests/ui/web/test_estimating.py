@@ -1,8 +1,7 @@
 """What a training will take is told by a process of its own, and remembered for a while."""
 
-import json
 import os
-from subprocess import CompletedProcess
+from collections.abc import Callable
 
 import pytest
 
@@ -46,11 +45,10 @@ def test_it_is_told_in_a_sentence_and_not_worked_out_twice(
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Estimates are made in this process, which has PyTorch already."""
 
-    def run(command: list[str], *, input: str, **_: object) -> CompletedProcess[str]:
-        answer = json.dumps(estimate_process._answer(json.loads(input)))
-        return CompletedProcess(command, 0, answer)
+    def call(function: Callable[..., object], *arguments: object) -> object:
+        return function(*arguments)
 
-    monkeypatch.setattr(estimate_process.subprocess, "run", run)
+    monkeypatch.setattr(estimate_process, "run_in_process", call)
 
 
 @pytest.mark.usefixtures("here")
