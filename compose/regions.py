@@ -71,7 +71,7 @@ class Regions:
     contrast: Share = option(
         0.0,
         "with masks attention: moves the latents so that trigger words are attended to apart "
-        "(CLoRA), such as 0.02; takes half as long again, and as much memory as a training",
+        "(CLoRA), such as 0.1; takes half as long again, and as much memory as a training",
     )
 
     @property
