@@ -207,7 +207,13 @@ def test_any_note_of_the_trash_is_passed_over(space: Workspace, note: Any) -> No
     list_trash(space)
 
 
-SETTINGS = {"device": "cpu", "base": "a", "dtype": "fp32", "processes": 1}
+SETTINGS = {
+    "device": "cpu",
+    "base": "a",
+    "dtype": "fp32",
+    "quantize": "none",
+    "processes": 1,
+}
 
 
 @QUICK

@@ -33,6 +33,7 @@ from ui.shared.training_run import draw_with
 FACTORS = ("subject", "colour", "place", "style", "worn", "held")
 KINDS = {"guidance": trainers.Guidance(), "lcm": trainers.LCM()}
 MIXED = ("robot", "stained glass", "ink drawing")
+DPMPP_2M = {"scheduler": "dpmpp_2m", "spacing": "trailing"}
 # How each way draws: the kind of its adapter, and fields of the shot.
 WAYS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
     "25 guided steps": (None, {"steps": 25, "guidance": 5.0}),
@@ -41,6 +42,9 @@ WAYS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
     "LCM, 8 steps": ("lcm", {"steps": 8, "guidance": 1.0, "scheduler": "lcm"}),
     "LCM, 4 steps": ("lcm", {"steps": 4, "guidance": 1.0, "scheduler": "lcm"}),
     "base, 12 unguided steps": (None, {"steps": 12, "guidance": 1.0}),
+    "base, 12 guided steps": (None, {"steps": 12, "guidance": 5.0}),
+    "base, 8 guided steps": (None, {"steps": 8, "guidance": 5.0}),
+    "base, 8 of DPM++ 2M": (None, {"steps": 8, "guidance": 5.0} | DPMPP_2M),
     "base, 4 guided steps": (None, {"steps": 4, "guidance": 5.0}),
 }
 

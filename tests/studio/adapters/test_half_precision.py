@@ -7,10 +7,14 @@ from torch import Tensor, nn
 from studio.adapters.delta import Delta, Kron, LowRank, attach
 from studio.adapters.delta.layer import Layer
 
-LAYERS: dict[str, tuple[Layer, tuple[int, ...]]] = {
-    "linear": (nn.Linear(24, 16), (2, 5, 24)),
-    "conv": (nn.Conv2d(8, 16, 3, padding=1), (2, 8, 6, 6)),
-}
+INPUTS = {"linear": (2, 5, 24), "conv": (2, 8, 6, 6)}
+
+
+def frozen(name: str) -> Layer:
+    """A layer in bfloat16, with the same weights each time."""
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 16) if name == "linear" else nn.Conv2d(8, 16, 3, padding=1)
+    return layer.to(torch.bfloat16).requires_grad_(False)
 
 
 def low_rank(layer: Layer, **options: object) -> LowRank:
@@ -38,13 +42,12 @@ def results(layer: Layer, delta: Delta, x: Tensor, *, autocast: bool) -> list[Te
     return [given, x.grad, *(p.grad for p in delta.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("form", ["low rank", "dora", "kron"])
 def test_without_autocast_it_is_as_with_it(name: str, form: str) -> None:
-    layer, shape = LAYERS[name]
-    layer.to(torch.bfloat16).requires_grad_(False)
+    layer = frozen(name)
     delta = kron(layer) if form == "kron" else low_rank(layer, dora=form == "dora")
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    x = torch.randn(INPUTS[name], generator=torch.Generator().manual_seed(2)).bfloat16()
     plain, mixed = (results(layer, delta, x, autocast=on) for on in (False, True))
     assert [one.dtype for one in plain] == [one.dtype for one in mixed]
     assert all(p.dtype == torch.float32 for p in delta.parameters())

@@ -31,6 +31,7 @@ def stand_in() -> Base:
             family="sdxl",
             fingerprint=lambda: "0123456789abcdef",
             precision="fp32",
+            quantize="none",
             device=SimpleNamespace(type="cpu"),
             prediction_type="epsilon",
             vae_source="",

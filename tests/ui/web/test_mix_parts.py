@@ -238,7 +238,7 @@ def test_methods_beside_each_other_are_called_by_their_names(mixed: Shot) -> Non
 @pytest.mark.parametrize(
     ("columns", "rows", "why"),
     [
-        (("nothing", ""), ("nothing", ""), "A comparison varies"),
+        (("nothing", ""), ("nothing", ""), "needs something that varies"),
         (("steps", "1"), ("steps", "2"), "the same thing"),
         (("steps", ""), ("nothing", ""), "give its values"),
         (("steps", "many"), ("nothing", ""), "not a whole number"),
