@@ -16,9 +16,16 @@ from tests.tiny import tiny_sd1, tiny_sd2, tiny_sdxl
 PAGE = Path(__file__).parent / "ui" / "web"
 
 torch.set_num_threads(1)  # models this small gain nothing from a second
+torch.manual_seed(0)  # of the layers that modules make when they are imported
 for library in (diffusers_logging, transformers_logging):
     library.set_verbosity_error()
     library.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """A test draws the same numbers in every run, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
