@@ -24,8 +24,8 @@ def check_form(form: str) -> None:
         raise BadInput(f"There is no form {form!r} to quantize to: choose {', '.join(FORMS)}.")
     if form == "nf4" and find_spec("bitsandbytes") is None:
         raise BadInput(
-            "quantize is nf4 but that is not installed: run `pip install bitsandbytes`, or "
-            "choose fp8"
+            "quantize: nf4 needs bitsandbytes, which is not installed: run `pip install "
+            "bitsandbytes`, or choose fp8"
         )
 
 
