@@ -45,6 +45,7 @@ WAYS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
     "base, 12 guided steps": (None, {"steps": 12, "guidance": 5.0}),
     "base, 8 guided steps": (None, {"steps": 8, "guidance": 5.0}),
     "base, 8 of DPM++ 2M": (None, {"steps": 8, "guidance": 5.0} | DPMPP_2M),
+    "base, 6 of DPM++ 2M": (None, {"steps": 6, "guidance": 5.0} | DPMPP_2M),
     "base, 4 guided steps": (None, {"steps": 4, "guidance": 5.0}),
 }
 
