@@ -155,8 +155,6 @@ class InRegions:
 
         options = self.options
         masks = region_masks(self.regions, grid.side, blur=options.blur, whole=options.whole)
-        if not options.apart:
-            return np.concatenate([masks, masks])
         return np.concatenate([cropped(masks, boxes, grid) for boxes in self.crops(len(masks))])
 
 
@@ -182,9 +180,7 @@ class FoundRegions:
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
         """As if each region had all of the picture: where it is, is not known yet."""
-        everywhere = tuple(
-            replace(one, box=(0.0, 0.0, 1.0, 1.0)) for one in self._of(len(adapters))
-        )
+        everywhere = tuple(replace(one, box=WHOLE[:4]) for one in self._of(len(adapters)))
         return InRegions(self.drawn, everywhere).prepare(adapters, steps)
 
     @property

@@ -28,8 +28,8 @@ def real_config(name: str, *, dtype: str = "fp32", quantize: str = "none") -> Ba
     """
     if name not in REAL_CONFIGS:
         raise BadInput(f"There is no configuration {name!r}: choose {', '.join(REAL_CONFIGS)}.")
-    base = _outline(CONFIGS / name, name, dtype)
     check_form(quantize)
+    base = _outline(CONFIGS / name, name, dtype)
     base.quantize = quantize
     base.store_quantized()
     return base

@@ -41,6 +41,8 @@ def cropped(masks: Masks, boxes: Sequence[Box], grid: Grid) -> Masks:
 
     Where none is left, all whose crops are there count alike. boxes: all of the picture in some.
     """
+    if all(box.is_whole for box in boxes):
+        return masks
     within = np.zeros_like(masks)
     for box, own in zip(boxes, within, strict=True):
         own[grid.crop(box)] = 1

@@ -63,7 +63,7 @@ def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) 
         other = tensor.detach().to(own.device, own.dtype)
         if is_parametrized(layer, kind):
             table = cast(nn.ModuleDict, layer.parametrizations)
-            quantized.append((table, table[kind], _Whole(other)))
+            quantized.append((table, table["weight"], _Whole(other)))
         else:
             swaps.append((own, own.data, other))
     try:
