@@ -25,7 +25,7 @@ BASES, KINDS = ("sketch", "sketch-sd1"), ("lora", "sara", "diffusekrona", "blora
 # What changes a step besides the kind, on sketch and with `lora`.
 VARIANTS = {
     "batch 2": {"batch": 2},
-    "128 pixels": {"size": 128},
+    "192 pixels": {"size": 192},
     "checkpointing": {"checkpointing": True},
     "bfloat16": {"precision": "bf16"},
     "text encoders": {"text_encoders": True},

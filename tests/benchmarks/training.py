@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,11 @@ ROWS = {
 }
 TRIGGER = "a sks robot"
 RANK, RATE = 16, 1e-3
+# The layers that learn, as peft names them. Studio's own names for the two are the keys.
+LAYERS = {
+    "attention": ["to_k", "to_q", "to_v", "to_out.0"],
+    "all": r".*\.(to_[qkv]|to_out\.0|proj|proj_in|proj_out|net\.2|conv\d?|conv_shortcut)",
+}
 
 
 def main() -> None:
@@ -39,6 +45,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024, help="of the drawings, in pixels")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--targets", choices=LAYERS, default="attention", help="layers that learn")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
@@ -66,6 +73,7 @@ def main() -> None:
     if not wanted.json:
         shown = wanted.pictures or f"of {wanted.side} pixels"
         title = f"{base.name}, pictures {shown}, batch {wanted.batch}, {wanted.steps} steps"
+        title = f"{title}, {wanted.targets} layers" if wanted.targets == "all" else title
         Console().print(_table(best, title))
 
 
@@ -108,15 +116,15 @@ def _in_fresh_process(
     command = [sys.executable, "-m", "tests.benchmarks.training", "--row", row]
     command += ["--base", str(base), "--pictures", str(pictures)]
     command += ["--steps", str(wanted.steps), "--batch", str(wanted.batch)]
+    command += ["--targets", wanted.targets]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(row: str, base: Path, pictures: Path, wanted: argparse.Namespace) -> dict:
     """One row, in this process. peak_mb: of the whole process, imports and model included."""
-    losses = (_studio if row == "studio" else _plain)(
-        base, pictures, steps=wanted.steps, batch=wanted.batch, cached=row == "cached"
-    )
+    loop = _studio if row == "studio" else partial(_plain, cached=row == "cached")
+    losses = loop(base, pictures, wanted.targets, steps=wanted.steps, batch=wanted.batch)
     next(losses)  # the model is loaded
     began = time.perf_counter()
     loss = list(losses)[-1]
@@ -125,7 +133,7 @@ def measure(row: str, base: Path, pictures: Path, wanted: argparse.Namespace) ->
     return {"row": row, "speed": speed, "peak_mb": peak, "loss": loss}
 
 
-def _studio(base: Path, pictures: Path, *, steps: int, batch: int, cached: bool) -> Iterator[float]:
+def _studio(base: Path, pictures: Path, targets: str, *, steps: int, batch: int) -> Iterator[float]:
     import studio
     import trainers
 
@@ -133,7 +141,7 @@ def _studio(base: Path, pictures: Path, *, steps: int, batch: int, cached: bool)
     yield 0.0
     with tempfile.TemporaryDirectory() as folder:
         for progress in trainers.train(
-            trainers.LoRA(rank=RANK),
+            trainers.LoRA(rank=RANK, targets=targets),
             loaded,
             pictures,
             trigger=TRIGGER,
@@ -149,7 +157,9 @@ def _studio(base: Path, pictures: Path, *, steps: int, batch: int, cached: bool)
                 yield progress.loss
 
 
-def _plain(base: Path, pictures: Path, *, steps: int, batch: int, cached: bool) -> Iterator[float]:
+def _plain(
+    base: Path, pictures: Path, targets: str, *, steps: int, batch: int, cached: bool
+) -> Iterator[float]:
     """diffusers' train_text_to_image_lora_sdxl.py, without what is not the work itself."""
     import torch
     import torch.nn.functional as F
@@ -168,10 +178,7 @@ def _plain(base: Path, pictures: Path, *, steps: int, batch: int, cached: bool) 
     accelerator = Accelerator(cpu=True)
     for part in (unet, vae, pipe.text_encoder, pipe.text_encoder_2):
         part.requires_grad_(False)
-    targets = ["to_k", "to_q", "to_v", "to_out.0"]
-    unet.add_adapter(
-        LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights=True, target_modules=targets)
-    )
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS[targets]))
     parameters = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=1e-2)
     schedule = get_scheduler("constant", optimizer=optimizer)
