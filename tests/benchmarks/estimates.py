@@ -31,6 +31,7 @@ VARIANTS = {
     "text encoders": {"text_encoders": True},
 }
 CLOCKS = ("wall", "cpu")
+PICTURES = Path(__file__).parents[2] / "assets" / "examples" / "robot"
 
 
 @dataclass(frozen=True)
@@ -84,23 +85,20 @@ def compare(what: str, kind: str, source: str, given: dict, *, steps: int) -> Co
     """One training in this process, and the estimates before and after."""
     import studio
     import trainers
-    from studio.sketch import examples
     from ui.shared.training_run import draw_with
 
     base = studio.load_base(source, device="cpu")
     made = trainers.kinds()[kind]()
     options = {"steps": steps, **given}
     with tempfile.TemporaryDirectory() as folder:
-        runs, pictures = Path(folder) / "runs", Path(folder) / "pictures"
-        examples.draw_subject(pictures, "robot", trigger="sks robot", paint=examples.ROBOT)
-        count = len(list(pictures.glob("*.png")))
+        runs, count = Path(folder) / "runs", len(list(PICTURES.glob("*.png")))
         begun = time.perf_counter()
         first = trainers.estimate(made, base, pictures=count, runs=runs, **options)
         asking = time.perf_counter() - begun
         training = trainers.train(
             made,
             base,
-            pictures,
+            PICTURES,
             trigger="sks robot",
             run=runs / "one",
             draw=draw_with(base),
