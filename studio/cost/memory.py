@@ -9,7 +9,7 @@ from studio.bases.device import free_on_gpu, has_own_memory
 
 # Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
 # context on a GPU.
-PROCESS = {"cpu": 450e6, "cuda": 500e6}
+PROCESS = {"cpu": 500e6, "cuda": 500e6}
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
