@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,6 @@ from studio.workspace.folder import (
     child_path,
     entries,
     move_to_free_name,
-    path_in_workspace,
 )
 from studio.workspace.labels import Label, drop_labels, move_label, read_labels, write_label
 from studio.workspace.names import check_name, clean_name, numbered_names
@@ -84,7 +84,10 @@ def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
         cached = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
     files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
     read: list[_Row] = []
-    found = [_describe(space, path, cached.get(path.stem), read) for path in files]
+    found: list[AdapterFile] = []
+    for path in files:
+        with suppress(FileNotFoundError):  # deleted since it was listed
+            found.append(_describe(space, path, cached.get(path.stem), read))
     _remember(space, read)
     gone = set(cached) - {path.stem for path in files}
     if gone:
@@ -158,8 +161,9 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
             # The copy is gone when the message is read.
             text = str(error).replace(str(copy), source.name).replace(f"{folder}{os.sep}", "")
             raise BadInput(text) from error
-        if any(PEFT_PREFIX in key for key in read_header(copy).shapes):
-            copy = adapter.save(Path(folder) / f"whole{SUFFIX}")  # its alpha is in another file
+        # Its alpha is in another file, or it is several files.
+        if copy.is_dir() or any(PEFT_PREFIX in key for key in read_header(copy).shapes):
+            copy = adapter.save(Path(folder) / f"whole{SUFFIX}")
         return add_adapter(space, copy, name=wanted)
 
 
@@ -332,8 +336,7 @@ def _labelled(space: Workspace, adapter: AdapterFile, label: Label | None) -> Ad
 def _cover(space: Workspace, place: str) -> Path | None:
     """A thumbnail of a cover; None where the picture is gone or damaged."""
     try:
-        small = space.cache / "thumbnails" / f"{place.replace('/', ' ')}.jpg"
-        return cached_thumbnail(path_in_workspace(space, place), small)
+        return cached_thumbnail(space, place)
     except BadInput:
         return None
 

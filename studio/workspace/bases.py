@@ -7,7 +7,7 @@ from studio.assets import asset
 from studio.bases.architecture import family_of
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
-from studio.files import display_name, expand_home
+from studio.files import display_name, expand_home, is_there
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace
 
@@ -48,8 +48,7 @@ def add_base(space: Workspace, source: str) -> KnownBase:
 
     if source in BUNDLED_BASES:
         raise BadInput(f"{source} is among the bases already")
-    path = expand_home(source)
-    if HUB_ID.fullmatch(source) and not path.exists():
+    if HUB_ID.fullmatch(source) and not is_there(expand_home(source)):
         return remember_base(space, source, name=source, family="")
     path = find_source(source, half=False).resolve()
     return remember_base(space, str(path), name=display_name(path), family=family_of(path))

@@ -42,9 +42,10 @@ def write_label(space: Workspace, place: str, **changes: Any) -> Label:
 
 
 def move_label(space: Workspace, place: str, new: str) -> None:
-    """Let a label follow what was renamed."""
+    """Let a label follow what was renamed; none of another that had the new name before stays."""
     with write_database(space) as db:
-        db.execute("UPDATE OR REPLACE labels SET place = ? WHERE place = ?", (new, place))
+        db.execute("DELETE FROM labels WHERE place = ?", (new,))
+        db.execute("UPDATE labels SET place = ? WHERE place = ?", (new, place))
 
 
 def drop_labels(space: Workspace, places: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from studio.errors import BadInput
 from studio.workspace.folder import Workspace, child_path, entries
+from studio.workspace.labels import drop_labels
 from studio.workspace.names import clean_name
 from studio.workspace.thumbnails import cached_thumbnail
 from studio.workspace.trash import delete
@@ -54,7 +55,9 @@ def next_picture_path(space: Workspace, prompt: str) -> Path:
     folder.mkdir(exist_ok=True)
     last = max((_number(path.name) for path in entries(folder)), default=0)
     words = clean_name(prompt.replace(".", " ")[:WORDS], otherwise="picture")
-    return folder / f"{last + 1:05d}-{words}.png"
+    path = folder / f"{last + 1:05d}-{words}.png"
+    drop_labels(space, [f"pictures/{folder.name}/{path.name}"])  # of one that was deleted
+    return path
 
 
 def delete_picture(space: Workspace, id: str) -> str:
@@ -64,9 +67,7 @@ def delete_picture(space: Workspace, id: str) -> str:
 
 def thumbnail(space: Workspace, id: str) -> Path:
     """A small JPEG of a picture, kept in the cache. Raises BadInput for a damaged picture."""
-    picture = get_picture(space, id)
-    place = space.cache / "thumbnails" / f"{id.replace('/', ' ')}.jpg"
-    return cached_thumbnail(picture.path, place)
+    return cached_thumbnail(space, f"pictures/{get_picture(space, id).id}")
 
 
 def _newest(space: Workspace, before: str | None) -> Iterator[tuple[str, Path]]:

@@ -1,35 +1,50 @@
 """Thumbnails of pictures, in the cache until the picture changes."""
 
+import os
 from pathlib import Path
 
 from PIL import Image
 
-from studio.files import atomic_write
+from studio.files import atomic_write, file_version
 from studio.picture import opened_picture, to_rgb, upright
+from studio.workspace.folder import Workspace, path_in_workspace
 
 THUMBNAIL_SIZE = 320  # pixels of the longer side
 
 
-def cached_thumbnail(picture: Path, place: Path) -> Path:
-    """The thumbnail of a picture, a JPEG at `place`, made anew where the picture is newer.
+def cached_thumbnail(space: Workspace, place: str) -> Path:
+    """The thumbnail of a picture of the workspace: a JPEG, upright, in sRGB, over white.
 
-    Upright, in sRGB, transparency over white. Raises BadInput for a damaged picture.
+    place: relative to the workspace, such as "uploads/robot/1.png". Raises BadInput for no plain
+    place, BadPicture for a picture that is damaged or gone.
     """
-    if place.exists() and place.stat().st_mtime >= picture.stat().st_mtime:
-        return place
+    picture, small = path_in_workspace(space, place), _thumbnails(space) / f"{place}.jpg"
+    state = file_version(picture)
+    # The time of the picture itself: one that comes back from the trash is older than it was there.
+    if state and small.exists() and small.stat().st_mtime_ns == state[0]:
+        return small
     with opened_picture(picture) as opened:
         opened.draft("RGB", (2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE))  # decodes a JPEG in part
-        small = to_rgb(upright(opened))
-    small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    return _saved(small, place)
+        copy = to_rgb(upright(opened))
+    copy.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    _save(copy, small)
+    if state:
+        os.utime(small, ns=(state[0], state[0]))
+    return small
 
 
-def grey_thumbnail(place: Path) -> Path:
-    """A grey square, a JPEG at `place`, that stands for a picture which cannot be read."""
-    return place if place.exists() else _saved(Image.new("RGB", (64, 64), "grey"), place)
+def grey_thumbnail(space: Workspace) -> Path:
+    """A grey square, a JPEG in the cache, that stands for a picture which cannot be read."""
+    place = _thumbnails(space) / "unreadable.jpg"
+    if not place.exists():
+        _save(Image.new("RGB", (64, 64), "grey"), place)
+    return place
 
 
-def _saved(small: Image.Image, place: Path) -> Path:
+def _thumbnails(space: Workspace) -> Path:
+    return space.cache / "thumbnails"
+
+
+def _save(small: Image.Image, place: Path) -> None:
     with atomic_write(place, durable=False) as file:
         small.save(file, "JPEG", quality=85)
-    return place

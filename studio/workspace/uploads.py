@@ -124,11 +124,11 @@ def delete_set(space: Workspace, set_name: str) -> str:
 
 def upload_thumbnail(space: Workspace, set_name: str, picture: str) -> Path:
     """A small JPEG of a picture of a set, kept in the cache; a grey one where it is damaged."""
-    path, thumbnails = _picture(space, set_name, picture), space.cache / "thumbnails"
+    _picture(space, set_name, picture)
     try:
-        return cached_thumbnail(path, thumbnails / f"{set_name} {picture}.jpg")
+        return cached_thumbnail(space, f"uploads/{set_name}/{picture}")
     except BadPicture:
-        return grey_thumbnail(thumbnails / "unreadable.jpg")
+        return grey_thumbnail(space)
 
 
 def _picture(space: Workspace, set_name: str, picture: str) -> Path:

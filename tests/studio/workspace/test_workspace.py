@@ -18,11 +18,13 @@ from safetensors.torch import save_file
 
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Delta, LowRank
+from studio.adapters.describe import describe
 from studio.adapters.formats.convert import to_kohya
 from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
 from studio.dataset.pictures import read_pictures
 from studio.errors import BadInput
+from studio.json_value import JSON
 from studio.workspace import (
     Workspace,
     adapter_path,
@@ -56,6 +58,7 @@ from studio.workspace import (
     next_picture_path,
     open_workspace,
     path_in_workspace,
+    read_labels,
     read_log,
     remember_base,
     rename_adapter,
@@ -63,6 +66,7 @@ from studio.workspace import (
     undelete,
     upload_thumbnail,
     write_caption,
+    write_label,
 )
 from studio.workspace.database import read_database, write_database
 
@@ -274,9 +278,7 @@ ON_ONE_DISK = settings(
 
 @given(st.text(max_size=40) | st.sampled_from(HOSTILE))
 @example("a/b")
-@settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@ON_ONE_DISK
 def test_a_name_is_refused_or_lies_in_its_folder(space: Workspace, name: str) -> None:
     try:
         path = child_path(space.adapters, name)
@@ -289,9 +291,7 @@ def test_a_name_is_refused_or_lies_in_its_folder(space: Workspace, name: str) ->
 
 
 @given(st.text(max_size=200) | st.sampled_from(HOSTILE))
-@settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@ON_ONE_DISK
 def test_any_text_becomes_a_name_that_a_file_can_have(space: Workspace, text: str) -> None:
     name = clean_name(text, otherwise="nothing")
     path = child_path(space.adapters, f"{name}.safetensors")
@@ -414,9 +414,17 @@ def test_a_file_of_peft_keeps_its_strength(space: Workspace, tmp_path: Path) -> 
     (folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6.0}))
     taken = import_adapter(space, folder)
     assert taken.name == "of peft"
-    (delta,) = load_adapter(taken.path).deltas.values()
     expected = 6.0 / 2 * adapter.up @ adapter.down
-    assert torch.allclose(delta.dense(torch.zeros(8, 8)), expected)
+    (folder / "unet").mkdir()
+    for file in folder.glob("adapter_*"):  # as peft's training scripts have it
+        file.rename(folder / "unet" / file.name)
+    save_file(
+        {key.removeprefix("base_model.model."): one for key, one in tensors.items()},
+        folder / "unet" / "adapter_model.safetensors",
+    )
+    for name in (taken.name, import_adapter(space, folder, name="in parts").name):
+        (delta,) = load_adapter(adapter_path(space, name)).deltas.values()
+        assert torch.allclose(delta.dense(torch.zeros(8, 8)), expected)
 
 
 def refused(folder: Path) -> dict[str, Path]:
@@ -474,6 +482,44 @@ def test_what_is_noted_of_an_adapter_stays_with_it_and_leaves_its_file_alone(
     assert add_adapter(space, file, name="tin").notes == ""  # as it is another
     with pytest.raises(BadInput, match="there is no adapter robot"):
         label_adapter(space, "robot", notes="")
+
+
+def test_a_name_brings_no_notes_of_what_had_it_before(space: Workspace) -> None:
+    kept(space, "robot")
+    label_adapter(space, "robot", triggers=("tin",))
+    delete_adapter(space, "robot")
+    kept(space, "ink", an_adapter(1))
+    assert rename_adapter(space, "ink", "robot").triggers == ("sks robot",)
+    id = drawn(space, "a cat")
+    write_label(space, f"pictures/{id}", favourite=True)
+    delete_picture(space, id)
+    assert drawn(space, "a cat") == id and f"pictures/{id}" not in read_labels(space)
+
+
+def test_a_cover_that_was_deleted_is_shown_no_more(space: Workspace) -> None:
+    kept(space, "robot")
+    id = drawn(space, "a cat")
+    covered = label_adapter(space, "robot", cover=f"pictures/{id}")
+    assert covered.preview and "pictures" in str(covered.preview)
+    delete_picture(space, id)
+    (plain,) = list_adapters(space)
+    assert plain.preview and plain.preview.parent.name == "previews"
+
+
+def test_an_adapter_that_is_deleted_meanwhile_is_not_listed(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("a", "b")
+    for name in names:
+        an_adapter().save(space.adapters / f"{name}.safetensors")
+
+    def tell(path: Path) -> dict[str, JSON]:
+        other = names[1 - names.index(path.stem)]
+        (space.adapters / f"{other}.safetensors").unlink(missing_ok=True)
+        return describe(path)
+
+    monkeypatch.setattr("studio.workspace.adapters.describe", tell)
+    assert len(list_adapters(space)) == 1
 
 
 def test_an_adapter_is_renamed_over_nothing(space: Workspace) -> None:
@@ -643,6 +689,29 @@ def test_uploads_have_small_copies_that_stand_upright_on_white(
         assert small.size == (40, 20) and small.getpixel((5, 5)) == (255, 255, 255)
     with pytest.raises(BadInput, match=r"no picture gone\.png"):
         upload_thumbnail(space, name, "gone.png")
+
+
+def test_a_thumbnail_is_of_the_picture_that_is_there(space: Workspace, tmp_path: Path) -> None:
+    """Of one of like words, and of one that came back in the place of a later one."""
+    for colour in ("red", "lime"):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}.png")
+
+    def colour(set_name: str, name: str) -> str:
+        with Image.open(upload_thumbnail(space, set_name, name)) as small:
+            pixel = small.getpixel((5, 5))
+            assert isinstance(pixel, tuple)
+            return "red" if pixel[0] > 128 else "lime"
+
+    for set_name, name, file in (("robot", "old 1.png", "red"), ("robot old", "1.png", "lime")):
+        create_set(space, set_name)
+        add_upload(space, set_name, tmp_path / f"{file}.png", name=name)
+        assert colour(set_name, name) == file
+    trashed = delete_upload(space, "robot", "old 1.png")
+    add_upload(space, "robot", tmp_path / "lime.png", name="old 1.png")
+    assert colour("robot", "old 1.png") == "lime"
+    delete_upload(space, "robot", "old 1.png")
+    undelete(space, trashed)
+    assert colour("robot", "old 1.png") == "red"
 
 
 def test_thumbnails_are_small_and_kept(space: Workspace) -> None:
