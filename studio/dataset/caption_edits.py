@@ -49,7 +49,7 @@ def write_captions(captions: Mapping[Path, str]) -> None:
     """
     there = {folder: caption_files(folder) for folder in {one.parent for one in captions}}
     for folder in there:
-        _check_own_files([*list_pictures(folder)[0]], captions)
+        _check_own_files(list_pictures(folder)[0], captions)
     for picture, caption in captions.items():
         files = there[picture.parent]
         own = [*files.get(picture.stem, ()), *files.get(picture.name, ())]
@@ -63,7 +63,8 @@ def write_captions(captions: Mapping[Path, str]) -> None:
 def _check_own_files(pictures: list[Path], captions: Mapping[Path, str]) -> None:
     """BadInput where a picture that gets a caption shares its name with another."""
     for picture in captions:
-        twins = [one.name for one in pictures if one.stem == picture.stem and one != picture]
+        own = picture.with_suffix("")
+        twins = [one.name for one in pictures if one.with_suffix("") == own and one != picture]
         if twins:
             raise BadInput(
                 f"{picture.name} and {twins[0]} would share the caption {picture.stem}.txt: rename "

@@ -18,6 +18,7 @@ pixels of each latent, as in kohya ("area").
 from collections.abc import Iterator
 from dataclasses import replace
 from glob import escape
+from os.path import abspath
 from pathlib import Path
 from typing import Literal
 
@@ -70,8 +71,9 @@ def _candidates(picture: Path) -> Iterator[Path]:
     folder = picture.parent
     stems = [(folder, picture.stem + ending) for ending in MASKS]
     stems += [(folder / name, picture.stem) for name in MASKS_BELOW]
-    stems += [(folder.with_name(folder.name + end), picture.stem) for end in MASK_FOLDERS]
-    stems += [(folder.with_name(name), picture.stem) for name in MASKS_BELOW]
+    own = Path(abspath(folder))  # so that "." has a name too
+    beside = (*(own.name + end for end in MASK_FOLDERS), *MASKS_BELOW)
+    stems += [(own.parent / name, picture.stem) for name in beside]
     for place, stem in stems:
         for path in sorted(place.glob(f"{escape(stem)}.*")):
             if path.suffix.lower() in ENDINGS and path.stem == stem and path.is_file():

@@ -60,3 +60,7 @@ def test_pictures_that_would_share_a_caption_are_refused(folder: Path) -> None:
     with pytest.raises(BadInput, match=r"a.png and a.jpg would share the caption a.txt"):
         write_captions({folder / "b.png": "new", folder / "a.png": "new"})
     assert captions(folder)["b.png"] == "a red house"
+    (folder / "2_dog").mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "2_dog" / "b.png")  # which has a caption of its own
+    write_captions({folder / "b.png": "new", folder / "2_dog" / "b.png": "newer"})
+    assert (folder / "2_dog" / "b.txt").read_text() == "newer"

@@ -58,6 +58,17 @@ def test_a_mask_is_found_where_other_tools_put_it(tmp_path: Path, place: str) ->
     assert example.path == picture
 
 
+@pytest.mark.parametrize("place", ["photos/red.mask.png", "photos_mask/red.png", "masks/red.png"])
+def test_masks_of_the_folder_that_one_is_in_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    paint(tmp_path / "photos" / "red.jpg")
+    mask = paint(tmp_path / place)
+    monkeypatch.chdir(tmp_path / "photos")
+    (example,) = read(Path(), "files")
+    assert example.mask and example.mask.resolve() == mask
+
+
 def test_the_place_nearest_to_the_picture_comes_first(tmp_path: Path) -> None:
     picture = paint(tmp_path / "photos" / "red.jpg")
     for place in reversed(PLACES[2:]):
