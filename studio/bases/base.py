@@ -307,8 +307,8 @@ class Base(Parts):
             if alone and self._vae_alone:
                 for part in (self.unet, *self.text_encoders):
                     _move(part, torch.device("cpu"))
-            self.move_to_device(self.vae)
             try:
+                self.move_to_device(self.vae)
                 return run()
             except (MemoryError, RuntimeError) as error:
                 if not (alone and is_out_of_memory(error) and self._make_room_for_vae()):
@@ -424,10 +424,16 @@ class Base(Parts):
 
 
 def _move(part: nn.Module, device: torch.device) -> None:
-    """Move a part that is elsewhere. All its tensors are in one place."""
+    """Move a part that is elsewhere. Its tensors stay in one place, even where memory runs out."""
     first = next(part.parameters(), None)
-    if first is not None and first.device.type != device.type:
+    if first is None or first.device.type == device.type:
+        return
+    before = first.device
+    try:
         part.to(device)
+    except (MemoryError, RuntimeError):
+        part.to(before)  # PyTorch moves tensor by tensor, and leaves those there that it has moved
+        raise
 
 
 def _modules_of(

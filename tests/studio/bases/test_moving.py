@@ -58,6 +58,38 @@ def test_offload_keeps_one_part_there(base: Base, moves: list[tuple[str, str]]) 
     assert not moves  # it comes when it is needed
 
 
+def test_a_part_that_finds_no_room_is_whole_where_it_was(base: Base) -> None:
+    class Large(nn.Linear):
+        def to(self, device: torch.device) -> "Large":  # pyright: ignore
+            places.append(str(device))
+            if len(places) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return self
+
+    places: list[str] = []
+    base.device = torch.device("cuda")
+    with base.put_aside(Large(1, 1)):
+        pass
+    assert places == ["cuda", "cpu"]
+
+
+def test_a_vae_that_finds_no_room_is_given_some(
+    base: Base, moves: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base.device = torch.device("cpu")
+    whole, tries = base.move_to_device, []
+
+    def move(*parts: nn.Module) -> None:
+        tries.append(parts)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        whole(*parts)
+
+    monkeypatch.setattr(base, "move_to_device", move)
+    assert base.decode(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 64, 64)
+    assert moves == [("unet", "cpu"), ("text", "cpu"), ("vae", "cpu")]
+
+
 def test_a_part_that_is_there_is_left_alone(sd1_folder: Path) -> None:
     base = load_base(sd1_folder, device="cpu")
     base.unet.to = lambda *_: pytest.fail("moved")  # pyright: ignore[reportAttributeAccessIssue]
