@@ -9,6 +9,7 @@ from studio.adapters.formats.metadata import AdapterInfo, AdapterOutline, read_i
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
+from studio.files import is_there
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
@@ -55,6 +56,12 @@ def find_adapter_file(path: Path) -> Path:
 
     The folder itself where it has a folder for each component.
     """
+    if not is_there(path):
+        file, _, half = str(path).rpartition(":")
+        if file and is_there(Path(file)):
+            halves = " and ".join(f":{name}" for name in HALVES)
+            raise BadInput(f"there is no half :{half} of {file}: a B-LoRA has {halves}")
+        raise BadInput(f"there is no adapter {path}")
     if path.is_dir():
         for name in FILES:
             if (path / name).is_file():
@@ -64,10 +71,4 @@ def find_adapter_file(path: Path) -> Path:
         if (path / "model_index.json").is_file():
             raise BadInput(f"the folder {path} is a base, not an adapter: give it with --base")
         raise BadInput(f"the folder {path} holds no adapter: there is no {' or '.join(FILES)}")
-    if not path.is_file():
-        file, _, half = str(path).rpartition(":")
-        if Path(file).is_file():
-            halves = " and ".join(f":{name}" for name in HALVES)
-            raise BadInput(f"there is no half :{half} of {file}: a B-LoRA has {halves}")
-        raise BadInput(f"there is no adapter {path}")
     return path

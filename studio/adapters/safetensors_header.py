@@ -8,6 +8,7 @@ pickles, repeated names, and where each tensor's bytes lie, which `safe_open` do
 import json
 import os
 import re
+import shlex
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ STARTS = {
     b"\xff\xd8\xff": "a picture: name it .jpg",
 }
 TEXT = re.compile(rb"[\t\n\r -~]{9}")  # never how a safetensors file begins: its eighth byte is 0
-# What struct calls the types that PyTorch is not needed for.
-NUMBERS = {"F64": "d", "F32": "f", "F16": "e"} | {"I64": "q", "I32": "i", "I16": "h", "I8": "b"}
-NUMBERS |= {"U8": "B", "BOOL": "?"}
+# What struct calls the types, and those of which BF16 and F8_E5M2 are the upper half.
+NUMBERS = {"F64": "<d", "F32": "<f", "BF16": "<f", "F16": "<e", "F8_E5M2": "<e"}
+NUMBERS |= {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B", "BOOL": "<?"}
 ZIP = b"PK\x03\x04"
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 CONVERT = (
@@ -80,18 +81,17 @@ def read_header(path: Path) -> Header:
 def read_number(path: Path, header: Header, key: str) -> float:
     """The number that a tensor of a single one holds. BadInput where it cannot be read."""
     if path.is_dir():
-        part, _, key = key.partition(".")
-        return read_number(component_files(path)[part], header, f"{part}.{key}")
+        path = component_files(path)[key.partition(".")[0]]
     first, last = header.spans[key]
-    dtype = header.dtypes[key]
-    if dtype not in NUMBERS and dtype != "BF16":
-        raise BadInput(f"{path} holds {key} as {dtype}, a type of number that Studio does not read")
     with opened_file(path) as file:
         file.seek(first)
         data = file.read(last - first)
-    if dtype == "BF16":  # the upper half of a float32
-        return struct.unpack("<f", b"\0\0" + data)[0]
-    return float(struct.unpack(f"<{NUMBERS[dtype]}", data)[0])
+    if header.dtypes[key] == "F8_E4M3":  # a sign, four bits of an exponent, three of a fraction
+        exponent, fraction = data[0] >> 3 & 15, data[0] & 7
+        size = (fraction / 8 + (exponent > 0)) * 2.0 ** (max(exponent, 1) - 7)
+        return -size if data[0] & 128 else size
+    form = NUMBERS[header.dtypes[key]]
+    return float(struct.unpack(form, data.rjust(struct.calcsize(form), b"\0"))[0])
 
 
 def _join(parts: Mapping[str, Header]) -> Header:
@@ -191,5 +191,5 @@ def pickle_error(path: Path) -> BadInput:
     new = new.with_stem(f"{new.stem}-converted") if new == path else new
     return BadInput(
         f"{path} is a pickle, which can run any code when it is opened; convert it once with "
-        f"{CONVERT}{path} {new} and give the new file."
+        f"{CONVERT}{shlex.join(map(str, (path, new)))} and give the new file."
     )

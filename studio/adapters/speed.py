@@ -23,7 +23,7 @@ from studio.requests.validation import build
 
 # Files that are named for what they are only by their folder, as downloads from a hub.
 UNNAMED = ("pytorch_lora_weights", "adapter_model", "model")
-STEPS = re.compile(r"(\d+)[-_ ]?steps?\b")
+STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?\b")  # more are those of a training
 HYPER = re.compile(r"\bhyper[-_ ]?sd")
 LIGHTNING = re.compile(r"\bsd(xl)?[-_ ]?lightning|\blightning\b.*\dstep")
 # LCM-LoRA's targets: of every kind one, all of rank 64, and nothing in the text encoders.

@@ -129,7 +129,7 @@ def skew_of_triangle(upper: Tensor) -> Tensor:
     """The skew-symmetric matrices with these upper triangles: [k, b (b - 1) / 2] -> [k, b, b]."""
     count, numbers = upper.shape
     size = _side(numbers)
-    rows, columns = torch.triu_indices(size, size, 1)
+    rows, columns = torch.triu_indices(size, size, 1, device=upper.device)
     skew = upper.new_zeros(count, size, size, dtype=torch.float32)
     skew[:, rows, columns] = upper.float()
     return skew - skew.transpose(1, 2)

@@ -157,6 +157,8 @@ def _check(delta: Delta) -> None:
         if min(delta.shape) < 1 or (len(delta.index) and int(delta.index[-1]) >= numel):
             raise ValueError(f"changes entries beyond its {numel}")
     elif delta.magnitude is not None:
+        if len(delta.shape) < 2:
+            raise ValueError("has magnitudes, and a normalisation has no rows")
         per_row = delta.magnitude.ndim == 1
         sides, own = delta.shape, delta.magnitude.numel()
         # The inputs of a flattened convolution divide its second side; only the base tells them.

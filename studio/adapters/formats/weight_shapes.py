@@ -42,7 +42,14 @@ def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
                 return (left[1], right[1], *shapes["hada_t1"][2:])
             return (left[0], right[1])
         case "lokr":
-            return _kron_shape(_left_factor(shapes), _right_factor(shapes))
+            left = shapes.get("lokr_w1") or (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
+            right = shapes.get("lokr_w2")
+            if "lokr_t2" in shapes:
+                right = tuple(shapes[f"lokr_w2_{side}"][1] for side in "ab")
+                right += shapes["lokr_t2"][2:]
+            elif right is None:
+                right = (shapes["lokr_w2_a"][0], *shapes["lokr_w2_b"][1:])
+            return (left[0] * right[0], left[1] * right[1], *right[2:])
         case "diff":
             return shapes["diff"]
     return ()
@@ -58,7 +65,7 @@ class Blocks:
     shared: bool
 
     def fit(self, weight: Shape) -> bool:
-        """Whether there is one for each part of the outputs, or inputs, of a weight like this."""
+        """Whether the blocks make up the outputs, or inputs, of a weight of this shape."""
         if len(weight) < 2:
             return False
         side = weight[1 if self.of_inputs else 0]
@@ -81,20 +88,6 @@ def rotation_blocks(shapes: Mapping[str, Shape], *, block_share: bool) -> Blocks
     if (scales := math.prod(shapes.get("rescale", (count * size,)))) != count * size:
         raise ValueError(f"has {scales} scales for its blocks")
     return Blocks(count, size, of_inputs="_in" in name, shared=name.endswith("_shared"))
-
-
-def _left_factor(shapes: Mapping[str, Shape]) -> Shape:
-    return shapes.get("lokr_w1") or (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
-
-
-def _right_factor(shapes: Mapping[str, Shape]) -> Shape:
-    if "lokr_t2" in shapes:
-        return (shapes["lokr_w2_a"][1], shapes["lokr_w2_b"][1], *shapes["lokr_t2"][2:])
-    return shapes.get("lokr_w2") or (shapes["lokr_w2_a"][0], *shapes["lokr_w2_b"][1:])
-
-
-def _kron_shape(left: Shape, right: Shape) -> Shape:
-    return (left[0] * right[0], left[1] * right[1], *right[2:])
 
 
 def check_cores(layer: str, shapes: Mapping[str, Shape], weight: Shape, path: Path) -> None:

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from studio.adapters.adapter_header import read_adapter_header
 from studio.adapters.compatibility import check_header
 from studio.adapters.describe import describe
+from studio.adapters.safetensors_header import read_header, read_number
+from studio.adapters.tensor_file import NAMES
 from studio.bases.real_config import real_config
 from studio.errors import BadInput
 
@@ -23,15 +25,22 @@ def lora(layer: str, out: int = 1280, inner: int = 1280) -> dict[str, torch.Tens
     }
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str
-)
+@pytest.mark.parametrize("dtype", [one for one in NAMES if one != torch.bool], ids=str)
 def test_alphas_are_those_of_the_tensors_or_the_ranks(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = lora(f"{BLOCK}.attn1.to_q") | lora(f"{BLOCK}.attn1.to_k")
     tensors[f"{BLOCK}.attn1.to_q.alpha"] = torch.tensor(3).to(dtype)
     save_file(tensors, tmp_path / "a.safetensors")
     told = describe(tmp_path / "a.safetensors")
     assert (told["alphas"], told["ranks"]) == ({"3": 1, "4": 1}, {"4": 2})
+
+
+def test_every_number_of_eight_bits_is_read(tmp_path: Path) -> None:
+    numbers = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    tensors = {str(at): one for at, one in enumerate(numbers) if one.float().isfinite()}
+    save_file(tensors, tmp_path / "a.safetensors")
+    header = read_header(tmp_path / "a.safetensors")
+    for key, one in tensors.items():
+        assert read_number(tmp_path / "a.safetensors", header, key) == float(one)
 
 
 def test_alphas_are_those_of_pefts_configuration(tmp_path: Path) -> None:

@@ -234,6 +234,14 @@ def test_a_bias_of_another_length_than_its_layer_is_refused(tmp_path: Path) -> N
         load_adapter(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("shape", [(64,), (1, 64)])
+def test_a_normalisation_has_no_magnitudes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    tensors = {f"{NORM}.diff": torch.ones(64), f"{NORM}.dora_scale": torch.ones(shape)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(BadInput, match="norm1 has magnitudes, and a normalisation has no rows"):
+        load_adapter(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize(("config", "family"), [("sd15", "sd1"), ("sd21", "sd2"), ("sdxl", "sdxl")])
 def test_every_norm_of_the_real_models_maps_to_kohya_and_back(config: str, family: str) -> None:
     base = real_config(config)

@@ -83,6 +83,7 @@ def write(tmp_path: Path) -> Write:
         ("Hyper-SDXL-4steps-lora", Sampling("Hyper-SD", "ddim", "trailing", 4)),
         ("Hyper-SDXL-8steps-CFG-lora", Sampling("Hyper-SD", "ddim", "trailing", 8, 5.0)),
         ("dmd2_sdxl_4step_lora_fp16", Sampling("DMD2", "lcm", "trailing", 4)),
+        ("lcm_portraits_2000steps", Sampling("LCM-LoRA", "lcm", None, 4)),  # of its training
         ("lightning_bolts_style", None),
         ("hyperrealism", None),
         ("robot", None),
