@@ -16,6 +16,7 @@ from typing import BinaryIO
 from studio.errors import BadInput
 
 LARGEST_TEXT = 64 * 2**20  # bytes of captions, prompts and tables
+LONGEST_NAME = 240  # bytes of a file's; systems have 255, of which `atomic_write` needs some
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 
@@ -50,7 +51,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
-    """Copy a file's bytes with `atomic_write`; BadInput that calls it `name` where it is gone."""
+    """Copy a file's bytes with `atomic_write`. name: what a BadInput calls the source."""
     with opened_file(source, name=name) as file, atomic_write(copy) as new:
         shutil.copyfileobj(file, new)
 
@@ -61,7 +62,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; False too for a text that can name none."""
+    """Whether there is such a file or folder; False for a path that no system can have, too."""
     try:
         return path.exists()
     except (OSError, ValueError):  # too long, or with a NUL in it
@@ -138,6 +139,8 @@ def file_sha256(path: str | Path) -> str:
 
 def check_writable(file: Path) -> None:
     """Raise BadInput unless a file can be written there; missing folders would be made."""
+    if len(os.fsencode(file.name)) > LONGEST_NAME:
+        raise BadInput(f"{file.name} is too long a name for a file: give a shorter one")
     if file.is_dir():
         raise BadInput(f"{file} is a folder: give the name of a file")
     _check_may_write(file, file.absolute().parents)
@@ -145,9 +148,6 @@ def check_writable(file: Path) -> None:
 
 def check_folder_writable(folder: Path) -> None:
     """Raise BadInput unless files can be written into a folder, which would be made."""
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise BadInput(f"{place} is a file; --out is a folder.")
     _check_may_write(folder, (folder.absolute(), *folder.absolute().parents))
 
 

@@ -10,7 +10,14 @@ import pytest
 from studio.adapters.safetensors_header import read_header
 from studio.bases.info import read_base_info
 from studio.errors import BadInput
-from studio.files import atomic_write, expand_home, file_sha256, read_text, write_file
+from studio.files import (
+    atomic_write,
+    check_writable,
+    expand_home,
+    file_sha256,
+    read_text,
+    write_file,
+)
 from studio.requests.picture_file import open_picture
 from tests.strangers import soon
 from ui.batch.manifest import read_manifest
@@ -57,6 +64,15 @@ def test_a_place_that_is_none_is_said(tmp_path: Path) -> None:
         write_file(tmp_path / "file" / "under", b"")
     with pytest.raises(BadInput, match="cannot be written: Is a directory"):
         write_file(tmp_path, b"")
+
+
+def test_a_name_too_long_is_said_before_the_work(tmp_path: Path) -> None:
+    for length in (200, 240):
+        check_writable(tmp_path / ("a" * length))
+        write_file(tmp_path / ("a" * length), b"")
+    for length in (241, 5000):
+        with pytest.raises(BadInput, match="too long a name"):
+            check_writable(tmp_path / ("ä" * (length // 2) + "a"))
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may do all")
