@@ -31,11 +31,16 @@ class BadInput(ValueError):
 
 
 def clean_text(text: str) -> str:
-    """A text as it can be printed and kept: other characters in it become U+FFFD.
+    """The text with U+FFFD in place of characters that cannot be printed or kept.
 
     Those are halves of characters (surrogates), and control characters but tabs and line ends.
     """
     return UNPRINTABLE.sub("\ufffd", text)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error's message, or else the error's name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class Stopped(Exception):
@@ -43,7 +48,7 @@ class Stopped(Exception):
 
 
 def disk_refusal(error: OSError) -> "BadInput | None":
-    """A system error as a sentence; None where it is none that the user can put right."""
+    """A system error as a sentence; None for an error that the user cannot put right."""
     if error.errno not in DISK_ERRORS:
         return None
     return BadInput(f"{error.filename or 'the disk'}: {error.strerror}")

@@ -11,10 +11,11 @@ JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | Non
 LONGEST_JSON = 8 * 2**20  # characters; two make a list of 56 bytes
 DEEPEST = 100  # lists and objects inside one another
 LONGEST_NUMBER = 20  # digits of a whole number; 2**64 has so many
+TOO_DEEP = f"it is too deep, with more than {DEEPEST} lists and tables in one another"
 
 
 class InvalidJson(BadInput):
-    """A text is no JSON that is read here. reason: why. position: of the mistake in the text."""
+    """A text that is not JSON, or too much of it. reason: why. position: of the mistake in it."""
 
     def __init__(self, name: str, reason: str, position: int) -> None:
         super().__init__(f"{name} is not JSON: {reason}")
@@ -52,9 +53,6 @@ def parse_object(text: str, name: str, *, unique: bool = False) -> dict[str, JSO
     if not isinstance(found, dict):
         raise BadInput(f"{name} is not a JSON object")
     return found
-
-
-TOO_DEEP = f"it is too deep, with more than {DEEPEST} lists and tables in one another"
 
 
 def is_too_deep(value: object) -> bool:

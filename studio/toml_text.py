@@ -1,4 +1,4 @@
-"""TOML written, and read from any origin; whatever is wrong with one becomes a sentence."""
+"""Writing TOML, and reading it from any origin; whatever is wrong with it becomes a sentence."""
 
 import json
 import re
@@ -16,7 +16,7 @@ LONGEST_TOML = 4 * 2**20  # characters
 
 
 class InvalidToml(BadInput):
-    """A text is no TOML that is read here. line: of the mistake, from 1."""
+    """A text that is not TOML, or too much of it. line: of the mistake, from 1."""
 
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)

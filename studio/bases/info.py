@@ -7,7 +7,7 @@ from typing import Any, cast
 from studio.bases.architecture import family_of, read_json
 from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
-from studio.files import display_name, expand_home
+from studio.files import display_name, expand_home, is_there
 
 # A checkpoint in one file has no configuration. These are diffusers' assumptions.
 SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
@@ -56,7 +56,7 @@ def find_local(source: str) -> Path | None:
         find_source,
     )
 
-    if source in BUNDLED_BASES or not HUB_ID.fullmatch(source) or expand_home(source).exists():
+    if source in BUNDLED_BASES or not HUB_ID.fullmatch(source) or is_there(expand_home(source)):
         return find_source(source, half=False)
     snapshot = cached_snapshot(source)
     return snapshot if snapshot and (snapshot / "unet" / "config.json").is_file() else None

@@ -23,7 +23,7 @@ from studio.bases.quantized.layers import check_form
 from studio.bases.resolve import find_source
 from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
 from studio.bases.vae_tiles import use_tiles
-from studio.errors import BadInput
+from studio.errors import BadInput, reason_of
 from studio.files import display_name, expand_home
 from studio.out_of_memory import is_out_of_memory
 
@@ -75,7 +75,7 @@ def load_base(
     check_form(quantize)
     _check_choices(chosen, attention=attention, offload=offload, prediction=prediction)
     path = find_source(source, half=precision != torch.float32)
-    own_vae = Path(vae).expanduser().resolve() if vae else None
+    own_vae = expand_home(vae).resolve() if vae else None
     parts = _open_parts(path, precision, prediction, own_vae)
     check_scheduler_config(parts.scheduler_config, str(path))
     _spare_vae(parts.vae, slicing=vae_slicing or low_memory, tiling=vae_tiling, small=low_memory)
@@ -146,8 +146,7 @@ def _open_parts(path: Path, dtype: torch.dtype, prediction: str, vae: Path | Non
     except BadInput:
         raise
     except OPENING_ERRORS as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"The base {path} could not be opened: {reason}") from error
+        raise BadInput(f"The base {path} could not be opened: {reason_of(error)}") from error
     _freeze_and_check(parts, str(path))
     return parts
 
@@ -165,26 +164,14 @@ def _name(source: str | Path, path: Path) -> str:
 
 
 def _check_choices(device: torch.device, *, attention: str, offload: bool, prediction: str) -> None:
-    _check_attention(attention, device)
-    _check_offload(offload, device)
-    _check_prediction(prediction)
-
-
-def _check_offload(offload: bool, device: torch.device) -> None:
-    if offload and device.type != "cuda":
+    if offload and not has_own_memory(device):
         raise BadInput(
             "offload moves parts between the CPU and a GPU, but the device is "
             f"{device.type}: leave it out."
         )
-
-
-def _check_prediction(prediction: str) -> None:
     if prediction not in ("auto", *PREDICTION_TYPES):
         choices = " or ".join(PREDICTION_TYPES)
         raise BadInput(f"prediction is {prediction!r}: choose auto, {choices}.")
-
-
-def _check_attention(attention: str, device: torch.device) -> None:
     if attention not in ("sdpa", "xformers"):
         raise BadInput(f"There is no attention {attention!r}: choose sdpa or xformers.")
     if attention == "xformers" and find_spec("xformers") is None:

@@ -21,8 +21,8 @@ from huggingface_hub.utils import validate_repo_id
 from studio.adapters.safetensors_header import PICKLES, pickle_error
 from studio.assets import asset
 from studio.bases.names import BUNDLED_BASES, HUB_ID
-from studio.errors import BadInput
-from studio.files import expand_home, read_text
+from studio.errors import BadInput, reason_of
+from studio.files import expand_home, is_there, read_text
 from studio.json_value import parse_object
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -47,7 +47,7 @@ def find_source(source: str | Path, *, half: bool) -> Path:
     path = expand_home(source)
     if path.suffix.lower() in PICKLES:
         raise pickle_error(path)
-    if path.exists():
+    if is_there(path):
         return path
     if path.suffix.lower() == ".safetensors" or not HUB_ID.fullmatch(name):
         raise BadInput(
@@ -68,7 +68,7 @@ def refuse_download(source: str, recipe: str) -> None:
     A picture or a recipe may come from a stranger, so it alone downloads nothing. recipe: what
     messages call it.
     """
-    there = source in BUNDLED_BASES or expand_home(source).exists()
+    there = source in BUNDLED_BASES or is_there(expand_home(source))
     if there or not HUB_ID.fullmatch(source):
         return
     snapshot = cached_snapshot(source)
@@ -135,8 +135,9 @@ def _download(repository: str, *, half: bool) -> Path:
             "download its .safetensors checkpoint and give that file."
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"The base {repository!r} could not be downloaded: {reason}") from error
+        raise BadInput(
+            f"The base {repository!r} could not be downloaded: {reason_of(error)}"
+        ) from error
 
 
 def _complete(folder: Path, *, half: bool) -> bool:

@@ -112,17 +112,17 @@ def check_scheduler_config(config: Config, where: str) -> None:
 
 
 def _own_kind(config: Config) -> type[Scheduler]:
-    """The scheduler that a base's configuration names; Euler in the place of one not had here.
+    """The scheduler that a base's configuration names, or Euler where Studio lacks that one.
 
     Either runs on the noise schedule of the configuration.
     """
-    kind, named = _class_named(config), str(config["_class_name"])
+    kind, named = _class_named(config), config.get("_class_name")
     had = any(kind is one for one, _ in KINDS.values()) or named in OWN
     return kind if kind and had else EulerDiscreteScheduler  # pyright: ignore[reportReturnType]
 
 
 def _class_named(config: Config) -> type[SchedulerMixin] | None:
-    """diffusers' class; None for one it has not, or has not without another library (LMS)."""
+    """diffusers' class; None where it has none, or needs another library for it (LMS)."""
     kind = getattr(diffusers, str(config.get("_class_name")), None)
     return kind if isinstance(kind, type) and issubclass(kind, SchedulerMixin) else None
 
@@ -148,7 +148,7 @@ def _spacing_settings(spacing: str, config: Config) -> Config:
 
 
 def _check_pure_noise(name: str, kind: type[Scheduler], config: Config) -> None:
-    """Raise BadInput where a base is to begin at pure noise and the scheduler can't."""
+    """Raise BadInput where a base begins at pure noise and the scheduler can't."""
     zero = "rescale_betas_zero_snr"
     if config.get(zero) and zero not in signature(kind.__init__).parameters:
         able = [

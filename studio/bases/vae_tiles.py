@@ -6,8 +6,8 @@ from diffusers import AutoencoderKL
 
 LOG = logging.getLogger(__name__)
 
-# Pixels of a tile's side. diffusers' own is the size of the pictures that the VAE was made for, at
-# which nothing is divided.
+# Pixels of a tile's side. diffusers' own is the size of the pictures that the VAE was made for, so
+# that those would be one tile.
 LARGEST, SMALLEST = 512, 128
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from studio.bases.names import HUB_ID
 from studio.dataset.captions import tidy
-from studio.errors import BadInput
+from studio.errors import BadInput, reason_of
 from studio.files import expand_home, read_text
 from studio.json_value import parse_object
 from studio.picture import load_picture
@@ -74,16 +74,17 @@ def open_captioner(source: str | Path) -> Captioner:
             folder, use_safetensors=True, dtype=parse_dtype("auto", place), **own
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        why = str(error).splitlines()[0]
-        raise BadInput(f"the captioner {source} cannot be opened: {why}") from error
+        raise BadInput(f"the captioner {source} cannot be opened: {reason_of(error)}") from error
     return Captioner(_kind(folder), model.to(place).eval(), processor)
 
 
 def find_captioner(source: str | Path) -> Path:
     """The folder of a captioner on this machine; BadInput where there is none, or another model."""
+    from studio.bases.resolve import cached_snapshot  # the hub's client takes half a second
+
     folder = expand_home(source)
     if not folder.is_dir():
-        folder = _snapshot(str(source)) if HUB_ID.fullmatch(str(source)) else None
+        folder = cached_snapshot(str(source)) if HUB_ID.fullmatch(str(source)) else None
     if folder is None:
         raise BadInput(
             f"there is no captioner {str(source)!r} on this machine: give the folder of a "
@@ -101,15 +102,11 @@ def find_captioners() -> list[str]:
     """The hub ids of the captioners in Hugging Face's cache."""
     from huggingface_hub import constants
 
-    names = [path.name for path in Path(constants.HF_HUB_CACHE).glob("models--*--*")]
-    ids = [name.removeprefix("models--").replace("--", "/", 1) for name in sorted(names)]
-    return [one for one in ids if (found := _snapshot(one)) and _kind(found) in KINDS]
-
-
-def _snapshot(repository: str) -> Path | None:
     from studio.bases.resolve import cached_snapshot
 
-    return cached_snapshot(repository)
+    names = [path.name for path in Path(constants.HF_HUB_CACHE).glob("models--*--*")]
+    ids = [name.removeprefix("models--").replace("--", "/", 1) for name in sorted(names)]
+    return [one for one in ids if (found := cached_snapshot(one)) and _kind(found) in KINDS]
 
 
 def _kind(folder: Path) -> str:

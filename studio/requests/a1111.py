@@ -101,7 +101,7 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
 
 
 def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
-    """The fields of a recipe that the text gives, and a sentence for each that we don't have."""
+    """The fields of a recipe that the text gives, and a sentence for each that Studio lacks."""
     prompt, negative, pairs = _split(text)
     problems: list[str] = []
     prompt, adapters = _extract_adapters(prompt, problems)
@@ -145,8 +145,8 @@ def _split(text: str) -> tuple[str, str, dict[str, str]]:
         lines = lines[:-1]
     else:  # the last line belongs to the prompt
         pairs = {}
-    prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
-    return prompt.strip(), negative.strip(), pairs
+    prompt, *negative = re.split("^Negative prompt:", "\n".join(lines), maxsplit=1, flags=re.M)
+    return prompt.strip(), "".join(negative).strip(), pairs
 
 
 def _parse_pairs(line: str) -> dict[str, str]:

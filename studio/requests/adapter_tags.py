@@ -11,6 +11,7 @@ from pathlib import Path
 
 from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
+from studio.files import expand_home, is_there
 from studio.requests.prompt_syntax import split_adapter_tags
 from studio.requests.shot import Shot
 from studio.workspace import DEFAULT_FOLDER
@@ -60,10 +61,10 @@ def find_adapter(name: str, *, folder: Path = Path()) -> str:
     The library is that of the workspace which the commands use when none is named.
     """
     plain, colon, half = name.partition(":")
-    library = DEFAULT_FOLDER.expanduser() / "adapters"
+    library = expand_home(DEFAULT_FOLDER) / "adapters"
     last = plain.rpartition("/")[2]  # the library has no folders
     for file in (folder / f"{plain}{SUFFIX}", folder / plain, library / f"{last}{SUFFIX}"):
-        if file.is_file():
+        if is_there(file) and file.is_file():
             return f"{file}{colon}{half}"
     there = [one.stem for place in (folder, library) for one in place.glob(f"*{SUFFIX}")]
     close = get_close_matches(plain, there, 1)

@@ -48,8 +48,8 @@ EXAMPLE = '"0,0,0.5,1: a red robot"'
 class Region:
     """box: x0, y0, x1, y1 in shares of the picture. mask: a file, or a data: address.
 
-    Without either the area is found. words: of the shot's prompt, by which it is; none are the
-    adapters' trigger words.
+    With neither, the area is found by the attention to `words` of the shot's prompt, or, where
+    there are none, to the adapters' trigger words.
     prompt: None is the shot's. adapters: their places in the shot, from 1; None is the adapter
     with the region's own number, if there is one, and () none.
     """

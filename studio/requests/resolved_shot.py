@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from studio.errors import BadInput
+from studio.picture import to_rgb
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture
 from studio.requests.regions import embed_mask
@@ -116,7 +117,10 @@ def with_size(shot: Shot, base: "Base") -> Shot:
 
 
 def _opened(picture: Image.Image | str | Path | None) -> Image.Image | None:
-    return open_picture(picture) if isinstance(picture, str | Path) else picture
+    """The picture; one in memory lies over white where it is transparent, as one of a file does."""
+    if isinstance(picture, str | Path):
+        return open_picture(picture)
+    return to_rgb(picture) if picture and picture.has_transparency_data else picture
 
 
 def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

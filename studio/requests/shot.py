@@ -35,15 +35,15 @@ CHECKED_LATER = ("base", "method", "init_image", "mask")
 
 
 class Unset:
-    """A number that is a default, which nobody gave: an adapter in the mix may set another."""
+    """Marks a default that the caller did not give: a speed adapter in the mix may set another."""
 
 
 class UnsetInt(int, Unset):
-    """An int so."""
+    """A default of `steps`."""
 
 
 class UnsetFloat(float, Unset):
-    """A float so."""
+    """A default of `guidance`."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def with_speed(shot: Shot, given: Collection[str] | None = None) -> tuple[Shot, str]:
     """The shot with what its speed adapter sets, and a sentence, see `speed_fields`.
 
-    given: the fields that are not to be set; those that the shot does not have by default.
+    given: the fields that stay; where it is None, those that the shot does not have by default.
     """
     if given is None:
         set_ = {name: getattr(shot, name) for name in FIELDS}
@@ -37,8 +37,8 @@ def speed_fields(
 ) -> tuple[dict[str, object], str]:
     """What the first speed adapter of a mix sets, but for fields that are given, and a sentence.
 
-    adapters: with their strengths; their files are looked at. One without a file is none, nor is
-    one whose file can't be read, which whoever opens it says.
+    adapters: with their strengths. Only their files are looked at. A file that can't be read is
+    passed over: whoever opens it says what is wrong.
     """
     for adapter, strength in adapters:
         file = getattr(adapter, "path", adapter)

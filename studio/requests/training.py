@@ -29,27 +29,10 @@ from pathlib import Path, PurePath
 from studio.bases.names import BUNDLED_BASES
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
-from studio.files import expand_home, read_text
+from studio.files import expand_home, is_there, read_text
 from studio.requests.recipe import Recipe, draft, merge_options
 from studio.requests.validation import build, check_fields
 from studio.toml_text import InvalidToml, parse_toml, toml_value
-
-__all__ = [
-    "NEEDED",
-    "PRECISION",
-    "RECIPE_KEYS",
-    "TABLES",
-    "Recorded",
-    "TrainingRequest",
-    "anchored",
-    "anchored_base",
-    "anchored_loading",
-    "from_table",
-    "read_request",
-    "to_json",
-    "to_toml",
-    "without_fp8",
-]
 
 NEEDED = ("kind", "trigger", "pictures")
 # The kinds that learn from prompts: the files of trainers/distillations/ and trainers/rewards/.
@@ -307,7 +290,7 @@ def anchored_base(source: str, folder: Path) -> str:
     """What opens the same base from any folder."""
     path = _full(source, folder)
     ours = source in BUNDLED_BASES  # whatever folder of that name is there
-    return str(path) if path.exists() and not ours else source
+    return str(path) if is_there(path) and not ours else source
 
 
 def anchored_loading(loading: Mapping[str, object], folder: Path) -> dict[str, object]:

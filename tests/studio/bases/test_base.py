@@ -495,12 +495,12 @@ def test_pickled_checkpoints_are_refused_there_or_not(tmp_path: Path, suffix: st
 
 
 def test_the_command_that_the_refusal_of_a_pickle_gives_converts_it(tmp_path: Path):
-    torch.save({"state_dict": {"a": torch.ones(2, 3)}}, tmp_path / "model.ckpt")
+    torch.save({"state_dict": {"a": torch.ones(2, 3)}}, tmp_path / "my model.ckpt")
     with pytest.raises(BadInput) as refusal:
-        load_base(tmp_path / "model.ckpt")
+        load_base(tmp_path / "my model.ckpt")
     command = str(refusal.value).split("with ", 1)[1].split(" and give")[0]
     subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
-    assert torch.equal(load_file(tmp_path / "model.safetensors")["a"], torch.ones(2, 3))
+    assert torch.equal(load_file(tmp_path / "my model.safetensors")["a"], torch.ones(2, 3))
 
 
 def test_pickled_parts_of_a_folder_are_refused(sd1_folder: Path, tmp_path: Path):
@@ -512,7 +512,9 @@ def test_pickled_parts_of_a_folder_are_refused(sd1_folder: Path, tmp_path: Path)
         load_base(folder)
 
 
-@pytest.mark.parametrize("source", ["sketchy", "./nowhere/at all", "nowhere.safetensors", ""])
+@pytest.mark.parametrize(
+    "source", ["sketchy", "./nowhere/at all", "nowhere.safetensors", "a/" + "b" * 5000 + "!", ""]
+)
 def test_a_name_that_means_nothing_is_refused(source: str, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="sketch, sketch-sd1" if source else "model_index"):
@@ -728,14 +730,6 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path: Path):
         load_base(tmp_path / "picture.png")
 
 
-def test_a_single_file_without_its_vae_is_refused(sdxl_folder: Path, tmp_path: Path):
-    path = single_file(sdxl_folder, tmp_path / "model.safetensors", "sdxl")
-    weights = {key: one for key, one in load_file(path).items() if "first_stage" not in key}
-    save_file(weights, path)
-    with pytest.raises(BadInput, match=r"model\.safetensors"):
-        load_base(path)
-
-
 def test_a_checkpoint_of_other_widths_is_refused(sd1_folder: Path, tmp_path: Path):
     """With no configuration of its own beside it, SD 1.5's is taken, and does not fit."""
     path = save_original(sd1_folder, tmp_path / "model.safetensors", family="sd1", layers=1)
@@ -767,11 +761,6 @@ def test_tokenizers_come_from_beside_the_file_or_the_cache_or_are_asked_for(
 
 
 # Import
-
-
-def test_importing_studio_imports_no_torch():
-    code = "import studio, sys; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_studio_gives_its_nouns():

@@ -255,6 +255,7 @@ def test_a_vae_that_is_given_takes_the_place_of_the_bases(
     ("name", "weights", "said"),
     [
         ("gone.safetensors", None, "There is no VAE"),
+        ("~no-such-person/vae.safetensors", None, "There is no VAE"),
         ("vae.pt", None, "is a pickle"),
         ("vae.png", {}, "is not a VAE: give a .safetensors file or a diffusers folder"),
         ("a.safetensors", {"lora_up": (4, 4)}, r"is not a VAE: it has no decoder\.conv_in"),
@@ -267,7 +268,7 @@ def test_what_is_no_vae_is_refused(
     if weights is not None:
         save_file({key: torch.zeros(*shape) for key, shape in weights.items()}, tmp_path / name)
     with pytest.raises(BadInput, match=said):
-        load_base(sd1_folder, vae=tmp_path / name)
+        load_base(sd1_folder, vae=name if name[0] == "~" else tmp_path / name)
 
 
 def test_a_picture_says_which_vae_it_was_made_with(
@@ -330,13 +331,15 @@ def test_a_folder_without_a_tokenizer_takes_clips_or_asks_for_one(
 def with_scheduler(folder: Path, to: Path, **changes: object) -> Base:
     shutil.copytree(folder, to)
     path = to / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    told = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: one for key, one in told.items() if one is not None}))
     return load_base(to)
 
 
 @pytest.mark.parametrize(
     ("kind", "taken"),
     [
+        (None, "EulerDiscreteScheduler"),  # as where the configuration names none
         ("LMSDiscreteScheduler", "EulerDiscreteScheduler"),
         ("SASolverScheduler", "EulerDiscreteScheduler"),
         ("SomebodysOwnScheduler", "EulerDiscreteScheduler"),
@@ -346,7 +349,7 @@ def with_scheduler(folder: Path, to: Path, **changes: object) -> Base:
     ],
 )
 def test_a_scheduler_that_is_not_had_keeps_its_noise(
-    sd1_folder: Path, tmp_path: Path, kind: str, taken: str
+    sd1_folder: Path, tmp_path: Path, kind: str | None, taken: str
 ) -> None:
     changes = {"_class_name": kind, "beta_end": 0.013, "beta_schedule": "linear"}
     base = with_scheduler(sd1_folder, tmp_path / "model", **changes)

@@ -115,8 +115,11 @@ def test_metadata_without_captions_is_refused(picture: Path, name: str, text: st
         read(picture.parent)
 
 
-def test_a_picture_that_csv_names_but_is_not_there_is_told(picture: Path):
-    rows: list[dict[str, object]] = [{"file_name": "lost.png", "text": "x"}]
-    written(picture.parent, rows, "metadata.csv")
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_a_picture_that_is_named_but_is_not_there_is_told(picture: Path, name: str):
+    written(picture.parent, [{"file_name": "lost.png", "text": "x"}], name)
     (skipped,) = read(picture.parent).skipped
-    assert skipped.reason == "is named in metadata.csv but is not there"
+    assert (skipped.path.name, skipped.reason) == (
+        "lost.png",
+        f"is named in {name} but is not there",
+    )

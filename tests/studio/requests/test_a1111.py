@@ -32,6 +32,11 @@ def test_parameters_of_a1111_are_read() -> None:
     assert problems == []
 
 
+def test_a_prompt_may_speak_of_negative_prompts() -> None:
+    recipe, _ = parse_parameters("a sign, Negative prompt: none\nNegative prompt: grey\nSteps: 9")
+    assert (recipe["prompt"], recipe["negative"]) == ("a sign, Negative prompt: none", "grey")
+
+
 def sampling(line: str) -> tuple[object, object, list[str]]:
     recipe, problems = parse_parameters(f"a cat\nSteps: 9, Seed: 1, {line}")
     return recipe["scheduler"], recipe["spacing"], problems

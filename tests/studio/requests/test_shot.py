@@ -100,6 +100,16 @@ def test_picture_to_start_from_gives_its_proportions(
     assert resolve(given, stand_in()).width == 32
 
 
+def test_a_picture_in_memory_lies_over_white_as_one_of_a_file(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 51))
+    clear.save(tmp_path / "clear.png")
+    found = [
+        resolve(Shot("a", init_image=one), stand_in()) for one in (clear, tmp_path / "clear.png")
+    ]
+    pixels = [one.init_image and one.init_image.getpixel((0, 0)) for one in found]
+    assert pixels == [(255, 204, 204)] * 2
+
+
 def test_parameters_are_a1111s() -> None:
     shot = Shot("a cat, (ink:1.2)\nsecond line", negative="bad", seed=7, steps=20)
     assert text_of(dataclasses.replace(shot, scheduler="dpmpp_2m")) == (
@@ -145,24 +155,6 @@ def test_saved_picture_is_read_back(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["b.png"]
 
 
-def test_failed_save_leaves_the_old_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "picture.png"
-    save_picture(rendered(Shot("a cat")), path)
-    before = path.read_bytes()
-
-    def fill_the_disk(self: Image.Image, file: object, *rest: object, **named: object) -> None:
-        file.write(b"\x89PNG")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
-    with pytest.raises(BadInput, match=r"picture\.png cannot be written: No space left"):
-        save_picture(rendered(Shot("a dog")), path)
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
-
-
 def test_only_png_keeps_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"saved as \.png"):
         save_picture(rendered(Shot("a cat")), tmp_path / "a.jpg")
@@ -171,13 +163,7 @@ def test_only_png_keeps_a_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [
-        (None, "carries no recipe"),
-        ("{", "is damaged"),
-        ("[1]", "is damaged"),
-        ("[" * 100_000, "is damaged"),
-        ('{"version": 99}', "of version 99"),
-    ],
+    [(None, "carries no recipe"), ('{"version": 99}', "of version 99")],
 )
 def test_recipe_that_is_none(tmp_path: Path, text: str | None, says: str) -> None:
     texts = PngImagePlugin.PngInfo()
@@ -203,22 +189,9 @@ def test_picture_too_large_to_open_is_refused_undecoded(tmp_path: Path) -> None:
         open_picture(tmp_path / "large.png")
 
 
-def test_picture_is_opened_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    Image.new("L", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture(tmp_path / "turned.jpg").size == (20, 30)
-    assert open_picture(tmp_path / "turned.jpg").mode == "RGB"
-
-
 def test_sha256_tells_pictures_apart() -> None:
     wide, tall = Image.new("RGB", (4, 2)), Image.new("RGB", (2, 4))
     assert picture_sha256(wide) == picture_sha256(wide.copy()) != picture_sha256(tall)
-
-
-def test_a_transparent_picture_is_opened_over_white(tmp_path: Path) -> None:
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_what_older_versions_queued_is_read(tmp_path: Path) -> None:

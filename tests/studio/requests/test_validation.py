@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -163,11 +161,3 @@ def test_values_are_quoted_shortly() -> None:
     assert in_words({"a": 1}) == "a table"
     assert in_words(("a",)) == "['a']"
     assert len(in_words("a" * 1000)) == 80
-
-
-def test_importing_it_imports_no_pydantic() -> None:
-    program = "import sys, studio.requests.validation; print('pydantic' in sys.modules)"
-    shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.strip() == "False"
