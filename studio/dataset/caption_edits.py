@@ -4,6 +4,7 @@ edit = CaptionEdit(find="red", replace="crimson", trigger="sks robot")
 write_captions({picture: edit.apply(caption) for picture, caption in captions.items()})
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ class CaptionEdit:
             text = tidy(f"{prefix} {text}")
         if suffix and not text.endswith(suffix):
             text = tidy(f"{text}{suffix}" if suffix[0] in ",.;:!?" else f"{text} {suffix}")
-        if trigger and trigger.lower() not in text.lower():
+        there = re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE)
+        if trigger and not there:  # `masks` has no `sks`
             text = f"{trigger}, {text}" if text else trigger
         return text
 

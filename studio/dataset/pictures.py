@@ -132,7 +132,7 @@ def _read(
 ) -> tuple[list[Example], list[Skipped]]:
     """The pictures of one part, of weight 1. listed: what metadata says of its pictures."""
     files, skipped = list_pictures(part.path)
-    paths = sorted({*files, *listed})
+    paths = sorted({*files, *listed} - {one.path for one in skipped})
     folders = {path.parent for path in paths}
     beside = {folder: caption_files(folder) for folder in folders if folder.is_dir()}
     found: list[Example] = []

@@ -38,6 +38,8 @@ def folder(tmp_path: Path) -> Path:
         (CaptionEdit(trigger="sks robot"), "a robot", "sks robot, a robot"),
         (CaptionEdit(trigger="sks robot"), "a SKS Robot", "a SKS Robot"),
         (CaptionEdit(trigger="sks robot"), "", "sks robot"),
+        (CaptionEdit(trigger="sks"), "a robot in masks", "sks, a robot in masks"),
+        (CaptionEdit(trigger="<sks>"), "a <sks> robot", "a <sks> robot"),
         (CaptionEdit("a", "b", "b", "b", "b"), "a", "b"),
         (CaptionEdit(), " a\n robot ", "a robot"),
     ],

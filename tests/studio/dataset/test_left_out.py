@@ -57,14 +57,16 @@ def test_what_is_not_read_is_counted_by_its_kind(tmp_path: Path):
     for name in ("clip.MOV", "art.psd", "logo.svg"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:500])
+    photo(tmp_path / "6.cr2", "TIFF")  # its thumbnail
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "6.cr2", "text": "a robot"}')
     found = read(tmp_path)
     assert names(found) == ["a.jpg"]
-    counts = "5 camera raw, 1 PSD, 1 video, 1 SVG, 1 damaged"
+    counts = "6 camera raw, 1 PSD, 1 video, 1 SVG, 1 damaged"
     assert sorted(count_skipped(found.skipped).split(", ")) == sorted(counts.split(", "))
     raw = next(line for line in found.remarks() if "raw" in line)
     assert raw == (
-        "Left out 5 camera raw: 1.CR2 is not read: develop it to JPEG or PNG "
-        "(so too 2.dng, 3.nef); and 2 more."
+        "Left out 6 camera raw: 1.CR2 is not read: develop it to JPEG or PNG "
+        "(so too 2.dng, 3.nef); and 3 more."
     )
 
 
