@@ -209,6 +209,15 @@ def test_crops_leave_nothing_out() -> None:
         assert covered.max() == 2  # after the first steps they overlap
 
 
+@pytest.mark.parametrize("box", [(0, 0, 0.995, 1), (0, 0, 1, 0.995)])
+def test_whether_there_is_a_rest_does_not_depend_on_the_size(box: tuple[float, ...]) -> None:
+    """A plan is made before there are latents; of these boxes the rest is as large as a sliver."""
+    plan = Regions().in_regions([region_text(Region(box))]).prepare([], 2)  # pyright: ignore
+    for side in ((64, 64), (8, 8), (16, 16), (48, 80)):
+        areas = plan.areas(Grid(*side))
+        assert len(areas) == 2 * len(plan.asked)
+
+
 def test_masks_of_crops_sum_to_one() -> None:
     boxes = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
     masks = region_masks(tuple(map(Region, boxes)), (8, 16), blur=0.2, whole=0)

@@ -16,6 +16,8 @@ from studio.requests.regions import Region, open_mask
 Masks = NDArray[np.float32]
 LEAST = 1e-6  # of a sum of masks; below it is none
 SLIVER = 0.005  # of the picture: a rest that is smaller is left to the regions
+# The latents in which it is measured, of whatever size the picture is: a plan is made without one.
+MEASURED = (64, 64)
 
 
 @lru_cache(maxsize=64)
@@ -27,12 +29,10 @@ def region_masks(
     Where regions overlap, they share. side: height and width. blur: the standard deviation of the
     soft edges, as a share of the shorter side. whole: how much the rest counts inside of regions.
     """
-    inside = np.stack([_inside(region, side) for region in regions])
-    inside /= np.maximum(inside.sum(0), 1)
-    rest = 1 - inside.sum(0)
-    if whole == 0 and rest.mean() < SLIVER:
+    inside = _insides(regions, side)
+    if whole == 0 and _rest(_insides(regions, MEASURED)).mean() < SLIVER:
         return normalized(soften(inside, blur * min(side)))
-    masks = normalized(soften(np.concatenate([inside, rest[None]]), blur * min(side)))
+    masks = normalized(soften(np.concatenate([inside, _rest(inside)[None]]), blur * min(side)))
     return shared(masks, whole)
 
 
@@ -76,6 +76,17 @@ def soften(masks: Masks, deviation: float) -> Masks:
         wide = np.pad(masks, margin, mode="edge")
         masks = np.apply_along_axis(np.convolve, axis, wide, kernel, mode="valid")
     return masks.astype(np.float32)
+
+
+def _insides(regions: tuple[Region, ...], side: tuple[int, int]) -> Masks:
+    """How much of each latent pixel is each region's, [N, h, w]; where they overlap, they share."""
+    inside = np.stack([_inside(region, side) for region in regions])
+    return inside / np.maximum(inside.sum(0), 1)
+
+
+def _rest(inside: Masks) -> Masks:
+    """What is left of each latent pixel, [h, w]."""
+    return 1 - inside.sum(0)
 
 
 def _inside(region: Region, side: tuple[int, int]) -> Masks:
