@@ -56,8 +56,8 @@ class Composite:
             raise BadInput("weigh: trigger decides on the weights itself; leave weights out.")
 
     def weighed(self, effects: Sequence[float]) -> "Composite":
-        """Weights by what each adapter's trigger words change."""
-        return replace(self, weigh="equal", weights=tuple(effects))
+        """Weights by what each adapter's trigger words change; equal ones where none does."""
+        return replace(self, weigh="equal", weights=tuple(effects) if any(effects) else ())
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Composited":
         parts = tuple(Part(at, one.strength) for at, one in enumerate(adapters))

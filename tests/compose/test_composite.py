@@ -54,6 +54,8 @@ def test_the_mean_may_be_weighted() -> None:
     weighed = Composite(weigh="trigger").weighed((0.6, 0.3, 0.1))
     torch.testing.assert_close(predicted(weighed), 0.6 * one + 0.3 * two + 0.1 * three)
     assert torch.equal(predicted(Composite(weights=(3, 3, 3))), predicted(Composite()))
+    nothing = Composite(weigh="trigger").weighed((0.0, 0.0, 0.0))  # as of words that are cut off
+    assert torch.equal(predicted(nothing), predicted(Composite()))
     for weights, said in (
         ((1, 2), "weights: 2 are given, and there are 3 adapters"),
         ((0, 0, 0), "give one above 0"),
