@@ -14,6 +14,7 @@ in its factors; peft scales the factors inside DoRA's norm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -145,7 +146,9 @@ def _block(entry: str) -> tuple[int | None, str, float]:
     block, _, factor = rest.partition("=")
     try:
         if block and (place or not colon):
-            return int(place) if colon else None, block, float(factor)
+            found = int(place) if colon else None, block, float(factor)
+            if isfinite(found[-1]):
+                return found
     except ValueError:
         pass
     raise BadInput(f"blocks: {entry!r} is not such as up_blocks.0=0.5 or 2:up_blocks.0=0.5.")
