@@ -135,6 +135,8 @@ class KLoRA:
             sizes += [_size(layer, role, k) for role in (content, style)]
         import torch
 
+        # Remembered sums may be elsewhere: a UNet that is offloaded is on the CPU at first.
+        sizes = [one.to(sizes[0].device) for one in sizes]
         tops, sums = torch.stack(sizes).view(-1, 2, 2).unbind(2)  # -> [layers, 2] each
         gamma = self._gamma([pair for pair in sums.tolist() if all(pair)])
         ratios = {}
