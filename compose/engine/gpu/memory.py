@@ -55,6 +55,7 @@ def make_room(base: "Base", side: tuple[int, int]) -> bool:
     cache = cache_of(base)
     if not has_own_memory(base.device):
         return False
+    cache.graphs.release(())  # they hold memory, and the next ways have no use for them
     if cache.kept.weights and side not in cache.without_weights:
         cache.without_weights.add(side)
         cache.limit_weights(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compose import CMLoRA, Merge, Switch, render
+from compose.engine.gpu.memory import make_room
 from compose.engine.gpu.step_graphs import MOST_GRAPHS, Graph, Pass, StepGraphs
 from compose.engine.weights.render_cache import cache_of
 from studio.bases.base import Base
@@ -114,6 +115,19 @@ def test_pictures_are_the_same_by_graphs(method: Merge | Switch, base: Base) -> 
     assert fake.replays == 2 * wanted.steps
     assert torch.equal(render(base, Shot("a cat", steps=2), output="latents"), plain)
     assert len(fake.captured) == mixes + 1
+
+
+def test_where_memory_runs_out_graphs_are_let_go_of(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("compose.engine.gpu.memory", "studio.bases.base"):
+        monkeypatch.setattr(f"{module}.has_own_memory", lambda device: True)
+    fake, owner = Fake(), object()
+    graphs = cache_of(base).graphs = fake.graphs()
+    graphs.run(owner, double, [torch.ones(2)])
+    assert make_room(base, (8, 8)) and base.parts_move
+    graphs.run(owner, double, [torch.ones(2)])
+    assert len(fake.captured) == 2
 
 
 def test_what_moves_or_is_reused_is_no_graph(base: Base) -> None:
