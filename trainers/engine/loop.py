@@ -132,10 +132,13 @@ def _with_class_pictures(
     dataset, prior = training.dataset, training.dataset.prior
     if prior is None:
         return training
-    if missing := prior.missing(dataset.class_pictures):
-        assert training.draw  # or the training had been refused
-        yield from prior.draw(missing, training.draw)
-        dataset = replace(dataset, class_pictures=prior.read())
+    if prior.missing(dataset.class_pictures):
+        present = prior.read()  # another process may have drawn them meanwhile
+        if missing := prior.missing(present):
+            assert training.draw  # or the training had been refused
+            yield from prior.draw(missing, training.draw)
+            present = prior.read()
+        dataset = replace(dataset, class_pictures=present)
     record_class_pictures(training.run, dataset.class_pictures)
     return replace(training, dataset=dataset)
 

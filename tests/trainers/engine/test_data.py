@@ -409,6 +409,25 @@ def test_a_folder_is_filled_up_with_what_it_lacks(sdxl: Base, folder: Path, tmp_
     assert not (tmp_path / "run" / "prior").exists()
 
 
+def test_what_another_process_has_drawn_meanwhile_is_taken(
+    sdxl: Base, folder: Path, tmp_path: Path
+) -> None:
+    """As of several ranks, which are all prepared before the first of them draws."""
+    draw, classes = Drawer(sdxl), tmp_path / "class"
+    first, second = (
+        trainers.train(
+            LoRA(rank=2), sdxl, folder, trigger=TRIGGER, run=tmp_path / name, draw=draw,
+            prior_pictures=classes, steps=1, **PRIOR,
+        )
+        for name in ("first", "second")
+    )  # fmt: skip
+    list(first)
+    list(second)
+    assert draw.classes == [("a robot", seed) for seed in range(4)]
+    files = [(tmp_path / name / "adapter.safetensors").read_bytes() for name in ("first", "second")]
+    assert files[0] == files[1]
+
+
 def test_other_class_pictures_are_not_resumed(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     classes = make_pictures(tmp_path / "class", sides=[(64, 64)] * 2)
     run = trainers.train(
