@@ -53,15 +53,20 @@ class EMA:
 
     @torch.no_grad()
     def realign(self) -> None:
-        """Split the average's entries into trained and settled ones as the trained modules do now.
+        """Follow a kind that has changed what it trains; see `Kind.adjust`.
 
-        SaRA goes on with some entries only. Those that settled keep their value there, and the
-        average goes on to approach it.
+        SaRA goes on with some entries only: the average's are split into trained and settled ones
+        in the same way, and it goes on to approach those that settled. What B-LoRA starts anew,
+        at zero, starts anew in the average.
         """
         for name, module in self.modules.items():
             trained = self.trained[name]
             if isinstance(module, Sparse) and isinstance(trained, Sparse):
                 _realign(module, trained)
+                continue
+            for own, new in zip(module.parameters(), trained.parameters(), strict=True):
+                if not new.any():
+                    own.zero_()
 
     @contextmanager
     def applied(self) -> Iterator[None]:

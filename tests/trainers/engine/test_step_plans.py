@@ -1,5 +1,6 @@
 """Steps of a B-LoRA in which the style half learns alone, against a step done by hand."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from PIL import Image
 
 import trainers
 from studio import Adapter
-from studio.adapters.delta import LowRank, attach, detached
+from studio.adapters.delta import Delta, LowRank, attach, detached
 from studio.bases.base import Base
 from studio.errors import BadInput
 from tests.trainers.conftest import make_pictures
 from tests.trainers.learning import SHORT, TRIGGER, assert_lent, assert_resumes, learned
 from trainers import BLoRA
+from trainers.engine.ema import EMA
 from trainers.engine.kind import new_deltas
 
 CONTENT = "unet.up_blocks.0.attentions.0."
@@ -56,6 +58,19 @@ def test_in_the_end_the_content_half_stays_and_the_style_half_begins_anew(
     assert max(_up(before, name).abs().max() for name in style) > 1.5 * SHORT["lr"]
     furthest = max(float(_up(adapter, name).abs().max()) for name in style)
     assert furthest == pytest.approx(SHORT["lr"], rel=1e-2)
+
+
+def test_the_style_half_begins_anew_in_the_average_too(sdxl: Base) -> None:
+    kind = BLoRA(rank=2, style_alone=0.5).for_base(sdxl)
+    deltas = new_deltas(kind, sdxl, generator=torch.Generator())
+    average = EMA(deltas, 0.9)
+    for name in deltas:
+        _factor(deltas, name).fill_(1.0)
+    average.update(1)
+    assert kind.adjust(sdxl.layers(), deltas, done=2, steps=4)
+    average.realign()
+    for name in deltas:
+        assert bool(_factor(average.deltas(deltas), name).any()) == name.startswith(CONTENT)
 
 
 def test_the_learning_rate_takes_its_course_twice(sdxl: Base, folder: Path, tmp_path: Path) -> None:
@@ -147,6 +162,10 @@ def test_shares_out_of_range_are_refused(given: dict[str, float], said: str) -> 
 
 
 def _up(adapter: Adapter, name: str) -> torch.Tensor:
-    delta = adapter.deltas[name]
+    return _factor(adapter.deltas, name)
+
+
+def _factor(deltas: Mapping[str, Delta], name: str) -> torch.Tensor:
+    delta = deltas[name]
     assert isinstance(delta, LowRank)
     return delta.up.detach()
