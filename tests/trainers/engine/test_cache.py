@@ -153,6 +153,18 @@ def test_another_base_finds_nothing_of_this_one(
     assert len(after) == 2 * len(before)
 
 
+def test_captions_are_kept_for_the_words_they_were_read_with(
+    sd1: Base, folder: Path, tmp_path: Path
+) -> None:
+    """As adapters that are merged into the base of a distillation have them."""
+    for value in (0.0, 1.0):
+        with sd1.use_embeddings({"sks": {"text_encoder": torch.full((1, 32), value)}}):
+            cache = filled(sd1, folder, disk=tmp_path / "cache")
+            with torch.no_grad():
+                expected = sd1.encode_text([TRIGGER]).hidden
+        assert torch.equal(cache.text(TRIGGER).hidden, expected)
+
+
 def test_a_damaged_file_is_named(sdxl: Base, folder: Path, tmp_path: Path) -> None:
     cache = filled(sdxl, folder, disk=tmp_path / "cache")
     for path in (tmp_path / "cache").glob("*/*"):

@@ -9,7 +9,7 @@ weights, where every later training of the same base finds them. Everything is e
 for in a batch its numbers would depend on which neighbours were in the cache already.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from studio.adapters.token_embeddings import Embeddings
 from studio.bases.prompts import PLAIN, PromptReading, TextEmbedding
 from studio.dataset.buckets import crop_to_bucket
 from studio.dataset.masks import latent_mask, load_mask
@@ -43,7 +44,7 @@ class EncodedPicture:
 
     mean: Tensor  # [4, h, w]
     std: Tensor  # [4, h, w]
-    time_ids: Tensor | None  # [6]
+    time_ids: Tensor | None  # [6], on the base's device
     mask: Tensor | None = None  # [h, w] in 0 .. 1
 
 
@@ -71,6 +72,8 @@ class Cache:
         # In memory there is one base only, and its weights need no name.
         self._vae = weights_sha256(self.base.vae) if folder else ""
         self._text_encoders = weights_sha256(*self.base.text_encoders) if folder else ""
+        words = self.base.learned_words
+        self._words = (_words_sha256(words),) if folder and words else ()
 
     @property
     def variants(self) -> int:
@@ -129,7 +132,9 @@ class Cache:
         # As in older caches, where that is what they hold.
         usual = self.pieces == 1 and self.reading in (PLAIN, replace(PLAIN, syntax="cut"))
         how = () if usual else (self.reading, self.pieces)
-        return _key("text", self._text_encoders, self.base.zero_negative, caption, *how)
+        return _key(
+            "text", self._text_encoders, self.base.zero_negative, caption, *how, *self._words
+        )
 
     def _add_variants(self, example: Example) -> Iterator[None]:
         """Encode the variants of one picture and of its mask, each file decoded once at most."""
@@ -204,11 +209,21 @@ class _DiskStore:
 
 def weights_sha256(*modules: nn.Module) -> str:
     """The SHA-256 of all weights of the modules, their names included."""
+    return _sha256_of(named for module in modules for named in module.state_dict().items())
+
+
+def _words_sha256(words: Embeddings) -> str:
+    """The SHA-256 of learned words and their vectors."""
+    return _sha256_of(
+        (f"{word} {encoder}", rows) for word, own in words.items() for encoder, rows in own.items()
+    )
+
+
+def _sha256_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
     total = sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for name, tensor in tensors:
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
 
 
