@@ -40,19 +40,21 @@ class Mixed:
 
     @torch.no_grad()
     def _weights(self, base: Base) -> dict[str, Tensor]:
-        """W + sum of strength x dW, by layer; for a bias with ".bias" behind it."""
-        layers = base.layers_and_norms()
+        """W + sum of strength x dW, by layer; for a bias with ".bias" behind it.
+
+        Summed in float32 and kept in the base's own precision, layer by layer.
+        """
         found: dict[str, Tensor] = {}
-        for adapter, strength in self.adapters:
-            for name, delta in adapter.deltas.items():
-                if name not in layers:
-                    continue  # check_fits has counted it
-                layer = cast(Layer, layers[name])
-                change = strength * delta.dense(layer.weight)
-                found[name] = found.get(name, layer.weight.float()) + change
-                if delta.bias is not None and layer.bias is not None:
-                    before = found.get(f"{name}.bias", layer.bias.float())
-                    found[f"{name}.bias"] = before + strength * delta.bias
+        for name, module in base.layers_and_norms().items():
+            layer = cast(Layer, module)
+            deltas = [(one.deltas[name], s) for one, s in self.adapters if name in one.deltas]
+            if deltas:
+                own = layer.weight
+                changes = (strength * delta.dense(own) for delta, strength in deltas)
+                found[name] = sum(changes, own.float()).to(own.dtype)
+            biases = [strength * delta.bias for delta, strength in deltas if delta.bias is not None]
+            if biases and layer.bias is not None:
+                found[f"{name}.bias"] = sum(biases, layer.bias.float()).to(layer.bias.dtype)
         return found
 
 
