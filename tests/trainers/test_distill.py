@@ -12,16 +12,18 @@ from torch import Tensor
 
 import compose
 import trainers
-from studio import Base, load_adapter
+from studio import Adapter, Base, load_adapter
 from studio.adapters.delta import LowRank
+from studio.adapters.rank_schedule import RankSchedule
 from studio.adapters.speed import Sampling, speed_sampling
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from studio.requests.training import read_request
 from tests.trainers.learning import assert_lent
-from trainers import LCM, Finished, Guidance, Kind, Progress, Started, Step
+from trainers import LCM, Finished, Guidance, Kind, Progress, Started, Step, TLoRA
 from trainers.engine.from_prompts.distillation import Distillation, Lesson
 from trainers.engine.from_prompts.trajectories import Points, Trajectories
+from trainers.engine.kind import new_deltas
 from trainers.engine.objective import Objective
 
 PROMPTS = ("a red robot", "a blue cat", "the green star", "a dog in ink style", "a photo")
@@ -262,6 +264,19 @@ def test_adapters_are_merged_into_teacher_and_student(
     first.path.write_bytes((tmp_path / "plain" / "adapter.safetensors").read_bytes())
     with pytest.raises(BadInput, match="no longer those"):
         trainers.resume(tmp_path / "mixed", sdxl)
+
+
+def test_a_merged_t_lora_is_said_to_act_whole(sdxl: Base, prompts: Path, tmp_path: Path) -> None:
+    deltas = new_deltas(TLoRA(rank=2), sdxl, generator=torch.Generator())
+    timed = Adapter(deltas=deltas, kind="tlora", family="sdxl", rank_schedule=RankSchedule(1, 2))
+    pair = timed.save(tmp_path / "timed.safetensors"), 1.0
+    run = trainers.distill(
+        KINDS[0], sdxl, prompts=prompts, adapters=[pair], run=tmp_path / "run", **SHORT
+    )
+    started = next(run)
+    run.close()
+    assert isinstance(started, Started)
+    assert "timed.safetensors is a T-LoRA: merged, all its ranks act" in started.remarks[0]
 
 
 def test_what_it_cannot_learn_from_is_refused(sdxl: Base, prompts: Path, tmp_path: Path) -> None:

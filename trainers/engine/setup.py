@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -178,12 +178,21 @@ class PreparedTraining:
         )
 
     def _remarks(self) -> tuple[str, ...]:
-        remarks = [self.run.read_log().remark]
-        if fresh := self.warm_start.fresh if self.warm_start else 0:
-            layers = f"{fresh} of {len(self.deltas)} layers"
-            remarks.append(f"{layers} are not in the first adapter and start afresh.")
+        remarks = [self.run.read_log().remark, *self._remarks_on_adapters()]
         remarks += [self._remark_on_captions(), self._remark_on_prompts()]
         return tuple(remark for remark in remarks if remark)
+
+    def _remarks_on_adapters(self) -> Iterator[str]:
+        """What the first adapter does not have or give, and what a merged one cannot do."""
+        if first := self.warm_start:
+            if first.fresh:
+                layers = f"{first.fresh} of {len(self.deltas)} layers"
+                yield f"{layers} are not in the first adapter and start afresh."
+            if first.words:
+                yield f"The first adapter's new words are not taken over: {', '.join(first.words)}."
+        for adapter, _ in self.mixed.adapters:
+            if adapter.rank_schedule:
+                yield f"{adapter.path} is a T-LoRA: merged, all its ranks act at every noise level."
 
     def _remark_on_captions(self) -> str:
         """A sentence on captions that are cut, hold weights, or make every step slower."""

@@ -267,7 +267,7 @@ def resume(
     )
     _check_continues(training, recorded)
     if request.init:
-        first = training.warm_start or WarmStart(request.init, recorded.init_sha256 or "", fresh=0)
+        first = training.warm_start or WarmStart(request.init, recorded.init_sha256 or "")
         if first.sha256 != recorded.init_sha256:
             raise BadInput(f"{run} was started from another {request.init}: put that back")
         training = replace(training, warm_start=first)

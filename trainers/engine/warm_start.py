@@ -25,8 +25,10 @@ class WarmStart:
 
     source: str
     sha256: str
-    fresh: int
+    fresh: int = 0
     """layers that start from zero, since the file has none for them"""
+    words: tuple[str, ...] = ()
+    """new words of the file, which are not taken over"""
 
 
 def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind: str) -> WarmStart:
@@ -46,28 +48,24 @@ def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind
         )
     schedules = {delta.schedule for delta in deltas.values() if isinstance(delta, TimedLowRank)}
     if schedules != {adapter.rank_schedule} - {None}:
-        ranks = adapter.rank_schedule
-        told = (
-            f"rank {ranks.most}, least_rank {ranks.least}, power {ranks.power:g}" if ranks else ""
-        )
-        raise BadInput(
-            f"{who} cannot start this {kind}, since "
-            + (
-                f"its ranks fall with the noise: train a tlora of {told}"
-                if ranks
-                else "it is no tlora"
-            )
-        )
+        why = "it is no tlora"
+        if ranks := adapter.rank_schedule:
+            options = f"rank {ranks.most}, least_rank {ranks.least}, power {ranks.power:g}"
+            why = f"its ranks fall with the noise: train a tlora of {options}"
+        raise BadInput(f"{who} cannot start this {kind}, since {why}")
     for layer, own in deltas.items():
         if layer in adapter.deltas:
             _copy(own, adapter.deltas[layer], f"{who} cannot start this {kind}, since at {layer}")
-    return WarmStart(full, adapter.sha256, fresh=len(deltas) - len(adapter.deltas))
+    fresh = len(deltas) - len(adapter.deltas)
+    return WarmStart(full, adapter.sha256, fresh, tuple(adapter.embeddings))
 
 
 @torch.no_grad()
 def _copy(own: Delta, given: Delta, where: str) -> None:
     if isinstance(own, StartedLowRank):
         raise BadInput(f"{where} the option start says otherwise: leave start out")
+    if given.bias is not None:
+        raise BadInput(f"{where} it changes the layer's bias, which no training here does")
     if isinstance(own, LowRank) and isinstance(given, LowRank):
         _copy_low_rank(own, given, where)
     elif isinstance(own, Kron) and isinstance(given, Kron):

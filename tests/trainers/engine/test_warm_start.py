@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import trainers
-from studio import Base, load_adapter, load_base
+from studio import Adapter, Base, load_adapter, load_base
 from studio.adapters.delta import Delta, LowRank, attach
 from studio.bases.prompts import TextEmbedding
 from studio.errors import BadInput
@@ -73,6 +73,7 @@ def test_it_starts_from_the_very_numbers(sdxl: Base, trained: tuple[Kind, Path])
     assert (predicted(sdxl, ours) - plain).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("trained", [KINDS[0], KINDS[-1]], indirect=True)
 def test_the_first_loss_is_that_of_the_base_under_the_adapter(
     sdxl: Base, trained: tuple[Kind, Path], folder: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +180,26 @@ def test_other_factors_entries_and_bases_are_refused(
         started(SaRA(threshold=0.01), other, file)
     with pytest.raises(BadInput, match="there is no adapter"):
         trainers.check(lora_request(folder, init=tmp_path / "none.safetensors"))
+
+
+def test_what_is_not_taken_over_is_said(sdxl: Base, folder: Path, tmp_path: Path) -> None:
+    """New words, and the changes of biases that peft trains."""
+    deltas = new_deltas(LoRA(rank=2), sdxl, generator=torch.Generator())
+    words = {"sks": {"text_encoder": torch.zeros(1, 32)}}
+    first = Adapter(deltas=deltas, embeddings=words, kind="lora", family="sdxl")
+    file = first.save(tmp_path / "words.safetensors")
+    training = trainers.train(
+        LoRA(rank=2), sdxl, folder, trigger=TRIGGER, run=tmp_path / "run", init=file
+    )
+    begun = next(training)
+    training.close()
+    assert isinstance(begun, trainers.Started)
+    assert begun.remarks == ("The first adapter's new words are not taken over: sks.",)
+    biased = next(delta for name, delta in deltas.items() if name.endswith("to_out.0"))
+    assert isinstance(biased, LowRank)
+    biased.up_bias = torch.nn.Parameter(torch.ones(biased.shape[0]))
+    with pytest.raises(BadInput, match=r"to_out\.0 it changes the layer's bias"):
+        started(LoRA(rank=2), sdxl, first.save(tmp_path / "biased.safetensors"))
 
 
 def test_a_run_that_started_so_is_resumed_and_repeated(
