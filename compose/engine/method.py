@@ -49,7 +49,7 @@ class Combine(Protocol):
 
 @dataclass(frozen=True)
 class Mix:
-    """What the base wears in one evaluation: the sum of its parts' changes.
+    """What is mixed into the base's weights in one evaluation: the sum of its parts' changes.
 
     parts: for the UNet, and for the text encoders too unless `text` gives those their own.
     combine: what takes the sum's place; biases are summed always.
@@ -227,7 +227,7 @@ class RegionalMethod(Method, Protocol):
 class FindingMethod(Method, Protocol):
     """A method that first draws a part of the steps, to find where regions are.
 
-    What it prepares itself tells how the picture is drawn after that, but for where.
+    Its own plan is that of the picture drawn after that, with every region as large as the picture.
     """
 
     @property
@@ -291,7 +291,7 @@ def method_of(shot: "Shot") -> Method:
     method = shot.method
     if method is None:
         method = methods()[method_name(None, shot.regions)]()
-    if not isinstance(method, Method):
+    if isinstance(method, type) or not isinstance(method, Method):
         raise BadInput(f"method: {method!r} is not a method of compose.")
     if isinstance(method, RegionalMethod):
         return method.in_regions(shot.regions)

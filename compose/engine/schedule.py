@@ -142,8 +142,8 @@ class Schedule:
 def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedule:
     """What the shot's method asks for at each of its steps.
 
-    base: layers that it lacks are left out; DoRA needs it. Without a base the scheduler is taken to
-    be of first order, unless the shot names one. Raises BadInput as rendering does.
+    base: layers that it lacks are left out; DoRA and OFT need it. Without a base the scheduler is
+    taken to be of first order, unless the shot names one. Raises BadInput as rendering does.
     """
     from compose.engine.texts.learned_words import split_mixed
     from compose.engine.texts.trigger_effects import weighed_method
@@ -159,9 +159,10 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     if base is not None:
         found = resolve(shot, base).adapters
     else:
+        named = (shot if isinstance(shot, ResolvedShot) else asked).adapters
         found = [
             (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
-            for one, strength in shot.adapters
+            for one, strength in named
         ]
     pairs, _ = split_mixed(found)
     method = method_of(asked)
@@ -261,8 +262,8 @@ def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:
         for layer in mixed[part.adapter].changed():
             inside = part.layers is None or layer in part.layers
             if part.strength and inside and layer.startswith("unet."):
-                worn = layers.setdefault(part.adapter, {})
-                worn[layer] = worn.get(layer, 0.0) + part.strength
+                strengths = layers.setdefault(part.adapter, {})
+                strengths[layer] = strengths.get(layer, 0.0) + part.strength
     return Pass(layers, weight, call.reuse is not None)
 
 
@@ -275,11 +276,11 @@ def _depth(layer: str) -> tuple[int, list[tuple[int, str]]]:
 
 def _colour(one: Pass, layer: str) -> tuple[int, int, int]:
     """The mean of the colours of the adapters in a layer, pale for reused features."""
-    worn = [COLOURS[at % len(COLOURS)] for at, layers in one.layers.items() if layer in layers]
-    if not worn:
+    own = [COLOURS[at % len(COLOURS)] for at, layers in one.layers.items() if layer in layers]
+    if not own:
         return ImageColor.getrgb(NOTHING)[:3]
-    sums = zip(*(ImageColor.getrgb(colour) for colour in worn), strict=True)
-    red, green, blue = (sum(values) // len(worn) for values in sums)
+    sums = zip(*(ImageColor.getrgb(colour) for colour in own), strict=True)
+    red, green, blue = (sum(values) // len(own) for values in sums)
     if not one.shallow:
         return red, green, blue
     return (red + 510) // 3, (green + 510) // 3, (blue + 510) // 3

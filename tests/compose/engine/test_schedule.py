@@ -1,6 +1,7 @@
 """The schedule: what methods evaluation for, told without running a model."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,7 +112,18 @@ def test_dora_needs_a_base(sdxl: Base) -> None:
     assert schedule(dataclasses.replace(shot, method=Merge())).cost == 2  # which asks for no change
 
 
+def test_tags_in_the_prompt_are_adapters_without_a_base_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataclasses.replace(TWO, name="one").save("one.safetensors")
+    tagged = dataclasses.replace(SHOT, prompt="a <lora:one:0.8>", adapters=((TWO, 1.0),))
+    assert schedule(tagged).adapters == ("1 small 2", "2 one")
+
+
 def test_impossible_shots_are_refused() -> None:
+    with pytest.raises(BadInput, match="is not a method of compose"):
+        schedule(with_method(Switch))  # the class, for lack of brackets
     with pytest.raises(BadInput, match="interval must be a whole number of at least 1"):
         schedule(with_method(Switch(0)))
     with pytest.raises(BadInput, match="method: 'switch'"):
