@@ -32,8 +32,8 @@ def profiled(base: "Base", adapter: "Adapter", *, steps: int = 10, pictures: int
     for seed in range(pictures):
         triggers = ", ".join(adapter.triggers)
         plain = Shot(triggers, seed=seed, steps=steps, syntax="plain")
-        worn = replace(plain, adapters=((adapter, 1.0),))
-        rise += (sharpness(_latents(base, worn)) - sharpness(_latents(base, plain))) / pictures
+        changed = replace(plain, adapters=((adapter, 1.0),))
+        rise += (sharpness(_latents(base, changed)) - sharpness(_latents(base, plain))) / pictures
     if not math.isfinite(rise):
         raise BadInput(
             f"{adapter.path or adapter.name or 'the adapter'} gives NaN or Inf in "

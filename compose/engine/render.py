@@ -51,11 +51,6 @@ def render(
     return decode(base, resolved, latents) if output == "picture" else latents
 
 
-def _own_picture(resolved: ResolvedShot) -> Image.Image:
-    assert resolved.init_image is not None  # there is no mask without
-    return resolved.init_image
-
-
 def decode(
     base: "Base", shot: Shot | ResolvedShot, latents: Tensor, *, alone: bool = True
 ) -> Image.Image:
@@ -74,8 +69,8 @@ def decode(
         made_by = recipe(resolved, base)  # says whether it was decoded in tiles
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
     last = resolved if resolved.enlarged is None else resolved.second()
-    if last.mask is not None:  # what is not drawn anew has the pixels that it had
-        picture = Image.composite(picture, _own_picture(last), last.mask)
+    if last.mask is not None and last.init_image is not None:  # outside it has its own pixels
+        picture = Image.composite(picture, last.init_image, last.mask)
     picture.info["parameters"] = parameters_text(resolved, base)
     picture.info["studio"] = json.dumps(made_by)
     return picture

@@ -1,7 +1,7 @@
 """The usual training loop of the example scripts, on peft's layers: what ours is compared with.
 
 It shares nothing with ours but the order in which a step draws, which the head of
-trainers/engine/objective.py documents, and the order of the pictures.
+trainers/engine/data/randomness.py documents, and the order of the pictures.
 """
 
 from collections.abc import Callable, Mapping

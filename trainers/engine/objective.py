@@ -119,7 +119,7 @@ class Row:
     input_noise: Tensor  # [4, h, w], mixed with the latents
     timestep: int
     caption: str
-    time_ids: Tensor | None  # [6]
+    time_ids: Tensor | None  # [6], on the base's device
     mask: Tensor | None  # [h, w] in 0 .. 1
 
 

@@ -118,7 +118,7 @@ def render_groups(
                 for event in making.events(group):
                     yield event
                     yield from decoding.done()
-                # What the last one wore stays: another call may begin with it.
+                # The last one's adapters stay: another call may begin with them.
                 if at + 1 < len(groups):
                     cache.release({file for file, then in last.items() if then == at})
             yield from decoding.done(wait=True)

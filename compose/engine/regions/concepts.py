@@ -1,6 +1,6 @@
 """The words of a prompt by which regions are found, and what is left of it for each region.
 
-A region is drawn with the prompt's words but for those of the other regions: it does not wear their
+A region is drawn with the prompt's words but for those of the other regions: it does not have their
 adapters, so it would draw their words as the base knows them, in the middle of its own subject.
 """
 

@@ -5,7 +5,8 @@ among the text encoders' mixed weights, under a name that no layer has: so an en
 for the words that it was encoded with.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,16 +59,10 @@ def is_token(name: str) -> bool:
     return name.startswith(WORD)
 
 
-def embeddings(worn: MixedWeights) -> "Embeddings":
+def embeddings(mixed: MixedWeights) -> "Embeddings":
     """The embeddings of the new words among the mixed weights."""
-    return dict(_embeddings(worn))
-
-
-def _embeddings(worn: MixedWeights) -> "Iterator[tuple[str, dict[str, torch.Tensor]]]":
-    for name, blend in sorted(worn, key=lambda one: one[0]):
-        if is_token(name):
-            token = name.removeprefix(WORD)
-            yield token, blend.shares[0][0].embeddings[token]
+    found = ((name.removeprefix(WORD), mix.shares[0][0]) for name, mix in mixed if is_token(name))
+    return {token: adapter.embeddings[token] for token, adapter in sorted(found, key=itemgetter(0))}
 
 
 def _check_same(token: str, one: "Adapter", other: "Adapter") -> None:

@@ -47,7 +47,7 @@ class AlignmentLoss(PromptLoss[Alignment]):
         return {"reward": fmean(self._rewards), "distance": fmean(self._distances)}
 
     def loss(self, rows: Sequence[int], *, clean: bool = False) -> Tensor:
-        """The mean loss of these rows, a scalar with gradients. clean: of no alignment."""
+        """The mean loss of these rows, a scalar with gradients. clean: is never asked for here."""
         round_ = -(-self.kind.pictures // self.of) * self.of
         numbers = tuple((self.done * self.of + row) % round_ for row in rows)
         prompts = [nth_prompt(self.prompts, one, seed=self.recipe.seed) for one in numbers]

@@ -40,7 +40,7 @@ class DistillationLoss(PromptLoss[Distillation]):
         self.trajectories.advance(done, last=self.recipe.steps)
 
     def loss(self, rows: Sequence[int], *, clean: bool = False) -> Tensor:
-        """The mean loss of these rows, a scalar with gradients. clean: of no distillation."""
+        """The mean loss of these rows, a scalar with gradients. clean: is never asked for here."""
         points = self.trajectories.points(self.done, rows)
         text = gather_texts(self.cache, points.prompts, self.base.device)
 
