@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import compose.engine.weights.adapter_change
-from compose import KLoRA, Mix, record, render
+from compose import KLoRA, record, render
 from compose.engine.weights.adapter_change import entry_sums
 from studio.adapters.adapter import Adapter
 from studio.adapters.delta import Dense, Kron, LowRank, Sparse
@@ -218,18 +218,6 @@ def test_several_adapters_of_a_role_count_as_their_sum(content: Adapter, style: 
     assert all(of[0] == of[2] for of in parts)
     expected = of_content(KLoRA(), [(content, 1.0), (style, 1.0)])
     assert [set(of[0] or ()) for of in parts] == expected
-
-
-def test_prediction_is_one_evaluation_of_the_steps_mix(content: Adapter, style: Adapter) -> None:
-    plan = KLoRA().prepare(on_layers([(content, 1.0), (style, 1.0)]), 3)
-    answer, seen = torch.ones(1, 4, 2, 2), []
-
-    def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
-        seen.append((mix, reuse))
-        return answer
-
-    assert plan.predict(1, eps) is answer
-    assert seen == [(record(plan, 3)[1][0].mix, None)]
 
 
 def test_impossible_roles_are_refused() -> None:

@@ -39,15 +39,6 @@ def test_every_step_is_one_evaluation_of_all_adapters() -> None:
     assert all(call.reuse is None for step in calls for call in step)
 
 
-def test_prediction_is_the_evaluation_itself() -> None:
-    answer = torch.full((1, 4, 2, 2), 7.0)
-
-    def eps(mix: Mix, reuse: Mix | None = None) -> Tensor:
-        return answer
-
-    assert Merge().prepare([], steps=1).predict(0, eps) is answer
-
-
 def test_methods_are_the_files_of_the_folder() -> None:
     assert methods()["merge"] is Merge
     assert not any(name.startswith("_") for name in methods())
@@ -211,6 +202,7 @@ def test_impossible_options_are_refused() -> None:
     for method, said in (
         (Merge(blocks=("mid_block",)), "blocks: 'mid_block' is not such as"),
         (Merge(blocks=("x:mid_block=1",)), "blocks: 'x:mid_block=1' is not such as"),
+        (Merge(blocks=("mid_block=nan",)), "blocks: 'mid_block=nan' is not such as"),
         (Merge(blocks=("2:mid_block=1",)), "blocks: there is no adapter 2"),
         (Merge(blocks=("mid_bloc=1",)), "blocks: no adapter changes a layer of 'mid_bloc'"),
     ):

@@ -22,9 +22,9 @@ from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from studio.requests.resolved_shot import resolve
 from studio.requests.shot_recipe import recipe
-from tests.trainers.learning import assert_lent, assert_resumes, learned
+from tests.trainers.learning import assert_lent, learned
 from trainers import BLoRA, LoRA
-from trainers.engine.kind import kinds, new_deltas
+from trainers.engine.kind import new_deltas
 from ui.cli import main
 from ui.shared.names import parse_adapter
 
@@ -233,19 +233,6 @@ def test_it_is_trained_by_the_loop(sdxl: Base, folder: Path, tmp_path: Path) -> 
         assert name.startswith((CONTENT, STYLE))
         assert isinstance(delta, LowRank)
         assert delta.up.any()
-
-
-def test_it_resumes_to_the_same_bytes(sdxl: Base, folder: Path, tmp_path: Path) -> None:
-    assert_resumes(BLoRA(rank=4), sdxl, folder, tmp_path)
-
-
-def test_a_rank_out_of_range_is_refused() -> None:
-    with pytest.raises(BadInput, match="rank must be a whole number of at least 1"):
-        BLoRA(rank=0)
-
-
-def test_the_folder_lists_it() -> None:
-    assert kinds()["blora"] is BLoRA
 
 
 def test_consislora_s_last_part_trains_the_style_beside_a_frozen_content(

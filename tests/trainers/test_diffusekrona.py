@@ -16,9 +16,9 @@ from studio.adapters.tensor_file import write_tensors
 from studio.bases.base import Base
 from studio.bases.real_config import real_config
 from studio.errors import BadInput
-from tests.trainers.learning import assert_lent, assert_resumes, learned
+from tests.trainers.learning import assert_lent, learned
 from trainers import DiffuseKronA
-from trainers.engine.kind import kinds, new_deltas
+from trainers.engine.kind import new_deltas
 
 QUERY = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -52,19 +52,18 @@ def predicted(base: Base) -> Tensor:
         ("sd21", 64, 4, 423_008),
         ("sd21", 64, 8, 260_656),
         ("sd21", 16, 4, 1_569_152),
-        ("sdxl", 64, 4, 3_874_560),
         ("sdxl", 64, 8, 2_152_320),
         ("sdxl", 16, 4, 14_960_640),
     ],
 )
 def test_counts_on_the_real_models(name: str, a1: int, a2: int, parameters: int) -> None:
-    """3.8 million on SDXL is the paper's; the others follow from the models' widths."""
     deltas = started(DiffuseKronA(a1=a1, a2=a2), real_config(name))
     assert len(deltas) == (560 if name == "sdxl" else 128)
     assert sum(p.numel() for d in deltas.values() for p in d.parameters()) == parameters
 
 
 def test_the_default_is_the_published_count() -> None:
+    """3.8 million on SDXL is the paper's; the others follow from the models' widths."""
     deltas = started(DiffuseKronA(), real_config("sdxl"))
     assert sum(p.numel() for d in deltas.values() for p in d.parameters()) == 3_874_560
 
@@ -159,10 +158,6 @@ def test_it_is_trained_by_the_loop(sdxl: Base, folder: Path, tmp_path: Path) -> 
         assert not torch.equal(delta.a, start[name].a)
 
 
-def test_it_resumes_to_the_same_bytes(sdxl: Base, folder: Path, tmp_path: Path) -> None:
-    assert_resumes(DiffuseKronA(a1=8, a2=4), sdxl, folder, tmp_path)
-
-
 @pytest.mark.parametrize("config", ["sdxl", "sd1"])
 def test_its_file_survives_lycoris(
     request: pytest.FixtureRequest, folder: Path, tmp_path: Path, config: str
@@ -179,7 +174,3 @@ def test_its_file_survives_lycoris(
         assert isinstance(delta, Kron)
         weight = base.layers()[name].weight
         assert torch.equal(again.deltas[name].dense(weight), torch.kron(delta.a, delta.b))
-
-
-def test_the_folder_lists_it() -> None:
-    assert kinds()["diffusekrona"] is DiffuseKronA

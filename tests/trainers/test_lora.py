@@ -10,7 +10,7 @@ from studio.bases.base import Base
 from studio.bases.real_config import real_config
 from studio.errors import BadInput
 from trainers import LoRA
-from trainers.engine.kind import kinds, new_deltas
+from trainers.engine.kind import new_deltas
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,8 @@ def test_options_reach_the_delta(sdxl: Base) -> None:
     assert isinstance(delta, LowRank)
     assert (delta.rank, delta.scale, delta.dropout) == (4, pytest.approx(2 / 4**0.5), 0.1)
     assert delta.magnitude is not None
-
-
-def test_alpha_is_the_rank_unless_given(sdxl: Base) -> None:
-    delta = next(iter(new_deltas(LoRA(rank=8), sdxl, generator=torch.Generator()).values()))
-    assert isinstance(delta, LowRank)
-    assert delta.scale == 1.0
+    plain = next(iter(new_deltas(LoRA(rank=8), sdxl, generator=torch.Generator()).values()))
+    assert isinstance(plain, LowRank) and plain.scale == 1.0  # alpha is the rank unless given
 
 
 @pytest.mark.parametrize(
@@ -77,7 +73,3 @@ def test_a_rank_that_no_layer_has_is_refused(sdxl: Base) -> None:
     LoRA(rank=widest).for_base(sdxl)
     with pytest.raises(BadInput, match=f"rank above {widest}: give less"):
         LoRA(rank=widest + 1).for_base(sdxl)
-
-
-def test_the_folder_is_the_list_of_kinds() -> None:
-    assert kinds()["lora"] is LoRA

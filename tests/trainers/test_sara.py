@@ -24,7 +24,7 @@ from studio.errors import BadInput
 from tests.tiny import tiny_sdxl
 from tests.trainers.learning import assert_lent, assert_resumes, learned
 from trainers import SaRA
-from trainers.engine.kind import kinds, new_deltas
+from trainers.engine.kind import new_deltas
 
 THETA = 0.01
 
@@ -458,7 +458,3 @@ def test_a_threshold_below_every_weight_finds_nothing(
 def test_an_optimizer_of_no_weight_is_refused(sdxl: Base) -> None:
     with pytest.raises(BadInput, match="none of the model's weights is below 1e-30"):
         SaRA(threshold=1e-30).optimizer(copy.deepcopy(sdxl.unet))
-
-
-def test_the_folder_lists_it() -> None:
-    assert kinds()["sara"] is SaRA

@@ -162,7 +162,6 @@ def test_learning_rates_suit_their_optimizer_unless_given() -> None:
         (LoRA(rank=4, dora=True), {"optimizer": "lion", "lora_plus": 4.0}),
         (LoRA(rank=64), {"optimizer": "adamw8bit"}),
         (SaRA(threshold=0.02, adjust_at=0.3), {"optimizer": "prodigy", "ema": 0.9}),
-        (DiffuseKronA(a1=8), {"ema": 0.5, "lora_plus": 4.0, "noise_offset": 0.1}),
     ],
 )
 def test_a_resumed_run_ends_in_the_same_bytes_with(

@@ -12,7 +12,7 @@ from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.requests.training import read_request
 from tests.trainers.learning import SHORT, TRIGGER, learned
-from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Progress, Recipe, SaRA, Step
+from trainers import BLoRA, DiffuseKronA, Kind, LoRA, Progress, SaRA, Step
 
 
 def repeat(file: Path, base: Base, **changes: object) -> Generator[Progress, None, None]:
@@ -140,12 +140,3 @@ def test_another_base_is_taken_if_it_is_named_and_refused_if_it_took_the_place(
     recipe.write_text(recipe.read_text().replace(sdxl.fingerprint(), "0" * 64))
     with pytest.raises(BadInput, match="was written for another"):
         repeat(recipe, sdxl, run=tmp_path / "other")
-
-
-def test_a_recipe_keeps_all_that_is_asked_for(sdxl: Base, folder: Path, tmp_path: Path) -> None:
-    options = {"seed": 3, "weight_decay": 0.02, "keep": 2, "min_snr": 0.0, "precision": "bf16"}
-    learned(LoRA(rank=4), sdxl, folder, tmp_path / "run", **options)
-    request = read_request(tmp_path / "run")
-    written = trainers.recipe_of(request, sdxl, trainers.kind_of(request))
-    assert isinstance(written, Recipe)
-    assert {name: getattr(written, name) for name in options} == options
