@@ -223,7 +223,8 @@ def _sha256_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
     total = sha256()
     for name, tensor in tensors:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        total.update(bits.numpy())  # pyright: ignore[reportArgumentType]
     return total.hexdigest()
 
 
