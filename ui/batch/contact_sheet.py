@@ -12,14 +12,15 @@ from PIL import Image
 
 from studio.files import atomic_write, write_file
 from studio.requests.shot import Shot, method_name, method_options
-from ui.shared.grid import Table, arrange, differing, shot_fields
-from ui.shared.labelled_sheet import draw_table
+from ui.shared.grid import Table, arrange, differing, listed, shot_fields
+from ui.shared.labelled_sheet import CELL, cropped, draw_table
 from ui.shared.names import adapter_name
 
 DOWN = ("prompt", "negative", "init_image", "mask", "seed")
 ACROSS = (
     *("base", "denoise", "width", "height", "steps", "guidance", "scheduler", "spacing"),
-    *("second_pass", "second_denoise"),
+    *("second_pass", "second_denoise", "syntax", "clip_skip", "regions"),
+    *("avoid", "avoid_by", "avoid_strength"),
 )
 PICTURES_IN_ROW = 8  # where pictures follow one another
 MOST_ROWS, MOST_COLUMNS = 40, 24  # of a picture; larger tables have several
@@ -77,10 +78,11 @@ def _sequence(count: int) -> Table:
 def _words(shot: Shot, names: Sequence[str]) -> str:
     """Such as "a cat, seed 2"."""
     values = [(name, getattr(shot, name)) for name in names]
+    texts = [(name, listed(one) if isinstance(one, tuple) else one) for name, one in values]
     return ", ".join(
-        str(value) if name == "prompt" else f"{name} {value}"
-        for name, value in values
-        if value not in (None, "")
+        str(text) if name == "prompt" else f"{name} {text}"
+        for name, text in texts
+        if text not in (None, "")
     )
 
 
@@ -89,7 +91,7 @@ def _heading(shot: Shot, differ: Sequence[str]) -> str:
     words = [adapter_name(str(file)) + _strength(by) for file, by in shot.adapters]
     lines = [" + ".join(words) or "no adapter"]
     if shot.adapters and "method" in differ:
-        lines.append(method_name(shot.method))
+        lines.append(method_name(shot.method, shot.regions))
     lines.append(_words(shot, [name for name in ACROSS if name in differ]))
     return "\n".join(filter(None, lines))
 
@@ -143,4 +145,4 @@ def _parts(table: Table) -> Iterator[Table]:
 
 def _open(file: Path) -> Image.Image:
     with Image.open(file) as picture:
-        return picture.convert("RGB")
+        return cropped(picture, CELL)  # so that a part of the sheet fits into memory

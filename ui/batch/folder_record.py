@@ -55,17 +55,17 @@ class Record:
         """The inverse. Raises BadInput for a damaged record."""
         try:
             found: Any = parse_object(read_text(self.path), "it")
-            if found["version"] != VERSION:
-                raise BadInput(f"{self.path} is of another version of Studio: give another --out.")
-            return {
-                source: (
-                    {key: str(one[key]) for key in FACTS if key not in NEWER or key in one},
-                    {size: _count(count) for size, count in one["size"].items()},
-                )
-                for source, one in found["bases"].items()
-            }
+            if found["version"] == VERSION:
+                return {
+                    source: (
+                        {key: str(one[key]) for key in FACTS if key not in NEWER or key in one},
+                        {size: _count(count) for size, count in one["size"].items()},
+                    )
+                    for source, one in found["bases"].items()
+                }
         except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{self.path} is damaged ({error}): give another --out.") from None
+        raise BadInput(f"{self.path} is of another version of Studio: give another --out.")
 
 
 def _count(shots: object) -> int:

@@ -31,7 +31,7 @@ from ui.batch.manifest_lines import Problem, join_problems
 from ui.batch.plan import Plan
 from ui.batch.ray_groups import GroupResult, GroupTask, run_tasks
 from ui.shared.launched_processes import SINGLE_PROCESS, ProcessGroup
-from ui.shared.loading import open_base
+from ui.shared.loading import BaseCache
 from ui.shared.ray_cluster import connect
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 
-# Files of a batch that are no pictures of it.
+# The files of a batch besides its pictures.
 OWN = re.compile(r"batch\.json|results\.jsonl|sheet\.html|sheet(-\d+)?\.png")
 
 
@@ -102,42 +102,39 @@ def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEsti
     Raises BadInput as run_batch does.
     """
     run = _BatchRun(plan, loading)
-    bases = run.check_on_bases()
-    sizes = run.batch_sizes(bases, keep=False)
+    run.check_on_bases()
+    sizes = run.batch_sizes(keep=False)
     missing = set(plan.missing())
-    found = []
-    for source in plan.sources:
-        base = bases.pop(source, None) or open_base(source, loading)
-        groups = run.groups(source, sizes[source], missing, whole=_repeats(base))
-        shots = run.shots[source]
-        found.append(compose.estimate_batch(base, shots, groups, compose.AdapterCache(base)))
+    found = [run.estimate(source, sizes[source], missing) for source in plan.sources]
     return compose.BatchEstimate(
         sum(one.evaluations for one in found), sum(one.seconds for one in found)
     )
 
 
 class _BatchRun:
-    """One run over what is missing."""
+    """One run over what is missing.
+
+    One base is open at a time, so no method holds one while another is opened.
+    """
 
     def __init__(self, plan: Plan, loading: Mapping[str, object]) -> None:
         self.plan, self.loading = plan, loading
-        self.record = Record(plan.out)
+        self.record, self._bases = Record(plan.out), BaseCache()
         # By base, once it was looked at: what it is, and its shots with their sizes.
         self.facts: dict[str, dict[str, str]] = {}
         self.shots: dict[str, list[Shot]] = {}
 
     def events(self, processes: ProcessGroup) -> Iterator[Event]:
         """Render the groups of this process."""
-        bases = self.check_on_bases()
+        self.check_on_bases()
         missing = set(self.plan.missing())  # for all processes the same: none has begun
         if processes.is_first:
-            self.batch_sizes(bases, keep=True)
+            self.batch_sizes(keep=True)
         processes.wait()
-        sizes = self.batch_sizes(bases, keep=False)
+        sizes = self.batch_sizes(keep=False)
         for source in self.plan.sources:
             if not missing.isdisjoint(self.plan.of_base(source)):
-                base = bases.pop(source, None) or open_base(source, self.loading)
-                yield from self._render_missing(base, source, sizes[source], missing, processes)
+                yield from self._render_missing(source, sizes[source], missing, processes)
 
     def events_from(self, address: str) -> Iterator[Event]:
         """Render on a Ray cluster."""
@@ -148,9 +145,9 @@ class _BatchRun:
 
     def tasks(self) -> Iterator[GroupTask]:
         """A task for each group of which pictures are missing."""
-        bases = self.check_on_bases()
+        self.check_on_bases()
         missing = set(self.plan.missing())
-        sizes = self.batch_sizes(bases, keep=True)
+        sizes = self.batch_sizes(keep=True)
         for source in self.plan.sources:
             places = self.plan.of_base(source)
             for group in self.groups(source, sizes[source], missing):
@@ -167,23 +164,24 @@ class _BatchRun:
                 write_file(path, reply.pictures[number])
                 yield PictureWritten(places[number], path)
 
-    def check_on_bases(self) -> "dict[str, Base]":
-        """Check every shot on its opened base. A base that is the only one stays open."""
-        problems: list[Problem] = []
-        kept: dict[str, Base] = {}
-        for source in self.plan.sources:
-            base = open_base(source, self.loading)
-            planned = [self.plan.planned[at] for at in self.plan.of_base(source)]
-            problems += _problems(base, planned)
-            self.facts[source] = _facts(base)
-            self.shots[source] = [] if problems else [with_size(one.shot, base) for one in planned]
-            if len(self.plan.sources) == 1:
-                kept[source] = base
+    def open(self, source: str) -> "Base":
+        return self._bases.open(source, self.loading)
+
+    def check_on_bases(self) -> None:
+        """Check every shot on its opened base. Raises BadInput that names all that is wrong."""
+        problems = [one for source in self.plan.sources for one in self._check_on(source)]
         if problems:
             raise join_problems(problems)
-        return kept
 
-    def batch_sizes(self, bases: "dict[str, Base]", *, keep: bool) -> dict[str, dict[str, int]]:
+    def _check_on(self, source: str) -> list[Problem]:
+        base = self.open(source)
+        planned = [self.plan.planned[at] for at in self.plan.of_base(source)]
+        problems = list(_problems(base, planned))
+        self.facts[source] = _facts(base)
+        self.shots[source] = [] if problems else [with_size(one.shot, base) for one in planned]
+        return problems
+
+    def batch_sizes(self, *, keep: bool) -> dict[str, dict[str, int]]:
         """How many of each base's shots are a batch: from the record, else measured now.
 
         keep: write into the record what was measured.
@@ -200,12 +198,22 @@ class _BatchRun:
         for source in self.plan.sources:
             _, sizes = known.get(source, ({}, dict[str, int]()))
             if new := [one for one in self.shots[source] if pixels(one) not in sizes]:
-                base = bases.get(source) or open_base(source, self.loading)
-                more = compose.batch_sizes(base, new, compose.AdapterCache(base))
-                found[source] = self.facts[source], sizes | more
+                found[source] = self.facts[source], sizes | self._measure(source, new)
         if keep and found != known:
             self.record.write(found)
         return {source: sizes for source, (_, sizes) in found.items()}
+
+    def _measure(self, source: str, shots: Sequence[Shot]) -> dict[str, int]:
+        base = self.open(source)
+        return compose.batch_sizes(base, shots, compose.AdapterCache(base))
+
+    def estimate(
+        self, source: str, sizes: Mapping[str, int], missing: set[int]
+    ) -> compose.BatchEstimate:
+        """What the missing pictures of a base will cost."""
+        base = self.open(source)
+        groups = self.groups(source, sizes, missing, whole=_repeats(base))
+        return compose.estimate_batch(base, self.shots[source], groups, compose.AdapterCache(base))
 
     def groups(
         self, source: str, sizes: Mapping[str, int], missing: set[int], *, whole: bool = True
@@ -220,15 +228,10 @@ class _BatchRun:
         return found
 
     def _render_missing(
-        self,
-        base: "Base",
-        source: str,
-        sizes: Mapping[str, int],
-        missing: set[int],
-        processes: ProcessGroup,
+        self, source: str, sizes: Mapping[str, int], missing: set[int], processes: ProcessGroup
     ) -> Iterator[Event]:
         """Make the missing pictures of a base, writing one while the next are made."""
-        places, shots = self.plan.of_base(source), self.shots[source]
+        base, places, shots = self.open(source), self.plan.of_base(source), self.shots[source]
         left = self.groups(source, sizes, missing, whole=_repeats(base))
         groups = processes.split(left)
         with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:

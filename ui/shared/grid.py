@@ -4,6 +4,7 @@ shots = [Shot(**one) for one in combinations({"prompt": prompts, "seed": seeds})
 table = arrange(rows=[one.prompt for one in shots], columns=[f"seed {s.seed}" for s in shots])
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -12,6 +13,7 @@ from typing import TypeVar
 from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import adapter_name
 
+MASK = re.compile(r"data:[\w/;,+=]+")  # the picture that a region holds
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -57,6 +59,11 @@ def one_row(columns: Sequence[str]) -> Table:
     return Table(("",), tuple(columns), (tuple(range(len(columns))),))
 
 
+def listed(texts: Sequence[object]) -> str:
+    """Regions or words to avoid in one line. The picture of a region is only called a mask."""
+    return ", ".join(MASK.sub("mask", str(one)) for one in texts)
+
+
 def shot_fields(shot: Shot) -> dict[str, object]:
     """A shot's fields in one level: "adapter 1", "strength 1", "switch interval".
 
@@ -65,7 +72,7 @@ def shot_fields(shot: Shot) -> dict[str, object]:
     plain = [one.name for one in fields(shot) if one.name not in ("adapters", "method")]
     found: dict[str, object] = {name: getattr(shot, name) for name in plain}
     if shot.adapters:
-        found["method"] = method = method_name(shot.method)
+        found["method"] = method = method_name(shot.method, shot.regions)
         for name, value in method_options(shot.method).items():
             found[f"{method} {name.replace('_', ' ')}"] = value
     for place, (file, strength) in enumerate(shot.adapters, start=1):

@@ -90,7 +90,7 @@ def _draw_row(sheet: Image.Image, row: Row, *, left: int, top: int) -> None:
     place = (left, top + CELL / 2)
     ImageDraw.Draw(sheet).multiline_text(place, label, INK, font=_font(14), anchor="lm", spacing=5)
     for number, picture in enumerate(row.pictures):
-        sheet.paste(_crop(picture, CELL), (left + LABEL + number * (CELL + GAP), top))
+        sheet.paste(cropped(picture, CELL), (left + LABEL + number * (CELL + GAP), top))
 
 
 def _draw_groups(sheet: Image.Image, groups: Sequence[Group]) -> None:
@@ -101,7 +101,7 @@ def _draw_groups(sheet: Image.Image, groups: Sequence[Group]) -> None:
         for number, picture in enumerate(group.pictures):
             row, column = divmod(number, THUMBS_ACROSS)
             place = (MARGIN + column * THUMB_STEP, top + 48 + row * THUMB_STEP)
-            sheet.paste(_crop(picture, THUMB), place)
+            sheet.paste(cropped(picture, THUMB), place)
         top += _height(group)
 
 
@@ -109,7 +109,8 @@ def _height(group: Group) -> int:
     return 48 + -(-len(group.pictures) // THUMBS_ACROSS) * THUMB_STEP + 2 * GAP
 
 
-def _crop(picture: Image.Image, side: int) -> Image.Image:
+def cropped(picture: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture as a square of so many pixels, in RGB."""
     return ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
 
 

@@ -50,7 +50,10 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
 
 
 class BaseCache:
-    """Keeps the base that was opened last. It is freed before another one is opened."""
+    """Keeps the base that was opened last.
+
+    It is freed before another one is opened, unless somebody else still holds it.
+    """
 
     def __init__(self) -> None:
         self._key: object = None
@@ -60,9 +63,22 @@ class BaseCache:
         """As `open_base`; the same base as before where the arguments are the same."""
         key = source, tuple(sorted(given.items()))
         if self._base is None or key != self._key:
-            self._base = None
+            if self._base is not None:
+                self._base = None
+                free_unused()
             self._base, self._key = open_base(source, given), key
         return self._base
+
+
+def free_unused() -> None:
+    """Give memory back that nothing needs, such as that of a base that was let go."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def command_options(given: Mapping[str, object]) -> str:

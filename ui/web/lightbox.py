@@ -4,7 +4,6 @@ lightbox = lay_out_lightbox()            # once a page; its `click` tells a pict
 {{ look(file, caption, facts) }}         # in a template, inside an element with data-album
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +20,7 @@ ALWAYS = {"prompt", "seed", "steps", "guidance", "base"}  # of a recipe, whateve
 
 
 def lay_out_lightbox() -> gr.HTML:
-    """What shows pictures large; its `click` tells the id of one that is to be opened in Mix."""
+    """What shows pictures large; its `click` tells the id of a picture to open in Mix."""
     return gr.HTML(js_on_load=script("lightbox.js"), visible="hidden")
 
 
@@ -30,8 +29,9 @@ def mix_words(shot: Shot) -> str:
     if not shot.adapters:
         return "no adapter"
     mix = " + ".join(f"{adapter_name(str(file))} {by:g}" for file, by in shot.adapters)
-    alone = len(shot.adapters) == 1 and method_name(shot.method) == "merge"
-    return mix if alone else f"{mix}, {value_label(method_name(shot.method))}"
+    method = method_name(shot.method, shot.regions)
+    alone = len(shot.adapters) == 1 and method == "merge"
+    return mix if alone else f"{mix}, {value_label(method)}"
 
 
 def shot_facts(shot: Shot) -> Facts:
@@ -48,6 +48,4 @@ def shot_facts(shot: Shot) -> Facts:
 def _text(name: str, value: object) -> str:
     if isinstance(value, Path):
         return value.name
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(str, value))
     return "" if value is None else fact_text(name, value)

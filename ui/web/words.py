@@ -13,6 +13,7 @@ import compose
 import trainers
 from studio.requests.a1111 import A1111_SAMPLERS
 from studio.requests.shot import Shot
+from ui.shared.grid import listed
 from ui.shared.loading import Loading
 
 # Of fields whose names do not say by themselves what they are.
@@ -125,6 +126,8 @@ def fact_text(name: str, value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, tuple | list):
+        return listed(value)
     return value_label(str(value)) if name in ("method", "scheduler", "spacing") else str(value)
 
 
@@ -163,7 +166,7 @@ def in_words(message: str, *, names: bool = False) -> str:
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Names that a sentence starts with, and names that are no words."""
+    """Finds fields' names at the start of a sentence, and names in code style anywhere."""
     forms = [Shot, Loading, trainers.Recipe, *trainers.all_kinds().values()]
     forms += compose.methods().values()
     names = {one.name for form in forms for one in fields(form)}

@@ -1,10 +1,7 @@
 """What a worker keeps in memory from job to job: the base it opened last, and its adapters."""
 
-import gc
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import torch
 
 import compose
 from studio.adapters.blora_blocks import split_half
@@ -12,7 +9,7 @@ from studio.bases.base import Base
 from studio.files import file_version
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, remember_base
-from ui.shared.loading import open_base
+from ui.shared.loading import free_unused, open_base
 
 
 class ModelCache:
@@ -54,13 +51,7 @@ class ModelCache:
         """Free everything, and give its memory back."""
         self._base = self._opened = self._adapters = None
         self._versions.clear()
-        self.free_unused()
-
-    def free_unused(self) -> None:
-        """Give memory back that nothing needs, such as that of a failed picture."""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_unused()
 
     def make_room(self, large: int) -> None:
         """Free a base of more than so many bytes."""

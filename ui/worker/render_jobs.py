@@ -22,6 +22,7 @@ from studio.requests.picture_file import save_picture
 from studio.requests.resolved_shot import with_size
 from studio.requests.shot import Shot
 from studio.workspace import next_picture_path
+from ui.shared.loading import free_unused
 from ui.shared.queue_requests import drawing_of
 from ui.worker.context import JobProgress, WorkerContext
 from ui.worker.schedule_summary import save_summary, summarize
@@ -252,7 +253,7 @@ def _render_group(
                 case compose.Failed(number, _, reason) if wanted[number] in run.missing:
                     run.fail(wanted[number], reason)
     if not run.failed.keys().isdisjoint(wanted.values()):
-        run.context.models.free_unused()  # it may have been too large
+        free_unused()  # it may have been too large
     return None
 
 

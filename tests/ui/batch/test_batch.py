@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,15 @@ from PIL import Image
 from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe
+from studio.requests.shot import Shot
 from tests.compose.conftest import write_lora
 from ui import cli
+from ui.batch.contact_sheet import _table
+from ui.batch.folder_record import Record
+from ui.batch.plan import plan_batch
+from ui.batch.runner import PictureWritten, run_batch
+from ui.shared import loading
+from ui.shared.loading import open_base
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -291,6 +299,52 @@ def test_a_damaged_record_is_named(
     )
     assert ended("batch", faces, "--out", tmp_path, "--resume") == 2
     assert "batch.json is damaged" in capsys.readouterr().err
+
+
+def test_a_record_of_another_version_is_not_called_damaged(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.path.write_text('{"version": 2}')
+    with pytest.raises(BadInput, match="another version") as error:
+        record.read()
+    assert "damaged" not in str(error.value)
+
+
+def test_one_base_is_open_at_a_time(
+    sdxl_folder: Path, sd1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Base]] = []
+
+    def open_alone(source: str, given: Mapping[str, object]) -> Base:
+        assert not any(one() for one in opened)
+        base = open_base(source, given)
+        opened.append(weakref.ref(base))
+        return base
+
+    monkeypatch.setattr(loading, "open_base", open_alone)
+    manifest = tmp_path / "two.toml"
+    manifest.write_text(f'prompt = "a cat"\nsteps = 1\nbase = ["{sdxl_folder}", "{sd1_folder}"]\n')
+    plan = plan_batch(manifest, tmp_path / "out", resume=False)
+    made = [one for one in run_batch(plan, {}) if isinstance(one, PictureWritten)]
+    assert len(made) == 2 and len(opened) > 2
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "labels"),
+    [
+        ("clip_skip", (1, 2), ("clip_skip 1", "clip_skip 2")),
+        ("avoid", (("fog",), ("fog", "rain")), ("avoid fog", "avoid fog, rain")),
+        ("syntax", ("plain", "a1111"), ("syntax plain", "syntax a1111")),
+        (
+            "regions",
+            (("0,0,1,1: a cat",), ("data:image/png;base64,iVB+/w==@1: a cat",)),
+            ("regions 0,0,1,1: a cat", "regions mask@1: a cat"),
+        ),
+    ],
+)
+def test_whatever_differs_has_a_column(field: str, values: tuple, labels: tuple) -> None:
+    table, captions = _table([Shot("a cat", **{field: one}) for one in values])
+    assert [label.split("\n")[1] for label in table.columns] == list(labels)
+    assert not any(captions)
 
 
 def test_pictures_that_follow_one_another_say_what_they_show(faces: Path, tmp_path: Path) -> None:

@@ -95,5 +95,7 @@ def test_from_the_command_line(run: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_what_is_not_there_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no checkpoint of step 3; there are 2, 4, 6"):
         grid_of_run(run, steps=(3,))
+    with pytest.raises(BadInput, match="seed must be"):
+        grid_of_run(run, seeds=(0, -1))
     with pytest.raises(BadInput, match="is no training's folder"):
         grid_of_run(tmp_path)

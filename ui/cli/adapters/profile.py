@@ -11,7 +11,7 @@ from studio.errors import BadInput
 from studio.files import check_writable
 from ui.cli.options import BASES, LOADING, AsJson
 from ui.shared.form import with_options
-from ui.shared.loading import open_base
+from ui.shared.loading import BaseCache
 from ui.shared.terminal import print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -44,12 +44,18 @@ def profile(
     late ones. Only the metadata of the files changes, but pictures made before no longer recognise
     them. So measure before you make pictures.
     """
-    adapters, bases = _open(files, base, loading)
+    from studio.adapters.compatibility import check_fits
+
+    adapters, bases = _load(files), BaseCache()
+    sources = [base or adapter.base or "sketch" for adapter in adapters]
+    for adapter, source in zip(adapters, sources, strict=True):
+        check_fits(adapter, bases.open(source, loading))
     rows = []
     with progress_bars() as progress:
         task = progress.add_task("Measuring", total=len(adapters))
-        for adapter, on in zip(adapters, bases, strict=True):
-            rows.append(_measure(adapter, on, steps=steps, pictures=pictures))
+        for adapter, source in zip(adapters, sources, strict=True):
+            row = _measure(adapter, bases.open(source, loading), steps=steps, pictures=pictures)
+            rows.append(row)
             progress.advance(task)
     if as_json:
         print_json(rows)
@@ -57,27 +63,15 @@ def profile(
         print_table(COLUMNS, [tuple(row.values()) for row in rows])
 
 
-def _open(
-    files: Sequence[Path], source: str | None, loading: Mapping[str, object]
-) -> "tuple[list[Adapter], list[Base]]":
-    """The adapters, and the base of each.
-
-    Raises BadInput for a file that is no adapter, or that does not fit its base.
-    """
-    from studio.adapters.compatibility import check_fits
+def _load(files: Sequence[Path]) -> "list[Adapter]":
+    """The adapters. Raises BadInput for a file that is none, or that can't be written."""
     from studio.adapters.load import load_adapter
 
     for file in files:
         if split_half(str(file))[1]:
             raise BadInput(f"{file}: give the whole file, without :content or :style.")
         check_writable(file)
-    adapters = [load_adapter(file) for file in files]
-    sources = [source or adapter.base or "sketch" for adapter in adapters]
-    opened = {name: open_base(name, loading) for name in dict.fromkeys(sources)}
-    bases = [opened[name] for name in sources]
-    for adapter, base in zip(adapters, bases, strict=True):
-        check_fits(adapter, base)
-    return adapters, bases
+    return [load_adapter(file) for file in files]
 
 
 def _measure(adapter: "Adapter", base: "Base", *, steps: int, pictures: int) -> dict[str, object]:

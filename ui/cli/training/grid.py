@@ -15,7 +15,7 @@ from studio.requests.training import read_request
 from ui.cli.options import LOADING, AsJson
 from ui.shared.checkpoint_grid import CheckpointShot, checkpoint_grid, checkpoint_table
 from ui.shared.form import with_options
-from ui.shared.labelled_sheet import draw_table
+from ui.shared.labelled_sheet import CELL, cropped, draw_table
 from ui.shared.loading import open_base
 from ui.shared.terminal import print_note, print_outcome, progress_bars
 
@@ -37,19 +37,23 @@ def grid_of_run(
 
     prompts: the run's own sample prompts, or its trigger, when none are given. steps: of the
     checkpoints to compare, all when none are given; the finished adapter is one.
-    Raises BadInput where the run has no checkpoint, or none of such a step.
+    Raises BadInput where the run has no checkpoint, or none of such a step, and for what no
+    picture can be made of.
     """
     found = trainers.checkpoints(run)
     if missing := [step for step in steps if step not in found]:
         known = ", ".join(map(str, found))
         raise BadInput(f"{run} has no checkpoint of step {missing[0]}; there are {known}.")
-    return checkpoint_grid(
+    cells = checkpoint_grid(
         {step: file for step, file in found.items() if not steps or step in steps},
         base=trainers.base_of(run)["source"],
         strengths=list(dict.fromkeys(strengths)),
         prompts=list(dict.fromkeys(prompts or _own_prompts(run))),
         seeds=list(dict.fromkeys(seeds)),
     )
+    for cell in cells:
+        cell.shot.check()
+    return cells
 
 
 def _own_prompts(run: str | Path) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ def write_grid(
         task = shown.add_task("Rendering", total=len(cells))
         for event in compose.render_many(base, [cell.shot for cell in cells]):
             if isinstance(event, compose.Made):
-                pictures[event.number] = event.picture
+                pictures[event.number] = cropped(event.picture, CELL)
             else:
                 print_note(f"Step {cells[event.number].step}: {event.reason}")
             shown.advance(task)
