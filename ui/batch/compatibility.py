@@ -6,13 +6,13 @@ the same functions, also before the first picture.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import compose
 from studio.adapters.adapter_header import outline_adapter
 from studio.adapters.formats.metadata import FAMILIES, AdapterOutline
-from studio.bases.info import read_base_info
+from studio.bases.info import BaseInfo, read_base_info
 from studio.errors import BadInput
 from studio.requests.shot import Shot
 from ui.batch.manifest import PlannedShot
@@ -35,11 +35,25 @@ class Check:
 
 def find_incompatible(planned: Sequence[PlannedShot]) -> Iterator[Problem]:
     """What can't be made on its base, each with the line and the field that say so."""
+    # For this call alone: a base may be downloaded before the next one, and an adapter replaced.
+    base_info, outline = cache(read_base_info), cache(outline_adapter)
+
+    def latent_factor(shot: Shot) -> int | None:
+        base = base_info(shot.base)  # None for one that is not downloaded yet
+        return base and base.latent_factor
+
+    def adapters(shot: Shot) -> list[AdapterOutline]:
+        return [outline(str(file)) for file, _ in shot.adapters]
+
     checks = [
-        Check("base", lambda shot: _base_info(shot.base), needed=True),
-        *size_checks(_latent_factor),
-        method_check(_adapters),
-        Check("adapters", _check_families, by=("base",)),
+        Check("base", lambda shot: base_info(shot.base), needed=True),
+        *size_checks(latent_factor),
+        method_check(adapters),
+        Check(
+            "adapters",
+            lambda shot: _check_families(shot, base_info(shot.base), adapters(shot)),
+            by=("base",),
+        ),
     ]
     return find_problems(planned, checks)
 
@@ -90,22 +104,8 @@ def find_problems(planned: Sequence[PlannedShot], checks: Sequence[Check]) -> It
                 break
 
 
-def _latent_factor(shot: Shot) -> int | None:
-    base = _base_info(shot.base)
-    return base and base.latent_factor
-
-
-def _adapters(shot: Shot) -> list[AdapterOutline]:
-    return [_outline(str(file)) for file, _ in shot.adapters]
-
-
-_outline = lru_cache(maxsize=4096)(outline_adapter)
-_base_info = lru_cache(maxsize=256)(read_base_info)  # None for one that is not downloaded yet
-
-
-def _check_families(shot: Shot) -> None:
-    base = _base_info(shot.base)
-    for (file, _), adapter in zip(shot.adapters, _adapters(shot), strict=True):
+def _check_families(shot: Shot, base: BaseInfo | None, adapters: Sequence[AdapterOutline]) -> None:
+    for (file, _), adapter in zip(shot.adapters, adapters, strict=True):
         if base and adapter.family not in ("", base.family):
             raise BadInput(
                 f"the adapter {file} was made for {FAMILIES[adapter.family]}, and the base "

@@ -19,10 +19,18 @@ from studio.queue.client import get_job, list_jobs, stop_job
 from studio.queue.job import Job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, add_adapter, next_picture_path, open_workspace
+from studio.workspace import (
+    Workspace,
+    add_adapter,
+    keep_start_picture,
+    next_picture_path,
+    open_workspace,
+    remember_base,
+)
 from tests.ui.web.conftest import Server, fill, open_tab
 from tests.ui.web.test_library import an_adapter
 from ui.shared.queue_requests import queue_pictures
+from ui.web.batch import cost as _cost
 from ui.web.batch import runs as _batch_list
 from ui.web.batch.archive import zipped
 from ui.web.batch.cost import evaluations, seconds_for
@@ -84,7 +92,33 @@ def test_larger_pictures_are_said_to_take_longer(space: Workspace) -> None:
     assert seconds_for(space, [second]) == pytest.approx(10 + 40 * 0.6)
 
 
-def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
+def test_the_size_of_a_base_is_known_once_it_is_there(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shot = Shot("a robot", width=256, height=256)
+    job = queue_pictures(space, [replace(shot, width=None, height=None)])
+    claim_job(space, ("render",))
+    report_job(space, job.id, seconds=10.0)
+    finish_job(space, job.id, "done")
+    with monkeypatch.context() as before:
+        before.setattr(_cost, "read_base_info", lambda _: None)
+        assert seconds_for(space, [shot]) == pytest.approx(10)
+    assert seconds_for(space, [shot]) == pytest.approx(40)
+
+
+def test_a_base_in_the_list_may_lie_behind_a_link(
+    space: Workspace, sd1_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "models").symlink_to(sd1_folder.parent)
+    linked = str(tmp_path / "models" / sd1_folder.name)
+    remember_base(space, linked, name="sd1", family="sd1")
+    (shot,) = shots_of(space, f'prompt = "a robot"\nbase = "{linked}"')
+    assert shot.base == linked
+
+
+def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "start.png")
+    start = str(keep_start_picture(space, tmp_path / "start.png"))
     mixed = Shot(
         'a "fine" {robot}',
         negative="fog",
@@ -95,6 +129,8 @@ def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
         scheduler="ddim",
         spacing="trailing",
         second_pass=1.5,
+        init_image=start,
+        mask=start,
         adapters=(
             (str(space.adapters / "robot.safetensors"), 1.0),
             (str(space.adapters / "ink.safetensors"), 0.8),
@@ -105,6 +141,7 @@ def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
     assert (shot.prompt, shot.negative, shot.seed) == ('a "fine" {robot}', "fog", 2**40)
     assert (shot.steps, shot.guidance, shot.width, shot.scheduler) == (7, 3.5, 48, "ddim")
     assert (shot.spacing, shot.second_pass) == ("trailing", 1.5)
+    assert (shot.init_image, shot.mask) == (start, start)
     assert [by for _, by in shot.adapters] == [1.0, 0.8]
     assert shot.method == mixed.method
 
@@ -112,15 +149,15 @@ def test_a_shot_of_mix_is_a_grid_of_one(space: Workspace) -> None:
 def test_what_is_no_number_is_named() -> None:
     with pytest.raises(BadInput, match="seeds: 'many' is not"):
         manifest_of(Grid("a", seeds="many"))
+    with pytest.raises(BadInput, match="strengths: '1, many' is not"):
+        manifest_of(Grid("a", adapters=["robot"], strengths="1, many"))
+    assert manifest_of(Grid(" \n ")) == ""
 
 
 def test_every_digit_of_a_seed_is_kept(space: Workspace) -> None:
     seeds = (2**53 + 1, 2**63 - 1)
     shots = shots_of(space, manifest_of(Grid("a", seeds=f"{seeds[0]}, {seeds[1]}")))
     assert tuple(shot.seed for shot in shots) == seeds
-    with pytest.raises(BadInput, match="strengths: '1, many' is not"):
-        manifest_of(Grid("a", adapters=["robot"], strengths="1, many"))
-    assert manifest_of(Grid(" \n ")) == ""
 
 
 def test_prompts_of_any_kind_are_written_as_toml() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import compose
 from studio.bases.info import read_base_info
@@ -41,24 +41,30 @@ def seconds_for(space: Workspace, shots: Sequence[Shot]) -> float | None:
 
 def _speed(job: Job, base: str) -> float | None:
     """Seconds of an evaluation of a picture of the base's own size; None where a job tells none."""
-    shots = drawing_of(job).all_shots()
-    work = _work(shots)
-    if not (job.seconds and work) or {shot.base for shot in shots} != {base}:
+    drawing = drawing_of(job)
+    if not job.seconds or drawing.shot(0).base != base:  # before thousands of shots are read
         return None
-    return job.seconds / work
+    shots = drawing.all_shots()
+    work = _work(shots)
+    return job.seconds / work if work and {shot.base for shot in shots} == {base} else None
 
 
 def _work(shots: Sequence[Shot]) -> float:
     """Evaluations of pictures of the base's own size; each counts twice where there is guidance."""
+    base_size = cache(_base_size)  # not for longer: it is not known until the base is there
     return sum(
-        evaluations([shot]) * (2 if shot.guidance > 1 else 1) * _relative_size(shot)
+        evaluations([shot])
+        * (2 if shot.guidance > 1 else 1)
+        * _relative_size(shot, base_size(shot.base))
         for shot in shots
     )
 
 
-def _relative_size(shot: Shot) -> float:
-    """How many times as many pixels as in a picture of the base's own size, in a step's mean."""
-    base = _base_size(shot.base)
+def _relative_size(shot: Shot, base: int) -> float:
+    """How many times as many pixels as in a picture of the base's own size, in a step's mean.
+
+    base: pixels of that size's side; 0 where it is not known.
+    """
     first = (shot.width or base) * (shot.height or base) / base**2 if base else 1.0
     if shot.second_pass is None:
         return first
@@ -66,7 +72,6 @@ def _relative_size(shot: Shot) -> float:
     return first * (steps + more * shot.second_pass**2) / (steps + more)
 
 
-@lru_cache(maxsize=64)
 def _base_size(source: str) -> int:
     """Pixels of a side; 0 for a base that is not here yet, or not any more."""
     with suppress(BadInput):

@@ -21,6 +21,7 @@ ESCAPED = re.compile(r"[\\{}]|__")  # what a manifest reads as choices
 KEPT = (
     *("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax"),
     *("second_pass", "second_denoise", "regions", "avoid", "avoid_by", "avoid_strength"),
+    *("init_image", "mask"),
 )
 
 
@@ -48,7 +49,7 @@ class Grid:
 
 
 def manifest_of(grid: Grid) -> str:
-    """The grid as TOML; "" while it has no prompt. Raises BadInput for what is no number."""
+    """The grid as TOML; "" while it has no prompt. Raises BadInput where a number is wrong."""
     prompts = [line.strip() for line in grid.prompts.splitlines() if line.strip()]
     if not prompts:
         return ""

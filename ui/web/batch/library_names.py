@@ -23,8 +23,8 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
     """The shots of a manifest, all different, ready for `queue_pictures`.
 
     Adapters are called by their names in the library (`robot`, `robot:0.8`, `blora:style`),
-    pictures to start from by their ids in the history. Raises BadInput naming every line and field
-    amiss, and for files outside the workspace.
+    pictures to start from by their ids in the history. Raises BadInput that names every line and
+    field with a mistake, also for files outside the workspace.
     """
     if ending not in ENDINGS:
         raise BadInput(f"a manifest's name ends in .{', .'.join(ENDINGS)}, and this is .{ending}")
@@ -36,7 +36,9 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
         _offer(space, folder)
         path.write_text(text, encoding="utf-8")
         try:
-            only = [space.adapters.resolve(), space.pictures.resolve(), *map(Path, known)]
+            places = [space.adapters, space.pictures, space.uploads]
+            places += filter(os.path.isabs, known)
+            only = [Path(one).resolve() for one in places]
             planned = read_manifest(path, most=MOST_QUEUED, only=only).planned
             if problems := [*_unknown_bases(known, planned)] or [*find_incompatible(planned)]:
                 raise join_problems(problems)
