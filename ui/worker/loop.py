@@ -19,7 +19,7 @@ from functools import partial
 
 from studio.errors import BadInput
 from studio.out_of_memory import is_out_of_memory
-from studio.queue.client import list_jobs
+from studio.queue.client import get_job, list_jobs
 from studio.queue.job import QUEUES, Job, State
 from studio.queue.worker import (
     claim_job,
@@ -61,7 +61,7 @@ def work(
         print_note(f"Job {orphan.id} was left by a worker that died")
     if queue == "render" and not (leaving() or has_waiting_jobs(space, QUEUES[queue])):
         _open_likely_base(context)
-    idle, beaten, seen = time.monotonic(), 0.0, None
+    worked, beaten, seen = time.monotonic(), 0.0, None
     while not ending():
         now, written = time.monotonic(), _last_write(space)
         due = now > beaten + BEAT
@@ -74,12 +74,12 @@ def work(
         seen = written
         if job:
             _run_job(context, job)
-            idle = time.monotonic()
+            worked = time.monotonic()
         elif ask and leaving():
             return
         elif due:
             context.beat("waiting for jobs")
-            _free_memory(context, idle=now - idle)
+            _free_memory(context, idle=now - worked)
             beaten = now
         # Longer than a training's look at the lock: it has a step between any two pictures.
         time.sleep(POLL)
@@ -128,7 +128,8 @@ def _run_job(context: WorkerContext, job: Job) -> None:
     except BaseException as fault:
         message = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
         where = f"this is a bug: the end of logs/{context.queue}.log has its details"
-        finish_job(context.space, job.id, "failed", error=message, advice=where)
+        if get_job(context.space, job.id).state == "running":
+            finish_job(context.space, job.id, "failed", error=message, advice=where)
         raise
     if state == "queued":
         _save(lambda: requeue_job(context.space, job.id))
@@ -166,7 +167,11 @@ def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
     until = time.monotonic() + (spent if _training_runs(context.space) else 0.0)
     while not (context.ending() or report_job(context.space, batch.id)):
         if job := claim_job(context.space, ("render",)):
-            _run_job(context, job)
+            try:
+                _run_job(context, job)
+            except Exception:  # it has failed, and ends this worker: the next one goes on
+                requeue_job(context.space, batch.id)
+                raise
         elif time.monotonic() >= until:
             return
         time.sleep(POLL)

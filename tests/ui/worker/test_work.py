@@ -409,6 +409,25 @@ def test_a_batch_gives_way_to_a_picture_that_somebody_waits_for(
     assert {get_job(space, job.id).state for job in (batch, *asked)} == {"done"}
 
 
+def test_a_mistake_of_ours_in_a_picture_leaves_the_batch_to_the_next_worker(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = queue_pictures(space, [Shot("a robot")], kind="batch")
+    asked: list[Job] = []
+
+    def render(*_: object, pause: Callable[[float], None] | None = None) -> None:
+        if pause is None:
+            raise TypeError("of the picture that somebody waits for")
+        asked.append(queue_pictures(space, [Shot("a ship")]))
+        pause(0.0)
+
+    monkeypatch.setattr(loop, "render", render)
+    with pytest.raises(TypeError):
+        work_off(space, "render")
+    assert get_job(space, asked[0].id).state == "failed"
+    assert get_job(space, batch.id).state == "queued"
+
+
 def test_what_a_batch_cannot_draw_is_named_and_the_others_are_drawn(
     space: Workspace, training: Job, sd1_folder: Path
 ) -> None:
