@@ -10,6 +10,7 @@ out later is the job's `error`. loading: fields of `ui.shared.loading.Loading`, 
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import compose
 import trainers
 from studio.errors import BadInput
-from studio.queue.client import add_job, list_jobs
+from studio.queue.client import add_job, get_job, list_jobs
 from studio.queue.job import UNFINISHED, Job, Kind
 from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot
@@ -32,6 +33,8 @@ from studio.requests.training import (
     to_json,
 )
 from studio.workspace import Workspace, adapter_path, check_name, clean_name
+
+MOST_UNFINISHED = 10_000  # jobs that are looked at
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,18 @@ class Drawing:
     def all_shots(self) -> list[Shot]:
         """All of them."""
         return [self.shot(number) for number in range(len(self.shots))]
+
+
+def unfinished(space: Workspace, kinds: Sequence[Kind] = ()) -> list[Job]:
+    """All jobs that wait or run, the latest first. kinds: only these; all where none is named."""
+    return list_jobs(space, states=UNFINISHED, kinds=kinds, limit=MOST_UNFINISHED)
+
+
+def find_job(space: Workspace, id: int | None) -> Job | None:
+    """A job by its number; None for no number, and where there is no such job any more."""
+    with suppress(BadInput):
+        return get_job(space, id) if id else None
+    return None
 
 
 def drawing_of(job: Job) -> Drawing:
@@ -74,7 +89,7 @@ def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = F
     request = replace(
         request,
         name=name or clean_name(request.title, otherwise="adapter"),
-        # With the defaults of today: the job is to be the same under a later Studio.
+        # With today's defaults written out, so that a later Studio trains the same.
         options=trainers.options_of(trainers.kind_of(request)),
     )
     return _queue(space, "train", to_json(request), title=request.title, once=once)
@@ -123,7 +138,7 @@ def _queue(
     space: Workspace, kind: Kind, arguments: Mapping[str, object], *, title: str, once: bool
 ) -> Job:
     """Queue a job. once: return one that waits or runs with the same arguments instead."""
-    waiting = list_jobs(space, states=UNFINISHED, kinds=(kind,)) if once else []
+    waiting = unfinished(space, (kind,)) if once else []
     stored = _as_stored(arguments)
     for job in waiting:
         if job.arguments == stored and not job.stopping:

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from studio.adapters.tensor_file import write_tensors
 from studio.errors import BadInput
-from studio.queue.client import list_jobs
+from studio.queue.client import list_jobs, remove_job
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.shot import Shot
 from studio.workspace import (
@@ -168,6 +168,36 @@ def test_the_same_picture_is_made_once(tab: Tab) -> None:
     assert len(list_jobs(tab.space)) == 2
     tab.act("stop"), tab.act("draw")
     assert len(list_jobs(tab.space)) == 3
+
+
+def test_changes_are_drawn_though_the_job_shown_was_removed(tab: Tab) -> None:
+    tab.act("draw"), _draw(tab)
+    remove_job(tab.space, tab.now[tab.parts.job])
+    tab.now[tab.form.steps] = 9
+    tab.act("change")
+    assert _shots(tab)[0]["steps"] == 9
+
+
+def test_what_a_stopped_comparison_has_drawn_is_counted(tab: Tab) -> None:
+    tab.act("add", name="bolt"), tab.act("add", name="wash"), tab.act("compare_methods")
+    job = claim_job(tab.space, ("render",))
+    assert job
+    report_job(tab.space, job.id, results=["", "", "2026-01-01/a.png"], total=4)
+    finish_job(tab.space, job.id, "stopped")
+    tab.act("poll")
+    assert "Stopped, 1 of 4 drawn" in tab.now[tab.parts.note]
+
+
+@pytest.mark.parametrize("field", ["denoise", "guidance"])
+def test_sliders_take_in_what_lies_beyond_them(tab: Tab, field: str) -> None:
+    slider = getattr(tab.form, field)
+    update = tab.form.update(Shot("a robot", steps=500, **{field: 0.01}))[slider]
+    assert update["minimum"] == 0.01 and update["maximum"] == slider.maximum
+    tab.now[slider] = 0.01
+    kept = tab.parts.form_kept
+    stored = {"form": kept._words["form"], "values": [tab.now.get(one) for one in kept._widgets]}
+    tab.now[kept.stored] = json.dumps(stored)
+    assert tab.act("load")[slider]["minimum"] == 0.01
 
 
 def test_every_digit_of_a_seed_is_kept(tab: Tab, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from studio.workspace import AdapterFile, Workspace, base_family, list_adapters
 from ui.web.frontend import script
 from ui.web.mix import html
 from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, misfit
-from ui.web.server.fields import read_number
+from ui.web.server.fields import read_number, shown_on
 from ui.web.server.page import Components, Update, Values
 
 
@@ -40,14 +40,11 @@ class Slot:
         """adapter: of the library; None where it was deleted."""
         if one is None:
             return {self.row: gr.Row(visible=False)}
-        least, most = min(-1, one.strength), max(2, one.strength)
         free = not one.locked
         return {
             self.row: gr.Row(visible=True),
             self.head: html.slot_head(adapter, one.name, place),
-            self.strength: gr.update(
-                value=one.strength, minimum=least, maximum=most, interactive=free
-            ),
+            self.strength: shown_on(self.strength, one.strength) | {"interactive": free},
             self.half: gr.update(
                 value=one.half, visible=bool(adapter and adapter.halves), interactive=free
             ),

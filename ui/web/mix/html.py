@@ -99,7 +99,7 @@ def slot_head(adapter: AdapterFile | None, name: str, place: int) -> str:
 
 
 def job_note(job: Job, *, more: str = "") -> str:
-    """The progress of a job, or its results. more: what else is to be said of its picture."""
+    """The progress of a job, or its results. more: a remark on its picture."""
     match job.state:
         case "queued":
             return note("Waiting in the queue")
@@ -110,7 +110,8 @@ def job_note(job: Job, *, more: str = "") -> str:
         case "failed":
             return note("Not drawn")
         case "stopped":
-            drawn = f", {len(job.results)} of {job.total} drawn" if job.results else ""
+            made = len(job.finished_results)
+            drawn = f", {made} of {job.total} drawn" if made else ""
             return note(f"Stopped{drawn}{f': {job.error}' if job.error else ''}")
     return note(", ".join(filter(None, (_summary(job), more))))
 

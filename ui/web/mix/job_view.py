@@ -6,12 +6,12 @@ import gradio as gr
 
 import compose
 from studio.errors import BadInput
-from studio.queue.client import get_job, live_preview
+from studio.queue.client import live_preview
 from studio.queue.job import Job
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture
-from ui.shared.queue_requests import drawing_of
+from ui.shared.queue_requests import drawing_of, find_job
 from ui.shared.tiles import tiles_note
 from ui.web.frontend import MARKED, UNMARKED, sentence
 from ui.web.mix import html
@@ -42,9 +42,8 @@ class JobView:
         corrects it.
         """
         tab = self.tab
-        try:
-            job = get_job(self.space, values[tab.job] or 0)
-        except BadInput:
+        job = find_job(self.space, values[tab.job])
+        if job is None:
             return gr.skip()
         version = job_version(self.space, job)
         if version == values[tab.job_version]:

@@ -48,12 +48,10 @@ def add_to_mix(
 
     The same file may be added twice, as the two halves of a B-LoRA. BadInput for one too many.
     """
-    if len(mix) == MOST:
-        raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
     trigger = escape(adapter.triggers[0]) if adapter.triggers else ""
     after = _with_trigger(prompt, trigger)
     inserted = (prompt, after) if after != prompt else None
-    return (*mix, MixAdapter(adapter.name, inserted=inserted)), after
+    return _joined(mix, MixAdapter(adapter.name, inserted=inserted)), after
 
 
 def with_tagged(mix: Sequence[MixAdapter], named: MixAdapter) -> tuple[MixAdapter, ...]:
@@ -64,9 +62,7 @@ def with_tagged(mix: Sequence[MixAdapter], named: MixAdapter) -> tuple[MixAdapte
     for at, one in enumerate(mix):
         if (one.name, one.half) == (named.name, named.half):
             return (*mix[:at], replace(one, strength=named.strength), *mix[at + 1 :])
-    if len(mix) == MOST:
-        raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
-    return (*mix, named)
+    return _joined(mix, named)
 
 
 def remove_from_mix(
@@ -106,6 +102,12 @@ def misfit(adapter: AdapterFile, *, base: str, family: str) -> str:
 def short_name(base: str) -> str:
     """The last part of a base's source."""
     return base.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _joined(mix: Sequence[MixAdapter], one: MixAdapter) -> tuple[MixAdapter, ...]:
+    if len(mix) == MOST:
+        raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
+    return (*mix, one)
 
 
 def _family(name: str) -> str:

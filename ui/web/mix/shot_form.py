@@ -27,7 +27,13 @@ from ui.web.mix.adapter_slots import AdapterSlots
 from ui.web.mix.block_strengths import BlockSliders
 from ui.web.mix.mix_adapters import EXAMPLES, WHOLE, MixAdapter
 from ui.web.mix.region_form import RegionForm
-from ui.web.server.fields import FieldWidgets, field_widgets, read_number, read_whole_number
+from ui.web.server.fields import (
+    FieldWidgets,
+    field_widgets,
+    read_number,
+    read_whole_number,
+    shown_on,
+)
 from ui.web.server.page import Components, Update, Values
 from ui.web.words import label, value_label
 
@@ -257,15 +263,13 @@ class ShotForm:
             self.negative: shot.negative,
             self.base: shot.base,
             self.seed: str(shot.seed),
-            self.steps: gr.update(value=steps, maximum=max(100, steps)),
-            self.guidance: gr.update(
-                value=guidance, minimum=min(1, guidance), maximum=max(15, guidance)
-            ),
+            self.steps: shown_on(self.steps, steps),
+            self.guidance: shown_on(self.guidance, guidance),
             self.scheduler: shot.scheduler or "",
             self.spacing: shot.spacing or "",
             self.start: shot.init_image,
             self.mask: shot.mask,
-            self.denoise: shot.denoise,
+            self.denoise: shown_on(self.denoise, shot.denoise),
             self.before_speed: None,
             self.undo_speed: gr.Button(visible=False),
         }

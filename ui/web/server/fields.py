@@ -87,6 +87,12 @@ def read_number(name: str, given: object) -> float:
     raise BadInput(f"{name}: {given or 'nothing'} is not a number")
 
 
+def shown_on(slider: gr.Slider, value: float | None) -> dict[str, Any]:
+    """The update of a slider that shows a value; its range grows where the value lies beyond it."""
+    reached = slider.minimum, slider.maximum, slider.minimum if value is None else value
+    return gr.update(value=value, minimum=min(reached), maximum=max(reached))
+
+
 def _widget(field: Field, form: Form) -> Component:
     name, info = label(field.name), help_of(field)
     default = form.defaults.get(field.name)

@@ -9,11 +9,11 @@ import gradio as gr
 
 import compose
 from studio.errors import BadInput
-from studio.queue.client import get_job, stop_job
+from studio.queue.client import stop_job
 from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, get_picture
-from ui.shared.queue_requests import drawing_of, draws, queue_pictures
+from ui.shared.queue_requests import drawing_of, draws, find_job, queue_pictures
 from ui.web.mix import html
 from ui.web.mix.comparison import axes, every_method, grid
 from ui.web.mix.tab import MixTab
@@ -109,10 +109,10 @@ class Drawing:
         self, values: Values, shots: Sequence[Shot], loading: Mapping[str, object]
     ) -> Job | None:
         """The job shown where it draws these shots or has drawn them, none of them deleted."""
-        with suppress(BadInput):  # there is no job, or a shot or a picture is gone
-            job = get_job(self.space, values[self.tab.job] or 0)
-            if job.state in ("failed", "stopped") or job.stopping:
-                return None
+        job = find_job(self.space, values[self.tab.job])
+        if job is None or job.state in ("failed", "stopped") or job.stopping:
+            return None
+        with suppress(BadInput):  # a shot or a picture is gone
             if len(job.finished_results) < len(shots) * job.ended:
                 return None
             for id in job.finished_results:
@@ -127,10 +127,8 @@ class Drawing:
                 stop_job(self.space, values[self.tab.own_job])
 
     def _is_comparing(self, values: Values) -> bool:
-        if values[self.tab.job] is None:
-            return False
-        job = get_job(self.space, values[self.tab.job])
-        return not job.ended and len(drawing_of(job).shots) > 1
+        job = find_job(self.space, values[self.tab.job])
+        return job is not None and not job.ended and len(drawing_of(job).shots) > 1
 
 
 def _check(shot: Shot) -> None:

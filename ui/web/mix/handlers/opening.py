@@ -7,17 +7,18 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import BadInput
-from studio.queue.client import get_job, list_jobs
+from studio.queue.client import list_jobs
 from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
-from ui.shared.queue_requests import drawing_of
+from ui.shared.queue_requests import drawing_of, find_job
 from ui.web.mix.comparison import axes
 from ui.web.mix.handlers.settings import Handlers
 from ui.web.mix.history import Listing
 from ui.web.mix.recipes import shot_of_recipe
 from ui.web.mix.remembered import Remembered
 from ui.web.mix.shot_form import PLAIN, base_choices
+from ui.web.server.fields import shown_on
 from ui.web.server.page import Update, Values
 
 
@@ -52,12 +53,12 @@ class Opening(Handlers):
         known = {one: found.get(one, one.value) for one in tab.form_widgets()}
         if known[self.form.base] not in dict(bases).values():
             known[self.form.base] = PLAIN.base
-        update: Update = {one: gr.update(value=value) for one, value in known.items()}
-        for slider in (self.form.steps, self.form.guidance):
-            most = max(slider.maximum, known[slider] or 0)
-            update[slider] = gr.update(value=known[slider], maximum=most)
+        update: Update = {
+            one: shown_on(one, value) if isinstance(one, gr.Slider) else gr.update(value=value)
+            for one, value in known.items()
+        }
         update[self.form.base] = gr.Dropdown(bases, value=known[self.form.base])
-        job, own_job = self._job(state.job), self._job(state.own)
+        job, own_job = find_job(self.space, state.job), find_job(self.space, state.own)
         # A browser keeps no painting; that of the picture shown is in its recipe.
         painted = self.form.regions.update(drawing_of(job).shot(0) if job else PLAIN)
         painting = {self.form.regions.canvas: painted[self.form.regions.canvas]}
@@ -73,11 +74,6 @@ class Opening(Handlers):
         with suppress(BadInput):  # deleted meanwhile
             update |= self.view.picture(state.picture or "")
         return update
-
-    def _job(self, id: int | None) -> Job | None:
-        with suppress(BadInput):
-            return get_job(self.space, id or 0)
-        return None
 
     def _queued_as(self, job: Job) -> Update:
         """The settings that the job shown was queued with, so that they are not drawn again."""

@@ -28,7 +28,7 @@ class Pictures(Handlers):
     """Finds, reopens, marks and deletes pictures."""
 
     def list_history(self, values: Values) -> Update:
-        """Other pictures are searched for, or several are to be picked."""
+        """The filter was changed, or several pictures can be picked from now on."""
         tab = self.tab
         picked = frozenset() if values[tab.several] else None
         words, only = values[tab.search] or "", bool(values[tab.favourites])
