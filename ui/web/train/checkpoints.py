@@ -63,7 +63,7 @@ def draw_grid(
     there = checkpoints(space, job)
     chosen = [step for step in sorted(steps) if step in there]
     if not chosen or not strengths:
-        raise BadInput("choose the checkpoints that are to be compared, and give a strength")
+        raise BadInput("choose the checkpoints to compare, and give a strength")
     if len(chosen) * len(strengths) > MOST:
         raise BadInput(
             f"{len(chosen)} checkpoints at {len(strengths)} strengths are "

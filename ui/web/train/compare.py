@@ -9,7 +9,8 @@ from studio.errors import BadInput
 from studio.queue.client import get_job, stop_job
 from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
-from ui.web.frontend import ONCE, paragraph, template
+from ui.shared.queue_requests import find_job
+from ui.web.frontend import ONCE, paragraph, sentence, template
 from ui.web.server.fields import read_numbers, read_whole_number
 from ui.web.server.page import Page, as_html, on
 from ui.web.train import checkpoints as _checkpoints
@@ -105,17 +106,12 @@ class ComparisonPanel:
 
     def _job_and_steps(self, chosen: int | None) -> tuple[Job | None, list[int]]:
         """The selected training, and the steps of its checkpoints."""
-        try:
-            job = get_job(self._space, chosen) if chosen else None
-        except BadInput:
-            job = None
+        job = find_job(self._space, chosen)
         return job, sorted(_checkpoints.checkpoints(self._space, job)) if job else []
 
     def _grid_now(self, job: Job, steps: list[int], seen: Shown) -> tuple[Job | None, Shown]:
-        if seen.job != job.id or seen.grid is None:
-            grid = _checkpoints.latest_grid(self._space, job)
-        else:
-            grid = get_job(self._space, seen.grid)
+        grid = find_job(self._space, seen.grid) if seen.job == job.id else None
+        grid = grid or _checkpoints.latest_grid(self._space, job)
         now = Shown(job.id, tuple(steps), drawn=0)
         if grid is None:
             return None, now
@@ -189,7 +185,8 @@ def _steps(job: Job, now: Shown, seen: Shown, ticked: list[int]) -> gr.CheckboxG
 
 def _status(grid: Job) -> str:
     if grid.state == "failed":
-        return paragraph(f"{grid.error}. {grid.advice}", "problem")
+        said = " ".join(sentence(one) for one in (grid.error, grid.advice) if one)
+        return paragraph(said, "problem")
     if not grid.ended:
         drawn = len(grid.finished_results)
         return paragraph(f"{drawn} of {len(_checkpoints.cells(grid))} drawn")

@@ -28,7 +28,7 @@ from ui.web.train.reward import ALIGN, RewardWidgets
 
 @dataclass(frozen=True)
 class Form:
-    """The widgets that say what is to be trained, and how."""
+    """The widgets that say what to train, and how."""
 
     sets: gr.Dropdown
     trigger: gr.Textbox
@@ -47,7 +47,7 @@ class Form:
         return {*own, *prompted, *self.more.all()}
 
     def chosen(self, data: Values) -> str:
-        """The kind that is to be trained."""
+        """The kind to train."""
         kind = data[self.kind]
         return data[self.reward.name] if kind == ALIGN else kind
 

@@ -73,7 +73,7 @@ def _set_of(space: Workspace, folders: Sequence[Sequence[Any]], missing: list[st
     if len(names) == 1 and names[0]:
         return names[0]
     said = " and ".join(str(folder) for folder, _ in folders)
-    missing.append(f"Its pictures, {said}, are no set here: add them again.")
+    missing.append(f"Its pictures, {said}, are not a set here: add them again.")
     return ""
 
 

@@ -16,9 +16,10 @@ from studio.queue.client import (
     resume_job,
     stop_job,
 )
-from studio.queue.job import UNFINISHED, Job
+from studio.queue.job import Job
 from studio.training_log import TrainingLog
 from studio.workspace import Workspace, list_checkpoints, list_samples, read_log
+from ui.shared.queue_requests import unfinished
 from ui.web.frontend import ONCE, paragraph
 from ui.web.server.page import Page, on
 from ui.web.server.polling import tab_news
@@ -153,9 +154,8 @@ def _listed(space: Workspace) -> list[tuple[str, int]]:
 def _selected_job(space: Workspace, selected: int | None, listed: list[int]) -> Job | None:
     if selected in listed:
         return get_job(space, selected)
-    unfinished = list_jobs(space, states=UNFINISHED, kinds=("train",))
-    if unfinished:
-        return min(unfinished, key=lambda job: (job.state != "running", job.queued))
+    if trainings := unfinished(space, ("train",)):
+        return min(trainings, key=lambda job: (job.state != "running", job.queued))
     return get_job(space, listed[0]) if listed else None
 
 
@@ -198,8 +198,8 @@ def _jobs_ahead(space: Workspace, job: Job) -> int:
     """The number of trainings that run before a queued one."""
     if job.state != "queued":
         return 0
-    unfinished = list_jobs(space, states=UNFINISHED, kinds=("train",), limit=1000)
-    return sum(one.state == "running" or one.queued < job.queued for one in unfinished)
+    trainings = unfinished(space, ("train",))
+    return sum(one.state == "running" or one.queued < job.queued for one in trainings)
 
 
 def _buttons(job: Job) -> list[gr.Button]:

@@ -19,6 +19,7 @@ class CaptionProcess:
     """One that writes captions; `results` tells them one by one, `end` breaks it off."""
 
     def __init__(self, model: str, pictures: Sequence[Path]) -> None:
+        self._ended = False
         self._process = subprocess.Popen(
             module_command("ui.web.train.dataset.caption_process"),
             stdin=subprocess.PIPE,
@@ -43,7 +44,7 @@ class CaptionProcess:
                 if "wrong" in answer:
                     raise BadInput(answer["wrong"])
                 yield answer["name"], answer["caption"]
-            if self._process.wait() > 0:
+            if self._process.wait() and not self._ended:
                 raise BadInput("the captioner ended by itself; the machine may lack memory for it")
         finally:
             self.end()
@@ -52,6 +53,7 @@ class CaptionProcess:
 
     def end(self) -> None:
         """Break it off; what it told so far stands."""
+        self._ended = True
         self._process.kill()
         self._process.wait()
 

@@ -104,7 +104,7 @@ class CaptionPanel:
         return self._changed(name, drafts, {one: edit.apply(text) for one, text in now.items()})
 
     def _changed(self, name: str, drafts: Drafts, texts: Mapping[str, str]) -> Drafts:
-        """The drafts with these texts; what is as it was saved is no draft."""
+        """The drafts with these texts; a text that equals the saved one is not a draft."""
         saved = {one.name: one.caption for one in get_set(self._space, name).pictures}
         both = {**drafts.get(name, {}), **{one: tidy(text) for one, text in texts.items()}}
         return drafts | {name: {n: text for n, text in both.items() if saved.get(n, text) != text}}

@@ -50,7 +50,7 @@ class PicturePanel:
     ) -> None:
         """Wire the events. recipe: the fields of Recipe; `size` and `buckets` decide the crops.
 
-        example: another tab writes here which example pictures are to be taken.
+        example: another tab writes here which example pictures to take.
         """
         size, buckets = recipe["size"], recipe["buckets"]
         crops = [self.preview, self.crops]
