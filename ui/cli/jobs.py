@@ -23,11 +23,11 @@ from studio.queue.client import (
     stop_job,
     turns,
 )
-from studio.queue.job import FINISHED, QUEUES, UNFINISHED, Job
+from studio.queue.job import FINISHED, QUEUES, Job
 from studio.requests.training import TrainingRequest
 from studio.workspace import DEFAULT_FOLDER, Workspace, clean_name, open_workspace
 from ui.cli.options import AsJson, WorkspaceFolder
-from ui.shared.queue_requests import queue_training
+from ui.shared.queue_requests import queue_training, unfinished
 from ui.shared.terminal import print_facts, print_json, print_note, print_table
 from ui.shared.train_request import complete
 
@@ -77,7 +77,7 @@ def list_(
 ) -> None:
     """List the jobs that run, that wait and that ended lately."""
     space = open_workspace(workspace)
-    running_first = turns(list_jobs(space, states=UNFINISHED, limit=ALL))
+    running_first = turns(unfinished(space))
     ended = list_jobs(space, states=FINISHED, limit=ALL if everything else RECENT)
     jobs = [*running_first, *ended]
     if as_json:
@@ -188,7 +188,7 @@ def _state(job: Job) -> str:
     if job.stopping:
         return "stopping"
     if job.state == "failed":
-        return f"failed: {job.error}{'; ' * bool(job.advice)}{job.advice}"
+        return f"failed: {'; '.join(filter(None, (job.error, job.advice)))}"
     if job.state == "running" and job.phase:
         return f"running: {job.phase}"
     return job.state

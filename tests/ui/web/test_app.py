@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -22,6 +24,7 @@ from studio.errors import BadInput
 from studio.workspace import open_workspace
 from tests.ui.web.conftest import ROOT, in_a_loop, open_tab
 from ui.cli.web import read_login
+from ui.web.server import app
 from ui.web.server.app import LOOK, LOOK_FOR_PROGRESS, build, check_reach, start_queue
 from ui.web.server.page import show_bad_input
 from ui.web.server.security import LoginThrottle
@@ -207,6 +210,18 @@ def test_a_login_may_stand_in_a_file(tmp_path: Path) -> None:
         read_login("ann:secret", tmp_path / "login")
     with pytest.raises(BadInput, match="cannot be read"):
         read_login(None, tmp_path / "nothing")
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(**_: object) -> None:  # as Gradio does then, which leaves a socket open
+        raise OSError("Cannot find empty port in range: 7999-7999.")
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(app, "build", lambda _: SimpleNamespace(launch=launch))
+    for name in ("start_queue", "workers"):
+        monkeypatch.setattr(app, name, lambda _: nullcontext())
+    with pytest.raises(BadInput, match="no free port 7999: give another --port"):
+        app.serve(open_workspace(tmp_path / "space"), port=7999)
 
 
 def test_a_machine_too_busy_to_answer_at_once_serves_all_the_same(locked: tuple[int, str]) -> None:

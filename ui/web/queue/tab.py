@@ -1,6 +1,7 @@
 """The tab Queue: every job, those that run, those that wait in their order, those that ended."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,14 @@ from studio.queue.client import (
     stop_job,
     turns,
 )
-from studio.queue.job import FINISHED, UNFINISHED, Job
+from studio.queue.job import FINISHED, Job
 from studio.workspace import Workspace
+from ui.shared.queue_requests import unfinished
 from ui.web.frontend import script, template
 from ui.web.server.page import Page, on
 from ui.web.server.polling import VERBS, tab_news
 
 ENDED = 30  # jobs that ended, the latest
-MOST = 1000  # jobs that wait
 ACTIONS: dict[str, Callable[[Workspace, int], object]] = {
     "first": partial(move_job, to="first"),
     "earlier": partial(move_job, to="earlier"),
@@ -46,7 +47,7 @@ def queue_tab(page: Page) -> None:
     shown = [rows, cancel]
 
     def look() -> tuple[str, gr.Button]:
-        jobs = _unfinished(space)
+        jobs = turns(unfinished(space))
         waiting = sum(job.state == "queued" for job in jobs)
         return queue_html(jobs, _ended(space)), gr.Button(visible=waiting > 1)
 
@@ -73,11 +74,11 @@ def queue_tab(page: Page) -> None:
     on(tab_news("queue").input, look, None, shown, mode="always_last", queue="queue")
 
 
-def queue_html(unfinished: list[Job], ended: list[Job]) -> str:
-    """The jobs as HTML; the buttons tell what is to be done with which, such as "stop:12"."""
-    waiting = [job for job in unfinished if job.state == "queued"]
+def queue_html(going: list[Job], ended: list[Job]) -> str:
+    """The jobs as HTML; each button tells an action and a job, such as "stop:12"."""
+    waiting = [job for job in going if job.state == "queued"]
     return template("queue/list.html").render(
-        running=[job for job in unfinished if job.state == "running"],
+        running=[job for job in going if job.state == "running"],
         waiting=waiting,
         first={job.kind: job.id for job in reversed(waiting)},
         last={job.kind: job.id for job in waiting},
@@ -89,16 +90,10 @@ def queue_html(unfinished: list[Job], ended: list[Job]) -> str:
 
 def cancel_waiting(space: Workspace) -> None:
     """Stop every job that waits; those that have begun meanwhile go on."""
-    for job in _unfinished(space):
+    for job in unfinished(space):
         if job.state == "queued":
-            try:
+            with suppress(BadInput):  # it has ended meanwhile
                 stop_job(space, job.id)
-            except BadInput:  # it has ended meanwhile
-                continue
-
-
-def _unfinished(space: Workspace) -> list[Job]:
-    return turns(list_jobs(space, states=UNFINISHED, limit=MOST))
 
 
 def _ended(space: Workspace) -> list[Job]:

@@ -17,9 +17,8 @@ from starlette.middleware import Middleware
 
 from studio.assets import asset
 from studio.errors import BadInput
-from studio.queue.client import list_jobs
-from studio.queue.job import UNFINISHED
 from studio.workspace import Workspace
+from ui.shared.queue_requests import unfinished
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 from ui.web.api.endpoints import add_endpoints
@@ -90,29 +89,34 @@ def serve(
     page = build(space)
     start_queue(page)
     with workers(space), stopping(ENDING) as stop:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            auth=login,
-            inbrowser=inbrowser,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            allowed_paths=[str(place) for place in _served(space)],
-            max_file_size=LARGEST_UPLOAD,
-            favicon_path=MARK,
-            footer_links=["api"],
-            theme=theme(),
-            css_paths=STYLES,
-            ssr_mode=False,
-            _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
-            app_kwargs={"middleware": _middleware(space, local=is_loopback(host))},
-        )
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                auth=login,
+                inbrowser=inbrowser,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                allowed_paths=[str(place) for place in _served(space)],
+                max_file_size=LARGEST_UPLOAD,
+                favicon_path=MARK,
+                footer_links=["api"],
+                theme=theme(),
+                css_paths=STYLES,
+                ssr_mode=False,
+                _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
+                app_kwargs={"middleware": _middleware(space, local=is_loopback(host))},
+            )
+        except OSError as error:
+            raise BadInput(
+                f"{host} has no free port {port or 'from 7860 on'}: give another --port or --host"
+            ) from error
         print_note(f"Studio is at {address} (workspace {space.root}); Ctrl-C ends it")
         while not stop():
             time.sleep(0.2)
         page.close(verbose=False)
-    left = len(list_jobs(space, states=UNFINISHED))
+    left = len(unfinished(space))
     rest = f"; {left} job{'s' * (left > 1)} will go on when it is started again" if left else ""
     print_note(f"Studio has ended{rest}")
 

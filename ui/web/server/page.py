@@ -101,7 +101,7 @@ def show_bad_input(
 ) -> Callable[P, R]:
     """Decorate a handler: whoever asked sees the message of a BadInput that it raises.
 
-    The same goes for a full disk, and for what may not be written. shown: the form of the message.
+    The same goes for a full disk and for a file that can't be written. shown: formats the message.
     """
 
     @wraps(handler)

@@ -16,6 +16,7 @@ from studio.duration import format_duration
 from studio.queue.client import list_jobs, list_workers, live_preview
 from studio.queue.job import FINISHED, UNFINISHED, Job
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
+from ui.shared.queue_requests import unfinished
 from ui.web.frontend import script, template
 from ui.web.server.meter import Meter, meter_words
 
@@ -38,7 +39,7 @@ def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.H
             "head": _status_html(space, meter),
             "first_run": first_run(space),
             "version": version_of(space) if version_of else "",
-            "forming": bool(list_jobs(space, states=UNFINISHED, kinds=("render",))),
+            "forming": bool(list_jobs(space, states=UNFINISHED, kinds=("render",), limit=1)),
         }
 
     return gr.HTML(
@@ -83,7 +84,7 @@ def _jobs_version(space: Workspace) -> str:
 
 def _queue_version(space: Workspace) -> str:
     """Another text whenever a job has changed, or the order of those that wait."""
-    waiting = list_jobs(space, states=UNFINISHED, limit=1000)
+    waiting = unfinished(space)
     ended = list_jobs(space, states=FINISHED, limit=WATCHED_JOBS)
     return "|".join(f"{progress_version(job)} {job.queued}" for job in [*waiting, *ended])
 
@@ -98,7 +99,7 @@ VERSIONS: dict[str, Callable[[Workspace], str]] = {
 
 
 def _status_html(space: Workspace, meter: Meter) -> str:
-    jobs = list_jobs(space, states=UNFINISHED, limit=1000)
+    jobs = unfinished(space)
     words = [_progress(job) for job in jobs if job.state == "running"]
     if waiting := len(jobs) - len(words):
         words.append(f"{waiting} job{'s' if waiting > 1 else ''} waiting")

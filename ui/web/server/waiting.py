@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from studio.duration import format_duration
-from studio.queue.client import list_jobs
-from studio.queue.job import UNFINISHED, Kind
+from studio.queue.job import Kind
 from studio.workspace import Workspace
+from ui.shared.queue_requests import unfinished
 
 
 def waiting(space: Workspace, kinds: Sequence[Kind]) -> str:
@@ -13,7 +13,7 @@ def waiting(space: Workspace, kinds: Sequence[Kind]) -> str:
 
     kinds: of the jobs that it would wait for.
     """
-    ahead = list_jobs(space, states=UNFINISHED, kinds=kinds)
+    ahead = unfinished(space, kinds)
     if not ahead:
         return ""
     jobs = f"{len(ahead)} other job{'s' * (len(ahead) > 1)}"
