@@ -62,8 +62,12 @@ def parse_folder(text: str) -> Folder:
 
 
 def slug(text: str) -> str:
-    """A text as a file name: lower-case words with hyphens, at most 60 characters, maybe empty."""
-    return re.sub(r"[^\w]+|_", "-", text.lower()).strip("-")[:60].strip("-")
+    """A text as a file name: lower-case words with hyphens, at most 60 characters, maybe empty.
+
+    It has at most 180 bytes, so that there is room for a number and an ending.
+    """
+    words = re.sub(r"[^\w]+|_", "-", text.lower()).strip("-")[:60]
+    return words.encode()[:180].decode(errors="ignore").strip("-")
 
 
 def _number(text: str) -> float | None:

@@ -529,6 +529,7 @@ WRONG = {
     "a schedule of no such adapter": "schedule --adapter no.safetensors",
     "a schedule with another method's option": "schedule --switch-interval 2",
     "no steps": "generate a --base {base} --steps 0",
+    "no more seeds": "generate a --base {base} --count 2 --seed 9223372036854775807",
     "no such start": "generate a --base {base} --init-image no.png",
     "a foreign picture": "generate --like {photos}/1.png",
     "many pictures in one": "generate a --base {base} --count 2 --out one.png",

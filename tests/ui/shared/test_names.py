@@ -77,6 +77,7 @@ def test_texts_become_file_names(text: str, name: str) -> None:
 
 def test_long_texts_become_short_names() -> None:
     assert len(slug("word " * 100)) <= 60
+    assert slug("\N{MATHEMATICAL BOLD SMALL A}" * 100) == "\N{MATHEMATICAL BOLD SMALL A}" * 45
 
 
 @pytest.mark.parametrize("behind", ["look", "style=0.8", "style:0.8x"])

@@ -52,13 +52,17 @@ def convert(
     """Write an adapter for another tool."""
     suffix = "" if to == "peft" else ".safetensors"
     out = out or file.with_name(f"{display_name(file)}-{to}{suffix}")
-    if not halves:
-        write_as(file, to=to, family=family, out=out)
-        return
-    for half in HALVES:
-        half_file = file.with_name(f"{file.name}:{half}")
-        half_out = out.with_name(f"{out.stem}-{half}{out.suffix}")
-        write_as(half_file, to=to, family=family, out=half_out)
+    outs = {file: out}
+    if halves:
+        stem, suffix = (out.name, "") if to == "peft" else (out.stem, out.suffix)
+        outs = {
+            file.with_name(f"{file.name}:{half}"): out.with_name(f"{stem}-{half}{suffix}")
+            for half in HALVES
+        }
+    for one in outs.values():
+        _check_new(one, to)
+    for part, one in outs.items():
+        write_as(part, to=to, family=family, out=one)
 
 
 def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
@@ -71,10 +75,10 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
     from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
+    _check_new(out, to)
     if to == "peft":
         _write_folder(file, out)
         return
-    check_new_adapter(out)
     adapter = load_adapter(file)
     if family and adapter.family not in ("", family):
         raise BadInput(f"{file} was made for {adapter.family}, not for {family}.")
@@ -86,17 +90,24 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
         print_note(f"{path}: {len(tensors)} tensors in {to} names")
 
 
+def _check_new(out: Path, to: Format) -> None:
+    """Raise BadInput where the file or folder is there already, or can't be written."""
+    if to != "peft":
+        check_new_adapter(out)
+        return
+    if os.path.lexists(out):
+        raise BadInput(f"{out} already exists: give another --out.")
+    check_folder_writable(out)
+
+
 def _write_folder(file: Path, out: Path) -> None:
-    """A folder of peft's for each component. Raises BadInput when `out` exists."""
+    """A folder of peft's for each component."""
     from studio.adapters.component_folders import FILE
     from studio.adapters.formats.convert import to_peft
     from studio.adapters.formats.names import PEFT_CONFIG
     from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
-    if os.path.lexists(out):
-        raise BadInput(f"{out} already exists: give another --out.")
-    check_folder_writable(out)
     for component, (tensors, config) in to_peft(load_adapter(file)).items():
         write_tensors(out / component / FILE, tensors, {"format": "pt"})
         write_file(out / component / PEFT_CONFIG, json.dumps(config, indent=2).encode())

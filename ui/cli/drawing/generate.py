@@ -119,6 +119,7 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
     made = dict(read_recipe(request.like)) if request.like else None
     _check(request)
     base, shot = _new_shot(request) if made is None else _shot_like(request, made)
+    replace(shot, seed=shot.seed + request.count - 1).check()
     resolved = resolve(shot, base)
     _warn_of_cut_prompts(shot, base)
     _warn_of_missing_layers(resolved, base)

@@ -180,7 +180,8 @@ def follow(
         print_note(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
     if not losses:
         raise Stopped("the training was stopped before its first step.")
-    raise Stopped(f"the training was stopped{', its checkpoint is written' * bool(resume_with)}.")
+    written = ", its checkpoint is written" if resume_with else ""
+    raise Stopped(f"the training was stopped{written}.")
 
 
 def _introduce(started: Started) -> None:

@@ -81,7 +81,7 @@ class LibraryEndpoints(Endpoints):
 
         Parameters:
             name: as in the library
-            to: studio (also read by diffusers), kohya, diffusers or lycoris
+            to: studio (also read by diffusers), kohya, diffusers, lycoris or onetrainer
             half: content or style, for that half of a B-LoRA alone
         """
         return file_data(export_file(self._space, name, to=to, half=half))

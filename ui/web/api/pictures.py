@@ -192,8 +192,8 @@ def _mixed(
     """The shot with these adapters and those that its prompts name."""
     mix = tuple(_adapter(space, one) for one in adapters)
     shot = take_adapter_tags(replace(shot, adapters=mix), partial(adapter_path, space))
-    mixes = shot.adapters or method == "regions"
-    return replace(shot, method=compose.method_named(method, options)) if mixes else shot
+    chosen = compose.method_named(method, options)
+    return replace(shot, method=chosen) if shot.adapters or method == "regions" else shot
 
 
 def _adapter(space: Workspace, text: str) -> tuple[str, float]:

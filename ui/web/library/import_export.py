@@ -49,7 +49,7 @@ def import_files(space: Workspace, files: Sequence[Path]) -> tuple[list[AdapterF
 def export_file(space: Workspace, name: str, *, to: str, half: str = "") -> Path:
     """Write an adapter as another program reads it, ready to be downloaded. Takes seconds.
 
-    to: studio, kohya, diffusers or lycoris. half: content or style, of a B-LoRA.
+    to: of TOOLS. half: content or style, of a B-LoRA.
     """
     if to not in TOOLS:
         raise BadInput(f"there is no format {to!r}: choose from {', '.join(TOOLS)}")
