@@ -17,6 +17,7 @@ from studio.requests.adapter_tags import find_adapter
 from studio.requests.regions import embed_mask
 from studio.requests.shot import Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
+from ui.batch.manifest_lines import without_name
 from ui.batch.named_files import NamedFiles
 from ui.shared.form import Form, fields_of
 from ui.shared.names import split_strength, suffix_hint
@@ -31,7 +32,7 @@ Mix = tuple[tuple[str, float], ...]
 
 
 def read_cell(field: str, text: str) -> object:
-    """A cell of a CSV table in its field's type; unchanged if it is no number, to be refused."""
+    """A cell of a CSV table in its field's type; a text that is no number stays, to be refused."""
     kind = int if field in WHOLE else float if field in FRACTIONS else str
     try:
         return kind(text)
@@ -78,7 +79,7 @@ def _check(field: str, value: object) -> None:
     try:
         check_fields(Shot, {field: value})
     except InvalidFields as error:
-        raise BadInput(error.problems[field].removeprefix(f"{field} ")) from None
+        raise BadInput(without_name(field, error.problems[field])) from None
 
 
 def _text(raw: object, what: str) -> str:
@@ -182,7 +183,7 @@ def _options(name: str, words: list[str]) -> dict[str, object]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
-            raise BadInput(f"{in_words(word)} is no option, such as alpha=1.2")
+            raise BadInput(f"{in_words(word)} is not an option: write it as alpha=1.2")
         values = [_parsed(one) for one in text.split(",")]
         options[key] = values if key in many else _parsed(text)
     return options

@@ -31,6 +31,7 @@ from ui.batch.manifest_lines import (
     read_jsonl,
     read_text,
     read_toml,
+    without_name,
 )
 from ui.batch.named_files import NamedFiles
 from ui.batch.toml_lines import Steps, TomlText
@@ -53,7 +54,7 @@ Where = Callable[[], Place]  # a line of TOML is looked up only for a message
 
 @dataclass(frozen=True)
 class PlannedShot:
-    """A shot, and where its fields stand; "" is where it begins. notes: what may not be meant."""
+    """A shot, and where its fields stand; "" is where it begins. notes: remarks on it."""
 
     shot: Shot
     places: Mapping[str, Where]
@@ -80,7 +81,7 @@ class Manifest:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said before the first picture, each sentence once."""
+        """Remarks to print before the first picture, each sentence once."""
         return tuple(dict.fromkeys(note for one in self.planned for note in one.notes))
 
 
@@ -240,8 +241,7 @@ class _Reader:
                     shot.check()
             except InvalidFields as error:
                 for field, problem in error.problems.items():
-                    reason = problem.removeprefix(field).lstrip(": ")
-                    self.problems.append(planned.problem(field, reason))
+                    self.problems.append(planned.problem(field, without_name(field, problem)))
                 return
             except BadInput as error:
                 self.problems.append(planned.problem("prompt", str(error)))

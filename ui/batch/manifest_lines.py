@@ -55,6 +55,11 @@ def join_problems(problems: Sequence[Problem]) -> BadInput:
     return BadInput("\n  ".join([f"{len(lines)} mistakes:", *lines[:MOST_SAID], *tail]))
 
 
+def without_name(field: str, reason: str) -> str:
+    """A reason without the field's name in front: the place of a Problem tells it."""
+    return reason.removeprefix(field).lstrip(": ")
+
+
 @dataclass(frozen=True)
 class Entry:
     """The fields of one table, object or row, as they were written.
@@ -82,7 +87,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8-sig").split("\n")
         place = Place(path, len(before), _key_at(before, len(before)))
-        raise Problem(place, "this is not in UTF-8: save the file so") from None
+        raise Problem(place, "this is not UTF-8: save the file as UTF-8") from None
     return text.replace("\r\n", "\n")
 
 
@@ -92,7 +97,7 @@ def read_toml(path: Path, text: str) -> TomlText:
         return TomlText(text)
     except InvalidToml as error:
         field = _key_at(text.split("\n"), error.line)
-        raise Problem(Place(path, error.line, field), f"this is no TOML: {error}") from None
+        raise Problem(Place(path, error.line, field), f"this is not valid TOML: {error}") from None
 
 
 def read_jsonl(path: Path, text: str) -> Iterator[Entry | Problem]:
@@ -108,7 +113,7 @@ def _json_entry(path: Path, number: int, line: str) -> Entry | Problem:
     except InvalidJson as error:
         keys = JSON_KEY.findall(line[: error.position + 1])
         field = repr(keys[-1]) if keys else "the object"
-        return Problem(Place(path, number, field), f"this is no JSON: {error.reason}")
+        return Problem(Place(path, number, field), f"this is not valid JSON: {error.reason}")
     if isinstance(found, dict):
         return Entry(found, _constantly(number))
     reason = 'a line holds one shot, such as {"prompt": "a cat"}'
@@ -140,7 +145,7 @@ def read_csv(
             line = rows.line_num + 1
     except csv.Error as error:
         name = names[0] if names else "the columns"
-        yield Problem(Place(path, line, name), f"this is no CSV: {error}")
+        yield Problem(Place(path, line, name), f"this is not valid CSV: {error}")
 
 
 def _csv_entry(path: Path, line: int, names: list[str], cells: list[str]) -> Entry | Problem:

@@ -1,4 +1,4 @@
-"""The files that a manifest names, and those that it may name."""
+"""The files that a manifest names, and which it is allowed to name."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class NamedFiles:
     def find(self, text: str, *, otherwise: str) -> str:
         """The path of a name, whether or not something is there.
 
-        otherwise: what to do instead, for the BadInput where it may not be named.
+        otherwise: what to do instead; the message of the BadInput for a name outside `only`.
         """
         if "\0" in text:
             raise BadInput(f"{in_words(text)} has a NUL in it, which no file's name has")

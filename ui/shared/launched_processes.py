@@ -62,7 +62,7 @@ SINGLE_PROCESS = ProcessGroup(0, 1)
 def process_group(device: object) -> Iterator[ProcessGroup]:
     """Join the processes that were launched together; SINGLE_PROCESS if there are no others.
 
-    device: where the base is to be, such as "auto" or "cpu". Each rank takes the GPU of its own
+    device: where the base will be, such as "auto" or "cpu". Each rank takes the GPU of its own
     number. Only rank 0 prints.
     """
     if _launched() < 2:

@@ -151,7 +151,7 @@ def _require_answer(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:
         if address not in ("auto", "local"):
-            raise BadInput(f"--ray {address} is no address: give HOST:PORT, or auto")
+            raise BadInput(f"--ray {address} is not an address: give HOST:PORT, or auto")
         return
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise BadInput(f"--ray {address} has no valid port: give HOST:PORT, such as {host}:6379")
@@ -164,7 +164,7 @@ def _require_answer(address: str) -> None:
     # With TLS, which RAY_USE_TLS turns on, the answer cannot be read here.
     if (len(frame) < 9 or frame[3] != SETTINGS) and os.environ.get("RAY_USE_TLS") != "1":
         raise BadInput(
-            f"the server at {address} is no Ray cluster: Ray's own port is 6379 by default"
+            f"the server at {address} is not a Ray cluster: Ray's own port is 6379 by default"
         )
 
 

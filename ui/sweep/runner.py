@@ -34,7 +34,7 @@ COSTLY = ("steps", "batch", "accumulation")  # those of CHECKED_ALIKE that chang
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found before the first training. cost: None where nothing is to be trained.
+    """What was found before the first training. cost: None where there is nothing to train.
 
     remarks: what is left out of the folders of pictures, each once.
     """
@@ -212,7 +212,7 @@ def _train_on_cluster(sweep: Sweep, runs: Sequence[PlannedRun], address: str) ->
                 failed[run.request.name] = result.reason
             elif not sweep.adapter(run).is_file():
                 failed[run.request.name] = (
-                    f"its adapter is on another machine: {sweep.out} is to be one folder for all"
+                    f"its adapter is on another machine: {sweep.out} must be one folder for all"
                 )
             bars.advance(bar)
     return failed

@@ -44,7 +44,14 @@ from studio.requests.training import (
 )
 from studio.requests.validation import InvalidFields, check_fields
 from ui.batch.field_values import grid_values, read_value
-from ui.batch.manifest_lines import Place, Problem, join_problems, read_text, read_toml
+from ui.batch.manifest_lines import (
+    Place,
+    Problem,
+    join_problems,
+    read_text,
+    read_toml,
+    without_name,
+)
 from ui.batch.named_files import NamedFiles
 from ui.batch.toml_lines import Steps, TomlText
 from ui.shared.form import Form, fields_of
@@ -178,7 +185,7 @@ class _Reader:
             if key[0] == "recipe":
                 check_fields(trainers.Recipe, {key[-1]: value.value})
         except BadInput as error:
-            self.problems.append(Problem(value.where(), str(error)))
+            self.problems.append(Problem(value.where(), without_name(key[-1], str(error))))
             return False
         return True
 
@@ -239,7 +246,12 @@ def _problems(places: Mapping[str, Where], error: BadInput) -> list[Problem]:
     """A problem for each wrong field of an error."""
     if isinstance(error, InvalidFields):
         wrong = error.problems.items()
-        return [Problem(places.get(name, places[""])(), reason) for name, reason in wrong]
+        return [
+            Problem(places[name](), without_name(name, reason))
+            if name in places
+            else Problem(places[""](), reason)
+            for name, reason in wrong
+        ]
     return [_problem(places, str(error))]
 
 

@@ -37,7 +37,7 @@ ANSWER = 5.0  # seconds in which a worker hears that its job is to stop, or that
 GRACE = 60.0  # seconds that it has for its checkpoint once it has heard that
 UNANSWERED = f"its worker did not answer for {ANSWER:g} seconds, and was ended"
 UNHEARD = "did not answer, and was ended"
-HEALTHY = 30.0  # seconds of life after which a death is no sign that the next comes soon
+HEALTHY = 30.0  # seconds; a worker that lived longer is started again at once
 LONGEST_PAUSE = 30.0  # seconds before a worker that dies again and again is started again
 
 
@@ -105,7 +105,7 @@ def workers(
 
 @dataclass
 class _Watched:
-    """A worker's process, and when it is to be started again."""
+    """A worker's process, and when to start it again."""
 
     space: Workspace
     queue: str

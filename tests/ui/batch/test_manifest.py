@@ -241,8 +241,11 @@ def test_rows_of_a_table(write: Write, between: str) -> None:
         ),
         (['prompt = "a"', 'base = "scetch"'], "line 2, base: there is no base 'scetch'"),
         (['prompt = "a"', 'init_image = "no.png"'], "line 2, init_image: there is no picture"),
-        (['prompt = "a', "b = 1"], "line 1, prompt: this is no TOML"),
-        (['prompt = "a"', "seeds = " + "[" * 3000], "line 2, seeds: this is no TOML: it is too"),
+        (['prompt = "a', "b = 1"], "line 1, prompt: this is not valid TOML"),
+        (
+            ['prompt = "a"', "seeds = " + "[" * 3000],
+            "line 2, seeds: .* TOML: it is too",
+        ),
         (
             ['prompt = "a"', "seed = 0x" + "f" * 9000],
             "line 2, seed: holds a number that is",

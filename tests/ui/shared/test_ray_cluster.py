@@ -63,7 +63,7 @@ def test_what_is_no_server_of_ray_is_not_taken_for_one(
             one.sendall(answer)
 
     threading.Thread(target=serve, daemon=True).start()
-    assert "is no Ray cluster" in refused(f"127.0.0.1:{listening.getsockname()[1]}")
+    assert "is not a Ray cluster" in refused(f"127.0.0.1:{listening.getsockname()[1]}")
 
 
 def test_whoever_says_nothing_is_not_waited_for(

@@ -210,7 +210,7 @@ def _wire_manifest(
         try:
             return found.read_text(encoding="utf-8-sig"), found.suffix.lower().lstrip(".")
         except UnicodeDecodeError:
-            raise BadInput(f"{found.name} is no text in UTF-8") from None
+            raise BadInput(f"{found.name} is not UTF-8 text: save it as UTF-8") from None
 
     def begin(text: str, ending: str) -> int:
         return queue_pictures(space, shots_of(space, text, ending), kind="batch", once=True).id
