@@ -36,9 +36,8 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
         _offer(space, folder)
         path.write_text(text, encoding="utf-8")
         try:
-            places = [space.adapters, space.pictures, space.uploads]
-            places += filter(os.path.isabs, known)
-            only = [Path(one).resolve() for one in places]
+            only = [space.adapters, space.pictures, space.uploads]
+            only += [Path(one).resolve() for one in known if os.path.isabs(one)]
             planned = read_manifest(path, most=MOST_QUEUED, only=only).planned
             if problems := [*_unknown_bases(known, planned)] or [*find_incompatible(planned)]:
                 raise join_problems(problems)
