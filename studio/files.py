@@ -1,5 +1,6 @@
 """Writing files atomically, and their SHA-256."""
 
+import codecs
 import errno
 import hashlib
 import os
@@ -120,9 +121,14 @@ def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, without its byte order mark; BadInput where it cannot be read as one."""
+    """A text file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
+
+    The mark is left out, and line ends are those of Unix. BadInput where it cannot be read as one.
+    """
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        raw = read_bytes(path)
+        marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = raw.decode("utf-16" if marked else "utf-8-sig")
         return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1

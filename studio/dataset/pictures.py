@@ -160,7 +160,7 @@ def _measure(path: Path, row: Listed | None) -> tuple[int, int] | Skipped:
             reason = f"is named in {row.file} but is not there"
         return Skipped(path, reason, error.kind)
     if max(width, height) > THINNEST * min(width, height):
-        return Skipped(path, f"is a strip of {width} x {height} pixels: cut it", "strips")
+        return Skipped(path, f"is a strip of {width} x {height} pixels: cut it", "too narrow")
     return width, height
 
 

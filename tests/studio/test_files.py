@@ -113,3 +113,10 @@ def test_what_never_ends_is_not_waited_for(
     for path in (pipe, zeros):
         with soon(), pytest.raises(BadInput, match="a pipe or a device"):
             read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"])
+def test_texts_of_windows_are_read(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding.startswith("utf-16") else ""
+    (tmp_path / "a.txt").write_bytes(f"{mark}a café 🤖\r\nblue".encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "a café 🤖\nblue"

@@ -81,3 +81,15 @@ def test_a_demo_replaces_what_a_demo_left_and_nothing_else(
         assert run("demo").code == 0
     names = sorted(path.name for path in Path("demo").iterdir())
     assert names == ["glass.safetensors", "robot.safetensors", "sheet.png"]
+
+
+def test_a_picture_that_would_be_no_png_is_refused(run: Run) -> None:
+    ended = run("generate", "a cat", "--out", "cat.jpg")
+    assert ended.code == 2
+    assert "cat.jpg: pictures are written as PNG" in ended.err
+    assert not Path("cat.jpg").exists()
+
+
+def test_train_alone_shows_its_help(run: Run) -> None:
+    ended = run("train")
+    assert "Train an adapter on a folder of pictures." in ended.out + ended.err

@@ -579,6 +579,17 @@ def test_an_older_picture_is_opened_as_it_was_read(tab: Tab, tmp_path: Path) -> 
     assert (shot["prompt"], shot["syntax"]) == ("a (teal) snail", "cut")
 
 
+def test_a_mix_that_becomes_one_of_regions_is_drawn_at_once(tab: Tab) -> None:
+    form = tab.form
+    for name in ("bolt", "wash"):
+        tab.act("add", name=name)
+    tab.now[form.method] = "regions"
+    tab.act("change_regions")
+    assert _shots(tab)[0]["regions"] == ["0,0,0.5,1", "0.5,0,1,1"]
+    tab.act("remove 1")
+    assert tab.now[form.regions.lines] == "0,0,0.5,1"
+
+
 def test_regions_are_drawn_and_come_back(tab: Tab) -> None:
     form = tab.form
     tab.now |= {form.method: "regions", form.regions.lines: "0,0,0.5,1: a red cat"}

@@ -80,3 +80,17 @@ def test_what_is_found_needs_no_paint(form: RegionForm) -> None:
     assert form.read(given(form, "found@2: a cat\n", painted(1), "attention")) == (
         "found@2: a cat",
     )
+
+
+def test_boxes_side_by_side_are_suggested_until_something_is_said(form: RegionForm) -> None:
+    def suggested(lines: str, count: int, canvas: object = None, masks: str = "drawn") -> object:
+        return form.suggest(given(form, lines, canvas, masks), count).get(form.lines, lines)
+
+    two = "0,0,0.5,1\n0.5,0,1,1"
+    assert suggested("", 2) == two
+    assert suggested(two, 3) == "0,0,0.33,1\n0.33,0,0.67,1\n0.67,0,1,1"
+    assert suggested(two, 1) == "0,0,0.5,1"
+    assert suggested(two, 0) == suggested(two, 2, painted(1, 2)) == ""
+    assert suggested(two, 2, masks="attention") == ""
+    assert suggested("0,0,0.4,1", 2) == "0,0,0.4,1"
+    assert suggested("", 2, painted(1, None)) == ""

@@ -13,6 +13,7 @@ from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.errors import BadInput
 from studio.files import check_writable
+from studio.picture.formats import ENDINGS
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture, read_recipe, save_picture
 from studio.requests.prompt_syntax import escape
@@ -258,6 +259,8 @@ def _check_files(adapters: "Sequence[tuple[Adapter | str | Path, float]]") -> No
 
 def _check_out(out: Path, count: int) -> None:
     is_file = out.suffix.lower() == ".png"
+    if out.suffix.lower() in ENDINGS and not is_file and not out.is_dir():
+        raise BadInput(f"{out}: pictures are written as PNG: give a name that ends in .png.")
     if is_file and count > 1:
         raise BadInput(f"{out} is one picture, but --count is {count}: give a folder.")
     folder = out.parent if is_file else out

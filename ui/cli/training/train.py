@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -239,7 +240,7 @@ class KindFromRecipe(TyperGroup):
 
 def _recipe_file(args: Sequence[str]) -> str | None:
     """The file behind --recipe."""
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip_longest(args, args[1:], fillvalue=""):
         if word == "--recipe" or word.startswith("--recipe="):
             return word.partition("=")[2] or following
     return None

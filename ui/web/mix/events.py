@@ -33,13 +33,16 @@ def _settings_events(page: Page, tab: MixTab, settings: Settings) -> None:
     """A setting is changed, or an adapter joins or leaves the mix."""
     form, mix, inputs = tab.form, tab.form.adapters, _inputs(tab)
     drawn = _drawing(tab) | _computed(tab)
-    mixed = drawn | form.mix_outputs() | form.speed_outputs() | {form.prompt}
+    placed = drawn | {form.regions.lines}
+    mixed = placed | form.mix_outputs() | form.speed_outputs() | {form.prompt}
     changes = [tab.change.input]
     for picture in (form.start, form.mask):
         changes += [picture.input, picture.clear]
     changes += [choice.input for choice in form.choices()]
-    changes += [form.regions.canvas.input, form.regions.canvas.clear]
     _on(changes, settings.change, inputs, drawn, LAST)
+    canvas = form.regions.canvas
+    placing = [form.method.input, form.regions.masks.input, canvas.input, canvas.clear]
+    _on(placing, settings.change_regions, inputs, placed, LAST)
     for written in form.blocks.wire(form.base):
         _on(written.then, settings.change, inputs, drawn, LAST)
     _on([form.start.change], settings.show_in_editor, {form.start}, {form.paint})

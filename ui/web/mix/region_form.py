@@ -1,5 +1,7 @@
 """Where each adapter is drawn: typed boxes, parts painted in the adapters' colours, or found."""
 
+from itertools import pairwise
+
 import gradio as gr
 import numpy as np
 from PIL import Image, ImageColor
@@ -62,6 +64,14 @@ class RegionForm:
             )
         return tuple(_region(place, line, masks) for place, line in enumerate(lines, start=1))
 
+    def suggest(self, given: Values, count: int) -> Update:
+        """Boxes side by side for who has not said yet where `count` adapters are drawn."""
+        typed = (given[self.lines] or "").strip()
+        if typed != side_by_side(len(typed.splitlines())):
+            return {}
+        said = given[self.masks] == "attention" or _painted(given[self.canvas])
+        return {self.lines: "" if said else side_by_side(count)}
+
     def update(self, shot: Shot) -> Update:
         """Show a shot's regions; those with masks are painted."""
         lines, canvas = [], np.zeros((SIDE, SIDE, 4), np.uint8)
@@ -76,6 +86,12 @@ class RegionForm:
         picture = Image.fromarray(canvas) if canvas.any() else None
         shown = picture and {"background": None, "layers": [picture], "composite": picture}
         return {self.lines: "\n".join(lines), self.canvas: shown}
+
+
+def side_by_side(count: int) -> str:
+    """A line for each adapter: boxes of one width from left to right."""
+    edges = [f"{at / max(count, 2):.2g}" for at in range(count + 1)]
+    return "\n".join(f"{left},0,{right},1" for left, right in pairwise(edges))
 
 
 def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:

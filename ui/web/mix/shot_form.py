@@ -110,7 +110,7 @@ class ShotForm:
             )
             self.guidance = gr.Slider(
                 1, 15, float(PLAIN.guidance), step=0.5, label="CFG scale", buttons=[],
-                info="How strictly the prompt is followed",
+                info="Weight of the prompt",
             )  # fmt: skip
         self.before_speed = gr.State(None)  # what a speed adapter changed, as it was
         with gr.Row(equal_height=True):
@@ -183,10 +183,10 @@ class ShotForm:
         return notes | {*self.sampling_widgets().values()}
 
     def choices(self) -> list[gr.Dropdown | gr.Radio]:
-        """The choices that only the picture depends on."""
+        """The choices that only the picture depends on; not those of the method and the regions."""
         kinds = gr.Dropdown, gr.Radio
         found = [one for one in self._field_widgets() if isinstance(one, kinds)]
-        return [self.method, self.scheduler, self.spacing, *found]
+        return [self.scheduler, self.spacing, *(one for one in found if one != self.regions.masks)]
 
     def inputs(self) -> Components:
         """The components whose values `read` takes, and those of `loading`."""

@@ -46,6 +46,14 @@ class Settings:
             return self.refused(values, wrong)
         return self.computed(shot, values) | self.drawing.draw_change(values, shot)
 
+    def change_regions(self, values: Values, mix: Sequence[MixAdapter] | None = None) -> Update:
+        """The method, what is painted, or the adapters that share the picture were changed."""
+        shown: Update = {}
+        if values[self.form.method] == "regions":
+            found = self.form.adapters.read(values) if mix is None else mix
+            shown = self.form.regions.suggest(values, sum(one.on for one in found))
+        return shown | self.change({**values, **shown}, mix)
+
     def change_base(self, values: Values) -> Update:
         """Other adapters fit the new base. A base of the user's is not drawn at every change."""
         base = values[self.form.base]
@@ -152,7 +160,8 @@ class Settings:
     def _mixed(self, values: Values, mix: Sequence[MixAdapter], prompt: str) -> Update:
         """Another mix and another prompt."""
         base, said = values[self.form.base], {self.form.prompt: prompt}
-        return self.form.update_mix(mix, base) | said | self.change({**values, **said}, mix)
+        changed = self.change_regions({**values, **said}, mix)
+        return self.form.update_mix(mix, base) | said | changed
 
     def refused(self, values: Values, wrong: BadInput) -> Update:
         """Name the field that no picture can be made with; the buttons wait until it is right."""
