@@ -1,6 +1,5 @@
 """The commands from end to end, on a tiny random SDXL."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -11,74 +10,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from studio.adapters.load import load_adapter
 from studio.errors import BadInput, Stopped
 from studio.requests.picture_file import read_recipe
+from tests.ui.cli.conftest import Run
 from trainers.engine.loop import Trainer
 from ui import cli
 from ui.cli.app import NO_MEMORY
-from ui.shared import terminal
 
-Run = Callable[..., "Ended"]
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Ended:
-    """What a command said and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(terminal, "_stdout", Console(width=200, highlight=False))
-
-    def run(*words: object) -> Ended:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else 0, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures, one of them with a caption."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        noise = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((64, 64)).save(folder / f"{number}.png")
-    (folder / "0.txt").write_text("a red robot")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(sdxl_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter trained for three steps by the command line."""
-    folder = tmp_path_factory.mktemp("trained")
-    path = folder / "robot.safetensors"
-    words = ["train", "lora", photos, "--trigger", "sks robot", "--base", sdxl_folder, "--out"]
-    short = ["--run", folder / "run", "--steps", 3, "--batch", 1, "--rank", 2]
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(word) for word in [*words, path, *short]])
-    assert ended.value.code == 0
-    return path
 
 
 def test_help_loads_nothing_that_takes_its_time() -> None:
@@ -129,7 +72,9 @@ def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
     assert f"Example: studio {command}" in shown.out
 
 
-def test_training_reports_what_it_did(run: Run, sdxl_folder: Path, photos: Path) -> None:
+def test_training_reports_what_it_did(
+    true_estimates: None, run: Run, sdxl_folder: Path, photos: Path
+) -> None:
     words = ["--base", sdxl_folder, "--steps", 2, "--batch", 1, "--rank", 2, "--targets", "all"]
     done = run("train", "lora", photos, "--trigger", "A sks robot", *words, "--json")
     assert done.code == 0, done.err
@@ -161,7 +106,7 @@ def test_training_reports_what_it_did(run: Run, sdxl_folder: Path, photos: Path)
     ],
 )
 def test_a_dry_run_counts_on_a_real_configuration(
-    run: Run, words: str, parameters: int, least: float
+    true_estimates: None, run: Run, words: str, parameters: int, least: float
 ) -> None:
     counted = run("train", *words.split(), "--base-config", "sd15", "--dry-run", "--json")
     assert counted.code == 0, counted.err

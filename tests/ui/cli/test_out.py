@@ -7,10 +7,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from tests.ui.cli.test_cli import Ended, Run, adapter, photos, run
+from tests.ui.cli.conftest import Run
 from ui.cli import demo
-
-__all__ = ["Ended", "adapter", "photos", "run"]  # fixtures are found by their names here
 
 
 @pytest.mark.parametrize(

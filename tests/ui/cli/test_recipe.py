@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.ui.cli.test_cli import Ended, Run, adapter, photos, run
-
-__all__ = ["Ended", "adapter", "photos", "run"]  # fixtures are found by their names here
+from tests.ui.cli.conftest import Run
 
 
 def test_a_recipe_is_repeated_with_and_without_the_kind(

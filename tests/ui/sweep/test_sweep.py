@@ -40,7 +40,7 @@ def rates(sdxl_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def run(quick_trainings: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     def run(*words: object) -> Said:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -137,7 +137,7 @@ def test_a_training_that_fails_is_named_and_stops_no_other(
 
 
 def test_a_dry_run_tells_how_many_and_trains_nothing(
-    rates: Path, run: Callable[..., Said], tmp_path: Path
+    true_estimates: None, rates: Path, run: Callable[..., Said], tmp_path: Path
 ) -> None:
     code, out, _ = run(rates, "--out", "out", "--dry-run", "--json")
     told = json.loads(out)
