@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 
 import compose.engine.evaluate
 from tests.compose.conftest import write_lora
@@ -25,6 +26,7 @@ from ui import cli
 __all__ = ["main", "write_manifest"]
 
 KILLS_OF_A_BATCH = 3  # at most, before it is left to end
+TWO_SHOTS = 4 * 64  # their rows of 8 x 8 latents
 MANIFEST = """
 base = "model"
 steps = {steps}
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    compose.engine.evaluate.MOST_ON_CPU = 4 * 64  # four rows of 8 x 8 latents: two shots
+    compose.engine.evaluate.MOST_ON_CPU = TWO_SHOTS
     with tempfile.TemporaryDirectory() as folder:
         same = torment(Path(folder), asked)
     kills = f"{asked.kills} kill{'s' * (asked.kills > 1)}"
@@ -121,6 +123,7 @@ def fork(manifest: Path, out: Path, number: int, processes: int, port: int) -> i
     if processes > 1:
         os.environ |= {key: str(value) for key, value in told.items()}
         os.environ["MASTER_ADDR"] = "127.0.0.1"
+    AcceleratorState._reset_state(reset_partial_state=True)  # where the first has trained already
     code = 1  # after anything but an end of its own
     try:
         cli.main(["batch", str(manifest), "--out", str(out), "--resume", "--json"])

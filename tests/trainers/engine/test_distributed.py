@@ -1,72 +1,76 @@
 """Two processes train what one does: a recipe's batch is that of both."""
 
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tests.trainers.conftest import make_pictures
+from tests.ui.conftest import quick_trainings
 from ui import cli
 
-ROOT = Path(__file__).resolve().parents[3]
+__all__ = ["quick_trainings"]  # a fixture is found by its name here
+
 SHARES = {
     "unequal": ["--batch", "3"],
     "whole-batches": ["--batch", "1", "--accumulation", "2"],
 }
-# Commands one after the other, as a process that takes long to start can run several.
-COMMANDS = """
-import json, sys
-from ui.cli import main
-for command in json.loads(sys.argv[1]):
-    try:
-        main(command)
-    except SystemExit as ended:
-        if ended.code:
-            raise
-"""
 
 
-def launched(
-    commands: list[list[str]], *, processes: int, cwd: Path
-) -> list[subprocess.Popen[str]]:
-    """Processes as `torchrun` starts them, each of which runs all commands."""
+def printed_by_each(commands: list[list[str]], *, processes: int, cwd: Path) -> list[str]:
+    """What each of the processes that `torchrun` would start prints, each running all commands.
+
+    They are copies of this one, which has imported what they need. Where one fails, the others
+    would wait for it: they are ended.
+    """
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
+    said = [cwd.with_name(f"said by {number}") for number in range(processes)]
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-            env=os.environ
-            | told
-            | {"RANK": str(number), "LOCAL_RANK": str(number), "OMP_NUM_THREADS": "1"}
-            | {"PYTHONPATH": str(ROOT)},
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    fork = multiprocessing.get_context("fork")
+    running = [
+        fork.Process(
+            target=run_as,
+            args=(told | {"RANK": str(number), "LOCAL_RANK": str(number)}, commands, cwd, file),
+            daemon=True,
         )
-        for number in range(processes)
+        for number, file in enumerate(said)
     ]
-
-
-def printed_by(running: list[subprocess.Popen[str]]) -> list[str]:
-    """What each process printed. Where one fails, the others would wait for it: they are ended."""
-    while any(process.poll() is None for process in running):
-        if any(process.poll() for process in running):
+    for process in running:
+        process.start()
+    while any(process.is_alive() for process in running):
+        if any(process.exitcode for process in running):
             for process in running:
                 process.kill()
         time.sleep(0.05)
-    said = [process.communicate() for process in running]
-    assert not any(process.returncode for process in running), "".join(error for _, error in said)
-    return [out for out, _ in said]
+    assert [process.exitcode for process in running] == [0] * processes
+    return [file.read_text() for file in said]
+
+
+def run_as(told: dict[str, str], commands: list[list[str]], cwd: Path, said: Path) -> None:
+    """Run commands in this folder, as a process that is told this, and print into a file."""
+    os.environ |= told
+    AcceleratorState._reset_state(reset_partial_state=True)  # that of the process it is a copy of
+    os.chdir(cwd)
+    with said.open("w") as file, redirect_stdout(file):
+        for command in commands:
+            run(command)
+
+
+def run(command: list[str]) -> None:
+    """Run a command, which is to end well."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    assert ended.value.code == 0
 
 
 def texts(printed: str) -> list[dict[str, float]]:
@@ -93,24 +97,26 @@ def training(sdxl_folder: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.process
 def test_two_processes_train_what_one_does(
-    training: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick_trainings: None,
+    training: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Where they have unequal shares, and where each has whole batches."""
     capsys.readouterr()
     for name, share in SHARES.items():
         out = ["--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}.safetensors")]
-        with pytest.raises(SystemExit) as ended:
-            cli.main([*training, *share, *out])
-        assert ended.value.code == 0
+        run([*training, *share, *out])
     alone = texts(capsys.readouterr().out)
 
     # Without --run: the processes share one folder, which none of them is told of.
     commands = [
         [*training, *share, "--out", f"{name} by two.safetensors"] for name, share in SHARES.items()
     ]
-    first, second = printed_by(launched(commands, processes=2, cwd=tmp_path))
+    (tmp_path / "two").mkdir()
+    first, second = printed_by_each(commands, processes=2, cwd=tmp_path / "two")
     assert second == ""  # one of them speaks
-    runs = tmp_path / "runs"
+    runs = tmp_path / "two" / "runs"
     assert sorted(path.name for path in runs.iterdir()) == ["lora-1", "lora-2"]
     for name, ours, one, both in zip(
         SHARES, ("lora-1", "lora-2"), alone, texts(first), strict=True

@@ -1,7 +1,7 @@
 """Batches from end to end on a tiny random SDXL: what they leave behind, and going on with them."""
 
+import argparse
 import json
-import os
 import subprocess
 import sys
 import weakref
@@ -15,6 +15,7 @@ from studio.bases.base import Base
 from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe
 from studio.requests.shot import Shot
+from tests.benchmarks import kills
 from tests.compose.conftest import write_lora
 from ui import cli
 from ui.batch.contact_sheet import _table
@@ -189,13 +190,12 @@ def test_no_base_of_a_batch_may_change_before_it_goes_on(
     assert not list(tmp_path.glob("a-*.png"))
 
 
-def test_two_processes_killed_in_the_middle_end_with_the_files_of_one() -> None:
-    words = ("--kills", "1", "--processes", "2", "--seed", "3", "--steps", "2")
-    command = [sys.executable, "-m", "tests.benchmarks.kills", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "1 kill: the same files" in told.stdout
+def test_two_processes_killed_in_the_middle_end_with_the_files_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose.engine.evaluate.MOST_ON_CPU", kills.TWO_SHOTS)
+    asked = argparse.Namespace(kills=1, processes=2, seed=3, steps=2)
+    assert kills.torment(tmp_path, asked)
 
 
 def test_a_shot_that_fails_is_told_and_stops_nothing(
