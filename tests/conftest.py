@@ -1,6 +1,8 @@
 """What every test may ask for: tiny models on disk, and quiet libraries that stay off the net."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported; no test downloads
@@ -15,6 +17,7 @@ from tests.tiny import tiny_sd1, tiny_sd2, tiny_sdxl
 
 PAGE = Path(__file__).parent / "ui" / "web"
 
+gc.disable()  # until all is imported: nearly all of that stays
 torch.set_num_threads(1)  # models this small gain nothing from a second
 torch.manual_seed(0)  # of the layers that modules make when they are imported
 for library in (diffusers_logging, transformers_logging):
@@ -50,6 +53,20 @@ def sd1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sd2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random SD 2.1 (v-prediction) in the diffusers layout; read only."""
     return tiny_sd2(tmp_path_factory.mktemp("models") / "tiny-sd2")
+
+
+def pytest_collection_finish() -> None:
+    """The collector looks at what tests make, and not again and again at what was imported."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """The collector as it is in any other process."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -381,7 +381,7 @@ def test_a_picture_without_memory_to_decode_is_decoded_again(
 
 
 def test_the_collector_passes_over_what_was_there_only_while_a_batch_is_made(
-    sdxl: Base, forms: list[Adapter], undecoded: None
+    thawed: None, sdxl: Base, forms: list[Adapter], undecoded: None
 ) -> None:
     shots = [Shot("a cat", steps=1, adapters=((one, 1.0),)) for one in forms]
     frozen = [gc.get_freeze_count() > 0 for _ in render_many(sdxl, shots)]
@@ -402,7 +402,7 @@ class Libc:
 
 
 def test_a_batch_leaves_the_process_as_it_was(
-    sdxl: Base, undecoded: None, monkeypatch: pytest.MonkeyPatch
+    thawed: None, sdxl: Base, undecoded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     libc, usual = Libc(), 128 * 1024
     monkeypatch.setattr("compose.engine.batch.allocator._glibc", lambda: libc)
