@@ -237,7 +237,11 @@ def test_a_mistake_is_told_with_its_line(rates: Path, instead: str, of: str, sai
 
 
 def test_what_the_base_cannot_learn_is_told_before_the_first_step(
-    rates: Path, run: Callable[..., Said], sd1_folder: Path, tmp_path: Path
+    true_estimates: None,
+    rates: Path,
+    run: Callable[..., Said],
+    sd1_folder: Path,
+    tmp_path: Path,
 ) -> None:
     rates.write_text(
         f'kind = ["lora", "blora"]\nbase = "{sd1_folder}"\n'
