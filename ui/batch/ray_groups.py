@@ -9,14 +9,13 @@ every worker dies is made shot by shot, so that the shot that does it is known a
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import compose
 from studio.requests.picture_file import save_picture
 from studio.requests.shot import Shot
-from ui.shared.loading import open_base
+from ui.shared.loading import free_unused, open_base
 from ui.shared.ray_cluster import Cluster, TaskFailure
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def _make(
     source: str, shots: Sequence[Shot], group: compose.Group, loading: Mapping[str, object]
 ) -> tuple[dict[int, bytes], dict[int, str]]:
     """The task: pictures and reasons of a group."""
-    base, cache = _opened(source, tuple(sorted(loading.items())))
+    base, cache = _opened(source, loading)
     pictures, reasons = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for event in compose.render_groups(base, shots, [group], cache):
@@ -84,10 +83,15 @@ def _make(
     return pictures, reasons
 
 
-@lru_cache(maxsize=1)
-def _opened(
-    source: str, loading: tuple[tuple[str, object], ...]
-) -> "tuple[Base, compose.AdapterCache]":
-    """A base stays open in its worker for the next group."""
-    base = open_base(source, dict(loading))
-    return base, compose.AdapterCache(base)
+_kept: "dict[object, tuple[Base, compose.AdapterCache]]" = {}
+
+
+def _opened(source: str, loading: Mapping[str, object]) -> "tuple[Base, compose.AdapterCache]":
+    """A base stays open in its worker for the next group. It is freed before another is opened."""
+    key = source, tuple(sorted(loading.items()))
+    if key not in _kept:
+        _kept.clear()
+        free_unused()
+        base = open_base(source, loading)
+        _kept[key] = base, compose.AdapterCache(base)
+    return _kept[key]

@@ -85,8 +85,13 @@ def list_(
         return
     rows = [(job.id, job.kind, job.title, _state(job), _progress(job)) for job in jobs]
     print_table(("job", "kind", "what", "state", "progress"), rows)
-    idle = [one.queue for one in list_workers(space) if not one.alive]
-    if running_first and idle:
+    kinds = {job.kind for job in running_first}
+    idle = [
+        one.queue
+        for one in list_workers(space)
+        if not one.alive and not kinds.isdisjoint(QUEUES[one.queue])
+    ]
+    if idle:
         print_note(f"No worker runs {' or '.join(idle)} jobs now: start one with `studio worker`.")
 
 

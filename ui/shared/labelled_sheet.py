@@ -11,6 +11,7 @@ CELL, THUMB = 168, 76  # pixels, square
 GAP, MARGIN = 12, 36
 TOP = MARGIN + 92  # below title and note
 LABEL = 170  # width of a row's label
+MOST_LINES = 7  # of it, which are as high as a picture
 PAPER, INK, PALE = (250, 249, 246), (32, 31, 36), (124, 121, 130)
 FAILED = (232, 213, 211)  # where a picture is missing
 HEADING = 19  # height of a heading's line
@@ -86,8 +87,10 @@ def draw_sheet(
 
 
 def _draw_row(sheet: Image.Image, row: Row, *, left: int, top: int) -> None:
-    label = _wrap(row.label, LABEL - 2 * GAP, _font(14))
-    place = (left, top + CELL / 2)
+    lines = _wrap(row.label, LABEL - 2 * GAP, _font(14)).split("\n")
+    if len(lines) > MOST_LINES:  # rows often differ at their labels' ends
+        lines = [*lines[: MOST_LINES - 3], "...", *lines[-2:]]
+    label, place = "\n".join(lines), (left, top + CELL / 2)
     ImageDraw.Draw(sheet).multiline_text(place, label, INK, font=_font(14), anchor="lm", spacing=5)
     for number, picture in enumerate(row.pictures):
         sheet.paste(cropped(picture, CELL), (left + LABEL + number * (CELL + GAP), top))

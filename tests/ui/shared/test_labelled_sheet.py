@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from ui.shared.labelled_sheet import CELL, Group, Row, draw_sheet
 
@@ -21,6 +21,16 @@ def test_every_picture_is_on_the_sheet() -> None:
     areas = [int((seen == colour).all(axis=1).sum()) for colour in colours]
     assert areas[:4] == [CELL * CELL] * 4
     assert all(0 < area < CELL * CELL for area in areas[4:])
+
+
+def test_a_long_label_stays_in_its_row() -> None:
+    picture = Image.new("RGB", (CELL, CELL))
+    blank, sheet = (
+        draw_sheet("", note="", columns=[""], rows=[Row(label, [picture]) for label in labels])
+        for labels in (["", "", ""], ["", "a very long prompt " * 40 + "seed 7", ""])
+    )
+    changed = ImageChops.difference(sheet, blank).getbbox()
+    assert changed and changed[3] - changed[1] <= CELL
 
 
 @pytest.mark.parametrize("heading", ["krona-robot 0.5 + blora:content\nmerge", "robot" * 12])

@@ -19,11 +19,14 @@ IN_ORDER = "captions"
 
 
 class CaptionPanel:
-    """The widgets and what they do; `rows.click` tells the name of a picture to be removed."""
+    """The widgets and what they do.
+
+    `rows.click` tells the name of a picture to be removed. drafts: captions that are not saved yet.
+    """
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
-        self._drafts = gr.State({})
+        self.drafts = gr.State({})
         scripts = script("clicked_item.js") + script("captions.js")
         self.rows = gr.HTML(js_on_load=scripts, padding=False, visible=False, elem_id="captions")
         with gr.Row(elem_classes="tools", visible=False) as self._unsaved:
@@ -50,7 +53,7 @@ class CaptionPanel:
 
     def wire(self, sets: gr.Dropdown, trigger: gr.Textbox) -> None:
         """Wire the events. sets: its value is the name of the set."""
-        drafts, both = self._drafts, [sets, self._drafts]
+        drafts, both = self.drafts, [sets, self.drafts]
         on(
             self.rows.input,
             self._type,
@@ -70,11 +73,6 @@ class CaptionPanel:
         changes.append(on(written.success, self._take_written, taken, drafts, queue=IN_ORDER))
         for change in changes:
             on(change.success, self.show, both, self.shown, mode="always_last", queue=IN_ORDER)
-
-    @property
-    def drafts(self) -> gr.State:
-        """The captions that are not saved yet."""
-        return self._drafts
 
     def show(self, name: str, drafts: Drafts) -> tuple[Any, ...]:
         """What `shown` is to hold for a set."""
