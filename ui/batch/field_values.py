@@ -20,7 +20,7 @@ from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.batch.manifest_lines import without_name
 from ui.batch.named_files import NamedFiles
 from ui.shared.form import Form, fields_of
-from ui.shared.names import split_strength, suffix_hint
+from ui.shared.names import check_strength, split_strength, suffix_hint
 
 TEXTS = ("prompt", "negative")
 WHOLE = ("seed", "width", "height", "steps", "clip_skip")
@@ -132,7 +132,7 @@ def _adapter(raw: object, files: NamedFiles) -> tuple[str, float]:
     if not os.path.exists(there):
         raise BadInput(f"there is no adapter {in_words(there)}{suffix_hint(there)}")
     _check_adapter_file(there, os.stat(there).st_mtime_ns)
-    _check("adapters", ((path, strength),))
+    check_strength(strength, text)
     return path, strength
 
 

@@ -1,6 +1,5 @@
 """Short forms on the command line, FILE[:HALF][:STRENGTH] and FOLDER[:WEIGHT], and file names."""
 
-import math
 import os
 import re
 from pathlib import Path
@@ -9,19 +8,27 @@ from studio.adapters.blora_blocks import split_half
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
 
+LARGEST_STRENGTH = 100  # as Shot has it
+
 
 def parse_adapter(text: str) -> tuple[str, float]:
     """File and strength of `robot.safetensors:0.8`; the strength is 1 if none is given.
 
-    Raises BadInput when the strength is not finite, or when there is no such file.
+    Raises BadInput for a strength out of range, or when there is no such file.
     """
     file, strength = split_strength(text)
-    if not math.isfinite(strength):
-        raise BadInput(f"--adapter {text}: a strength is a finite number, such as 0.8.")
+    check_strength(strength, f"--adapter {text}")
     path = split_half(file)[0]
     if not path or not os.path.exists(path):
         raise BadInput(f"--adapter {text}: there is no file {path}{suffix_hint(path)}.")
     return file, strength
+
+
+def check_strength(strength: float, where: str) -> None:
+    """Raise BadInput for a strength that no shot can have. where: begins the message."""
+    if not -LARGEST_STRENGTH <= strength <= LARGEST_STRENGTH:
+        most = LARGEST_STRENGTH
+        raise BadInput(f"{where}: a strength is a number from -{most} to {most}, such as 0.8")
 
 
 def suffix_hint(path: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trainers
 from studio.errors import BadInput, Stopped
@@ -28,6 +28,9 @@ from ui.shared.terminal import print_note, print_outcome, print_table, progress_
 from ui.shared.training_run import SMOOTHED
 from ui.sweep.sweep_file import CHECKED_ALIKE, PlannedRun, read_sweep
 from ui.worker.train_jobs import start_or_resume
+
+if TYPE_CHECKING:
+    from studio.bases.base import Base
 
 COSTLY = ("steps", "batch", "accumulation")  # those of CHECKED_ALIKE that change a training's cost
 
@@ -150,18 +153,24 @@ def _check_and_estimate(sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCac
             if key not in known:
                 pictures = trainers.check(request)
                 remarks |= dict.fromkeys(pictures.remarks())
-                known[key] = trainers.estimate_request(
-                    request,
-                    bases.open(request.base, request.loading),
-                    pictures=len(pictures.examples),
-                    runs=sweep.out,
-                )
+                opened = bases.open(request.base, request.loading)
+                known[key] = _estimate(sweep, request, opened, pictures=len(pictures.examples))
+                del opened  # so that it is freed before the next is opened
             costs.append(known[key])
         except BadInput as error:
             problems.append(run.problem(str(error)))
     if problems:
         raise join_problems(problems)
     return Checked(_sum(costs) if costs else None, tuple(remarks))
+
+
+def _estimate(
+    sweep: Sweep, request: TrainingRequest, base: "Base", *, pictures: int
+) -> "trainers.Estimate":
+    size = request.recipe.get("size")
+    if size and size % base.step:
+        raise BadInput(f"size: {size} is not a multiple of {base.step}, which this base needs")
+    return trainers.estimate_request(request, base, pictures=pictures, runs=sweep.out)
 
 
 def _sum(costs: Sequence["trainers.Estimate"]) -> "trainers.Estimate":
@@ -180,7 +189,8 @@ def _train(sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, str]:
     checked = _check_and_estimate(sweep, runs, bases)
     checked.print_remarks()
     if checked.cost:
-        print_note(f"This will take {checked.cost}, {len(runs)} trainings one after another.")
+        several = f", {len(runs)} trainings one after another" if len(runs) > 1 else ""
+        print_note(f"This will take {checked.cost}{several}.")
     for number, run in enumerate(runs, start=1):
         name, request = run.request.name, replace(run.request, run=sweep.folder(run))
         print_note(f"Training {number} of {len(runs)}: {_in_words(varied[name]) or name}")

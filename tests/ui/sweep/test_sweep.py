@@ -249,3 +249,6 @@ def test_what_the_base_cannot_learn_is_told_before_the_first_step(
     )
     code, _, err = run(rates, "--out", "out")
     assert code == 2 and "rates.toml, line " in err and not (tmp_path / "out").exists()
+    rates.write_text(rates.read_text().replace(', "blora"', "") + "size = [\n64,\n65]\n")
+    code, _, err = run(rates, "--out", "out")
+    assert code == 2 and "rates.toml, line 10, size: 65 is not a multiple of" in err
