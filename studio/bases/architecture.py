@@ -41,7 +41,7 @@ def detect_family(shapes: Shapes, where: str) -> str:
 
     Raises BadInput for adapters, refiners, inpainting models and other architectures.
     """
-    if CONV_IN not in shapes:
+    if len(shapes.get(CONV_IN, ())) < 2:
         if any("lora" in key or "lokr_" in key or "hada_" in key for key in shapes):
             raise BadInput(
                 f"{where} is an adapter, not a base: give it with --adapter, and as base the "

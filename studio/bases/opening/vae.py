@@ -51,7 +51,7 @@ def _check_file(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
         raise BadInput(f"{path} is not a VAE: give a .safetensors file or a diffusers folder.")
     shapes = read_header(path).shapes
-    found = [shape for key, shape in shapes.items() if key.endswith(CONV_IN)]
+    found = [one for key, one in shapes.items() if key.endswith(CONV_IN) and len(one) > 1]
     if not found:
         raise BadInput(f"{path} is not a VAE: it has no {CONV_IN}.")
     if found[0][1] != 4:

@@ -703,6 +703,7 @@ def test_the_two_kinds_of_sd2_are_told_apart(
     [
         ({"lora_unet_mid.lora_down.weight": (4, 8)}, "is an adapter, not a base"),
         ({"double_blocks.0.img_attn.qkv.weight": (4, 8)}, "not a Stable Diffusion 1.x, 2.x or XL"),
+        ({"model.diffusion_model.input_blocks.0.0.weight": (4,)}, "not a Stable Diffusion 1.x"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (4, 9, 3, 3)}, "takes 9 latent"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3)}, "holds no text encoder"),
         (

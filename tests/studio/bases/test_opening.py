@@ -259,6 +259,7 @@ def test_a_vae_that_is_given_takes_the_place_of_the_bases(
         ("vae.pt", None, "is a pickle"),
         ("vae.png", {}, "is not a VAE: give a .safetensors file or a diffusers folder"),
         ("a.safetensors", {"lora_up": (4, 4)}, r"is not a VAE: it has no decoder\.conv_in"),
+        ("a.safetensors", {"decoder.conv_in.weight": (8,)}, "is not a VAE: it has no decoder"),
         ("b.safetensors", {"decoder.conv_in.weight": (8, 16, 3, 3)}, "a VAE of 16 latent channels"),
     ],
 )

@@ -27,7 +27,7 @@ def scenes(count: int, *, known: bool) -> list[world.Scene]:
 def test_diffusers_opens_it_and_draws_the_same_latents(name: str) -> None:
     pipeline = PIPELINES[name].from_pretrained(ASSETS / name, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    shot = studio.Shot("a red cat in space, watercolor", base=name, seed=3, steps=6, guidance=5.0)
+    shot = studio.Shot("a red cat in space, watercolor", base=name, seed=3, steps=3, guidance=5.0)
     side = pipeline.unet.config.sample_size
     noise = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(3))
     theirs = pipeline(
@@ -59,15 +59,18 @@ def test_the_judge_reads_drawings_of_the_whole_world() -> None:
 @pytest.mark.quality
 def test_pictures_follow_their_prompts() -> None:
     """Far below what the report measures on hundreds, so that chance can't break it."""
-    base, asked = studio.load_base("sketch", device="cpu"), scenes(8, known=True)
+    base, asked = studio.load_base("sketch", device="cpu"), scenes(4, known=True)
     pictures = [
-        render(base, studio.Shot(captions.plain(scene), seed=number, steps=10))
+        render(
+            base,
+            studio.Shot(captions.plain(scene), seed=number, steps=8, scheduler="dpmpp_2m"),
+        )
         for number, scene in enumerate(asked)
     ]
     read = judge.read(pictures)
     for factor in report.GOALS:
         answers = [judge.answers_of(scene)[factor] for scene in asked]
-        assert sum(one[factor] == a for one, a in zip(read, answers, strict=True)) >= 5
+        assert sum(one[factor] == a for one, a in zip(read, answers, strict=True)) >= 3
 
 
 def test_the_report_lies_beside_the_weights() -> None:

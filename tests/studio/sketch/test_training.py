@@ -38,10 +38,13 @@ def assert_goes_on(train: Callable[[Checkpoints], Iterator[Report]], folder: Pat
     assert [*first, *losses(train, folder / "parts.pt", 3)] == whole
 
 
-def test_a_stopped_denoiser_goes_on(tmp_path: Path, sdxl_folder: Path) -> None:
+def test_a_stopped_denoiser_goes_on(
+    tmp_path: Path, sdxl_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denoiser, "LATENT", 8)
     base = load_base(sdxl_folder, device="cpu")
     tokens = torch.randint(500, (20, 2, MAX_TOKENS), dtype=torch.int16)
-    data = denoiser.TrainingData(torch.randn(20, 4, 32, 32).half(), tokens, tokens[0, 0])
+    data = denoiser.TrainingData(torch.randn(20, 4, 8, 8).half(), tokens, tokens[0, 0])
 
     def train(state: Checkpoints) -> Iterator[Report]:
         tiny = deepcopy(denoiser.Denoiser(base.unet, list(base.text_encoders)))
@@ -63,7 +66,7 @@ def test_a_stopped_judge_goes_on(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
     answers = {name: torch.arange(40) % len(all_) for name, all_ in judge.FACTORS.items()}
     data = judge.TrainingData(pixels, answers)
-    assert_goes_on(lambda state: judge.train(data, state), tmp_path)
+    assert_goes_on(lambda state: judge.train(data, state, batch=8), tmp_path)
 
 
 def test_muons_matrices_move_by_orthogonal_steps() -> None:
