@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
@@ -21,7 +22,7 @@ from studio.bases.opening.diffusers_folder import open_folder
 from studio.bases.opening.single_file import open_single_file
 from studio.bases.quantized.layers import check_form
 from studio.bases.resolve import find_source
-from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config
+from studio.bases.schedulers import PREDICTION_TYPES, check_scheduler_config, new_scheduler
 from studio.bases.vae_tiles import use_tiles
 from studio.errors import BadInput, reason_of
 from studio.files import display_name, expand_home
@@ -30,8 +31,8 @@ from studio.out_of_memory import is_out_of_memory
 LOG = logging.getLogger(__name__)
 
 # What safetensors, diffusers and transformers raise for files that are damaged or do not fit.
-OPENING_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
-OPENING_ERRORS += (SafetensorError, SingleFileComponentError)
+OPENING_ERRORS = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+OPENING_ERRORS += (SafetensorError, SingleFileComponentError, StrictDataclassError)
 
 
 def load_base(
@@ -77,7 +78,6 @@ def load_base(
     path = find_source(source, half=precision != torch.float32)
     own_vae = expand_home(vae).resolve() if vae else None
     parts = _open_parts(path, precision, prediction, own_vae)
-    check_scheduler_config(parts.scheduler_config, str(path))
     _spare_vae(parts.vae, slicing=vae_slicing or low_memory, tiling=vae_tiling, small=low_memory)
     _use_attention(parts, attention)
     base = Base(
@@ -143,6 +143,8 @@ def _open_parts(path: Path, dtype: torch.dtype, prediction: str, vae: Path | Non
     try:
         with _quiet_libraries():
             parts = open_parts(path, dtype, prediction=prediction, vae=vae)
+            check_scheduler_config(parts.scheduler_config, str(path))
+            new_scheduler(parts.scheduler_config, None)
     except BadInput:
         raise
     except OPENING_ERRORS as error:
@@ -184,7 +186,11 @@ def _check_choices(device: torch.device, *, attention: str, offload: bool, predi
 
 
 def _freeze_and_check(parts: Parts, where: str) -> None:
-    """Freeze every weight; raise BadInput where one was missing from the files."""
+    """Freeze every weight; raise BadInput where one was missing from the files, or a number."""
+    for part, name in ((parts.unet, "sample_size"), (parts.vae, "scaling_factor")):
+        if not isinstance(found := part.config[name], int | float):
+            kind = type(part).__name__
+            raise BadInput(f"{where}: the {name} of its {kind} is {found!r}, which is no number.")
     for module in parts.modules():
         module.requires_grad_(False).eval()
         for name, weight in module.named_parameters():

@@ -30,9 +30,9 @@ def open_tokenizers(base: Path, family: str, places: Sequence[Path]) -> tuple[CL
     first = found[0] or _clip_vocabulary(base)
     return tuple(
         CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        if folder
+        if folder and (folder / "tokenizer_config.json").is_file()
         else CLIPTokenizer.from_pretrained(
-            first, pad_token=pad, model_max_length=77, local_files_only=True
+            folder or first, pad_token=pad, model_max_length=77, local_files_only=True
         )
         for folder, pad in zip(found, PADDING[family], strict=True)
     )

@@ -469,6 +469,25 @@ def test_models_of_another_kind_are_refused(
         load_base(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("unet/config.json", {"block_out_channels": None}, "could not be opened"),
+        ("unet/config.json", {"sample_size": None}, "sample_size of its UNet2DConditionModel is"),
+        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor of its AutoencoderKL is 'x'"),
+        ("text_encoder/config.json", {"hidden_size": "x"}, "could not be opened"),
+        ("scheduler/scheduler_config.json", {"beta_start": None}, "could not be opened"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(
+    sd1_folder: Path, tmp_path: Path, part: str, changes: dict, said: str
+):
+    folder = copied(sd1_folder, tmp_path / "odd")
+    edited(folder / part, **changes)
+    with pytest.raises(BadInput, match=said):
+        load_base(folder)
+
+
 def test_fp16_files_are_taken_for_half_precision_and_where_there_are_no_others(
     sd1_folder: Path, tmp_path: Path
 ):

@@ -329,6 +329,23 @@ def test_a_folder_without_a_tokenizer_takes_clips_or_asks_for_one(
     assert torch.equal(load_base(folder).encode_text(["a red robot"]).hidden, expected)
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_tokenizer_may_be_its_vocabulary_alone(
+    family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As the refusal of a base without a tokenizer says."""
+    folder = Path(shutil.copytree(request.getfixturevalue(f"{family}_folder"), tmp_path / "model"))
+    expected = load_base(folder).encode_text(["a red robot"]).hidden
+    for place in folder.glob("tokenizer*"):
+        model = json.loads((place / "tokenizer.json").read_text())["model"]
+        shutil.rmtree(place)
+        place.mkdir()
+        (place / "vocab.json").write_text(json.dumps(model["vocab"]))
+        merges = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+        (place / "merges.txt").write_text("\n".join(merges))
+    assert torch.equal(load_base(folder).encode_text(["a red robot"]).hidden, expected)
+
+
 def with_scheduler(folder: Path, to: Path, **changes: object) -> Base:
     shutil.copytree(folder, to)
     path = to / "scheduler" / "scheduler_config.json"
