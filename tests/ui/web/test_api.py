@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio.data_classes import FileData
 from gradio_client import Client, handle_file
 from PIL import Image
 
 from studio.adapters.load import load_adapter
 from studio.errors import BadInput
-from studio.workspace import Workspace, adapter_path, add_adapter, open_workspace
+from studio.workspace import Workspace, adapter_path, add_adapter, list_sets, open_workspace
 from tests.ui.web.conftest import ROOT, Server
 from tests.ui.web.test_library import an_adapter, kohya_file
 from ui.web.api.endpoints import GROUPS
@@ -21,6 +22,7 @@ from ui.web.api.jobs import JobEndpoints
 from ui.web.api.pictures import PictureEndpoints
 from ui.web.api.values import check_arguments
 from ui.web.batch.library_names import MOST_QUEUED, shots_of
+from ui.web.server.downloads import web_folder
 
 ROBOT = ROOT / "assets" / "examples" / "robot"
 
@@ -131,6 +133,16 @@ def space(tmp_path: Path) -> Workspace:
     for name in ("robot", "ink style"):
         add_adapter(space, an_adapter().save(tmp_path / "one.safetensors"), name=name)
     return space
+
+
+def test_pictures_of_which_one_is_damaged_leave_no_set_behind(space: Workspace) -> None:
+    web_folder(space).mkdir(parents=True)
+    good, damaged = (web_folder(space) / name for name in ("1.png", "2.png"))
+    Image.new("RGB", (8, 8)).save(good)
+    damaged.write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"2\.png"):
+        JobEndpoints(space).train("sks robot", [FileData(path=str(one)) for one in (good, damaged)])
+    assert not list_sets(space)
 
 
 def test_a_manifest_calls_adapters_as_the_library_does(space: Workspace) -> None:

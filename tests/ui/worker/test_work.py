@@ -500,7 +500,7 @@ def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_fold
     def poor() -> None:
         with open("/proc/self/statm") as file:
             pages = int(file.read().split()[0])
-        most = pages * resource.getpagesize() + 50 * 2**20
+        most = pages * resource.getpagesize() + 400 * 2**20  # threads want 8 MB each
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         work_off(space, "render")
 

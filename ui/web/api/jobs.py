@@ -22,7 +22,7 @@ from studio.queue.client import (
 )
 from studio.requests.training import from_table
 from studio.training_asks import Ask
-from studio.workspace import Workspace, add_upload, create_set, write_caption
+from studio.workspace import Workspace, add_upload, create_set, delete_set, write_caption
 from ui.shared.queue_requests import queue_training
 from ui.web.api.values import (
     Endpoints,
@@ -164,11 +164,15 @@ class JobEndpoints(Endpoints):
 
 
 def _upload_set(space: Workspace, name: str, pictures: list[FileData], captions: list[str]) -> Path:
-    """Put uploaded pictures into a new set; returns its folder."""
+    """Put uploaded pictures into a new set; returns its folder. There is none after a BadInput."""
     files = [uploaded_file(space, one) for one in pictures]
     folder = create_set(space, name)
     captions = captions + [""] * (len(files) - len(captions))
-    for file, caption in zip(files, captions, strict=True):
-        picture = add_upload(space, folder.name, file)
-        write_caption(space, folder.name, picture.name, caption)
+    try:
+        for file, caption in zip(files, captions, strict=True):
+            picture = add_upload(space, folder.name, file)
+            write_caption(space, folder.name, picture.name, caption)
+    except BadInput:
+        delete_set(space, folder.name)
+        raise
     return folder.path
