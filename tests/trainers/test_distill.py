@@ -197,7 +197,7 @@ def test_a_resumed_run_makes_the_same_file(
     kind: Distillation, sdxl: Base, prompts: Path, tmp_path: Path
 ) -> None:
     """Stopped in the middle of a round, with accumulation."""
-    options = {"steps": 7, "accumulation": 2}
+    options = {"steps": 7, "batch": 1, "accumulation": 2}
     distilled(kind, sdxl, prompts, tmp_path / "whole", **options)
     stopped = trainers.distill(
         kind, sdxl, prompts=prompts, run=tmp_path / "parts", **{**SHORT, **options}
@@ -214,7 +214,7 @@ def test_a_resumed_run_makes_the_same_file(
 def test_its_file_says_how_to_draw_and_loads_in_diffusers(
     sdxl: Base, sdxl_folder: Path, prompts: Path, tmp_path: Path
 ) -> None:
-    finished = distilled(KINDS[1], sdxl, prompts, tmp_path / "run")[-1]
+    finished = distilled(KINDS[1], sdxl, prompts, tmp_path / "run", steps=1)[-1]
     assert isinstance(finished, Finished)
     assert speed_sampling(finished.path) == Sampling("LCM", "lcm", None, 4, 1.0)
     adapter = load_adapter(finished.path, base=sdxl)
@@ -239,7 +239,7 @@ def test_adapters_are_merged_into_teacher_and_student(
     sdxl: Base, prompts: Path, tmp_path: Path
 ) -> None:
     """Another teacher; the base comes back; the run knows the files that it had."""
-    first = distilled(KINDS[1], sdxl, prompts, tmp_path / "first", lr=0.05)[-1]
+    first = distilled(KINDS[1], sdxl, prompts, tmp_path / "first", lr=0.05, steps=2)[-1]
     assert isinstance(first, Finished)
     loss = {}
     for name, strength in (("plain", None), ("mixed", 0.7)):
@@ -253,7 +253,7 @@ def test_adapters_are_merged_into_teacher_and_student(
                     adapters=adapters,
                     run=tmp_path / name,
                     draw=lambda prompt, seed: compose.render(sdxl, Shot(prompt, steps=1)),
-                    **SHORT,
+                    **{**SHORT, "steps": 1},
                 )
             )
         loss[name] = next(event.loss for event in events if isinstance(event, Step))

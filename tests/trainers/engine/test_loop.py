@@ -165,21 +165,19 @@ def test_a_resumed_run_ends_in_the_same_bytes(sdxl: Base, folder: Path, tmp_path
     assert [json.loads(line)["loss"] for line in log] == losses(whole)
 
 
-@pytest.mark.parametrize(
-    "damage", ['{"step": 5, "lo', "\0" * 40, "{}\n"], ids=["half", "zeros", "empty"]
-)
 def test_a_damaged_log_does_not_keep_a_run_from_going_on(
-    sdxl: Base, folder: Path, tmp_path: Path, damage: str
+    sdxl: Base, folder: Path, tmp_path: Path
 ) -> None:
     """A power cut leaves half a line, zeros or an empty object at its end."""
-    whole = learn(sdxl, folder, tmp_path / "run", save_every=2)
-    (tmp_path / "run" / "adapter.safetensors").unlink()
+    whole = learn(sdxl, folder, tmp_path / "run", steps=3, save_every=2)
     log = tmp_path / "run" / "log.jsonl"
-    log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines()[:4]) + damage)
-    rest = list(trainers.resume(tmp_path / "run", sdxl))
-    assert isinstance(rest[0], Started)
-    assert rest[0].remarks == ("Left out 1 line of log.jsonl that cannot be read.",)
-    assert [json.loads(line)["loss"] for line in log.read_text().splitlines()] == losses(whole)
+    for damage in ('{"step": 3, "lo', "\0" * 40, "{}\n"):
+        (tmp_path / "run" / "adapter.safetensors").unlink()
+        log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines()[:2]) + damage)
+        rest = list(trainers.resume(tmp_path / "run", sdxl))
+        assert isinstance(rest[0], Started)
+        assert rest[0].remarks == ("Left out 1 line of log.jsonl that cannot be read.",)
+        assert [json.loads(line)["loss"] for line in log.read_text().splitlines()] == losses(whole)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
@@ -200,10 +198,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 def test_stopping_after_the_last_step_loses_nothing(
     sdxl: Base, folder: Path, tmp_path: Path
 ) -> None:
-    learn(sdxl, folder, tmp_path / "whole")
-    run = trainers.train(LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "cut", **SHORT)
+    short = {**SHORT, "steps": 2}
+    learn(sdxl, folder, tmp_path / "whole", **short)
+    run = trainers.train(LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "cut", **short)
     for event in run:
-        if isinstance(event, Step) and event.step == 6:
+        if isinstance(event, Step) and event.step == 2:
             break
     run.close()
     assert isinstance(list(trainers.resume(tmp_path / "cut", sdxl))[-1], Finished)
@@ -260,11 +259,11 @@ def test_recomputing_activations_changes_nothing(
 def test_the_disk_cache_changes_nothing(
     sdxl: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn(sdxl, folder, tmp_path / "memory", cache="memory")
-    learn(sdxl, folder, tmp_path / "disk", cache="disk")
+    learn(sdxl, folder, tmp_path / "memory", cache="memory", steps=2)
+    learn(sdxl, folder, tmp_path / "disk", cache="disk", steps=2)
     for name in ("posterior", "encode_text"):
         monkeypatch.setattr(sdxl, name, None)  # nothing is encoded a second time
-    learn(sdxl, folder, tmp_path / "found", cache="disk")
+    learn(sdxl, folder, tmp_path / "found", cache="disk", steps=2)
     for name in ("disk", "found"):
         for key, tensor in weights(tmp_path / name).items():
             assert torch.equal(tensor, weights(tmp_path / "memory")[key])
@@ -410,7 +409,7 @@ def test_out_gets_the_adapter_too(sdxl: Base, folder: Path, tmp_path: Path) -> N
     out = tmp_path / "adapters" / "robot.safetensors"
     events = list(
         trainers.train(
-            LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "r", out=out, **SHORT
+            LoRA(rank=4), sdxl, folder, trigger=TRIGGER, run=tmp_path / "r", out=out, steps=1
         )
     )
     assert isinstance(events[-1], Finished)
