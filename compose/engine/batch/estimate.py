@@ -9,7 +9,7 @@ import torch
 
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.groups import Group, mix_key, pixels
-from compose.engine.batch.memory_limit import evaluate_first_step, reason_of
+from compose.engine.batch.memory_limit import evaluate_first_step, why_not_made
 from compose.engine.denoise import drop_unused
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
@@ -50,7 +50,7 @@ def estimate_batch(
             try:
                 evaluation, decoding = _evaluation_seconds(base, runs), _decoding(base, runs[0])
             except (MemoryError, RuntimeError) as error:
-                raise BadInput(f"{size}: {reason_of(error)}") from error
+                raise BadInput(f"{size}: {why_not_made(error)}") from error
             evaluations += sum(count for count, _ in needed)
             seconds += sum(work for _, work in needed) * evaluation + len(numbers) * decoding
     return BatchEstimate(evaluations, seconds)

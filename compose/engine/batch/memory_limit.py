@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 MOST_ON_GPU = 32  # rows; more would gain little beside the memory that it takes
-REASONS = (BadInput, MemoryError, RuntimeError)  # why a shot is not made, if `reason_of` knows it
+REASONS = (BadInput, MemoryError, RuntimeError)  # that `why_not_made` may know
 
 
 def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dict[str, int]:
@@ -53,7 +53,7 @@ def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> int:
     return len(asked)
 
 
-def reason_of(error: Exception) -> str:
+def why_not_made(error: Exception) -> str:
     """Why a shot can't be made, as a sentence. Raises an error that is no such reason again."""
     if isinstance(error, BadInput):
         return str(error)

@@ -19,7 +19,7 @@ from torch import Tensor
 from compose.engine.batch.adapter_cache import AdapterCache
 from compose.engine.batch.allocator import kept_heap
 from compose.engine.batch.groups import Group, group_shots
-from compose.engine.batch.memory_limit import REASONS, batch_sizes, reason_of
+from compose.engine.batch.memory_limit import REASONS, batch_sizes, why_not_made
 from compose.engine.denoise import denoise_batch
 from compose.engine.picture_run import PictureRun, start_run
 from compose.engine.render import decode
@@ -152,13 +152,13 @@ class _Renderer:
             try:
                 runs[number] = start_run(self.base, self.cache.resolve(self.shots[number]))
             except REASONS as error:
-                yield Failed(number, self.shots[number], reason_of(error))
+                yield Failed(number, self.shots[number], why_not_made(error))
         if not runs:
             return
         try:
             latents = yield from self._denoise(group, list(runs.values()))
         except REASONS as error:
-            reason = reason_of(error)
+            reason = why_not_made(error)
             yield from (Failed(number, run.shot, reason) for number, run in runs.items())
             return
         for at, (number, run) in enumerate(runs.items()):
@@ -204,7 +204,7 @@ class _Decoder:
             try:
                 yield self._found(number, shot, latents, found)
             except REASONS as error:
-                yield Failed(number, shot.shot, reason_of(error))
+                yield Failed(number, shot.shot, why_not_made(error))
 
     def _found(
         self, number: int, shot: ResolvedShot, latents: Tensor, found: Future[Made] | None
