@@ -1,4 +1,4 @@
-"""A field that can't be used is named at once, and nothing can be started with it."""
+"""A field that can't be used is named, and nothing can be started with it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,6 +51,12 @@ def test_train_names_the_field_and_waits(
     problem, summary, start = check({**form, _labelled(inputs, label): typed})
     assert said.lower() in problem.value.lower()
     assert (problem.visible, summary.visible, start.interactive) == (True, False, False)
+
+
+def test_no_base_is_added_where_nothing_was_typed(page: gr.Blocks) -> None:
+    add, *_ = _handler(page, "add_source")
+    *_, problem = add(None)
+    assert "Type the base to add" in problem.value
 
 
 def test_a_grid_with_a_wrong_field_has_no_pictures_to_make(page: gr.Blocks) -> None:

@@ -27,11 +27,12 @@ def lay_out_bases(page: Page) -> None:
         )
         add = gr.Button("Add", min_width=110, scale=1)
 
-    def add_source(source: str) -> tuple[Any, Any, gr.HTML]:
+    def add_source(source: str | None) -> tuple[Any, Any, gr.HTML]:
+        source = (source or "").strip()  # None where nobody has typed yet
         try:
-            if not source.strip():
+            if not source:
                 raise BadInput("Type the base to add: an id, a folder or a file.")
-            add_base(space, source.strip())
+            add_base(space, source)
         except BadInput as error:
             return gr.skip(), gr.skip(), gr.HTML(notices([], [str(error)]), visible=True)
         return _rows(space), "", gr.HTML(visible=False)

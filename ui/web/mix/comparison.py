@@ -118,7 +118,7 @@ def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
     """A function for each value of an axis, which puts it into a shot."""
     if name == NOTHING:
         return [lambda shot: shot]
-    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    words = list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
     if not words:
         called = {axis.name: axis.label for axis in axes(shot)}.get(name, name)
         raise BadInput(f"{called}: give its values, separated by commas.")

@@ -3,8 +3,8 @@
     status_line(space, first_run_html)  # the line above the tabs, which polls (static/polling.js)
     tab_news("batch").input(...)        # on the tab Batch: what it shows may have changed
 
-An event of Gradio's costs a page milliseconds for each component that it may change, so polling is
-no event. Only the selected tab gets one, and only when there is something new.
+An event of Gradio's costs a page milliseconds for each component that it may change, so polling
+uses none. Only the selected tab gets one, and only when there is something new.
 """
 
 import secrets
