@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from studio.adapters.adapter import Adapter
 from studio.adapters.load import load_adapter
 from studio.errors import BadInput, Stopped
 from studio.requests.picture_file import read_recipe
 from tests.ui.cli.conftest import Run
 from trainers.engine.loop import Trainer
 from ui import cli
+from ui.cli.adapters.convert import _contents
 from ui.cli.app import NO_MEMORY
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -417,6 +419,17 @@ def test_converted_adapters_are_read_back(run: Run, adapter: Path, tool: str, ke
     assert run("convert", adapter, "--to", tool, "--out", out).code == 2  # never over a file
 
 
+def test_every_new_word_has_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {word: ({}, {"word": word}) for word in ("a cat", "a-cat", "*")}
+    monkeypatch.setattr("studio.adapters.formats.convert.to_inversions", lambda _: words)
+    files = _contents(Adapter(deltas={}), to="embedding", out=Path("new.safetensors"))
+    assert {path.name: told["word"] for path, (_, told) in files.items()} == {
+        "new-a-cat.safetensors": "a cat",
+        "new-a-cat-2.safetensors": "a-cat",
+        "new-word.safetensors": "*",
+    }
+
+
 def test_what_is_converted_keeps_the_dots_of_its_name(run: Run, adapter: Path) -> None:
     Path("robot.v2").mkdir()
     shutil.copy(adapter, "robot.v2.safetensors")
@@ -483,7 +496,7 @@ WRONG = {
     "a foreign picture to inspect": "inspect {photos}/1.png",
     "a picture to count on a base": "inspect {photos}/1.png --base sketch",
     "no such base to count on": "inspect {adapter} --base no.safetensors",
-    "another family's name": "convert {adapter} --to kohya --family sd1",
+    "another family's name": "convert {adapter} --to peft --family sd1",
     "nothing to convert": "convert no.safetensors --to kohya",
     "an unwritable place": "convert {adapter} --to kohya --out {photos}/1.png/a.safetensors",
 }

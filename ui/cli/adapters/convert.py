@@ -12,6 +12,7 @@ import typer
 from studio.adapters.blora_blocks import HALVES
 from studio.errors import BadInput
 from studio.files import check_folder_writable, check_new_adapter, display_name, write_file
+from studio.workspace.names import numbered_names
 from ui.shared.names import slug
 from ui.shared.terminal import print_note
 
@@ -76,13 +77,14 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
     from studio.adapters.tensor_file import write_tensors
 
     _check_new(out, to)
-    if to == "peft":
-        _write_folder(file, out)
-        return
     adapter = load_adapter(file)
     if family and adapter.family not in ("", family):
         raise BadInput(f"{file} was made for {adapter.family}, not for {family}.")
-    files = _contents(replace(adapter, family=family or adapter.family), to=to, out=out)
+    adapter = replace(adapter, family=family or adapter.family)
+    if to == "peft":
+        _write_folder(adapter, out)
+        return
+    files = _contents(adapter, to=to, out=out)
     for path in files:
         check_new_adapter(path)
     for path, (tensors, metadata) in files.items():
@@ -100,15 +102,14 @@ def _check_new(out: Path, to: Format) -> None:
     check_folder_writable(out)
 
 
-def _write_folder(file: Path, out: Path) -> None:
+def _write_folder(adapter: "Adapter", out: Path) -> None:
     """A folder of peft's for each component."""
     from studio.adapters.component_folders import FILE
     from studio.adapters.formats.convert import to_peft
     from studio.adapters.formats.names import PEFT_CONFIG
-    from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
-    for component, (tensors, config) in to_peft(load_adapter(file)).items():
+    for component, (tensors, config) in to_peft(adapter).items():
         write_tensors(out / component / FILE, tensors, {"format": "pt"})
         write_file(out / component / PEFT_CONFIG, json.dumps(config, indent=2).encode())
         print_note(f"{out / component}: {len(tensors)} tensors in peft's names")
@@ -122,8 +123,10 @@ def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Con
         words = to_inversions(adapter)
         if len(words) == 1:
             return {out: next(iter(words.values()))}
-        return {
-            out.with_name(f"{out.stem}-{slug(word)}{out.suffix}"): contents
-            for word, contents in words.items()
-        }
+        files: dict[Path, Contents] = {}
+        for word, contents in words.items():
+            stems = numbered_names(f"{out.stem}-{slug(word) or 'word'}")
+            places = (out.with_name(f"{stem}{out.suffix}") for stem in stems)
+            files[next(place for place in places if place not in files)] = contents
+        return files
     return {out: CONVERTERS[to](adapter)}
