@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from studio.errors import reason_of
+
 LOG = logging.getLogger(__name__)
 
 MOST_PIXELS = 16384  # latent pixels of all rows; of more a GPU is busy as it is
@@ -97,8 +99,8 @@ class StepGraphs:
             except RuntimeError as error:
                 self.failed = True
                 self._passes.clear()
-                reason = str(error).strip().splitlines()[0]
-                LOG.warning("Steps are computed without CUDA graphs, which failed: %s", reason)
+                said = "Steps are computed without CUDA graphs, which failed: %s"
+                LOG.warning(said, reason_of(error))
                 return work(*inputs)
             while len(self._passes) > MOST_GRAPHS:
                 del self._passes[next(iter(self._passes))]

@@ -148,6 +148,8 @@ def test_the_example_gives_way_to_a_subject_and_not_to_a_style(space: Workspace)
         == f"{EXAMPLES[0]}, ink style"
     )
     assert add_to_mix((), "a bolt thing", bolt)[1] == "a bolt thing"
+    sks = replace(bolt, triggers=("sks",))
+    assert add_to_mix((), "a fox with masks", sks)[1] == "a fox with masks, sks"
 
 
 def test_two_halves_of_one_file_share_its_trigger(space: Workspace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from compose.engine.texts.trigger_words import says
 from studio.adapters.formats.metadata import FAMILIES
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
@@ -48,8 +49,9 @@ def add_to_mix(
 
     The same file may be added twice, as the two halves of a B-LoRA. BadInput for one too many.
     """
-    trigger = escape(adapter.triggers[0]) if adapter.triggers else ""
-    after = _with_trigger(prompt, trigger)
+    trigger = adapter.triggers[0] if adapter.triggers else ""
+    said = not trigger or says(prompt, trigger)
+    after = prompt if said else _with_trigger(prompt, escape(trigger))
     inserted = (prompt, after) if after != prompt else None
     return _joined(mix, MixAdapter(adapter.name, inserted=inserted)), after
 
@@ -119,8 +121,6 @@ def _with_trigger(prompt: str, trigger: str) -> str:
 
     The trigger replaces an untouched example, unless it is one of a style, which needs a subject.
     """
-    if not trigger or trigger.lower() in prompt.lower():
-        return prompt
     replaceable = prompt.strip() in EXAMPLES and "style" not in trigger.lower()
     if replaceable or not prompt.strip():
         return trigger
