@@ -4,15 +4,27 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from studio.queue.job import Job, State
 from studio.queue.worker import ENDING, report_job, write_heartbeat
 from studio.workspace import Workspace
 from studio.workspace.database import DatabaseBusy
+from ui.shared.terminal import print_note
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
 
+T = TypeVar("T")
 OFTEN = 0.2  # seconds between two looks at the database while steps are made
+
+
+def patiently(act: Callable[[], T]) -> T:
+    """What `act` returns; it is tried again for as long as the database is busy."""
+    while True:
+        try:
+            return act()
+        except DatabaseBusy as busy:  # it has waited already
+            print_note(str(busy))
 
 
 @dataclass(frozen=True)

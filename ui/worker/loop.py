@@ -33,7 +33,7 @@ from studio.workspace import Workspace
 from studio.workspace.database import DatabaseBusy
 from ui.shared.queue_requests import drawing_of
 from ui.shared.terminal import print_note
-from ui.worker.context import WorkerContext
+from ui.worker.context import WorkerContext, patiently
 from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
 from ui.worker.out_of_memory import SHORTAGE, memory_advice
@@ -106,17 +106,6 @@ def _free_memory(context: WorkerContext, *, idle: float) -> None:
         context.models.make_room(LARGE)
 
 
-def _save(end: Callable[[], object]) -> None:
-    """Save how a job ended, however long the database is busy."""
-    while True:
-        try:
-            end()
-            return
-        except DatabaseBusy as busy:
-            print_note(str(busy))
-            time.sleep(BEAT)
-
-
 def _run_job(context: WorkerContext, job: Job) -> None:
     """Do a job and save how it ended."""
     print_note(f"Job {job.id}: {job.kind}, {job.title}")
@@ -132,9 +121,9 @@ def _run_job(context: WorkerContext, job: Job) -> None:
             finish_job(context.space, job.id, "failed", error=message, advice=where)
         raise
     if state == "queued":
-        _save(lambda: requeue_job(context.space, job.id))
+        patiently(lambda: requeue_job(context.space, job.id))
     else:
-        _save(lambda: finish_job(context.space, job.id, state, error=error, advice=helpful))
+        patiently(lambda: finish_job(context.space, job.id, state, error=error, advice=helpful))
     print_note(f"Job {job.id}: {state} after {time.monotonic() - begun:.1f} s {error}".rstrip())
 
 
@@ -165,8 +154,8 @@ def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
     spent: seconds that the last group took.
     """
     until = time.monotonic() + (spent if _training_runs(context.space) else 0.0)
-    while not (context.ending() or report_job(context.space, batch.id)):
-        if job := claim_job(context.space, ("render",)):
+    while not (context.ending() or patiently(lambda: report_job(context.space, batch.id))):
+        if job := patiently(lambda: claim_job(context.space, ("render",))):
             try:
                 _run_job(context, job)
             except Exception:  # it has failed, and ends this worker: the next one goes on

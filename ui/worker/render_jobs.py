@@ -24,7 +24,7 @@ from studio.requests.shot import Shot
 from studio.workspace import next_picture_path
 from ui.shared.loading import free_unused
 from ui.shared.queue_requests import drawing_of
-from ui.worker.context import JobProgress, WorkerContext
+from ui.worker.context import JobProgress, WorkerContext, patiently
 from ui.worker.schedule_summary import save_summary, summarize
 
 PREVIEW_SIDE = 512  # pixels of the longer side, of a picture that forms
@@ -99,7 +99,8 @@ class _RenderRun:
     def _set_result(self, number: int, id: str) -> None:
         self.results += [""] * (number + 1 - len(self.results))
         self.results[number] = id
-        report_job(self.context.space, self.progress.job.id, results=self.results)
+        job, space = self.progress.job, self.context.space
+        patiently(lambda: report_job(space, job.id, results=self.results))
         if len(self.shots) > 1:
             self.progress.step += 1
 

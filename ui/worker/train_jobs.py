@@ -14,7 +14,7 @@ from studio.requests.training import TrainingRequest, from_table
 from studio.workspace import add_adapter
 from trainers import Drawn, Encoded, Finished, Progress, Sampled, Saved, Started, Step
 from ui.shared.training_run import SMOOTHED, draw_with
-from ui.worker.context import JobProgress, WorkerContext
+from ui.worker.context import JobProgress, WorkerContext, patiently
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -34,7 +34,7 @@ def train(context: WorkerContext, job: Job) -> State:
         if state != "done":
             return state
     kept = add_adapter(context.space, finished, name=request.name)
-    report_job(context.space, job.id, results=[kept.name])
+    patiently(lambda: report_job(context.space, job.id, results=[kept.name]))
     return "done"
 
 

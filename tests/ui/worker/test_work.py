@@ -476,6 +476,16 @@ def test_a_job_ends_as_it_would_though_the_database_was_busy(
     assert done.state == "failed" and "gone" in done.error
 
 
+def test_a_batch_goes_on_though_the_database_was_busy(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = queue_pictures(space, [Shot("a robot")], kind="batch")
+    monkeypatch.setattr(loop, "render", lambda *_, pause: pause(0.0) or "done")
+    monkeypatch.setattr(loop, "report_job", busy_once("loop.report_job"))
+    work_off(space, "render")
+    assert get_job(space, batch.id).state == "done"
+
+
 def busy_once(place: str) -> Callable[..., Any]:
     """A function of the worker, which finds the database busy when it is called first."""
     module, _, name = f"ui.worker.{place}".rpartition(".")
