@@ -45,7 +45,7 @@ class Merge:
         0.5, "with ties or dare: share of each change that is kept"
     )
     seed: Annotated[int, Ge(0), Lt(2**31)] = option(
-        0, "with dare: start of the chance that decides what is dropped"
+        0, "with dare: the seed that decides what is dropped"
     )
     style: tuple[int, ...] = option(
         (), "with np: numbers of the style adapters, from 1; default: the second of two"

@@ -7,7 +7,7 @@ import pytest
 
 from studio.errors import BadInput
 from ui.shared.form import Form
-from ui.web.server.fields import read_values
+from ui.web.server.fields import field_widgets, read_values
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Dough:
     oven: Literal["gas", "wood"] | None = field(default=None, metadata={"help": "of the house"})
     rested: bool = field(default=True, metadata={"help": "overnight"})
     seeds: tuple[str, ...] = field(default=(), metadata={"help": "on top"})
+    water: int | None = field(default=None, metadata={"help": "grams; default: two thirds"})
 
 
 FORM = Form(Dough, "")
@@ -55,3 +56,9 @@ def test_a_default_that_is_not_the_whole_truth_can_be_asked_for() -> None:
 def test_what_is_none_of_a_field_s_values_is_named(field: str, value: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         read_values(FORM, {field: value})
+
+
+def test_a_default_is_told_once() -> None:
+    told = field_widgets(Form(Dough, "", defaults={"water": "two thirds"}))["water"]
+    assert (told.info, told.placeholder) == ("Grams", "two thirds")  # pyright: ignore
+    assert field_widgets(FORM)["water"].info == "Grams; default: two thirds"  # pyright: ignore

@@ -237,6 +237,12 @@ def test_methods_beside_each_other_are_called_by_their_names(mixed: Shot) -> Non
     assert labels.columns == ("Merge", "Switch", "Composite", "K-LoRA", "CMLoRA", "Regions")
 
 
+def test_methods_are_suggested_that_the_shot_can_be_drawn_by(mixed: Shot) -> None:
+    assert axes(mixed)[0].suggestion.endswith("K-LoRA, CMLoRA")
+    there = replace(mixed, regions=("0,0,0.5,1",))
+    assert axes(there)[0].suggestion.endswith("CMLoRA, Regions")
+
+
 @pytest.mark.parametrize(
     ("columns", "rows", "why"),
     [

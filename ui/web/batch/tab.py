@@ -104,7 +104,7 @@ def _lay_out_grid(space: Workspace) -> dict[str, Any]:
         form["guidance"] = gr.Number(
             value=float(plain.guidance),
             label="CFG scale",
-            info="Weight of the prompt",
+            info="Prompt weight",
             min_width=120,
         )
     form["base"] = gr.Dropdown(

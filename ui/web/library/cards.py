@@ -76,7 +76,7 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
         "Steps": adapter.steps,
         "Halves": " and ".join(adapter.halves),
         "Layers": _counts(description["layers"], names=PARTS),
-        "Changed as": _counts(description["forms"], names=KIND_NAMES),
+        "Saved as": _counts(description["forms"], names=KIND_NAMES),
         "Ranks": _counts(description["ranks"], "rank "),
         "New words": _counts(description["tokens"]),
         "Changed": local_time(adapter.modified),

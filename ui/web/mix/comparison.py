@@ -44,8 +44,11 @@ class Axis:
 
 def axes(shot: Shot) -> list[Axis]:
     """All that a comparison of this shot can vary."""
+    methods = first_methods(compose.methods())
+    if not shot.regions and method_name(shot.method) != "regions":  # nothing says where they are
+        methods = [name for name in methods if name != "regions"]
     found = [
-        Axis("method", "Method", _listed(first_methods(compose.methods())), _with_method),
+        Axis("method", "Method", _listed(methods), _with_method),
         _number_axis("steps", int, (5, 10, 15, 25, shot.steps)),
         _number_axis("guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance)),
         _number_axis("seed", int, range(shot.seed, shot.seed + 4)),

@@ -110,7 +110,7 @@ class ShotForm:
             )
             self.guidance = gr.Slider(
                 1, 15, float(PLAIN.guidance), step=0.5, label="CFG scale", buttons=[],
-                info="Weight of the prompt",
+                info="Prompt weight",
             )  # fmt: skip
         self.before_speed = gr.State(None)  # what a speed adapter changed, as it was
         with gr.Row(equal_height=True):

@@ -13,6 +13,7 @@ from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page
 from ui.web.server.polling import tab_news
 
+COMPARES = [ONCE, "mix-compares"]  # mix.js brings what they draw into sight
 NO_PICTURE = "Press Draw to make a picture."
 
 
@@ -82,12 +83,12 @@ class MixTab:
 
     def _lay_out_comparison(self) -> None:
         with gr.Accordion("Compare settings", open=False):
-            self.compare_methods = gr.Button("Compare all methods", elem_classes=ONCE)
+            self.compare_methods = gr.Button("Compare all methods", elem_classes=COMPARES)
             with gr.Row():
                 self.column, self.columns = _lay_out_axis("Columns", ("Method", "method"))
             with gr.Row():
                 self.row, self.rows = _lay_out_axis("Rows", (NOTHING.capitalize(), NOTHING))
-            self.compare_grid = gr.Button("Compare these values", elem_classes=ONCE)
+            self.compare_grid = gr.Button("Compare these values", elem_classes=COMPARES)
 
     def _lay_out_history(self) -> None:
         with gr.Column(scale=5, min_width=320):

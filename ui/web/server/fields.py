@@ -106,6 +106,8 @@ def _widget(field: Field, form: Form) -> Component:
         value = None if default else field.default
         choices = [(value_label(one), one) for one in field.choices]
         return gr.Dropdown(choices, label=name, info=info, value=value)  # pyright: ignore
+    if shown:  # it tells what the help may say too
+        info = info.partition("; default: ")[0]
     # Numbers too: an empty gr.Number is a zero.
     return gr.Textbox(label=name, info=info, placeholder=shown)
 

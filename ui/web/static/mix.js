@@ -1,5 +1,5 @@
 // Tells when a setting has been changed for good: a slider let go, a text field left, a box ticked,
-// by mouse or by keyboard. Ctrl or Cmd with Enter presses Draw.
+// by mouse or by keyboard. Ctrl or Cmd with Enter presses Draw. A comparison shows what it draws.
 let due;
 document.addEventListener("change", (event) => {
   if (!event.target.closest("#mix-settings")) return;
@@ -11,4 +11,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !draw?.offsetParent) return;
   event.preventDefault();
   draw.click();
+});
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("button.mix-compares")) return;
+  document.querySelector("#mix-frame").scrollIntoView({ block: "nearest", behavior: "smooth" });
 });
