@@ -93,6 +93,8 @@ class BLoRA(Kind):
         for half, block in ((half, block) for half, own in blocks.items() for block in own):
             if not any(name.startswith(layer_prefixes([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
+        if self.content_frozen and not self.style_alone:
+            raise BadInput("content_frozen is about the steps of style_alone: give that, too")
         targets = self._lora().for_base(base).targets
         content, style = (", ".join(blocks[half]) for half in ("content", "style"))
         fitted = replace(self, content=content, style=style, targets=targets)

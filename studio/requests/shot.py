@@ -125,6 +125,7 @@ class Shot:
         for name in ("regions", "avoid"):
             if isinstance(texts := getattr(self, name), list):  # of a recipe
                 object.__setattr__(self, name, tuple(texts))
+        object.__setattr__(self, "method", _with_tuples(self.method))
 
     @property
     def region_prompts(self) -> tuple[str, ...]:
@@ -216,6 +217,14 @@ def method_name(method: object | None, regions: Sequence[str] = ()) -> str:
     if method is None:
         return "regions" if regions else "merge"
     return type(method).__module__.rpartition(".")[2]
+
+
+def _with_tuples(method: object | None) -> object | None:
+    """The method with tuples for lists, so that shots of one mix are known by equal methods."""
+    lists = {name: one for name, one in method_options(method).items() if isinstance(one, list)}
+    if not lists:
+        return method
+    return dataclasses.replace(method, **{name: tuple(one) for name, one in lists.items()})  # pyright: ignore
 
 
 def method_options(method: object | None) -> dict[str, object]:

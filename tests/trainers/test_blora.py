@@ -66,9 +66,13 @@ def test_counts_on_the_real_sdxl() -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"rank": 100_000}, "rank is 100000"), ({"alpha": 0.0}, "alpha must be a number above 0")],
+    [
+        ({"rank": 100_000}, "rank is 100000"),
+        ({"alpha": 0.0}, "alpha must be a number above 0"),
+        ({"content_frozen": True}, "content_frozen is about the steps of style_alone"),
+    ],
 )
-def test_a_rank_or_alpha_that_cannot_be_is_refused_before_any_work(
+def test_options_that_cannot_be_are_refused_before_any_work(
     sdxl: Base, given: dict[str, float], said: str
 ) -> None:
     with pytest.raises(BadInput, match=said):

@@ -58,3 +58,9 @@ def test_every_shot_has_one_place() -> None:
     found = [number for numbers in groups(shots) for number in numbers]
     assert sorted(found) == list(range(41))
     assert all(len(numbers) <= 4 for numbers in groups(shots))
+
+
+def test_options_in_lists_are_those_in_tuples() -> None:
+    listed = KLoRA(content=[2], style=[1])  # pyright: ignore[reportArgumentType]
+    shots = [Shot("a", method=listed), Shot("b", method=KLoRA(content=(2,), style=(1,)))]
+    assert len({mix_key(one) for one in shots}) == 1
