@@ -343,6 +343,14 @@ def test_what_users_wrote_is_text(job: Job) -> None:
     assert "gradio_api/file=/runs/x%20y/step-000003-00.png" in shown
 
 
+def test_what_a_stopped_training_goes_on_from_is_said(job: Job) -> None:
+    stopped = replace(job, state="stopped", step=4, error="")
+    killed = replace(stopped, error="its worker was ended")
+    assert "Stopped at step 4. Resume goes on from there." in run_header(stopped, ahead=0)
+    for one in (killed, replace(killed, state="failed")):
+        assert "Resume goes on from its last checkpoint" in run_header(one, ahead=0)
+
+
 def test_of_many_samples_the_first_the_last_and_some_between_are_shown(job: Job) -> None:
     found = [Sample(step, 0, Path(f"/{step}.png")) for step in range(1, 101)]
     steps = [int(n) for n in re.findall(r"<small>step (\d+)</small>", sample_rows(found, job))]

@@ -88,6 +88,8 @@ def _state(job: Job, ahead: int) -> str:
     at = f" at step {job.step}" if job.step else ""
     why = f": {job.error}" if job.state == "stopped" and job.error else ""
     then = "goes on from there" if at else "starts it again"
+    if at and (why or job.state == "failed"):  # it could not write a checkpoint at the end
+        then = "goes on from its last checkpoint, if it has one"
     return f"{job.state.capitalize()}{at}{why}. Resume {then}."
 
 
