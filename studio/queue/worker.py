@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -120,12 +121,23 @@ def requeue_job(space: Workspace, id: int) -> None:
         )
 
 
-def list_stops(space: Workspace, queue: str) -> dict[int, bool]:
-    """The running jobs of a queue that were asked to stop, and whether the worker has heard it."""
+class Stop(NamedTuple):
+    """heard: whether the worker knows it. step: seconds that a step of the training takes, or 0."""
+
+    heard: bool
+    step: float
+
+
+def list_stops(space: Workspace, queue: str) -> dict[int, Stop]:
+    """The running jobs of a queue that were asked to stop."""
     marks = ", ".join("?" * len(QUEUES[queue]))
-    query = f"SELECT id, stop FROM jobs WHERE state = 'running' AND stop AND kind IN ({marks})"
+    query = (
+        "SELECT id, stop, CASE WHEN kind = 'train' AND step THEN seconds / step ELSE 0 END AS each "
+        f"FROM jobs WHERE state = 'running' AND stop AND kind IN ({marks})"
+    )
     with read_database(space) as db:
-        return {row["id"]: row["stop"] > 1 for row in db.execute(query, QUEUES[queue])}
+        rows = db.execute(query, QUEUES[queue])
+        return {row["id"]: Stop(row["stop"] > 1, row["each"]) for row in rows}
 
 
 def recover_jobs(space: Workspace, queue: str, *, reason: str = "") -> list[Job]:

@@ -21,8 +21,8 @@ def quick_trainings() -> Iterator[None]:
     Both take many times longer than a few steps of a tiny base.
     """
 
-    def draw_quickly(base: Base, fields: Mapping[str, Any] | None = None) -> Callable:
-        return draw_with(base, {**(fields or {}), "steps": 2})
+    def draw_quickly(base: Base, fields: Mapping[str, Any] | None = None, **more: Any) -> Callable:
+        return draw_with(base, {**(fields or {}), "steps": 2}, **more)
 
     said = trainers.Estimate(seconds=1, bytes=10**9, step=0.1, source="same", free=None)
     with pytest.MonkeyPatch.context() as patched:

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import compose
+from studio.requests.resolved_shot import resolve
 from studio.requests.shot import Shot
 from ui.shared.terminal import print_note
 
@@ -20,16 +21,25 @@ SMOOTHED = 20  # steps: the loss of one step says little
 
 
 def draw_with(
-    base: "Base", fields: Mapping[str, object] | None = None
+    base: "Base",
+    fields: Mapping[str, object] | None = None,
+    *,
+    between: Callable[[], object] = lambda: None,
 ) -> "Callable[[str, int], Image]":
     """Draws sample pictures as `studio generate` would, on the base with the deltas attached.
 
-    fields: of a shot, see `trainers.drawn_with`.
+    fields: of a shot, see `trainers.drawn_with`. between: called after each of a picture's steps;
+    what it raises ends the training.
     """
     usual = replace(Shot("", base=base.source), **(fields or {}))  # pyright: ignore[reportArgumentType]
 
     def draw(prompt: str, seed: int) -> "Image":
-        return compose.render(base, replace(usual, prompt=prompt, seed=seed))
+        shot = resolve(replace(usual, prompt=prompt, seed=seed), base)
+        for event in compose.denoise(base, shot):
+            between()
+            if isinstance(event, compose.Done):
+                return compose.decode(base, shot, event.latents)
+        raise AssertionError("a picture ends with its latents")
 
     return draw
 

@@ -5,7 +5,8 @@
 
 A worker that dies is started again. One that was told to stop its job, or to end, and has not
 answered after ANSWER seconds is in a long step: it is killed, and started again where it is still
-needed. If the process that started the workers is killed, they do what is queued and end. Until
+needed. A training that is to stop has the time of two more steps, so that it can write its
+checkpoint. If the process that started the workers is killed, they do what is queued and end. Until
 then the next server's workers wait for the queue.
 """
 
@@ -23,7 +24,7 @@ from filelock import Timeout
 from studio.errors import Stopped
 from studio.queue.client import list_workers
 from studio.queue.job import QUEUES
-from studio.queue.worker import ENDING, list_stops, queue_lock, recover_jobs
+from studio.queue.worker import ENDING, Stop, list_stops, queue_lock, recover_jobs
 from studio.workspace import Workspace
 from studio.workspace.database import DatabaseBusy
 from ui.shared.subprocesses import module_command, module_environment
@@ -115,7 +116,7 @@ class _Watched:
     _started: float = 0.0
     _pause: float = 0.0
     _asked: float = 0.0
-    _stops: dict[tuple[int, bool], float] = field(default_factory=dict)
+    _stops: dict[tuple[int, Stop], float] = field(default_factory=dict)
 
     def start(self) -> None:
         words = ["worker", "--queue", self.queue, "--workspace", str(self.space.root)]
@@ -177,9 +178,10 @@ class _Watched:
         with suppress(DatabaseBusy):
             stops = list_stops(self.space, self.queue)
             self._stops = {one: self._stops.get(one, now) for one in stops.items()}
+            # A training is killed only where it does not hear it between two steps.
             late = [
-                now > since + (GRACE if heard else ANSWER)
-                for (_, heard), since in self._stops.items()
+                now > since + (GRACE if stop.heard else ANSWER + 2 * stop.step)
+                for (_, stop), since in self._stops.items()
             ]
             return any(late) and bool(self._doing())
         return False

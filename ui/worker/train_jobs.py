@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 
+class _Ended(Exception):
+    """The job is to end, in this state, while a sample picture is drawn."""
+
+    def __init__(self, state: State) -> None:
+        self.state: State = state
+
+
 def train(context: WorkerContext, job: Job) -> State:
     """Do a training and put its adapter into the library; how it ended.
 
@@ -30,7 +37,10 @@ def train(context: WorkerContext, job: Job) -> State:
     request = replace(from_table(job.arguments), run=run)
     finished = run / "adapter.safetensors"
     if not finished.exists():
-        state = _steps(context, job, request)
+        try:
+            state = _steps(context, job, request)
+        except _Ended as ended:
+            return ended.state
         if state != "done":
             return state
     kept = add_adapter(context.space, finished, name=request.name)
@@ -43,8 +53,14 @@ def _steps(context: WorkerContext, job: Job, request: TrainingRequest) -> State:
     if ended := progress.enter("opening the base"):
         return ended
     losses: deque[float] = deque(maxlen=SMOOTHED)
+
+    def go_on() -> None:
+        """Between two steps of a sample picture, as below between two of the training."""
+        if ended := progress.save() or context.device.give_way(progress.save):
+            raise _Ended(ended)
+
     # Closing it writes the checkpoint.
-    events = start_or_resume(request, context.models.base)
+    events = start_or_resume(request, context.models.base, between=go_on)
     with closing(events), context.device.for_training(progress.save) as ended:
         if ended:
             return ended
@@ -60,21 +76,25 @@ def _steps(context: WorkerContext, job: Job, request: TrainingRequest) -> State:
 
 
 def start_or_resume(
-    request: TrainingRequest, open_base: "Callable[[str, Mapping[str, object]], Base]"
+    request: TrainingRequest,
+    open_base: "Callable[[str, Mapping[str, object]], Base]",
+    *,
+    between: Callable[[], object] = lambda: None,
 ) -> Generator[Progress, None, None]:
     """The training in the request's run folder, from its start or from its last checkpoint.
 
-    open_base: gives a base by its source and fields of ui.shared.loading.Loading.
+    open_base: gives a base by its source and fields of ui.shared.loading.Loading. between: called
+    between the steps of sample pictures, see `draw_with`.
     """
     fields = trainers.drawn_with(request)
     if request.run and (request.run / "recipe.toml").exists():
         then = trainers.base_of(request.run)
         base = open_base(then.pop("source"), {**then, **request.loading})
-        draw = draw_with(base, fields)
+        draw = draw_with(base, fields, between=between)
         return trainers.resume(request.run, base, kind=request.kind, draw=draw)
     pictures = trainers.check(request)  # before the base is opened
     base = open_base(request.base, request.loading)
-    draw = draw_with(base, fields)
+    draw = draw_with(base, fields, between=between)
     return trainers.run_request(request, base, draw=draw, pictures=pictures)
 
 

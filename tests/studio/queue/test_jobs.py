@@ -328,10 +328,19 @@ def test_a_stop_is_known_to_be_heard_once_the_worker_has_reported(space: Workspa
     assert report_job(space, id, step=1) is False and list_stops(space, "render") == {}
     with queue_lock(space, "render"):
         stop_job(space, id)
-        assert list_stops(space, "render") == {id: False} and list_stops(space, "train") == {}
+        assert list_stops(space, "render") == {id: (False, 0)} and list_stops(space, "train") == {}
         assert report_job(space, id, step=2) is True
         stop_job(space, id)
-    assert list_stops(space, "render") == {id: True} and get_job(space, id).stopping
+    assert list_stops(space, "render") == {id: (True, 0)} and get_job(space, id).stopping
+
+
+def test_a_stop_tells_how_long_a_step_of_the_training_takes(space: Workspace) -> None:
+    id = add_job(space, "train", {}, title="a").id
+    claim_job(space, QUEUES["train"])
+    report_job(space, id, step=4, seconds=40.0)
+    with queue_lock(space, "train"):
+        stop_job(space, id)
+        assert list_stops(space, "train") == {id: (False, 10.0)}
 
 
 def test_a_worker_ended_on_purpose_is_no_death_of_other_jobs(space: Workspace) -> None:

@@ -33,7 +33,7 @@ from studio.queue.client import (
     stop_job,
 )
 from studio.queue.job import Job
-from studio.queue.worker import claim_job, is_locked, queue_lock, report_job
+from studio.queue.worker import Stop, claim_job, is_locked, queue_lock, report_job
 from studio.requests.picture_file import read_recipe
 from studio.requests.training import TrainingRequest
 from studio.workspace import (
@@ -68,7 +68,7 @@ def scrawl(prompt: str, seed: int) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_jobs, "draw_with", lambda base, fields: scrawl)
+    monkeypatch.setattr(train_jobs, "draw_with", lambda base, fields, between: scrawl)
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +264,33 @@ def test_samples_are_there_while_the_training_runs(
     assert [(one.step, one.number) for one in samples] == [(1, 0), (2, 0)]
     (adapter,) = list_adapters(space)
     assert adapter.preview
+
+
+def test_a_training_is_stopped_while_a_sample_is_drawn(
+    space: Workspace, photos: Path, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps that were made are in a checkpoint, from which it goes on."""
+    monkeypatch.setattr(train_jobs, "draw_with", draw_with)  # the real one
+    monkeypatch.setattr("ui.worker.context.OFTEN", 0.0)
+    job = a_training(space, photos, sd1_folder, steps=4, save_every=0, sample_every=3)
+    looks = []
+
+    def stop_in_a_sample(*given: object, **told: object) -> bool:
+        looks.append(told["step"])
+        if looks.count(3) == 5:  # of 25 steps of the sample
+            stop_job(space, job.id)
+        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("ui.worker.context.report_job", stop_in_a_sample)
+        work_off(space, "train")
+    stopped = get_job(space, job.id)
+    assert (stopped.state, stopped.step) == ("stopped", 3) and looks.count(3) == 5
+    assert [one.step for one in list_checkpoints(space, stopped.run)] == [3]
+    assert list_samples(space, stopped.run) == []
+    resume_job(space, job.id)
+    work_off(space, "train")
+    assert get_job(space, job.id).state == "done"
 
 
 def test_trainings_that_cannot_be_made_fail_alone(
@@ -650,6 +677,18 @@ def test_a_worker_that_does_not_answer_is_ended_and_started_anew(
         wait_for(lambda: get_job(space, next_one).state == "running")
     assert get_job(space, next_one).state == "queued"  # told to end, the other did not answer too
     assert not is_locked(space, "render")
+
+
+def test_a_slow_training_has_two_more_steps_to_hear_that_it_is_to_stop(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = processes._Watched(space, "train", until_empty=True)
+    monkeypatch.setattr(processes, "list_stops", lambda *_: {1: Stop(heard=False, step=10.0)})
+    monkeypatch.setattr(watched, "_doing", lambda: "job 1: training")
+    seconds = iter([100.0, 124.0, 126.0])
+    with monkeypatch.context() as clock:
+        clock.setattr(processes.time, "monotonic", lambda: next(seconds))
+        assert [watched._is_deaf() for _ in range(3)] == [False, False, True]
 
 
 def test_a_worker_that_has_not_begun_is_ended_at_once(
