@@ -119,7 +119,7 @@ def fork(manifest: Path, out: Path, number: int, processes: int, port: int) -> i
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": processes}
-    told |= {"MASTER_PORT": port, "LOCAL_WORLD_SIZE": processes}
+    told |= {"MASTER_PORT": port, "LOCAL_WORLD_SIZE": processes, "OMP_NUM_THREADS": 1}
     if processes > 1:
         os.environ |= {key: str(value) for key, value in told.items()}
         os.environ["MASTER_ADDR"] = "127.0.0.1"

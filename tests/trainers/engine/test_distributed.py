@@ -36,6 +36,7 @@ def printed_by_each(commands: list[list[str]], *, processes: int, cwd: Path) -> 
         port = one.getsockname()[1]
     said = [cwd.with_name(f"said by {number}") for number in range(processes)]
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    told["OMP_NUM_THREADS"] = "1"  # without it accelerate warns
     fork = multiprocessing.get_context("fork")
     running = [
         fork.Process(

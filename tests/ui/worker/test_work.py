@@ -535,9 +535,10 @@ def test_one_job_too_large_for_the_memory_fails_alone(space: Workspace, sd1_fold
     batch = queue_pictures(space, mixed, kind="batch")
 
     def poor() -> None:
+        compose.render(load_base(sd1_folder, device="cpu"), a_shot(sd1_folder))  # threads begun
         with open("/proc/self/statm") as file:
             pages = int(file.read().split()[0])
-        most = pages * resource.getpagesize() + 400 * 2**20  # threads want 8 MB each
+        most = pages * resource.getpagesize() + 80 * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         work_off(space, "render")
 
