@@ -28,7 +28,13 @@ Scheduler = Annotated[
 Spacing = Annotated[str, Predicate(SPACINGS.__contains__), doc(f"one of {', '.join(SPACINGS)}")]
 Pixels = Annotated[int, Ge(8), Le(8192)]
 Share = Annotated[float, Ge(0), Le(1)]
-Strength = Annotated[float, Ge(-100), Le(100), doc("a strength from -100 to 100")]
+LARGEST_STRENGTH = 100  # of an adapter, in either direction
+Strength = Annotated[
+    float,
+    Ge(-LARGEST_STRENGTH),
+    Le(LARGEST_STRENGTH),
+    doc(f"a strength from -{LARGEST_STRENGTH} to {LARGEST_STRENGTH}"),
+]
 MOST_TEXTS = 32  # regions, or texts to avoid: each costs an evaluation of the UNet at every step
 # What a file or a model decides is checked where those are opened.
 CHECKED_LATER = ("base", "method", "init_image", "mask")

@@ -7,8 +7,7 @@ from pathlib import Path
 from studio.adapters.blora_blocks import split_half
 from studio.dataset.folders import Folder
 from studio.errors import BadInput
-
-LARGEST_STRENGTH = 100  # as Shot has it
+from studio.requests.shot import LARGEST_STRENGTH
 
 
 def parse_adapter(text: str) -> tuple[str, float]:

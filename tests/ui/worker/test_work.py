@@ -123,6 +123,26 @@ def work_off(space: Workspace, queue: str, *, until: Callable[[], bool] = lambda
         work(space, queue, ending=until, leaving=lambda: True)
 
 
+def stopped_when(
+    asked: Callable[[object], bool], space: Workspace, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> Job:
+    """The training after a worker did it until it was stopped.
+
+    asked: whether to stop it; told the step that is reported.
+    """
+
+    def report(*given: object, **told: object) -> bool:
+        if asked(told.get("step")):
+            stop_job(space, job.id)
+        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as reporting:
+        reporting.setattr("ui.worker.context.OFTEN", 0.0)
+        reporting.setattr("ui.worker.context.report_job", report)
+        work_off(space, "train")
+    return get_job(space, job.id)
+
+
 def idle_for(space: Workspace, looks: int) -> None:
     """Be a worker that has nothing to do, for so many looks at the queue."""
     left = iter(range(looks))
@@ -224,17 +244,7 @@ def test_a_worker_killed_before_the_adapter_was_put_away_leaves_it_to_the_next(
 def test_a_stopped_training_keeps_its_checkpoint_and_goes_on(
     space: Workspace, training: Job, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.worker.context.OFTEN", 0.0)
-
-    def stop_at_seven(*given: object, **told: object) -> bool:
-        if told.get("step") == 7:
-            stop_job(space, training.id)
-        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr("ui.worker.context.report_job", stop_at_seven)
-        work_off(space, "train")
-    stopped = get_job(space, training.id)
+    stopped = stopped_when(lambda step: step == 7, space, training, monkeypatch)
     assert (stopped.state, stopped.step, stopped.stopping) == ("stopped", 7, False)
     assert [one.step for one in list_checkpoints(space, stopped.run)] == [2, 4, 6, 7]
     resume_job(space, training.id)
@@ -271,20 +281,14 @@ def test_a_training_is_stopped_while_a_sample_is_drawn(
 ) -> None:
     """The steps that were made are in a checkpoint, from which it goes on."""
     monkeypatch.setattr(train_jobs, "draw_with", draw_with)  # the real one
-    monkeypatch.setattr("ui.worker.context.OFTEN", 0.0)
     job = a_training(space, photos, sd1_folder, steps=4, save_every=0, sample_every=3)
     looks = []
 
-    def stop_in_a_sample(*given: object, **told: object) -> bool:
-        looks.append(told["step"])
-        if looks.count(3) == 5:  # of 25 steps of the sample
-            stop_job(space, job.id)
-        return report_job(*given, **told)  # pyright: ignore[reportArgumentType]
+    def in_a_sample(step: object) -> bool:
+        looks.append(step)
+        return looks.count(3) == 5  # of 25 steps of the sample
 
-    with monkeypatch.context() as stopping:
-        stopping.setattr("ui.worker.context.report_job", stop_in_a_sample)
-        work_off(space, "train")
-    stopped = get_job(space, job.id)
+    stopped = stopped_when(in_a_sample, space, job, monkeypatch)
     assert (stopped.state, stopped.step) == ("stopped", 3) and looks.count(3) == 5
     assert [one.step for one in list_checkpoints(space, stopped.run)] == [3]
     assert list_samples(space, stopped.run) == []
