@@ -1,4 +1,4 @@
-"""CMLoRA: every adapter at every step, one of them leading, the others' deep features reused.
+"""CMLoRA: every adapter predicts at every step; one leads, the others reuse their deep features.
 
 Zou et al. 2025, arXiv 2502.04923 (ICLR), github.com/Yqcca/CMLoRA, pipeline_offline.py. With N
 adapters the prediction is the mean of w_j eps_j: the leading adapter weighs w0 = N - 1/2 times as
@@ -16,8 +16,9 @@ adapter's features are renewed when its turn comes; of the adapters that may lea
 one whose turn came last does; the split is a share of the steps; decay counts; and each adapter's
 own text-encoder change encodes the prompt for its pass.
 
-Ours, for what the paper leaves open: an adapter is of low frequency if its profile
-(compose/engine/detail_profile.py) says that it smooths pictures; without profiles all lead in turn.
+The paper leaves open which adapters are of low frequency. Here they are those whose profile
+(compose/engine/detail_profile.py) says that they smooth pictures; without profiles all adapters
+lead in turn.
 """
 
 from collections.abc import Sequence
@@ -37,15 +38,16 @@ if TYPE_CHECKING:
 
     from studio.adapters.adapter import Adapter
 
-MIDDLE = (0.375, 0.875)  # of the steps, where the paper's intervals are longer
+MIDDLE = (0.375, 0.875)  # shares of the steps between which the paper's intervals are longer
 
 
 @dataclass(frozen=True)
 class CMLoRA:
-    """The weighted mean of the adapters' predictions; no adapter at all is the plain base.
+    """The weighted mean of the adapters' predictions; without adapters, the base's prediction.
 
-    order, low: places among the shot's adapters, from 1; by their profiles where all have one.
-    interval: of refresh steps, 0 for the paper's; at 1 every pass is a full one.
+    order, low: numbers of the shot's adapters, from 1. By default both follow the adapters'
+    profiles, if every adapter has one. interval: steps from one refresh to the next, 0 for the
+    paper's; at 1 every evaluation is a full one.
     """
 
     order: tuple[int, ...] = option(
@@ -74,7 +76,7 @@ class CMLoRA:
             raise BadInput(f"order: every adapter from 1 to {count} is to stand there once.")
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Rounds":
-        mixes = tuple(Mix((Part(at, one.strength),)) for at, one in enumerate(adapters))
+        mixes = tuple(Mix((Part(at, adapter.strength),)) for at, adapter in enumerate(adapters))
         if not mixes:
             return Rounds((Mix(()),), (Round(frozenset([0]), (1.0,)),) * steps)
         order, low = self._roles(adapters)
@@ -90,14 +92,14 @@ class CMLoRA:
                 fresh |= everyone if step == 0 else {order[turn % len(order)]}
             late = step / steps > self.split
             leading = [at for at in order if (at in low) == late] or order
-            leader = max(leading, key=lambda at: last[at])  # before all turns the first in order
+            leader = max(leading, key=lambda at: last[at])  # before any turn, the first in `order`
             rounds.append(Round(fresh, self._weights(leader, turn, len(mixes))))
         return Rounds(mixes, tuple(rounds))
 
     def _roles(self, adapters: Sequence[MethodAdapter]) -> tuple[list[int], set[int]]:
-        """The order of turns, and which adapters lead late; places from 0."""
+        """The order of turns, and the adapters that lead late; both as places from 0."""
         places = list(range(len(adapters)))
-        rises = [one.adapter.recipe.get("frequency_rise") for one in adapters]
+        rises = [each.adapter.recipe.get("frequency_rise") for each in adapters]
         known = [rise for rise in rises if isinstance(rise, float)]
         profiled = len(known) == len(places)
         order = [at - 1 for at in self.order]
@@ -117,7 +119,7 @@ class CMLoRA:
         return (step - start) % 3 == 0 if step < end else (step - end) % 2 == 0
 
     def _weights(self, leader: int, turn: int, count: int) -> tuple[float, ...]:
-        """w_j of every adapter at a turn, counted from 0; they sum to their number."""
+        """w_j of every adapter at a turn, counted from 0; the weights sum to `count`."""
         lead = count - 0.5 if self.lead is None else self.lead
         lead = max(1.0, lead - sum(self.decay**at for at in range(1, turn + 1)))
         other = count / (lead + count - 1)
@@ -126,7 +128,10 @@ class CMLoRA:
 
 @dataclass(frozen=True)
 class Round:
-    """A step. fresh: the adapters evaluated in full. weights: of each one's prediction."""
+    """What happens in one step.
+
+    fresh: the adapters that are evaluated in full. weights: of each adapter's prediction.
+    """
 
     fresh: frozenset[int]
     weights: tuple[float, ...]
@@ -134,7 +139,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Rounds:
-    """A mix for each adapter, and what becomes of them at each step."""
+    """The plan: one mix for each adapter, and one Round for each step."""
 
     mixes: tuple[Mix, ...]
     rounds: tuple[Round, ...]

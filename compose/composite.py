@@ -1,4 +1,4 @@
-"""LoRA Composite: every adapter by itself at every step, and the mean of what they predict.
+"""LoRA Composite: at every step each adapter predicts by itself, and the mean is taken.
 
 Zhong et al. 2024, arXiv 2402.16843: the mean over adapters j of
 eps_j(z, no prompt) + g (eps_j(z, prompt) - eps_j(z, no prompt)).
@@ -8,9 +8,10 @@ The mean may be weighted: by `weights`, or with `weigh` "trigger" by how much ea
 words change the text embedding (W-Composite, arXiv 2606.03792, whose code is not published;
 compose/engine/texts/trigger_effects.py).
 
-Deliberate deviations from the authors' code: each adapter's own text-encoder change encodes the
-prompt for its pass (`shared_text` sums them all for every pass, as there); and the mean is taken
-without guidance too, where the authors' code keeps the last adapter's prediction only.
+Deliberate deviations from the authors' code. For each adapter's evaluation the prompt is encoded
+with that adapter's change to the text encoder alone; `shared_text` sums the changes of all adapters
+instead, as the authors do. The mean is taken without guidance too; the authors' code then keeps
+only the last adapter's prediction.
 """
 
 from collections.abc import Sequence
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Composite:
-    """The mean of the adapters' predictions; no adapter at all is the plain base."""
+    """The mean of the adapters' predictions; without adapters, the base's prediction."""
 
     shared_text: bool = option(
         False, "read the prompt once, with the text encoders of all adapters merged"
     )
     weights: tuple[Amount, ...] = option(
-        (), "of each adapter in the mean, such as 2,1; default: equal"
+        (), "weight of each adapter in the mean, such as 2,1; default: equal"
     )
     weigh: Literal["equal", "trigger"] = option(
         "equal", "more weight for trigger words that change the prompt's meaning more"
@@ -56,27 +57,27 @@ class Composite:
             raise BadInput("weigh: trigger decides on the weights itself; leave weights out.")
 
     def weighed(self, effects: Sequence[float]) -> "Composite":
-        """Weights by what each adapter's trigger words change; equal ones where none does."""
+        """The same method with `effects` as weights, or equal weights where all effects are 0."""
         return replace(self, weigh="equal", weights=tuple(effects) if any(effects) else ())
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "Composited":
-        parts = tuple(Part(at, one.strength) for at, one in enumerate(adapters))
+        parts = tuple(Part(at, adapter.strength) for at, adapter in enumerate(adapters))
         text = parts if self.shared_text else None
         mixes = tuple(Mix((part,), text) for part in parts) or (Mix(()),)
-        # Their sum is their number, so that equal ones are 1 and change no bit.
+        # Weights sum to their number: equal weights are 1 each, and multiplying changes no bit.
         mean = sum(self.weights) / len(mixes)
         return Composited(mixes, tuple(w / mean for w in self.weights) or (1.0,) * len(mixes))
 
 
 @dataclass(frozen=True)
 class Composited:
-    """A mix for each adapter, all of them at every step, and how much each counts."""
+    """The plan: every mix is evaluated at every step; `weights` are those of their predictions."""
 
     mixes: tuple[Mix, ...]
     weights: tuple[float, ...]
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
-        """The mean over the mixes, summed in their order."""
+        """The weighted mean over the mixes, summed in the order of `mixes`."""
         first, *others = (
             weight * eps(mix) for mix, weight in zip(self.mixes, self.weights, strict=True)
         )

@@ -1,19 +1,21 @@
 """K-LoRA: in every layer either the content adapter or the style adapter, by their largest entries.
 
-Ouyang et al. 2025, arXiv 2502.18461 (CVPR): with S the sum of the K largest |dW| of a
-layer, K = r_c r_s, the content is taken where S_c / gamma > S_s s(t), s(t) = alpha t + beta, t the
-share of the steps that are done: early steps are the content's, late ones the style's.
-github.com/HVision-NKU/K-LoRA, klora.py. One evaluation a step; what is chosen depends on weights
-and steps only and is known before the first.
+Ouyang et al. 2025, arXiv 2502.18461 (CVPR). S is the sum of the K largest |dW| of a layer, with
+K = r_c r_s. A layer takes the content where S_c / gamma > S_s s(t), and the style elsewhere;
+s(t) = alpha t + beta, where t is the share of the steps that are done. So the content is favoured
+in early steps, the style in late ones. github.com/HVision-NKU/K-LoRA, klora.py. One evaluation a
+step. The choice depends only on the weights and the step, so all choices are made before the first
+step.
 
 Deliberate deviations from the authors' code: the step is the denoising step, not a count of all
-forward calls; an adapter's alpha counts; layers of any kind and number are chosen between, not
-attention's only; a layer that only one adapter changes is that one's. A tie is the style's, as in
-the code (the paper: the content's), and gamma is the code's unless `gamma="total"`.
+forward calls; an adapter's alpha counts; the choice is made in every layer that both adapters
+change, not only in attention layers; a layer that only one adapter changes takes that adapter. A
+tie goes to the style, as in the code (in the paper, to the content), and gamma is the code's unless
+`gamma="total"`.
 
-Ours, for what the paper leaves open: K is 64, the product of its ranks of 8, where a form has no
-rank; several adapters share a role by their sum; the text encoders' layers, which are read once,
-are chosen between at s = 1.
+The paper leaves these open: K is 64, the product of the paper's ranks of 8, where a form has no
+rank; several adapters in one role count by the sum of their changes; layers of the text encoders,
+which run once a picture, are chosen at s = 1.
 """
 
 import math
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
 NO_RANK = 64  # the K of forms without a rank
-OUTLIER = 3  # times the mean of the ratios, and more, is left out of gamma
+OUTLIER = 3  # gamma leaves out ratios of this many times the mean and more
 
 
 @dataclass(frozen=True)
 class KLoRA:
-    """Two roles, content and style; with one adapter, or one role, the sum as it is.
+    """Mixes a content and a style. Adapters that all have the same role are summed.
 
-    content, style: places among the shot's adapters, from 1. gamma: "layers" is the mean over
+    content, style: numbers of the shot's adapters, from 1. gamma: "layers" is the mean over
     layers of sum |dW_c| / sum |dW_s| without outliers; "total" is the ratio of the sums over all
     layers. pattern: "style" wraps s(t) at alpha, so that it begins just below alpha, falls to zero
     and rises again.
@@ -69,7 +71,7 @@ class KLoRA:
     )
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
-        """Every adapter must have one role; of two the first is the content."""
+        """Every adapter must have exactly one role; of two adapters the first is the content."""
         check_options(self)
         count = len(adapters)
         check_places("content", self.content, count)
@@ -82,15 +84,16 @@ class KLoRA:
         roles = [at for group in self._roles(count) for at in group]
         for at in range(count):
             if roles.count(at) != 1:
-                said = "both or twice" if at in roles else "neither"
-                raise BadInput(f"klora: adapter {at + 1} is to be content or style, not {said}.")
+                now = "both or twice" if at in roles else "neither"
+                raise BadInput(f"klora: adapter {at + 1} is to be content or style, not {now}.")
         if self.pattern == "style" and self.alpha <= 0:
             raise BadInput(f"alpha: {self.alpha:g} is not above 0, which the pattern style needs.")
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> InTurn:
         content, style = ([adapters[at] for at in role] for role in self._roles(len(adapters)))
         shared = _layers(content) & _layers(style)
-        # S_c / (gamma S_s) of every layer in both, for the two models apart.
+        # S_c / (gamma S_s) of every layer that both roles change. The UNet and the text encoders
+        # each have a gamma of their own.
         unet = self._balanced({n for n in shared if n.startswith("unet.")}, content, style)
         texts = self._balanced({n for n in shared if not n.startswith("unet.")}, content, style)
         plain_text = {name for name, ratio in texts.items() if ratio > 1}
@@ -106,14 +109,14 @@ class KLoRA:
         return InTurn(tuple(chosen))
 
     def scale(self, done: float) -> float:
-        """s(t); done: t in [0, 1]."""
+        """s(t). done: t, in [0, 1]."""
         if self.pattern == "style":
             beta = 0.85 * self.alpha if self.beta is None else self.beta
             return (self.alpha * done + beta) % self.alpha
         return self.alpha * done + (0.5 if self.beta is None else self.beta)
 
     def _roles(self, count: int) -> tuple[list[int], list[int]]:
-        """The places of the content and of the style, from 0."""
+        """The places, from 0, of the content's adapters and of the style's."""
         content, style = ([at - 1 for at in role] for role in (self.content, self.style))
         if not content and not style:
             content = list(range(min(count, 1)))
@@ -126,7 +129,7 @@ class KLoRA:
     def _balanced(
         self, layers: set[str], content: list[MethodAdapter], style: list[MethodAdapter]
     ) -> dict[str, float]:
-        """S_c / (gamma S_s) by layer; where one of them changes nothing, the other is taken."""
+        """S_c / (gamma S_s) by layer: infinite where S_s is 0, minus infinite where S_c is 0."""
         if not layers:
             return {}
         sizes = []
@@ -135,23 +138,23 @@ class KLoRA:
             sizes += [_size(layer, role, k) for role in (content, style)]
         import torch
 
-        # Remembered sums may be elsewhere: a UNet that is offloaded is on the CPU at first.
-        sizes = [one.to(sizes[0].device) for one in sizes]
+        # Sums kept from earlier may be on another device: an offloaded UNet starts on the CPU.
+        sizes = [size.to(sizes[0].device) for size in sizes]
         tops, sums = torch.stack(sizes).view(-1, 2, 2).unbind(2)  # -> [layers, 2] each
         gamma = self._gamma([pair for pair in sums.tolist() if all(pair)])
         ratios = {}
-        for layer, (top, other) in zip(sorted(layers), tops.tolist(), strict=True):
-            ratios[layer] = top / (gamma * other) if other else math.inf
-            ratios[layer] = ratios[layer] if top else -math.inf
+        for layer, (of_content, of_style) in zip(sorted(layers), tops.tolist(), strict=True):
+            ratios[layer] = of_content / (gamma * of_style) if of_style else math.inf
+            ratios[layer] = ratios[layer] if of_content else -math.inf
         return ratios
 
     def _gamma(self, sums: list[list[float]]) -> float:
-        """The balance of two adapters with these sums of |dW| in their layers."""
+        """gamma, from each layer's sums of |dW_c| and |dW_s|."""
         if not sums:
             return 1.0
         if self.gamma == "total":
-            return sum(one for one, _ in sums) / sum(other for _, other in sums)
-        ratios = [one / other for one, other in sums]
+            return sum(content for content, _ in sums) / sum(style for _, style in sums)
+        ratios = [content / style for content, style in sums]
         most = OUTLIER * sum(ratios) / len(ratios)
         usual = [ratio for ratio in ratios if ratio < most]
         return sum(usual) / len(usual)
@@ -167,35 +170,36 @@ class KLoRA:
 
 
 def _layers(role: Iterable[MethodAdapter]) -> set[str]:
-    """What a role changes; at strength 0 an adapter changes nothing."""
-    return {layer for one in role if one.strength for layer in one.changed()}
+    """The layers that a role changes; at strength 0 an adapter changes nothing."""
+    return {layer for adapter in role if adapter.strength for layer in adapter.changed()}
 
 
 def _members(layer: str, role: Iterable[MethodAdapter]) -> list[MethodAdapter]:
-    return [one for one in role if one.strength and layer in one.adapter.deltas]
+    """The adapters of a role that change this layer."""
+    return [each for each in role if each.strength and layer in each.adapter.deltas]
 
 
 def _size(layer: str, role: Iterable[MethodAdapter], k: int) -> "Tensor":
-    """The sum of the k largest |entries| of a role's change to a layer, and of all: float64, [2].
+    """[2], float64: the sums of the k largest |entries| and of all |entries| of a role's change.
 
-    Linear in the strength of a role's only adapter, so that another strength costs nothing.
+    With a single adapter both are linear in its strength, so kept sums serve every strength.
     """
     members = _members(layer, role)
     if len(members) == 1:
         return abs(members[0].strength) * members[0].size(layer, k)
     from compose.engine.weights.adapter_change import entry_sums
 
-    first, *others = (one.strength * one.change(layer).flatten() for one in members)
+    first, *others = (each.strength * each.change(layer).flatten() for each in members)
     return entry_sums(sum(others, first), k)
 
 
 def _entries(layer: str, *roles: Iterable[MethodAdapter]) -> int:
-    """K = r_c r_s, the rank of a role being that of its sum."""
-    from studio.adapters.delta import LowRank  # PyTorch with it
+    """K = r_c r_s; the rank of a role is the sum of its adapters' ranks."""
+    from studio.adapters.delta import LowRank  # this imports PyTorch
 
     product = 1
     for role in roles:
-        deltas = [one.adapter.deltas[layer] for one in _members(layer, role)]
+        deltas = [each.adapter.deltas[layer] for each in _members(layer, role)]
         ranks = [delta.rank for delta in deltas if isinstance(delta, LowRank)]
         if len(ranks) < len(deltas):
             return NO_RANK

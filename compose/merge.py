@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Merge:
-    """The sum of all changes; no adapter at all is the plain base.
+    """The sum of all adapters' changes; without adapters, the plain base.
 
-    blocks: what strengths are multiplied by in a part of the model, such as "up_blocks.0=0.5", or
-    "2:text_encoder=0" for the second adapter only. The longest name of a layer's part counts.
+    blocks: factors of the strength in a part of the model, such as "up_blocks.0=0.5", or
+    "2:text_encoder=0" for the second adapter only. Where several parts hold a layer, the one with
+    the longest name counts.
     """
 
     combination: Literal["linear", "cat", "svd", "ties", "dare", "np"] = option(
@@ -69,7 +70,7 @@ class Merge:
             if place is not None:
                 check_places("blocks", [place], len(adapters))
             named = adapters if place is None else [adapters[place - 1]]
-            if not any(_inside(layer, block) for one in named for layer in one.deltas):
+            if not any(_inside(layer, block) for adapter in named for layer in adapter.deltas):
                 raise BadInput(f"blocks: no adapter changes a layer of {block!r}.")
 
     def _check_roles(self, count: int) -> None:
@@ -87,7 +88,7 @@ class Merge:
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> InTurn:
         if self.combination == "np":
             return InTurn((self._projected(adapters),))
-        parts = (part for at, one in enumerate(adapters) for part in self._parts(at, one))
+        parts = (part for at, each in enumerate(adapters) for part in self._parts(at, each))
         return InTurn((Mix(tuple(parts), combine=self._combine()),))
 
     def _projected(self, adapters: Sequence[MethodAdapter]) -> Mix:
@@ -95,7 +96,7 @@ class Merge:
         from compose.engine.weights.combine import Projected
 
         places = {place - 1 for place in self.style or range(2, len(adapters) + 1)}
-        parts = [part for at, one in enumerate(adapters) for part in self._parts(at, one)]
+        parts = [part for at, each in enumerate(adapters) for part in self._parts(at, each)]
         style = [part for part in parts if part.adapter in places]
         content = [part for part in parts if part.adapter not in places]
         layers = tuple(
@@ -105,25 +106,27 @@ class Merge:
         )
         return Mix((*style, *content), combine=Projected(layers, self.kappa, self.k))
 
-    def _parts(self, at: int, one: MethodAdapter) -> list[Part]:
-        """The adapter in one part, or in a part for each factor of its strength."""
+    def _parts(self, at: int, adapter: MethodAdapter) -> list[Part]:
+        """The adapter as one part, or with `blocks` as one part for each factor."""
         if not self.blocks:
-            return [Part(at, one.strength)]
+            return [Part(at, adapter.strength)]
         layers: dict[float, list[str]] = {}
-        for layer in one.changed():
+        for layer in adapter.changed():
             layers.setdefault(self._factor(at, layer), []).append(layer)
         return [
-            Part(at, one.strength * factor, frozenset(inside)) for factor, inside in layers.items()
+            Part(at, adapter.strength * factor, frozenset(inside))
+            for factor, inside in layers.items()
         ]
 
     def _factor(self, at: int, layer: str) -> float:
-        found = [
-            # Of two equally long names the one for this adapter alone, then the later one.
+        """The factor of this adapter's strength in a layer."""
+        matches = [
+            # Of equally long names, an entry for this adapter alone counts, then the last entry.
             (len(block), place is not None, number, factor)
             for number, (place, block, factor) in enumerate(map(_block, self.blocks))
             if place in (None, at + 1) and _inside(layer, block)
         ]
-        return max(found)[-1] if found else 1.0
+        return max(matches)[-1] if matches else 1.0
 
     def _combine(self) -> Combine | None:
         if self.combination in ("linear", "cat"):
@@ -141,19 +144,19 @@ class Merge:
 
 
 def _block(entry: str) -> tuple[int | None, str, float]:
-    """An entry of `blocks`: the adapter's place or None for all, the block, the factor."""
+    """An entry of `blocks`: the adapter's number or None for all, the block, the factor."""
     place, colon, rest = entry.rpartition(":")
     block, _, factor = rest.partition("=")
     try:
         if block and (place or not colon):
-            found = int(place) if colon else None, block, float(factor)
-            if isfinite(found[-1]):
-                return found
+            read = int(place) if colon else None, block, float(factor)
+            if isfinite(read[-1]):
+                return read
     except ValueError:
         pass
     raise BadInput(f"blocks: {entry!r} is not such as up_blocks.0=0.5 or 2:up_blocks.0=0.5.")
 
 
 def _inside(layer: str, block: str) -> bool:
-    """Whether the layer is in this part of the UNet, or of the model where it names that first."""
+    """Whether a layer is in a block: one of the UNet, or one whose name begins with a model's."""
     return f"{layer}.".startswith((f"unet.{block}.", f"{block}."))

@@ -1,22 +1,23 @@
-"""Regions: each adapter, with a prompt of its own if wished, has a part of the picture.
+"""Regions: each adapter draws one part of the picture, with its own prompt if there is one.
 
-Ours, by the fusion of MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113, equation 5: where
-predictions overlap, their mean) and the region prompts of Mixture of Diffusers (Barbero Jimenez
-2023, arXiv 2302.02412): eps = sum over j of M_j eps(mix_j, prompt_j), with masks M_j of the size of
-the latents, soft at their edges, that sum to 1 with the rest's. The rest is the plain merge under
-the shot's prompt. It costs an evaluation for each region, and one for the rest where there is any,
-those of one size rows of one batch.
+Our combination of two papers. MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113, equation 5)
+averages predictions where they overlap; Mixture of Diffusers (Barbero Jimenez 2023, arXiv
+2302.02412) gives each region a prompt. The prediction is the sum over j of M_j eps(mix_j,
+prompt_j). The masks M_j have the size of the latents and soft edges; together with the mask of the
+rest, the picture outside of all regions, they sum to 1. The rest is drawn by the plain merge with
+the shot's prompt. A step costs one evaluation for each region, and one for the rest if there is
+any. Evaluations of the same size run in one batch.
 
 Predictions are mixed after guidance. As guidance is linear, that is the same as mixing the
-predictions with the prompt and without. In the first steps (`apart`) each region is a crop of its
-own, so that what is drawn is composed for it. After them the crops overlap and are blended where
-they do, as in both papers: otherwise the picture has seams. With `apart` 0 every region sees the
-whole picture. `whole`, a share of the rest's prediction inside of all regions, ties them more
-closely, and lets all adapters in.
+predictions with the prompt and without. In the first steps (`apart`) the UNet sees each region as a
+crop of its own, so that what it draws is composed for that region. After them the crops overlap and
+are blended where they do, as in both papers: otherwise the picture has seams. With `apart` 0 every
+region sees the whole picture. `whole` adds a share of the rest's prediction inside of all regions.
+That ties the regions together, and lets all adapters act in them.
 
-Regions are a field of the shot, see studio/requests/regions.py. An adapter that no region names is
-everywhere, such as a style. With masks="attention" the areas are found in the first third of the
-steps, see compose/engine/regions/finding.py.
+Regions are a field of the shot, see studio/requests/regions.py. An adapter that no region names
+acts everywhere, such as a style. With masks="attention" the regions are found in the first third of
+the steps, see compose/engine/regions/finding.py.
 """
 
 from collections.abc import Sequence
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     from compose.engine.regions.masks import Masks
     from studio.adapters.adapter import Adapter
 
-OVERLAP = 1 / 8  # of the picture's shorter side, by which a crop reaches into its neighbours
-SCHEDULE_GRID = Grid(64, 64)  # the latents of the picture that a schedule is told of
+OVERLAP = 1 / 8  # share of the picture's shorter side by which a crop reaches into its neighbours
+SCHEDULE_GRID = Grid(64, 64)  # the size of the latents for which a schedule is made
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Where each adapter is drawn is told by the shot's `regions`, or found."""
+    """Draws each adapter in a region: the shot's `regions`, or areas that attention finds."""
 
     blur: Annotated[float, Ge(0), Lt(1)] = option(
         0.05, "width of the soft edges, as a share of the picture's shorter side"
@@ -59,24 +60,25 @@ class Regions:
     )
     apart: Share = option(
         0.8,
-        "share of the steps, from the first, before regions see a part of their neighbours; at 0 "
-        "they see all of the picture",
+        "share of the steps, from the first, in which a region sees nothing of its neighbours; "
+        "at 0 every region sees the whole picture",
         before=0.0,
     )
     masks: Literal["drawn", "attention"] = option(
         "drawn",
-        "attention finds the regions by each adapter's trigger words in the prompt; it draws the "
-        "first third of the steps once more",
+        "attention finds the regions by each adapter's trigger words in the prompt; the first "
+        "third of the steps is then drawn twice",
     )
     contrast: Share = option(
         0.0,
-        "with masks attention: moves the latents so that trigger words are attended to apart "
-        "(CLoRA), such as 0.1; takes half as long again, and as much memory as a training",
+        "with masks attention: moves the latents so that the attention of different trigger words "
+        "overlaps less (CLoRA), such as 0.1; takes half as long again, and as much memory as a "
+        "training",
     )
 
     @property
     def finds(self) -> bool:
-        """Whether the regions are found while a picture is drawn."""
+        """Whether the regions are found by attention."""
         return self.masks == "attention"
 
     def in_regions(self, regions: Sequence[str]) -> Method:
@@ -85,14 +87,14 @@ class Regions:
         return FoundRegions(self, read) if self.finds else InRegions(self, read)
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
-        """Without regions there is nothing to draw in them."""
+        """Raise BadInput: without the shot's regions nothing can be drawn."""
         self.in_regions(()).check(adapters)
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
         return InRegions(self, ()).prepare(adapters, steps)
 
     def check_options(self) -> None:
-        """Raise BadInput for an option out of range, and for a contrast that nothing uses."""
+        """Raise BadInput for an option out of range, and for contrast without masks attention."""
         check(self)
         if self.contrast and not self.finds:
             raise BadInput("contrast: it acts on what attention finds: take masks attention too")
@@ -100,13 +102,13 @@ class Regions:
 
 @dataclass(frozen=True)
 class InRegions:
-    """The method for the regions of one shot; see Method."""
+    """The method with the drawn regions of one shot; see Method."""
 
     options: Regions
     regions: tuple[Region, ...]
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
-        """Every region names adapters that are there."""
+        """Every region has an area, and names adapters of the shot."""
         if not self.regions:
             raise BadInput(
                 "regions: say where each adapter is drawn, such as 0,0,0.5,1 for the first one and "
@@ -124,20 +126,23 @@ class InRegions:
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
         own = own_adapters(self.regions, len(adapters))
         everywhere = set(range(len(adapters))).difference(*own)
-        asked = [
+        drawn = [
             (_mix(adapters, everywhere | places), region.prompt)
             for places, region in zip(own, self.regions, strict=True)
         ]
         areas = self.areas(SCHEDULE_GRID)
-        if len(areas) > 2 * len(asked):
+        if len(areas) > 2 * len(drawn):
             outside = set(range(len(adapters))) if self.options.rest == "merge" else everywhere
-            asked.append((_mix(adapters, outside), None))
+            drawn.append((_mix(adapters, outside), None))
         shares = tuple(map(float, areas.mean((1, 2))))
         apart = round(self.options.apart * steps)
-        return SideBySide(tuple(asked), self.crops(len(asked)), shares, apart, self)
+        return SideBySide(tuple(drawn), self.crops(len(drawn)), shares, apart, self)
 
     def crops(self, count: int) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
-        """Of each region and, where count is larger, the rest: in the first steps, and after."""
+        """The crops in the first steps, and those after them.
+
+        One for each region, and one for the rest where `count` is larger than their number.
+        """
         if not self.options.apart:
             return (WHOLE,) * count, (WHOLE,) * count
         own = tuple(Box(*bounding_box(region)) for region in self.regions)
@@ -145,9 +150,9 @@ class InRegions:
         return own, tuple(box._replace(margin=OVERLAP) for box in own)
 
     def areas(self, grid: Grid) -> "Masks":
-        """How much each region, and the rest where there is one, counts in the latents' pixels.
+        """The weight of each region, and of the rest if there is any, at each latent pixel.
 
-        [2 N, h, w]: in the first steps, and behind those after them.
+        [2 N, h, w]: first the N masks of the first steps, then the N masks of the steps after them.
         """
         import numpy as np
 
@@ -160,13 +165,13 @@ class InRegions:
 
 @dataclass(frozen=True)
 class FoundRegions:
-    """The method for regions that are found; see FindingMethod."""
+    """The method with regions that attention finds; see FindingMethod."""
 
     options: Regions
     regions: tuple[Region, ...]
 
     def check(self, adapters: "Sequence[Adapter]") -> None:
-        """Every region is to be found, by adapters that are there."""
+        """Every region is one to be found, and names adapters of the shot."""
         self.options.check_options()
         if not (adapters or self.regions):
             raise BadInput("regions: there is no adapter whose trigger words could be looked for")
@@ -179,33 +184,33 @@ class FoundRegions:
             check_places("regions", region.adapters or (), len(adapters))
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> "SideBySide":
-        """As if each region had all of the picture: where it is, is not known yet."""
-        everywhere = tuple(replace(one, box=WHOLE[:4]) for one in self._of(len(adapters)))
+        """A plan in which every region has the whole picture, as its place isn't known yet."""
+        everywhere = tuple(replace(each, box=WHOLE[:4]) for each in self._of(len(adapters)))
         return InRegions(self.drawn, everywhere).prepare(adapters, steps)
 
     @property
     def finding(self) -> Merge:
-        """The method of the steps in which regions are found."""
+        """The method for the steps in which regions are found."""
         return Merge()
 
     @property
     def drawn(self) -> Regions:
-        """The method of the steps after these."""
+        """The method for the picture, once its regions are found."""
         return replace(self.options, masks="drawn", contrast=0.0)
 
     @property
     def contrast(self) -> float:
-        """How far the latents move."""
+        """How far the latents are moved; 0 for not at all."""
         return self.options.contrast
 
     def concepts(self, adapters: "Sequence[Adapter]", prompt: str) -> tuple[Concept, ...]:
-        """What to look for; BadInput where the prompt does not say it."""
+        """What to look for. Raises BadInput where the prompt has no words for it."""
         regions = self._of(len(adapters))
         places = [sorted(own) for own in own_adapters(regions, len(adapters))]
         return concepts_of(regions, places, adapters, prompt)
 
     def placed(self, masks: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
-        """The regions with what was found. masks: of each, as `mask_address` writes it."""
+        """The regions as texts. masks: the mask of each region, as `mask_address` writes it."""
         regions = self._of(len(masks))
         return tuple(
             region_text(Region(None, mask, prompt, region.adapters))
@@ -213,12 +218,15 @@ class FoundRegions:
         )
 
     def _of(self, adapters: int) -> tuple[Region, ...]:
-        """The regions, or one of each adapter where none are told."""
+        """The shot's regions; where it has none, one for each adapter."""
         return self.regions or (Region(),) * adapters
 
 
 def own_adapters(regions: Sequence[Region], count: int) -> list[set[int]]:
-    """Of each region the places, from 0, of the adapters it names, or that with its number."""
+    """The places, from 0, of each region's adapters.
+
+    A region that names no adapter has the one of its own number, if there is one.
+    """
     return [
         ({number} if number < count else set())
         if region.adapters is None
@@ -229,10 +237,11 @@ def own_adapters(regions: Sequence[Region], count: int) -> list[set[int]]:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A mix and a prompt for every region, and those of the rest behind them.
+    """The plan: every region, and behind them the rest if there is any, is evaluated at each step.
 
-    crops: what each of them sees in the first steps, and after.  shares: how much of the picture
-    each has, before there is one; as areas.  apart: how many steps are the first.
+    asked: the mix and the prompt of each evaluation.  crops: what each sees in the first steps, and
+    after them.  shares: the mean of each of `areas`, for a schedule, which has no picture.  apart:
+    the number of first steps.
     """
 
     asked: tuple[tuple[Mix, str | None], ...]
@@ -242,13 +251,13 @@ class SideBySide:
     method: InRegions
 
     def areas(self, grid: Grid) -> "Tensor":
-        """[2 N, 1, 1, h, w], as of InRegions."""
+        """[2 N, 1, 1, h, w]; see InRegions.areas."""
         import torch
 
         return torch.from_numpy(self.method.areas(grid))[:, None, None]
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
-        """Each where it counts, summed in their order."""
+        """The sum of the predictions, each multiplied by its mask."""
         after = step >= self.apart
         count = len(self.asked)
         areas = eps.areas[count:] if after else eps.areas[:count]

@@ -1,17 +1,17 @@
-"""LoRA Switch: one adapter at a time, another one every few steps.
+"""LoRA Switch: one adapter at a time; every few steps it is the next one's turn.
 
 Zhong et al. 2024, arXiv 2402.16843: at step t, counted from 1, the active adapter is
 floor(((t - 1) mod N tau) / tau) + 1. github.com/maszhongming/Multi-LoRA-Composition. One evaluation
 a step.
 
-Turns may be unequal: `turns` says the steps of each, or `weigh` "trigger" deals out the N tau steps
+Turns may be unequal: `turns` gives the steps of each, or `weigh` "trigger" divides the N tau steps
 of a round by how much each adapter's trigger words change the text embedding (W-Switch, arXiv
-2606.03792, whose code is not published; compose/engine/texts/trigger_effects.py). There the last
-steps are a character's; here turns go round as before.
+2606.03792, whose code is not published; compose/engine/texts/trigger_effects.py). That paper keeps
+the last steps for a character; here the turns go on in a circle.
 
-Deliberate deviations from the authors' code: it turns to the next adapter at the end of a step, so
-that its first adapter has one step more than the paper says; and it encodes the prompt once with
-the first adapter's text encoder, where here each adapter's own change encodes it.
+Deliberate deviations from the authors' code. It changes adapters at the end of a step, so that its
+first adapter has one step more than in the paper. And it encodes the prompt once, with the first
+adapter's text encoder; here it is encoded with the text encoder of the adapter whose turn it is.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Switch:
-    """Adapters take turns; no adapter at all is the plain base.
+    """Adapters take turns; without adapters, the plain base.
 
-    order: places among the shot's adapters, from 1; one that stands there twice has two turns.
-    turns: the steps of each turn, in that order; `interval` for all where none are given.
+    order: numbers of the shot's adapters, from 1; an adapter listed twice has two turns.
+    turns: the steps of each turn, in that order; by default `interval` for each.
     """
 
     interval: AtLeastOne = option(5, "steps in a turn")
@@ -61,7 +61,7 @@ class Switch:
             raise BadInput("weigh: trigger decides on the turns itself; leave turns and order out.")
 
     def weighed(self, effects: Sequence[float]) -> "Switch":
-        """Turns by what each adapter's trigger words change; a round keeps its steps."""
+        """The same method with turns in proportion to `effects`; a round keeps its steps."""
         turns = apportion(effects, self.interval * len(effects))
         return replace(self, weigh="equal", turns=turns)
 
@@ -75,11 +75,14 @@ class Switch:
 
 
 def apportion(shares: Sequence[float], count: int) -> tuple[int, ...]:
-    """So many whole things dealt out by shares (Hamilton's method), at least one for each."""
+    """`count` divided into whole numbers in proportion to `shares`, each 1 or more.
+
+    By largest remainders (Hamilton's method).
+    """
     spare, total = count - len(shares), sum(shares)
     quotas = [spare * (share / total if total else 1 / len(shares)) for share in shares]
-    found = [1 + int(quota) for quota in quotas]
+    parts = [1 + int(quota) for quota in quotas]
     by_remainder = sorted(range(len(shares)), key=lambda at: int(quotas[at]) - quotas[at])
-    for at in by_remainder[: count - sum(found)]:
-        found[at] += 1
-    return tuple(found)
+    for at in by_remainder[: count - sum(parts)]:
+        parts[at] += 1
+    return tuple(parts)
