@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "BadInput", "Base", "Shot", "load_adapter", "load_base"]
 
-# Its import warns that kernels are missing, which nothing here uses. peft imports it where it is
-# installed, and diffusers imports peft.
+# Importing bitsandbytes logs a warning about missing kernels that nothing here uses. diffusers
+# imports peft, and peft imports bitsandbytes where it is installed.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# The module of each name. They are imported when first used: PyTorch takes seconds to import, and
-# `studio --help` must not wait for it.
+# The module that defines each public name. It is imported at the first use of the name: PyTorch
+# takes seconds to import, and `studio --help` must not wait for it.
 _MODULES = {
     "Adapter": "studio.adapters.adapter",
     "load_adapter": "studio.adapters.load",

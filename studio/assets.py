@@ -1,4 +1,4 @@
-"""Where the files lie that come with Studio: the sketch bases and the example pictures."""
+"""Paths of the files that come with Studio: the sketch bases and the example pictures."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ INSTALLED, CLONED = PACKAGE / "_assets", PACKAGE.parent / "assets"
 
 
 def asset(name: str) -> Path:
-    """The path of an asset, such as "sketch" or "examples/robot", whether or not it is there."""
+    """The path of an asset, such as "sketch" or "examples/robot"; the file need not exist."""
     return (INSTALLED if INSTALLED.is_dir() else CLONED) / name

@@ -3,7 +3,7 @@
 import errno
 import re
 
-# ASCII's control characters without tab and line feed, C1's, and surrogates.
+# ASCII and C1 control characters, but not tab and line feed; surrogates.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -23,7 +23,7 @@ DISK_ERRORS = (
 class BadInput(ValueError):
     """The input is wrong. The message says what is wrong, and what to do about it.
 
-    It may quote a file of anybody's, so characters that a terminal would obey are taken out.
+    It may quote a stranger's file, so characters that a terminal would obey are replaced.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -31,9 +31,9 @@ class BadInput(ValueError):
 
 
 def clean_text(text: str) -> str:
-    """The text with U+FFFD in place of characters that cannot be printed or kept.
+    """The text with U+FFFD in place of control characters and halves of characters (surrogates).
 
-    Those are halves of characters (surrogates), and control characters but tabs and line ends.
+    Tabs and line ends stay.
     """
     return UNPRINTABLE.sub("\ufffd", text)
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from studio.errors import BadInput
 
 LARGEST_TEXT = 64 * 2**20  # bytes of captions, prompts and tables
-LONGEST_NAME = 240  # bytes of a file's; systems have 255, of which `atomic_write` needs some
+LONGEST_NAME = 240  # bytes of a file name; systems allow 255, and `atomic_write` adds 15
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 
@@ -25,9 +25,9 @@ PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; when the block succeeds, it replaces `path`.
 
-    So a reader never sees half a file, and a full disk leaves the old one. Makes the folder.
-    durable: wait until the file is on the disk, so that a power cut leaves the old or the new one.
-    Raises BadInput where it cannot be written.
+    A reader never sees half a file, and a full disk leaves the old file. Missing folders are made.
+    durable: wait until the file is on the disk, so that a power cut leaves the old or the new file.
+    Raises BadInput where the file cannot be written.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -58,12 +58,12 @@ def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
 
 
 def expand_home(path: str | Path) -> Path:
-    """A path with the home folder in place of ~ or ~user; as it is where nobody has that name."""
+    """The path with ~ or ~user as the home folder; unchanged where there is no such user."""
     return Path(os.path.expanduser(path))
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; False for a path that no system can have, too."""
+    """Whether the file or folder exists; False too for a path that the system does not allow."""
     try:
         return path.exists()
     except (OSError, ValueError):  # too long, or with a NUL in it
@@ -71,7 +71,10 @@ def is_there(path: Path) -> bool:
 
 
 def file_version(path: Path) -> tuple[int, int] | None:
-    """Equal as long as a file stays as it is; None where there is none."""
+    """When the file was changed (ns) and its size (bytes): equal pairs mean an unchanged file.
+
+    None where there is no file.
+    """
     state = path.stat() if path.exists() else None
     return (state.st_mtime_ns, state.st_size) if state else None
 
@@ -82,9 +85,9 @@ def display_name(path: Path) -> str:
 
 
 def remove_partial_files(folder: Path, abandoned: Callable[[str], bool]) -> None:
-    """Remove the temporary files of killed processes that used `atomic_write`.
+    """Remove the temporary files that killed processes left in `atomic_write`.
 
-    abandoned: whether no process is writing the file of this name now.
+    abandoned: whether no process is writing the file of a given name now.
     """
     for name in os.listdir(folder):
         if (part := PART.fullmatch(name)) and abandoned(part[1]):
@@ -93,9 +96,9 @@ def remove_partial_files(folder: Path, abandoned: Callable[[str], bool]) -> None
 
 def open_file(path: str | Path) -> BufferedReader:
     """Open a file to read. Raises OSError, also for a pipe or a device: those may never end."""
-    # Otherwise a pipe would be waited for until somebody writes into it.
-    at_once = getattr(os, "O_NONBLOCK", 0)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once))  # noqa: SIM115
+    # Without it, opening a pipe waits until somebody writes into it.
+    no_wait = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
@@ -104,7 +107,10 @@ def open_file(path: str | Path) -> BufferedReader:
 
 @contextmanager
 def opened_file(path: str | Path, *, name: str = "") -> Iterator[BufferedReader]:
-    """Open a file to read. BadInput, which calls it `name`, where that fails now or later."""
+    """Open a file to read. Raises BadInput where opening or reading it fails.
+
+    name: what the message calls the file.
+    """
     try:
         with open_file(path) as file:
             yield file
@@ -113,7 +119,7 @@ def opened_file(path: str | Path, *, name: str = "") -> Iterator[BufferedReader]
 
 
 def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
-    """A file's bytes. Raises OSError as `open_file`, BadInput for one of more than `most`."""
+    """A file's bytes. Raises OSError as `open_file` does, and BadInput for more than `most`."""
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most:
             raise BadInput(f"{path} is larger than {most >> 20} MB: that is no text for Studio")
@@ -123,7 +129,8 @@ def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
 def read_text(path: Path) -> str:
     """A text file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
 
-    The mark is left out, and line ends are those of Unix. BadInput where it cannot be read as one.
+    The mark is left out, and line ends become those of Unix. Raises BadInput where the file cannot
+    be read or decoded.
     """
     try:
         raw = read_bytes(path)
@@ -144,7 +151,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def check_writable(file: Path) -> None:
-    """Raise BadInput unless a file can be written there; missing folders would be made."""
+    """Raise BadInput unless the file can be written. Its folder may be missing."""
     if len(os.fsencode(file.name)) > LONGEST_NAME:
         raise BadInput(f"{file.name} is too long a name for a file: give a shorter one")
     if file.is_dir():
@@ -153,12 +160,12 @@ def check_writable(file: Path) -> None:
 
 
 def check_folder_writable(folder: Path) -> None:
-    """Raise BadInput unless files can be written into a folder, which would be made."""
+    """Raise BadInput unless files can be written into the folder. It may be missing."""
     _check_may_write(folder, (folder.absolute(), *folder.absolute().parents))
 
 
 def _check_may_write(place: Path, folders: Sequence[Path]) -> None:
-    """folders: that the place is in, the nearest first."""
+    """folders: the place's folder and those above it, the nearest first."""
     above = next(path for path in folders if path.exists())
     if not above.is_dir():
         raise BadInput(f"{place} cannot be written, since {above} is a file")
@@ -167,7 +174,7 @@ def _check_may_write(place: Path, folders: Sequence[Path]) -> None:
 
 
 def check_new_adapter(file: Path) -> None:
-    """Raise BadInput unless an adapter can be written there, in place of no other file."""
+    """Raise BadInput unless an adapter can be written to the file, which must not exist yet."""
     if file.suffix != ".safetensors":
         raise BadInput(f"{file} is no name for an adapter: it must end in .safetensors")
     if os.path.lexists(file):

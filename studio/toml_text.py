@@ -1,4 +1,4 @@
-"""Writing TOML, and reading it from any origin; whatever is wrong with it becomes a sentence."""
+"""Write TOML, and read TOML of any origin; whatever is wrong with it becomes a sentence."""
 
 import json
 import re
@@ -16,7 +16,7 @@ LONGEST_TOML = 4 * 2**20  # characters
 
 
 class InvalidToml(BadInput):
-    """A text that is not TOML, or too much of it. line: of the mistake, from 1."""
+    """A text is not TOML, or is too large. line: where the mistake is, counted from 1."""
 
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)
@@ -37,15 +37,15 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def toml_value(value: object, *, longest: float = inf) -> str:
-    """A value as TOML writes it; None is left out of tables.
+    """A value as TOML. Keys of a table whose value is None are left out.
 
-    longest: letters of the items of a list that stands on one line.
+    longest: a list whose items have more characters than this gets a line for each item.
     """
     if isinstance(value, Mapping):
-        pairs = (f"{key} = {toml_value(one)}" for key, one in value.items() if one is not None)
+        pairs = (f"{key} = {toml_value(item)}" for key, item in value.items() if item is not None)
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, list | tuple):
-        items = [toml_value(one) for one in value]
+        items = [toml_value(item) for item in value]
         if sum(map(len, items)) > longest:
             return "".join(["[\n", *(f"    {item},\n" for item in items), "]"])
         return f"[{', '.join(items)}]"
@@ -56,22 +56,22 @@ def toml_value(value: object, *, longest: float = inf) -> str:
 
 def _load(text: str) -> dict[str, Any]:
     try:
-        found = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
-    if is_too_deep(found):
+    if is_too_deep(tables):
         raise ValueError(TOO_DEEP)
-    return found
+    return tables
 
 
 def _named_line(message: str, text: str) -> int:
-    """The line in an error message of tomllib."""
+    """The line that an error message of tomllib names; the last one for "at end of document"."""
     named = re.search(r"\(at line (\d+),", message)
-    return int(named[1]) if named else text.rstrip().count("\n") + 1  # at end of document
+    return int(named[1]) if named else text.rstrip().count("\n") + 1
 
 
 def _first_unreadable(lines: list[str]) -> int:
-    """The line of a value that is well formed and still can't be read."""
+    """The line where a well-formed value ends that Python can't read, such as a huge number."""
 
     def unreadable(upto: int) -> bool:
         try:

@@ -1,6 +1,6 @@
-"""Asking a training that runs for samples or a checkpoint now: an empty file in its run's folder.
+"""Ask a running training for samples or a checkpoint now, by an empty file in the run's folder.
 
-Whoever can write there may ask, from any process: a page, a program, or `touch RUN/sample-now`.
+Any process that can write into the folder may ask: the page, a program, or `touch RUN/sample-now`.
 """
 
 from pathlib import Path
@@ -10,12 +10,12 @@ Ask = Literal["sample", "save"]
 
 
 def ask_training(run: Path, what: Ask) -> None:
-    """Ask for it after the step at hand; asking twice before that is asking once."""
+    """Ask for samples or a checkpoint after the current step. Asking twice counts once."""
     _file(run, what).touch()
 
 
 def take_ask(run: Path, what: Ask) -> bool:
-    """Whether it was asked for since it was last taken."""
+    """Whether somebody asked. Removes the file, so that each ask is taken once."""
     try:
         _file(run, what).unlink()
     except FileNotFoundError:

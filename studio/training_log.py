@@ -1,4 +1,4 @@
-"""log.jsonl, the log of a training: a line of JSON for each step."""
+"""log.jsonl, the log of a training: one line of JSON for each step."""
 
 import math
 import sys
@@ -13,9 +13,10 @@ LOG_FILE = "log.jsonl"  # in a run's folder
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The lines that can be read: for each step its step, loss, lr and seconds, perhaps more.
+    """The readable lines of a log.
 
-    unreadable: how many other lines there are. A power cut leaves half a line, zeros or "{}".
+    lines: each has a step's number, loss, lr and seconds, and what else the training logged.
+    unreadable: number of lines left out. A power cut leaves half a line, zeros or "{}".
     """
 
     lines: tuple[dict[str, float], ...]
@@ -38,7 +39,7 @@ def parse_log(data: bytes) -> TrainingLog:
 
 
 def _parse_line(line: bytes) -> dict[str, float] | None:
-    """The numbers of a step; None where its step or loss is missing or no number."""
+    """The numbers of a step; None where the step or the loss is missing or not a number."""
     try:
         entry: Any = parse_json(line.decode(), LOG_FILE)
     except ValueError:
@@ -48,4 +49,4 @@ def _parse_line(line: bytes) -> dict[str, float] | None:
     loss = entry.get("loss")
     if not isinstance(loss, int | float) or not math.isfinite(loss):
         return None
-    return {sys.intern(name): value for name, value in entry.items()}  # a text for all lines
+    return {sys.intern(name): value for name, value in entry.items()}  # all lines share the keys

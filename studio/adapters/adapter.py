@@ -1,4 +1,4 @@
-"""An adapter: named deltas, what they were trained for, and how it is written to its file."""
+"""An adapter: named deltas and what they were trained for. It writes itself to a file."""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -15,16 +15,16 @@ from studio.adapters.tensor_file import write_tensors
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Adapter(AdapterInfo):
-    """Changes to a base's layers. Equal only to itself.
+    """Changes to a base's layers. An adapter is equal only to itself.
 
-    deltas: by component and module path, as diffusers writes them, such as
+    deltas: changes by component and module path, as diffusers writes them, such as
     "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q" and
     "text_encoder.text_model.encoder.layers.0.self_attn.q_proj".
     embeddings: learned words, [n, width] by token and text encoder ("text_encoder",
-    "text_encoder_2"). An adapter may hold nothing else. Strengths don't scale them: a learned
+    "text_encoder_2"). An adapter may hold embeddings alone. Strengths don't scale them: a learned
     vector replaces a word, it doesn't change one.
-    half: "content" or "style" where it is that half of a B-LoRA's file.
-    path, sha256: the file it was loaded from.
+    half: "content" or "style" where the adapter is one half of a B-LoRA's file; otherwise "".
+    path, sha256: the file that the adapter was loaded from, and its digest.
     """
 
     deltas: dict[str, Delta]

@@ -1,4 +1,4 @@
-"""The header of an adapter's file: all that it tells but the numbers. No PyTorch here."""
+"""Read what the header of an adapter's file tells: all but the tensors. No PyTorch here."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,8 @@ FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 class AdapterHeader:
     """What the header of an adapter's file tells.
 
-    info: with the family and the trigger words that its layers and embeddings show, where the file
-    of another program states none.
+    info: from the metadata. Where a file of another program states no family or no trigger words,
+    they are inferred from its layers and embeddings.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class AdapterHeader:
 
 
 def read_adapter_header(path: Path) -> AdapterHeader:
-    """Read the header of a file or folder. Raises BadInput as `load_adapter`."""
+    """Read the header of a file or folder. Raises BadInput as `load_adapter` does."""
     path = find_adapter_file(path)
     header = read_header(path)
     contents = survey(header, path)
@@ -41,12 +41,15 @@ def read_adapter_header(path: Path) -> AdapterHeader:
 
 
 def outline_adapter(path: str | Path) -> AdapterOutline:
-    """What `load_adapter` reads, but for the numbers. Raises BadInput as it does."""
+    """An adapter without its tensors, from the header alone. Raises BadInput as `load_adapter`."""
     file, half = split_half(str(path))
-    found = read_adapter_header(Path(file))
-    contents = found.contents
+    header = read_adapter_header(Path(file))
+    contents = header.contents
     outline = AdapterOutline(
-        **vars(found.info), deltas=contents.layers, embeddings=contents.embeddings, path=found.path
+        **vars(header.info),
+        deltas=contents.layers,
+        embeddings=contents.embeddings,
+        path=header.path,
     )
     return select_half(outline, half) if half else outline
 
@@ -54,7 +57,7 @@ def outline_adapter(path: str | Path) -> AdapterOutline:
 def find_adapter_file(path: Path) -> Path:
     """The file of an adapter given as a file or a folder; BadInput where there is none.
 
-    The folder itself where it has a folder for each component.
+    A folder with one folder for each component is returned as it is.
     """
     if not is_there(path):
         file, _, half = str(path).rpartition(":")

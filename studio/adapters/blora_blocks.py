@@ -1,12 +1,12 @@
-"""The two halves of a B-LoRA, content and style, and the blocks that they change.
+"""The two halves of a B-LoRA, content and style, and the UNet blocks that each half changes.
 
-Frenkel et al. 2024 (arXiv 2403.14572) found them in SDXL, by giving single blocks another prompt.
-The same trial finds those of the sketch base one level up (`python -m tests.benchmarks.blocks`).
-There a block only passes on its prompt, and neighbouring layers draw it. So each half also has the
-layers before or after its block, without which it cannot draw what the base never saw. SD 1.x and
-2.x use the first two blocks with attention on the way up; that these separate content and style has
-not been shown. An adapter that names no blocks has those of its base, so files of the authors'
-program have halves too.
+Frenkel et al. 2024 (arXiv 2403.14572) found the blocks of SDXL by giving single blocks another
+prompt. The same experiment finds the blocks of the sketch base one level up
+(`python -m tests.benchmarks.blocks`). In the sketch base a block only passes on its prompt, and
+neighbouring layers draw it. So each half also has the layers before or after its block: without
+them it cannot draw what the base never saw. On SD 1.x and 2.x the halves are the first two blocks
+with attention on the way up; nobody has shown that these separate content from style. An adapter
+that names no blocks has the blocks of its base, so files of the authors' program have halves too.
 """
 
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 A = TypeVar("A", "Adapter", "AdapterOutline")
 HALVES = ("content", "style")
-# Of each half, by the name of a base, or by its family.
+# The blocks of content and of style, by the base's name or else by its family.
 BLOCKS = {
     "sketch": (
         ("mid_block", "up_blocks.0", "up_blocks.1.attentions.0", "up_blocks.1.resnets.0"),
@@ -37,9 +37,9 @@ BLOCKS = {
 
 
 def default_blocks(base: str, family: str) -> dict[str, tuple[str, ...]]:
-    """The blocks of the UNet that carry each half, on a base of this name and family.
+    """The UNet blocks of each half, on a base of this name and family.
 
-    Those of SD 1.x where the family is unknown.
+    An unknown family gets the blocks of SD 1.x.
     """
     blocks = BLOCKS.get(base) or BLOCKS.get(family, BLOCKS["sd1"])
     return dict(zip(HALVES, blocks, strict=True))
@@ -53,23 +53,23 @@ def parse_blocks(text: str) -> tuple[str, ...]:
 def trained_blocks(
     base: str, family: str, recipe: Mapping[str, object]
 ) -> dict[str, tuple[str, ...]]:
-    """The blocks that an adapter was trained with, or those of its base."""
+    """The blocks of each half: those that the recipe names, or else those of the base."""
     options = recipe.get("options")
-    named = options if isinstance(options, dict) else {}
-    own = {half: parse_blocks(str(named[half])) for half in HALVES if named.get(half)}
-    return default_blocks(base, family) | own
+    stated = options if isinstance(options, dict) else {}
+    named = {half: parse_blocks(str(stated[half])) for half in HALVES if stated.get(half)}
+    return default_blocks(base, family) | named
 
 
 def layers_of_half(
     half: str, layers: Mapping[str, T], trained: Mapping[str, tuple[str, ...]]
 ) -> dict[str, T]:
-    """Those of the layers, by name, that make up one half. trained: as `trained_blocks` tells."""
-    starts = layer_prefixes(trained[half])
-    return {layer: one for layer, one in layers.items() if layer.startswith(starts)}
+    """The layers of one half. layers: anything by layer name. trained: from `trained_blocks`."""
+    prefixes = layer_prefixes(trained[half])
+    return {layer: value for layer, value in layers.items() if layer.startswith(prefixes)}
 
 
 def layer_prefixes(blocks: Iterable[str]) -> tuple[str, ...]:
-    """What the names of these blocks' layers start with."""
+    """The prefixes of the names of these blocks' layers."""
     return tuple(f"unet.{block}." for block in blocks)
 
 
@@ -85,19 +85,20 @@ def split_half(text: str) -> tuple[str, str]:
 
 
 def find_halves(layers: Iterable[str], trained: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Which halves these layers make up; none where one of them belongs to neither.
+    """The halves that these layers belong to; none where a layer belongs to neither half.
 
-    trained: the blocks of each half, as `trained_blocks` tells.
+    trained: the blocks of each half, from `trained_blocks`.
     """
-    starts = {half: layer_prefixes(blocks) for half, blocks in trained.items()}
-    found = {
-        next((h for h, own in starts.items() if layer.startswith(own)), "") for layer in layers
+    prefixes = {half: layer_prefixes(blocks) for half, blocks in trained.items()}
+    halves = {
+        next((half for half, start in prefixes.items() if layer.startswith(start)), "")
+        for layer in layers
     }
-    return () if "" in found else tuple(half for half in HALVES if half in found)
+    return () if "" in halves else tuple(half for half in HALVES if half in halves)
 
 
 def select_half(adapter: A, half: str) -> A:
-    """The adapter with the layers of one half only. Raises BadInput for what has no such half."""
+    """The adapter with the layers of one half only. Raises BadInput where it has no such half."""
     name = adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
     trained = trained_blocks(adapter.base, adapter.family, adapter.recipe)
     known = layer_prefixes(chain(*trained.values()))

@@ -53,7 +53,7 @@ def check_fits(adapter: Adapter, base: "Base") -> Coverage:
 
 
 def check_header(file: AdapterHeader, base: "Base") -> Coverage:
-    """As `check_fits`, of a file of which only the header was read: names and shapes."""
+    """`check_fits` for a file whose header alone was read: compare names and shapes."""
     contents = file.contents
     check_contents(contents, file.info.family, base, f"the adapter {file.path}")
     missing = tuple(layer for layer in contents.layers if layer not in base.layers_and_norms())
@@ -62,9 +62,10 @@ def check_header(file: AdapterHeader, base: "Base") -> Coverage:
 
 
 def check_contents(contents: Contents, family: str, base: "Base", who: str) -> None:
-    """Compare the sizes that a header tells with the base's, before any tensor is read.
+    """Compare the shapes in a header with the base's, before any tensor is read.
 
-    family: "" where it is not known. Raises BadInput as `check_fits`.
+    family: "" where it is not known. who: what messages call the adapter. Raises BadInput as
+    `check_fits` does.
     """
     check_weights(contents.weights, family, base, who)
     layers = base.layers_and_norms()
@@ -91,7 +92,7 @@ def _check(adapter: Adapter, base: "Base") -> Coverage:
 def check_weights(weights: Mapping[str, Shape], family: str, base: "Base", who: str) -> None:
     """Compare the shapes of the weights that an adapter changes with the base's.
 
-    weights: by layer; () where the shape is not known yet. family: "" where it is not known.
+    weights: shape by layer; () where it is not known yet. family: "" where it is not known.
     Raises BadInput where the family differs, no layer matches, or a layer has another shape.
     """
     if family and family != base.family:
@@ -119,7 +120,7 @@ def _check_shape(name: str, shape: Shape, layer: nn.Module, base: str, who: str)
 
 
 def _check_rows(name: str, delta: Delta, layer: nn.Module, base: str, who: str) -> None:
-    """Compare what is neither a factor nor a matrix: the change of a bias, DoRA's magnitudes."""
+    """Compare what `delta.shape` does not show: bias, blocks of a rotation, DoRA's magnitudes."""
     own, bias = weight_shape(layer), layer.bias
     if delta.bias is not None:
         if not isinstance(bias, torch.Tensor):
@@ -169,7 +170,7 @@ def _check_embeddings(adapter: Adapter, base: "Base", who: str) -> None:
 
 
 def _check_fingerprint(adapter: Adapter, base: "Base", who: str) -> None:
-    """SaRA chooses single weights of one base. In another base they mean something else."""
+    """Refuse SaRA of another base: it chose single weights, which mean nothing elsewhere."""
     sparse = any(isinstance(delta, Sparse) for delta in adapter.deltas.values())
     if sparse and adapter.fingerprint and adapter.fingerprint != base.fingerprint():
         raise BadInput(

@@ -1,4 +1,4 @@
-"""A description of an adapter's file from its header alone, without PyTorch."""
+"""Describe an adapter's file from its header alone, without PyTorch."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from studio.adapters.formats.survey import DORA, Contents
 from studio.adapters.safetensors_header import Header, read_number
 from studio.json_value import JSON
 
-# What the forms of changes are called.
+# What users read for each form of change.
 FORMS = {
     "lora": "LoRA",
     "loha": "LoHa",
@@ -22,7 +22,8 @@ FORMS = {
     "diff": "whole weights",
     "bias": "biases",
 }
-# The tensors of which a side is the rank, the first that a layer has, and that side.
+# The tensors that show a layer's rank, and which of their dimensions it is. The first tensor that
+# the layer has counts.
 RANKS = {
     "lora": (("lora_B.weight", 1),),
     "loha": (("hada_w1_b", 0),),
@@ -34,14 +35,15 @@ NOT_TRAINED = {"alpha", "sparse_gaps", "sparse_shape", "lokr_rows_swapped"}
 def describe(path: str | Path) -> dict[str, JSON]:
     """Describe an adapter's file.
 
-    what: the kinds of its changes, in words. layers: of each component. forms: layers of each.
-    ranks: layers of each rank. alphas: layers of each alpha of those, where the rank is the alpha
-    that a file does not state. blocks: layers of each number and size of a rotation's blocks.
-    halves: of a B-LoRA. tokens: vectors of each learned word. parameters: the trained numbers.
-    Raises BadInput as `load_adapter`.
+    what: the kinds of its changes, in words. halves: those of a B-LoRA.
+    layers, forms, ranks, alphas, blocks: number of layers by component, by form, by rank, by alpha,
+    and by the count and size of a rotation's blocks. Layers without a rank are in neither `ranks`
+    nor `alphas`. An alpha that the file does not state is the rank.
+    tokens: number of vectors by learned word. parameters: how many numbers were trained.
+    Raises BadInput as `load_adapter` does.
     """
-    found = read_adapter_header(Path(path))
-    header, contents, info = found.header, found.contents, found.info
+    file = read_adapter_header(Path(path))
+    header, contents, info = file.header, file.contents, file.info
     blocks = trained_blocks(info.base, info.family, info.recipe)
     return {
         "name": info.name,
@@ -56,7 +58,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
         "forms": dict(Counter(contents.forms.values())),
         "halves": list(find_halves(contents.layers, blocks)),
         "ranks": _ranks(header, contents),
-        "alphas": _alphas(found.path, header, contents),
+        "alphas": _alphas(file.path, header, contents),
         "blocks": dict(Counter(f"{b.count} of {b.size}" for b in contents.rotations.values())),
         "parameters": _parameters(header, contents),
         "bytes": header.bytes,
@@ -90,11 +92,11 @@ def _rank(header: Header, contents: Contents, layer: str) -> int | None:
 
 def _ranks(header: Header, contents: Contents) -> dict[str, JSON]:
     ranks = Counter(_rank(header, contents, layer) for layer in contents.layers)
-    return {str(rank): ranks[rank] for rank in sorted(one for one in ranks if one is not None)}
+    return {str(rank): ranks[rank] for rank in sorted(r for r in ranks if r is not None)}
 
 
 def _alphas(path: Path, header: Header, contents: Contents) -> dict[str, JSON]:
-    found: Counter[float] = Counter()
+    alphas: Counter[float] = Counter()
     for layer, leaves in contents.layers.items():
         if (rank := _rank(header, contents, layer)) is None:
             continue
@@ -103,8 +105,8 @@ def _alphas(path: Path, header: Header, contents: Contents) -> dict[str, JSON]:
         else:
             name = layer.partition(".")[2]
             alpha = config_of(layer, contents.configs).alpha.find(name)
-        found[rank if alpha is None else alpha] += 1
-    return {f"{alpha:g}": layers for alpha, layers in sorted(found.items())}
+        alphas[rank if alpha is None else alpha] += 1
+    return {f"{alpha:g}": layers for alpha, layers in sorted(alphas.items())}
 
 
 def _tokens(header: Header, contents: Contents) -> dict[str, JSON]:

@@ -1,4 +1,4 @@
-"""Reading an adapter's file: Studio's own format, or another program's."""
+"""Read an adapter's file, in Studio's own format or another program's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +20,16 @@ def load_adapter(path: str | Path, *, base: "Base | None" = None) -> Adapter:
 
     path: the file, or a folder that diffusers or peft wrote. ":content" or ":style" behind it
     selects that half of a B-LoRA.
-    base: the adapter must fit it. A file that doesn't state its family gets the base's.
+    base: the base that the adapter must fit. A file that states no family gets the base's.
     Raises BadInput where the file is no adapter, is damaged, or does not fit the base.
     """
     file, half = split_half(str(path))
-    found = read_adapter_header(Path(file))
-    path, contents = found.path, found.contents
-    info = replace(found.info, family=found.info.family or (base.family if base else ""))
+    header = read_adapter_header(Path(file))
+    path, contents = header.path, header.contents
+    info = replace(header.info, family=header.info.family or (base.family if base else ""))
     if base is not None:  # before any tensor is read
         check_contents(contents, info.family, base, f"the adapter {path}")
-    tensors, sha256 = read_tensors(path, found.header)
+    tensors, sha256 = read_tensors(path, header.header)
     adapter = Adapter(
         **vars(info),
         deltas=read_deltas(contents, tensors, path),

@@ -1,4 +1,4 @@
-"""An adapter as strong, by itself, as it is at a strength of a mix."""
+"""Build a strength into an adapter's own numbers."""
 
 import copy
 from dataclasses import replace
@@ -13,10 +13,10 @@ from studio.errors import BadInput
 
 
 def scale_adapter(adapter: Adapter, strength: float) -> Adapter:
-    """The adapter that changes at strength 1 what this one changes at `strength`.
+    """A copy that changes at strength 1 what this adapter changes at `strength`.
 
     Learned words stay as they are, since no strength changes them. Raises BadInput for DoRA, whose
-    rows keep their length at strength 1 only.
+    rows have the learned length at strength 1 only.
     """
     if not isfinite(strength):
         raise BadInput(f"a strength is a finite number, not {strength}")
@@ -33,12 +33,12 @@ def _scaled(delta: Delta, strength: float) -> Delta:
             "strength 1, and choose the strength where it is mixed"
         )
     scaled = copy.deepcopy(delta)
-    if isinstance(scaled, Cayley):  # what is in between is no rotation
+    if isinstance(scaled, Cayley):  # a scaled rotation is none: only plain matrices can hold it
         scaled = Rotation(scaled.matrices().detach(), of_inputs=True, shared=scaled.shared)
     with torch.no_grad():
         match scaled:
             case LowRank():
-                scaled.alpha *= strength  # of its bias, too
+                scaled.alpha *= strength  # scales its bias too
             case Kron():
                 scaled.scale *= strength
             case Sparse():
@@ -49,8 +49,8 @@ def _scaled(delta: Delta, strength: float) -> Delta:
             case Dense():
                 scaled.change.mul_(strength)
             case Rotation():
-                one = torch.eye(scaled.blocks.shape[1], device=scaled.blocks.device)
-                scaled.blocks.copy_(one + strength * (scaled.blocks - one))
+                identity = torch.eye(scaled.blocks.shape[1], device=scaled.blocks.device)
+                scaled.blocks.copy_(identity + strength * (scaled.blocks - identity))
             case BiasOnly():
                 pass
         if isinstance(scaled, Kron | Dense | BiasOnly) and scaled.bias is not None:

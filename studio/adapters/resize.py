@@ -1,4 +1,4 @@
-"""An adapter cut to a rank, or to a share of its energy.
+"""Cut an adapter to a lower rank, or to a share of its energy.
 
 Energy is the sum of squares of a change's singular values; the best approximation of a rank keeps
 the largest of them (Eckart and Young 1936). The singular values of a product come from those of its
@@ -18,12 +18,13 @@ from studio.errors import BadInput
 def resize_adapter(
     adapter: Adapter, *, rank: int | None = None, energy: float | None = None
 ) -> Adapter:
-    """The adapter as LoRA of lower rank, its alphas equal to its ranks; give one of the two.
+    """The adapter as LoRA of lower rank, with each alpha equal to its rank.
 
-    rank: of every layer, at most. energy: the share that every layer keeps at least, above 0 and at
-    most 1; each then has a rank of its own. LoKr, LoHa and full changes become LoRA; changes
-    of normalisations and biases stay as they are. Raises BadInput for DoRA, OFT and SaRA, whose
-    changes are no sum of few directions, and for T-LoRA, whose directions have an order.
+    Give either a rank or a share of the energy. rank: the most that any layer keeps. energy: the
+    least share that every layer keeps, above 0 and at most 1; the ranks of layers then differ.
+    LoKr, LoHa and full changes become LoRA; changes of normalisations and biases stay as they are.
+    Raises BadInput for DoRA, OFT and SaRA, whose changes are not of low rank, and for T-LoRA, whose
+    ranks have an order.
     """
     if (rank is None) == (energy is None):
         raise BadInput("give a rank or a share of the energy, one of them")
@@ -70,7 +71,7 @@ def _resized(layer: str, delta: Delta, rank: int | None, energy: float | None) -
 
 
 def _singular(delta: LowRank) -> tuple[Tensor, Tensor, Tensor]:
-    """U, S and V^T of a change; there are as many as its rank."""
+    """U, S and V^T of a change, with as many singular values as its rank."""
     above, up = torch.linalg.qr(delta.scale * delta.up.float().flatten(1))
     below, down = torch.linalg.qr(delta.down.float().flatten(1).T)
     left, sizes, right = torch.linalg.svd(up @ down.T)
@@ -79,8 +80,8 @@ def _singular(delta: LowRank) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rank_of(sizes: Tensor, energy: float) -> int:
-    """The fewest of the largest singular values that have this share of the energy."""
-    share = sizes.double().square().cumsum(0)
-    if share[-1] == 0:
+    """How many of the largest singular values are needed for this share of the energy."""
+    total = sizes.double().square().cumsum(0)
+    if total[-1] == 0:
         return 1
-    return min(len(sizes), int((share < energy * share[-1] * (1 - 1e-9)).sum()) + 1)
+    return min(len(sizes), int((total < energy * total[-1] * (1 - 1e-9)).sum()) + 1)

@@ -1,8 +1,8 @@
-"""The header of a safetensors file, checked and read without PyTorch.
+"""Check and read the header of a safetensors file without PyTorch.
 
-The format: eight bytes little-endian N, N bytes of JSON, the tensors' bytes without gaps. The
-library's `safe_open` checks it. By hand: bounds on the header's size and the number of tensors,
-pickles, repeated names, and where each tensor's bytes lie, which `safe_open` doesn't say.
+The format: N in eight bytes, little-endian; N bytes of JSON; the tensors' bytes without gaps. The
+library's `safe_open` checks most of it. Here are the rest: limits on the header's size and the
+number of tensors, pickles, repeated names, and where each tensor's bytes lie.
 """
 
 import json
@@ -24,11 +24,11 @@ from studio.json_value import parse_object
 
 LARGEST_HEADER = 8 * 2**20  # bytes; tag counts of large data sets take a few million
 MOST_TENSORS = 50_000
-MOST_NAMES = 300_000  # texts in a header; each takes a hundred bytes when it is read
+MOST_NAMES = 300_000  # strings in a header; each takes about a hundred bytes once it is parsed
 # The number types that are read, as safetensors calls them.
 DTYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 DTYPES |= {"I64", "I32", "I16", "I8", "U8", "BOOL"}
-# How files begin that are often met under such a name.
+# How files of other formats begin that are often named .safetensors.
 STARTS = {
     b"GGUF": "a GGUF file, the quantised weights of a whole model: find it as .safetensors",
     b"<": "a web page: download the file itself",
@@ -37,7 +37,7 @@ STARTS = {
     b"\xff\xd8\xff": "a picture: name it .jpg",
 }
 TEXT = re.compile(rb"[\t\n\r -~]{9}")  # never how a safetensors file begins: its eighth byte is 0
-# What struct calls the types, and those of which BF16 and F8_E5M2 are the upper half.
+# The types' names in struct. BF16 and F8_E5M2 are the upper halves of float32 and float16.
 NUMBERS = {"F64": "<d", "F32": "<f", "BF16": "<f", "F16": "<e", "F8_E5M2": "<e"}
 NUMBERS |= {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B", "BOOL": "<?"}
 ZIP = b"PK\x03\x04"
@@ -55,7 +55,7 @@ class Header:
     """What a file says it holds.
 
     dtypes: as safetensors calls them, such as "F16". spans: where a tensor's bytes begin and end
-    in the file. text: the header as it stands there. bytes: of the whole file.
+    in the file. text: the header's own bytes, its length included. bytes: size of the whole file.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -67,7 +67,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check a file's header, without its tensors; of a folder, all its components'.
+    """Read and check a file's header; for a folder, the headers of its components joined.
 
     Raises BadInput where it is no safetensors file, or where the header doesn't match the file.
     """
@@ -79,14 +79,14 @@ def read_header(path: Path) -> Header:
 
 
 def read_number(path: Path, header: Header, key: str) -> float:
-    """The number that a tensor of a single one holds. BadInput where it cannot be read."""
+    """The value of a tensor that holds a single number. BadInput where it cannot be read."""
     if path.is_dir():
         path = component_files(path)[key.partition(".")[0]]
     first, last = header.spans[key]
     with opened_file(path) as file:
         file.seek(first)
         data = file.read(last - first)
-    if header.dtypes[key] == "F8_E4M3":  # a sign, four bits of an exponent, three of a fraction
+    if header.dtypes[key] == "F8_E4M3":  # one bit of sign, four of exponent, three of fraction
         exponent, fraction = data[0] >> 3 & 15, data[0] & 7
         size = (fraction / 8 + (exponent > 0)) * 2.0 ** (max(exponent, 1) - 7)
         return -size if data[0] & 128 else size
@@ -95,21 +95,21 @@ def read_number(path: Path, header: Header, key: str) -> float:
 
 
 def _join(parts: Mapping[str, Header]) -> Header:
-    """The headers of an adapter's components as one. spans: each in its own file."""
+    """The headers of an adapter's components as one. A span counts in its component's file."""
     return Header(
-        shapes={f"{part}.{k}": v for part, one in parts.items() for k, v in one.shapes.items()},
-        dtypes={f"{part}.{k}": v for part, one in parts.items() for k, v in one.dtypes.items()},
-        spans={f"{part}.{k}": v for part, one in parts.items() for k, v in one.spans.items()},
+        shapes={f"{part}.{k}": v for part, head in parts.items() for k, v in head.shapes.items()},
+        dtypes={f"{part}.{k}": v for part, head in parts.items() for k, v in head.dtypes.items()},
+        spans={f"{part}.{k}": v for part, head in parts.items() for k, v in head.spans.items()},
         metadata={},
-        text=b"".join(one.text for one in parts.values()),
-        bytes=sum(one.bytes for one in parts.values()),
+        text=b"".join(head.text for head in parts.values()),
+        bytes=sum(head.bytes for head in parts.values()),
     )
 
 
 def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Replace the metadata of a safetensors file; its tensors' bytes stay as they are.
 
-    Raises BadInput as `read_header`, and where the file cannot be written.
+    Raises BadInput as `read_header` does, and where the file cannot be written.
     """
     read_header(path)
     data = path.read_bytes()
@@ -131,7 +131,8 @@ def header_bytes(entries: Mapping[str, object]) -> bytes:
 def _header(file: BinaryIO, path: Path) -> Header:
     size = os.fstat(file.fileno()).st_size
     start = file.read(9)
-    if start.startswith(ZIP) and b"data.pkl" not in file.read(200):  # which PyTorch's begin with
+    # The archives that PyTorch writes begin with data.pkl.
+    if start.startswith(ZIP) and b"data.pkl" not in file.read(200):
         raise BadInput(f"{path} is a ZIP archive: unpack it, and give a .safetensors file of it")
     _refuse_pickle(path, start)
     file.seek(9)

@@ -1,9 +1,9 @@
 """Adapters that make a base fast, and the sampling that each was distilled for.
 
 LCM-LoRA (Luo et al. 2023), TCD (Zheng et al. 2024), SDXL-Lightning (Lin et al. 2024), Hyper-SD (Ren
-et al. 2024) and DMD2 (Yin et al. 2024) are plain LoRA files. They are recognised by their names, or
-by what they change: sampling is that of their authors' model cards. Those that Studio distilled say
-it in their recipe. No PyTorch here.
+et al. 2024) and DMD2 (Yin et al. 2024) are plain LoRA files. They are recognised by their names or
+by the layers they change, and get the sampling of their authors' model cards. Adapters that Studio
+distilled have their sampling in their recipe. No PyTorch here.
 """
 
 import re
@@ -21,12 +21,12 @@ from studio.errors import BadInput
 from studio.json_value import JSON
 from studio.requests.validation import build
 
-# Files that are named for what they are only by their folder, as downloads from a hub.
+# File names that tell nothing, as in downloads from a hub: there the folder has the name.
 UNNAMED = ("pytorch_lora_weights", "adapter_model", "model")
-STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?\b")  # more are those of a training
+STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?\b")  # 100 and more are steps of a training
 HYPER = re.compile(r"\bhyper[-_ ]?sd")
 LIGHTNING = re.compile(r"\bsd(xl)?[-_ ]?lightning|\blightning\b.*\dstep")
-# LCM-LoRA's targets: of every kind one, all of rank 64, and nothing in the text encoders.
+# LCM-LoRA changes layers of all these names, all at rank 64, and nothing in the text encoders.
 LCM_TARGETS = (
     *("to_q", "to_out.0", "proj_in", "ff.net.0.proj"),
     *("conv1", "conv_shortcut", "time_emb_proj", "conv"),
@@ -45,7 +45,8 @@ WORDS = {
 class Sampling:
     """How to draw with a speed adapter.
 
-    name: of the distillation. The others: fields of a shot, as it has them; steps None: any number.
+    name: of the distillation, such as "LCM-LoRA". The other fields are those of a shot. None means
+    that any value will do.
     """
 
     name: str
@@ -55,13 +56,13 @@ class Sampling:
     guidance: float = 1.0
 
     def as_json(self) -> dict[str, JSON]:
-        """The fields that are set, as an adapter's recipe has them."""
+        """The fields that are not None, for an adapter's recipe."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 
     def fields(self, given: Collection[str] = ()) -> dict[str, object]:
-        """The fields of a shot to set, but for those that the user has given.
+        """The fields of a shot to set, without those that the user has given.
 
-        A spacing goes with its sampler, which may be any.
+        A spacing belongs to its sampler: it is set only where the sampler is.
         """
         left_out = {*given}
         if self.scheduler is None or "scheduler" in given:
@@ -74,47 +75,48 @@ class Sampling:
 def speed_sampling(file: str | Path) -> Sampling | None:
     """The sampling that an adapter's file was distilled for; None for any other adapter.
 
-    Raises BadInput as `load_adapter`.
+    Raises BadInput as `load_adapter` does.
     """
     path = find_adapter_file(Path(file))
     return _sampling(path, path.stat().st_mtime_ns)
 
 
 def in_words(fields: Mapping[str, object]) -> str:
-    """Such as "sampler lcm, 4 steps, CFG scale 1"."""
-    written = {name: value for name, value in fields.items() if value is not None}
-    return ", ".join(WORDS[name].format(value) for name, value in written.items())
+    """Fields of a shot in words, such as "sampler lcm, 4 steps, CFG scale 1"."""
+    return ", ".join(
+        WORDS[name].format(value) for name, value in fields.items() if value is not None
+    )
 
 
 @lru_cache(maxsize=1024)
 def _sampling(path: Path, changed: int) -> Sampling | None:
-    """Reads each version of a file once."""
-    if path.is_dir():  # of a folder with a folder for each component
+    """changed: the file's time of change in ns, so that the cache reads each version once."""
+    if path.is_dir():  # one folder for each component
         return None
     header = read_header(path)
     info = read_info(header.metadata, path)
-    if info.kind != "unknown":  # one of Studio's own, whose name is the user's
-        return _as_stored(info.recipe.get("sampling"))
+    if info.kind != "unknown":  # Studio's own file: the user named it, so its name tells nothing
+        return _from_recipe(info.recipe.get("sampling"))
     folder = path.parent.name if path.stem in UNNAMED else ""
     words = " ".join((folder, path.stem, info.name, str(info.recipe.get("output_name", ""))))
     return _by_name(words.lower().replace("_", "-")) or _by_targets(header, info, path)
 
 
-def _as_stored(written: JSON) -> Sampling | None:
-    """What an adapter's recipe says, see `Sampling.as_json`; None where no shot can be so."""
-    if not isinstance(written, dict):
+def _from_recipe(stored: JSON) -> Sampling | None:
+    """The inverse of `Sampling.as_json`; None where no shot can be drawn so."""
+    if not isinstance(stored, dict):
         return None
     try:
-        stored = build(Sampling, {key: written[key] for key in ("name", *FIELDS) if key in written})
+        sampling = build(Sampling, {key: stored[key] for key in ("name", *FIELDS) if key in stored})
     except BadInput:
         return None
-    return stored if stored.scheduler in (None, *SCHEDULERS) else None
+    return sampling if sampling.scheduler in (None, *SCHEDULERS) else None
 
 
 def _by_name(words: str) -> Sampling | None:
-    """words: in small letters, with hyphens for underscores."""
-    found = STEPS.search(words)
-    steps = int(found[1]) if found else 4
+    """words: the file's names in lower case, with hyphens for underscores."""
+    stated = STEPS.search(words)
+    steps = int(stated[1]) if stated else 4
     if HYPER.search(words):
         if steps == 1:
             return Sampling("Hyper-SD", "tcd", None, 1)
@@ -131,21 +133,21 @@ def _by_name(words: str) -> Sampling | None:
 
 
 def _by_targets(header: Header, info: AdapterInfo, path: Path) -> Sampling | None:
-    """LCM-LoRA under another name; files of programs that train have metadata of their own."""
+    """LCM-LoRA under another name. A file with a recipe or triggers is somebody's training."""
     if info.recipe or info.triggers:
         return None
     contents = survey(header, path)
     return (
-        Sampling("LCM-LoRA, by its layers", "lcm", None, 4) if _as_lcm(header, contents) else None
+        Sampling("LCM-LoRA, by its layers", "lcm", None, 4) if _is_lcm(header, contents) else None
     )
 
 
-def _as_lcm(header: Header, contents: Contents) -> bool:
+def _is_lcm(header: Header, contents: Contents) -> bool:
     layers = contents.layers
     return (
         bool(layers)
         and all(layer.startswith("unet.") for layer in layers)
         and set(contents.forms.values()) == {"lora"}
-        and all(any(one.endswith(f".{target}") for one in layers) for target in LCM_TARGETS)
+        and all(any(layer.endswith(f".{target}") for layer in layers) for target in LCM_TARGETS)
         and all(header.shapes[leaves["lora_B.weight"]][1] == LCM_RANK for leaves in layers.values())
     )

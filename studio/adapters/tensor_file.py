@@ -1,8 +1,8 @@
-"""Reading and writing the tensors of safetensors files.
+"""Read and write the tensors of safetensors files, without the library.
 
-By hand, because the library's writer orders metadata by a hash that differs between processes, so
-that equal adapters would give different bytes. Its reader would read the file once more for the
-SHA-256, and leave tensors on a memory map that changes when the file does.
+The library's writer orders metadata by a hash that differs between processes, so equal adapters
+would give different bytes. With its reader the file would be read a second time for the SHA-256,
+and tensors would lie on a memory map, which changes when the file does.
 Headers are checked in studio/adapters/safetensors_header.py.
 """
 
@@ -34,14 +34,14 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-AT_ONCE = 2**22  # numbers that are widened
+AT_ONCE = 2**22  # numbers that are checked at a time; a piece is widened to float32
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
     """The tensors of a file, on the CPU, and the SHA-256 of its bytes.
 
-    Of a folder, those of all its components, and the SHA-256 of their SHA-256s in turn.
+    For a folder, the tensors of all its components, and the SHA-256 of their SHA-256s in order.
     Raises BadInput where the file no longer has this header, or a tensor contains NaN or Inf.
     """
     if path.is_dir():
@@ -62,13 +62,13 @@ def read_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], str]:
 
 
 def _read_components(folder: Path) -> tuple[dict[str, Tensor], str]:
-    found: dict[str, Tensor] = {}
+    joined: dict[str, Tensor] = {}
     digest = hashlib.sha256()
     for component, file in component_files(folder).items():
         tensors, sha256 = read_tensors(file, read_header(file))
-        found |= {f"{component}.{key}": tensor for key, tensor in tensors.items()}
+        joined |= {f"{component}.{key}": tensor for key, tensor in tensors.items()}
         digest.update(sha256.encode())
-    return found, digest.hexdigest()
+    return joined, digest.hexdigest()
 
 
 def _tensor(data: np.ndarray, span: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -82,9 +82,9 @@ def _tensor(data: np.ndarray, span: tuple[int, int], dtype: torch.dtype) -> Tens
 
 
 def _all_finite(data: np.ndarray, header: Header) -> bool:
-    """Whether all numbers are certainly finite, from one sum over each run of tensors of a type.
+    """Whether all numbers are certainly finite, from sums over neighbouring tensors of one type.
 
-    False where a sum of large numbers overflows: the tensors are then checked one by one.
+    False also where a sum of large numbers overflows: the tensors are then checked one by one.
     """
     order = sorted(header.spans, key=lambda key: header.spans[key])
     for name, keys in groupby(order, key=lambda key: header.dtypes[key]):
@@ -104,7 +104,7 @@ def _is_finite(numbers: Tensor) -> bool:
 
 
 def _wide(numbers: Tensor) -> Tensor:
-    """PyTorch computes nothing in float8."""
+    """The numbers in float32 or wider: PyTorch cannot compute in float8."""
     return numbers.float() if numbers.element_size() < 4 else numbers
 
 

@@ -1,4 +1,4 @@
-"""Learned words: embeddings beside those of a base's text encoders.
+"""Learned words: embeddings in addition to those of a base's text encoders.
 
 Textual inversion (Gal et al. 2022, arXiv 2208.01618): a token in a prompt is replaced by one or
 several learned vectors, [n, width] for each text encoder ("text_encoder", "text_encoder_2").
@@ -9,8 +9,8 @@ here knows. So gradients reach the learned vectors alone. No id is above that of
 text, so CLIP's pooled output is read at that end, as other programs do. (For SDXL's encoders
 diffusers reads it at the learned token, because their configuration has the wrong end id.)
 
-Tokens are found as tokenizers find added ones, in upper and lower case. A token that starts or ends
-with a letter must be a whole word, so that `sks` is not found in `masks`.
+Tokens are found in upper and lower case, as tokenizers find added tokens. Where a token starts or
+ends with a letter or digit, none may stand beside it, so that `sks` is not found in `masks`.
 """
 
 import re
@@ -30,31 +30,31 @@ if TYPE_CHECKING:  # transformers takes seconds, and adapters are opened without
     TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-# By token and text encoder: [n, width].
+# Vectors by token and text encoder, each [n, width].
 Embeddings = Mapping[str, Mapping[str, Tensor]]
 
 
 def word_ids(
     tokenizer: "CLIPTokenizer", text: str, words: Mapping[str, Tensor]
 ) -> Iterator[list[int]]:
-    """A text's token ids in their order, without those of its beginning and end.
+    """A text's token ids in order, without the tokens for its beginning and end.
 
-    Those of a learned word come together, all others one by one. words: rows by token. Row k,
-    counted over all words, has the id -1 - k.
+    A list has one id, or all ids of a learned word. words: rows by token. Row k, counted over all
+    words, has the id -1 - k.
     """
     if not words:
         yield from ([number] for number in _token_ids(tokenizer, text))
         return
-    own, count = {}, 0
+    learned, count = {}, 0
     for token, rows in words.items():
-        own[token] = list(range(-1 - count, -1 - count - len(rows), -1))
+        learned[token] = list(range(-1 - count, -1 - count - len(rows), -1))
         count += len(rows)
     tokens = sorted(words, key=len, reverse=True)
     end = 0
     for found in _token_pattern(tokens).finditer(text):
         assert found.lastindex
         yield from ([number] for number in _token_ids(tokenizer, text[end : found.start()]))
-        yield own[tokens[found.lastindex - 1]]
+        yield learned[tokens[found.lastindex - 1]]
         end = found.end()
     yield from ([number] for number in _token_ids(tokenizer, text[end:]))
 
@@ -65,7 +65,7 @@ def learned_rows(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[N
     if not words:
         yield
         return
-    rows = torch.cat([own.to(table.weight.device) for own in words.values()])
+    rows = torch.cat([vectors.to(table.weight.device) for vectors in words.values()])
     vars(table)["forward"] = partial(_embed, table, rows)
     try:
         yield
@@ -74,7 +74,7 @@ def learned_rows(table: nn.Embedding, words: Mapping[str, Tensor]) -> Iterator[N
 
 
 def embedding_table(encoder: "TextEncoder") -> nn.Embedding:
-    """A text encoder's own embeddings."""
+    """A text encoder's own table of token embeddings."""
     table = encoder.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
     return table
@@ -95,8 +95,8 @@ def initial_embedding(
 ) -> dict[str, Tensor]:
     """The vectors that a new token starts with, for each text encoder: [vectors, width], float32.
 
-    like: start from these words' own embeddings, spread over the vectors as A1111 does. Without it
-    they are drawn, as wide as the table's (diffusers' advanced DreamBooth scripts).
+    like: start from these words' own embeddings, spread over the vectors as A1111 does. None: draw
+    them at random with the table's standard deviation, as diffusers' advanced DreamBooth scripts.
 
     Raises BadInput where there is no word in `like`.
     """
@@ -123,7 +123,7 @@ def _token_ids(tokenizer: "CLIPTokenizer", text: str) -> list[int]:
 
 
 def _token_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
-    """Matches the first of the tokens that fits; each is a group of its own."""
+    """A pattern that matches any of the tokens; group n is token n - 1."""
     ways = []
     for token in tokens:
         before = r"(?<![^\W_])" if token[0].isalnum() else ""
