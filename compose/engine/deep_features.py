@@ -1,8 +1,9 @@
 """Deep features of the UNet, kept from one evaluation and used in a later one (DeepCache).
 
-Between neighbouring denoising steps the deep layers change little. What the last up block is given
-by the blocks below it is kept from a full evaluation; a later one then runs only the first down
-block and the last up block around it. Ma et al. 2023, arXiv 2312.00858.
+Between neighbouring denoising steps the outputs of deep layers change little. A full evaluation
+keeps the input that the last up block receives from the blocks below it. A later evaluation then
+runs only the first down block and the last up block, and takes that input. Ma et al. 2023, arXiv
+2312.00858.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def keeping(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
-    """Evaluations inside put the deep features [B, C, h, w] into the list."""
+    """Evaluations inside the block append their deep features [B, C, h, w] to the list."""
     kept: list[Tensor] = []
 
     def keep(block: nn.Module, given: tuple[object, ...], named: dict[str, Tensor]) -> None:
@@ -30,7 +31,7 @@ def keeping(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def reusing(unet: UNet2DConditionModel, deep: Tensor) -> Iterator[None]:
-    """Evaluations inside take `deep` instead of computing it."""
+    """Evaluations inside the block use `deep` instead of computing deep features."""
 
     def give(
         block: nn.Module, given: tuple[object, ...], named: dict[str, object]
@@ -56,7 +57,7 @@ def reusing(unet: UNet2DConditionModel, deep: Tensor) -> Iterator[None]:
 
 
 def _skipped_down(residuals: int):
-    # The residuals are for the up blocks that are skipped too: only their number matters.
+    # These residuals go only to up blocks that are skipped too, so only their number matters.
     def forward(hidden_states: Tensor, *given: object, **named: object):
         return hidden_states, (hidden_states,) * residuals
 

@@ -1,11 +1,11 @@
-"""A shot's noise becomes latents, step by step.
+"""Denoising: from a shot's noise to its latents, step by step.
 
-The evaluations that a method will ask for are known before the first step (`record`). So all
+The evaluations that a method asks for are known before the first step (`record`). So all
 evaluations of a step run together, as rows of one batch where that is faster
 (compose/engine/evaluate.py).
 
 The base's weights are changed only while the UNet runs. Whenever the caller has control, also after
-an early stop, every weight of the base is bit for bit its own.
+an early stop, every weight of the base has its own bits.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the UNet predicted in a step. latents: what it was given; both are [N, 4, h, w]."""
+    """The UNet's prediction in a step. latents: its scaled input; both are [N, 4, h, w]."""
 
     base: "Base"
     latents: Tensor
@@ -44,9 +44,9 @@ class Prediction:
 
     @cached_property
     def clean(self) -> Tensor:
-        """The finished latents that this prediction points to; computed when they are asked for.
+        """The finished latents, estimated from this prediction.
 
-        What every scheduler gives the UNet is sqrt(a) x + sqrt(1 - a) noise, a = alphas_cumprod.
+        With every scheduler the UNet's input is sqrt(a) x + sqrt(1 - a) noise, a = alphas_cumprod.
         """
         share = self.base.alphas_cumprod[self.timestep]
         signal, noise = share.sqrt(), (1 - share).sqrt()
@@ -57,10 +57,10 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A denoising step was made.
+    """A denoising step is done.
 
-    step: how many are done, up to `steps`. latents: [N, 4, h, w] float32, as the scheduler left
-    them: of one picture, or of all in a batch. A second pass has larger ones.
+    step: the number of steps done, up to `steps`. latents: the scheduler's result, [N, 4, h, w]
+    float32, of one picture or of all pictures of a batch. In a second pass h and w are larger.
     """
 
     step: int
@@ -71,17 +71,17 @@ class Step:
 
     @property
     def clean(self) -> Tensor:
-        """What the model now takes the finished latents to be, [N, 4, h, w]."""
+        """The finished latents as the model estimates them at this step, [N, 4, h, w]."""
         return self._prediction.clean
 
     def preview(self) -> Image.Image:
-        """The first picture's `clean` in colour, in its size; needs no decoder."""
+        """A preview of the first picture in its full size, from `clean`, without the VAE."""
         return self._paint(self.clean[:1])
 
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """All steps were made. latents: [1, 4, h, w] float32, to be decoded."""
+    """All steps are done. latents: [1, 4, h, w] float32, ready to be decoded."""
 
     steps: int
     latents: Tensor
@@ -102,10 +102,10 @@ def _progress(steps: Iterator[Step]) -> Generator[Step | Done, None, None]:
 
 
 def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
-    """Make the latents of several shots together, in their first pass and then in their second.
+    """Make the latents of several shots in one batch: the first pass, then the second if any.
 
-    runs: first passes, of one base and size and with the same timesteps. Raises BadInput at once
-    where adapters don't agree on what a word means.
+    runs: the first passes of the shots, all with the same base, size and timesteps. Raises BadInput
+    before the first step where two adapters have different embeddings for one word.
     """
     passes = _with_second(runs)
     finding = [run.finding for run in runs if run.finding is not None]
@@ -114,7 +114,7 @@ def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
 
 
 def _with_second(runs: Sequence[PictureRun]) -> list[Sequence[PictureRun]]:
-    """The first passes of these shots and, if they have one, the second."""
+    """The first passes of these shots and, if the shots have one, the second passes."""
     if runs[0].resolved.enlarged is None:
         return [runs]
     return [runs, [start_run(run.base, run.resolved, second=True) for run in runs]]
@@ -123,7 +123,7 @@ def _with_second(runs: Sequence[PictureRun]) -> list[Sequence[PictureRun]]:
 def _denoise_passes(
     passes: Sequence[Sequence[PictureRun]], finding: Sequence[PictureRun]
 ) -> Iterator[Step]:
-    """The steps in which regions are found, if any, and those of each pass."""
+    """The steps of all passes, after the steps in which regions are found, if there are any."""
     base = passes[0][0].base
     done, steps, latents = 0, sum(len(same[0].calls) for same in (*passes, finding) if same), None
     if finding:
@@ -141,7 +141,7 @@ def _denoise_passes(
 
 
 def _placed(run: PictureRun) -> PictureRun:
-    """The picture with its regions where they were found."""
+    """The run of the picture itself, with the regions that its `finding` run found."""
     placed = start_run(run.base, run.placed())
     placed.contrast = run.finding and run.finding.contrast
     return placed
@@ -152,9 +152,9 @@ def _draws(runs: Sequence[PictureRun]) -> list[torch.Generator]:
 
 
 def drop_unused(runs: Sequence[PictureRun]) -> None:
-    """Before the first of these shots' steps: let go of what only other shots needed.
+    """Drop everything from the cache that these shots don't need, before their first step.
 
-    What is left of the device's memory then decides how many changed weights may be kept.
+    Then set the limit of changed weights to keep, by the memory that is free on the device.
     """
     base, cache = runs[0].base, cache_of(runs[0].base)
     cache.steady = all(_mixes(step) == _mixes(run.calls[0]) for run in runs for step in run.calls)
@@ -179,12 +179,12 @@ def _denoise_pass(
     draws: Sequence[torch.Generator],
     smaller: Tensor | None,
 ) -> Iterator[tuple[Tensor, Prediction]]:
-    """After each step the latents of these shots, [N, 4, h, w], and what the UNet predicted.
+    """After each step, the latents of these shots [N, 4, h, w] and the UNet's prediction.
 
     timesteps: on the CPU, as the scheduler's own tables are, so that no step waits for the device.
-    draws: the generators of the shots' noise. smaller: the latents of the first pass, in a second.
+    draws: the generators of the shots' noise. smaller: in a second pass, the latents of the first.
     """
-    order = scheduler.order  # of a second-order scheduler a step is two timesteps
+    order = scheduler.order  # a step of a second-order scheduler has two timesteps
     base = runs[0].base
     before = [None] * len(runs) if smaller is None else smaller.split(1)
     with torch.no_grad():
@@ -198,7 +198,7 @@ def _denoise_pass(
     times = list(zip(timesteps, timesteps.to(base.device), timesteps.tolist(), strict=True))
     for step in range(len(runs[0].calls)):
         begin, end = step * order, (step + 1) * order
-        with torch.no_grad():  # not over the yield, which would switch gradients off for others
+        with torch.no_grad():  # ends before the yield: the caller may need gradients
             scale = partial(scheduler.scale_model_input, timestep=timesteps[begin])
             latents = _contrasted(runs, latents, times[begin][1], step, scale)
             for timestep, on_device, number in times[begin:end]:
@@ -218,7 +218,7 @@ def _contrasted(
     step: int,
     scale: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """The latents [N, 4, h, w], of the shots that wish it moved; see Contrast."""
+    """The latents [N, 4, h, w]; those of shots with a contrast are moved, see Contrast."""
     if not any(run.contrast and run.contrast.acts(step) for run in runs):
         return latents
     return torch.cat(

@@ -1,8 +1,9 @@
-"""Whether an adapter adds detail or smooths: what CMLoRA orders adapters by.
+"""Whether an adapter adds detail or smooths: CMLoRA orders adapters by this.
 
 The paper ranks adapters by how they change the latents' energy above 0.2 of the highest frequency
 (arXiv 2502.04923; no program for it is published). Here the same noise is denoised with the adapter
-and without, and the logarithms of the mean amplitude there are subtracted.
+and without. The profile is the difference between the logarithms of the mean amplitude above that
+frequency.
 """
 
 import math
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
     from studio.bases.base import Base
 
-CUT = 0.2  # of Nyquist's frequency
+CUT = 0.2  # share of the Nyquist frequency
 
 
 def profiled(base: "Base", adapter: "Adapter", *, steps: int = 10, pictures: int = 2) -> "Adapter":
-    """A copy whose recipe holds `frequency_rise`; saved, it need not be measured again.
+    """A copy of the adapter with `frequency_rise` in its recipe: above 0 where it adds detail.
 
-    Raises BadInput for an adapter that doesn't fit the base or whose latents are no numbers.
+    Once the copy is saved, the adapter needn't be measured again. Raises BadInput for an adapter
+    that doesn't fit the base or that makes latents of NaN or Inf.
     """
     rise = 0.0
     for seed in range(pictures):
@@ -43,7 +45,7 @@ def profiled(base: "Base", adapter: "Adapter", *, steps: int = 10, pictures: int
 
 
 def sharpness(latents: Tensor) -> float:
-    """The logarithm of the mean amplitude of [1, C, h, w] above the cut, whatever h and w."""
+    """The logarithm of the mean amplitude of latents [1, C, h, w] above the frequency CUT."""
     rows, columns = (2 * torch.fft.fftfreq(side) for side in latents.shape[-2:])
     above = (rows[:, None] ** 2 + columns**2).sqrt() >= CUT
     amplitude = torch.fft.fft2(latents.float().cpu()).abs()

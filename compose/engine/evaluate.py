@@ -1,9 +1,9 @@
-"""The one place that runs the UNet: what is asked for together runs as rows of one batch.
+"""The one place that runs the UNet; evaluations of the same step run as rows of one batch.
 
-Evaluations of one picture under several mixes, or of several pictures under theirs, are rows with
-different weights (compose/engine/weights/batched_layers.py). Those that reuse deep features run a
-shallower UNet, so they are batches of their own, as are prompts of more pieces. What is asked for
-twice is evaluated once.
+The rows may be one picture under several mixes, or several pictures each under its own mix: rows of
+a batch can have different weights (compose/engine/weights/batched_layers.py). Evaluations that
+reuse deep features run a shallower UNet and form batches of their own, and so do evaluations of
+other sizes and of longer prompts. An evaluation that is asked for twice runs once.
 """
 
 import logging
@@ -46,22 +46,22 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Latent pixels of all rows of a batch on a CPU. Small pictures gain from company, as most of their
-# time is the calls themselves; larger ones gain nothing that would be worth the memory.
-# On a GPU it is so from two rows of SDXL's on: apart, mixes have weights of their own and no
-# products beside them.
+# The most latent pixels of a batch, over all rows. Small pictures are faster in a batch, as most of
+# their time goes into launching operations; larger ones gain too little for the memory. On a GPU
+# the limit is two rows of SDXL at 1024 pixels: mixes that run one by one are folded into the
+# weights, without low-rank products beside them.
 MOST_ON_CPU, MOST_ON_GPU = 8192, 2 * 128 * 128
-MOST_FOLDED = 2**30  # bytes of the weights of a batch's rows, beside the base's own
+MOST_FOLDED = 2**30  # bytes of folded weights of a batch's rows, besides the base's own weights
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """One evaluation of the UNet.
 
-    latents: [1, 4, h, w], scaled for the timestep.  text: of the negative prompt and the prompt,
-    or of the prompt alone.  mixed_weights: what is mixed into the weights.  time_ids: [6], SDXL
-    only.  deep: [rows of text, C, h', w'], deep features to be reused.  keeps: wants those it
-    computes.  watched: places of tokens of the prompt, wants the attention to each of these.
+    latents: [1, 4, h, w], scaled for the timestep.  text: the negative prompt and the prompt, or
+    the prompt alone.  mixed_weights: the changes to the weights.  time_ids: [6], SDXL only.
+    deep: deep features to reuse, [rows, C, h', w'].  keeps: whether the answer holds the deep
+    features.  watched: the tokens of the prompt whose attention the answer holds.
     """
 
     latents: Tensor
@@ -75,26 +75,27 @@ class Evaluation:
 
     @property
     def rows(self) -> int:
-        """Of the batch."""
+        """Rows of text that this evaluation adds to the batch."""
         return self.text.hidden.shape[0]
 
     @property
     def shape(self) -> tuple[bool, int, tuple[int, int]]:
-        """Equal for what can share a batch: whether deep features are reused, tokens, and size."""
+        """Evaluations of equal shape can share a batch: (reuses deep features, tokens, size)."""
         return self.deep is not None, self.text.hidden.shape[1], _side(self)
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for what gives equal answers."""
+        """Evaluations with equal keys have equal answers."""
         parts = (self.latents, self.timestep, self.text, self.deep)
         return self.mixed_weights, self.watched, *map(id, parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """noise: what the UNet predicts, [rows, 4, h, w].  deep: its deep features, if kept.
+    """What one evaluation gives.
 
-    attention: to what was watched, [N, h', w'].
+    noise: the UNet's prediction, [rows, 4, h, w].  deep: the deep features, if kept.
+    attention: to each of the N watched concepts, [N, h', w'].
     """
 
     noise: Tensor
@@ -103,48 +104,51 @@ class Answer:
 
 
 def evaluate(base: "Base", asked: Sequence[Evaluation]) -> list[Answer]:
-    """An answer to each, in their order.
+    """The answers to these evaluations, in their order. Runs without gradients.
 
-    Runs without gradients. Which of them share a batch follows from their number and size alone,
-    so that a picture made again is the same bit for bit; only a batch that there is no memory
-    for is halved, and batches of that size are not tried again on this base. What can't be halved
-    is tried with less and less of the memory taken (compose/engine/gpu/memory.py).
+    The batches depend on the number and the size of the evaluations alone, so that a picture made
+    again has the same bits. Only where memory runs out, a batch is halved, and this base has no
+    batches of the larger size any more. If a single evaluation finds no memory, other memory is
+    given up step by step (compose/engine/gpu/memory.py).
     """
-    once = {one.key: one for one in asked}
-    # Neighbours with the same weights are one block of rows.
-    order = {mixed_weights: number for number, (mixed_weights, *_) in enumerate(once)}
+    distinct = {one.key: one for one in asked}
+    # Evaluations with the same weights are put next to each other: they are one block of rows.
+    order = {mixed_weights: number for number, (mixed_weights, *_) in enumerate(distinct)}
     answers: dict[tuple[object, ...], Answer] = {}
     base.move_to_device(base.unet)
-    for shape in sorted({one.shape for one in once.values()}):
-        alike = [one for one in once.values() if one.shape == shape]
-        alike.sort(key=lambda one: order[one.mixed_weights])
-        while alike:
-            count = _batch_length(base, alike)
+    for shape in sorted({one.shape for one in distinct.values()}):
+        waiting = [one for one in distinct.values() if one.shape == shape]
+        waiting.sort(key=lambda one: order[one.mixed_weights])
+        while waiting:
+            count = _batch_length(base, waiting)
             try:
-                found = _evaluate_batch(base, alike[:count])
+                batch = _evaluate_batch(base, waiting[:count])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if count > 1:
-                    cache_of(base).most_rows[_side(alike[0])] = _rows(alike[: count // 2])
-                elif not make_room(base, _side(alike[0])):
+                    cache_of(base).most_rows[_side(waiting[0])] = _rows(waiting[: count // 2])
+                elif not make_room(base, _side(waiting[0])):
                     raise
                 continue
-            answers |= {one.key: answer for one, answer in zip(alike, found, strict=False)}
-            alike = alike[count:]
+            answers |= {one.key: answer for one, answer in zip(waiting, batch, strict=False)}
+            waiting = waiting[count:]
     return [answers[one.key] for one in asked]
 
 
 def attend(base: "Base", asked: Sequence[Evaluation]) -> Tensor:
-    """The attention of each to what it watches, as one batch and with gradients: [N, ...]."""
-    found = (one.attention for one in _evaluate_batch(base, asked, gradients=True))
-    return torch.stack([one for one in found if one is not None])
+    """The attention of each evaluation to its watched tokens, with gradients, from one batch.
+
+    Returns [evaluations, N, h', w'].
+    """
+    maps = (answer.attention for answer in _evaluate_batch(base, asked, gradients=True))
+    return torch.stack([one for one in maps if one is not None])
 
 
 def _evaluate_batch(
     base: "Base", asked: Sequence[Evaluation], *, gradients: bool = False
 ) -> list[Answer]:
-    """The answers to what runs as one batch."""
+    """The answers to evaluations that run as one batch."""
     first, counts = asked[0], [one.rows for one in asked]
     latents = torch.cat([one.latents.expand(one.rows, -1, -1, -1) for one in asked])
     timestep = first.timestep
@@ -174,23 +178,23 @@ def _evaluate_batch(
 
 
 def _attention(watched: Watched, asked: Sequence[Evaluation]) -> list[Tensor | None]:
-    """The attention of each evaluation's row with the prompt to what it watches."""
-    found: list[Tensor | None] = []
+    """The attention of each evaluation to its watched tokens, in the row of its prompt."""
+    maps: list[Tensor | None] = []
     first = 0
     for one in asked:
         row = first + min(1, one.rows - 1)
-        found.append(watched.maps(row, one.watched, _side(one)) if one.watched else None)
+        maps.append(watched.maps(row, one.watched, _side(one)) if one.watched else None)
         first += one.rows
-    return found
+    return maps
 
 
 def _suits_graphs(base: "Base", latents: Tensor, prepared: PreparedLayers) -> bool:
-    """Whether a pass over these may be a CUDA graph: a small one of weights that stay in place."""
+    """Whether a pass can be a CUDA graph: it is small, and its weights stay where they are."""
     cache = cache_of(base)
-    still = not (base.parts_move or cache.training or cache.kept.refused)
-    still = still and any(one is prepared for one in cache.prepared.values())
+    weights_stay = not (base.parts_move or cache.training or cache.kept.refused)
+    weights_stay = weights_stay and any(one is prepared for one in cache.prepared.values())
     small = latents[:, 0].numel() <= MOST_PIXELS
-    return base.cuda_graphs and has_own_memory(base.device) and still and small
+    return base.cuda_graphs and has_own_memory(base.device) and weights_stay and small
 
 
 def _replayed(
@@ -201,17 +205,17 @@ def _replayed(
     text: TextEmbedding,
     time_ids: Tensor | None,
 ) -> Tensor:
-    """What `Base.predict` gives, by a graph where that is faster."""
-    given = (latents, timestep, text.hidden, text.pooled, time_ids)
-    there = [one is not None for one in given]
+    """The result of `Base.predict`, from a CUDA graph where that is faster."""
+    arguments = (latents, timestep, text.hidden, text.pooled, time_ids)
+    present = [one is not None for one in arguments]
 
     def predict(*tensors: Tensor) -> Tensor:
         rest = iter(tensors)
-        latents, timestep, hidden, pooled, ids = (next(rest) if is_ else None for is_ in there)
+        latents, timestep, hidden, pooled, ids = (next(rest) if is_ else None for is_ in present)
         assert latents is not None and timestep is not None and hidden is not None
         return base.predict(latents, timestep, TextEmbedding(hidden, pooled), time_ids=ids)
 
-    inputs = [one for one in given if one is not None]
+    inputs = [one for one in arguments if one is not None]
     return cache_of(base).graphs.run(prepared, predict, inputs)
 
 
@@ -229,11 +233,11 @@ def _prepare(base: "Base", asked: Sequence[Evaluation]) -> PreparedLayers:
     neighbours = groupby(asked, key=lambda one: one.mixed_weights)
     blocks = tuple((_rows(inside), mixed_weights) for mixed_weights, inside in neighbours)
     if any(depends_on_timestep(mixed) for _, mixed in blocks):
-        # Not kept: they are others at the next step. Those of a batch have one timestep.
+        # These ranks aren't kept: they change with the timestep, which a whole batch shares.
         now = float(asked[0].timestep)
         ranked = [(rows, at_timestep(mixed, now)) for rows, mixed in blocks]
         return _prepare_blocks(base, cache, ranked, 0)
-    # A GPU adds low-rank products for nearly nothing, and has less room.
+    # On a GPU low-rank products cost nearly nothing, and there is less memory to fold into.
     room = MOST_FOLDED if cache.steady and base.device.type == "cpu" else 0
     key = room, _side(asked[0]), blocks
     if key not in cache.prepared:
@@ -251,37 +255,43 @@ def _prepare_blocks(
 
     def change(name: str, mix: WeightMix) -> LayerChange:
         if name not in shared or any(mix.ranks):
-            found = factors(name, mix, layers, dtype=base.dtype)
-            if found is not None:
-                return found
+            low_rank = factors(name, mix, layers, dtype=base.dtype)
+            if low_rank is not None:
+                return low_rank
         if any(mix.ranks):
             return changed_weight(name, mix, layers, dense=cache.dense)
         return cache.kept.weight(name, mix, layers, cache.dense)
 
-    made = [
+    row_blocks = [
         RowBlock(rows, {name: change(name, mix) for name, mix in mixes.items()})
         for (rows, _), mixes in zip(blocks, by_block, strict=True)
     ]
-    changes = [one for block in made for one in block.changes.values()]
+    changes = [one for block in row_blocks for one in block.changes.values()]
     unkept = sum(isinstance(one, Unkept) for one in changes)
     if unkept and not (cache.kept.told or base.low_memory):
         cache.kept.told = True
-        said = "%d of %d changed weights find no room: they are computed at each step, slower."
-        LOG.warning(said, unkept, len(changes))
-    return prepare_layers(layers, made, room=room)
+        warning = (
+            "There is no memory for %d of %d changed weights: they are computed again at each "
+            "step, which is slower."
+        )
+        LOG.warning(warning, unkept, len(changes))
+    return prepare_layers(layers, row_blocks, room=room)
 
 
 def _batch_length(base: "Base", asked: Sequence[Evaluation]) -> int:
-    """How many of them, from the first on, make up a batch; at least one."""
+    """How many of the first evaluations make up a batch; at least one."""
     if cache_of(base).training:
-        return 1  # a training has its deltas on the layers, and they have but one place
+        return 1  # a training's deltas are attached to the layers, for all rows alike
     most = most_rows(base, _side(asked[0]))
     fits = [count for count in range(1, len(asked) + 1) if _rows(asked[:count]) <= most]
     return fits[-1] if fits else 1
 
 
 def most_rows(base: "Base", side: tuple[int, int]) -> int:
-    """Of a batch of latents of this height and width, where no other limit was set or found."""
+    """The most rows of a batch of latents of this height and width.
+
+    A limit that was set for this size, or found when memory ran out, takes the place of the usual.
+    """
     height, width = side
     most = MOST_ON_CPU if base.device.type == "cpu" else MOST_ON_GPU
     return cache_of(base).most_rows.get(side, most // (height * width))

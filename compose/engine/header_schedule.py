@@ -1,7 +1,7 @@
 """A schedule from the headers of the adapters' files alone, without tensors and without PyTorch.
 
-The page draws it in milliseconds, however large the base is. K-LoRA chooses by the weights
-themselves; it, and whatever else needs them, raises `NeedsWeights`.
+So the page draws it in milliseconds, however large the base is. A method that needs the weights, as
+K-LoRA does for its choice, raises `NeedsWeights`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class NeedsWeights(Exception):
-    """What a method does with these adapters depends on their weights."""
+    """The schedule depends on the adapters' weights; headers are not enough."""
 
 
 def outline(shot: "Shot") -> Schedule:
-    """What `compose.schedule` tells of a shot whose adapters are files, from their headers.
+    """The schedule of a shot whose adapters are files, as `compose.schedule`, from their headers.
 
-    Raises BadInput as that does, and NeedsWeights where headers do not tell it.
+    Raises BadInput as `compose.schedule` does, and NeedsWeights where headers are not enough.
     """
     shot.check()
     shot, _ = with_speed(shot)
-    told = [
+    outlined = [
         OutlinedAdapter(outline_adapter(str(one)), float(weight)) for one, weight in shot.adapters
     ]
-    mixed = [one for one in told if one.outline.deltas or not one.outline.embeddings]
+    mixed = [one for one in outlined if one.outline.deltas or not one.outline.embeddings]
     method = method_of(shot)
     method.check([one.adapter for one in mixed])
     if needs_text(method):
@@ -71,7 +71,10 @@ class OutlinedAdapter:
 
 @dataclass(frozen=True)
 class _Sum:
-    """Stands for a prediction: the weight of each evaluation in it, by its number in the step."""
+    """A weighted sum of predictions, in place of a tensor.
+
+    parts: the weight of each evaluation, by the evaluation's number in the step.
+    """
 
     parts: Mapping[int, float] = field(default_factory=dict)
 
@@ -105,7 +108,7 @@ def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float
     for step in range(steps):
         try:
             asked, predicted = record_step(plan, step, lambda at: cast("Tensor", _Sum({at: 1.0})))
-        except (AttributeError, TypeError) as error:  # more than a weighted sum
+        except (AttributeError, TypeError) as error:  # the plan does more than a weighted sum
             raise NeedsWeights from error
         parts = cast(_Sum, predicted).parts
         calls.append(asked)

@@ -1,8 +1,8 @@
 """What a method of composition is, and how methods are found: one file of this folder each.
 
-A method decides, at every denoising step, under which mixes the UNet is evaluated and what
-becomes of the predictions. It never sees the UNet: `Eps` evaluates it, so a method runs as well
-with a fake that records what it was asked.
+At every denoising step a method decides under which mixes the UNet is evaluated, and combines the
+predictions. It never sees the UNet: it calls an `Eps`. So a method also runs with a fake that
+records the calls.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Part:
     """One adapter's share of a mix.
 
-    adapter: its place among the shot's adapters. strength: what its change is multiplied by.
-    layers: the layers of the base it is for, or None for all that it changes.
+    adapter: its place among the shot's adapters, from 0. strength: the factor of its change.
+    layers: the layers of the base that get the change, or None for all that the adapter changes.
     """
 
     adapter: int
@@ -40,19 +40,22 @@ class Part:
 
 
 class Combine(Protocol):
-    """Makes one change to a weight of several; hashable, and equal where it does the same."""
+    """Combines several changes to a weight into one.
+
+    Hashable. Two that are equal combine in the same way.
+    """
 
     def __call__(self, layer: str, changes: Sequence["Tensor"]) -> "Tensor":
-        """changes: strength x dW, float32, each shaped as the weight, as is what is returned."""
+        """The combined change. changes: strength x dW, float32; all have the weight's shape."""
         ...
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What is mixed into the base's weights in one evaluation: the sum of its parts' changes.
+    """The change to the base's weights in one evaluation: the sum of the parts' changes.
 
-    parts: for the UNet, and for the text encoders too unless `text` gives those their own.
-    combine: what takes the sum's place; biases are summed always.
+    parts: those of the UNet, and of the text encoders too where `text` is None. text: the parts of
+    the text encoders. combine: takes the place of the sum; biases are always summed.
     """
 
     parts: tuple[Part, ...]
@@ -70,17 +73,17 @@ class MethodAdapter(Protocol):
     def strength(self) -> float: ...
 
     def changed(self) -> Sequence[str]:
-        """The layers of the base that it changes."""
+        """The layers of the base that the adapter changes."""
         ...
 
     def change(self, layer: str) -> "Tensor":
-        """Its change to a layer's weight at strength 1: float32, shaped as the weight."""
+        """The change to a layer's weight at strength 1: float32, in the weight's shape."""
         ...
 
     def size(self, layer: str, k: int) -> "Tensor":
-        """At strength 1 the sum of its k largest |entries| in a layer, and of all; remembered.
+        """[2], float64: the sums of the k largest |dW| of a layer and of all, at strength 1.
 
-        float64, [2].
+        Computed once and kept.
         """
         ...
 
@@ -97,7 +100,10 @@ class Call:
 
 
 class Halves(NamedTuple):
-    """Both predictions, each [1, 4, h, w]. guidance: the shot's scale, for those who guide."""
+    """The predictions without the prompt and with it, each [1, 4, h, w].
+
+    guidance: the shot's guidance scale, for methods with their own guidance.
+    """
 
     without: "Tensor"
     prompted: "Tensor"
@@ -106,9 +112,10 @@ class Halves(NamedTuple):
 
 @dataclass(frozen=True)
 class Eps:
-    """Evaluates the UNet at this step's latents under a mix; answer: how it does that.
+    """Evaluates the UNet at this step's latents under a mix.
 
-    areas: of a RegionalPlan, [1, 1, h, w] for each; numbers where there is no picture.
+    answer: does the evaluation. areas: the areas of a RegionalPlan, each [1, 1, h, w]; where only
+    a schedule is made, each is a number, its share of the picture.
     """
 
     answer: "Callable[[Call], Tensor | Halves]"
@@ -124,25 +131,24 @@ class Eps:
     ) -> "Tensor":
         """The guided noise prediction [1, 4, h, w].
 
-        reuse: a mix evaluated in full at an earlier step, whose deep features take the place of
-        computing them; None computes everything. prompt: takes the place of the shot's. box: the
-        part of the picture that is evaluated, as a picture of its own; outside of it the prediction
-        is 0.
+        reuse: a mix that was evaluated in full at an earlier step, and whose deep features are used
+        here; None for a full evaluation. prompt: in place of the shot's. box: the UNet sees only
+        this part of the picture, as a picture of its own; outside of it the prediction is 0.
         """
         return cast("Tensor", self.answer(Call(mix, reuse, prompt=prompt, box=box)))
 
     def halves(self, mix: Mix, reuse: Mix | None = None) -> Halves:
         """The predictions without the prompt and with it, for methods with their own guidance.
 
-        The negative prompt is then evaluated too where the shot's guidance is 1.
+        Both are evaluated even where the shot's guidance is 1.
         """
         return cast(Halves, self.answer(Call(mix, reuse, guided=False)))
 
 
 class Plan(Protocol):
-    """A method made ready for pictures of a number of steps.
+    """A method prepared for its adapters and a number of steps.
 
-    It remembers nothing from step to step, so that one plan serves any number of pictures.
+    It keeps no state from step to step, so one plan serves any number of pictures.
     """
 
     def predict(self, step: int, eps: Eps) -> "Tensor":
@@ -152,21 +158,21 @@ class Plan(Protocol):
 
 @runtime_checkable
 class RegionalPlan(Plan, Protocol):
-    """A plan whose predictions count in parts of the picture, as `Eps.areas` tells it."""
+    """A plan that weighs predictions by areas of the picture, which it gets as `Eps.areas`."""
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """How much of a picture each area takes, before there is one."""
+        """The share of the picture that each area takes, for a schedule, which has no picture."""
         ...
 
     def areas(self, grid: Grid) -> "Tensor":
-        """The areas in these latents: [N, 1, 1, h, w]."""
+        """The areas as masks of the size of these latents: [N, 1, 1, h, w]."""
         ...
 
 
 @dataclass(frozen=True)
 class InTurn:
-    """A plan of one evaluation a step, under one mix after the other, round and round."""
+    """A plan of one evaluation a step: the mixes take turns, and start again after the last."""
 
     mixes: tuple[Mix, ...]
 
@@ -178,23 +184,23 @@ class InTurn:
 def record_step(
     plan: Plan, step: int, answers: "Callable[[int], Tensor]"
 ) -> "tuple[list[Call], Tensor]":
-    """What a plan asks for at a step, and what it predicts, without any model.
+    """The calls of a plan at a step and the plan's prediction, without any model.
 
-    answers: what stands for the prediction of each call, by the call's number from 0.
+    answers: gives a stand-in for the prediction of each call, by the call's number from 0.
     """
     calls: list[Call] = []
 
     def answer(call: Call) -> "Tensor | Halves":
         calls.append(call)
-        given = answers(len(calls) - 1)
-        return given if call.guided else Halves(given, given, 1.0)
+        stand_in = answers(len(calls) - 1)
+        return stand_in if call.guided else Halves(stand_in, stand_in, 1.0)
 
     shares = plan.shares if isinstance(plan, RegionalPlan) else ()
     return calls, plan.predict(step, Eps(answer, shares))
 
 
 def record(plan: Plan, steps: int) -> list[list[Call]]:
-    """What a plan asks for at each of the denoising steps, without any model."""
+    """The calls of a plan at each of the denoising steps, without any model."""
     import torch  # takes seconds, and methods are read for their options without it
 
     nothing = torch.zeros(1, 4, 1, 1)
@@ -210,7 +216,7 @@ class Method(Protocol):
         ...
 
     def prepare(self, adapters: Sequence[MethodAdapter], steps: int) -> Plan:
-        """Compute what depends on the weights and the steps only; see Plan."""
+        """The plan, with everything computed that depends only on the weights and the steps."""
         ...
 
 
@@ -225,28 +231,28 @@ class RegionalMethod(Method, Protocol):
 
 @runtime_checkable
 class FindingMethod(Method, Protocol):
-    """A method that first draws a part of the steps, to find where regions are.
+    """A method that first draws some of the steps to find the regions, then draws the picture.
 
-    Its own plan is that of the picture drawn after that, with every region as large as the picture.
+    Its own plan, made before the regions are known, takes each region to be the whole picture.
     """
 
     @property
     def finding(self) -> Method:
-        """How these first steps are drawn."""
+        """The method of the steps in which the regions are found."""
         ...
 
     @property
     def drawn(self) -> Method:
-        """How the picture is drawn once the regions are known."""
+        """The method of the picture once the regions are known."""
         ...
 
     @property
     def contrast(self) -> float:
-        """How far latents are moved so that concepts part; see compose/engine/regions/contrast."""
+        """How far latents are moved to separate concepts; see compose/engine/regions/contrast."""
         ...
 
     def concepts(self, adapters: "Sequence[Adapter]", prompt: str) -> tuple[Concept, ...]:
-        """What the regions show. Raises BadInput where the prompt does not say it."""
+        """What the regions show. Raises BadInput where the prompt has no words for it."""
         ...
 
     def placed(self, masks: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
@@ -255,12 +261,15 @@ class FindingMethod(Method, Protocol):
 
 
 def finding_steps(steps: int) -> int:
-    """In how many steps, of a picture of so many, its regions are found: a third (FreeFuse)."""
+    """The number of steps in which regions are found: a third of the picture's (FreeFuse)."""
     return max(1, round(steps / 3))
 
 
 def phases(method: Method, passes: Sequence[int]) -> list[tuple[Method, int]]:
-    """The methods and numbers of steps that make a picture. passes: its first and its second."""
+    """The methods that make a picture, each with its number of steps.
+
+    passes: the steps of the first pass and, if there is one, of the second.
+    """
     drawn = [(method, steps) for steps in passes]
     if not isinstance(method, FindingMethod):
         return drawn
@@ -269,25 +278,28 @@ def phases(method: Method, passes: Sequence[int]) -> list[tuple[Method, int]]:
 
 @runtime_checkable
 class WeighedMethod(Method, Protocol):
-    """A method that may share steps out by what the adapters' trigger words change in the text."""
+    """A method that can weigh adapters by how much their trigger words change the prompt."""
 
     @property
     def weigh(self) -> str:
-        """ "trigger" where it does; see compose/engine/texts/trigger_effects.py."""
+        """ "trigger" where it does so; see compose/engine/texts/trigger_effects.py."""
         ...
 
     def weighed(self, effects: Sequence[float]) -> Method:
-        """The same method, given the effect of each adapter's words, 0 or more."""
+        """The same method with these weights. effects: one for each adapter, 0 or more."""
         ...
 
 
 def needs_text(method: Method) -> bool:
-    """Whether what it does depends on the text embedding of the prompt."""
+    """Whether the method's plan depends on the text embedding of the prompt."""
     return isinstance(method, WeighedMethod) and method.weigh == "trigger"
 
 
 def method_of(shot: "Shot") -> Method:
-    """The shot's method, with its regions; BadInput where it is none, or has no use for them."""
+    """The shot's method, with the shot's regions.
+
+    Raises BadInput for an object that is no method, and for regions that the method doesn't use.
+    """
     method = shot.method
     if method is None:
         method = methods()[method_name(None, shot.regions)]()
@@ -304,7 +316,7 @@ def method_of(shot: "Shot") -> Method:
 
 
 def check_places(option: str, places: Sequence[int], count: int) -> None:
-    """BadInput unless these are places among so many adapters, counted from 1."""
+    """Raise BadInput unless these are numbers of adapters, from 1 to `count`."""
     for place in places:
         if not 1 <= place <= count:
             raise BadInput(
@@ -319,7 +331,7 @@ def methods() -> dict[str, type[Method]]:
 
 
 def method_named(name: str, options: Mapping[str, object]) -> Method:
-    """The method of this name with these options; BadInput names what is unknown."""
+    """The method of this name with these options. Raises BadInput for an unknown name or option."""
     known = methods()
     if name not in known:
         raise BadInput(f"There is no method {name!r}; there are {', '.join(known)}.")
@@ -327,7 +339,7 @@ def method_named(name: str, options: Mapping[str, object]) -> Method:
 
 
 def options_before(name: str) -> dict[str, object]:
-    """What a method did before it had some of its options, by their names."""
+    """The values of a method's newer options that older recipes, which lack them, stand for."""
     kind = methods().get(name)
     if kind is None or not dataclasses.is_dataclass(kind):
         return {}
@@ -336,7 +348,7 @@ def options_before(name: str) -> dict[str, object]:
 
 
 def _method_in(module: object) -> type[Method]:
-    found = [
+    classes = [
         kind
         for kind in vars(module).values()
         if inspect.isclass(kind)
@@ -344,4 +356,4 @@ def _method_in(module: object) -> type[Method]:
         and kind.__module__ == getattr(module, "__name__", None)
         and hasattr(kind, "prepare")
     ]
-    return cast(type[Method], found[0])  # those behind it are made from it
+    return cast(type[Method], classes[0])  # the file's first class; the others are made from it

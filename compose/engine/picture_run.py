@@ -1,4 +1,4 @@
-"""One picture under way: what its method asks the UNet for, what that means, and its texts."""
+"""The state of one picture while it is drawn: its method's plan, its weights, its encoded texts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 
 
 class PictureRun:
-    """The base as one shot uses it: what its method asks for, what that means, its texts.
+    """One shot on its base: the method's calls, the evaluations that answer them, the texts.
 
-    calls: what is asked for at each step. finding: the run that finds its regions, to be made
-    before it. seen: attention to what it looks for, of each evaluation. Raises BadInput where the
-    method can't use the adapters.
+    calls: the method's calls at each step. finding: the run that finds this picture's regions,
+    which comes first. seen: in such a run, the attention to its concepts, one for each evaluation.
+    Raises BadInput where the method can't use the adapters.
     """
 
     def __init__(
         self, base: "Base", resolved: ResolvedShot, *, steps: int, concepts: Sequence[Concept] = ()
     ) -> None:
-        """concepts: what it looks for."""
+        """concepts: in a run that finds regions, what to look for."""
         shot = resolved.shot
         adapters, beside = split_mixed(resolved.adapters)
         method = method_of(shot)
@@ -67,7 +67,7 @@ class PictureRun:
         self.contrast: Contrast | None = None
         self.seen: list[Tensor] = []
         self.changes = adapters_on(base, adapters)
-        self.beside = adapters_on(base, beside)  # in every mix, for what they let prompts say
+        self.beside = adapters_on(base, beside)  # only new words, which every mix has
         self.cache = cache_of(base)
         self._planned = self.cache.plan(method, self.changes, self.beside, steps)
         self.plan, self.calls = self._planned.plan, self._planned.calls
@@ -80,15 +80,15 @@ class PictureRun:
             n.split(".")[0] for n, one in base.layers().items() if "forward" in vars(one)
         }
         self.cache.training = bool(in_training)
-        # What trains changes unseen, so what text encoders say with it is not to be kept.
+        # A training changes weights unseen, so texts encoded with them must not be kept.
         learning = in_training - {"unet"} or base.learned_words or base.altered
         self._training = bool(learning)
         self._texts: dict[tuple[MixedWeights, bool, str | None], TextEmbedding] = {}
         self.watched = self._watched() if concepts else ()
         if isinstance(method, FindingMethod):
-            found = method.concepts(mixed, shot.prompt)
+            wanted = method.concepts(mixed, shot.prompt)
             first = replace(resolved, shot=replace(shot, method=method.finding, regions=()))
-            self.finding = PictureRun(base, first, steps=finding_steps(steps), concepts=found)
+            self.finding = PictureRun(base, first, steps=finding_steps(steps), concepts=wanted)
             self.finding.contrast = self._contrast(method.contrast, self.finding)
 
     @property
@@ -98,30 +98,30 @@ class PictureRun:
 
     @cached_property
     def areas(self) -> Sequence[Tensor]:
-        """What the plan's predictions count in the latents' pixels; see RegionalPlan."""
+        """The masks of a RegionalPlan, each [1, 1, h, w]; none for other plans."""
         if not isinstance(self.plan, RegionalPlan):
             return ()
         return self.plan.areas(self.grid).to(self.base.device).unbind()
 
     @cached_property
     def grid(self) -> Grid:
-        """The latents, to be cut into crops."""
+        """The grid of latent pixels, from which crops are cut."""
         factor = self.base.latent_factor
         return Grid(*self.latent_side, self.base.step // factor, self.base.size // factor)
 
     def eps(self, latents: Tensor, timestep: Tensor, answers: dict[Call, Tensor | Halves]) -> Eps:
-        """Evaluates the UNet at scaled latents [1, 4, h, w], where it was not done before."""
+        """An Eps at scaled latents [1, 4, h, w] that first looks for the answer in `answers`."""
 
         def answer(call: Call) -> Tensor | Halves:
             if call not in answers:
-                (found,) = evaluate(self.base, [self.evaluation(call, latents, timestep)])
-                answers[call] = self.guided(call, found)
+                (evaluated,) = evaluate(self.base, [self.evaluation(call, latents, timestep)])
+                answers[call] = self.guided(call, evaluated)
             return answers[call]
 
         return Eps(answer, self.areas)
 
     def evaluation(self, call: Call, latents: Tensor, timestep: Tensor) -> Evaluation:
-        """What answers a call at scaled latents [1, 4, h, w], to be evaluated."""
+        """The evaluation that answers a call at scaled latents [1, 4, h, w]."""
         time_ids = self.time_ids
         if call.box is not None:
             latents = latents[..., *self.grid.crop(call.box)]
@@ -138,7 +138,7 @@ class PictureRun:
         )
 
     def _contrast(self, amount: float, finding: "PictureRun") -> Contrast | None:
-        """What moves the latents while this picture is found and drawn."""
+        """The Contrast of this picture, for the run that finds its regions and for itself."""
         if amount == 0:
             return None
         mixes = dict.fromkeys([Mix(()), *(call.mix for call in self.calls[0])])
@@ -158,13 +158,13 @@ class PictureRun:
         return Contrast(amount, len(self.calls), maps)
 
     def _watched(self) -> Words:
-        """The places in the prompt of what this run looks for."""
+        """The places of the concepts' tokens in the prompt."""
         learned = embeddings(self.mixed_weights(self.calls[0][0].mix, unet=False))
         with self.base.use_embeddings(learned):
             return places_of(self.base, self.concepts, self.shot.prompt, self.shot.syntax)
 
     def placed(self) -> ResolvedShot:
-        """The shot with its regions where `finding` has found them."""
+        """The shot with the regions that `finding` has found."""
         assert self.finding and isinstance(self.method, FindingMethod)
         masks = masks_of(self.finding.seen, self.latent_side)
         regions = self.method.placed(masks, [one.prompt for one in self.finding.concepts])
@@ -172,7 +172,10 @@ class PictureRun:
         return replace(self.resolved, shot=shot)
 
     def guided(self, call: Call, answer: Answer) -> Tensor | Halves:
-        """What a call is answered with: the guided prediction [1, 4, h, w], or both halves."""
+        """The answer to a call: the guided prediction [1, 4, h, w], or both halves.
+
+        Keeps the deep features and the attention of the evaluation for later.
+        """
         if call.mix in self.reused and answer.deep is not None:
             self.deep[call.mix] = answer.deep
         if answer.attention is not None:
@@ -191,7 +194,7 @@ class PictureRun:
         return without + self.shot.guidance * (prompted - without)
 
     def _time_ids_of(self, box: Box) -> Tensor | None:
-        """A crop's, as of a picture of its size."""
+        """The time ids of a crop, those of a picture of the crop's size."""
         if box not in self._box_ids:
             factor = self.base.latent_factor
             rows, columns = self.grid.crop(box)
@@ -200,7 +203,7 @@ class PictureRun:
         return self._box_ids[box]
 
     def mixed_weights(self, mix: Mix, *, unet: bool) -> MixedWeights:
-        """What is mixed into the weights of the UNet or of the text encoders."""
+        """The changes of a mix to the weights of the UNet or of the text encoders."""
         known, key = self._planned.weights, (mix, unet)
         if key not in known:
             changed = mixed_weights(mix, self.changes, unet=unet)
@@ -209,15 +212,15 @@ class PictureRun:
         return known[key]
 
     def paint(self, latents: Tensor) -> Image.Image:
-        """A quick look at latents, in the picture's size."""
+        """A preview of latents in the picture's size, without the VAE."""
         if self.cache.palette is None:
             self.cache.palette = fit_palette(self.base)
         return paint(latents, self.cache.palette, factor=self.base.latent_factor)
 
     def _text(self, call: Call) -> TextEmbedding:
-        """hidden [2, L, D], the negative prompt first, or [1, L, D] of the prompt alone.
+        """The encoded texts of a call: hidden [2, L, D], the negative prompt first, or [1, L, D].
 
-        Words that are avoided by Perp-Neg are rows behind the prompt.
+        Words that Perp-Neg avoids are rows behind the prompt.
         """
         wanted = self.mixed_weights(call.mix, unet=False)
         key = wanted, self.shot.guidance > 1 or not call.guided, call.prompt
@@ -234,13 +237,14 @@ class PictureRun:
         texts += avoided
         with self.base.use_embeddings(embeddings(wanted)):
             pieces = self.base.count_pieces(texts, self.shot.syntax)
-        found = [self._encode_one(text, pieces, wanted) for text in texts]
+        encoded = [self._encode_one(text, pieces, wanted) for text in texts]
         if avoided and decor:
             at = len(texts) - len(avoided)
-            found = [*found[: at - 1], self._decorated(found[at - 1], found[at:], pieces, wanted)]
+            prompted = self._decorated(encoded[at - 1], encoded[at:], pieces, wanted)
+            encoded = [*encoded[: at - 1], prompted]
         if both and zero:
-            found.insert(0, _zeros(found[0]))
-        return TextEmbedding.joined(found)
+            encoded.insert(0, _zeros(encoded[0]))
+        return TextEmbedding.joined(encoded)
 
     def _decorated(
         self,
@@ -249,7 +253,7 @@ class PictureRun:
         pieces: int,
         wanted: MixedWeights,
     ) -> TextEmbedding:
-        """The prompt without what the words to avoid mean."""
+        """The prompt's embedding without the share of the words to avoid (DECOR)."""
         with self.base.use_embeddings(embeddings(wanted)):
             counts = [self.base.count_tokens(text, self.shot.syntax) for text in self.shot.avoid]
         empty = self._encode_one("", pieces, wanted)
@@ -257,13 +261,13 @@ class PictureRun:
         return project_out(prompt, pairs, empty, self.shot.avoid_strength)
 
     def _encode_one(self, text: str, pieces: int, wanted: MixedWeights) -> TextEmbedding:
-        """hidden [1, L, D]; each text by itself, so that no neighbour can change its last bits."""
+        """One text, hidden [1, L, D]; texts are encoded singly, as a batch may change last bits."""
         layers = self.base.layers_and_norms()
         reading = PromptReading(self.shot.syntax, self.shot.clip_skip)
         key = (text, reading, pieces, wanted)
         if key in self.cache.texts and not self._training:
             return self.cache.texts[key]
-        self.base.move_to_device(*self.base.text_encoders)  # before weights of theirs are changed
+        self.base.move_to_device(*self.base.text_encoders)  # before their weights are changed
         weights = {
             layer: changed_weight(layer, mix, layers, dense=self.cache.dense)
             for layer, mix in wanted
@@ -278,9 +282,9 @@ class PictureRun:
 
 
 def start_run(base: "Base", resolved: ResolvedShot, *, second: bool = False) -> PictureRun:
-    """Make a shot ready to be denoised, in its first pass or in its second.
+    """The run of a shot's first or second pass, ready to be denoised.
 
-    Raises BadInput for one that can't be made, also as there is no memory for it.
+    Raises BadInput for a shot that can't be made, also where memory is too small for it.
     """
     scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
     steps = -(-len(timesteps) // scheduler.order)

@@ -1,4 +1,4 @@
-"""A shot becomes a picture."""
+"""From a shot to its picture."""
 
 import json
 from typing import TYPE_CHECKING, Literal, overload
@@ -35,8 +35,8 @@ def render(
     """Make a shot's picture on a base.
 
     output: "picture" for an RGB picture whose `info` holds its recipe, which
-    `studio.requests.picture_file.save_picture` writes into a PNG; "latents" for what the VAE would
-    decode, [1, 4, h, w] float32.
+    `studio.requests.picture_file.save_picture` writes into a PNG; "latents" for the latents
+    [1, 4, h, w] float32 that the VAE would decode.
 
     Raises BadInput for a shot that can't be made on this base.
     """
@@ -54,9 +54,9 @@ def render(
 def decode(
     base: "Base", shot: Shot | ResolvedShot, latents: Tensor, *, alone: bool = True
 ) -> Image.Image:
-    """The picture of a shot's finished latents [1, 4, h, w], its recipe in `info`.
+    """The picture of a shot's finished latents [1, 4, h, w], with its recipe in `info`.
 
-    alone: as `Base.decode` has it.
+    alone: see `Base.decode`. Raises BadInput for latents that are NaN or Inf.
     """
     if not torch.isfinite(latents).all():
         raise BadInput(
@@ -66,10 +66,10 @@ def decode(
     resolved = resolve(shot, base)
     with tiled_where_needed(base, resolved):
         pixels = base.decode(latents, alone=alone)[0].movedim(0, -1)
-        made_by = recipe(resolved, base)  # says whether it was decoded in tiles
+        made_by = recipe(resolved, base)  # inside, as it records whether the VAE works in tiles
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
     last = resolved if resolved.enlarged is None else resolved.second()
-    if last.mask is not None and last.init_image is not None:  # outside it has its own pixels
+    if last.mask is not None and last.init_image is not None:  # outside of the mask nothing changes
         picture = Image.composite(picture, last.init_image, last.mask)
     picture.info["parameters"] = parameters_text(resolved, base)
     picture.info["studio"] = json.dumps(made_by)

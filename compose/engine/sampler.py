@@ -1,7 +1,7 @@
-"""diffusers' schedulers as the engine uses them: their timesteps, and the noise that they add.
+"""diffusers' schedulers: the timesteps of a shot, and the noise that schedulers add.
 
-A sampler of second order evaluates the UNet twice a step, so that of N steps there are 2N - 1
-timesteps. Methods count steps, never evaluations.
+A second-order sampler evaluates the UNet twice a step, so N steps have 2N - 1 timesteps. Methods
+count steps, never evaluations.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ Advance = Callable[..., tuple[Tensor, ...]]
 
 
 class Scheduler(Protocol):
-    """What all of diffusers' schedulers have in common."""
+    """The part of diffusers' schedulers that the engine uses."""
 
     order: int
     timesteps: Tensor
@@ -51,7 +51,7 @@ class Scheduler(Protocol):
 
 
 class BrownianScheduler(Protocol):
-    """A scheduler whose noise is a path over noise levels, as DPMSolverSDEScheduler's."""
+    """A scheduler whose noise is a Brownian path over noise levels, as DPMSolverSDEScheduler."""
 
     sigmas: Tensor
     noise_sampler: Callable[[Tensor, Tensor], Tensor] | None
@@ -60,10 +60,9 @@ class BrownianScheduler(Protocol):
 def timesteps_of(base: "Base", shot: "Shot", *, second: bool = False) -> tuple[Scheduler, Tensor]:
     """A scheduler set to the shot's steps, and the timesteps to run.
 
-    They are the last part of all for a picture to start from, and for a second pass.
-
-    Both stay on the CPU: a scheduler reads its tables at every step, and must not wait for a GPU.
-    Raises BadInput for steps and a spacing that the base's own scheduler can't have.
+    With a start picture, and in a second pass, only the last part of all timesteps is run. Both
+    stay on the CPU: a scheduler reads its tables at every step, and must not wait for a GPU. Raises
+    BadInput for steps or a spacing that the scheduler doesn't allow.
     """
     scheduler = cast(Scheduler, base.scheduler(shot.scheduler, shot.spacing))
     try:
@@ -82,11 +81,12 @@ def timesteps_of(base: "Base", shot: "Shot", *, second: bool = False) -> tuple[S
 def with_own_noise(
     scheduler: Scheduler, latents: Tensor, *, seeds: Sequence[int], draws: Sequence[torch.Generator]
 ) -> Advance:
-    """The scheduler's step, where noise that it adds comes from each row's own seed.
+    """The scheduler's step function, drawing the noise of each row from the row's own seed.
 
-    So a row is the same alone and in a batch. Noise is drawn on the CPU, as the first latents'.
+    So a row is the same alone and in a batch. Noise is drawn on the CPU, as the first latents are.
 
-    latents: [N, 4, h, w], those of the first step. draws: one for each row, after the first noise.
+    latents: those of the first step, [N, 4, h, w]. draws: one generator for each row, which has
+    already drawn the first latents.
     """
     if hasattr(scheduler, "noise_sampler"):
         _seed_paths(cast(BrownianScheduler, scheduler), latents, seeds)
@@ -96,9 +96,9 @@ def with_own_noise(
 
 
 def _seed_paths(scheduler: BrownianScheduler, latents: Tensor, seeds: Sequence[int]) -> None:
-    """A Brownian path for each row, over all noise levels but the last, which is none."""
+    """Give the scheduler a Brownian path for each row, over all noise levels above 0."""
     levels = scheduler.sigmas[scheduler.sigmas > 0]
-    # torchsde warns of levels that lie outside by rounding; a path has six digits.
+    # torchsde rounds to six digits, and warns of levels that then lie outside of the path.
     least, most = (round(one.item(), 6) for one in (levels.min(), levels.max()))
     paths = BrownianTreeNoiseSampler(latents.cpu(), least, most, list(seeds))
 

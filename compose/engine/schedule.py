@@ -1,7 +1,7 @@
-"""What a method will do, before any picture is made: steps x layers x adapters, and its cost.
+"""A method's schedule, before any picture is made: steps x layers x adapters, and its cost.
 
-The method is run with an `eps` that only records what it is asked for, so no model runs. A base is
-needed only for DoRA and OFT, whose changes depend on its weights.
+The method runs with an `eps` that only records the calls, so no model runs. A base is needed only
+for DoRA and OFT, whose changes depend on the base's weights.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from studio.requests.resolved_shot import ResolvedShot
     from studio.requests.shot import Shot
 
-# Cost of a pass that reuses deep features, as a share of a full one; for SD 1.5 at 512 pixels.
+# Cost of a pass that reuses deep features, as a share of a full one: SD 1.5 at 512 pixels.
 SHALLOW = 0.35
 COLOURS = ("#3b6fb6", "#d9822b", "#4a9a5b", "#b8474d", "#7d5ba6", "#8c6d4f", "#c56ca8", "#5f9ea0")
 PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
@@ -47,9 +47,9 @@ LEFT, TOP = 100, 30  # pixels of the margins
 class Pass:
     """One evaluation of the UNet, with and without the prompt.
 
-    layers: how strongly each adapter changes each layer of the UNet, by the adapter's place from 0
-    and the layer's name. weight: how much its prediction counts in the step's. shallow: whether it
-    reuses deep features.
+    layers: the strength of each adapter in each layer of the UNet, by the adapter's place from 0
+    and the layer's name. weight: of this pass's prediction in the step's prediction. shallow:
+    whether the pass reuses deep features.
     """
 
     layers: dict[int, dict[str, float]]
@@ -58,7 +58,7 @@ class Pass:
 
     @property
     def cost(self) -> float:
-        """In full evaluations."""
+        """The cost in full evaluations."""
         return SHALLOW if self.shallow else 1.0
 
 
@@ -66,9 +66,9 @@ class Pass:
 class Schedule:
     """The passes of every step.
 
-    adapters: each one's number and name. layers: the layers of the UNet that any of them changes,
-    from input to output. times: how often the sampler repeats the passes of each step; a sampler of
-    second order does so twice.
+    adapters: the number and name of each. layers: the layers of the UNet that any adapter changes,
+    from input to output. times: how often the sampler runs the passes of each step; a second-order
+    sampler runs them twice.
     """
 
     adapters: tuple[str, ...]
@@ -78,7 +78,7 @@ class Schedule:
 
     @property
     def cost(self) -> float:
-        """In full evaluations of the UNet."""
+        """The cost in full evaluations of the UNet."""
         return sum(
             times * one.cost
             for step, times in zip(self.steps, self.times, strict=True)
@@ -87,14 +87,14 @@ class Schedule:
 
     @property
     def plain_cost(self) -> int:
-        """The evaluations of a picture without adapters."""
+        """The evaluations that a picture without adapters takes."""
         return sum(self.times)
 
     def picture(self, *, side: int = 720) -> Image.Image:
         """Steps from left to right, layers from top to bottom, a colour for each adapter.
 
-        A step is as wide as its passes; a pass that reuses deep features is pale. side: of the
-        drawing in pixels, about.
+        A step is as wide as its passes; a pass that reuses deep features is pale. side: the
+        approximate width of the drawing in pixels.
         """
         columns = sum(map(len, self.steps))
         wide = max(3, side // max(columns, 1))
@@ -117,7 +117,7 @@ class Schedule:
         return picture
 
     def _blocks(self, draw: ImageDraw.ImageDraw, high: int) -> None:
-        """The names of the UNet's parts beside their first layers, where there is room."""
+        """Write the names of the UNet's blocks beside their first layers, where there is room."""
         free = 0
         before = ""
         for row, layer in enumerate(self.layers):
@@ -135,15 +135,15 @@ class Schedule:
             draw.rectangle((x, y, x + 10, y + 10), COLOURS[at % len(COLOURS)])
             draw.text((x + 14, y), name, TEXT)
             x += 26 + int(draw.textlength(name))
-        said = f"{self.cost:g} evaluations of the UNet in {len(self.steps)} steps"
-        draw.text((8, 2), said, TEXT)
+        title = f"{self.cost:g} evaluations of the UNet in {len(self.steps)} steps"
+        draw.text((8, 2), title, TEXT)
 
 
 def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedule:
-    """What the shot's method asks for at each of its steps.
+    """The passes of the shot's method at each step.
 
-    base: layers that it lacks are left out; DoRA and OFT need it. Without a base the scheduler is
-    taken to be of first order, unless the shot names one. Raises BadInput as rendering does.
+    base: leaves out layers that it lacks; DoRA and OFT need a base. Without one, the scheduler is
+    taken to be of first order unless the shot names one. Raises BadInput as rendering does.
     """
     from compose.engine.texts.learned_words import split_mixed
     from compose.engine.texts.trigger_effects import weighed_method
@@ -157,14 +157,14 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     asked, _ = with_speed(take_adapter_tags(asked, find_adapter))
     asked = with_masks(asked)
     if base is not None:
-        found = resolve(shot, base).adapters
+        adapters = resolve(shot, base).adapters
     else:
         named = (shot if isinstance(shot, ResolvedShot) else asked).adapters
-        found = [
+        adapters = [
             (one if isinstance(one, Adapter) else load_adapter(one), float(strength))
             for one, strength in named
         ]
-    pairs, _ = split_mixed(found)
+    pairs, _ = split_mixed(adapters)
     method = method_of(asked)
     method.check([adapter for adapter, _ in pairs])
     if base is not None:
@@ -186,7 +186,7 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
 
 
 def evaluations_of(method: Method, shot: "Shot", order: int | None = None) -> tuple[int, ...]:
-    """How often each step of all phases evaluates the UNet under one mix; as `Shot.evaluations`."""
+    """How often the sampler runs the passes of each step of all phases; see `Shot.evaluations`."""
     times = shot.evaluations(order)
     if not isinstance(method, FindingMethod):
         return times
@@ -201,13 +201,13 @@ def scheduled(
     *,
     times: tuple[int, ...],
 ) -> Schedule:
-    """The schedule of these calls. weights: how much each answer counts in its step."""
+    """The schedule of these calls. weights: of each call's prediction in its step."""
     passes = tuple(
         tuple(_pass(call, weight, mixed) for call, weight in zip(*step, strict=True))
         for step in zip(calls, weights, strict=True)
     )
     layers = {layer for one in mixed for layer in one.changed() if layer.startswith("unet.")}
-    # The numbers are those that methods' options call adapters by.
+    # The options of methods name adapters by these numbers.
     named = tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
     return Schedule(named, tuple(sorted(layers, key=_depth)), passes, times)
 
@@ -244,7 +244,7 @@ class AdapterAlone:
 def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
     """The weights of the passes of every step.
 
-    Pass k is answered with unit vector k, so what the plan predicts is the list of weights.
+    The answer to pass k is unit vector k, so the plan's prediction is the list of weights.
     """
     import torch
 
@@ -268,7 +268,7 @@ def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:
 
 
 def _depth(layer: str) -> tuple[int, list[tuple[int, str]]]:
-    """Sorts the UNet's layers from its input to its output, block by block."""
+    """A sort key that puts the UNet's layers in order from input to output."""
     words = layer.split(".")[1:]
     part = PARTS.index(words[0]) if words[0] in PARTS else -1
     return part, [(int(word), "") if word.isdigit() else (-1, word) for word in words]

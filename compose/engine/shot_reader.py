@@ -1,9 +1,9 @@
-"""The reader of a shot's text form; `studio.requests.shot_recipe` writes it.
+"""Reads a shot from its recipe; `studio.requests.shot_recipe` writes recipes.
 
-What older versions of Studio wrote into their queues is read as well: a base by its source alone,
-adapters as pairs of a path and a strength, a picture to start from by its path alone, and null for
-no method. A shot without `syntax` is older than the reading of weights and long prompts, and its
-syntax is "cut".
+Shots in the queues of older versions are read as well. There a base is its source alone, adapters
+are pairs of a path and a strength, a start picture is its path alone, and no method is null. A shot
+without `syntax` was written before weights in prompts and long prompts were read; its syntax is
+"cut".
 """
 
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ from studio.requests.validation import in_words
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-# Every recipe has these; fields that came later may be missing.
+# Every recipe has these fields; fields that came later may be missing.
 FIRST = ("negative", "seed", "width", "height", "steps", "scheduler", "guidance", "denoise")
 FRACTIONS = ("guidance", "denoise", "second_pass", "second_denoise", "avoid_strength")
 PICTURES = {"init_image": "started from", "mask": "drawn in"}
 
 
 def shot_from_dict(written: Mapping[str, object]) -> Shot:
-    """The shot, its adapters and its picture to start from as files.
+    """The shot that a recipe describes, with its adapters and pictures as paths of files.
 
-    A field that is missing has its default. Raises BadInput for a value that no shot can have, and
-    for an adapter or a picture to start from that was in no file.
+    A missing field has its default. Raises BadInput for a value that no shot can have, and for an
+    adapter or a picture that had no file.
     """
     plain: dict[str, Any] = {"prompt": None, "syntax": "cut"}
     plain |= {one.name: written[one.name] for one in fields(Shot) if one.name in written}
@@ -53,7 +53,7 @@ def shot_from_dict(written: Mapping[str, object]) -> Shot:
 
 
 def check_masks_inside(shot: Shot) -> None:
-    """BadInput where the mask of a region is a file: such a text may come from anybody."""
+    """Raise BadInput where a region's mask is a path: a recipe from anybody could name any file."""
     for region in map(read_region, shot.regions):
         if region.mask is not None and not region.mask.startswith(DATA):
             raise BadInput(
@@ -71,11 +71,11 @@ def like(
 ) -> Shot:
     """The shot that a picture was made from, given its recipe.
 
-    recipe: as `studio.requests.picture_file.read_recipe` gives it. init_image, mask: the picture
-    that one was started from and its mask, where the recipe has no path to them.
+    recipe: the result of `studio.requests.picture_file.read_recipe`. init_image, mask: the start
+    picture and the mask, where the recipe has no path to them.
 
-    Raises BadInput when the base, an adapter, the picture to start from or its mask is absent or is
-    not the very one that was used, and when the recipe is damaged.
+    Raises BadInput where the base, an adapter, the start picture or the mask is missing or is not
+    the one that was used, and where the recipe is damaged.
     """
     if missing := [name for name in FIRST if name not in recipe]:
         raise BadInput(f"The recipe is damaged: it has no {missing[0]}.")
@@ -85,11 +85,11 @@ def like(
     _check_base(_mapping("base", recipe.get("base")), base)
     for entry in _list(recipe.get("adapters")):
         _check_adapter(_mapping("adapters", entry))
-    found = {
+    pictures = {
         name: _same_picture(name, given[name] or _picture(name, entry), entry)
         for name, entry in used.items()
     }
-    return replace(shot, base=str(base.source), **found)
+    return replace(shot, base=str(base.source), **pictures)
 
 
 def _base(entry: object) -> str:
@@ -109,9 +109,9 @@ def _adapter(entry: object) -> tuple[str, float]:
 
 
 def _method(entry: object) -> object | None:
-    """None and `merge` without any option are the plain sum.
+    """The method of a recipe; None for the plain sum, also where that was written as `merge`.
 
-    An option that is missing means what was drawn before there was one.
+    A missing option has the value that stands for the time before the option existed.
     """
     if entry is None:
         return None
@@ -170,7 +170,7 @@ def _check_adapter(entry: Mapping[str, object]) -> None:
 def _same_picture(
     field: str, picture: Image.Image | str | Path | None, entry: object
 ) -> Image.Image | str | Path:
-    """The picture; BadInput where it isn't the one that the recipe's entry names."""
+    """The picture. Raises BadInput where it isn't the one that the recipe's entry names."""
     assert picture is not None  # the entry has a path, or one was given
     sha256 = _text(_mapping(field, entry), "sha256")
     if not isinstance(picture, Image.Image):

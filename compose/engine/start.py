@@ -1,11 +1,12 @@
-"""How a pass of a picture begins, and what stays of the picture that it was started from.
+"""The latents that a pass begins with, and what a mask keeps of the start picture.
 
 A first pass begins with noise, or with a picture and noise on it. A second pass begins with the
-latents of the first one, enlarged, and noise on them, as A1111's upscaler "Latent".
+enlarged latents of the first pass and noise on them, as A1111's upscaler "Latent" does.
 
-Where there is a mask, the UNet is an ordinary one, as in diffusers' StableDiffusionInpaintPipeline:
-after each step the latents outside are the picture's own again, as noisy as the next step wants
-them. The finished picture has its own pixels there (`compose.engine.render.decode`).
+Masks work with an ordinary UNet, as in diffusers' StableDiffusionInpaintPipeline: after each step
+the latents outside of the mask are set to the start picture's latents, with the noise of the next
+step. In the finished picture the pixels outside are those of the start picture
+(`compose.engine.render.decode`).
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,11 @@ from compose.engine.sampler import Scheduler
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """latents: the first, [1, 4, h, w] float32. noise: the seed's. picture: encoded, where there is
-    a mask. mask: [1, 1, h, w], 1 where it is drawn anew."""
+    """What a pass of one picture begins with.
+
+    latents: the first latents, [1, 4, h, w] float32. noise: drawn from the seed. picture: the
+    latents of the start picture. mask: [1, 1, h, w], 1 where the picture is drawn anew.
+    """
 
     latents: Tensor
     noise: Tensor
@@ -47,7 +51,7 @@ def start_of(
     pure = noise * scheduler.init_noise_sigma
     picture = mask = None
     if shot.init_image is not None and (smaller is None or shot.mask is not None):
-        # The mode of the VAE's posterior, not a draw: the noise above is the seed's first.
+        # The mode of the VAE's posterior, as a sample would need random numbers of its own.
         with tiled_where_needed(base, shot):
             picture = base.encode_pictures(2 * _pixels(shot.init_image) - 1, sample=False)
     if shot.mask is not None:
@@ -60,16 +64,16 @@ def start_of(
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """The pictures' own latents outside of the masks, of N pictures: see Start."""
+    """What N masked pictures keep outside of their masks; see Start."""
 
     picture: Tensor
     noise: Tensor
     mask: Tensor
 
     def restored(self, latents: Tensor, scheduler: Scheduler, following: Tensor) -> Tensor:
-        """The latents [N, 4, h, w] after a step, with the pictures' own outside of the masks.
+        """The latents [N, 4, h, w] after a step, with the start pictures' outside of the masks.
 
-        following: the next step's timestep, [1], or none after the last one, [0].
+        following: the next step's timestep, [1]; after the last step empty, [0].
         """
         own = self.picture
         if len(following):
@@ -78,7 +82,7 @@ class Outside:
 
 
 def outside_of(starts: Sequence[Start]) -> Outside | None:
-    """What stays of pictures drawn together, which all have a mask, or none of them."""
+    """What a batch of pictures keeps: all of them have a mask, or none has (then None)."""
     kept = [
         (one.picture, one.noise, one.mask)
         for one in starts
@@ -88,6 +92,6 @@ def outside_of(starts: Sequence[Start]) -> Outside | None:
 
 
 def _pixels(picture: Image.Image) -> Tensor:
-    """[1, channels, height, width] in 0 .. 1"""
+    """A picture as [1, channels, height, width] in [0, 1]."""
     pixels = torch.from_numpy(np.atleast_3d(np.array(picture)))
     return pixels.movedim(-1, 0)[None].contiguous() / 255
