@@ -1,1 +1,1 @@
-"""Many shots at once."""
+"""Drawing many shots: groups, batch sizes, an estimate, rendering."""

@@ -1,4 +1,4 @@
-"""Adapters' files, each read once for many shots and kept while there is room."""
+"""A cache of adapters: each file is read once for many shots, and kept while there is room."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -25,11 +25,11 @@ class AdapterCache:
         self._loaded: OrderedDict[str, tuple[Adapter, int]] = OrderedDict()
 
     def resolve(self, shot: "Shot") -> ResolvedShot:
-        """As `resolve`; the same file is the same adapter in every shot."""
+        """The resolved shot; one file is the same Adapter object in every shot."""
         return resolve(shot, self.base, load=self._load)
 
     def release(self, files: Iterable[str]) -> None:
-        """Of what is not wanted again: memory that was used is there sooner than fresh memory."""
+        """Drop adapters that no later shot needs: their memory is faster than new memory."""
         for file in files:
             self._loaded.pop(file, None)
 
@@ -37,8 +37,8 @@ class AdapterCache:
         key = str(file)
         if key not in self._loaded:
             with uncollected():
-                found = load_adapter(file, base=self.base)
-            self._loaded[key] = found, _bytes(found)
+                adapter = load_adapter(file, base=self.base)
+            self._loaded[key] = adapter, _bytes(adapter)
         self._loaded.move_to_end(key)
         while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self.most:
             self._loaded.popitem(last=False)

@@ -1,10 +1,10 @@
-"""What many evaluations take and let go again stays with the process until the last is made.
+"""Keep freed memory in the process while a batch is drawn, and spare the garbage collector work.
 
-The UNet's intermediate results are megabytes large and live for milliseconds. glibc gives memory
-of this size back to the system again and again, which has to fill it with zeros each time: up to a
-sixth of the time on a CPU, and the more the longer a batch has been running. Python's collector
-likewise looks at everything there is again and again when hundreds of adapters' files bring many
-new objects; what was there before is left out.
+The UNet's intermediate results take megabytes and live for milliseconds. glibc gives memory of this
+size back to the system each time, and the system fills it with zeros each time it is taken again.
+That takes up to a sixth of the time on a CPU, and more the longer a batch runs. Python's garbage
+collector goes through all objects again and again while hundreds of adapter files are loaded;
+freezing leaves the objects out that existed before.
 """
 
 import ctypes
@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-# Of glibc's malloc.h, and the most that it takes for the second.
+# Options of mallopt, from glibc's malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-SEPARATE = 32 * 2**20  # bytes from which on a tensor is mapped by itself, and unmapped
-MOST_FREE = 2**30  # bytes
-USUAL = 128 * 2**10  # bytes, of both where nobody set them
+SEPARATE = 32 * 2**20  # bytes; larger tensors get a mapping of their own. glibc allows no more.
+MOST_FREE = 2**30  # bytes of freed memory to keep
+USUAL = 128 * 2**10  # bytes, glibc's default for both thresholds
 CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @contextmanager
 def kept_heap(base: "Base") -> Iterator[None]:
-    """Until the block is left, keep up to a gigabyte of what was freed; then give it back.
+    """Keep up to a gigabyte of freed memory until the block is left; then give it back.
 
-    Only for a base on a CPU. It holds for the whole process, also while a generator that is inside
-    the block waits. The allocator is left alone where the user's environment says how it is to be,
-    the collector where somebody has frozen objects, and those are not unfrozen either if it was
-    done meanwhile. Of two such blocks at a time the first to end ends it for both. What stays:
-    glibc no longer raises its thresholds by itself, as it does until they are set once.
+    Only for a base on a CPU. It holds for the whole process, also while a generator inside of the
+    block waits. The allocator is left alone where the user's environment configures it. The
+    collector is left alone where objects are frozen already, and nothing is unfrozen if somebody
+    froze more objects meanwhile. If two such blocks overlap, the first to end ends both. One effect
+    stays: glibc no longer raises its thresholds by itself, as it does until they are set.
     """
     if base.device.type != "cpu":
         yield
@@ -51,7 +51,7 @@ def kept_heap(base: "Base") -> Iterator[None]:
     try:
         yield
     finally:
-        if gc.get_freeze_count() <= frozen:  # it grows by another freeze only
+        if gc.get_freeze_count() <= frozen:  # the count grows only if somebody else freezes
             gc.unfreeze()
         if libc:
             libc.mallopt(TRIM_THRESHOLD, USUAL)
@@ -61,7 +61,7 @@ def kept_heap(base: "Base") -> Iterator[None]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Python's collector rests until the block is left, which makes many objects that all stay."""
+    """Turn the garbage collector off within the block, which makes many objects that all stay."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -73,5 +73,5 @@ def uncollected() -> Iterator[None]:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    """None on other systems."""
+    """The C library, or None where it isn't glibc."""
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

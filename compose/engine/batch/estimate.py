@@ -1,4 +1,4 @@
-"""What a batch will cost on this machine, measured on one step of its own shots."""
+"""An estimate of a batch's time on this machine, from one measured step of its own shots."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchEstimate:
-    """evaluations: of the UNet, with and without the prompt. seconds: on this machine, alone."""
+    """The cost of a batch.
+
+    evaluations: of the UNet; with and without the prompt is one. seconds: with the machine idle.
+    """
 
     evaluations: int
     seconds: float
@@ -34,18 +37,19 @@ class BatchEstimate:
 def estimate_batch(
     base: "Base", shots: Sequence[Shot], groups: Sequence[Group], cache: AdapterCache
 ) -> BatchEstimate:
-    """What groups will cost, from one step and one decoding of each size of picture.
+    """The cost of these groups, from one step and one decoding measured for each picture size.
 
-    shots: with their sizes; groups hold their places. Raises BadInput for what can't be made.
+    shots: with their sizes set; groups refer to them by place. Raises BadInput for a shot that
+    can't be made.
     """
     counts: dict[Hashable, tuple[int, float]] = {}
     evaluations, seconds = 0, 0.0
     with cache_of(base).for_many():
         for size in dict.fromkeys(pixels(shots[group.numbers[0]]) for group in groups):
-            alike = [one for one in groups if pixels(shots[one.numbers[0]]) == size]
-            numbers = [number for group in alike for number in group.numbers]
+            same_size = [one for one in groups if pixels(shots[one.numbers[0]]) == size]
+            numbers = [number for group in same_size for number in group.numbers]
             needed = [_evaluations(base, shots[at], cache, counts) for at in numbers]
-            largest = max(alike, key=lambda group: len(group.numbers))
+            largest = max(same_size, key=lambda group: len(group.numbers))
             runs = [start_run(base, cache.resolve(shots[at])) for at in largest.numbers]
             try:
                 evaluation, decoding = _evaluation_seconds(base, runs), _decoding(base, runs[0])
@@ -59,9 +63,9 @@ def estimate_batch(
 def _evaluations(
     base: "Base", shot: Shot, cache: AdapterCache, counts: dict[Hashable, tuple[int, float]]
 ) -> tuple[int, float]:
-    """Evaluations of a shot, and how many of the first pass's size take as long.
+    """A shot's evaluations, and the number of evaluations of first-pass size that take as long.
 
-    Those of shots that are alike are counted once.
+    counts: the results so far, as shots with the same mix and steps have the same counts.
     """
     sampling = shot.steps, shot.init_image and shot.denoise, shot.scheduler, shot.spacing
     key = mix_key(shot), sampling, shot.second_pass, shot.second_denoise
@@ -80,7 +84,7 @@ def _evaluations(
 def _in_pass(base: "Base", resolved: ResolvedShot, *, second: bool) -> int:
     run = start_run(base, resolved, second=second)
     scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
-    # Of a second-order scheduler's last step there is one timestep only.
+    # The last step of a second-order scheduler has only one timestep.
     steps = timesteps.split(scheduler.order)
     finding = run.finding.calls if run.finding else []
     return sum(
@@ -91,7 +95,7 @@ def _in_pass(base: "Base", resolved: ResolvedShot, *, second: bool) -> int:
 
 
 def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:
-    """Of one evaluation, when the weights are ready."""
+    """Seconds that one evaluation takes once the changed weights are prepared."""
     drop_unused(runs)
     evaluate_first_step(base, runs)
     begun = perf_counter()
@@ -100,6 +104,7 @@ def _evaluation_seconds(base: "Base", runs: Sequence[PictureRun]) -> float:
 
 
 def _decoding(base: "Base", run: PictureRun) -> float:
+    """Seconds that decoding one picture takes."""
     side = run.latent_side
     latents = torch.zeros(1, 4, *side, device=base.device)
     begun = perf_counter()

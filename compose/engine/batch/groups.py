@@ -1,11 +1,12 @@
-"""Which of many shots run as one batch.
+"""Groups of shots that run as one batch.
 
-A batch has one size of picture, one sampler and one number of steps. Shots of one mix come first:
-their changed weights are computed once for all of them. What is left over of several mixes shares a
-batch too, each row with weights of its own (compose/engine/weights/batched_layers.py).
+All shots of a batch have the same picture size, sampler and number of steps. Shots of one mix are
+grouped first, as their changed weights are computed once for all of them. The shots left over from
+several mixes then share batches, each row with its own weights
+(compose/engine/weights/batched_layers.py).
 
-Groups follow from the shots and from how many of them the memory holds, never from the clock or
-from what was made before: the same shots make the same groups, and a picture the same bits.
+Groups depend only on the shots and on how many of them fit in memory, never on time or on earlier
+pictures: the same shots make the same groups, and so a picture has the same bits each time.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from studio.requests.shot import method_name
 if TYPE_CHECKING:
     from studio.requests.shot import Shot
 
-ROWS = 2  # of a shot in most batches: with the prompt and without
+ROWS = 2  # rows of a shot in most batches: with the prompt and without
 T = TypeVar("T")
 
 
@@ -26,8 +27,8 @@ T = TypeVar("T")
 class Group:
     """Shots that run as one batch.
 
-    numbers: their places among all shots, in the order of rows. rows: at most, in one evaluation of
-    the UNet.
+    numbers: the places of these shots among all shots, in the order of their rows. rows: the most
+    rows in one run of the UNet.
     """
 
     numbers: tuple[int, ...]
@@ -35,21 +36,21 @@ class Group:
 
 
 def group_shots(shots: "Sequence[Shot]", sizes: Mapping[str, int]) -> list[Group]:
-    """All the shots in groups, in the order in which they are best made.
+    """All shots in groups, in the fastest order.
 
-    shots: with their sizes, see `studio.requests.resolved_shot.with_size`. sizes: shots in a batch
-    by the size of their pictures, see `batch_sizes`; 1 where a size is missing.
+    shots: with their sizes set by `studio.requests.resolved_shot.with_size`. sizes: the number of
+    shots in a batch for each picture size, from `batch_sizes`; 1 where a size is missing.
     """
-    found: list[Group] = []
+    groups: list[Group] = []
     for numbers in _grouped(range(len(shots)), [_batch_key(shot) for shot in shots]):
         size = sizes.get(pixels(shots[numbers[0]]), 1)
         left: list[int] = []
         for same in _grouped(numbers, [mix_key(shots[at]) for at in numbers]):
             whole = len(same) // size * size
-            found += _chunks(same[:whole], size)
+            groups += _chunks(same[:whole], size)
             left += same[whole:]
-        found += _chunks(left, size)
-    return found
+        groups += _chunks(left, size)
+    return groups
 
 
 def pixels(shot: "Shot") -> str:
@@ -58,7 +59,7 @@ def pixels(shot: "Shot") -> str:
 
 
 def mix_key(shot: "Shot") -> Hashable:
-    """Equal for shots with the same changed weights at every step."""
+    """A key that is equal for shots with the same changed weights at every step."""
     adapters = (
         (str(one) if isinstance(one, str | Path) else one, strength)
         for one, strength in shot.adapters
@@ -67,7 +68,7 @@ def mix_key(shot: "Shot") -> Hashable:
 
 
 def _batch_key(shot: "Shot") -> Hashable:
-    """Equal for shots that have their timesteps in common, so that they can be one batch."""
+    """A key that is equal for shots with the same size and timesteps: they can be one batch."""
     part = None if shot.init_image is None else (shot.steps_run, shot.mask is None)
     larger = shot.second_pass, shot.passes
     finds = getattr(shot.method, "finds", False)
@@ -75,11 +76,11 @@ def _batch_key(shot: "Shot") -> Hashable:
 
 
 def _grouped(items: Iterable[T], keys: Iterable[Hashable]) -> Iterator[list[T]]:
-    """Items of equal keys together, in the order in which the keys come first."""
-    found: dict[Hashable, list[T]] = {}
+    """Lists of the items with equal keys, ordered by each key's first item."""
+    groups: dict[Hashable, list[T]] = {}
     for item, key in zip(items, keys, strict=True):
-        found.setdefault(key, []).append(item)
-    return iter(found.values())
+        groups.setdefault(key, []).append(item)
+    return iter(groups.values())
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[Group]:

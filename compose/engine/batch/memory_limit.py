@@ -1,4 +1,4 @@
-"""How many shots the memory holds as one batch, and what is said where it does not hold one."""
+"""How many shots fit in memory as one batch, and the reason given where not even one fits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,14 +20,15 @@ from studio.requests.shot import Shot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-MOST_ON_GPU = 32  # rows; more would gain little beside the memory that it takes
-REASONS = (BadInput, MemoryError, RuntimeError)  # that `why_not_made` may know
+MOST_ON_GPU = 32  # rows; more would gain little speed for the memory that they take
+REASONS = (BadInput, MemoryError, RuntimeError)  # the exceptions that `why_not_made` explains
 
 
 def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dict[str, int]:
-    """How many shots make a batch, by the size of their pictures, such as "64x64".
+    """The number of shots in a batch, by the size of their pictures, such as "64x64".
 
-    On a GPU a batch is tried once. shots: with their sizes; one that can't be made is passed over.
+    On a GPU one batch of each size is tried out. shots: with their sizes set; shots that can't be
+    made are skipped.
     """
     with cache_of(base).for_many():
         return {
@@ -37,9 +38,9 @@ def batch_sizes(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> dic
 
 
 def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> int:
-    """Run the UNet as the first step of these shots does, and wait until it is done.
+    """Run the evaluations of these shots' first step and wait for them; return their number.
 
-    Of a plan in crops the last step counts, whose crops are the largest. Returns its evaluations.
+    Where the plan evaluates crops, run those of the last step, which are the largest.
     """
     _, timesteps = timesteps_of(base, runs[0].shot)
     asked = [
@@ -54,7 +55,7 @@ def evaluate_first_step(base: "Base", runs: Sequence[PictureRun]) -> int:
 
 
 def why_not_made(error: Exception) -> str:
-    """Why a shot can't be made, as a sentence. Raises an error that is no such reason again."""
+    """The reason why a shot can't be made, as a sentence. Raises any other error again."""
     if isinstance(error, BadInput):
         return str(error)
     if not is_out_of_memory(error):
@@ -66,7 +67,7 @@ def why_not_made(error: Exception) -> str:
 
 
 def _batch_size(base: "Base", shots: Sequence[Shot], cache: AdapterCache) -> int:
-    """Of shots of one size: as many as the memory holds rows for."""
+    """How many shots of one size make a batch: as many as memory has room for; at least one."""
     assert shots[0].width and shots[0].height
     side = base.latent_side(shots[0].width, shots[0].height)
     limits = cache_of(base).most_rows

@@ -1,9 +1,9 @@
-"""Many shots on one base: groups of them denoise as one batch, and are decoded meanwhile.
+"""Render many shots on one base: groups are denoised as batches, and decoded in the background.
 
-Every row of a batch is denoised by itself: its noise comes from its own seed, its text and its mix
-are its own, and schedulers work element by element. Matrix products of other sizes round
-differently, so a picture differs in its last bits from `render`'s and from the same shot in another
-group. A group of one gives the same bits as `render`.
+The rows of a batch don't influence one another: each has its own noise, from its own seed, its own
+text and its own mix, and schedulers work element by element. But matrix products of other sizes
+round differently, so a picture differs in its last bits from that of `render`, and from the same
+shot in another group. A group of one shot gives the same bits as `render`.
 """
 
 from collections import deque
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A picture is there. number: its shot's place among all."""
+    """A picture is finished. number: the place of its shot among all shots."""
 
     number: int
     shot: Shot
@@ -46,7 +46,7 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Failed:
-    """A shot can't be made; the others go on. reason: one sentence."""
+    """A shot can't be made; the other shots go on. reason: one sentence."""
 
     number: int
     shot: Shot
@@ -55,7 +55,7 @@ class Failed:
 
 @dataclass(frozen=True, eq=False)
 class GroupStep:
-    """A group has made a denoising step."""
+    """A denoising step of a group is done."""
 
     group: Group
     step: int
@@ -63,7 +63,7 @@ class GroupStep:
     _paint: Callable[[], Image.Image] = field(repr=False)
 
     def preview(self) -> Image.Image:
-        """The first picture of the group as it forms; costs a small matrix product, no decoder."""
+        """A preview of the group's first picture; costs a small matrix product, no decoder."""
         return self._paint()
 
 
@@ -71,11 +71,11 @@ Event = GroupStep | Made | Failed
 
 
 def render_many(base: "Base", shots: Iterable[Shot]) -> Iterator[Made | Failed]:
-    """Make the pictures of many shots, in the order in which that is fastest.
+    """Make the pictures of many shots, in the fastest order.
 
-    Shots of one size, scheduler and number of steps run as one batch, whatever their adapters; a
-    file that several of them name is read once. A shot that can't be made is a Failed among the
-    Made.
+    Shots of one size, scheduler and number of steps run as one batch, whatever their adapters. An
+    adapter's file is read once for all shots. A shot that can't be made gives a Failed, not an
+    exception.
     """
     numbers: list[int] = []
     sized: list[Shot] = []
@@ -100,25 +100,25 @@ def render_groups(
     *,
     on_picture: Callable[[Made], None] | None = None,
 ) -> Generator[Event, None, None]:
-    """Make the pictures of groups one after another, decoding one while the next denoises.
+    """Make the pictures of groups one after another; one is decoded while the next is denoised.
 
-    shots: with their sizes; groups hold their places. on_picture: is given every picture as soon as
-    it is decoded, mostly in another thread and during a step of the next group, after which the
-    same Made is yielded.
+    shots: with their sizes set; groups refer to them by place. on_picture: called with each Made as
+    soon as it is decoded, mostly in another thread and during a step of the next group; the same
+    Made is yielded after that step.
     """
-    base.fingerprint()  # is computed while nothing is folded
+    base.fingerprint()  # computed here, while no weight is changed
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     with kept_heap(base), pool, cache_of(base).for_many():
         decoding = _Decoder(base, None if base.offload else pool, on_picture)
-        making = _Renderer(base, shots, cache, decoding)
+        renderer = _Renderer(base, shots, cache, decoding)
         groups = list(groups)
         last = _last_named(shots, groups)
         try:
             for at, group in enumerate(groups):
-                for event in making.events(group):
+                for event in renderer.events(group):
                     yield event
                     yield from decoding.done()
-                # The last one's adapters stay: another call may begin with them.
+                # The last group's adapters are kept: another call may begin with them.
                 if at + 1 < len(groups):
                     cache.release({file for file, then in last.items() if then == at})
             yield from decoding.done(wait=True)
@@ -127,7 +127,7 @@ def render_groups(
 
 
 def _last_named(shots: Sequence[Shot], groups: Sequence[Group]) -> dict[str, int]:
-    """Of each adapter's file, as shots name it, the place of the last group that wants it."""
+    """The place of the last group that uses an adapter's file, by the file's name in the shots."""
     return {
         str(adapter): at
         for at, group in enumerate(groups)
@@ -138,7 +138,7 @@ def _last_named(shots: Sequence[Shot], groups: Sequence[Group]) -> dict[str, int
 
 
 class _Renderer:
-    """Groups on their way to latents."""
+    """Makes the latents of groups, and hands them to the decoder."""
 
     def __init__(
         self, base: "Base", shots: Sequence[Shot], cache: AdapterCache, decoding: "_Decoder"
@@ -165,7 +165,7 @@ class _Renderer:
             self.decoding.add(number, run.resolved, latents[at : at + 1])
 
     def _denoise(self, group: Group, runs: Sequence[PictureRun]) -> Generator[Event, None, Tensor]:
-        """A group's latents [N, 4, h, w]."""
+        """Yield a group's steps; return its latents [N, 4, h, w]."""
         side, limits = runs[0].latent_side, cache_of(self.base).most_rows
         limits[side] = min(group.rows, limits.get(side, group.rows))
         latents = torch.empty(0)
@@ -176,7 +176,7 @@ class _Renderer:
 
 
 class _Decoder:
-    """Pictures on their way from latents; in a thread, or where there is none when asked for."""
+    """Decodes latents: in a thread, or without one when the picture is asked for."""
 
     def __init__(
         self,
@@ -189,34 +189,35 @@ class _Decoder:
 
     def add(self, number: int, shot: ResolvedShot, latents: Tensor) -> None:
         """Latents [1, 4, h, w] to be decoded."""
-        found = None
+        future = None
         if self.thread:
-            found = self.thread.submit(self._made, number, shot, latents, alone=False)
-        self.waiting.append((number, shot, latents, found))
+            future = self.thread.submit(self._made, number, shot, latents, alone=False)
+        self.waiting.append((number, shot, latents, future))
 
     def done(self, *, wait: bool = False) -> Iterator[Made | Failed]:
-        """What is ready, in the order in which it was given; all there is with `wait`."""
+        """The pictures that are ready, in the order they were added; with `wait`, all of them."""
         while self.waiting:
-            number, shot, latents, found = self.waiting[0]
-            if not (wait or found is None or found.done()):
+            number, shot, latents, future = self.waiting[0]
+            if not (wait or future is None or future.done()):
                 return
             self.waiting.popleft()
             try:
-                yield self._found(number, shot, latents, found)
+                yield self._decoded(number, shot, latents, future)
             except REASONS as error:
                 yield Failed(number, shot.shot, why_not_made(error))
 
-    def _found(
-        self, number: int, shot: ResolvedShot, latents: Tensor, found: Future[Made] | None
+    def _decoded(
+        self, number: int, shot: ResolvedShot, latents: Tensor, future: Future[Made] | None
     ) -> Made:
-        if found is None:
+        """The thread's picture. Where memory ran out in the thread, decode once more here."""
+        if future is None:
             return self._made(number, shot, latents)
         try:
-            return found.result()
+            return future.result()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        return self._made(number, shot, latents)  # now that the UNet rests there may be room
+        return self._made(number, shot, latents)  # the UNet rests now: there may be enough memory
 
     def _made(
         self, number: int, shot: ResolvedShot, latents: Tensor, *, alone: bool = True

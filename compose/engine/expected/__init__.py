@@ -1,1 +1,1 @@
-"""What a picture will take of memory and time, before its first step."""
+"""The memory and time that a picture will take, estimated before its first step."""

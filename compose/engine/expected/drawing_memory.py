@@ -1,10 +1,11 @@
-"""Whether the memory has room for a picture, before its first step.
+"""Whether a picture fits in memory, checked before its first step.
 
-A picture that needs more than is free is refused; one whose latents alone fit is decoded in tiles.
-That is so on a CPU: a GPU's memory is made room in as it runs out (compose/engine/gpu/memory.py).
-What the UNet and the VAE need is counted on fake tensors of the picture's size (studio/cost/),
-which takes half a second, and only where the picture is large for the memory that is free.
-tests/benchmarks/estimates.py prints how far that is from what pictures take.
+On a CPU, a picture whose denoising needs more than the free memory is refused, and a picture whose
+decoding alone does is decoded in tiles. On a GPU nothing is refused: room is made when memory runs
+out (compose/engine/gpu/memory.py). The memory of the UNet and the VAE is counted with fake tensors
+of the picture's size (studio/cost/). That takes half a second, so it is done only for pictures that
+are large for the free memory. tests/benchmarks/estimates.py compares these counts with
+measurements.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,18 +23,19 @@ from studio.requests.resolved_shot import ResolvedShot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-# More than any pass needs, as a multiple of the widest tensor: [rows, channels of the first block,
-# height, width] of the UNet's latents and of the VAE's pixels. What is far below is not counted.
+# An upper bound of the memory of any pass, in widest tensors: [rows, channels of the first block,
+# height, width] of the UNet's latents or of the VAE's pixels. Nothing is counted where this bound
+# is far below the free memory.
 BOUND = 64
-# What a CPU takes beside the tensors: oneDNN's copies of them in the layouts of its kernels.
+# Memory taken / memory of the counted tensors. On a CPU oneDNN copies tensors into its own layouts.
 TAKEN = {"cpu": 1.8, "cuda": 1.1}
-ALMOST = 0.8  # of the free memory, for the size that is advised
+ALMOST = 0.8  # share of the free memory that a picture of the advised size takes
 
 
 def check_room(base: "Base", resolved: ResolvedShot) -> None:
-    """Raise BadInput for a picture that this base has no memory for now.
+    """Raise BadInput where the free memory is too small to draw this picture.
 
-    Nothing is checked while a training has its deltas on the base: its memory is its own.
+    Nothing is checked while a training is attached to the base: it has its own memory model.
     """
     if has_own_memory(base.device):
         return
@@ -41,7 +43,7 @@ def check_room(base: "Base", resolved: ResolvedShot) -> None:
     if free is None or cache_of(base).training or 4 * _bound(base, size) < free:
         return
     rows = 2 if resolved.shot.guidance > 1 else 1
-    drawing = _taken(base, size, lambda: evaluation_cost(base, size=size, rows=rows), rows)
+    drawing = _pass_bytes(base, size, lambda: evaluation_cost(base, size=size, rows=rows), rows)
     needed = max(drawing, _tiled_bytes(base, size))
     if needed <= free:
         return
@@ -60,7 +62,7 @@ def check_room(base: "Base", resolved: ResolvedShot) -> None:
 
 @contextmanager
 def tiled_where_needed(base: "Base", resolved: ResolvedShot) -> Iterator[None]:
-    """Within the block the VAE works in tiles if there is no memory for all of the picture."""
+    """Within the block, the VAE works in tiles if the whole picture doesn't fit in memory."""
     vae, size, free = base.vae, _size(resolved), free_bytes(base.device)
     needed = (
         not (vae.use_tiling or has_own_memory(base.device))
@@ -78,13 +80,13 @@ def tiled_where_needed(base: "Base", resolved: ResolvedShot) -> Iterator[None]:
 
 
 def _size(resolved: ResolvedShot) -> tuple[int, int]:
-    """Height and width of the larger pass."""
+    """Height and width in pixels of the shot's larger pass."""
     width, height = resolved.enlarged or (resolved.width, resolved.height)
     return height, width
 
 
 def _bound(base: "Base", size: tuple[int, int]) -> int:
-    """Bytes that no pass of a picture exceeds."""
+    """An upper bound, in bytes, of what one pass of the UNet or the VAE takes."""
     pixels = size[0] * size[1]
     unet = 2 * base.unet.config["block_out_channels"][0] * pixels // base.latent_factor**2
     vae = base.vae.config["block_out_channels"][0] * pixels
@@ -92,20 +94,26 @@ def _bound(base: "Base", size: tuple[int, int]) -> int:
 
 
 def _decoding_bytes(base: "Base", size: tuple[int, int]) -> float:
-    return _taken(base, size, lambda: decoding_cost(base, size=size))
+    return _pass_bytes(base, size, lambda: decoding_cost(base, size=size))
 
 
 def _tiled_bytes(base: "Base", size: tuple[int, int]) -> float:
-    """Of decoding in tiles: a tile, and the picture three times while they are put together."""
+    """Bytes that decoding in tiles takes.
+
+    One tile, and three copies of the picture while the tiles are put together.
+    """
     side = int(base.vae.tile_sample_min_size)
     height, width = (min(side, one) for one in size)
     return _decoding_bytes(base, (height, width)) + 3 * 3 * 4 * size[0] * size[1]
 
 
-def _taken(
+def _pass_bytes(
     base: "Base", size: tuple[int, int], count: Callable[[], PassCost], rows: int = 0
 ) -> float:
-    """Bytes that a pass takes beside the weights, counted once. rows: of the UNet; 0 of the VAE."""
+    """Bytes that a pass takes besides the weights; counted once for each size.
+
+    rows: rows of the UNet's batch, or 0 for the VAE.
+    """
     known = cache_of(base).taken
     if (size, rows) not in known:
         known[size, rows] = TAKEN.get(base.device.type, TAKEN["cpu"]) * count().most

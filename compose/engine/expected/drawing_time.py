@@ -1,4 +1,4 @@
-"""How long a large picture will take, told before its first step."""
+"""How long a large picture will take, estimated before its first step."""
 
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,17 @@ from studio.requests.resolved_shot import ResolvedShot
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-LARGE = 4  # times as many pixels as the base was trained on; of smaller ones the steps tell soon
-LEAST, MOST = 0.5, 2.0  # of what is reckoned
+# Pictures of this many times the base's own pixels get an estimate; the progress of smaller ones
+# soon shows how long they take.
+LARGE = 4
+LEAST, MOST = 0.5, 2.0  # the range that is told, as factors of the estimate
 
 
 def time_note(base: "Base", resolved: ResolvedShot) -> str:
-    """Such as "12 to 48 min" for a large picture; "" for others. Takes a second."""
+    """The expected time of a large picture, such as "12 to 48 min"; "" for others.
+
+    Takes a second, to measure the machine's speed.
+    """
     size = resolved.height, resolved.width
     width, height = resolved.enlarged or (resolved.width, resolved.height)
     larger = height, width
@@ -34,5 +39,5 @@ def time_note(base: "Base", resolved: ResolvedShot) -> str:
 
 
 def _seconds(cost: PassCost, speed: Speed) -> float:
-    """Of a pass. What a tensor takes to be written counts twice, as it is read too."""
+    """The seconds of a pass. Memory traffic counts twice: each tensor is written and read."""
     return cost.forward / speed.flops + 2 * cost.written / speed.written + cost.calls * speed.call

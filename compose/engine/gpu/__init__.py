@@ -1,1 +1,1 @@
-"""What a GPU has, and how it is used: its memory, and its launches."""
+"""Using a GPU: its memory, and CUDA graphs for small passes."""

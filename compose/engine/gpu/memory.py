@@ -1,8 +1,8 @@
-"""How much memory changed weights may take, and what is given up where a GPU's runs out.
+"""How much memory changed weights may take, and what is given up when a GPU's memory runs out.
 
-Drawing goes through four ways, each slower than the one before. The pictures of the first three
-are the same: with all changed weights kept, with as many as there is room for, with none of them.
-Then the text encoders leave the GPU while the UNet is at work, and at last no factors are kept.
+At first all changed weights are kept, or as many as there is room for. Each time memory runs out,
+the next of these is given up, and drawing gets slower: the changed weights; then the text encoders'
+place on the GPU while the UNet works; then the low-rank factors of the changes.
 """
 
 import logging
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# What a pass takes at the most beside weights, in tensors as wide as the first block.
+# The most memory that a pass takes besides weights, in tensors as wide as the first block.
 UNET_TENSORS, VAE_TENSORS = 32, 8
 CONTEXT = 2**28  # bytes of CUDA's libraries
-SHARE = 0.8  # of what is left is used: other programs want some too, and memory is fragmented
-# Of a CPU: the weights of so many mixes, or these bytes if they are more, and half of what is free.
+SHARE = 0.8  # share of the free memory to use: other programs need some, and memory is fragmented
+# On a CPU, changed weights may take the larger of the weights of this many mixes and these bytes,
+# but no more than this share of the free memory.
 MIXES_ON_CPU, BYTES_ON_CPU, SHARE_ON_CPU = 4, 2**30, 0.5
 
 
 def room_for_weights(base: "Base", side: tuple[int, int], *, rows: int) -> int:
-    """Bytes that the changed weights of all mixes at work may take.
+    """Bytes that the changed weights of all mixes in use may take.
 
-    side: height and width of the latents.  rows: of a batch of evaluations.
+    side: height and width of the latents.  rows: rows of a batch.
     """
     cache = cache_of(base)
     if base.low_memory or side in cache.without_weights:
@@ -43,33 +44,33 @@ def room_for_weights(base: "Base", side: tuple[int, int], *, rows: int) -> int:
     pixels = prod(side) * base.latent_factor**2
     decoding = pixels * _width(base.vae) * base.vae.dtype.itemsize * VAE_TENSORS
     if decoding < free and not (base.offload or base.vae.use_tiling):
-        most = max(most, decoding)  # where there is less, the VAE will work alone or in tiles
+        most = max(most, decoding)  # with less memory the VAE works alone or in tiles anyway
     return max(0, int(SHARE * (free - most - CONTEXT)))
 
 
 def make_room(base: "Base", side: tuple[int, int]) -> bool:
-    """Give up something that takes memory, after it ran out; whether there was anything.
+    """Free memory after it ran out; False where nothing is left to give up.
 
     side: height and width of the latents that are denoised.
     """
     cache = cache_of(base)
     if not has_own_memory(base.device):
         return False
-    cache.graphs.release(())  # they hold memory, and the next ways have no use for them
+    cache.graphs.release(())  # they hold memory, and can't be used with less of it
     if cache.kept.weights and side not in cache.without_weights:
         cache.without_weights.add(side)
         cache.limit_weights(0)
-        said = "no changed weight of the mix is kept"
+        given_up = "no changed weight of the mix is kept"
     elif not (base.offload or base.set_aside):
         base.set_aside = base.text_encoders
-        said = "the text encoders leave the GPU while the UNet is at work"
+        given_up = "the text encoders leave the GPU while the UNet is at work"
     elif not cache.kept.lean:
         cache.kept.lean = True
         cache.prepared.clear()
-        said = "the factors of the mix are read anew for each layer"
+        given_up = "the factors of the mix are read anew for each layer"
     else:
         return False
-    LOG.warning("Memory ran out: %s, which is slower.", said)
+    LOG.warning("Memory ran out: %s, which is slower.", given_up)
     release_unused(base.device)
     return True
 

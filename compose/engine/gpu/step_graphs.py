@@ -1,9 +1,9 @@
-"""Passes of a small UNet as CUDA graphs: a GPU can be done before Python has asked for them.
+"""Passes of a small UNet as CUDA graphs, as launching its kernels takes longer than running them.
 
-A pass is captured when it is first asked for and replayed from then on, so that all steps of a
-picture, and the same picture later, are computed alike. It is captured for the shapes of its inputs
-and for the weights that are swapped in, whose addresses are part of it. Whether replaying is faster
-is measured at once. Where capturing fails, all passes are computed as ever, and that is said.
+A pass is captured at its first use and replayed from then on, so all steps of a picture, and the
+same picture later, are computed in the same way. A graph belongs to the shapes of its inputs and to
+the changed weights, whose addresses are part of it. Whether replaying is faster is measured right
+after capturing. If capturing fails, a warning says so and all passes run without graphs.
 """
 
 import logging
@@ -19,25 +19,25 @@ from studio.errors import reason_of
 
 LOG = logging.getLogger(__name__)
 
-MOST_PIXELS = 16384  # latent pixels of all rows; of more a GPU is busy as it is
+MOST_PIXELS = 16384  # latent pixels of all rows; larger passes keep a GPU busy without graphs
 MOST_GRAPHS = 16
 WARM, TIMED = 3, 3  # passes before capturing, and for a measurement
-WORTH = 0.95  # of the plain pass's time
+WORTH = 0.95  # a graph is used if it takes less than this share of the plain pass's time
 
 Pass = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A captured pass. inputs: where it reads, output: where it writes."""
+    """A captured pass. inputs, output: the tensors that it reads and writes."""
 
     inputs: Sequence[Tensor]
     output: Tensor
     replay: Callable[[], None]
 
-    def __call__(self, *given: Tensor) -> Tensor:
-        """What the pass gives for other inputs of the same shapes."""
-        for own, new in zip(self.inputs, given, strict=True):
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The pass's output for inputs of the same shapes."""
+        for own, new in zip(self.inputs, inputs, strict=True):
             own.copy_(new)
         self.replay()
         return self.output.clone()
@@ -47,7 +47,7 @@ Pools = dict[torch.device, Any]
 
 
 def capture(work: Pass, inputs: Sequence[Tensor], pools: Pools) -> Graph:
-    """Capture a pass. pools: memory that all graphs share, as they run one after another."""
+    """Capture a pass. pools: the memory that the graphs of a device share: one runs at a time."""
     fixed = [one.clone() for one in inputs]
     device = fixed[0].device
     with torch.cuda.device(device):
@@ -67,7 +67,7 @@ def capture(work: Pass, inputs: Sequence[Tensor], pools: Pools) -> Graph:
 
 
 def seconds_of(work: Pass, inputs: Sequence[Tensor]) -> float:
-    """Of a pass, the best of some."""
+    """The shortest time of a few runs of a pass."""
     taken = []
     for _ in range(TIMED):
         torch.cuda.synchronize(inputs[0].device)
@@ -80,7 +80,7 @@ def seconds_of(work: Pass, inputs: Sequence[Tensor]) -> float:
 
 @dataclass(eq=False)
 class StepGraphs:
-    """The graphs of one base. owner: what a graph's weights belong to; it goes with it."""
+    """The graphs of one base, each with an owner: the object that holds the graph's weights."""
 
     capture: Callable[[Pass, Sequence[Tensor], Pools], Graph] = capture
     seconds_of: Callable[[Pass, Sequence[Tensor]], float] = seconds_of
@@ -89,7 +89,7 @@ class StepGraphs:
     _passes: dict[tuple[object, Hashable], Graph | None] = field(default_factory=dict)
 
     def run(self, owner: object, work: Pass, inputs: Sequence[Tensor]) -> Tensor:
-        """What work(*inputs) gives."""
+        """The result of work(*inputs), from a graph where that is faster."""
         if self.failed:
             return work(*inputs)
         key = owner, tuple((one.shape, one.dtype) for one in inputs)
@@ -99,8 +99,8 @@ class StepGraphs:
             except RuntimeError as error:
                 self.failed = True
                 self._passes.clear()
-                said = "Steps are computed without CUDA graphs, which failed: %s"
-                LOG.warning(said, reason_of(error))
+                warning = "Steps are computed without CUDA graphs, which failed: %s"
+                LOG.warning(warning, reason_of(error))
                 return work(*inputs)
             while len(self._passes) > MOST_GRAPHS:
                 del self._passes[next(iter(self._passes))]
@@ -108,11 +108,11 @@ class StepGraphs:
         return work(*inputs) if graph is None else graph(*inputs)
 
     def release(self, owners: Collection[object]) -> None:
-        """Drop the graphs of all others."""
+        """Drop the graphs of all but these owners."""
         self._passes = {key: one for key, one in self._passes.items() if key[0] in owners}
 
     def _faster(self, work: Pass, inputs: Sequence[Tensor]) -> Graph | None:
-        """The captured pass; None where it is no faster."""
+        """The captured pass, or None where it is not faster."""
         graph = self.capture(work, inputs, self._pools)
         plain = self.seconds_of(work, inputs)
         return graph if self.seconds_of(graph, inputs) < WORTH * plain else None

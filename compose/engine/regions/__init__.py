@@ -1,1 +1,1 @@
-"""Where in a picture each of several predictions counts: masks that are drawn, or found."""
+"""Regions of a picture and their masks: drawn by the user, or found by attention."""

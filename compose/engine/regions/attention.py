@@ -1,10 +1,10 @@
-"""How strongly places of a picture attend to tokens of its prompt.
+"""Cross-attention maps: how strongly each place of a picture attends to tokens of its prompt.
 
-Read beside the UNet's own attention, from its queries and keys, so that fused kernels stay as they
-are: softmax(Q K^T / sqrt(d)) over all tokens, the mean over heads and over the cross-attention
-layers of the first up block that has any. That block has 16 x 16 places of a picture of 512 pixels
-in SD 1.5, where CLoRA (arXiv 2403.19776) reads, and holds the layer that FreeFuse (arXiv
-2510.23515) reads in SDXL.
+The maps are computed from the queries and keys of the UNet's attention, in addition to it, so that
+fused attention kernels can stay in use. They are softmax(Q K^T / sqrt(d)) over all tokens, averaged
+over the heads and over the cross-attention layers of the first up block that has any. In SD 1.5
+that block has 16 x 16 places for a picture of 512 pixels, the size that CLoRA (arXiv 2403.19776)
+reads. In SDXL it holds the layer that FreeFuse (arXiv 2510.23515) reads.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ Words = tuple[tuple[int, ...], ...]  # the places of the tokens of each concept
 
 @dataclass(eq=False)
 class Watched:
-    """What the watched layers computed in the last pass: (layer, queries, keys) of each.
+    """The queries and keys of the watched layers in the last pass: (layer, queries, keys) of each.
 
     queries: [B, places, C].  keys: [B, tokens, C].
     """
@@ -32,20 +32,21 @@ class Watched:
     layers: list[tuple[Attention, Tensor, Tensor]] = field(default_factory=list)
 
     def maps(self, row: int, words: Words, side: tuple[int, int]) -> Tensor:
-        """The attention of a row to each of the words, in a picture of latents of that side.
+        """The attention of one row of the batch to each of the N concepts: [N, h', w'], float32.
 
-        Returns [N, height, width], float32, of the layers' places. Each layer counts alike: its
-        maps have a mean of 1 before the mean of all is taken.
+        side: height and width of the latents. h', w': the places of the layers, fewer than the
+        latent pixels. All layers have equal weight: each map is scaled to a mean of 1 before the
+        maps are averaged.
         """
-        found = [_share(*layer, row, words) for layer in self.layers]
-        found = [one / one.mean(1, keepdim=True) for one in found]
-        height, width = _grid(found[0].shape[1], side)
-        return torch.stack(found).mean(0).view(-1, height, width)
+        maps = [_share(*layer, row, words) for layer in self.layers]
+        maps = [one / one.mean(1, keepdim=True) for one in maps]
+        height, width = _grid(maps[0].shape[1], side)
+        return torch.stack(maps).mean(0).view(-1, height, width)
 
 
 @contextmanager
 def watching(unet: UNet2DConditionModel) -> Iterator[Watched]:
-    """Evaluations inside are watched; a later one takes the place of an earlier one."""
+    """Watch the evaluations within the block; each overwrites the one before it."""
     watched, queries = Watched(), dict[Attention, Tensor]()
     layers = watched_layers(unet)
 
@@ -66,20 +67,20 @@ def watching(unet: UNet2DConditionModel) -> Iterator[Watched]:
 
 
 def watched_layers(unet: UNet2DConditionModel) -> list[Attention]:
-    """The cross-attention of the first up block that has any, in the order in which it runs."""
+    """The cross-attention layers of the first up block that has any, in the order they run."""
     for block in unet.up_blocks:
-        found = [
+        layers = [
             module
             for name, module in block.named_modules()
             if name.endswith(".attn2") and isinstance(module, Attention)
         ]
-        if found:
-            return found
+        if layers:
+            return layers
     raise AssertionError("a UNet that is conditioned on text has cross-attention")
 
 
 def _share(layer: Attention, query: Tensor, key: Tensor, row: int, words: Words) -> Tensor:
-    """Of a row of the batch, how much of the attention goes to each of the words: [N, places]."""
+    """The share of the attention that goes to each concept in a row of the batch: [N, places]."""
     q, k = (
         one[row].float().unflatten(-1, (layer.heads, -1)).transpose(0, 1) for one in (query, key)
     )
@@ -88,7 +89,7 @@ def _share(layer: Attention, query: Tensor, key: Tensor, row: int, words: Words)
 
 
 def _grid(places: int, side: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of so many places, which are latents of that side halved a few times."""
+    """Height and width of this number of places: the latents' side, halved until it fits."""
     height, width = side
     while height * width > places:
         height, width = -(-height // 2), -(-width // 2)
@@ -97,5 +98,5 @@ def _grid(places: int, side: tuple[int, int]) -> tuple[int, int]:
 
 
 def enlarged(maps: Tensor, side: tuple[int, int]) -> Tensor:
-    """Maps [N, h, w] in another size."""
+    """Maps [N, h, w], interpolated to another size."""
     return F.interpolate(maps[None], side, mode="bilinear")[0]

@@ -1,7 +1,7 @@
-"""The words of a prompt by which regions are found, and what is left of it for each region.
+"""The words of a prompt by which regions are found, and the prompt of each region.
 
-A region is drawn with the prompt's words but for those of the other regions: it does not have their
-adapters, so it would draw their words as the base knows them, in the middle of its own subject.
+A region's prompt leaves out the words of the other regions. The region does not have their
+adapters, so it would draw those words as the base knows them, in the middle of its own subject.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Concept:
-    """What a region shows. words: each a text of the prompt.  prompt: the region's own."""
+    """What a region shows. words: texts within the shot's prompt.  prompt: the region's own."""
 
     words: tuple[str, ...]
     prompt: str
@@ -31,19 +31,20 @@ def concepts_of(
     adapters: "Sequence[Adapter]",
     prompt: str,
 ) -> tuple[Concept, ...]:
-    """The concept of each region. places: of its adapters, from 0.
+    """The concept of each region. places: the places of each region's adapters, from 0.
 
-    Raises BadInput for one whose words the prompt does not say, or that has those of another.
+    Raises BadInput for a region whose words are not in the prompt, or are those of another region.
     """
     words: list[tuple[str, ...]] = []
     for number, (region, own) in enumerate(zip(regions, places, strict=True), start=1):
-        found = _words(number, region, [adapters[at] for at in own], prompt)
-        if found in words:
+        its_words = _words(number, region, [adapters[at] for at in own], prompt)
+        if its_words in words:
             raise BadInput(
-                f"regions: {words.index(found) + 1} and {number} are both found by {found[0]!r}: "
-                f'say which other words show one of them, as in "{FOUND} a cat@{number}"'
+                f"regions: {words.index(its_words) + 1} and {number} are both found by "
+                f"{its_words[0]!r}: say which other words show one of them, as in "
+                f'"{FOUND} a cat@{number}"'
             )
-        words.append(found)
+        words.append(its_words)
     return tuple(
         Concept(own, region.prompt or _left(prompt, words, own))
         for region, own in zip(regions, words, strict=True)
@@ -69,18 +70,18 @@ def _words(
 
 
 def _trigger(adapter: "Adapter", prompt: str) -> str:
-    found = said_trigger(adapter, prompt)
-    if found is None:
+    trigger = said_trigger(adapter, prompt)
+    if trigger is None:
         raise BadInput(
             f"regions: {unsaid(adapter)}: add them, or say which words of the prompt show it, as "
             f'in "{FOUND} a cat@1". An adapter that is to be everywhere, such as a style, has no '
             f"region: name the others only, as in {FOUND}@1 and {FOUND}@2"
         )
-    return found
+    return trigger
 
 
 def _left(prompt: str, words: Sequence[Sequence[str]], own: Sequence[str]) -> str:
-    """The prompt without the words of others, but for those that are part of `own`."""
+    """The prompt without the words of other regions, unless they are part of this region's own."""
     others = {one for each in words for one in each if not any(says(mine, one) for mine in own)}
     for other in sorted(others, key=len, reverse=True):
         prompt = without(prompt, other)

@@ -1,12 +1,13 @@
-"""CLoRA's contrastive update: latents move so that concepts are attended to in places of their own.
+"""CLoRA's contrastive update: latents are moved so that concepts get attention in separate places.
 
-Meral et al. 2024, arXiv 2403.19776, section 3: cross-attention maps of every concept under every
-adapter (a branch, and one without any) are pulled together where they show one concept and pushed
-apart where they show two, by the NT-Xent loss at a temperature of 0.5; then z <- z - a grad L at
-the steps 0, 10 and 20 of 50. Here branches differ in the UNet alone: all have the text embedding
-of the merge, since learned words must have one place in all of them. And as the gradient's size
-depends on the size of the picture, it is brought to that of the latents: z moves by a share of
-itself.
+Meral et al. 2024, arXiv 2403.19776, section 3. A branch is the UNet under one adapter, or under
+none. The cross-attention maps of every concept in every branch enter an NT-Xent loss L with a
+temperature of 0.5: maps of one concept are pulled together, maps of two concepts pushed apart. Then
+z <- z - a grad L at the steps 0, 10 and 20 of 50.
+
+Our deviations: branches differ in the UNet only and share the text embedding of the merge, since
+learned words must be at the same tokens in all of them. And the gradient is scaled to the size of
+the latents, as its own size depends on that of the picture: `a` is a share of the latents' size.
 """
 
 from collections.abc import Callable
@@ -17,16 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TEMPERATURE = 0.5
-SHARES = (0.0, 0.2, 0.4)  # of the steps
+SHARES = (0.0, 0.2, 0.4)  # the steps of an update, as shares of all steps
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """How a picture's latents are moved.
+    """Moves a picture's latents.
 
-    amount: how far, as a share of their size.  steps: of the whole picture.
-    maps: from scaled latents [1, 4, h, w] and a timestep the attention of each branch to each
-    concept, [branches, N, h', w'], with gradients.
+    amount: how far, as a share of the latents' RMS.  steps: of the whole picture.
+    maps: takes scaled latents [1, 4, h, w] and a timestep; gives the attention of each branch to
+    each concept, [branches, N, h', w'], with gradients.
     """
 
     amount: float
@@ -37,7 +38,7 @@ class Contrast:
         return step in {round(share * self.steps) for share in SHARES}
 
     def moved(self, latents: Tensor, timestep: Tensor, scale: Callable[[Tensor], Tensor]) -> Tensor:
-        """The latents [1, 4, h, w] after the update. scale: what the UNet is given of them."""
+        """The latents [1, 4, h, w] after the update. scale: turns latents into the UNet's input."""
         with torch.enable_grad():
             start = latents.detach().requires_grad_()
             loss = contrastive_loss(self.maps(scale(start), timestep))
@@ -49,7 +50,7 @@ class Contrast:
 
 
 def contrastive_loss(maps: Tensor) -> Tensor:
-    """NT-Xent over maps [branches, N, h, w]: one concept's are alike, those of two are not."""
+    """The NT-Xent loss of maps [branches, N, h, w]; positive pairs are maps of one concept."""
     branches, count = maps.shape[:2]
     flat = F.normalize(maps.flatten(2).flatten(0, 1), dim=1)
     like = flat @ flat.T / TEMPERATURE

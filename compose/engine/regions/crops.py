@@ -1,8 +1,8 @@
-"""Parts of a picture that are evaluated as pictures of their own.
+"""Crops: parts of a picture that the UNet sees as pictures of their own.
 
 Mixture of Diffusers (Barbero Jimenez 2023, arXiv 2302.02412, section 3) and MultiDiffusion (Bar-Tal
-et al. 2023, arXiv 2302.08113, equation 3) give the UNet a crop of the latents, so that what is
-drawn there is composed for it.
+et al. 2023, arXiv 2302.08113, equation 3) give the UNet a crop of the latents, so that it composes
+a picture for that crop.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import NamedTuple
 
-FINE = 256  # pixels of a side, in which slivers are looked for: SDXL's latents of 2048 pixels
+# Side of the grid on which uncovered slivers are looked for: SDXL's latents at 2048 pixels.
+FINE = 256
 
 
 class Box(NamedTuple):
-    """A part of the picture, from x0, y0 at its top left, in shares of the width and height.
+    """A part of the picture, with x0, y0 at its top left, in shares of the width and height.
 
-    margin: how far what is evaluated for it reaches beyond it, as a share of the shorter side.
+    margin: how far its crop reaches beyond it, as a share of the picture's shorter side.
     """
 
     x0: float
@@ -35,10 +36,10 @@ WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Grid:
-    """The latents of a picture, by their height and width.
+    """Height and width of a picture's latents.
 
-    step: sides of what the UNet is given are multiples of it. trained: the side of the latents that
-    the base was trained on.
+    step: sides of crops are multiples of it. trained: the side of the latents that the base was
+    trained on.
     """
 
     height: int
@@ -51,17 +52,17 @@ class Grid:
         return self.height, self.width
 
     def crop(self, box: Box) -> tuple[slice, slice]:
-        """The rows and columns that are evaluated for a box: all that it touches, and more.
+        """The rows and columns of a box's crop: all pixels that the box touches, and the margin.
 
-        A base draws nothing in a picture that is much smaller than those it knows: a crop has half
-        their side at least, where the picture has it.
+        A base draws nothing useful in pictures much smaller than those it was trained on. So a crop
+        has at least half of their side, where the picture is large enough.
         """
         margin = round(box.margin * min(self.side))
         rows = self._span(box.y0, box.y1, self.height, margin)
         return rows, self._span(box.x0, box.x1, self.width, margin)
 
     def _span(self, begin: float, end: float, whole: int, margin: int) -> slice:
-        """begin, end: shares of a side. whole, margin: in latents."""
+        """The crop along one axis. begin, end: shares of the side. whole, margin: latent pixels."""
         first = max(0, floor(begin * whole + 1e-6) - margin)
         last = min(whole, ceil(end * whole - 1e-6) + margin)
         length = max(last - first, self.trained // 2)
@@ -71,9 +72,9 @@ class Grid:
 
 
 def covering(boxes: Sequence[Box]) -> tuple[Box, ...]:
-    """The same boxes, the largest grown so that no part of the picture is in none of them.
+    """The boxes, with the largest one extended until the boxes cover the whole picture.
 
-    Slivers between regions belong to no rest, and need a prediction as well.
+    Thin gaps between regions need a prediction too, but no rest is drawn for them.
     """
     import numpy as np
 

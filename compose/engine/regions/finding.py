@@ -1,9 +1,9 @@
-"""Regions found by attention, in the first third of the steps, which are drawn once more then.
+"""Regions found by attention, during the first third of the steps.
 
-FreeFuse (arXiv 2510.23515): with all adapters merged, places attend to the words of what they
-become. After a third of the steps that tells a mask for each adapter, and the picture is drawn from
-its start with these masks. Maps are those of compose/engine/regions/attention.py, the mean over the
-steps. From there on the shot is one whose regions were drawn so by hand, and gives the same bits.
+FreeFuse (arXiv 2510.23515): with all adapters merged, each place of the picture attends to the
+words of what it will show. The maps of compose/engine/regions/attention.py, averaged over the first
+third of the steps, give a mask for each adapter. Then the picture is drawn from its first step with
+these masks; it has the same bits as with the same masks drawn by hand.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from studio.requests.validation import in_words
 
 
 def places_of(base: Base, concepts: Sequence[Concept], prompt: str, syntax: PromptSyntax) -> Words:
-    """Of each concept the places of its tokens in the encoded prompt.
+    """The places of each concept's tokens in the encoded prompt.
 
-    Raises BadInput for words of which the prompt has no tokens, as a mark parts them.
+    Raises BadInput for words whose tokens can't be found, as with a weight inside of the words.
     """
     return tuple(
         tuple(place for words in one.words for place in _places(base, words, prompt, syntax))
@@ -34,9 +34,9 @@ def places_of(base: Base, concepts: Sequence[Concept], prompt: str, syntax: Prom
 
 
 def masks_of(maps: Sequence[Tensor], side: tuple[int, int]) -> list[str]:
-    """The mask of each concept, as `mask_address` writes it. maps: of each step, [N, h', w'].
+    """The mask of each concept, as `mask_address` writes it.
 
-    side: height and width of the latents.
+    maps: the maps of each step, [N, h', w']. side: height and width of the latents.
     """
     mean = enlarged(torch.stack([*maps]).mean(0), side).double().cpu().numpy()
     owner = part(mean)

@@ -1,27 +1,29 @@
-"""Attention maps -> masks that part a picture among what the maps are of.
+"""From attention maps to masks: each pixel of the picture is assigned to one concept.
 
-FreeFuse (arXiv 2510.23515) takes each image token for the concept whose attention is strongest,
-with as many tokens for each (a "balanced argmax"), and smooths by the self-attention's features.
-Ours smooths by places: a base that knows pictures of one subject attends to both in the middle, and
-the strongest alone would be scattered dots. Every pixel goes to the least
+FreeFuse (arXiv 2510.23515) assigns each image token to the concept with the strongest attention,
+with equally many tokens for each concept (a "balanced argmax"), and smooths the result by
+self-attention features. Here distance does the smoothing: a base that has only seen single subjects
+attends to both concepts in the middle, and the strongest attention alone would give scattered dots.
+Pixel x goes to the concept j with the least
 
     -log share_j(x) + |x - c_j|^2 / (2 SPREAD^2) + b_j
 
-with the share that concept j has in all attention at x, c_j the centre of what j has, and b_j such
-that each has an equal part of the attention. Places and centres take turns, as in SLIC (Achanta et
-al. 2012). Where attention tells concepts clearly apart it decides; elsewhere the nearest does.
+where share_j(x) is the concept's share of all attention at x, c_j the centre of its pixels, and b_j
+is chosen such that every concept gets an equal part of the attention. Assignments and centres are
+updated in turn, as in SLIC (Achanta et al. 2012). Where attention separates concepts clearly, it
+decides; elsewhere the nearest centre does.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 Maps = NDArray[np.float64]
-SPREAD = 0.25  # of a concept, as a share of the picture's shorter side
-TURNS, BALANCING = 8, 300
+SPREAD = 0.25  # scale of the distance term, as a share of the picture's shorter side
+TURNS, BALANCING = 8, 300  # updates of the centres, and updates of b_j in each of them
 
 
 def part(maps: Maps) -> NDArray[np.intp]:
-    """Which concept each pixel goes to, [h, w]. maps: attention [N, h, w], positive."""
+    """The concept of each pixel, [h, w]. maps: positive attention [N, h, w]."""
     shares = maps / maps.mean((1, 2), keepdims=True)
     total = shares.sum(0)
     shares = shares / total
@@ -36,24 +38,27 @@ def part(maps: Maps) -> NDArray[np.intp]:
 
 
 def _places(side: tuple[int, int]) -> Maps:
-    """The centre of each pixel, y and x in shares of the shorter side: [2, h, w]."""
+    """The coordinates of each pixel's centre, y and x in shares of the shorter side: [2, h, w]."""
     return (np.indices(side) + 0.5) / min(side)
 
 
 def _centres(weights: Maps) -> Maps:
-    """The mean place under each of the weights [N, h, w]: [N, 2]."""
+    """The weighted mean of the coordinates: weights [N, h, w] -> [N, 2]."""
     total = np.maximum(weights.sum((1, 2)), 1e-12)[:, None]
     return np.einsum("nhw,dhw->nd", weights, _places(weights.shape[1:])) / total
 
 
 def _distances(centres: Maps, side: tuple[int, ...]) -> Maps:
-    """Squared distances to the centres, halved, in squares of SPREAD: [N, h, w]."""
+    """|x - c_j|^2 / (2 SPREAD^2) for every pixel: [N, h, w]."""
     away = _places((side[0], side[1])) - centres[:, :, None, None]
     return (away**2).sum(1) / (2 * SPREAD**2)
 
 
 def _balanced(costs: Maps, weight: Maps) -> NDArray[np.intp]:
-    """The least of the costs [N, h, w], raised for those that get more than their part."""
+    """The concept with the least cost + b_j at each pixel. costs: [N, h, w].
+
+    b_j is raised for concepts that get more than an equal part of `weight`.
+    """
     count = len(costs)
     raised = np.zeros(count)
     owner = costs.argmin(0)

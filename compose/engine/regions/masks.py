@@ -1,6 +1,6 @@
-"""Masks of a shot's regions in the size of its latents; together with the rest they sum to one.
+"""Masks of a shot's regions in the size of its latents; together with the rest they sum to 1.
 
-PyTorch isn't imported here, since a schedule is told without it.
+PyTorch isn't imported here, since schedules are made without it.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from compose.engine.regions.crops import Box, Grid
 from studio.requests.regions import Region, open_mask
 
 Masks = NDArray[np.float32]
-LEAST = 1e-6  # of a sum of masks; below it is none
-SLIVER = 0.005  # of the picture: a rest that is smaller is left to the regions
-# The latents in which it is measured, of whatever size the picture is: a plan is made without one.
+LEAST = 1e-6  # a sum of masks below this counts as zero
+SLIVER = 0.005  # a rest below this share of the picture is left to the regions
+# The rest is measured in masks of this size, as plans are made before a picture's size is known.
 MEASURED = (64, 64)
 
 
@@ -24,10 +24,11 @@ MEASURED = (64, 64)
 def region_masks(
     regions: tuple[Region, ...], side: tuple[int, int], *, blur: float, whole: float
 ) -> Masks:
-    """[N, h, w] of N regions, or [N + 1, h, w] with the rest behind them; they sum to 1.
+    """The masks of N regions, [N, h, w], or with the rest behind them, [N + 1, h, w]; sum 1.
 
-    Where regions overlap, they share. side: height and width. blur: the standard deviation of the
-    soft edges, as a share of the shorter side. whole: how much the rest counts inside of regions.
+    Overlapping regions share their pixels equally. side: height and width. blur: the standard
+    deviation of the soft edges, as a share of the shorter side. whole: the weight of the rest
+    inside of regions.
     """
     inside = _insides(regions, side)
     if whole == 0 and _rest(_insides(regions, MEASURED)).mean() < SLIVER:
@@ -37,9 +38,10 @@ def region_masks(
 
 
 def cropped(masks: Masks, boxes: Sequence[Box], grid: Grid) -> Masks:
-    """The same masks [N, h, w], each 0 outside of the crop of its box; they sum to 1 again.
+    """The masks [N, h, w], each set to 0 outside of its box's crop, and normalized to a sum of 1.
 
-    Where none is left, all whose crops are there count alike. boxes: all of the picture in some.
+    Where no mask is left, all boxes whose crops are there get equal weights. boxes: together they
+    cover the whole picture.
     """
     if all(box.is_whole for box in boxes):
         return masks
@@ -51,20 +53,20 @@ def cropped(masks: Masks, boxes: Sequence[Box], grid: Grid) -> Masks:
 
 
 def shared(masks: Masks, whole: float) -> Masks:
-    """The same masks [N + 1, h, w], with a share of what the others have for the last one."""
+    """The masks [N + 1, h, w], with the share `whole` of the first N moved to the last one."""
     inside = (1 - whole) * masks[:-1]
     return np.concatenate([inside, masks[-1:] + whole * masks[:-1].sum(0)])
 
 
 def normalized(masks: Masks) -> Masks:
-    """The same masks [N, h, w] with a sum of 1; where there is none, all count alike."""
+    """The masks [N, h, w] scaled to a sum of 1; where all are 0, they get equal weights."""
     total = masks.sum(0)
     whole = np.where(total > LEAST, masks / np.maximum(total, LEAST), 1 / len(masks))
     return whole.astype(np.float32)
 
 
 def soften(masks: Masks, deviation: float) -> Masks:
-    """Masks [N, h, w] under a Gaussian; the picture's own edges stay hard. deviation: in pixels."""
+    """Masks [N, h, w] under a Gaussian blur that keeps the picture's borders. deviation: pixels."""
     if deviation <= 0:
         return masks
     reach = max(1, round(3 * deviation))
@@ -79,18 +81,18 @@ def soften(masks: Masks, deviation: float) -> Masks:
 
 
 def _insides(regions: tuple[Region, ...], side: tuple[int, int]) -> Masks:
-    """How much of each latent pixel is each region's, [N, h, w]; where they overlap, they share."""
+    """The share of each latent pixel that belongs to each region, [N, h, w]."""
     inside = np.stack([_inside(region, side) for region in regions])
     return inside / np.maximum(inside.sum(0), 1)
 
 
 def _rest(inside: Masks) -> Masks:
-    """What is left of each latent pixel, [h, w]."""
+    """The share of each latent pixel that belongs to no region, [h, w]."""
     return 1 - inside.sum(0)
 
 
 def _inside(region: Region, side: tuple[int, int]) -> Masks:
-    """How much of each latent pixel lies inside, [h, w] in 0 .. 1."""
+    """The share of each latent pixel that lies inside of a region, [h, w] in [0, 1]."""
     height, width = side
     if region.box is None:
         assert region.mask is not None
@@ -102,5 +104,5 @@ def _inside(region: Region, side: tuple[int, int]) -> Masks:
 
 
 def _covered(begin: float, end: float, count: int) -> NDArray[np.float64]:
-    """Of `count` pixels in a row, how much of each lies between two shares of the row."""
+    """The share of each of `count` pixels in a row that lies between two shares of the row."""
     return np.diff(np.arange(count + 1.0).clip(begin * count, end * count))

@@ -1,1 +1,1 @@
-"""What prompts say under a mix: learned words, words to avoid, and what trigger words change."""
+"""Texts under a mix: learned words, words to avoid, and the effect of trigger words."""

@@ -1,14 +1,15 @@
 """Words that a picture is to avoid, in two ways.
 
-Perp-Neg (Armandpour et al. 2023, arXiv 2304.04968, equation 8; Perp-Neg/Perp-Neg-stablediffusion):
-with p = eps(prompt) - eps(negative) and n_k the same of each avoided text, guidance goes along
-p - w sum over k of (n_k - <n_k, p> / |p|^2 p), so that what an avoided text has in common with the
-prompt is not taken away. Here the products are of each picture by itself, not of a batch, and the
-negative prompt is evaluated once. It costs a row of the batch for each text.
+Perp-Neg (Armandpour et al. 2023, arXiv 2304.04968, equation 8; Perp-Neg/Perp-Neg-stablediffusion).
+Let p = eps(prompt) - eps(negative), and n_k = eps(avoided text k) - eps(negative). Guidance goes
+along p - w sum over k of (n_k - <n_k, p> / |p|^2 p), so that nothing of the prompt's own direction
+is taken away. Here the inner products are taken for each picture, not over a batch, and the
+negative prompt is evaluated once. Each avoided text costs one more row in the batch.
 
-DECOR (arXiv 2412.09169): X - a X V V^T, V the right singular vectors of the avoided words'
-embeddings, and the same of SDXL's pooled embedding. It costs nothing. Ours: V is of the embeddings
-less the mean one of an empty text, as otherwise what all words have in common would go.
+DECOR (arXiv 2412.09169): X - a X V V^T, where V are the right singular vectors of the avoided
+words' embeddings; SDXL's pooled embedding is changed in the same way. It costs no evaluation. Our
+deviation: the mean embedding of an empty text is subtracted before V is computed, as otherwise
+the part that all words have in common would be removed too.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,13 @@ from torch import Tensor
 
 from studio.bases.prompts import TextEmbedding
 
-NO_SIZE = 1e-4  # of the largest singular value: smaller ones are rounding
+NO_SIZE = 1e-4  # singular values below this share of the largest are rounding errors
 
 
 def perpendicular(avoided: Tensor, wanted: Tensor) -> Tensor:
-    """What is perpendicular to `wanted`, of each picture by itself; all where that is zero.
+    """The part of `avoided` that is perpendicular to `wanted`, for each picture.
 
-    Both are [B, 4, h, w].
+    Both are [B, 4, h, w]. Where `wanted` is zero, all of `avoided`.
     """
     flat, along = avoided.flatten(1), wanted.flatten(1)
     common = (flat * along).sum(1) / along.square().sum(1).clamp_min(1e-12)
@@ -32,7 +33,7 @@ def perpendicular(avoided: Tensor, wanted: Tensor) -> Tensor:
 
 
 def perp_neg(without: Tensor, prompted: Tensor, avoided: Sequence[Tensor], weight: float) -> Tensor:
-    """What takes the place of the prompt's prediction; all are [1, 4, h, w]."""
+    """The prompt's prediction, moved away from the avoided texts; all are [1, 4, h, w]."""
     wanted = prompted - without
     away = sum((perpendicular(one - without, wanted) for one in avoided), torch.zeros_like(wanted))
     return prompted - weight * away
@@ -44,9 +45,10 @@ def project_out(
     empty: TextEmbedding,
     strength: float,
 ) -> TextEmbedding:
-    """A prompt [1, L, D] without the span of the avoided texts, each with its number of tokens.
+    """A prompt's embedding [1, L, D] without its part in the span of the avoided texts.
 
-    empty: the embedding of an empty text. strength: a, from 0 to 1.
+    avoided: the embedding of each text and its number of tokens. empty: the embedding of an empty
+    text. strength: a, from 0 to 1.
     """
     common = empty.hidden[0].float().mean(0)
     rows = [one.hidden[0, 1 : tokens + 1].float() - common for one, tokens in avoided]
@@ -58,7 +60,7 @@ def project_out(
 
 
 def _less(embedding: Tensor, undesired: Tensor, strength: float) -> Tensor:
-    """An embedding [..., D] less its share in the span of some vectors [n, D]."""
+    """An embedding [..., D] without its part in the span of the vectors `undesired` [n, D]."""
     _, sizes, right = torch.linalg.svd(undesired, full_matrices=False)
     span = right[sizes > NO_SIZE * sizes[0]]
     wide = embedding.float()

@@ -1,8 +1,8 @@
-"""The new words that the adapters of a mix have learned, for its prompts.
+"""The new words that the adapters of a mix have learned, for use in prompts.
 
-A word can be used while its adapter is in the mix; the strength does not scale it. It is listed
-among the text encoders' mixed weights, under a name that no layer has: so an encoded prompt is kept
-for the words that it was encoded with.
+A word can be used while its adapter is in the mix; the strength does not scale it. Words are listed
+among the text encoders' mixed weights, under names that no layer has. So the key of an encoded
+prompt includes the words that it was encoded with.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ WORD = "word:"
 def split_mixed(
     pairs: "Sequence[tuple[Adapter, float]]",
 ) -> "tuple[list[tuple[Adapter, float]], list[tuple[Adapter, float]]]":
-    """The adapters that a method mixes, and those that have nothing but new words.
+    """The adapters that a method mixes, and those that have only new words.
 
-    The latter change no weight. There is nothing to mix in them, so every mix has their words.
+    The latter change no weight, so there is nothing to mix; every mix has their words.
     """
     changing = [pair for pair in pairs if pair[0].deltas or not pair[0].embeddings]
     return changing, [pair for pair in pairs if pair not in changing]
@@ -37,20 +37,21 @@ def split_mixed(
 def words(mix: Mix, changes: Sequence[Change], always: Sequence[Change]) -> MixedWeights:
     """The new words of a mix, each with the adapter that it comes from.
 
-    Raises BadInput where two adapters mean different things by one token.
+    always: adapters whose words every mix has. Raises BadInput where two adapters have different
+    embeddings for one token.
     """
     parts = mix.parts if mix.text is None else mix.text
-    here = [changes[part.adapter] for part in parts if part.strength]
-    found: dict[str, Change] = {}
-    for one in [*here, *(one for one in always if one.strength)]:
+    mixed = [changes[part.adapter] for part in parts if part.strength]
+    owners: dict[str, Change] = {}
+    for one in [*mixed, *(one for one in always if one.strength)]:
         for token in one.adapter.embeddings:
-            other = found.setdefault(token.lower(), one)
-            _check_same(token, other.adapter, one.adapter)
+            first = owners.setdefault(token.lower(), one)
+            _check_same(token, first.adapter, one.adapter)
     return frozenset(
         (f"{WORD}{token}", WeightMix(((one.adapter, one.version, 1.0),), None))
-        for one in found.values()
+        for one in owners.values()
         for token in one.adapter.embeddings
-        if found[token.lower()] is one
+        if owners[token.lower()] is one
     )
 
 

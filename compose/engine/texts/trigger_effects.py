@@ -1,8 +1,9 @@
 """How much each adapter's trigger words change the text embedding of a prompt.
 
-W-Switch and W-Composite (arXiv 2606.03792) share steps and weights out by the effect of leaving an
-adapter's trigger words out of the prompt; their code is not published. Ours, for what is open: the
-effect is 1 minus the cosine between the means over all tokens, with the base's own text encoders.
+W-Switch and W-Composite (arXiv 2606.03792) divide steps and weights by the effect of leaving an
+adapter's trigger words out of the prompt; their code is not published. How the effect is measured
+is our choice: 1 minus the cosine similarity of the means over all tokens, with the base's own text
+encoders.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def weighed_method(
     method: Method, base: "Base", shot: "Shot", adapters: "Sequence[Adapter]"
 ) -> Method:
-    """The method itself, or what it becomes by the effects of the adapters' trigger words."""
+    """The method; where it weighs by trigger words, with the weights that they give."""
     if not adapters or not needs_text(method):
         return method
     assert isinstance(method, WeighedMethod)
@@ -33,7 +34,10 @@ def weighed_method(
 
 
 def trigger_effects(base: "Base", shot: "Shot", adapters: "Sequence[Adapter]") -> tuple[float, ...]:
-    """Of each adapter, 0 or more. BadInput for one whose trigger words the prompt does not say."""
+    """The effect of each adapter's trigger words, 0 or more.
+
+    Raises BadInput for an adapter whose trigger words are not in the prompt.
+    """
     texts = [shot.prompt, *(_without(shot.prompt, one) for one in adapters)]
     learned = {word: rows for one in adapters for word, rows in one.embeddings.items()}
     reading = PromptReading(shot.syntax, shot.clip_skip)

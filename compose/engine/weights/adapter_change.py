@@ -1,4 +1,4 @@
-"""An adapter's changes to the layers of a base, as tensors shaped as their weights."""
+"""An adapter's changes to the layers of a base, as tensors in the shapes of the weights."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -13,15 +13,15 @@ from studio.adapters.delta import Layer, LowRank
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
-# By layer and k: the sums that Change.size tells.
+# The results of Change.size, by layer and k.
 Sizes = dict[tuple[str, int], Tensor]
 
-MOST_BYTES = 512 * 2**20  # of the cache of changes
+MOST_BYTES = 512 * 2**20  # limit of the cache of changes
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """An adapter of the shot on this base: what a method sees of it (see MethodAdapter)."""
+    """An adapter of the shot on this base, as a method sees it (see MethodAdapter)."""
 
     adapter: "Adapter"
     strength: float
@@ -30,24 +30,24 @@ class Change:
     sizes: Sizes = field(default_factory=dict)
 
     def changed(self) -> list[str]:
-        """The layers that it changes and this base has."""
+        """The layers of this base that the adapter changes."""
         return [layer for layer in self.adapter.deltas if layer in self.layers]
 
     def change(self, layer: str) -> Tensor:
-        """float32, shaped as the layer's weight and beside it: the change at strength 1."""
+        """The change at strength 1: float32, in the weight's shape and on the weight's device."""
         return dense_change(self.adapter, layer, self.layers)
 
     def size(self, layer: str, k: int) -> Tensor:
-        """At strength 1 the sum of its k largest |dW| in a layer, and of all; see `entry_sums`."""
+        """The sums of the k largest |dW| and of all |dW| at strength 1; see `entry_sums`."""
         if (layer, k) not in self.sizes:
             self.sizes[layer, k] = entry_sums(self.change(layer), k)
         return self.sizes[layer, k]
 
 
 class DenseChanges:
-    """A cache of changes at strength 1, so that another strength or method costs a sum only.
+    """A cache of changes at strength 1, so that another strength or method costs only a sum.
 
-    Low-rank changes are not in it: their product takes no longer. When it is full, changes are
+    It holds no low-rank changes, whose product is as fast. When it is full, further changes are
     computed each time.
     """
 
@@ -64,29 +64,29 @@ class DenseChanges:
         *,
         rank: int | None = None,
     ) -> Tensor:
-        """float32, shaped as the layer's weight and beside it. rank: see `dense_change`."""
-        if rank is not None:  # another at nearly every step
+        """The change at strength 1; see Change.change. rank: see `dense_change`."""
+        if rank is not None:  # ranks change at nearly every step, so keeping the change is no use
             return dense_change(adapter, layer, layers, rank=rank)
         key = adapter, version, layer
         if key not in self._changes:
-            found = dense_change(adapter, layer, layers)
-            if self.nbytes + found.nbytes > self.most:
-                return found
-            self._changes[key] = found
-            self.nbytes += found.nbytes
+            computed = dense_change(adapter, layer, layers)
+            if self.nbytes + computed.nbytes > self.most:
+                return computed
+            self._changes[key] = computed
+            self.nbytes += computed.nbytes
         return self._changes[key]
 
     def release(self, used: "set[tuple[Adapter, int]]") -> None:
-        """Let go of the changes of all other adapters, and versions of their tensors."""
+        """Drop all changes but those of these adapters in these versions of their tensors."""
         self._changes = {key: one for key, one in self._changes.items() if key[:2] in used}
         self.nbytes = sum(one.nbytes for one in self._changes.values())
 
 
 def entry_sums(change: Tensor, k: int) -> Tensor:
-    """The sum of the k largest |entries|, all where there are fewer, and the sum of all.
+    """[2], float64: the sum of the k largest |entries| (or of all, if fewer), and the sum of all.
 
-    float64, [2], where the change is: nobody waits for a GPU here. Of entries cut into pieces the
-    k with the largest maxima hold the k largest entries, so that few are sorted.
+    On the change's device, so that nothing waits for a GPU. The entries are cut into pieces: the k
+    pieces with the largest maxima hold the k largest entries, so only those pieces are sorted.
     """
     piece = _piece(change.numel(), k)
     pieces = change.abs().reshape(-1, piece)
@@ -99,7 +99,7 @@ def entry_sums(change: Tensor, k: int) -> Tensor:
 
 
 def _piece(entries: int, k: int) -> int:
-    """The side of pieces, a power of two, for which least is sorted: entries / piece + k piece."""
+    """The length of pieces, a power of two, for which entries / piece + k piece is the least."""
     piece = 1
     while entries % (2 * piece) == 0 and 4 * piece * piece * k <= entries:
         piece *= 2
@@ -111,20 +111,20 @@ def dense_change(
 ) -> Tensor:
     """An adapter's change to a layer at strength 1; see Change.change.
 
-    rank: how many of its ranks act, the first; all if None.
+    rank: use only the first `rank` ranks of a low-rank change; None for all.
     """
     weight = cast(Layer, layers[layer]).weight.detach()
     delta = adapter.deltas[layer]
     if rank is not None and isinstance(delta, LowRank):
         delta = delta.leading(rank)
     if any(tensor.device != weight.device for tensor in delta.parameters()):
-        delta = copy.deepcopy(delta).to(weight.device)  # of one layer at a time
+        delta = copy.deepcopy(delta).to(weight.device)  # one layer at a time, to save memory
     with torch.no_grad():
-        return delta.dense(weight).detach()  # it may be a view of what is trained
+        return delta.dense(weight).detach()  # it may be a view of a trained parameter
 
 
 def adapter_version(adapter: "Adapter") -> int:
-    """Counts the in-place changes made to the tensors, so that trained-on ones are seen as new."""
+    """The number of in-place changes to an adapter's tensors: it grows when training goes on."""
     return sum(tensor._version for tensor in _tensors(adapter) if not tensor.is_inference())
 
 
@@ -136,7 +136,7 @@ def _tensors(adapter: "Adapter") -> Iterator[Tensor]:
 
 
 def _inside(delta: nn.Module) -> Iterator[Tensor]:
-    """As `parameters` and `buffers`, which take ten times as long over hundreds of deltas."""
+    """All parameters and buffers of a delta; ten times as fast as `parameters()`."""
     inside = vars(delta)
     yield from (one for one in inside["_parameters"].values() if one is not None)
     yield from (one for one in inside["_buffers"].values() if one is not None)

@@ -1,12 +1,12 @@
 """Rows of one batch with different changed weights, so that several mixes are one call of the UNet.
 
-What no row changes, most of a UNet, runs over the whole batch at once. A layer that rows change
-differently by low-rank changes goes one of two ways, whichever is less to do for the input that
-comes: once with the base's own weight and the narrow products of all rows beside it, or with all
-rows' own weights, folded once for all steps. Changes of other forms are whole weights, and each
-block of rows goes through its own.
+Layers that no row changes, most of a UNet, run over the whole batch at once. A layer with different
+low-rank changes runs in one of two ways, whichever is less work for its input. Either the base's
+own weight runs over the whole batch, and the low-rank products of all rows are added; or each row
+has a folded weight of its own, computed once for all steps. Changes of other forms are always whole
+weights, one for each block of rows.
 
-Made ready once, put on and taken off at every step: both swap pointers only.
+Changes are prepared once, and applied and removed at every step by swapping references only.
 """
 
 import math
@@ -23,19 +23,19 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from studio.adapters.delta import Layer, Norm
 
-# Numbers multiplied beside, for each number of a weight of the rows' own, from which on folding is
-# the faster way, of a linear layer and of a convolution; measured on a CPU. Where it is a little
-# less it would be faster too, but not by so much that a few steps make up for the folding.
+# Folding is worth it from this ratio on: multiplications of the low-rank products / entries of the
+# folded weight. For linear layers and for convolutions, measured on a CPU. A little below, folding
+# is faster at each step too, but not enough for a few steps to make up for the folding itself.
 FOLDING_LINEAR, FOLDING_CONV = 12, 25
-# Rows of a block, up to which a convolution with weights of their own is one with a group of
-# channels for each row; with more the blocks are gone through one by one.
+# Up to this many rows in a block, convolutions with folded weights run as one grouped convolution,
+# with a group of channels for each row. With more rows the blocks run one by one.
 FEW = 4
 Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """A change to a weight that is up @ down, with all strengths multiplied in.
+    """A low-rank change to a weight, up @ down, with all strengths multiplied in.
 
     down: [rank, in(, kh, kw)].  up: [out, rank].
     """
@@ -46,20 +46,20 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Unkept:
-    """A weight that is not kept: computed whenever the layer runs."""
+    """A weight that is not kept in memory, but computed whenever its layer runs."""
 
     compute: Callable[[], Tensor]
 
 
-# By the layer's name: the whole changed weight, or factors beside its own; with ".bias" behind the
-# name, the layer's changed bias.
+# By the layer's name: the whole changed weight, or low-rank factors to add to the base's weight. By
+# the layer's name and ".bias": the changed bias.
 LayerChange = Tensor | Unkept | Factors
 LayerChanges = Mapping[str, LayerChange]
 
 
 @dataclass(frozen=True, eq=False)
 class RowBlock:
-    """Consecutive rows of a batch with the same changes. rows: how many."""
+    """Consecutive rows of a batch with the same changes. rows: the number of rows."""
 
     rows: int
     changes: LayerChanges
@@ -67,13 +67,13 @@ class RowBlock:
 
 @dataclass(frozen=True, eq=False)
 class PreparedLayers:
-    """Changes made ready. swaps: a dictionary of a layer, a name in it, and what to put there."""
+    """Changes ready to be applied. swaps: (a layer's dictionary, a key in it, the new value)."""
 
     swaps: Sequence[tuple[dict[str, Any], str, nn.Parameter | Forward]]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Change the base until the block is left; then put back the very same tensors."""
+        """Change the base within the block; afterwards put back the very same tensors."""
         before = [table.get(name) for table, name, _ in self.swaps]
         try:
             for table, name, changed in self.swaps:
@@ -89,12 +89,12 @@ class PreparedLayers:
 
 @dataclass(eq=False)
 class MemoryBudget:
-    """Bytes that are left for weights of the rows."""
+    """Bytes that are left for changed weights."""
 
     left: int
 
     def take(self, wanted: int) -> bool:
-        """Take so many bytes if there are enough; whether there were."""
+        """Take this many bytes if there are enough; return whether there were."""
         enough = wanted <= self.left
         self.left -= wanted if enough else 0
         return enough
@@ -103,13 +103,13 @@ class MemoryBudget:
 def prepare_layers(
     layers: Mapping[str, nn.Module], blocks: Sequence[RowBlock], *, room: int = 0
 ) -> PreparedLayers:
-    """Prepare the changes of a batch's rows, block by block in their order.
+    """Prepare the changes of a batch's rows. blocks: in the order of the rows.
 
-    Every layer is to be without a `forward` of its own (studio.adapters.delta.attach gives it one).
-    room: bytes for low-rank changes folded into weights; without it all of them go beside. With
-    it, inputs are to be of the first one's size always.
+    No layer may have a `forward` of its own, as studio.adapters.delta.attach gives it. room: bytes
+    for folded weights; at 0 all low-rank products are added beside the base's weights. With room,
+    all later inputs must have the size of the first one.
     """
-    left = MemoryBudget(room)
+    budget = MemoryBudget(room)
     swaps: list[tuple[dict[str, Any], str, nn.Parameter | Forward]] = []
     for name in _names(layers, blocks):
         layer = cast(Layer, layers[name])
@@ -124,7 +124,7 @@ def prepare_layers(
                     swaps.append((layer._parameters, kind, parameter))
             if not (quantized or isinstance(weights[0], Factors | Unkept)):
                 continue
-        forward = _forward(layer, blocks, weights, biases, left)
+        forward = _forward(layer, blocks, weights, biases, budget)
         swaps.append((vars(layer), "forward", forward))
     return PreparedLayers(swaps)
 
@@ -140,8 +140,9 @@ def _forward(
     blocks: Sequence[RowBlock],
     weights: Sequence[LayerChange | None],
     biases: Sequence[Tensor | None],
-    room: MemoryBudget,
+    budget: MemoryBudget,
 ) -> Forward:
+    """The `forward` of a layer whose rows have these weights and biases, block by block."""
     rows = [block.rows for block in blocks]
     own = Unkept(lambda: layer.weight) if is_parametrized(layer, "weight") else layer.weight
     whole = [one if isinstance(one, Tensor | Unkept) else own for one in weights]
@@ -160,7 +161,7 @@ def _forward(
         nonlocal chosen
         if chosen is None:
             wanted = _copies(layer, rows) * layer.weight.nbytes
-            if _worth_folding(layer, thin, x) and room.take(wanted):
+            if _worth_folding(layer, thin, x) and budget.take(wanted):
                 chosen = _folded(layer, rows, thin, own_bias)
             else:
                 chosen = lambda x: low_rank(x, plain(x))  # noqa: E731
@@ -175,7 +176,7 @@ def _per_block(
     weights: Sequence[Tensor | Unkept],
     biases: Sequence[Tensor | None],
 ) -> Forward:
-    """Each block through its own weight; neighbours that share one go together."""
+    """Run each block with its own weight; neighbouring blocks with the same weight run together."""
     blocks = zip(rows, weights, biases, strict=True)
     runs = [
         (sum(block[0] for block in inside), *inside[0][1:])
@@ -208,7 +209,7 @@ def _apply(layer: Layer | Norm, x: Tensor, weight: Tensor | Unkept, bias: Tensor
 
 
 def _worth_folding(layer: Layer, thin: tuple[Tensor, Tensor], x: Tensor) -> bool:
-    """Whether reading a weight for each block is less than multiplying by narrow factors."""
+    """Whether folded weights are faster than low-rank products for inputs of x's size."""
     down, up = thin
     if isinstance(layer, nn.Linear):
         places, worth = x[..., 0].numel(), FOLDING_LINEAR
@@ -219,7 +220,7 @@ def _worth_folding(layer: Layer, thin: tuple[Tensor, Tensor], x: Tensor) -> bool
 
 
 def _copies(layer: Layer, rows: Sequence[int]) -> int:
-    """How many weights of the rows' own `_folded` keeps of a layer."""
+    """The number of folded weights of a layer that `_folded` keeps: one a block, or one a row."""
     by_row = isinstance(layer, nn.Conv2d) and max(rows) <= FEW
     return sum(rows) if by_row else len(rows)
 
@@ -230,7 +231,7 @@ def _folded(
     thin: tuple[Tensor, Tensor],
     biases: Sequence[Tensor | None],
 ) -> Forward:
-    """Every block through a weight of its own."""
+    """Run every block with a folded weight of its own."""
     down, up = thin
     own = layer.weight.detach().flatten(1).expand(len(rows), -1, -1)
     weights = torch.baddbmm(own, up, down.flatten(2))  # -> [S, out, in (kh kw)]
@@ -244,19 +245,19 @@ def _folded(
 
 
 def _linears(weights: Tensor, bias: Tensor | None) -> Forward:
-    """weights: [S, out, in], of blocks of equal rows."""
+    """All blocks as one batched product. weights: [S, out, in], for S blocks of equal rows."""
     wide = weights.transpose(1, 2)
 
     def linear(x: Tensor) -> Tensor:
-        apart = x.reshape(len(wide), -1, x.shape[-1])
-        given = torch.bmm(apart, wide) if bias is None else torch.baddbmm(bias, apart, wide)
-        return given.view(*x.shape[:-1], -1)
+        by_block = x.reshape(len(wide), -1, x.shape[-1])
+        out = torch.bmm(by_block, wide) if bias is None else torch.baddbmm(bias, by_block, wide)
+        return out.view(*x.shape[:-1], -1)
 
     return linear
 
 
 def _convs(layer: nn.Conv2d, weights: Tensor, bias: Tensor | None) -> Forward:
-    """All rows at once, side by side as groups of channels. weights: [rows, out, in (kh kw)]."""
+    """All rows as one grouped convolution, one group a row. weights: [rows, out, in (kh kw)]."""
     count, outputs = weights.shape[:2]
     if _is_point(layer):
         shift = weights.new_zeros(1) if bias is None else bias.detach()[:, None]
@@ -266,9 +267,9 @@ def _convs(layer: nn.Conv2d, weights: Tensor, bias: Tensor | None) -> Forward:
     stride, padding = layer.stride, layer.padding
 
     def conv(x: Tensor) -> Tensor:
-        aside = x.reshape(1, -1, *x.shape[2:])
-        given = F.conv2d(aside, kernels, biases, stride, padding, layer.dilation, groups=count)
-        return given.view(count, outputs, *given.shape[2:])
+        grouped = x.reshape(1, -1, *x.shape[2:])
+        out = F.conv2d(grouped, kernels, biases, stride, padding, layer.dilation, groups=count)
+        return out.view(count, outputs, *out.shape[2:])
 
     return conv
 
@@ -276,63 +277,64 @@ def _convs(layer: nn.Conv2d, weights: Tensor, bias: Tensor | None) -> Forward:
 def _add_low_rank(
     layer: Layer, rows: Sequence[int], down: Tensor, up: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Adds every row's own low-rank change to what the layer gave: (x, its output) -> the sum.
+    """A function that adds each block's low-rank product to a layer's output, in place.
 
-    down: [S, rank, in(, kh, kw)], up: [S, out, rank], of each block.
+    It takes the layer's input and output, and returns the sum. down: [S, rank, in(, kh, kw)],
+    up: [S, out, rank], for S blocks.
     """
-    if len(set(rows)) > 1:  # products of equal sizes are one product: one block for each row
+    if len(set(rows)) > 1:  # one batched product needs blocks of equal size: one block a row
         down, up, rows = _of_rows(down, rows), _of_rows(up, rows), [1] * sum(rows)
     count, ranks = down.shape[:2]
     if isinstance(layer, nn.Linear):
         narrow, wide = down.transpose(1, 2), up.transpose(1, 2)
 
-        def linear(x: Tensor, given: Tensor) -> Tensor:
+        def linear(x: Tensor, out: Tensor) -> Tensor:
             low = torch.bmm(x.reshape(count, -1, x.shape[-1]), narrow)
-            given.view(count, -1, given.shape[-1]).baddbmm_(low, wide)
-            return given
+            out.view(count, -1, out.shape[-1]).baddbmm_(low, wide)
+            return out
 
         return linear
     wide = _of_rows(up, rows)
     if _is_point(layer):
         points = _of_rows(down.flatten(2), rows)
 
-        def point(x: Tensor, given: Tensor) -> Tensor:
-            given.view(*given.shape[:2], -1).baddbmm_(wide, torch.bmm(points, x.flatten(2)))
-            return given
+        def point(x: Tensor, out: Tensor) -> Tensor:
+            out.view(*out.shape[:2], -1).baddbmm_(wide, torch.bmm(points, x.flatten(2)))
+            return out
 
         return point
     kernels, stride, padding = down.flatten(0, 1), layer.stride, layer.padding
 
-    def conv(x: Tensor, given: Tensor) -> Tensor:
-        # The blocks side by side as groups of channels: [rows of each, S in, h, w].
-        aside = x.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
-        low = F.conv2d(aside, kernels, None, stride, padding, layer.dilation, groups=count)
-        low = low.view(len(aside), count, ranks, -1).transpose(0, 1).flatten(0, 1)
-        given.view(*given.shape[:2], -1).baddbmm_(wide, low)  # [rows, out, h w]
-        return given
+    def conv(x: Tensor, out: Tensor) -> Tensor:
+        # One grouped convolution, one group a block: [rows of a block, S in, h, w].
+        grouped = x.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
+        low = F.conv2d(grouped, kernels, None, stride, padding, layer.dilation, groups=count)
+        low = low.view(len(grouped), count, ranks, -1).transpose(0, 1).flatten(0, 1)
+        out.view(*out.shape[:2], -1).baddbmm_(wide, low)  # [rows, out, h w]
+        return out
 
     return conv
 
 
 def _is_point(layer: nn.Conv2d) -> bool:
-    """Whether it is a product with the channels of each place by itself."""
+    """Whether a convolution is 1 x 1 with stride 1: a matrix product at each pixel."""
     return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
 
 
 def _of_rows(blocks: Tensor, rows: Sequence[int]) -> Tensor:
-    """[S, ...] -> [rows, ...]: of every row what its block has."""
+    """[S, ...] -> [rows, ...]: the entry of each row's block."""
     return blocks.repeat_interleave(torch.tensor(rows, device=blocks.device), 0)
 
 
 def _stacked(layer: Layer, factors: Sequence[Factors | None]) -> tuple[Tensor, Tensor]:
-    """[S, rank, in(, kh, kw)] and [S, out, rank].
+    """The factors of all blocks as down [S, rank, in(, kh, kw)] and up [S, out, rank].
 
     Lower ranks, and blocks without a change, are filled up with zeros.
     """
     weight, ranks = layer.weight, {0 if one is None else len(one.down) for one in factors}
     if len(ranks) == 1:
-        given = [one for one in factors if one is not None]
-        return torch.stack([one.down for one in given]), torch.stack([one.up for one in given])
+        changes = [one for one in factors if one is not None]
+        return torch.stack([one.down for one in changes]), torch.stack([one.up for one in changes])
     rank = max(ranks)
     down = weight.new_zeros(len(factors), rank, *weight.shape[1:])
     up = weight.new_zeros(len(factors), len(weight), rank)

@@ -1,8 +1,8 @@
-"""Ways to make one change to a weight of several, other than their sum.
+"""Combining several changes to a weight into one, other than by their sum.
 
-Named after peft's combinations and computed on the whole dW: peft's `linear`, `ties` and `dare`
-work on the factors, which brings in cross terms B_i A_j, and its `svd` forms count alpha / rank
-twice. PyTorch is imported where it computes, since a schedule is told without.
+The combinations are named after peft's, and computed on the whole dW. peft's `linear`, `ties` and
+`dare` work on the factors, which brings in cross terms B_i A_j, and its `svd` forms count
+alpha / rank twice. PyTorch is imported inside of functions, since schedules are made without it.
 """
 
 import zlib
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from compose.engine.weights.batched_layers import Factors
 
-MOST_DIRECTIONS = 128  # of a style whose change has no small rank, as of SaRA or full weights
-NO_SIZE = 1e-5  # of the largest singular value: smaller ones are rounding
+MOST_DIRECTIONS = 128  # for a style without a small rank, such as SaRA or full weights
+NO_SIZE = 1e-5  # singular values below this share of the largest are rounding errors
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Truncated:
-    """The best approximation of the sum that has this rank (Eckart and Young 1936)."""
+    """The best approximation of the sum by a matrix of this rank (Eckart and Young 1936)."""
 
     rank: int
 
@@ -30,14 +30,14 @@ class Truncated:
         import torch
 
         total = torch.stack(list(changes)).sum(0)
-        if total.ndim < 2:  # of a normalisation: a vector has no rank to cut
+        if total.ndim < 2:  # the weight of a normalisation is a vector, which has no rank to cut
             return total
         left, sizes, right = torch.linalg.svd(total.flatten(1), full_matrices=False)
         k = self.rank
         return ((left[:, :k] * sizes[:k]) @ right[:k]).view(total.shape)
 
     def of_factors(self, layer: str, changes: "Sequence[Factors]") -> "Factors":
-        """The same of a sum in float32 whose rank is small, at a hundredth of the cost."""
+        """The same for low-rank changes in float32, at a hundredth of the cost."""
         import torch
 
         from compose.engine.weights.batched_layers import Factors
@@ -54,14 +54,14 @@ class Truncated:
 
 @dataclass(frozen=True)
 class Projected:
-    """The content without what it shares with the style's leading directions, and the style.
+    """The style, and the content without its part in the style's leading directions.
 
     NP-LoRA (arXiv 2511.11051; its code is not published): dW = dW_s + dW_c (I - kappa V_k V_k^T),
-    V_k the k leading right singular vectors of dW_s. kappa 1 is its hard projection, and
-    mu / (1 + mu) its soft one. With low-rank changes it is a product of factors again.
+    where V_k are the k leading right singular vectors of dW_s. kappa 1 is the paper's hard
+    projection, and mu / (1 + mu) its soft one. Low-rank changes give a low-rank result.
 
-    style: of each style adapter the layers that it changes; its changes come first. k: None is the
-    rank of dW_s, up to MOST_DIRECTIONS.
+    style: the layers that each style adapter changes; changes of the style come before those of the
+    content. k: None for the rank of dW_s, up to MOST_DIRECTIONS.
     """
 
     style: tuple[frozenset[str], ...]
@@ -81,7 +81,7 @@ class Projected:
         return (kept + moved).view(changes[0].shape)
 
     def of_factors(self, layer: str, changes: "Sequence[Factors]") -> "Factors":
-        """The same of low-rank changes in float32: only the content's `down` is another."""
+        """The same for low-rank changes in float32: only the content's `down` changes."""
         import torch
 
         from compose.engine.weights.batched_layers import Factors
@@ -99,21 +99,22 @@ class Projected:
         return joined([kept, Factors(flat.view(moved.down.shape), moved.up)])
 
     def _split(self, layer: str, changes: "Sequence[T]") -> "tuple[Sequence[T], Sequence[T]]":
+        """The changes of the style and those of the content."""
         count = sum(layer in layers for layers in self.style)
         return changes[:count], changes[count:]
 
     def _directions(self, sizes: "Tensor") -> int:
-        """How many directions are kept clear. sizes: the style's singular values."""
+        """k, the number of the style's leading directions. sizes: its singular values."""
         rank = int((sizes > NO_SIZE * sizes[0]).sum())
         return min(rank, self.k or MOST_DIRECTIONS)
 
 
 @dataclass(frozen=True)
 class Ties:
-    """Trim, elect a sign, average those that have it (Yadav et al. 2023, arXiv 2306.01708).
+    """Trim, elect a sign, average the entries of that sign (Yadav et al. 2023, arXiv 2306.01708).
 
-    density: the share of each change's entries, the largest ones, that is kept. The sign is that of
-    the sum, strengths included, so that a negative strength votes against; zero counts as plus.
+    density: the share of each change's entries that is kept, the largest ones. The elected sign is
+    that of the sum with strengths, so a negative strength votes against; zero counts as plus.
     """
 
     density: float
@@ -131,7 +132,7 @@ class Ties:
 class Dare:
     """Drop entries at random and rescale the others, then sum (Yu et al. 2023, arXiv 2311.03099).
 
-    density: the share that is kept. seed: with the layer's name it decides which.
+    density: the share of entries that is kept. seed: decides, with the layer's name, which.
     """
 
     density: float
@@ -140,34 +141,37 @@ class Dare:
     def __call__(self, layer: str, changes: "Sequence[Tensor]") -> "Tensor":
         import torch
 
-        # Of 32 bits, because PyTorch's generator on the CPU takes no notice of higher ones.
+        # 32 bits, because PyTorch's generator on the CPU ignores higher bits.
         seed = zlib.crc32(f"{self.seed} {layer}".encode())
         generator = torch.Generator().manual_seed(seed)
         total = torch.zeros_like(changes[0])
         for change in changes:
-            # On the CPU, so that every device drops the same.
+            # Drawn on the CPU, so that every device drops the same entries.
             drawn = torch.rand(change.shape, generator=generator).to(change.device)
             total += change * (drawn < self.density) / self.density
         return total
 
 
 def _largest(change: "Tensor", density: float) -> "Tensor":
-    """The change with all but its largest entries zero; none that is as large as one left out."""
+    """The change with all but its largest entries set to 0.
+
+    Entries as large as the largest dropped one are dropped too.
+    """
     sizes = change.abs()
     dropped = sizes.numel() - int(density * sizes.numel())
     if not dropped:
         return change
-    # Four times as fast as topk, which sorts.
+    # kthvalue is four times as fast as topk, which sorts.
     return change * (sizes > sizes.flatten().kthvalue(dropped).values)
 
 
 def joined(changes: "Sequence[Factors]") -> "Factors":
-    """The sum of low-rank changes: their factors side by side."""
+    """The sum of low-rank changes, by concatenating their factors."""
     import torch
 
     from compose.engine.weights.batched_layers import Factors
 
-    if len(changes) == 1:  # of one alone nothing is copied: a mix may have hundreds of layers
+    if len(changes) == 1:  # nothing is copied: a mix may have hundreds of layers
         return changes[0]
     downs, ups = [one.down for one in changes], [one.up for one in changes]
     return Factors(torch.cat(downs), torch.cat(ups, dim=1))

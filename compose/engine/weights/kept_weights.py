@@ -1,8 +1,7 @@
 """The changed weights of a mix, kept from step to step and picture to picture, within a budget.
 
-Only layers that change are kept. A weight for which there is no room is computed whenever its layer
-runs, of the same numbers in the same way: how much memory is left decides how fast a picture is
-made, and never what it shows.
+A weight that doesn't fit in the budget is computed whenever its layer runs, from the same numbers
+in the same way. So the free memory decides how fast a picture is made, and never what it shows.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,8 +24,9 @@ Key = tuple[str, WeightMix]
 class KeptWeights:
     """Changed weights by layer and mix.
 
-    budget: bytes that are left for more, None for no limit yet. lean: no factors are kept
-    beside those that are not. refused: bytes that found no room. told: whether that was said.
+    budget: bytes left for more weights; None while there is no limit. lean: for weights that aren't
+    kept, don't keep their low-rank factors either. refused: bytes of weights that didn't fit.
+    told: whether the user was warned of that.
     """
 
     budget: MemoryBudget | None = None
@@ -37,13 +37,13 @@ class KeptWeights:
 
     @property
     def nbytes(self) -> int:
-        """Of all that are kept."""
+        """Bytes of all kept weights."""
         return sum(one.nbytes for one in self.weights.values())
 
     def limit(self, most: int) -> bool:
-        """Keep so many bytes in all from now on; whether what was made ready is to be made anew.
+        """Keep at most this many bytes from now on; return whether to prepare all layers anew.
 
-        That is where there is less room than is taken, or now enough for what was refused.
+        That is so if the kept weights exceed the limit, or if the refused weights now fit.
         """
         left = most - self.nbytes
         stale = left < 0 or 0 < self.refused <= left
@@ -55,19 +55,19 @@ class KeptWeights:
         return stale
 
     def release(self, wanted: Collection[Key]) -> None:
-        """Drop all others."""
+        """Drop all weights but the wanted ones."""
         self.weights = {key: one for key, one in self.weights.items() if key in wanted}
 
     def weight(
         self, name: str, mix: WeightMix, layers: Mapping[str, nn.Module], dense: DenseChanges
     ) -> Tensor | Unkept:
-        """The changed weight of a layer, or bias, see `changed_weight`."""
+        """The changed weight or bias of a layer; see `changed_weight`."""
         if (name, mix) in self.weights:
             return self.weights[name, mix]
         compute = partial(changed_weight, name, mix, layers, dense=dense)
         layer = cast(Layer, layers[name]) if name in layers else None
         own = None if layer is None else layer.weight
-        # Vectors take no room worth naming.
+        # Vectors are so small that they are always kept.
         if own is None or own.ndim < 2 or self.budget is None or self.budget.take(own.nbytes):
             self.weights[name, mix] = compute()
             return self.weights[name, mix]
@@ -80,5 +80,5 @@ class KeptWeights:
 
 
 def _add_to(layer: Layer, change: Factors) -> Tensor:
-    """The layer's weight with a change. It is read when it is used: a quantized one is widened."""
+    """The layer's weight with a change, read at each use, as a quantized weight is dequantized."""
     return add_factors(layer.weight, change)

@@ -1,4 +1,4 @@
-"""Which changes a mix adds to which weight, and the weight that comes of them."""
+"""The changes that a mix adds to each weight, and the changed weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -20,9 +20,10 @@ Share = tuple["Adapter", int, float]
 
 
 class WeightMix(NamedTuple):
-    """The changes that are mixed into one weight, in order of addition. combine: see Mix.
+    """The changes to one weight, in the order in which they are added. combine: see Mix.
 
-    ranks: how many of each share's ranks act at a timestep, None for all; see `at_timestep`.
+    ranks: the number of ranks of each share that act at a timestep, None for all; see
+    `at_timestep`.
     """
 
     shares: tuple[Share, ...]
@@ -30,7 +31,7 @@ class WeightMix(NamedTuple):
     ranks: tuple[int | None, ...] = ()
 
     def rank(self, place: int) -> int | None:
-        """Of the share at this place."""
+        """The rank of the share at this place; None for all ranks."""
         return self.ranks[place] if self.ranks else None
 
 
@@ -39,9 +40,9 @@ MixedWeights = frozenset[tuple[str, WeightMix]]
 
 
 def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWeights:
-    """What is mixed into each changed weight, in the UNet or in the text encoders.
+    """The changes of a mix to the weights of the UNet or of the text encoders.
 
-    Named by the layer, for its bias with ".bias" behind it.
+    Weights have their layer's name, biases the layer's name and ".bias".
     """
     shares: dict[str, tuple[Share, ...]] = {}
     for part in mix.parts if unet or mix.text is None else mix.text:
@@ -50,19 +51,19 @@ def mixed_weights(mix: Mix, changes: Sequence[Change], *, unet: bool) -> MixedWe
         one = changes[part.adapter]
         share = (one.adapter, one.version, part.strength)
         for layer, delta in one.adapter.deltas.items():
-            # A layer that this base lacks is left out: check_fits has counted it.
+            # Layers that this base lacks are left out: check_fits has reported them.
             if layer not in one.layers or layer.startswith("unet.") != unet:
                 continue
             if part.layers is None or layer in part.layers:
                 for name in _changed_names(layer, delta):
                     shares[name] = (*shares.get(name, ()), share)
-    # Layers with the same shares have one object, so that a mix costs little to make and keep.
+    # Layers with the same shares have the same object, so that a mix takes little time and memory.
     mixes = {of: WeightMix(of, mix.combine) for of in set(shares.values())}
     return frozenset((name, mixes[of]) for name, of in shares.items())
 
 
 def depends_on_timestep(mixed: MixedWeights) -> bool:
-    """Whether an adapter's rank falls with the noise."""
+    """Whether the rank of some adapter depends on the noise level, as with T-LoRA."""
     mixes = {mix for _, mix in mixed}
     return any(one.rank_schedule is not None for mix in mixes for one, _, _ in mix.shares)
 
@@ -90,9 +91,9 @@ def _changed_names(layer: str, delta: Delta) -> list[str]:
 def changed_weight(
     name: str, mix: WeightMix, layers: Mapping[str, nn.Module], *, dense: DenseChanges
 ) -> Tensor:
-    """W + sum of strength x dW, or what they combine to, in float32; kept in W's own precision.
+    """W + sum of strength x dW, or W + the combined change: computed in float32, in W's dtype.
 
-    name: of a layer, or with ".bias" behind it for the sum over its bias.
+    name: a layer's name for its weight, or the layer's name and ".bias" for its bias.
     """
     is_weight = name in layers
     layer = cast(Layer, layers[name if is_weight else name.removesuffix(".bias")])
@@ -106,7 +107,7 @@ def changed_weight(
             change = dense.change(adapter, version, name, layers, rank=mix.rank(place))
         else:
             bias = adapter.deltas[name.removesuffix(".bias")].bias
-            assert bias is not None  # or there were no such name
+            assert bias is not None  # otherwise this name would not be listed
             change = bias.detach().to(own.device, torch.float32)
         shares.append(strength * change)
     if is_weight and mix.combine is not None:
@@ -115,7 +116,7 @@ def changed_weight(
 
 
 def add_factors(own: Tensor, change: Factors) -> Tensor:
-    """A weight with a change in float32, one product for all shares; in its own precision."""
+    """The weight with a low-rank change, computed in float32 and given in the weight's dtype."""
     total = torch.addmm(own.detach().float().flatten(1), change.up, change.down.flatten(1))
     return total.view(own.shape).to(own.dtype)
 
@@ -123,7 +124,7 @@ def add_factors(own: Tensor, change: Factors) -> Tensor:
 def factors(
     name: str, mix: WeightMix, layers: Mapping[str, nn.Module], *, dtype: torch.dtype
 ) -> Factors | None:
-    """The same change as factors; None where it is not low-rank."""
+    """The combined change to a weight as low-rank factors; None where it is not low-rank."""
     deltas = [adapter.deltas[name] for adapter, _, _ in mix.shares if name in layers]
     if not deltas or not isinstance(mix.combine, Truncated | Projected | None):
         return None
@@ -138,5 +139,5 @@ def factors(
         down, up = (one.to(device, torch.float32) for one in (down, up))
         up = up.flatten(1) if scale == 1 else up.flatten(1) * scale
         parts.append(Factors(down.view(-1, *shape[1:]), up))
-    found = joined(parts) if mix.combine is None else mix.combine.of_factors(name, parts)
-    return Factors(found.down.to(dtype), found.up.to(dtype))
+    total = joined(parts) if mix.combine is None else mix.combine.of_factors(name, parts)
+    return Factors(total.down.to(dtype), total.up.to(dtype))

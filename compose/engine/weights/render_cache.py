@@ -1,6 +1,6 @@
-"""What a base keeps from one picture to the next.
+"""A cache for each base, kept from one picture to the next.
 
-The plan, the changed weights and the encoded texts of the last shot, and the palette of the
+It holds the plan, the changed weights and the encoded texts of the last shot, and the palette of
 previews. The base itself is changed only inside `studio.adapters.delta.swap_weights` and
 `compose.engine.weights.batched_layers.PreparedLayers.applied`.
 """
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.prompts import PromptReading, TextEmbedding
 
-# A batch: bytes for weights of its rows, height and width of its latents, and for each block of
-# rows their number and their weights.
+# The key of a batch: bytes for folded weights, height and width of the latents, and the number of
+# rows and the mixed weights of each block of rows.
 Batch = tuple[int, tuple[int, int], tuple[tuple[int, MixedWeights], ...]]
-# A prompt, how it is read, in how many pieces at least, and the weights of the text encoders.
+# The key of an encoded text: the text, how it is read, the least number of pieces, and the mixed
+# weights of the text encoders.
 Text = tuple[str, "PromptReading", int, MixedWeights]
 
-TEXT_BYTES = 64 * 2**20  # of the encoded texts that are kept: for SDXL a hundred in float32
+TEXT_BYTES = 64 * 2**20  # of encoded texts to keep: about a hundred of SDXL's in float32
 TEXT_BYTES_OF_BATCH = 512 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedMethod:
-    """A method made ready for some adapters and a number of steps.
+    """A method prepared for its adapters and a number of steps.
 
-    calls: of each step. weights: of the mixes it asks for, in the UNet or in the text encoders.
+    calls: the calls of each step. weights: the mixed weights of each mix, for the UNet (True) and
+    for the text encoders (False).
     """
 
     plan: Plan
@@ -49,31 +51,33 @@ class PlannedMethod:
 
 @dataclass
 class RenderCache:
-    """What outlives a picture, for the next one on the same base."""
+    """What is kept after a picture for the next one on the same base."""
 
     kept: KeptWeights = field(default_factory=KeptWeights)
     prepared: dict[Batch, PreparedLayers] = field(default_factory=dict)
     graphs: StepGraphs = field(default_factory=StepGraphs)
-    steady: bool = False  # whether each of the shots at work has one mix for all steps
+    steady: bool = False  # whether each of the current shots has the same mixes at all steps
     texts: dict[Text, "TextEmbedding"] = field(default_factory=dict)
     dense: DenseChanges = field(default_factory=DenseChanges)
     palette: Tensor | None = None
-    # Of each adapter for one version of its tensors.
+    # The sizes of each adapter's changes, for one version of its tensors.
     sizes: "WeakKeyDictionary[Adapter, tuple[int, Sizes]]" = field(
         default_factory=WeakKeyDictionary
     )
-    # Of latents [h, w], where the memory held no more rows, and where it holds no weights.
+    # The most rows of a batch, by height and width of the latents, where a limit is known.
     most_rows: dict[tuple[int, int], int] = field(default_factory=dict)
-    # Bytes beside the weights: of a height and width, and of rows of the UNet or 0 for the VAE.
+    # Bytes of a pass besides the weights, by height and width in pixels and by the rows of the
+    # UNet's batch, or 0 for the VAE.
     taken: dict[tuple[tuple[int, int], int], float] = field(default_factory=dict)
+    # Heights and widths of latents for which memory has no room for changed weights.
     without_weights: set[tuple[int, int]] = field(default_factory=set)
-    training: bool = False  # whether a training has its deltas on the layers now
+    training: bool = False  # whether a training has deltas attached to the layers now
     _planned: tuple[object, PlannedMethod] | None = None
     _text_bytes: int = TEXT_BYTES
 
     @contextmanager
     def for_many(self) -> Iterator[None]:
-        """Keep more texts until the block is left; then restore the limits of rows."""
+        """Keep more texts within the block; afterwards restore the limits of rows."""
         rows = self.most_rows
         self.most_rows = dict(rows)
         self._text_bytes = TEXT_BYTES_OF_BATCH
@@ -86,9 +90,9 @@ class RenderCache:
     def plan(
         self, method: Method, changes: "Sequence[Change]", beside: "Sequence[Change]", steps: int
     ) -> PlannedMethod:
-        """The method made ready; that of the last shot again where nothing it rests on differs.
+        """The prepared method; the last one again where method, adapters and steps are the same.
 
-        beside: the adapters that only carry embeddings.
+        beside: the adapters that have only new words.
         """
         adapters = [(one.adapter, one.version, one.strength) for one in (*changes, *beside)]
         wanted = (type(method), method, adapters, len(changes), steps)
@@ -98,18 +102,18 @@ class RenderCache:
         return self._planned[1]
 
     def limit_weights(self, most: int, *, changes: bool = False) -> None:
-        """Keep changed weights of the UNet of so many bytes from now on.
+        """Keep at most this many bytes of the UNet's changed weights from now on.
 
-        changes: whether the changes that they are sums of are kept beside them.
+        changes: whether to keep each adapter's dense changes as well.
         """
         if self.kept.limit(most):
             self.prepared.clear()
             self.graphs.release(())
         if not changes:
-            self.dense = DenseChanges(most=0)  # they are sums of a moment there
+            self.dense = DenseChanges(most=0)
 
     def release(self, unet: set[MixedWeights], texts: set[MixedWeights]) -> None:
-        """Drop all but what these mixes of the UNet, those of the text encoders and no mix need."""
+        """Drop everything that these mixed weights and the plain text encoders don't need."""
         texts = texts | {frozenset()}
         weights = frozenset[tuple[str, WeightMix]]().union(*unet)
         shares = {share for _, mix in weights.union(*texts) for share in mix.shares}
@@ -125,7 +129,7 @@ class RenderCache:
         self._drop_older_texts()
 
     def _drop_older_texts(self) -> None:
-        """Of the texts that were encoded first, as many as there is no room for."""
+        """Drop the texts that were encoded first, until the others fit."""
         left = self._text_bytes
         for key in reversed([*self.texts]):
             left -= self.texts[key].nbytes
@@ -137,7 +141,7 @@ _CACHES: "WeakKeyDictionary[Base, RenderCache]" = WeakKeyDictionary()
 
 
 def cache_of(base: "Base") -> RenderCache:
-    """What is kept for this base; it goes when the base goes."""
+    """The cache of this base; it is freed with the base."""
     return _CACHES.setdefault(base, RenderCache())
 
 
