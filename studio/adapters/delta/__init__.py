@@ -2,9 +2,9 @@
 
 `LowRank` (LoRA, rsLoRA, DoRA, B-LoRA), `Kron` (DiffuseKronA, LoKr), `Sparse` (SaRA), `Dense`
 (other forms in downloaded files), `Rotation` (OFT) and `BiasOnly`. `LowRank`, `Kron` and `Dense`
-may change the layer's bias too.
-`Dense` and `BiasOnly` change normalisations, too. Each form is an `nn.Module` whose tensors are
-parameters, so that optimizers, EMA and `.to(device)` work as for any module.
+may change the layer's bias too. `Dense` and `BiasOnly` may also change normalisations. Each form is
+an `nn.Module` whose tensors are parameters, so that optimizers, EMA and `.to(device)` work as for
+any module.
 
 `attach` is for training: it adds the delta to a layer's output and leaves the weight alone.
 `swap_weights` is for rendering: it replaces a layer's weight by one with the change merged in.

@@ -50,9 +50,9 @@ def detached(layers: Mapping[str, nn.Module], names: Collection[str]) -> Iterato
 def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) -> Iterator[None]:
     """Within the block, replace the named layers' weights.
 
-    merged: by layer name; a name with ".bias" behind it is that layer's bias. Raises BadInput for
-    a name that is no layer of the base, ValueError for another shape, before anything is changed.
-    Afterwards the layers have the very same storage as before.
+    merged: new weights by layer name; a name that ends in ".bias" is the layer's bias. Raises
+    BadInput for a name that is no layer of the base, ValueError for another shape, before anything
+    is changed. Afterwards the layers have the very same storage as before.
     """
     swaps: list[tuple[Tensor, Tensor, Tensor]] = []
     quantized: list[tuple[nn.ModuleDict, nn.Module, nn.Module]] = []
@@ -63,14 +63,14 @@ def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) 
         other = tensor.detach().to(own.device, own.dtype)
         if is_parametrized(layer, kind):
             table = cast(nn.ModuleDict, layer.parametrizations)
-            quantized.append((table, table["weight"], _Whole(other)))
+            quantized.append((table, table["weight"], _FixedWeight(other)))
         else:
             swaps.append((own, own.data, other))
     try:
         for own, _, other in swaps:
             own.data = other
-        for table, _, whole in quantized:
-            table["weight"] = whole
+        for table, _, fixed in quantized:
+            table["weight"] = fixed
         yield
     finally:
         for own, original, _ in swaps:
@@ -79,17 +79,17 @@ def swap_weights(layers: Mapping[str, nn.Module], merged: Mapping[str, Tensor]) 
             table["weight"] = stored
 
 
-class _Whole(nn.Module):
-    """Stands where a layer's weight is stored in fewer bits, and gives another weight as it is."""
+class _FixedWeight(nn.Module):
+    """Takes the place of a quantized layer's parametrization, and returns an unquantized weight."""
 
-    whole: Tensor
+    weight: Tensor
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("whole", weight)
+        self.register_buffer("weight", weight)
 
     def forward(self) -> Tensor:
-        return self.whole
+        return self.weight
 
 
 def _named(layers: Mapping[str, nn.Module], name: str) -> nn.Module:
@@ -101,7 +101,7 @@ def _named(layers: Mapping[str, nn.Module], name: str) -> nn.Module:
 def _own_tensor(
     layers: Mapping[str, nn.Module], name: str
 ) -> tuple[nn.Module, Literal["weight", "bias"], Tensor]:
-    """The layer, and which of its tensors the name says."""
+    """The layer that a name means, whether its weight or its bias, and that tensor."""
     kind = "weight"
     if name not in layers and name.endswith(".bias"):
         name, kind = name.removesuffix(".bias"), "bias"

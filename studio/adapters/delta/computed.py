@@ -1,6 +1,6 @@
-"""LoHa, and LoCon's middle tensors: changes that are multiplied out when they are asked for.
+"""LoHa, and LoCon with middle tensors: changes that are multiplied out at each use.
 
-A file of kilobytes can name a product of gigabytes, so only what the file holds is kept.
+A file of kilobytes can describe a product of gigabytes, so only the file's own tensors are kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ from studio.adapters.delta.low_rank import LowRank
 
 
 class ComputedLowRank(LowRank):
-    """A low-rank change of which down and up are computed from parts.
+    """A low-rank change whose down and up are computed from other tensors, the parts.
 
-    factors_of: of the parts down and up, shaped as LowRank's, in float32.
+    factors_of: computes down and up from the parts, shaped as LowRank's, in float32.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class ComputedLowRank(LowRank):
 
 
 class ComputedDense(Dense):
-    """A change that is computed from parts. factor: that it is multiplied by.
+    """A full change that is computed from other tensors, the parts.
 
-    change_of: of the parts the change, shaped as the weight, in float32.
+    change_of: computes the change from the parts, shaped as the weight, in float32.
+    factor: multiplies the change.
     """
 
     def __init__(
@@ -91,14 +92,15 @@ class ComputedDense(Dense):
 
 
 def locon_factors(mid: Tensor, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Of LoCon's mid [rank, s, kh, kw], down [s, in(, 1, 1)] and up, which stays as it is."""
+    """Down and up from LoCon's mid [rank, s, kh, kw], down [s, in(, 1, 1)] and up (unchanged)."""
     return torch.einsum("rskl,si->rikl", mid.float(), down.float().flatten(1)), up
 
 
 def loha_factors(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor]:
-    """(A1 B1) * (A2 B2), entry by entry, is (A1 x A2)(B1 x B2) with ranks multiplied out.
+    """Down and up of LoHa's (A1 B1) * (A2 B2), a product entry by entry of two low-rank products.
 
-    a: [out, rank], b: [rank, in].
+    Its rank is the product of their ranks: up has the products of the columns of A1 and A2, down
+    those of the rows of B1 and B2. a: [out, rank], b: [rank, in].
     """
     up = (a1.float()[:, :, None] * a2.float()[:, None, :]).flatten(1)
     return (b1.float()[:, None, :] * b2.float()[None, :, :]).flatten(0, 1), up
@@ -112,9 +114,9 @@ def loha_change(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float) ->
 def loha_tucker_change(
     a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, t1: Tensor, t2: Tensor, scale: float
 ) -> Tensor:
-    """The same of a convolution. a: [rank, out], b: [rank, in], t: [rank, rank, kh, kw]."""
-    one, two = (
+    """LoHa of a convolution. a: [rank, out], b: [rank, in], t: [rank, rank, kh, kw]."""
+    first, second = (
         torch.einsum("rskl,ro,si->oikl", t.float(), a.float(), b.float())
         for t, a, b in ((t1, a1, b1), (t2, a2, b2))
     )
-    return scale * one * two
+    return scale * first * second

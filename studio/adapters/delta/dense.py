@@ -20,7 +20,7 @@ from studio.adapters.delta.layer import (
 class Dense(nn.Module):
     """dW itself, and optionally a change to the bias.
 
-    change: shaped as the weight, [n] for a normalisation's.  bias: [out].
+    change: shaped as the weight; [n] for a normalisation.  bias: [out].
     magnitude: as in LowRank.
     """
 
@@ -47,7 +47,7 @@ class Dense(nn.Module):
         return add_bias(layer, output_with_change(layer, x, change), self.bias)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors by their names on disk."""
+        """Its tensors by their names in a file."""
         named = {"diff": self.change}
         if self.bias is not None:
             named["diff_b"] = self.bias
@@ -67,7 +67,7 @@ class BiasOnly(nn.Module):
     """
 
     magnitude: Tensor | None = None  # the weight doesn't change
-    shape: tuple[int, ...] = ()  # of the weight, which is not known
+    shape: tuple[int, ...] = ()  # the weight's shape is not known
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class BiasOnly(nn.Module):
         return add_bias(layer, original_output(layer, x), self.bias)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensor by its name on disk."""
+        """Its tensor by its name in a file."""
         return {"diff_b": self.bias.detach()}
 
     @classmethod

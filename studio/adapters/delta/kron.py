@@ -21,8 +21,8 @@ from studio.adapters.delta.layer import (
 )
 from studio.errors import BadInput
 
-# A factor of the product: the matrix itself, two whose product it is, or LoKr's middle tensor
-# [rank, rank, kh, kw] with a matrix [rank, n] for either of its sides.
+# A factor of the Kronecker product: one matrix; two matrices that are multiplied; or LoKr's middle
+# tensor [rank, rank, kh, kw] and a matrix [rank, n] for each of its first two dimensions.
 Factor = Tensor | tuple[Tensor, ...]
 
 
@@ -34,7 +34,7 @@ class Kron(nn.Module):
     [rank, m(, kh, kw)].
     rows_swapped: the row is p * a1 + i instead, as in the code of DiffuseKronA's authors
     (krona.py, KronALinearLayer.forward).
-    magnitude: as in LowRank.  bias: a change of the layer's bias beside it, [out].
+    magnitude: as in LowRank.  bias: a change of the layer's bias, [out], which scale doesn't touch.
     """
 
     def __init__(
@@ -172,4 +172,4 @@ def _factor(tensors: Mapping[str, Tensor], name: str) -> Factor:
     if name in tensors:
         return tensors[name]
     core = name.replace("_w", "_t")
-    return tuple(tensors[one] for one in (core, f"{name}_a", f"{name}_b") if one in tensors)
+    return tuple(tensors[part] for part in (core, f"{name}_a", f"{name}_b") if part in tensors)

@@ -1,4 +1,4 @@
-"""Functions that all forms use: running a layer with a change, and DoRA's magnitude."""
+"""Functions that all forms of change use: run a layer with a change, and DoRA's magnitude."""
 
 from collections.abc import Mapping
 
@@ -7,18 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Layer = nn.Linear | nn.Conv2d
-Norm = nn.LayerNorm | nn.GroupNorm  # of these, too, an adapter may change weight and bias
+Norm = nn.LayerNorm | nn.GroupNorm  # an adapter may change their weight and bias too
 
 
 def adaptable(layer: nn.Module) -> Layer:
-    """The layer itself; TypeError for what is neither linear nor an ungrouped convolution."""
+    """The layer itself. Raises TypeError unless it is linear or an ungrouped convolution."""
     if not isinstance(layer, nn.Linear | nn.Conv2d) or getattr(layer, "groups", 1) != 1:
         raise TypeError(f"only nn.Linear and ungrouped nn.Conv2d are adapted, not {layer}")
     return layer
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, ...]:
-    """The shape of a layer's weight, or of a normalisation's; a quantized one is not widened."""
+    """The shape of a layer's or a normalisation's weight, without dequantizing it."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     if isinstance(layer, nn.Conv2d):
@@ -71,16 +71,16 @@ def dora_change(weight: Tensor, change: Tensor, magnitude: Tensor | None) -> Ten
     if magnitude is None:
         return change
     total = weight.float() + change
-    over = 0 if magnitude.ndim == 1 else 1
-    norm = total.transpose(0, over).flatten(1).norm(dim=1)
+    dim = 0 if magnitude.ndim == 1 else 1  # a norm per output, or per input
+    norm = total.transpose(0, dim).flatten(1).norm(dim=1)
     factor = magnitude.float().flatten() / norm.clamp_min(torch.finfo(total.dtype).eps)
     sides = [1] * total.ndim
-    sides[over] = -1
+    sides[dim] = -1
     return factor.view(sides) * total - weight.float()
 
 
 def row_norms(weight: Tensor) -> Tensor:
-    """The norm of each output's row, where DoRA's magnitude starts: [out], float32."""
+    """The norm of each output row, which DoRA's magnitude starts from: [out], float32."""
     return weight.float().flatten(1).norm(dim=1)
 
 

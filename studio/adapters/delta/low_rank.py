@@ -137,7 +137,7 @@ class LowRank(nn.Module):
         down, up = self.factors()
         up = up.flatten(1)
         if isinstance(layer, nn.Linear) and self.magnitude is None and not dropping:
-            weight = layer.weight  # read once: where it is quantized, that widens it
+            weight = layer.weight  # read once: reading a quantized weight dequantizes it
             if self._is_plain(x, weight):
                 return _Projection.apply(x, down.flatten(1), up, weight, layer.bias, self.scale)
         base = original_output(layer, x)
@@ -145,7 +145,7 @@ class LowRank(nn.Module):
         # Scaling the narrow product is cheaper than scaling the wide one.
         low = apply_weight(layer, dropped, to_input_dtype(down, x)) * self.scale
         up = to_input_dtype(up, x)
-        high = F.linear(low, up) if isinstance(layer, nn.Linear) else _points(low, up)
+        high = F.linear(low, up) if isinstance(layer, nn.Linear) else _conv1x1(low, up)
         if self.magnitude is None:
             return base + high.to(base.dtype)
         factor = self._factor(layer)
@@ -156,7 +156,7 @@ class LowRank(nn.Module):
         return base + ((factor - 1) * undirected + factor * high).to(base.dtype)
 
     def _is_plain(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether `_Projection` can compute it: no autocast, input and weight alike."""
+        """Whether `_Projection` applies: no autocast, and the input has the weight's dtype."""
         return x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
 
     def _factor(self, layer: Layer) -> Tensor:
@@ -201,12 +201,12 @@ class LowRank(nn.Module):
 
 
 def alpha_of(scale: float, rank: int, *, rank_stabilised: bool) -> float:
-    """The alpha with which a change of this rank has this scale."""
+    """The alpha that gives a change of this rank this scale."""
     return scale * (math.sqrt(rank) if rank_stabilised else rank)
 
 
-def _points(low: Tensor, up: Tensor) -> Tensor:
-    """[B, rank, h, w] through [out, rank], at each point by itself."""
+def _conv1x1(low: Tensor, up: Tensor) -> Tensor:
+    """`up` [out, rank] as a 1 x 1 convolution of `low` [B, rank, h, w]."""
     return F.conv2d(low, up[..., None, None])
 
 
@@ -214,8 +214,8 @@ class _Projection(torch.autograd.Function):
     """x W' + b + scale (x down') up', the common case, with fewer temporary tensors.
 
     Products are added in place, forwards and backwards, which saves a tenth of the time of a
-    small model's step. The result equals the plain formula's, bit for bit. Factors in another
-    precision than x are cast to it, as autocast does, but nothing else is.
+    small model's step. The result equals that of the plain formula, bit for bit. Only the factors
+    are cast to x's precision, as autocast does.
     """
 
     @staticmethod
@@ -241,13 +241,13 @@ class _Projection(torch.autograd.Function):
         rows, low, down, up, weight = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         narrow = (grad @ up.to(grad.dtype)).mul_(ctx.scale)  # [N, rank]
-        wanted = ctx.needs_input_grad
+        needs = ctx.needs_input_grad
         wide = down.to(grad.dtype)
         return (
-            (grad @ weight).addmm_(narrow, wide).view(ctx.shape) if wanted[0] else None,
-            (narrow.T @ rows).to(down.dtype) if wanted[1] else None,
-            (grad.T @ low).to(up.dtype) if wanted[2] else None,
-            grad.T @ rows if wanted[3] else None,
-            grad.sum(0) if wanted[4] else None,
+            (grad @ weight).addmm_(narrow, wide).view(ctx.shape) if needs[0] else None,
+            (narrow.T @ rows).to(down.dtype) if needs[1] else None,
+            (grad.T @ low).to(up.dtype) if needs[2] else None,
+            grad.T @ rows if needs[3] else None,
+            grad.sum(0) if needs[4] else None,
             None,
         )

@@ -14,16 +14,16 @@ from studio.errors import BadInput
 class Rotation(nn.Module):
     """dW = M W - W with M block-diagonal, so that the change depends on the weight it changes.
 
-    blocks: of M, [k, b, b].
-    of_inputs: dW = W M - W instead.  shared: one block stands for all, [1, b, b].
-    M is stored, since every program makes another M of the skew matrix that it trains; `Cayley`
-    holds that matrix, where it is known how M comes of it. A strength scales dW, so between 0 and 1
-    the weight is not rotated but interpolated.
+    blocks: the blocks of M, [k, b, b].
+    of_inputs: dW = W M - W instead.  shared: one block is repeated, [1, b, b].
+    M itself is stored, because each program computes M in its own way from the skew matrix that it
+    trains. `Cayley` stores the skew matrix instead, where that way is known. A strength scales dW,
+    so between 0 and 1 the weight is not rotated but interpolated.
     """
 
     bias: Tensor | None = None  # it changes no bias
-    magnitude: Tensor | None = None  # and knows no DoRA
-    shape: tuple[int, ...] = ()  # of the weight: one side of it is not known
+    magnitude: Tensor | None = None  # and has no DoRA
+    shape: tuple[int, ...] = ()  # the weight's shape is not known: M shows one side at most
 
     def __init__(self, blocks: Tensor, *, of_inputs: bool = False, shared: bool = False) -> None:
         super().__init__()
@@ -56,17 +56,17 @@ class Rotation(nn.Module):
         """The layer's output with the change; W M x is the layer's own output for M x."""
         if not self.of_inputs:
             return output_with_change(layer, x, self.dense(layer.weight))
-        turning = self.matrices()
-        turning = turning - torch.eye(turning.shape[1], device=turning.device)
+        blocks = self.matrices()
+        blocks = blocks - torch.eye(blocks.shape[1], device=blocks.device)  # M - I
         side = x.ndim - 1 if isinstance(layer, nn.Linear) else 1
-        parts = x.unflatten(side, (-1, turning.shape[1]))  # -> [..., k, b(, h, w)]
-        turning = turning.to(x.dtype).expand(parts.shape[side], -1, -1)
+        parts = x.unflatten(side, (-1, blocks.shape[1]))  # -> [..., k, b(, h, w)]
+        blocks = blocks.to(x.dtype).expand(parts.shape[side], -1, -1)
         sides = "" if isinstance(layer, nn.Linear) else "hw"
-        turned = torch.einsum(f"knm,...km{sides}->...kn{sides}", turning, parts)
-        return original_output(layer, x + turned.flatten(side, side + 1).to(x.dtype))
+        change = torch.einsum(f"knm,...km{sides}->...kn{sides}", blocks, parts)
+        return original_output(layer, x + change.flatten(side, side + 1).to(x.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensor by its name on disk."""
+        """Its tensor by its name in a file."""
         side = "in" if self.of_inputs else "out"
         return {f"rotation_{side}{'_shared' if self.shared else ''}": self.blocks.detach()}
 
@@ -80,8 +80,9 @@ class Rotation(nn.Module):
 class Cayley(Rotation):
     """dW = W M - W with M = (I + Q)(I - Q)^-1 and Q block-diagonal and skew-symmetric, so W' = W M.
 
-    upper: the triangles of Q above its diagonal, [k, b (b - 1) / 2]. terms: of the series that
-    takes the place of M, which peft and OneTrainer make of -Q; None for M itself.
+    upper: the numbers above the diagonal of each block of Q, [k, b (b - 1) / 2].
+    terms: M is the truncated series that peft and OneTrainer compute from -Q, with this many terms;
+    None for the exact M.
     """
 
     def __init__(self, upper: Tensor, *, terms: int | None = None, shared: bool = False) -> None:
@@ -92,7 +93,7 @@ class Cayley(Rotation):
 
     @classmethod
     def start(cls, layer: nn.Module, size: int, *, terms: int | None = None) -> Self:
-        """A new delta that turns nothing yet, float32, in blocks of this size.
+        """A new delta that rotates nothing yet, float32, in blocks of this size.
 
         Raises BadInput where the size does not divide the layer's inputs.
         """
@@ -121,7 +122,7 @@ class Cayley(Rotation):
 
 
 def _side(numbers: int) -> int:
-    """The side of a matrix with so many numbers above its diagonal."""
+    """The side of a square matrix that has this many numbers above its diagonal."""
     return (1 + math.isqrt(1 + 8 * numbers)) // 2
 
 
@@ -137,14 +138,14 @@ def skew_of_triangle(upper: Tensor) -> Tensor:
 
 def cayley(skew: Tensor) -> Tensor:
     """(I + Q)(I - Q)^-1, a rotation, of skew-symmetric matrices Q: [k, b, b], float32."""
-    one = torch.eye(skew.shape[-1], device=skew.device)
-    return torch.linalg.solve(one - skew, one + skew, left=False)
+    identity = torch.eye(skew.shape[-1], device=skew.device)
+    return torch.linalg.solve(identity - skew, identity + skew, left=False)
 
 
 def cayley_neumann(skew: Tensor, terms: int) -> Tensor:
     """What peft computes instead: I + 2Q + 2Q^2 + ... + Q^(terms - 1), nearly a rotation.
 
-    For three terms it has the cube as last, as peft (tuners/oft/layer.py, _cayley_batch).
+    With three terms the last is the cube, as in peft (tuners/oft/layer.py, _cayley_batch).
     """
     total = torch.eye(skew.shape[-1], device=skew.device).expand_as(skew)
     if terms > 1:

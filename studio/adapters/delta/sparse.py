@@ -9,14 +9,14 @@ from torch.autograd.function import once_differentiable
 
 from studio.adapters.delta.layer import Layer, adaptable, apply_weight, per_output
 
-AT_ONCE = 2**20  # gaps that are read
+AT_ONCE = 2**20  # gaps that are read at a time
 FAR = 255  # a gap byte that means: skip 255 entries and go on with the next byte
 
 
 class Sparse(nn.Module):
     """dW is `value` at `index` of the flattened weight and zero elsewhere (SaRA).
 
-    index: int32 or int64, [n], each entry once.  value: [n].  shape: of the weight.
+    index: int32 or int64, [n], without repetitions.  value: [n].  shape: that of the weight.
     settled_index, settled_value: entries that are no longer trained; see `settle`.
     """
 
@@ -24,7 +24,7 @@ class Sparse(nn.Module):
     settled_index: Tensor
     settled_value: Tensor
     bias: Tensor | None = None  # it changes no bias
-    magnitude: Tensor | None = None  # and knows no DoRA
+    magnitude: Tensor | None = None  # and has no DoRA
 
     def __init__(self, index: Tensor, value: Tensor, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -67,13 +67,15 @@ class Sparse(nn.Module):
 
     @torch.no_grad()
     def settle(self, training: Tensor) -> None:
-        """From now on, train only the marked entries: bool [n]. The others keep their values.
+        """From now on train only the marked entries; the others keep their values.
+
+        training: bool, [n].
 
         The parameter remains the same object but shrinks, so its optimizer state must be dropped.
         """
-        left = ~training
-        self.settled_index = torch.cat([self.settled_index, self.index[left]])
-        self.settled_value = torch.cat([self.settled_value, self.value[left]])
+        settled = ~training
+        self.settled_index = torch.cat([self.settled_index, self.index[settled]])
+        self.settled_value = torch.cat([self.settled_value, self.value[settled]])
         self.index = self.index[training]
         self.value.grad = None
         self.value.data = self.value[training]
@@ -91,7 +93,10 @@ class Sparse(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """The inverse of `tensors`, all entries in `index`. ValueError where they do not fit."""
+        """The inverse of `tensors`, with all entries in `index`.
+
+        Raises ValueError where there are not as many values as indices.
+        """
         index, value = _index(tensors["sparse_gaps"]), tensors["sparse_value"]
         if len(index) != len(value):
             raise ValueError(f"has {len(value)} values for {len(index)} entries")
@@ -100,7 +105,7 @@ class Sparse(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: Mapping[str, Tensor], prefix: str, *rest: object
     ) -> None:
-        """Load tensors of any length, since entries may have been settled after the start."""
+        """Load tensors of any length: since the start, `settle` may have moved entries."""
         for name, own in (*self.named_parameters(), *self.named_buffers()):
             if f"{prefix}{name}" in state_dict:
                 own.data = own.data.new_empty(state_dict[f"{prefix}{name}"].shape)
@@ -108,16 +113,16 @@ class Sparse(nn.Module):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """The layer's output with weight + change, which is recomputed in the backward pass.
+    """The layer's output with the changed weight, which the backward pass computes again.
 
-    Autograd would keep every changed weight until then, a second copy of the model. Of the
-    weight's gradient, only the chosen entries are kept ("unstructural backpropagation", section
-    3.4 of the paper).
+    Autograd would keep every changed weight until the backward pass, a second copy of the model.
+    Only the chosen entries of the weight's gradient are kept ("unstructural backpropagation",
+    section 3.4 of the paper).
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, value: Tensor, delta: Sparse, layer: Layer) -> Tensor:
-        ctx.save_for_backward(x, value)  # value: so that autograd notices if it is overwritten
+        ctx.save_for_backward(x, value)  # with value, autograd notices if it is overwritten
         ctx.delta, ctx.layer = delta, layer
         return apply_weight(layer, x, delta.changed(layer, x.dtype))
 
@@ -149,7 +154,7 @@ class _SparseProduct(torch.autograd.Function):
 
 
 def _gaps(index: Tensor) -> Tensor:
-    """Ascending indices, int64 [n], as the gaps between them: uint8; FAR continues a gap.
+    """Ascending indices, int64 [n], as the gaps between them, uint8; a byte FAR continues a gap.
 
     At SaRA's densities nearly every gap fits one byte, a quarter of an int32.
     """
@@ -164,16 +169,16 @@ def _index(gaps: Tensor) -> Tensor:
     """The inverse of `_gaps`: int32, or int64 where the indices need it."""
     if gaps.dtype != torch.uint8:
         raise ValueError("has gaps that are no bytes")
-    pieces = gaps.split(AT_ONCE)  # far wider numbers come of bytes
-    count = sum(int((some != FAR).sum()) for some in pieces)
-    total = sum(int(some.sum(dtype=torch.int64)) for some in pieces) + count
+    pieces = gaps.split(AT_ONCE)  # the steps below need many times the memory of the bytes
+    count = sum(int((piece != FAR).sum()) for piece in pieces)
+    total = sum(int(piece.sum(dtype=torch.int64)) for piece in pieces) + count
     dtype = torch.int32 if total <= torch.iinfo(torch.int32).max else torch.int64
     index, done, last = gaps.new_empty(count, dtype=dtype), 0, -1
-    for some in pieces:
-        ends = some != FAR
-        places = (some + ends.to(dtype)).cumsum(0, dtype=dtype) + last
-        found = places[ends]
-        index[done : done + len(found)] = found
-        done += len(found)
-        last = int(places[-1]) if len(places) else last
+    for piece in pieces:
+        ends = piece != FAR
+        positions = (piece + ends.to(dtype)).cumsum(0, dtype=dtype) + last
+        entries = positions[ends]
+        index[done : done + len(entries)] = entries
+        done += len(entries)
+        last = int(positions[-1]) if len(positions) else last
     return index

@@ -1,4 +1,4 @@
-"""A low-rank change of which fewer ranks act the more noise there is (T-LoRA), as it is trained."""
+"""T-LoRA in training: a low-rank change with fewer active ranks at more noise."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class TimedLowRank(LowRank):
-    """dW(t) = scale * up @ diag(m(t)) @ down, m(t) ones for the first r(t) ranks and zeros behind.
+    """dW(t) = scale * up @ diag(m(t)) @ down; m(t) is 1 for the first r(t) ranks, 0 for the rest.
 
-    active: m of each row of the batch under way, [B, rank], or [1, rank] for all; see
-    `tell_timesteps`. Without it all ranks act. Elsewhere it is a LowRank of all its ranks, and the
-    adapter knows the schedule.
+    active: m for each row of the current batch, [B, rank], or [1, rank] for all rows. It is set by
+    `tell_timesteps`; while it is None, all ranks act. Outside of training the change is a plain
+    LowRank of all ranks, and the adapter holds the schedule.
     """
 
     schedule: RankSchedule
@@ -28,9 +28,9 @@ class TimedLowRank(LowRank):
 
     @classmethod
     def of(cls, change: LowRank, schedule: RankSchedule) -> "TimedLowRank":
-        """This change with the schedule."""
-        own = (change.down.data, change.up.data, change.alpha)
-        timed = cls(*own, rank_stabilised=change.rank_stabilised)
+        """The same change with a schedule; the factors are shared."""
+        factors = (change.down.data, change.up.data, change.alpha)
+        timed = cls(*factors, rank_stabilised=change.rank_stabilised)
         timed.schedule = schedule
         return timed
 
@@ -49,7 +49,7 @@ class TimedLowRank(LowRank):
 
 @contextmanager
 def tell_timesteps(unet: nn.Module, deltas: Mapping[str, "Delta"]) -> Iterator[None]:
-    """Within the block, the UNet's timesteps choose the ranks that act, row by row."""
+    """Within the block, each call of the UNet sets the active ranks from its timesteps."""
     timed = [delta for delta in deltas.values() if isinstance(delta, TimedLowRank)]
 
     def tell(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

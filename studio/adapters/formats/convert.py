@@ -1,4 +1,4 @@
-"""An adapter as the tensors and metadata of another program's file.
+"""Turn an adapter into the tensors and metadata of another program's file.
 
 Sources: diffusers (loaders/lora_base.py), kohya's sd-scripts (networks/lora.py, sai_model_spec),
 LyCORIS, peft (utils/save_and_load.py) and OneTrainer (modules/module/oft_utils.py). What a format
@@ -24,15 +24,18 @@ from studio.adapters.formats.write import (
 )
 from studio.errors import BadInput
 
-SERIES = 5  # terms of OneTrainer's rotations
-KERNELS = ("conv", "conv1", "conv2")  # the last parts of the names of convolutions of 3 x 3
+SERIES = 5  # terms of the series by which OneTrainer computes rotations
+KERNELS = ("conv", "conv1", "conv2")  # last parts of the names of 3 x 3 convolutions
 KOHYA_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-# The tensors and the metadata of a file.
+# A file's tensors and its metadata.
 FileContents = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def to_diffusers(adapter: Adapter) -> FileContents:
-    """For `load_lora_weights` of diffusers. Raises BadInput where a delta is not low-rank."""
+    """A file for `load_lora_weights` of diffusers.
+
+    Raises BadInput where a delta is not low-rank, or has DoRA in a way that diffusers has not.
+    """
     deltas = _all_low_rank(adapter, "diffusers")
     for component in {layer.partition(".")[0] for layer in deltas}:
         own = [delta for layer, delta in deltas.items() if layer.startswith(f"{component}.")]
@@ -51,7 +54,10 @@ def to_diffusers(adapter: Adapter) -> FileContents:
 
 
 def to_kohya(adapter: Adapter) -> FileContents:
-    """kohya's names and scalars. Raises BadInput where a delta is not low-rank."""
+    """A file with kohya's names and alphas.
+
+    Raises BadInput where a delta is not low-rank, or changes a bias.
+    """
     low = _all_low_rank(adapter, "kohya")
     if biased := [layer for layer, delta in low.items() if delta.up_bias is not None]:
         raise BadInput(
@@ -61,17 +67,17 @@ def to_kohya(adapter: Adapter) -> FileContents:
 
 
 def to_lycoris(adapter: Adapter) -> FileContents:
-    """kohya's names, with LyCORIS's tensors for what is not low-rank.
+    """A file with kohya's names, and LyCORIS's tensors for forms that are not low-rank.
 
-    Any adapter can be held but OFT, for which BadInput is raised.
+    It can hold every form but OFT. Raises BadInput for OFT.
     """
     return _with_kohya_names(adapter, "lycoris.kohya")
 
 
 def to_onetrainer(adapter: Adapter) -> FileContents:
-    """kohya's names; of low-rank changes kohya's tensors, of OFT the triangles of skew matrices.
+    """A file with kohya's names: low-rank changes as in kohya's, OFT as triangles of skew matrices.
 
-    Raises BadInput for other forms, and for rotations that are not made by OneTrainer's series.
+    Raises BadInput for other forms, and for rotations that OneTrainer's series does not give.
     """
     if not any(isinstance(delta, Rotation) for delta in adapter.deltas.values()):
         return to_kohya(adapter)
@@ -105,7 +111,7 @@ def to_peft(adapter: Adapter) -> dict[str, tuple[dict[str, Tensor], dict[str, ob
         prefix = f"{component}."
         own = {k.removeprefix(prefix): d for k, d in deltas.items() if k.startswith(prefix)}
         tensors = {
-            # transformers 5 has CLIP without its first level.
+            # In transformers 5, CLIP's layers lie directly below the model, not in `text_model`.
             f"{PEFT_PREFIX}{key.removeprefix('text_model.')}": tensor
             for key, tensor in own_tensors(own).items()
         }
@@ -122,11 +128,11 @@ CONVERTERS = {
 
 
 def to_inversions(adapter: Adapter) -> dict[str, FileContents]:
-    """Each embedding as a textual inversion's file, by its token.
+    """The file of a textual inversion for each token.
 
-    For one text encoder the tensor is named by the token, which diffusers' `load_textual_inversion`
-    takes it from and the others leave aside; for SDXL they are `clip_l` and `clip_g`. Raises
-    BadInput where there is no embedding.
+    For one text encoder the tensor is named by its token: diffusers' `load_textual_inversion` takes
+    the token from there, and other programs ignore the name. For SDXL the tensors are `clip_l` and
+    `clip_g`. Raises BadInput where the adapter has no embedding.
     """
     if not adapter.embeddings:
         raise BadInput("the adapter has no embedding: it was trained without new_tokens")
@@ -136,8 +142,8 @@ def to_inversions(adapter: Adapter) -> dict[str, FileContents]:
         metadata["modelspec.architecture"] = f"{architecture}/textual-inversion"
     written = {}
     for token, own in adapter.embeddings.items():
-        alone = adapter.family != "sdxl" and own.keys() == {"text_encoder"}
-        tensors = {token if alone else NAMES[name]: rows.detach() for name, rows in own.items()}
+        single = adapter.family != "sdxl" and own.keys() == {"text_encoder"}
+        tensors = {token if single else NAMES[name]: rows.detach() for name, rows in own.items()}
         written[token] = tensors, metadata | {TOKEN: token}
     return written
 
@@ -153,18 +159,18 @@ def _all_low_rank(adapter: Adapter, form: str) -> dict[str, LowRank]:
 
 
 def _all_cayley(adapter: Adapter, form: str) -> dict[str, Cayley]:
-    found = {layer: d for layer, d in adapter.deltas.items() if isinstance(d, Cayley)}
-    if len(found) < len(adapter.deltas):
+    rotations = {layer: d for layer, d in adapter.deltas.items() if isinstance(d, Cayley)}
+    if len(rotations) < len(adapter.deltas):
         raise BadInput(
             f"{form} files hold rotations of inputs that come of skew matrices, and some of this "
             "adapter's layers change otherwise: keep the file that it was read from"
         )
-    if kernels := [layer for layer in found if layer.rpartition(".")[2] in KERNELS]:
+    if kernels := [layer for layer in rotations if layer.rpartition(".")[2] in KERNELS]:
         raise BadInput(
             f"{form} turns the pixels under a convolution's kernel with its channels, and Studio "
             f"the channels alone, as of {kernels[0]}: train with targets attention"
         )
-    return found
+    return rotations
 
 
 def _family(adapter: Adapter) -> str:
@@ -174,7 +180,7 @@ def _family(adapter: Adapter) -> str:
 
 
 def _with_kohya_names(adapter: Adapter, module: str) -> FileContents:
-    """module: the program that reads the file, for its metadata."""
+    """module: the program's module that reads the file; it goes into the metadata."""
     family = _family(adapter)
     tensors = {
         f"{kohya_name(layer, family)}.{leaf}": tensor.detach()
@@ -185,7 +191,7 @@ def _with_kohya_names(adapter: Adapter, module: str) -> FileContents:
 
 
 def _lycoris_tensors(delta: Delta) -> dict[str, Tensor]:
-    """A delta's tensors by LyCORIS's names, which are kohya's where it is low-rank."""
+    """A delta's tensors by LyCORIS's names; low-rank ones have kohya's names."""
     match delta:
         case LowRank():
             own = {
@@ -209,7 +215,7 @@ def _lycoris_tensors(delta: Delta) -> dict[str, Tensor]:
                 )
             )
         case Sparse() | Kron():
-            # DoRA needs the weight, which no one has here; these two forms are without.
+            # A change with DoRA would need the base's weight. These two forms have no DoRA here.
             own = {"diff": delta.dense(torch.zeros(delta.shape))}
     if delta.bias is not None:
         own["diff_b"] = delta.bias.detach()
@@ -227,7 +233,7 @@ def _dora_scale(delta: Delta) -> dict[str, Tensor]:
 
 
 def _metadata(adapter: Adapter, module: str) -> dict[str, str]:
-    """An adapter's metadata, with what kohya's files say beside."""
+    """An adapter's metadata, with kohya's entries added."""
     metadata = adapter_metadata(adapter) | {
         "ss_base_model_version": KOHYA_VERSIONS[_family(adapter)],
         "ss_network_module": module,

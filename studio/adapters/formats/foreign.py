@@ -1,6 +1,6 @@
-"""What a file holds that is not for Stable Diffusion 1, 2 or XL, or no adapter: told by its names.
+"""Recognise files of other models, and files that are no adapter, by the names of their tensors.
 
-So that a refusal says what somebody has, and not that it is damaged. Sources: the key names of
+So a refusal can say what the file is, instead of calling it damaged. Sources: the key names of
 diffusers' converters (loaders/lora_conversion_utils.py, loaders/single_file_utils.py), ComfyUI's
 model_detection.py, and LyCORIS's modules.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 
 OURS = "Stable Diffusion 1, 2 or XL"
-# The first pattern that any of the keys has in it tells.
+# The first pattern that occurs in any of the keys decides.
 OTHER_MODELS = (
     (r"single_transformer_blocks|(double|single)_blocks", "Flux or a model built like it"),
     (r"joint_blocks|add_[kqv]_proj|lora_te3_", "Stable Diffusion 3 or a model built like it"),
@@ -24,12 +24,12 @@ OTHER_MODELS = (
         "a diffusion transformer",
     ),
 )
-# How other models are called in `modelspec.architecture` and `ss_base_model_version`.
+# The names of other models in `modelspec.architecture` and `ss_base_model_version`.
 STATED = re.compile(
     r"(flux|sd_?3|stable-diffusion-3|hunyuan|wan|chroma|lumina|qwen|z-?image|pixart|aura|stable-cascade)",
     re.IGNORECASE,
 )
-# Adapters that are not read, by the end of a key.
+# Adapters that Studio doesn't read, by a pattern of their keys.
 OTHER_ADAPTERS = (
     (r"\.on_input$|\.ia3_l$", "an IA3 adapter"),
     (r"\.boft_[Rs]$", "a BOFT adapter"),
@@ -57,7 +57,7 @@ ADAPTER = re.compile(r"lora|lokr|hada_|oft_|\.diff(_b)?$|dora_scale")
 
 
 def name_foreign_file(keys: Collection[str]) -> str:
-    """What a file with these tensors is, as "a LoRA of Flux, ..."; "" where it is not known."""
+    """What a file with these tensors is, such as "a LoRA of Flux, ..."; "" where it is unknown."""
     adapter = any(map(ADAPTER.search, keys))
     if model := _first(OTHER_MODELS, keys):
         what = "a LoRA" if any("lora" in key for key in keys) else "an adapter"
@@ -68,7 +68,7 @@ def name_foreign_file(keys: Collection[str]) -> str:
 
 
 def stated_model(metadata: Mapping[str, str]) -> str:
-    """Another model that the metadata says the file is for, in its words; "" where none."""
+    """The other model that the metadata names, in its own words; "" where it names none."""
     for name in ("modelspec.architecture", "ss_base_model_version"):
         if STATED.match(stated := metadata.get(name, "")):
             return stated[:40]

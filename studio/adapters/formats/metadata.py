@@ -1,7 +1,7 @@
-"""The metadata of an adapter's file, written and read.
+"""Write and read the metadata of an adapter's file.
 
-`studio` holds all of it as JSON. `modelspec.*` (Stability AI's ModelSpec 1.0.1) repeats some for
-galleries. Files without `studio` are read from `modelspec.*` and kohya's `ss_*`.
+The entry `studio` holds everything as JSON. `modelspec.*` (Stability AI's ModelSpec 1.0.1) repeats
+some of it for galleries. Files without `studio` are read from `modelspec.*` and kohya's `ss_*`.
 """
 
 import base64
@@ -21,7 +21,7 @@ from studio.json_value import JSON, parse_object
 from studio.picture import opened_picture
 
 FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
-# Family, ModelSpec's architecture (its beginning when read), and the beginning of kohya's version.
+# A family, ModelSpec's architecture for it, and kohya's version. When read, a beginning is enough.
 KNOWN = (
     ("sd1", "stable-diffusion-v1", "sd_v1"),
     ("sd2", "stable-diffusion-v2-512", "sd_v2"),
@@ -30,12 +30,12 @@ KNOWN = (
     ("sdxl", "stable-diffusion-xl", "sdxl"),
 )
 VERSION = 1  # of the JSON under "studio"
-# Its entries and their types. Each has the name of a field of AdapterInfo.
+# The entries of that JSON and their types. Each is named as a field of AdapterInfo.
 STORED = {name: str for name in ("kind", "family", "base", "fingerprint", "name")}
 STORED |= {"triggers": list, "recipe": dict}
-RANKS = "rank_schedule"  # stored where there is one
-PREVIEW = 256  # pixels along the longer side
-LARGEST_PREVIEW = 1024  # pixels of a side, of a preview that is read
+RANKS = "rank_schedule"  # stored only where there is one
+PREVIEW = 256  # pixels along the longer side of a preview that is written
+LARGEST_PREVIEW = 1024  # pixels along the longer side of a preview that is read
 LONGEST_RECIPE_ENTRY = 500  # characters; kohya's counts of tags and buckets are longer
 
 
@@ -45,8 +45,8 @@ class AdapterInfo:
 
     kind: one of trainers/, "unknown" for files of other programs.
     family: "sd1", "sd2", "sdxl", or "" where another program's file doesn't state it.
-    base, fingerprint: the base it was trained on.
-    rank_schedule: of its low-rank changes to the UNet, where not all of their ranks act always.
+    base, fingerprint: the base that the adapter was trained on.
+    rank_schedule: how many ranks of the UNet's changes act at each timestep; None for all of them.
     """
 
     kind: str = "unknown"
@@ -62,9 +62,9 @@ class AdapterInfo:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AdapterOutline(AdapterInfo):
-    """Stands for an Adapter where its numbers are not needed.
+    """Takes the place of an Adapter where its tensors are not needed.
 
-    deltas, embeddings: the tensors of each layer and of each learned word, by name.
+    deltas, embeddings: for each layer and each learned word, the keys of its tensors.
     """
 
     deltas: Mapping[str, Mapping[str, str]]
@@ -74,20 +74,21 @@ class AdapterOutline(AdapterInfo):
 
 
 def trained_clip_skip(adapter: AdapterInfo) -> int | None:
-    """The clip skip of the adapter's training, as A1111 counts; None for the base's own.
+    """The clip skip that the adapter was trained with, as A1111 counts; None for the base's own.
 
-    Of other programs' files it is kohya's `ss_clip_skip`, which its training of SDXL does not heed.
+    Other programs' files have it as kohya's `ss_clip_skip`. For SDXL that entry is ignored, since
+    kohya's training of SDXL ignores the option.
     """
     training = adapter.recipe.get("training")
     if isinstance(training, dict):
-        told = training.get("clip_skip")
+        stated = training.get("clip_skip")
     else:
-        told = None if adapter.family == "sdxl" else adapter.recipe.get("clip_skip")
-    return int(str(told)) if re.fullmatch("[0-9]{1,3}", str(told)) else None
+        stated = None if adapter.family == "sdxl" else adapter.recipe.get("clip_skip")
+    return int(str(stated)) if re.fullmatch("[0-9]{1,3}", str(stated)) else None
 
 
 def adapter_metadata(adapter: AdapterInfo) -> dict[str, str]:
-    """The metadata of any file that holds this adapter; the same for the same adapter."""
+    """The metadata of a file that holds this adapter; equal adapters give equal metadata."""
     stored = {name: getattr(adapter, name) for name in STORED} | {"version": VERSION}
     if adapter.rank_schedule:
         stored[RANKS] = adapter.rank_schedule.plain()

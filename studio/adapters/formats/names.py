@@ -1,9 +1,10 @@
-"""Layer names: with dots as in diffusers' module tree, with underscores as in kohya's files.
+"""Translate layer names between diffusers' dots, kohya's underscores, and other dialects.
 
-An underscore may stand for a dot or for itself (`to_out_0`, `transformer_blocks_0`). So such names
-are split into the words that occur in Stable Diffusion's module names. For SDXL, kohya uses the
-names of the authors' UNet (package sgm), which counts blocks across levels. The table below is for
-levels of two resnets each: three in SDXL and the sketch base, four in SD 1.x and 2.x.
+In kohya's names an underscore may stand for a dot or for itself (`to_out_0`,
+`transformer_blocks_0`). So such names are split into the words that occur in Stable Diffusion's
+module names. For SDXL, kohya uses the names of the authors' UNet (package sgm), which counts blocks
+across levels. The table below is for levels of two resnets each: SDXL and the sketch base have
+three such levels, SD 1.x and 2.x have four.
 """
 
 import re
@@ -17,8 +18,8 @@ WORDS = """
 """
 WORD = re.compile(rf"({'|'.join(sorted(WORDS.split(), key=len, reverse=True))}|\d+)(?:_|$)")
 
-PEFT_PREFIX = "base_model.model."  # of the keys in peft's own files
-PEFT_CONFIG = "adapter_config.json"  # which peft writes beside such a file; it has the alphas
+PEFT_PREFIX = "base_model.model."  # begins the keys in peft's own files
+PEFT_CONFIG = "adapter_config.json"  # peft writes it beside such a file, with the alphas
 # Longest first: "text_encoder_2." also starts with "text_encoder".
 PREFIXES = {
     "lora_unet_": "unet",
@@ -38,7 +39,7 @@ PREFIXES = {
 UNET_STARTS = ("down_blocks", "mid_block", "up_blocks", "conv_", "time_embed", "add_embedding")
 UNET_STARTS += ("input_blocks", "middle_block", "output_blocks", "label_emb", "out.")
 TEXT_STARTS = ("text_model", "encoder", "text_projection", "final_layer_norm")
-# How the layers of these models begin. Other models have the same words in another order.
+# How the names of layers begin in these models. Other models have the same words in another order.
 ROOTS = {
     "unet": re.compile(
         r"((down|up)_blocks|mid_block|(time|add)_embedding)\.|conv_(norm_out|in|out)$"
@@ -58,7 +59,7 @@ SGM_RESNET = {
 
 
 def _sgm_modules() -> dict[str, str]:
-    """sgm's names of a UNet's modules, and diffusers' names of the same."""
+    """diffusers' names of a UNet's modules, by sgm's names."""
     modules = {
         # In SD 1.x and 2.x the first level up has no attentions before its upsampler.
         "output_blocks_2_1_conv": "up_blocks_0_upsamplers_0_conv",
@@ -74,15 +75,16 @@ def _sgm_modules() -> dict[str, str]:
         "middle_block_2": "mid_block_resnets_1",
     }
     for level in range(LEVELS):
-        # Each level has one block more: a downsampler, or on the way up a third resnet.
+        # sgm counts one block more per level: a downsampler, or on the way up a third resnet.
         first = level * (RESNETS_PER_LEVEL + 1)
         last = first + RESNETS_PER_LEVEL
         for number, kind in enumerate(("resnets", "attentions")):
-            for at in range(RESNETS_PER_LEVEL):
-                down = f"down_blocks_{level}_{kind}_{at}"
-                modules[f"input_blocks_{first + at + 1}_{number}"] = down
-            for at in range(RESNETS_PER_LEVEL + 1):
-                modules[f"output_blocks_{first + at}_{number}"] = f"up_blocks_{level}_{kind}_{at}"
+            for index in range(RESNETS_PER_LEVEL):
+                down = f"down_blocks_{level}_{kind}_{index}"
+                modules[f"input_blocks_{first + index + 1}_{number}"] = down
+            for index in range(RESNETS_PER_LEVEL + 1):
+                up = f"up_blocks_{level}_{kind}_{index}"
+                modules[f"output_blocks_{first + index}_{number}"] = up
         modules[f"input_blocks_{last + 1}_0_op"] = f"down_blocks_{level}_downsamplers_0_conv"
         modules[f"output_blocks_{last}_2_conv"] = f"up_blocks_{level}_upsamplers_0_conv"
     return modules
@@ -92,10 +94,10 @@ SGM = _sgm_modules()
 
 
 def layer_name(module: str) -> str | None:
-    """Our name of a layer, from its name in any dialect's file; None where it is none we know.
+    """Studio's name of a layer, from its name in any dialect; None where the name is unknown.
 
-    Ours is the component (`unet`, `text_encoder`, `text_encoder_2`) and the module's dotted path
-    as diffusers writes it, CLIP's `text_model` always spelled out.
+    Studio's name is the component (`unet`, `text_encoder`, `text_encoder_2`) and the module's
+    dotted path as diffusers writes it, always with CLIP's `text_model`.
     """
     component, path = component_and_path(module)
     path = path.replace(".processor.", ".")
@@ -114,7 +116,7 @@ def layer_name(module: str) -> str | None:
 
 
 def component_and_path(module: str) -> tuple[str, str]:
-    """Which of the models a name belongs to ("" if unknown), and the rest of the name."""
+    """The component that a name belongs to ("" if unknown), and the rest of the name."""
     module = module.removeprefix(PEFT_PREFIX).removeprefix("model.")
     for prefix, component in PREFIXES.items():
         if module.startswith(prefix):
@@ -127,17 +129,17 @@ def component_and_path(module: str) -> tuple[str, str]:
 def dotted(flat: str) -> str | None:
     """`down_blocks_0_attentions_1_proj_in` -> `down_blocks.0.attentions.1.proj_in`.
 
-    None where it holds a word that no layer's name has.
+    None where the name contains a word that no layer's name has.
     """
-    words, at = [], 0
-    while found := WORD.match(flat, at):
-        words.append(found[1])
-        at = found.end()
-    return ".".join(words) if words and at == len(flat) and flat[-1] != "_" else None
+    words, end = [], 0
+    while word := WORD.match(flat, end):
+        words.append(word[1])
+        end = word.end()
+    return ".".join(words) if words and end == len(flat) and flat[-1] != "_" else None
 
 
 def kohya_name(layer: str, family: str) -> str:
-    """The name that kohya gives a layer of ours, for a base of this family."""
+    """kohya's name of a layer that has Studio's name, for a base of this family."""
     component, _, path = layer.partition(".")
     flat = path.replace(".", "_")
     if component == "unet":
@@ -147,7 +149,7 @@ def kohya_name(layer: str, family: str) -> str:
 
 
 def from_sgm(flat: str) -> str:
-    """A module's name in sgm as diffusers' name; any other name as it is."""
+    """sgm's name of a module as diffusers' name; any other name unchanged."""
     return _rename(flat, SGM, SGM_RESNET)
 
 

@@ -1,8 +1,8 @@
-"""peft's configuration of an adapter: the strength and the rank of each layer.
+"""Read peft's configuration of an adapter: the alpha and the rank of each layer.
 
-It stands in `adapter_config.json` beside peft's own files, and as `lora_adapter_metadata` in those
-of diffusers, there with or without the component's name before each key. Sources: peft
-(utils/other.py, tuners/lora/layer.py) and diffusers (loaders/lora_base.py, loaders/peft.py).
+peft writes it to `adapter_config.json` beside its own files. diffusers writes it into a file's
+metadata as `lora_adapter_metadata`, with or without the component's name before each key. Sources:
+peft (utils/other.py, tuners/lora/layer.py), diffusers (loaders/lora_base.py, loaders/peft.py).
 """
 
 import math
@@ -26,17 +26,18 @@ METADATA = "lora_adapter_metadata"
 READ_TYPES = ("LORA", "LOHA", "LOKR", "OFT")
 # Beginnings of `init_lora_weights` that change the base's weights before the training.
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# Options with which the layer computes something else than W + scale * up @ down.
+# Options that make the layer compute something else than W + scale * up @ down.
 OTHER_LAYERS = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "coft")
 OTHER_LAYERS += ("kasa_config", "monteclora_config")
 PATTERN_SECONDS = 20.0  # for all patterns and layers of a file
 
 
 class LayerNumbers:
-    """A number of each layer: of the first pattern that fits its name, or the one for all.
+    """The alpha or the rank of each layer: by the first pattern that fits, or the general number.
 
     peft's patterns are regular expressions that match the whole name or its end after a dot.
-    Written by anybody, they may take for ever; so their time is limited.
+    A stranger's pattern may take for ever to match, so their time is limited.
+    where: what messages call the configuration.
     """
 
     def __init__(self, general: float | None, patterns: Mapping[str, float], where: str) -> None:
@@ -47,9 +48,12 @@ class LayerNumbers:
         self._left = PATTERN_SECONDS
 
     def find(self, layer: str) -> float | None:
-        """The number of the layer at this path in its model. Raises BadInput after too long."""
+        """The number of the layer at this path in its model. Raises BadInput if it takes too long.
+
+        None where the configuration has no number for the layer.
+        """
         names = [layer]
-        if layer.startswith("text_model."):  # transformers 5 has CLIP without its first level
+        if layer.startswith("text_model."):  # transformers 5 names CLIP's layers without it
             names.append(layer.removeprefix("text_model."))
         for pattern, number in self._patterns:
             if any(self._fits(pattern, name) for name in names):
@@ -71,9 +75,10 @@ class LayerNumbers:
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """What peft's configuration says of one component. alpha, rank: None where it does not say.
+    """peft's configuration of one component.
 
-    neumann_terms: of OFT's series, None for the exact rotation.  block_share: see Rotation.
+    neumann_terms: terms of OFT's series; None for the exact rotation.
+    block_share: whether a rotation has one block for all, see Rotation.
     """
 
     alpha: LayerNumbers
@@ -85,9 +90,10 @@ class PeftConfig:
 
 
 def read_configs(header: Header, path: Path) -> dict[str, PeftConfig]:
-    """The configuration of each component, "" for all; empty where the file has none.
+    """The configurations by component, "" for one that holds for all; empty where there is none.
 
-    Raises BadInput where it is not readable, or tells of an adapter that is no plain change.
+    Raises BadInput where a configuration cannot be read, or describes an adapter that Studio
+    doesn't read.
     """
     if path.is_dir():
         parts = component_files(path).items()
@@ -101,7 +107,7 @@ def read_configs(header: Header, path: Path) -> dict[str, PeftConfig]:
 
 
 def config_of(layer: str, configs: Mapping[str, PeftConfig]) -> PeftConfig:
-    """The configuration of this layer's component, the one for all, or an empty one."""
+    """The configuration of the layer's component, else the one for all, else an empty one."""
     return configs.get(layer.partition(".")[0], configs.get("", NO_CONFIG))
 
 
@@ -116,13 +122,13 @@ def _config_beside(file: Path) -> PeftConfig:
 
 
 def _by_component(entries: Mapping[str, JSON]) -> dict[str, dict[str, JSON]]:
-    apart: dict[str, dict[str, JSON]] = {}
+    components: dict[str, dict[str, JSON]] = {}
     for key, value in entries.items():
         component, _, name = key.partition(".")
         if component not in COMPONENTS:
             component, name = "", key
-        apart.setdefault(component, {})[name] = value
-    return apart
+        components.setdefault(component, {})[name] = value
+    return components
 
 
 def _config(entries: Mapping[str, JSON], where: str) -> PeftConfig:
@@ -148,7 +154,7 @@ def _neumann_terms(entries: Mapping[str, JSON], where: str) -> int | None:
 
 
 def refuse_other_changes(path: Path) -> None:
-    """Raise BadInput where peft's configuration beside a file tells of no plain change."""
+    """Raise BadInput where the peft configuration beside a file is one that Studio doesn't read."""
     for file in component_files(path).values() if path.is_dir() else (path,):
         beside = file.with_name(PEFT_CONFIG)
         if beside.exists():

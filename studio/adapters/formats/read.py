@@ -1,10 +1,10 @@
-"""The deltas of an adapter's file, whichever program wrote it.
+"""Read the deltas of an adapter's file, whichever program wrote it.
 
 Sources: kohya's sd-scripts (networks/lora.py), peft (tuners/lora, lokr, loha), LyCORIS
-(functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. Their other forms
-are converted exactly to the six forms here: a Tucker convolution is a low-rank product with its
-middle tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2. They are
-multiplied out when they are asked for (studio/adapters/delta/computed.py).
+(functional/general.py, locon.py, loha.py, lokr.py) and DiffuseKronA's krona.py. Forms that Studio
+has not itself are converted exactly: a Tucker convolution is a low-rank product with its middle
+tensor multiplied in, and a LoHa of rank r is a low-rank product of rank r^2. Both are multiplied
+out only when they are used (studio/adapters/delta/computed.py).
 """
 
 import math
@@ -59,17 +59,17 @@ def read_embeddings(
 
 
 def _in_one_dtype(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A layer's tensors, those that are multiplied by one another in the widest of their dtypes."""
-    found = {leaf: _computable(tensor) for leaf, tensor in own.items()}
-    factors = {k for k, v in found.items() if v.is_floating_point() and k not in EXTRAS}
+    """A layer's tensors, with all factors of the change in the widest of their dtypes."""
+    wide = {leaf: _computable(tensor) for leaf, tensor in own.items()}
+    factors = {k for k, v in wide.items() if v.is_floating_point() and k not in EXTRAS}
     if not factors:
-        return found
-    widest = reduce(torch.promote_types, (found[leaf].dtype for leaf in factors))
-    return {leaf: one.to(widest) if leaf in factors else one for leaf, one in found.items()}
+        return wide
+    widest = reduce(torch.promote_types, (wide[leaf].dtype for leaf in factors))
+    return {leaf: v.to(widest) if leaf in factors else v for leaf, v in wide.items()}
 
 
 def _computable(tensor: Tensor) -> Tensor:
-    """PyTorch computes nothing in float8, all of whose numbers float16 has too."""
+    """float8 as float16, which is exact; PyTorch cannot compute in float8."""
     return tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
 
 
@@ -79,7 +79,7 @@ def _delta(form: str, own: dict[str, Tensor], config: PeftConfig, name: str) -> 
         case "lora":
             return _lora(own, alpha, config.rank_stabilised)
         case "krona":
-            # Its `down` is A transposed, and its layer swaps the product's rows.
+            # The program's `down` is A transposed, and its layer swaps the product's rows.
             return Kron(
                 own["lora_A.weight"].T.contiguous(), own["lora_B.weight"], rows_swapped=True
             )
@@ -114,7 +114,7 @@ def _lora(own: dict[str, Tensor], alpha: float | None, rank_stabilised: bool) ->
 
 
 def _with_bias(delta: LowRank, bias: Tensor | None) -> LowRank | BiasOnly:
-    """The delta with a change of the bias that its scale does not multiply."""
+    """The delta with a change of the bias that the delta's scale does not multiply."""
     if bias is None:
         return delta
     if delta.scale == 0:
@@ -124,7 +124,7 @@ def _with_bias(delta: LowRank, bias: Tensor | None) -> LowRank | BiasOnly:
 
 
 def _loha(own: dict[str, Tensor], alpha: float | None) -> LowRank | Dense | BiasOnly:
-    """As low-rank factors, or as a full matrix where that has fewer numbers."""
+    """LoHa as low-rank factors, or as a full matrix where that has fewer numbers."""
     parts = [own[f"hada_w{n}_{side}"] for n in "12" for side in "ab"]
     rank, magnitude, bias = parts[1].shape[0], read_magnitude(own), own.get("diff_b")
     scale = 1.0 if alpha is None else alpha / rank
@@ -161,6 +161,7 @@ def _check(delta: Delta) -> None:
             raise ValueError("has magnitudes, and a normalisation has no rows")
         per_row = delta.magnitude.ndim == 1
         sides, own = delta.shape, delta.magnitude.numel()
-        # The inputs of a flattened convolution divide its second side; only the base tells them.
+        # A flattened convolution has inputs x kernel as its second side; only the base tells how
+        # many inputs those are, so here any divisor passes.
         if own != sides[0] if per_row else own < 1 or sides[1] % own:
             raise ValueError(f"of shape {list(sides)} has {own} magnitudes")

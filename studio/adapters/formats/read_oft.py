@@ -1,4 +1,4 @@
-"""Rotations of the four programs that write OFT.
+"""Read the rotations of the four programs that write OFT.
 
 peft (tuners/oft/layer.py) and OneTrainer (modules/module/oft_utils.py) rotate a layer's inputs and
 store the upper triangle of a skew matrix Q; kohya's sd-scripts (networks/oft.py) and LyCORIS
@@ -15,7 +15,7 @@ from studio.adapters.formats.peft_config import PeftConfig
 
 
 def read_rotation(own: Mapping[str, Tensor], alpha: float | None, config: PeftConfig) -> Rotation:
-    """The rotation of a layer's tensors, whose shapes rotation_blocks has checked."""
+    """The rotation that a layer's tensors hold; `rotation_blocks` has checked their shapes."""
     if "oft_R.weight" in own:
         return _of_inputs(own, config)
     if "oft_blocks" in own:
@@ -32,10 +32,10 @@ def _of_inputs(own: Mapping[str, Tensor], config: PeftConfig) -> Rotation:
 
 
 def _of_outputs(own: Mapping[str, Tensor], alpha: float | None) -> Rotation:
-    """W' = scale R' W. alpha: Q's norm is at most alpha x outputs; none or 0 means no limit."""
-    given = own["oft_blocks"].float()
-    skew = given - given.transpose(1, 2)
-    limit = (alpha or 0.0) * given.shape[0] * given.shape[1]
+    """W' = scale R' W. alpha: limits Q's norm to alpha x outputs; None or 0 means no limit."""
+    square = own["oft_blocks"].float()
+    skew = square - square.transpose(1, 2)
+    limit = (alpha or 0.0) * square.shape[0] * square.shape[1]
     norm = float(skew.norm())
     if 0 < limit < norm:
         skew = skew * (limit / norm)

@@ -1,6 +1,6 @@
-"""The layers of an adapter's file, their forms and the base's family, from its header alone.
+"""Find an adapter's layers, their forms and the base's family, from the file's header alone.
 
-Every tensor must be recognised. Ignoring one would give a wrong picture without a warning.
+Every tensor must be recognised: ignoring one would give a wrong picture without a warning.
 """
 
 import math
@@ -37,10 +37,10 @@ from studio.adapters.formats.weight_shapes import (
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
-# A layer's tensors: by the name they have in Studio's own files, the key in this file.
+# A layer's tensors: their keys in this file, by the names ("leaves") that Studio's own files use.
 Leaves = dict[str, str]
 
-# How other programs end the key of a low-rank factor. leaf: lora_A or lora_B, side: down or up.
+# How programs end the key of a low-rank factor. leaf: lora_A or lora_B, side: down or up.
 ENDINGS = (
     ".{leaf}.weight",
     ".{leaf}.default.weight",
@@ -49,7 +49,7 @@ ENDINGS = (
     "_lora.{side}.weight",
     ".lora_linear_layer.{side}.weight",
 )
-# Endings that are the same everywhere.
+# Endings that all programs share.
 PLAIN = """
     lora_mid.weight lora_magnitude_vector dora_scale alpha diff diff_b
     sparse_gaps sparse_value sparse_shape
@@ -59,7 +59,7 @@ PLAIN = """
     lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2 lokr_rows_swapped
 """
 LEAVES = {f".{leaf}": leaf for leaf in PLAIN.split()}
-LEAVES |= {".w_norm": "diff", ".b_norm": "diff_b"}  # LyCORIS's names of a normalisation's
+LEAVES |= {".w_norm": "diff", ".b_norm": "diff_b"}  # LyCORIS's names for normalisations
 LEAVES |= {".oft_R.weight": "oft_R.weight", ".oft_R.default.weight": "oft_R.weight"}
 LEAVES |= {".lora_B.bias": "lora_B.bias", ".lora_B.default.bias": "lora_B.bias"}
 LEAVES |= {
@@ -74,8 +74,8 @@ LEAVES |= {
 }
 ENDING = re.compile("|".join(re.escape(e) + "$" for e in sorted(LEAVES, key=len, reverse=True)))
 
-# The tensors of each form and how their shapes belong together: equal letters are equal sides,
-# "*" is two more sides or none, "1" any number of sides of one.
+# The tensors of each form and their shapes. A letter is a dimension, and equal letters of a form
+# are equal sizes; "*" is two more dimensions or none, "1" any number of dimensions of size 1.
 LOKR_LEFT = ({"lokr_w1": "a c"}, {"lokr_w1_a": "a r", "lokr_w1_b": "r c"})
 LOKR_RIGHT = (
     {"lokr_w2": "b d *"},
@@ -105,18 +105,19 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     *(("oft", {f"rotation_{side}_shared": "k b b"}) for side in ("out", "in")),
     ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
 )
-# Names that only SDXL's adapters have; and the width of the text that a layer reads.
+# Names that only SDXL's adapters have.
 SDXL_KEY = re.compile(r"lora_te[12]_|lora_unet_(input|middle|output)_block")
 SDXL_LAYER = re.compile(
     r"text_encoder_2\.|unet\.add_embedding|unet\.up_blocks\.0\.attentions"
     r"|.*\.transformer_blocks\.[1-9]"
 )
+# The family, by the number of inputs of a layer that reads text embeddings.
 WIDTHS = {
     "unet": {768: "sd1", 1024: "sd2", 2048: "sdxl"},
     "text_encoder": {1024: "sd2"},
     "text_encoder_2": {},
 }
-# What may stand beside the tensors of a form.
+# The tensors that may come in addition to those of a form.
 DORA = {"dora_scale", "lora_magnitude_vector"}
 BESIDE: dict[str, set[str]] = {
     "lora": {"alpha", "diff_b", "lora_B.bias"} | DORA,
@@ -132,15 +133,15 @@ EXTRAS = set[str]().union(*BESIDE.values())
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """What an adapter's file holds.
 
-    layers: the tensors of each layer. forms: of each layer, one of FORMS or "krona".
-    weights: the shape of the weight that each layer's tensors change; () where their form is
-    "sparse", which says it in a tensor, or "oft" or "bias", which tell one side of it at most.
-    rotations: the blocks of each layer that is rotated.
-    family: the one that names and widths show, "" where they leave it open.
+    layers: the keys of each layer's tensors. forms: each layer's form, one of FORMS or "krona".
+    weights: the shape of the weight that each layer changes. It is () for the form "sparse", which
+    stores the shape in a tensor, and for "oft" and "bias", which show one side of it at most.
+    rotations: the blocks of each layer of the form "oft".
+    family: shown by names and widths; "" where they leave it open.
     embeddings: the keys of learned words.
-    configs: peft's configuration of each component ("" for all), where the file has one.
+    configs: peft's configurations by component ("" for all), where the file has any.
     """
 
     layers: dict[str, Leaves]
@@ -155,8 +156,8 @@ class Contents:
 def survey(header: Header, path: Path) -> Contents:
     """Assign every tensor of a file to a layer, and check the shapes and dtypes of each layer.
 
-    Raises BadInput that names the first tensors that belong to no known layer or form, and for
-    weights larger than those of any base.
+    Raises BadInput for tensors that belong to no known layer or form, naming the first of them, and
+    for weights larger than those of any base.
     """
     layers: dict[str, Leaves] = {}
     unknown: list[str] = []
@@ -173,11 +174,11 @@ def survey(header: Header, path: Path) -> Contents:
         raise BadInput(f"{path} {_unknown(unknown, layers, header)}")
     if stated := stated_model(header.metadata):
         raise BadInput(f"{path} is for another model, as its metadata says: {stated}")
-    authors = bool(layers) and _from_diffusekrona(layers, header.shapes)
+    krona = bool(layers) and _from_diffusekrona(layers, header.shapes)
     forms, weights = {}, {}
     for layer, leaves in layers.items():
         shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
-        forms[layer] = "krona" if authors else _form(tuple(shapes.items()))
+        forms[layer] = "krona" if krona else _form(tuple(shapes.items()))
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             butterflies = len(shapes.get("oft_blocks", ())) == 4
@@ -217,13 +218,17 @@ def _rotation(
 
 
 def _unknown(keys: Sequence[str], layers: Mapping[str, Leaves], header: Header) -> str:
-    """What a file holds, of whose tensors these are not known. layers: those that are."""
+    """What a file with unknown tensors is, as the end of a message.
+
+    keys: the unknown tensors. layers: the known ones.
+    """
     if not keys:
         return "holds no tensors"
     names = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     what, stated = name_foreign_file(keys), stated_model(header.metadata)
     says = f" (its metadata says {stated})" if stated else ""
-    # Other models share text encoders with these, and other kinds of adapters their alphas.
+    # Only known layers of the UNet show that the file is for Stable Diffusion: other models have
+    # the same text encoders. An alpha shows nothing: unknown kinds of adapters have alphas too.
     ours = any(
         name[:5] == "unet." and leaves.keys() != {"alpha"} for name, leaves in layers.items()
     )
@@ -235,7 +240,7 @@ def _unknown(keys: Sequence[str], layers: Mapping[str, Leaves], header: Header) 
     return f"is {what or 'no adapter that Studio knows'}{says}: its tensors are {names}"
 
 
-# Cached: all adapters of a base have the same few thousand keys and shapes.
+# Cached, because all adapters of a base have the same few thousand keys and shapes.
 @lru_cache(maxsize=2**14)
 def _layer_and_leaf(key: str) -> tuple[str | None, str]:
     """The layer and the leaf that a key stands for; the layer is None where it is not known."""
@@ -245,7 +250,7 @@ def _layer_and_leaf(key: str) -> tuple[str | None, str]:
 
 @lru_cache(maxsize=2**10)
 def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
-    """The form whose tensors these are; "" if they are too few, too many or do not fit."""
+    """The form that has these tensors; "" if a tensor is missing, left over or does not fit."""
     all_of = dict(shapes)
     biases = [all_of[leaf] for leaf in ("diff_b", "lora_B.bias") if leaf in all_of]
     if (
@@ -262,7 +267,7 @@ def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
 
 
 def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
-    """Whether the shapes match a pattern of FORMS: equal letters are sides of equal length."""
+    """Whether the shapes match a pattern of FORMS."""
     sides: dict[str, int] = {}
     for leaf, shape in shapes.items():
         letters = pattern[leaf].split()
@@ -276,7 +281,8 @@ def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
             return False
         if any(sides.setdefault(x, side) != side for x, side in zip(letters, shape, strict=False)):
             return False
-    return all(side > 0 for letter, side in sides.items() if letter not in "gn")  # may be none
+    # Only g and n, the entries of a sparse change, may be none.
+    return all(side > 0 for letter, side in sides.items() if letter not in "gn")
 
 
 def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]) -> bool:
@@ -300,7 +306,7 @@ def _family_of_layers(layers: Mapping[str, Leaves], weights: Mapping[str, Shape]
     for layer, shape in weights.items():
         if layer.endswith(("attn2.to_k", "attn2.to_v", "self_attn.q_proj")):
             width = shape[1] if len(shape) > 1 else 0
-            if found := WIDTHS[layer.partition(".")[0]].get(width):
-                return found
-    # kohya's files for SD 2 have the same prefix. Their text encoder is 1024 wide: seen above.
+            if family := WIDTHS[layer.partition(".")[0]].get(width):
+                return family
+    # kohya's files for SD 2 have this prefix too, but their width of 1024 was found above.
     return "sd1" if any(key.startswith("lora_te_") for key in keys) else ""

@@ -1,14 +1,14 @@
-"""Learned embeddings in files: beside an adapter's layers, or alone as textual inversion.
+"""Find learned embeddings in files: beside an adapter's layers, or alone as textual inversion.
 
-Beside: `bundle_emb.TOKEN.clip_l` and `.clip_g` for SDXL (A1111's pull request 13568; OneTrainer
-writes the same, and SD 1.x as `clip_l` alone), `bundle_emb.TOKEN.string_to_param.*` as A1111
-bundles its own files. diffusers refuses a file that has a name without "lora" in it, so Studio's
-own file, which `load_lora_weights` is to take, says `lora_bundle_emb.` instead; converted to
-kohya's names, for the tools that read bundles, it says `bundle_emb.`.
+Names beside layers: `bundle_emb.TOKEN.clip_l` and `.clip_g` for SDXL (A1111's pull request 13568;
+OneTrainer writes the same, and `clip_l` alone for SD 1.x), and `bundle_emb.TOKEN.string_to_param.*`
+as A1111 bundles its own files. Studio's own files say `lora_bundle_emb.`, because diffusers'
+`load_lora_weights` refuses a file with a name that lacks "lora". Files converted to kohya's names
+say `bundle_emb.`, for the tools that read bundles.
 
-Alone: `clip_l` and `clip_g` (kohya, diffusers' advanced scripts), whose token is the file's name;
-`emb_params` (kohya) and `emp_params` (OneTrainer), likewise; or one tensor named by its token
-(diffusers' learned_embeds). A1111's own files are pickles and refused as such.
+Names in a file of its own: `clip_l` and `clip_g` (kohya, diffusers' advanced scripts), `emb_params`
+(kohya) and `emp_params` (OneTrainer), where the file's name is the token; or one tensor named by
+its token (diffusers' learned_embeds). A1111's own files are pickles and refused as such.
 """
 
 import re
@@ -17,7 +17,7 @@ from pathlib import Path
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
 
-# By token and text encoder, the key of a tensor of rows.
+# The keys of tensors of embeddings, by token and text encoder.
 Rows = dict[str, dict[str, str]]
 
 OWN, BUNDLED = "lora_bundle_emb", "bundle_emb"
@@ -32,12 +32,12 @@ LEAVES = {
 }
 KEY = re.compile(rf"({OWN}|{BUNDLED})\.(.+)\.({'|'.join(LEAVES)}|string_to_param\.[^.]*)")
 WIDTHS = {768: "sd1", 1024: "sd2"}
-MOST_ROWS = 75  # that a prompt of CLIP's length has room for
+MOST_ROWS = 75  # vectors that fit into a prompt of CLIP's length
 
 
 def bundled_embeddings(header: Header, path: Path) -> Rows:
-    """The embeddings beside an adapter's layers. Raises BadInput for what is not read of them."""
-    found: Rows = {}
+    """The embeddings beside an adapter's layers. Raises BadInput for those that are not read."""
+    embeddings: Rows = {}
     for key in sorted(header.shapes):
         if not key.startswith((f"{OWN}.", f"{BUNDLED}.")):
             continue
@@ -47,16 +47,16 @@ def bundled_embeddings(header: Header, path: Path) -> Rows:
                 f"{path} holds {key}, which is not an embedding that a text encoder reads (those "
                 f"end in {', '.join(LEAVES)}): train or convert it without"
             )
-        encoders = found.setdefault(parts[2], {})
+        encoders = embeddings.setdefault(parts[2], {})
         encoder = LEAVES.get(parts[3], "text_encoder")
         if encoder in encoders or not _are_rows(header, key):
             raise BadInput(f"{path} is damaged: {key} {list(header.shapes[key])} is no embedding")
         encoders[encoder] = key
-    return found
+    return embeddings
 
 
 def lone_embedding(header: Header, path: Path) -> Rows:
-    """The embedding that a file holds alone; nothing where it is another kind of file."""
+    """The embedding of a textual inversion's file; empty for another kind of file."""
     keys = list(header.shapes)
     if not keys or not all(_are_rows(header, key) for key in keys):
         return {}
@@ -69,7 +69,7 @@ def lone_embedding(header: Header, path: Path) -> Rows:
     (key,) = keys
     if key == "*" or key.startswith("string_to_param."):
         return {name: {"text_encoder": key}}
-    # diffusers names the tensor by its token; a name with dots is a layer's of some model.
+    # diffusers names the tensor by its token; a name with dots is that of some model's layer.
     return {} if re.search(r"[.\s]", key) or not key else {key: {"text_encoder": key}}
 
 
@@ -83,7 +83,7 @@ def guess_family(rows: Rows, header: Header) -> str:
 
 
 def _are_rows(header: Header, key: str) -> bool:
-    """Whether it can be [n, width], or [width] for one."""
+    """Whether the tensor can hold embeddings: [n, width], or [width] for one."""
     shape = header.shapes[key]
     few = len(shape) == 1 or (len(shape) == 2 and 1 <= shape[0] <= MOST_ROWS)
     return few and shape[-1] > 0

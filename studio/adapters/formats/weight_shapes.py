@@ -1,6 +1,6 @@
-"""Shapes and number types of the weights that an adapter changes, from its header alone.
+"""Check the shapes and number types of the weights that an adapter changes, from its header alone.
 
-A file of a kilobyte can name a product of terabytes, so sizes are bounded before any tensor is
+A file of a kilobyte can describe a product of terabytes, so sizes are limited before any tensor is
 read or multiplied.
 """
 
@@ -16,17 +16,17 @@ Shape = tuple[int, ...]
 
 LARGEST_LAYER = 2**25  # numbers; SDXL's largest, a convolution, has 2560 x 1280 x 3 x 3
 LARGEST_ADAPTER = 2**32  # numbers; all layers of SDXL and its text encoders have 3.4e9
-# The middle tensors of Tucker forms: [rank, rank, kernel], multiplied by a matrix on either side.
+# The middle tensors of Tucker forms, [rank, rank, kernel]: a matrix multiplies each of the ranks.
 CORES = ("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2")
-# Tensors that may be of whole numbers.
+# Tensors that may hold whole numbers.
 WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha", "oft_R.scaled_oft"}
 
 
 def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
     """The shape of the weight that a layer's tensors change, perhaps flattened to a matrix.
 
-    form: as survey() tells. () for "sparse", whose tensors hold the shape, "oft" (see
-    rotation_blocks) and "bias".
+    form: one that `survey` knows. The shape is () for "sparse", whose tensors hold it, for "oft"
+    (see `rotation_blocks`) and for "bias".
     """
     match form:
         case "lora":
@@ -73,9 +73,10 @@ class Blocks:
 
 
 def rotation_blocks(shapes: Mapping[str, Shape], *, block_share: bool) -> Blocks:
-    """The blocks of a layer's OFT. block_share: what peft's configuration says of its own.
+    """The blocks of a layer's OFT. block_share: peft's option, which only its files heed.
 
-    Raises ValueError where a triangle belongs to no square, or scales to none of the outputs.
+    Raises ValueError where a block's numbers are no triangle of a square matrix, or where there are
+    not as many scales as outputs.
     """
     if "oft_R.weight" in shapes:  # the upper triangles of skew matrices
         count, numbers = shapes["oft_R.weight"]
@@ -95,12 +96,12 @@ def check_cores(layer: str, shapes: Mapping[str, Shape], weight: Shape, path: Pa
     for name in CORES:
         if name in shapes:
             ranks, kernel = shapes[name][:2], shapes[name][2:]
-            # On the way, either rank stands beside either side of the weight.
+            # Intermediate products have a rank in place of a side of the weight.
             check_size(layer, (*map(max, ranks, weight), *kernel), path)
 
 
 def check_sizes(weights: Mapping[str, Shape], path: Path) -> None:
-    """Raise BadInput for weights larger than Stable Diffusion's: one, or all together."""
+    """Raise BadInput where one weight, or all together, are larger than Stable Diffusion's."""
     for layer, shape in weights.items():
         check_size(layer, shape, path)
     if (total := sum(map(math.prod, weights.values()))) > LARGEST_ADAPTER:
@@ -120,9 +121,9 @@ def check_size(layer: str, shape: Shape, path: Path) -> None:
 
 
 def check_dtypes(leaves: Mapping[str, str], header: Header, path: Path) -> None:
-    """Raise BadInput for a tensor of whole numbers that must be of fractions.
+    """Raise BadInput for a tensor of whole numbers where floating-point numbers are needed.
 
-    leaves: the key of each of a layer's tensors, or of a word's embeddings.
+    leaves: the keys of a layer's tensors, or of a word's embeddings.
     """
     for leaf, key in leaves.items():
         dtype = header.dtypes[key]

@@ -1,4 +1,4 @@
-"""Studio's own file: deltas and embeddings as named tensors, and peft's configuration.
+"""What Studio's own file holds: deltas and embeddings as named tensors, and peft's configuration.
 
 Source of the configuration: diffusers (loaders/lora_base.py).
 """
@@ -45,15 +45,15 @@ def embedding_tensors(embeddings: Embeddings, bundle: str = OWN) -> dict[str, Te
 def component_config(component: str, deltas: Mapping[str, Delta]) -> dict[str, object]:
     """peft's configuration of one component's deltas; empty where peft has none for them."""
     own = {
-        # transformers 5 has CLIP without its first level; peft matches the ends of names.
+        # transformers 5 names CLIP's layers without `text_model`; peft matches the ends of names.
         layer.removeprefix(f"{component}.").removeprefix("text_model."): delta
         for layer, delta in sorted(deltas.items())
         if layer.startswith(f"{component}.")
     }
     if low := {path: delta for path, delta in own.items() if isinstance(delta, LowRank)}:
         return _lora_config(low)
-    turned = {path: delta for path, delta in own.items() if isinstance(delta, Cayley)}
-    return _oft_config(turned) if turned else {}
+    rotations = {path: delta for path, delta in own.items() if isinstance(delta, Cayley)}
+    return _oft_config(rotations) if rotations else {}
 
 
 def lora_metadata(deltas: Mapping[str, Delta]) -> str:
@@ -101,7 +101,7 @@ def _oft_config(deltas: Mapping[str, Cayley]) -> dict[str, object]:
     ((terms, shared),) = ways
     return {
         "peft_type": "OFT",
-        "peft_version": "0.18.0",  # since when its series is the one that Cayley has
+        "peft_version": "0.18.0",  # the first whose series is the one in Cayley
         "r": 0,
         "oft_block_size": mode(sizes),
         "use_cayley_neumann": terms is not None,
