@@ -1,1 +1,1 @@
-"""What a user asks for, in one typed form each."""
+"""What users ask for: a picture (Shot) or a training (TrainingRequest), each as one dataclass."""

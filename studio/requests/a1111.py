@@ -1,8 +1,8 @@
 """The `parameters` text that A1111 and similar programs write into their PNGs.
 
 The text is the prompt, then "Negative prompt: ...", then one line of "Key: value" pairs. A value
-that holds a comma or a colon is quoted as JSON. Adapters stand in the prompt as
-<lora:NAME:STRENGTH>. What Studio writes has keys of its own behind those that A1111 knows.
+with a comma or a colon is quoted as JSON. Adapters are written in the prompt as
+<lora:NAME:STRENGTH>. Studio adds keys of its own after those that A1111 knows.
 """
 
 import json
@@ -44,14 +44,14 @@ A1111_SPACINGS = {
 
 LATENT = "Latent"  # A1111's upscaler that enlarges latents
 
-# Each begins where the line or a comma does, so that no sign of a long line is looked at twice.
+# A pair begins at the line's start or at a comma, so that a long line is not scanned repeatedly.
 PAIR = re.compile(r'(?:^|,)\s*+([\w /-]++):\s*+("(?:\\.|[^"\\])*+"|[^,]*+)(?=,|$)')
 WHOLE_NUMBER = r"[0-9]{1,20}"
 NUMBER = rf"{WHOLE_NUMBER}(\.[0-9]{{1,20}})?"
 SIZE = re.compile(rf"({WHOLE_NUMBER})\s*x\s*({WHOLE_NUMBER})")
 WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed", "Clip skip": "clip_skip"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
-OWN = ("", "Automatic")  # schedule types that leave it to the sampler
+OWN = ("", "Automatic")  # schedule types that mean the sampler's own spacing
 SAMPLERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
 SCHEDULE_TYPES = {schedule: spacing for spacing, schedule in A1111_SPACINGS.items()}
 
@@ -75,7 +75,7 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
         pairs["Clip skip"] = f"{shot.clip_skip}"
     if shot.init_image is not None:
         pairs["Denoising strength"] = f"{shot.denoise:g}"
-    elif shot.second_pass is not None:  # A1111 has the one or the other
+    elif shot.second_pass is not None:  # A1111 has one key for both strengths
         pairs["Denoising strength"] = f"{shot.second_denoise:g}"
     if shot.second_pass is not None:
         pairs |= {"Hires upscale": f"{shot.second_pass:g}", "Hires upscaler": LATENT}
@@ -89,7 +89,7 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
     if shot.avoid:
         pairs["Avoid"] = " + ".join(shot.avoid)
     pairs["Version"] = f"Studio {versions()['studio']}"
-    # Other programs read brackets as weights, whatever they are here.
+    # Other programs read brackets as weights, whatever this shot's syntax is.
     prompt, negative = (
         text if shot.syntax == "a1111" else escape(text) for text in (shot.prompt, shot.negative)
     )
@@ -101,7 +101,7 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
 
 
 def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
-    """The fields of a recipe that the text gives, and a sentence for each that Studio lacks."""
+    """The fields of a recipe that the text gives, and a sentence for each thing Studio lacks."""
     prompt, negative, pairs = _split(text)
     problems: list[str] = []
     prompt, adapters = _extract_adapters(prompt, problems)
@@ -124,17 +124,17 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
 
 
 def _second_pass(pairs: Mapping[str, str], problems: list[str]) -> dict[str, object]:
-    """The fields of a second pass, which A1111 calls "Hires. fix"; it enlarges the latents here."""
+    """The fields of a second pass, A1111's "Hires. fix". Studio's enlarges the latents."""
     factor = pairs.get("Hires upscale", "")
     if not re.fullmatch(NUMBER, factor) or float(factor) <= 1:
         return {}
     upscaler = pairs.get("Hires upscaler", LATENT)
     if upscaler != LATENT:
         problems.append(f"Studio has no upscaler {upscaler}: latents are enlarged instead.")
-    found: dict[str, object] = {"second_pass": float(factor)}
+    fields: dict[str, object] = {"second_pass": float(factor)}
     if re.fullmatch(NUMBER, strength := pairs.get("Denoising strength", "")):
-        found["second_denoise"] = float(strength)
-    return found
+        fields["second_denoise"] = float(strength)
+    return fields
 
 
 def _split(text: str) -> tuple[str, str, dict[str, str]]:
@@ -178,7 +178,7 @@ def _extract_adapters(prompt: str, problems: list[str]) -> tuple[str, list[dict[
 
 
 def _syntax(texts: Sequence[str], problems: list[str]) -> PromptSyntax:
-    """A1111's, unless it says what Studio can't do: then all signs are words."""
+    """A1111's syntax; "plain", with a sentence in `problems`, where Studio can't read the marks."""
     try:
         for text in texts:
             read_prompt(text, "a1111")
@@ -189,9 +189,9 @@ def _syntax(texts: Sequence[str], problems: list[str]) -> PromptSyntax:
 
 
 def _sampling(sampler: str, schedule: str, problems: list[str]) -> tuple[str | None, str | None]:
-    """Our scheduler and spacing; None where there is none, with a sentence in `problems`.
+    """Studio's scheduler and spacing; None where it has none, with a sentence in `problems`.
 
-    Older texts have both in one, such as "DPM++ 2M Karras".
+    Older texts have both in one name, such as "DPM++ 2M Karras".
     """
     for name in SCHEDULE_TYPES:
         if sampler not in SAMPLERS and sampler.endswith(f" {name}"):

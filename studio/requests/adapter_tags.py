@@ -1,7 +1,7 @@
-"""Adapters that a prompt names as in A1111 and SwarmUI: <lora:NAME:STRENGTH>.
+"""Adapters named in a prompt, as in A1111 and SwarmUI: <lora:NAME:STRENGTH>.
 
-NAME is a file without its ending, in the library or in a folder; SwarmUI writes folders before it.
-STRENGTH is 1 where it is missing. A half of a B-LoRA is <lora:NAME:style:0.8>.
+NAME is a file's name without .safetensors, in the library or in a folder; SwarmUI puts folders
+before it. STRENGTH is 1 where it is missing. A half of a B-LoRA is <lora:NAME:style:0.8>.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ SUFFIX = ".safetensors"
 
 
 def take_adapter_tags(shot: Shot, find: Callable[[str], str]) -> Shot:
-    """The shot with its prompt's tags among its adapters; the syntax "a1111" alone has tags.
+    """The shot with the tags of its prompt turned into adapters. Only the syntax a1111 has tags.
 
-    find: the file of NAME or NAME:HALF. Raises BadInput for a tag that names no adapter, and for
-    one that gives what an adapter does not have here.
+    find: returns the file of NAME or NAME:HALF. Raises BadInput for a tag that names no adapter, or
+    asks for something that Studio can't do.
     """
     if shot.syntax != "a1111":
         return shot
@@ -35,12 +35,12 @@ def take_adapter_tags(shot: Shot, find: Callable[[str], str]) -> Shot:
 
 
 def read_adapter_tag(tag: tuple[str, str]) -> tuple[str, float]:
-    """NAME or NAME:HALF, and the strength. tag: as `split_adapter_tags` returns it."""
-    network, inside = tag
-    written = f"<{network}:{inside}>"
+    """NAME or NAME:HALF, and the strength. tag: one that `split_adapter_tags` returned."""
+    network, content = tag
+    written = f"<{network}:{content}>"
     if network.lower() == "hypernet":
         raise BadInput(f"{written} names a hypernetwork, which Studio can't use: take it out")
-    name, *rest = (word.strip() for word in inside.split(":"))
+    name, *rest = (word.strip() for word in content.split(":"))
     if rest and rest[0] in HALVES:
         name = f"{name}:{rest.pop(0)}"
     try:
@@ -58,7 +58,7 @@ def read_adapter_tag(tag: tuple[str, str]) -> tuple[str, float]:
 def find_adapter(name: str, *, folder: Path = Path()) -> str:
     """The file of NAME or NAME:HALF in a folder, or else in the library; BadInput if in neither.
 
-    The library is that of the workspace which the commands use when none is named.
+    The library is that of the default workspace.
     """
     plain, colon, half = name.partition(":")
     library = expand_home(DEFAULT_FOLDER) / "adapters"
@@ -66,8 +66,8 @@ def find_adapter(name: str, *, folder: Path = Path()) -> str:
     for file in (folder / f"{plain}{SUFFIX}", folder / plain, library / f"{last}{SUFFIX}"):
         if is_there(file) and file.is_file():
             return f"{file}{colon}{half}"
-    there = [one.stem for place in (folder, library) for one in place.glob(f"*{SUFFIX}")]
-    close = get_close_matches(plain, there, 1)
+    names = [file.stem for place in (folder, library) for file in place.glob(f"*{SUFFIX}")]
+    close = get_close_matches(plain, names, 1)
     hint = f"did you mean {close[0]}?" if close else "import it, or take it out of the prompt"
     raise BadInput(
         f"the prompt names the adapter {plain}, which is neither in {folder.absolute()} nor in the "

@@ -1,4 +1,4 @@
-"""Pictures on disk: one to start from is opened, a finished one is written with its recipe.
+"""Open pictures to start from, and write finished pictures with their recipes.
 
 A finished picture's PNG holds two texts: `parameters`, as A1111 writes it and most galleries read
 it, and `studio`, a JSON object from which the same picture can be made again bit for bit.
@@ -19,12 +19,12 @@ TEXTS = ("parameters", "studio")
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB, upright, over white; BadInput when it can't be read or is too large."""
+    """A picture in RGB, upright, transparency over white. BadInput if unreadable or too large."""
     return load_picture(path, most_pixels=LARGEST_PICTURE)
 
 
 def picture_sha256(picture: Image.Image | str | Path) -> str:
-    """Of a file's bytes, or of the size and RGB pixels of a picture in memory."""
+    """The SHA-256 of a file's bytes, or of the size and RGB pixels of a picture in memory."""
     if isinstance(picture, Image.Image):
         rgb = picture.convert("RGB")
         return hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()
@@ -34,7 +34,7 @@ def picture_sha256(picture: Image.Image | str | Path) -> str:
 def save_picture(image: Image.Image, path: str | Path) -> Path:
     """Write a rendered picture as a PNG, with the recipe that `compose.render` put in its `info`.
 
-    The file is written whole or not at all, its folders are made as needed.
+    The file is written whole or not at all. Missing folders are made.
     Raises BadInput when `path` doesn't end in .png or can't be written.
     """
     path = Path(path)
@@ -54,11 +54,11 @@ def read_recipe(path: str | Path) -> dict[str, object]:
         text = picture.info.get("studio")
     if not isinstance(text, str):
         raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")
-    found: dict[str, object] = {**parse_object(text, f"The recipe in {path} is damaged: it")}
-    if "version" not in found:
+    recipe: dict[str, object] = {**parse_object(text, f"The recipe in {path} is damaged: it")}
+    if "version" not in recipe:
         raise BadInput(f"The recipe in {path} is damaged: it has no version.")
-    if found["version"] != VERSION:
+    if recipe["version"] != VERSION:
         raise BadInput(
-            f"The recipe in {path} is of version {found['version']}, this Studio reads {VERSION}."
+            f"The recipe in {path} is of version {recipe['version']}, this Studio reads {VERSION}."
         )
-    return found
+    return recipe

@@ -5,12 +5,11 @@ r"""The three ways in which a prompt can be read; no PyTorch here.
     (word)       weighs 1.1 times as much; brackets nest, so ((word)) weighs 1.21
     (word:1.3)   weighs 1.3 times as much
     [word]       weighs 1 / 1.1 times as much
-    \( \[ \\     a sign without its meaning
+    \( \[ \\     the character itself, not a mark
     BREAK        the next piece begins here
 
-"plain" takes every sign as part of a word. "cut" does so too, and reads only as many tokens as one
-piece holds: Studio read all prompts that way before it knew the other two, and reads the recipes of
-that time so.
+"plain" takes every character as text. "cut" does so too, and reads only as many tokens as one piece
+holds: Studio's first versions read all prompts that way, and their recipes are still read so.
 """
 
 import re
@@ -24,7 +23,7 @@ PromptSyntax = Literal["a1111", "plain", "cut"]
 # A text with its weight. A prompt is a list of these for each part between its BREAKs.
 WeightedText = tuple[str, float]
 
-LONGEST_PROMPT = 10_000  # characters; one of a million would fill the memory with embeddings
+LONGEST_PROMPT = 10_000  # characters; the embeddings of a million would fill the memory
 BRACKET_FACTOR = 1.1
 FACTORS = {"(": BRACKET_FACTOR, "[": 1 / BRACKET_FACTOR}
 TOKEN = re.compile(
@@ -32,18 +31,18 @@ TOKEN = re.compile(
     | \s*\b(?P<break>BREAK)\b\s* | .""",
     re.VERBOSE | re.DOTALL,
 )
-MARKS = re.compile(r"[\\()\[\]]|BREAK")  # without any of these all has weight 1
+MARKS = re.compile(r"[\\()\[\]]|BREAK")  # a text without any of these has weight 1
 ADAPTER_TAG = re.compile(r"(?<!\\)<(lora|lyco|hypernet):([^<>]*)>", re.IGNORECASE)
 EMPTY_BETWEEN_COMMAS = re.compile(r"\s*,\s*(?=,|$)")
 IN_BRACKETS = re.compile(r"(?<!\\)\[([^\[\]\\]*+)\]")
-EDITED = re.compile(r"\||:\s*+[.\d]++\s*+$")  # what stands in the brackets of prompt editing
+EDITED = re.compile(r"\||:\s*+[.\d]++\s*+$")  # shows that brackets are prompt editing
 
 
 def read_prompt(text: str, syntax: PromptSyntax) -> list[list[WeightedText]]:
-    """The texts of a prompt with their weights, a list for each part between its BREAKs.
+    """The texts of a prompt with their weights: one list for each part between BREAKs.
 
-    Raises BadInput for a tag of an adapter, for A1111's prompt editing, and for a text of more than
-    LONGEST_PROMPT characters that is read to its end.
+    Raises BadInput for an adapter's tag, for A1111's prompt editing and, unless the syntax is
+    "cut", for a text of more than LONGEST_PROMPT characters.
     """
     if syntax != "cut" and len(text) > LONGEST_PROMPT:
         raise BadInput(
@@ -52,7 +51,7 @@ def read_prompt(text: str, syntax: PromptSyntax) -> list[list[WeightedText]]:
     if syntax != "a1111":
         return [[(text, 1.0)]]
     _check_readable(text)
-    if text and not MARKS.search(text):  # as most prompts are; a hundredth of the time
+    if text and not MARKS.search(text):  # most prompts; takes a hundredth of the time
         return [[(text, 1.0)]]
     parts: list[list[WeightedText]] = [[]]
     for piece, weight in _weighted(text):
@@ -71,7 +70,7 @@ def has_marks(text: str) -> bool:
 
 
 def split_adapter_tags(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """The text without its <lora:...> tags, and of each tag its first word and what follows."""
+    """The text without <lora:NAME:STRENGTH> tags, and each tag as ("lora", "NAME:STRENGTH")."""
     tags = ADAPTER_TAG.findall(text)
     if not tags:
         return text, []
@@ -80,7 +79,7 @@ def split_adapter_tags(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def escape(text: str) -> str:
-    """A text that "a1111" reads as "plain" reads this one."""
+    """The text escaped, so that "a1111" reads it as "plain" reads the original."""
     return re.sub(r"[\\()\[\]]|<(?=\w+:)|\bBREAK\b", r"\\\g<0>", text)
 
 
@@ -90,7 +89,8 @@ def _check_readable(text: str) -> None:
             f"{tag[0]} names an adapter, and can stand only in the prompt of a picture: add the "
             "adapter otherwise, or take the tag out"
         )
-    editing = next((one for one in IN_BRACKETS.finditer(text) if EDITED.search(one[1])), None)
+    brackets = IN_BRACKETS.finditer(text)
+    editing = next((match for match in brackets if EDITED.search(match[1])), None)
     if editing:
         raise BadInput(
             f"{editing[0]} changes the prompt during the steps (prompt editing), which Studio "
@@ -99,42 +99,42 @@ def _check_readable(text: str) -> None:
 
 
 def _weighted(text: str) -> Iterator[tuple[str | None, float]]:
-    """Sign by sign with its weight; None stands for BREAK."""
+    """Each character with its weight; None stands for BREAK."""
     tokens = list(TOKEN.finditer(text))
     factors, closing = _pair_brackets(tokens)
-    here: dict[int, float] = {}  # by their places, the factors of the brackets that are open
-    for at, token in enumerate(tokens):
-        if at in factors:
-            here[at] = factors[at]
-        elif at in closing:
-            del here[closing[at]]
+    open_factors: dict[int, float] = {}  # factors of the brackets that are open, by position
+    for position, token in enumerate(tokens):
+        if position in factors:
+            open_factors[position] = factors[position]
+        elif position in closing:
+            del open_factors[closing[position]]
         else:
             # Inner brackets first, as A1111 multiplies.
-            weight = prod(reversed(here.values()), start=1.0)
-            yield None if token["break"] else _literal(token[0]), weight
+            weight = prod(reversed(open_factors.values()), start=1.0)
+            yield None if token["break"] else _unescaped(token[0]), weight
 
 
-def _literal(sign: str) -> str:
-    return sign[1] if sign[0] == "\\" and len(sign) == 2 else sign
+def _unescaped(character: str) -> str:
+    return character[1] if character[0] == "\\" and len(character) == 2 else character
 
 
 def _pair_brackets(tokens: Sequence[re.Match[str]]) -> tuple[dict[int, float], dict[int, int]]:
     """The factor of each opening bracket, and the opening bracket of each closing one.
 
-    Both go by the places among the tokens. Round and square brackets are paired apart. What is
-    not closed goes on to the end of the prompt.
+    Brackets are given by their positions among the tokens. Round and square brackets are paired
+    separately. A bracket that is not closed acts to the end of the prompt.
     """
-    waiting: dict[str, list[int]] = {"(": [], "[": []}
+    unpaired: dict[str, list[int]] = {"(": [], "[": []}
     factors: dict[int, float] = {}
     closing: dict[int, int] = {}
-    for at, token in enumerate(tokens):
-        if sign := token["open"]:
-            waiting[sign].append(at)
-            factors[at] = FACTORS[sign]
+    for position, token in enumerate(tokens):
+        if bracket := token["open"]:
+            unpaired[bracket].append(position)
+            factors[position] = FACTORS[bracket]
         elif token["close"] or token["weight"]:
-            places = waiting["[" if token["close"] == "]" else "("]
-            if places:
-                closing[at] = places.pop()
+            opened = unpaired["[" if token["close"] == "]" else "("]
+            if opened:
+                closing[position] = opened.pop()
                 if token["weight"]:
-                    factors[closing[at]] = float(token["weight"])
+                    factors[closing[position]] = float(token["weight"])
     return factors, closing

@@ -1,4 +1,4 @@
-"""How to train, whatever is trained: the options of the loop, the same for every kind."""
+"""The options of the training loop, which every kind of adapter shares."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +13,11 @@ from studio.requests.validation import NotBlank, check, check_fields, option
 
 UNMASKED_WEIGHT = 0.1  # OneTrainer's
 PRIOR_COUNT, PRIOR_WEIGHT = 100, 1.0  # those of diffusers' DreamBooth script
-# Learning rates suit AdamW unless somebody says otherwise. Lion steps by the sign of its momentum
-# and wants a third to a tenth (section 5 of its paper); the sketch base learns as fast with a half.
+# Default learning rates are for AdamW; these factors make them fit another optimizer. Lion steps by
+# the sign of its momentum and wants a third to a tenth (section 5 of its paper); the sketch base
+# learns as fast with a half.
 RATES = {"adamw": 1.0, "adamw8bit": 1.0, "lion": 1 / 3, "prodigy": 1.0}
-PRODIGY = 1.0
+PRODIGY = 1.0  # the lr that Prodigy's authors recommend
 UNKNOWN_STEPS = 10**9
 
 AtLeastOne = Annotated[int, Ge(1)]
@@ -40,7 +41,7 @@ class Recipe:
     lr: Positive = option(1e-4, "learning rate: how much each step changes the adapter")
     schedule: Literal["constant", "cosine", "linear"] = option(
         "constant",
-        "how the learning rate runs after the warmup; cosine and linear let it fall to 0",
+        "the learning rate's course after the warmup; cosine and linear let it fall to 0",
     )
     warmup: Count = option(0, "steps in which the learning rate rises from 0")
     text_encoders: bool = option(False, "train the text encoders too")
@@ -75,22 +76,22 @@ class Recipe:
         5.0, "min-SNR gamma: nearly clean pictures count less; 5 is usual, off at 0"
     )
     noise_offset: Amount = option(
-        0.0, "noise of a single colour, so that dark and bright pictures are learned; off at 0"
+        0.0, "added noise of one colour, so that dark and bright pictures are learned; off at 0"
     )
     input_perturbation: Amount = option(
-        0.0, "more noise on what the UNet sees, such as 0.1; off at 0"
+        0.0, "extra noise on the UNet's input, such as 0.1; off at 0"
     )
     caption_dropout: Share = option(
-        0.0, "share of the pictures that are shown without their caption"
+        0.0, "share of the pictures that are learned without their caption"
     )
-    # Not "a1111" as in prompts: taggers write brackets that are no weights, as in miku_(vocaloid).
+    # Not "a1111" as for prompts: taggers write brackets that are no weights: miku_(vocaloid).
     caption_syntax: PromptSyntax = option(
         "plain",
         "how captions are read: as plain text, with weights (a1111), or cut after 75 tokens",
     )
     clip_skip: AtLeastOne | None = option(
         None,
-        "which layer of the text encoders counts, from the end; 1 is the last; default: the base's",
+        "layer of the text encoders to use, from the end; 1 is the last; default: the base's",
     )
     flip: bool = option(False, "mirror pictures at random")
     crops: AtLeastOne = option(1, "random crops of each picture; 1 takes its middle")
@@ -105,17 +106,17 @@ class Recipe:
     )
     checkpointing: bool = option(False, "gradient checkpointing: less memory, but slower")
     compile: bool = option(
-        False, "compile the UNet first: a slow start, then faster steps; dropped where they are not"
+        False, "compile the UNet first: a slow start, then faster steps; undone if they are not"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "number format to compute in; auto takes that of the base"
     )
     seed: Annotated[int, Ge(0), Lt(2**63)] = option(
-        0, "start of all chance; on a CPU the same seed gives the same file"
+        0, "start of the random numbers; on a CPU the same seed gives the same file"
     )
-    sample_every: Count = option(0, "draw samples every so many steps; at 0 only at the end")
+    sample_every: Count = option(0, "steps from one sample to the next; at 0 only at the end")
     sample_prompts: tuple[str, ...] = option((), "prompts of the samples; default: the trigger")
-    save_every: Count = option(200, "save a checkpoint every so many steps; at 0 only when stopped")
+    save_every: Count = option(200, "steps from one checkpoint to the next; at 0 only when stopped")
     keep: Count = option(0, "how many of the newest checkpoints to keep; all at 0")
     tensorboard: bool = option(False, "write losses, learning rates and samples for TensorBoard")
     cache: Literal["memory", "disk"] = option(
@@ -129,10 +130,10 @@ class Recipe:
     )
     prior_class: NotBlank | None = option(
         None,
-        'what the subject is, such as "a robot", so that the base does not forget others of it',
+        'class of the subject, such as "a robot", so that the base does not forget others of it',
     )
     prior_count: Count = option(
-        PRIOR_COUNT, "how many class pictures there are to be; missing ones are drawn"
+        PRIOR_COUNT, "number of class pictures to use; missing ones are drawn"
     )
     prior_weight: Positive = option(PRIOR_WEIGHT, "how much class pictures count")
 
@@ -160,7 +161,7 @@ class Recipe:
         return self.text_encoders or self.new_tokens > 0
 
     def remarks(self) -> tuple[str, ...]:
-        """What may not have been meant, a sentence each."""
+        """Sentences about options that are allowed, but that the user may not have meant."""
         if self.optimizer == "prodigy" and self.lr != PRODIGY:
             return (
                 "Prodigy finds the learning rate itself and multiplies it by lr, here "
@@ -169,9 +170,9 @@ class Recipe:
         return ()
 
     def rate(self, step: int, *, course: range | None = None) -> float:
-        """The learning rate of the step that has `step` steps before it.
+        """The learning rate of a step, counted from 0.
 
-        course: the steps from warmup to end, where these are not all steps of the training.
+        course: the steps over which the schedule runs, warmup included; default: all steps.
         """
         course = course or range(self.steps)
         step -= course.start
@@ -181,7 +182,7 @@ class Recipe:
         return self.lr * SCHEDULES[self.schedule](done)
 
 
-# The share of the learning rate that is left; `done` runs from 0 to 1 after the warmup.
+# The factor of the learning rate; `done` runs from 0 to 1 after the warmup.
 SCHEDULES = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: (1 + cos(pi * done)) / 2,
@@ -190,7 +191,7 @@ SCHEDULES = {
 
 
 def _check_prodigy(recipe: Recipe) -> None:
-    """BadInput where some parameters are to have another learning rate."""
+    """Raise BadInput where some parameters would have another learning rate than the rest."""
     advice = "and prodigy finds one rate for all: leave it out, or choose another optimizer"
     if recipe.lora_plus != 1:
         raise BadInput(f"lora_plus gives some matrices a higher learning rate, {advice}")
@@ -201,9 +202,9 @@ def _check_prodigy(recipe: Recipe) -> None:
 
 
 def draft(options: Mapping[str, object]) -> Recipe:
-    """A recipe of these options while no base is known; BadInput as from `with_options`.
+    """A recipe with these options, before the base is known. Raises BadInput as `with_options`.
 
-    Where `steps` is not given, the base and the kind decide on it, so a warmup has no limit yet.
+    Where `steps` is not given, the base and the kind set it later, so the warmup has no limit yet.
     """
     return with_options(Recipe(steps=UNKNOWN_STEPS), options)
 
@@ -211,8 +212,8 @@ def draft(options: Mapping[str, object]) -> Recipe:
 def with_options(recipe: Recipe, options: Mapping[str, object]) -> Recipe:
     """The recipe with some fields changed.
 
-    Learning rates that are not among them follow a change of the optimizer. Raises BadInput for an
-    unknown field, naming the nearest, and for a value out of range.
+    Where the optimizer changes, learning rates that are not in `options` are scaled to fit it.
+    Raises BadInput for an unknown field, naming the nearest, and for a value out of range.
     """
     changes = check_fields(Recipe, options)
     return replace(recipe, **_rates(recipe, changes) | changes)  # pyright: ignore
@@ -221,7 +222,7 @@ def with_options(recipe: Recipe, options: Mapping[str, object]) -> Recipe:
 def merge_options(
     options: Mapping[str, object], changes: Mapping[str, object]
 ) -> dict[str, object]:
-    """The options with changes, where learning rates follow a change of the optimizer.
+    """The options with changes. A new optimizer scales the learning rates among the options.
 
     Raises BadInput as `with_options` does.
     """
@@ -230,7 +231,7 @@ def merge_options(
 
 
 def _rates(recipe: Recipe, changes: Mapping[str, object]) -> dict[str, object]:
-    """The recipe's learning rates as they suit the optimizer that the changes name."""
+    """The recipe's learning rates scaled for the optimizer in `changes`; empty if it stays."""
     optimizer = str(changes.get("optimizer", recipe.optimizer))
     if optimizer == recipe.optimizer:
         return {}

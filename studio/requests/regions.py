@@ -1,19 +1,19 @@
-"""A region of a shot: which part of the picture, what is there, and which adapters it wears.
+"""A region of a shot: a part of the picture, with a prompt and adapters of its own.
 
-Its text is AREA, or AREA@ADAPTERS, or either with ": PROMPT" behind it:
+A region is written as AREA or AREA@ADAPTERS; ": PROMPT" may follow either:
 
-    0,0,0.5,1: a sks robot         the left half; the first region wears the first adapter
+    0,0,0.5,1: a sks robot         the left half; the first region has the first adapter
     0.5,0,1,1@2,3: a sks octopus   the right half, with the second and the third adapter
     hat.png: a crown               where that picture is white
 
-    found@2: a sks octopus         where the attention to the second adapter's trigger words is
-    found a cat@: a cat            where that to these words of the shot's prompt is
+    found@2: a sks octopus         where the UNet attends to the second adapter's trigger words
+    found a cat@: a cat            where it attends to these words of the shot's prompt; no adapter
 
-An area is a box x0,y0,x1,y1 in shares of the picture's width and height, from its top left corner,
-so that it holds for every size; or a picture that is white inside; or it is found, see
-compose/engine/regions/finding.py. Once a shot is resolved its
-regions hold such pictures themselves, small and in two colours, as a data: address: a recipe needs
-no other file to make its picture again.
+An area is one of three. A box is x0,y0,x1,y1 in shares of the picture's width and height, from its
+top left corner, so that it holds for every size. A mask is a picture that is white inside the area.
+The third is found while the picture is drawn, see compose/engine/regions/finding.py. In a resolved
+shot a mask is not a file but a data: URL with the picture itself, small and in black and white, so
+that a recipe needs no other file to make its picture again.
 """
 
 import base64
@@ -33,7 +33,7 @@ from studio.requests.validation import in_words
 
 DATA = "data:image/png;base64,"
 LONGEST_SIDE = 128  # pixels of a mask kept in a recipe: as many as SDXL's latents have
-MOST_DATA = 64 * 1024  # characters of one
+MOST_DATA = 64 * 1024  # characters of a mask's data: URL
 TEXT = re.compile(
     r"(?P<area>data:image/png;base64,[\w+/=]*|(?:[A-Za-z]:(?=[\\/]))?[^:@]+)"
     r"(?:@(?P<adapters>[^:]*))?(?::(?P<prompt>.*))?",
@@ -46,12 +46,12 @@ EXAMPLE = '"0,0,0.5,1: a red robot"'
 
 @dataclass(frozen=True)
 class Region:
-    """box: x0, y0, x1, y1 in shares of the picture. mask: a file, or a data: address.
+    """A part of a picture. box: x0, y0, x1, y1 in shares of the picture. mask: a file or data: URL.
 
-    With neither, the area is found by the attention to `words` of the shot's prompt, or, where
-    there are none, to the adapters' trigger words.
-    prompt: None is the shot's. adapters: their places in the shot, from 1; None is the adapter
-    with the region's own number, if there is one, and () none.
+    Without box and mask, the area is found by the attention to `words` of the shot's prompt, or,
+    where `words` is empty, to the trigger words of the region's adapters.
+    prompt: None is the shot's prompt. adapters: their positions in the shot, from 1. None is the
+    adapter that has the region's own position, if there is one; () is no adapter.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -66,17 +66,17 @@ class Region:
 
 
 def read_region(text: str) -> Region:
-    """The region that a text means; BadInput for none. A file of a mask need not be there."""
-    read = TEXT.fullmatch(text.strip())
-    if read is None:
+    """The region that a text describes. Raises BadInput for another text. Opens no mask."""
+    parts = TEXT.fullmatch(text.strip())
+    if parts is None:
         raise BadInput(f"{in_words(text)} names no part of the picture; write it as {EXAMPLE}")
-    area, prompt = read["area"].strip(), read["prompt"]
+    area, prompt = parts["area"].strip(), parts["prompt"]
     box, found = _box(area), FOUND_AREA.fullmatch(area)
     return Region(
         box=box,
         mask=None if box or found else area,
         prompt=prompt.strip() if prompt and prompt.strip() else None,
-        adapters=None if read["adapters"] is None else _places(read["adapters"]),
+        adapters=None if parts["adapters"] is None else _positions(parts["adapters"]),
         words=" ".join((found["words"] or "").split()) if found else "",
     )
 
@@ -85,7 +85,7 @@ def region_text(region: Region) -> str:
     """The text that `read_region` reads as this region."""
     area = region.mask or f"{FOUND} {region.words}".strip()
     if region.box:
-        area = ",".join(f"{one:g}" for one in region.box)
+        area = ",".join(f"{share:g}" for share in region.box)
     adapters = "" if region.adapters is None else f"@{','.join(map(str, region.adapters))}"
     return f"{area}{adapters}" + (f": {region.prompt}" if region.prompt else "")
 
@@ -101,9 +101,9 @@ def bounding_box(region: Region) -> tuple[float, float, float, float]:
 
 
 def embed_mask(text: str, find: Callable[[str], str | Path] = Path) -> str:
-    """A region's text with the mask's picture in it, where it names a file.
+    """A region's text with a data: URL in place of the file of its mask, if it names one.
 
-    find: the path of a file. Raises BadInput for a picture that is not there or shows nothing.
+    find: returns the path of a file. Raises BadInput where the mask is missing or all black.
     """
     region = read_region(text)
     if region.mask is None or region.mask.startswith(DATA):
@@ -113,7 +113,7 @@ def embed_mask(text: str, find: Callable[[str], str | Path] = Path) -> str:
 
 
 def mask_address(picture: Image.Image) -> str:
-    """A mask as a data: address, in two colours; BadInput where it is black everywhere."""
+    """A mask as a data: URL, in black and white. Raises BadInput where it is black everywhere."""
     grey = picture.convert("L")
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     binary = grey.point([0] * 128 + [255] * 128).convert("1")
@@ -125,7 +125,7 @@ def mask_address(picture: Image.Image) -> str:
 
 
 def open_mask(address: str) -> Image.Image:
-    """The mask in a data: address, in grey; BadInput for what is no such mask."""
+    """The mask in a data: URL, in greyscale. Raises BadInput where it cannot be read."""
     larger = BadInput(f"the mask of a region is larger than {LONGEST_SIDE} pixels")
     if len(address) > MOST_DATA:
         raise larger
@@ -140,7 +140,7 @@ def open_mask(address: str) -> Image.Image:
 
 
 def region_problems(regions: Sequence[str]) -> str | None:
-    """What is wrong with these texts of regions, in a sentence."""
+    """What is wrong with the first bad one of these regions' texts; None where all are good."""
     for text in regions:
         try:
             region = read_region(text)
@@ -152,9 +152,9 @@ def region_problems(regions: Sequence[str]) -> str | None:
 
 
 def _box(area: str) -> tuple[float, float, float, float] | None:
-    """Four numbers, or None for another area. Raises BadInput for numbers that are no box."""
+    """The box, or None for another kind of area. Raises BadInput for numbers that are no box."""
     try:
-        numbers = [float(one) for one in area.split(",")]
+        numbers = [float(number) for number in area.split(",")]
     except ValueError:
         return None
     if len(numbers) != 4:
@@ -172,9 +172,9 @@ def _box(area: str) -> tuple[float, float, float, float] | None:
     return x0, y0, x1, y1
 
 
-def _places(text: str) -> tuple[int, ...]:
+def _positions(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(one) for one in text.split(",") if one.strip())
+        return tuple(int(number) for number in text.split(",") if number.strip())
     except ValueError:
-        said = in_words(f"@{text}")
-        raise BadInput(f"{said} names no adapters: give their numbers, such as @1,3") from None
+        quoted = in_words(f"@{text}")
+        raise BadInput(f"{quoted} names no adapters: give their numbers, such as @1,3") from None

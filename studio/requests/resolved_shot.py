@@ -1,4 +1,4 @@
-"""A shot on one base: the files that it names are loaded, and its size is known."""
+"""A shot resolved for one base: its files are loaded and its size is known."""
 
 import math
 from collections.abc import Callable
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ResolvedShot:
-    """What a shot is on one base.
+    """A shot whose files are loaded, for one base.
 
-    shot: as it was asked for. width, height: pixels. adapters: with their strengths. init_image:
-    RGB and upright, in that size; where there is a mask, `mask` is white (255) in what is drawn
-    anew and black elsewhere. enlarged: width and height of the second pass.
+    shot: the shot itself, with its prompt's adapter tags, a speed adapter's settings and its
+    regions' masks worked in. width, height: pixels. adapters: adapters and strengths. init_image:
+    RGB, upright, width x height. mask: the same size, 255 where the init image is drawn anew and 0
+    elsewhere. enlarged: width and height of the second pass.
     """
 
     shot: Shot
@@ -39,11 +40,11 @@ class ResolvedShot:
     enlarged: tuple[int, int] | None = None
 
     def with_seed(self, seed: int) -> "ResolvedShot":
-        """The same shot from other noise; nothing is loaded again."""
+        """The same shot with another seed; nothing is loaded again."""
         return replace(self, shot=replace(self.shot, seed=seed))
 
     def second(self) -> "ResolvedShot":
-        """The shot in the size of its second pass, to which picture and mask are brought anew."""
+        """The shot in the size of its second pass, with init image and mask resized to it."""
         assert self.enlarged is not None
         width, height = self.enlarged
         start, mask = _opened(self.shot.init_image), _opened(self.shot.mask)
@@ -62,12 +63,12 @@ def resolve(
     *,
     load: "Callable[[str | Path], Adapter] | None" = None,
 ) -> ResolvedShot:
-    """Check a shot, load its adapters, open its picture to start from and work out its size.
+    """Check a shot, load its adapters, open its init image and mask, and work out its size.
 
-    A shot that is resolved already is returned as it is. load: opens an adapter's file, for callers
-    that keep adapters; `load_adapter` if not given.
+    A shot that is resolved already is returned unchanged. load: opens an adapter's file, for
+    callers that keep adapters in memory; default: `load_adapter`.
 
-    Raises BadInput for a shot that can't be made, and for an adapter that doesn't fit the base.
+    Raises BadInput for a shot that can't be drawn, and for an adapter that doesn't fit the base.
     """
     if isinstance(shot, ResolvedShot):
         return shot
@@ -76,8 +77,8 @@ def resolve(
     from studio.adapters.load import load_adapter
 
     shot.check()
-    shot, said = with_speed(take_adapter_tags(shot, find_adapter))
-    if said:
+    shot, changes = with_speed(take_adapter_tags(shot, find_adapter))
+    if changes:
         shot.check()
     shot = with_masks(shot)
     adapters = []
@@ -99,16 +100,16 @@ def resolve(
 
 
 def with_masks(shot: Shot) -> Shot:
-    """The shot with the pictures of its regions' masks in it; BadInput where one can't be read."""
+    """The shot with its regions' masks as data: URLs. Raises BadInput where one can't be read."""
     if not shot.regions:
         return shot
     return replace(shot, regions=tuple(map(embed_mask, shot.regions)))
 
 
 def with_size(shot: Shot, base: "Base") -> Shot:
-    """The shot with its size on this base, and as a speed adapter in it wants it drawn.
+    """The shot with its size on this base, and with the settings of its speed adapter, if any.
 
-    BadInput where it can't have that size.
+    Raises BadInput where the base can't draw that size.
     """
     shot, _ = with_speed(shot)
     start = _opened(shot.init_image) if shot.width is None and shot.height is None else None
@@ -117,7 +118,7 @@ def with_size(shot: Shot, base: "Base") -> Shot:
 
 
 def _opened(picture: Image.Image | str | Path | None) -> Image.Image | None:
-    """The picture; one in memory lies over white where it is transparent, as one of a file does."""
+    """The picture, opened if it is a file. Transparency lies over white."""
     if isinstance(picture, str | Path):
         return open_picture(picture)
     return to_rgb(picture) if picture and picture.has_transparency_data else picture
@@ -128,7 +129,7 @@ def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A mask in a picture's size, 255 or 0; BadInput where nothing would be drawn."""
+    """A mask in a picture's size, 255 or 0. Raises BadInput where it is black everywhere."""
     grey = mask.resize(size, Image.Resampling.LANCZOS).convert("L")
     binary = grey.point([0] * 128 + [255] * 128)
     if binary.getbbox() is None:
@@ -137,13 +138,13 @@ def _binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _enlarged(size: tuple[int, int], factor: float, step: int) -> tuple[int, int]:
-    """The size of a second pass, in whole steps of pixels."""
+    """Width and height of a second pass. step: they are multiples of this many pixels."""
     width, height = (max(step, round(side * factor / step) * step) for side in size)
     return width, height
 
 
 def _size(shot: Shot, base: "Base", start: Image.Image | None) -> tuple[int, int]:
-    """Width and height in pixels. start: the picture to start from, which gives its proportions."""
+    """Width and height in pixels. start: the init image, whose proportions count if none is set."""
     width, height = shot.width or base.size, shot.height or base.size
     if start is not None and shot.width is None and shot.height is None:
         shrink = base.size / math.sqrt(start.width * start.height)

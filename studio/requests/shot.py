@@ -1,4 +1,4 @@
-"""Everything one picture needs, as it is asked for.
+"""A shot: everything that a user asks for one picture.
 
 `studio.requests.resolved_shot` loads what a shot names, `studio.requests.shot_recipe` turns a shot
 into a dictionary, and `compose.shot_from_dict` reads that back.
@@ -36,12 +36,12 @@ Strength = Annotated[
     doc(f"a strength from -{LARGEST_STRENGTH} to {LARGEST_STRENGTH}"),
 ]
 MOST_TEXTS = 32  # regions, or texts to avoid: each costs an evaluation of the UNet at every step
-# What a file or a model decides is checked where those are opened.
+# Fields that are checked only when their files or the base are opened.
 CHECKED_LATER = ("base", "method", "init_image", "mask")
 
 
 class Unset:
-    """Marks a default that the caller did not give: a speed adapter in the mix may set another."""
+    """Marks a default, so that a speed adapter in the mix may replace it but no user's value."""
 
 
 class UnsetInt(int, Unset):
@@ -54,22 +54,23 @@ class UnsetFloat(float, Unset):
 
 @dataclass(frozen=True)
 class Shot:
-    """What one picture is made of.
+    """Everything that one picture is made from.
 
-    width, height: pixels; the base's own size when not given (with `init_image`, that picture's
-    proportions at the base's own area). steps: denoising steps of a whole schedule, of which
-    `denoise` is the part run when there is an `init_image`. guidance: 1 or less leaves out the
-    unconditional pass. Steps and guidance that are not given are those of a speed adapter in the
-    mix, see studio/requests/speed.py. scheduler: one of SCHEDULERS, or None for the base's own.
-    spacing: of its timesteps, one of SPACINGS, or None for the base's own. adapters: pairs of an
-    adapter (or its file) and its strength. method: a method of compose/, None merges. mask: a
-    picture that is white where the `init_image` is drawn anew and black where it stays; the
-    picture's own pixels do. second_pass: the latents are enlarged so many times, and drawn on;
-    width and height are those of the first pass. syntax: how prompts are read, see
-    studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders, from their end;
-    None is the base's own. regions: parts of the picture with a prompt and adapters of their own,
-    see studio/requests/regions.py; without a method they are drawn by the method `regions`.
-    avoid: texts, each by itself; avoid_by: how, see compose/engine/texts/avoid.py.
+    width, height: pixels of the first pass. None is the base's own size or, with `init_image`, that
+        picture's proportions at the base's own area.
+    steps: denoising steps of a whole schedule; with `init_image` only the share `denoise` is run.
+    guidance: 1 or less leaves out the unconditional pass. A speed adapter in the mix sets steps
+        and guidance that are not given, see studio/requests/speed.py.
+    scheduler, spacing: one of SCHEDULERS and one of SPACINGS; None is the base's own.
+    adapters: pairs of an adapter (or its file) and its strength.
+    method: a method of compose/. None is `merge`, or `regions` where there are regions.
+    mask: a picture that is white where `init_image` is drawn anew and black where its pixels stay.
+    second_pass: factor by which the latents are then enlarged and denoised again.
+    syntax: how prompts are read, see studio/requests/prompt_syntax.py.
+    clip_skip: the layer of the text encoders to use, counted from the end; None is the base's own.
+    regions: parts of the picture with their own prompt and adapters, see
+        studio/requests/regions.py.
+    avoid: texts to avoid, each separately. avoid_by: how, see compose/engine/texts/avoid.py.
     """
 
     prompt: str
@@ -105,7 +106,7 @@ class Shot:
     )
     clip_skip: Annotated[int, Ge(1)] | None = option(
         None,
-        "which layer of the text encoders counts, from the end; 1 is the last; default: the base's",
+        "layer of the text encoders to use, from the end; 1 is the last; default: the base's",
     )
     regions: tuple[str, ...] = option(
         (),
@@ -129,24 +130,24 @@ class Shot:
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)
         object.__setattr__(self, "adapters", pairs)
         for name in ("regions", "avoid"):
-            if isinstance(texts := getattr(self, name), list):  # of a recipe
+            if isinstance(texts := getattr(self, name), list):  # from a recipe's JSON
                 object.__setattr__(self, name, tuple(texts))
         object.__setattr__(self, "method", _with_tuples(self.method))
 
     @property
     def region_prompts(self) -> tuple[str, ...]:
         """The prompts of regions that have their own."""
-        prompts = (read_region(one).prompt for one in self.regions)
-        return tuple(one for one in prompts if one is not None)
+        prompts = (read_region(text).prompt for text in self.regions)
+        return tuple(prompt for prompt in prompts if prompt is not None)
 
     @property
     def steps_run(self) -> int:
-        """The denoising steps that are made: with `init_image`, the last part of the schedule."""
+        """How many denoising steps are run: with `init_image`, only the last of the schedule."""
         return self.steps if self.init_image is None else int(self.steps * self.denoise)
 
     @property
     def passes(self) -> tuple[int, ...]:
-        """The denoising steps of the first pass and, if there is one, of the second."""
+        """How many denoising steps the first pass runs and, if there is one, the second."""
         if self.second_pass is None:
             return (self.steps_run,)
         return self.steps_run, int(self.steps * self.second_denoise)
@@ -154,15 +155,15 @@ class Shot:
     def evaluations(self, order: int | None = None) -> tuple[int, ...]:
         """How often each step of all passes evaluates the UNet under one mix.
 
-        order: of the base's own scheduler, where that is known.
+        order: the scheduler's order; None is that of the shot's scheduler.
         """
         order = order or order_of(self.scheduler)
         return tuple(times for steps in self.passes for times in evaluations(order, steps))
 
     def check(self) -> None:
-        """Raise InvalidFields naming every field that no picture can be made with."""
-        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        check_fields(Shot, {n: one for n, one in fields.items() if n not in CHECKED_LATER})
+        """Raise InvalidFields, which names every field that no picture can be made with."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        check_fields(Shot, {n: value for n, value in fields.items() if n not in CHECKED_LATER})
         problems = self._prompt_problems()
         problems |= sampling_problems(self.scheduler, self.spacing, self.steps)
         problems |= self._pass_problems()
@@ -170,7 +171,7 @@ class Shot:
             raise InvalidFields("; ".join(problems.values()), problems)
 
     def _pass_problems(self) -> dict[str, str]:
-        """Sentences about fields of passes and pictures to start from that no picture can have."""
+        """What is wrong with the fields of passes, init image and mask: a sentence by field."""
         problems: dict[str, str] = {}
         shares = {"denoise": self.denoise, "second_denoise": self.second_denoise}
         for (name, share), steps in zip(shares.items(), self.passes, strict=False):
@@ -184,6 +185,7 @@ class Shot:
         return problems
 
     def _prompt_problems(self) -> dict[str, str]:
+        """What is wrong with the fields that hold prompts: a sentence by field."""
         counts = {"regions": len(self.regions), "avoid": len(self.avoid)}
         problems = {
             name: f"{name}: there are {count:,}, and {MOST_TEXTS} are the most"
@@ -216,9 +218,9 @@ class Shot:
 
 
 def method_name(method: object | None, regions: Sequence[str] = ()) -> str:
-    """A method's name is that of its file in compose/; no method means `merge`.
+    """A method's name, which is that of its file in compose/.
 
-    regions: of the shot; with them no method means `regions`.
+    None is `merge`, or `regions` where the shot has regions.
     """
     if method is None:
         return "regions" if regions else "merge"
@@ -226,11 +228,11 @@ def method_name(method: object | None, regions: Sequence[str] = ()) -> str:
 
 
 def _with_tuples(method: object | None) -> object | None:
-    """The method with tuples for lists, so that shots of one mix are known by equal methods."""
-    lists = {name: one for name, one in method_options(method).items() if isinstance(one, list)}
+    """The method with tuples in place of lists, so that methods of equal options are equal."""
+    lists = {name: v for name, v in method_options(method).items() if isinstance(v, list)}
     if not lists:
         return method
-    return dataclasses.replace(method, **{name: tuple(one) for name, one in lists.items()})  # pyright: ignore
+    return dataclasses.replace(method, **{name: tuple(items) for name, items in lists.items()})  # pyright: ignore
 
 
 def method_options(method: object | None) -> dict[str, object]:

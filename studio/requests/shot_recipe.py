@@ -1,8 +1,8 @@
-"""A shot as a dictionary of JSON values: its one text form.
+"""Write a shot as a dictionary of JSON values, its only text form.
 
-`shot_to_dict` writes it for the queue, for results.jsonl and for the web page. `recipe` adds what
-is known of a picture once it is made, for the PNG: hashes of all files, the base's fingerprint and
-the versions of the libraries. `compose.shot_from_dict` reads both.
+`shot_to_dict` is for the queue, for results.jsonl and for the web page. `recipe` is for the PNG of
+a finished picture and adds what made it: hashes of all files, the base's fingerprint and the
+versions of the libraries. `compose.shot_from_dict` reads both.
 """
 
 from collections.abc import Mapping
@@ -27,24 +27,24 @@ def shot_to_dict(shot: Shot) -> dict[str, object]:
     """A shot as it was asked for. Files are named by absolute paths."""
     return {
         "version": VERSION,
-        **{one.name: getattr(shot, one.name) for one in fields(shot)},
+        **{field.name: getattr(shot, field.name) for field in fields(shot)},
         "base": {"source": shot.base},
         "adapters": [
-            _file_to_dict(one, strength)
-            if isinstance(one, str | Path)
-            else adapter_to_dict(one, strength)
-            for one, strength in shot.adapters
+            _file_to_dict(adapter, strength)
+            if isinstance(adapter, str | Path)
+            else adapter_to_dict(adapter, strength)
+            for adapter, strength in shot.adapters
         ],
         "method": _method_to_dict(shot),
-        "init_image": None if shot.init_image is None else {"path": _place(shot.init_image)},
-        "mask": None if shot.mask is None else {"path": _place(shot.mask)},
+        "init_image": None if shot.init_image is None else {"path": _path(shot.init_image)},
+        "mask": None if shot.mask is None else {"path": _path(shot.mask)},
         "regions": list(shot.regions),
         "avoid": list(shot.avoid),
     }
 
 
 def adapter_to_dict(adapter: "Adapter", strength: float) -> dict[str, object]:
-    """An adapter of a mix. path: None where it was never saved."""
+    """An adapter of a mix. Its "path" is None where it was never saved."""
     path = None if adapter.path is None else str(Path(adapter.path).resolve())
     entry: dict[str, object] = {
         "name": adapter.name or (Path(path).stem if path else "adapter"),
@@ -58,12 +58,12 @@ def adapter_to_dict(adapter: "Adapter", strength: float) -> dict[str, object]:
 
 
 def recipe(shot: "ResolvedShot", base: "Base") -> dict[str, object]:
-    """All that is needed to make the shot's picture again on this base, bit for bit."""
+    """Everything that is needed to make the shot's picture again on this base, bit for bit."""
     return shot_to_dict(shot.shot) | {
         "width": shot.width,
         "height": shot.height,
         "base": _base_to_dict(base),
-        "adapters": [adapter_to_dict(one, strength) for one, strength in shot.adapters],
+        "adapters": [adapter_to_dict(adapter, strength) for adapter, strength in shot.adapters],
         "init_image": _picture_to_dict(shot.shot.init_image),
         "mask": _picture_to_dict(shot.shot.mask),
         "versions": versions(),
@@ -71,12 +71,12 @@ def recipe(shot: "ResolvedShot", base: "Base") -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Of Studio and of the libraries that decide a picture's bits."""
+    """The versions of Studio and of the libraries that decide a picture's bits."""
     return {name: _version(name) for name in ("studio", "torch", "diffusers", "transformers")}
 
 
 def _method_to_dict(shot: Shot) -> dict[str, object]:
-    """options: null are today's defaults; one that is missing was not known to the writer."""
+    """The method's name and options. Options null are the defaults of whoever reads them."""
     name = method_name(shot.method, shot.regions)
     unset = shot.method is None and shot.regions
     return {"name": name, "options": None if unset else method_options(shot.method)}
@@ -84,15 +84,15 @@ def _method_to_dict(shot: Shot) -> dict[str, object]:
 
 def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:
     path, half = split_half(str(file))
-    place = Path(path).absolute()
-    entry: dict[str, object] = {"name": place.stem, "path": str(place), "strength": strength}
+    full = Path(path).absolute()
+    entry: dict[str, object] = {"name": full.stem, "path": str(full), "strength": strength}
     return entry | {"half": half} if half else entry
 
 
 def _base_to_dict(base: "Base") -> dict[str, object]:
-    rarely: dict[str, object] = {"vae": base.vae_source} if base.vae_source else {}
-    rarely |= {"vae_tiling": True} if base.vae.use_tiling else {}
-    rarely |= {"quantize": base.quantize} if base.quantize != "none" else {}
+    unusual: dict[str, object] = {"vae": base.vae_source} if base.vae_source else {}
+    unusual |= {"vae_tiling": True} if base.vae.use_tiling else {}
+    unusual |= {"quantize": base.quantize} if base.quantize != "none" else {}
     return {
         "source": str(base.source),
         "name": base.name,
@@ -101,18 +101,18 @@ def _base_to_dict(base: "Base") -> dict[str, object]:
         "dtype": base.precision,
         "device": base.device.type,
         "prediction": base.prediction_type,
-        **rarely,
+        **unusual,
     }
 
 
 def _picture_to_dict(picture: Image.Image | str | Path | None) -> Mapping[str, object] | None:
     if picture is None:
         return None
-    return {"path": _place(picture), "sha256": picture_sha256(picture)}
+    return {"path": _path(picture), "sha256": picture_sha256(picture)}
 
 
-def _place(picture: Image.Image | str | Path) -> str | None:
-    """None of a picture in memory."""
+def _path(picture: Image.Image | str | Path) -> str | None:
+    """A picture's full path; None for one in memory."""
     return None if isinstance(picture, Image.Image) else str(Path(picture).absolute())
 
 

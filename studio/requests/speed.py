@@ -1,7 +1,7 @@
-"""What a speed adapter sets of a shot, and what is said of it.
+"""Set the sampling of a shot that has a speed adapter.
 
-One rule, wherever pictures are made: the first speed adapter of a mix sets sampler, spacing, steps
-and guidance, except for those that the caller gave. What was set is said.
+One rule holds wherever pictures are made: the first speed adapter of a mix sets sampler, spacing,
+steps and guidance, except for those that the caller gave. A sentence tells what was set.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 
 
 def with_speed(shot: Shot, given: Collection[str] | None = None) -> tuple[Shot, str]:
-    """The shot with what its speed adapter sets, and a sentence, see `speed_fields`.
+    """The shot with the sampling of its speed adapter, and a sentence, see `speed_fields`.
 
-    given: the fields that stay; where it is None, those that the shot does not have by default.
+    given: names of the fields that keep their values; None: those that are not at their defaults.
     """
     if given is None:
-        set_ = {name: getattr(shot, name) for name in FIELDS}
-        given = [n for n, one in set_.items() if one is not None and not isinstance(one, Unset)]
-    fields, said = speed_fields(shot.adapters, given)
+        values = {name: getattr(shot, name) for name in FIELDS}
+        given = [n for n, v in values.items() if v is not None and not isinstance(v, Unset)]
+    fields, sentence = speed_fields(shot.adapters, given)
     if not fields:
-        return shot, said
-    return replace(shot, **fields), said  # pyright: ignore[reportArgumentType]
+        return shot, sentence
+    return replace(shot, **fields), sentence  # pyright: ignore[reportArgumentType]
 
 
 def speed_fields(
     adapters: "Iterable[tuple[Adapter | object, float]]", given: Collection[str]
 ) -> tuple[dict[str, object], str]:
-    """What the first speed adapter of a mix sets, but for fields that are given, and a sentence.
+    """The fields that the first speed adapter of a mix sets, and a sentence that tells them.
 
-    adapters: with their strengths. Only their files are looked at. A file that can't be read is
-    passed over: whoever opens it says what is wrong.
+    Empty where there is no speed adapter. adapters: pairs of an adapter, or its file, and its
+    strength. given: names of the fields that the user has set, which are left out.
+    A file that can't be read is skipped here; an error comes from whoever loads it.
     """
     for adapter, strength in adapters:
         file = getattr(adapter, "path", adapter)
@@ -55,7 +56,7 @@ def speed_fields(
 
 
 def negative_note(shot: Shot) -> str:
-    """That a negative prompt does nothing; "" where it does something."""
+    """A note that the shot's negative prompt does nothing; "" where it acts or is empty."""
     if shot.guidance > 1 or not shot.negative:
         return ""
     return f"the negative prompt does nothing where the CFG scale is {shot.guidance:g}"

@@ -1,4 +1,4 @@
-"""A training as it was asked for: the request, and its two text forms.
+"""A request for a training, and its two text forms: recipe.toml and the queue's JSON.
 
 Every run writes its request into recipe.toml, and people write such files by hand:
 
@@ -13,11 +13,11 @@ Every run writes its request into recipe.toml, and people write such files by ha
     [recipe]
     steps = 400
 
-Only the first three must be there. A distillation or an alignment has `prompts`, a file or a
-folder, in place of trigger and pictures, and `adapters` with `strengths`, which are merged into its
-base. What a run writes besides (fingerprint, examples, init_sha256) tells which base, pictures and
-first adapter it had, so that a repetition that would be another training is refused. The queue
-keeps a request as JSON of nearly the same form. `from_table` reads both.
+Only the first three are required. A distillation or an alignment has `prompts`, a file or a folder,
+in place of trigger and pictures, and `adapters` with `strengths`, which are merged into its base.
+A run also records which base, pictures and first adapter it had (fingerprint, examples,
+init_sha256), so that repeating it with others is refused. The queue keeps a request as JSON of
+nearly the same form. `from_table` reads both.
 """
 
 import os
@@ -41,7 +41,7 @@ FROM_PROMPTS = (
     *("brightness", "clip", "contrast", "filesize", "judge", "palette", "tile"),
 )
 TABLES = ("options", "recipe")
-# Of how a base is opened, what a training's result depends on. The rest is the machine's affair.
+# The options of opening a base that change a training's result. The others concern the machine.
 PRECISION = ("dtype", "quantize", "prediction", "vae")
 RECORDED = ("fingerprint", "examples", "init_sha256", "torch")
 RECIPE_KEYS = (
@@ -61,17 +61,17 @@ RECIPE_KEYS = (
     "torch",
     *TABLES,
 )
-# The pictures' buckets and captions depend on these options.
+# Options that change the examples that are made of the pictures.
 SHAPING = ("size", "buckets", "masked")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run had when it began; None is unknown, or may differ.
+    """What a run had when it began. None is unknown, or may differ in a repetition.
 
-    base, prediction: its source and what it predicts. fingerprint: of its weights. examples: one
-    SHA-256 of pictures, captions and masks. init_sha256: of the adapter that it started from.
-    torch: the version.
+    base, prediction: the base's source and what it predicts. fingerprint: that of the base's
+    weights. examples: one SHA-256 of all pictures, captions and masks. init_sha256: that of the
+    adapter that the run started from. torch: PyTorch's version.
     """
 
     base: str
@@ -84,17 +84,21 @@ class Recorded:
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """A training as it was asked for.
+    """A training as a user asks for it. Raises BadInput that names every wrong field.
 
-    kind: its name; options: those of the kind that were given. trigger: the words that stand for
-    what is learned. pictures: folders with their weights. prompts: in place of
-    both, a file or a folder with captions; None for those of a bundled base. adapters: files, with
-    prompts, merged at strengths into the base. base: a source, as `load_base` takes it; loading:
-    how it is opened. prior_pictures: a folder of class pictures. init: an adapter's file to start
-    from. out: the adapter's file. run: the run's folder. name: of the adapter in the library.
-    recipe: the fields of Recipe that were given; for the others the base and the kind have
-    defaults. recorded: what a run of this request had, where it is read from its folder.
-    Raises BadInput that names every wrong field.
+    kind, options: the kind's name, and those of its options that were given.
+    trigger: the words that stand for what is learned.
+    pictures: folders with their weights.
+    prompts: for kinds that learn from prompts, in place of trigger and pictures: a file of prompts
+        or a folder with captions; None for the prompts of a bundled base.
+    adapters: for the same kinds: files and the strengths at which they are merged into the base.
+    base, loading: a source, and other arguments of `load_base`.
+    prior_pictures: a folder of class pictures.
+    init: the file of an adapter to start from.
+    out, run: the adapter's file, and the run's folder.
+    name: of the adapter in the library.
+    recipe: the fields of Recipe that were given; the base and the kind have defaults for the rest.
+    recorded: what the run had that wrote this request; None for a new request.
     """
 
     kind: str
@@ -119,18 +123,18 @@ class TrainingRequest:
 
     @property
     def from_prompts(self) -> bool:
-        """Whether it learns from the base itself: from prompts, and not from pictures."""
+        """Whether the kind learns from prompts and not from pictures."""
         return self.kind in FROM_PROMPTS
 
     @property
     def title(self) -> str:
-        """What people call it: the trigger, or such as "lcm of sketch"."""
+        """A title for lists: the trigger, or for kinds without one such as "lcm of sketch"."""
         if not self.from_prompts:
             return self.trigger
         return f"{self.kind} of {PurePath(self.base).name}"
 
     def changed(self, given: Mapping[str, object]) -> "TrainingRequest":
-        """This request with other fields. Mappings are added to its own."""
+        """This request with some fields changed. Mappings are merged with its own."""
         changes = check_fields(TrainingRequest, given)
         loading = {} if "base" in given else self.loading
         recipe = dict(check_fields(Recipe, _table(given, "recipe")))
@@ -145,27 +149,27 @@ class TrainingRequest:
     def _still_recorded(
         self, request: "TrainingRequest", given: Mapping[str, object]
     ) -> Recorded | None:
-        """What a repetition of the changed request still has to find."""
+        """What was recorded, without the parts that the changed fields make different."""
         if self.recorded is None:
             return None
-        shaped = (
-            "prompts" in given
+        new_examples = (
+            "pictures" in given
+            or "prompts" in given
             or request.trigger != self.trigger
             or set(SHAPING) & {*_table(given, "recipe")}
         )
-        others = "pictures" in given or shaped
         return replace(
             self.recorded,
-            examples=None if others else self.recorded.examples,
+            examples=None if new_examples else self.recorded.examples,
             init_sha256=None if "init" in given else self.recorded.init_sha256,
         )
 
 
 def read_request(file: str | Path) -> TrainingRequest:
-    """Read a recipe.toml, or that of a run's folder.
+    """Read a recipe.toml, given as the file or as its run's folder.
 
-    Raises BadInput for what cannot be read, for what is missing, and for an unknown field, naming
-    the nearest. The options of the kind are not checked.
+    Raises BadInput where it cannot be read, where a field is missing, and for an unknown field,
+    naming the nearest. The options of the kind are not checked.
     """
     path = Path(file)
     path = path / "recipe.toml" if path.is_dir() else path
@@ -188,13 +192,13 @@ def read_request(file: str | Path) -> TrainingRequest:
 
 
 def from_table(table: Mapping[str, object], *, where: str = "") -> TrainingRequest:
-    """The request that the tables of a recipe.toml are, or JSON as `to_json` writes it.
+    """The request in the tables of a recipe.toml, or in JSON that `to_json` wrote.
 
-    where: stands before the message of the BadInput that is raised for a wrong field.
+    Raises BadInput for a wrong field. where: put before the message.
     """
     table = without_fp8(table)
-    listed = (*PRECISION, "weights", "strengths")
-    given = {name: value for name, value in table.items() if name not in listed}
+    separate = (*PRECISION, "weights", "strengths")
+    given = {name: value for name, value in table.items() if name not in separate}
     precision = {name: table[name] for name in PRECISION if name in table}
     recorded = {name: given.pop(name) for name in RECORDED if name in given}
     if precision:
@@ -208,14 +212,14 @@ def from_table(table: Mapping[str, object], *, where: str = "") -> TrainingReque
     if recorded:
         base = {"base": table.get("base", "sketch"), "prediction": table.get("prediction")}
         given["recorded"] = recorded | base
-        # A run that says nothing of it is older than the reading of long captions.
+        # A run without this option is older than it. Captions were cut then.
         given["recipe"] = {"caption_syntax": "cut", **_table(given, "recipe")}
     check_fields(Recipe, _table(given, "recipe"), where=f"{where}, [recipe]" if where else "")
     return build(TrainingRequest, given, where=where)
 
 
 def without_fp8(table: Mapping[str, object]) -> Mapping[str, object]:
-    """The table; `fp8` in its recipe, of older versions, becomes the way to open the base."""
+    """The table with the recipe's `fp8` of older versions as `quantize` of `loading`."""
     recipe = dict(_table(table, "recipe"))
     if not isinstance(fp8 := recipe.pop("fp8", None), bool):
         return table
@@ -224,7 +228,7 @@ def without_fp8(table: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def to_json(request: TrainingRequest) -> dict[str, object]:
-    """The request as the queue keeps it. It takes its output folders from the workspace."""
+    """The request as the queue keeps it, without `out` and `run`: the workspace sets those."""
     return {
         "kind": request.kind,
         "options": dict(request.options),
@@ -242,7 +246,7 @@ def to_json(request: TrainingRequest) -> dict[str, object]:
 
 
 def to_toml(request: TrainingRequest) -> str:
-    """The text of recipe.toml. What is None is left out."""
+    """The text of recipe.toml. Fields that are None are left out."""
     recorded = request.recorded or Recorded(request.base)
     head = {
         "kind": request.kind,
@@ -268,13 +272,13 @@ def to_toml(request: TrainingRequest) -> str:
 
 
 def anchored(request: TrainingRequest, folder: Path) -> TrainingRequest:
-    """The request with full paths, where those that are relative start at a folder."""
+    """The request with full paths. Relative paths are taken to start at the folder."""
     prior, init = request.prior_pictures, request.init
     return replace(
         request,
         prompts=None if request.prompts is None else _full(request.prompts, folder),
         adapters=tuple((str(_full(file, folder)), s) for file, s in request.adapters),
-        pictures=tuple(replace(one, path=_full(one.path, folder)) for one in request.pictures),
+        pictures=tuple(replace(f, path=_full(f.path, folder)) for f in request.pictures),
         prior_pictures=None if prior is None else _full(prior, folder),
         init=None if init is None else str(_full(init, folder)),
         base=anchored_base(request.base, folder),
@@ -287,44 +291,47 @@ def _full(path: str | Path, folder: Path) -> Path:
 
 
 def anchored_base(source: str, folder: Path) -> str:
-    """What opens the same base from any folder."""
+    """A source that opens the same base from any working directory."""
     path = _full(source, folder)
-    ours = source in BUNDLED_BASES  # whatever folder of that name is there
-    return str(path) if is_there(path) and not ours else source
+    bundled = source in BUNDLED_BASES  # even where a folder has that name
+    return str(path) if is_there(path) and not bundled else source
 
 
 def anchored_loading(loading: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """What opens a base in the same way from any folder."""
+    """Arguments that open a base in the same way from any working directory."""
     vae = loading.get("vae")
     return {**loading, "vae": str(_full(str(vae), folder))} if vae else dict(loading)
 
 
 def _table(given: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The table of this name inside another; an empty one where it is missing or no table."""
-    found = given.get(name)
-    return found if isinstance(found, Mapping) else {}
+    """The table of this name inside another; empty where it is missing or no table."""
+    table = given.get(name)
+    return table if isinstance(table, Mapping) else {}
 
 
 def _folders(pictures: object, weights: object) -> list[dict[str, object]]:
-    """Folders from a path, from a list of paths and one of weights, or from a list of pairs."""
+    """Folders from a path, from lists of paths and of weights, or from a list of pairs."""
     pairs = _pairs(pictures, weights, "weights", "folder of pictures")
     return [{"path": path, "weight": weight} for path, weight in pairs]
 
 
 def _pairs(given: object, numbers: object, name: str, what: str) -> list[tuple[object, object]]:
-    """Pairs from one value, from a list and one of numbers (1 if not given), or from pairs."""
+    """Pairs of a value and a number, from pairs, or from one or more values and their numbers.
+
+    numbers: default: 1 for each. name, what: what messages call the numbers and a value.
+    """
     items = given if isinstance(given, list | tuple) else [given]
-    heavy = numbers if isinstance(numbers, list | tuple) else [1.0] * len(items)
-    if numbers is not None and (numbers is not heavy or len(heavy) != len(items)):
+    weights = numbers if isinstance(numbers, list | tuple) else [1.0] * len(items)
+    if numbers is not None and (numbers is not weights or len(weights) != len(items)):
         raise BadInput(f"{name} must be a list with a number for each {what}")
     return [
         tuple(item) if isinstance(item, list | tuple) and len(item) == 2 else (item, weight)
-        for item, weight in zip(items, heavy, strict=True)
+        for item, weight in zip(items, weights, strict=True)
     ]
 
 
 def _pictures_and_weights(folders: Sequence[Folder]) -> dict[str, object]:
-    """A path, or lists of paths and of weights."""
+    """The entries of recipe.toml: one path, or a list of paths and one of weights."""
     paths = [str(folder.path.resolve()) for folder in folders]
     weights = [folder.weight for folder in folders]
     if not folders:

@@ -1,4 +1,4 @@
-"""Checks what users and programs give against the annotations of a dataclass.
+"""Check values from users and programs against the annotations of a dataclass.
 
     @dataclass(frozen=True)
     class Options:
@@ -9,9 +9,9 @@
     build(Options, {"step": 0})         # BadInput: there is no field 'step'; did you mean 'steps'?
     check_fields(Options, {"steps": 0}) # BadInput: steps must be a whole number of at least 1; ...
 
-Types are strict: "3" is no number and true is no 1, but a whole number does for a float. NaN and
-infinity are refused. Limits are those of annotated_types (Ge, Gt, Le, Lt); `doc` beside a
-Predicate says in words what is expected. Pydantic does the work. It is imported late, so that
+Types are strict: "3" is no number and true is not 1, but a whole number passes for a float. NaN and
+infinity are refused. Limits are those of annotated_types (Ge, Gt, Le, Lt); a Predicate has a `doc`
+that says in words what is expected. Pydantic does the work. It is imported late, so that
 `studio --help` answers at once.
 """
 
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class InvalidFields(BadInput):
-    """Fields are wrong. problems: a sentence for each, by the name of the field."""
+    """Fields are wrong. problems: a sentence for each wrong field, by its name."""
 
     def __init__(self, message: str, problems: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -73,9 +73,9 @@ class InvalidFields(BadInput):
 
 
 def option(default: T, help: str, **more: object) -> T:
-    """A field of a dataclass, with the words that `--help` and the web page show.
+    """A field of a dataclass, with the help text that `--help` and the web page show.
 
-    more: metadata beside these, such as `before`, see compose.engine.method.options_before.
+    more: other metadata, such as `before`, see compose.engine.method.options_before.
     """
     return dataclasses.field(default=default, metadata={"help": help, **more})
 
@@ -83,30 +83,33 @@ def option(default: T, help: str, **more: object) -> T:
 def build(of: type[T], given: Mapping[str, object], *, where: str = "") -> T:
     """A dataclass with these fields; lists become tuples and texts paths where those are expected.
 
-    where: stands before the message, such as "recipe.toml, [options]". Raises InvalidFields that
+    where: put before the message, such as "recipe.toml, [options]". Raises InvalidFields, which
     names every field that is unknown, missing or wrong.
     """
     problems: dict[str, str] = {}
-    found = _checked(of, given, problems)
+    values = _checked(of, given, problems)
     for field in dataclasses.fields(_dataclass(of)):
         if field.name not in given and field.default is field.default_factory is MISSING:
             problems[field.name] = f"{field.name} is missing"
     _raise(problems, where)
-    return of(**found)
+    return of(**values)
 
 
 def check_fields(of: type, given: Mapping[str, object], *, where: str = "") -> dict[str, object]:
-    """Some fields of a dataclass, as `build` would set them; none need be there."""
+    """The given fields of a dataclass, converted as `build` does; any may be missing.
+
+    Raises InvalidFields as `build` does.
+    """
     problems: dict[str, str] = {}
-    found = _checked(of, given, problems)
+    values = _checked(of, given, problems)
     _raise(problems, where)
-    return found
+    return values
 
 
 def check(instance: object) -> None:
     """Raise InvalidFields where a dataclass's own fields are wrong; for its __post_init__."""
-    own = _dataclass(type(instance))
-    check_fields(own, {one.name: getattr(instance, one.name) for one in dataclasses.fields(own)})
+    of = _dataclass(type(instance))
+    check_fields(of, {f.name: getattr(instance, f.name) for f in dataclasses.fields(of)})
 
 
 def in_words(value: object) -> str:
@@ -117,8 +120,8 @@ def in_words(value: object) -> str:
         return value.isoformat()
     if isinstance(value, Mapping):
         return "a table"
-    said = repr(list(value) if isinstance(value, tuple) else value)
-    return said if len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _checked(of: type, given: Mapping[str, object], problems: dict[str, str]) -> dict[str, object]:
@@ -126,32 +129,32 @@ def _checked(of: type, given: Mapping[str, object], problems: dict[str, str]) ->
     from pydantic import ValidationError
 
     for name, value in given.items():
-        inside = list(_texts_and_numbers(value))
-        if any(map(_unstorable, inside)):
+        parts = list(_texts_and_numbers(value))
+        if any(map(_unstorable, parts)):
             problems[name] = f"{name} holds characters that no file can keep; retype it"
-        elif any(isinstance(one, int) and abs(one) >= LARGEST for one in inside):
+        elif any(isinstance(part, int) and abs(part) >= LARGEST for part in parts):
             problems[name] = f"{name} holds a number that is too long"
     sound = {name: value for name, value in given.items() if name not in problems}
     try:
         # In JSON's strict mode pydantic takes lists for tuples and texts for paths.
-        found = _adapter(of).validate_json(json.dumps(sound, default=_as_json))
+        checked = _adapter(of).validate_json(json.dumps(sound, default=_as_json))
     except ValidationError as error:
         for details in error.errors(include_url=False):
             name, sentence = _sentence(of, details, given)
             problems.setdefault(name, sentence)
         return {}
-    # A whole number stays one in a field of floats: files written from it keep their bytes.
+    # A whole number stays an int in a field of floats, so that files written from it don't change.
     return {
         name: given[name]
-        if type(given[name]) is int and found[name] == given[name]
-        else found[name]
+        if type(given[name]) is int and checked[name] == given[name]
+        else checked[name]
         for name in sound
     }
 
 
 @lru_cache
 def _adapter(of: type) -> "TypeAdapter[dict[str, Any]]":
-    """Checks mappings of some of a dataclass's fields."""
+    """Pydantic's checker for mappings that hold some of a dataclass's fields."""
     from pydantic import ConfigDict, TypeAdapter
     from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -167,11 +170,11 @@ def _hints(of: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields."""
     names = _AnyOther(vars(builtins) | vars(sys.modules[of.__module__]))
     hints = get_type_hints(of, localns=names, include_extras=True)
-    return {one.name: hints[one.name] for one in dataclasses.fields(_dataclass(of))}
+    return {field.name: hints[field.name] for field in dataclasses.fields(_dataclass(of))}
 
 
 class _AnyOther(dict[str, Any]):
-    """The names of a module; others, imported for type checkers only, stand for any value."""
+    """The names of a module. A missing one, imported for type checkers only, means Any."""
 
     def __missing__(self, name: str) -> Any:
         return Any
@@ -185,9 +188,9 @@ def _dataclass(of: type) -> Any:
 
 
 def _as_json(value: object) -> object:
-    """What json.dumps can't write by itself. What JSON has no form for fits no field."""
+    """A value that json.dumps can't write itself. One without a JSON form will fit no field."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return str(value) if isinstance(value, Path) else {"": type(value).__name__}
 
 
@@ -196,15 +199,15 @@ def _texts_and_numbers(value: object) -> Iterator[str | int]:
     if isinstance(value, str | int):
         yield value
     elif isinstance(value, Mapping):
-        for one in (*value, *value.values()):
-            yield from _texts_and_numbers(one)
+        for item in (*value, *value.values()):
+            yield from _texts_and_numbers(item)
     elif isinstance(value, Sequence):
-        for one in value:
-            yield from _texts_and_numbers(one)
+        for item in value:
+            yield from _texts_and_numbers(item)
 
 
 def _unstorable(value: str | int) -> bool:
-    """Whether a text has characters that UTF-8 or SQLite has not."""
+    """Whether a text has characters that UTF-8 or SQLite cannot hold."""
     if isinstance(value, int) or value.isprintable():
         return False
     return "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)
@@ -212,22 +215,22 @@ def _unstorable(value: str | int) -> bool:
 
 def _raise(problems: Mapping[str, str], where: str) -> None:
     if problems:
-        ended = (one if one.endswith("?") else f"{one.rstrip('.')}." for one in problems.values())
-        message = " ".join(ended).removesuffix(".")
+        sentences = (p if p.endswith("?") else f"{p.rstrip('.')}." for p in problems.values())
+        message = " ".join(sentences).removesuffix(".")
         raise InvalidFields(f"{where}: {message}" if where else message, problems)
 
 
 def _sentence(of: type, error: "ErrorDetails", given: Mapping[str, object]) -> tuple[str, str]:
-    """The name of the top field that is wrong, and what is wrong."""
+    """The name of the outermost field that is wrong, and a sentence about what is wrong."""
     top = str(error["loc"][0])
     steps, hint, value = _locate(of, error["loc"], given)
-    name = " of ".join(f"item {one + 1}" if isinstance(one, int) else one for one in steps[::-1])
+    name = " of ".join(f"item {s + 1}" if isinstance(s, int) else s for s in steps[::-1])
     last = str(error["loc"][-1])
     if error["type"] in UNKNOWN:
         inside = f" in {name}" if name else ""
         near = get_close_matches(last, sorted(_hints(bare_type(hint))), n=1, cutoff=0.0)
-        hint_at = f"; did you mean {near[0]!r}?" if near else ""
-        return top, f"there is no field {in_words(last)}{inside}{hint_at}"
+        suggestion = f"; did you mean {near[0]!r}?" if near else ""
+        return top, f"there is no field {in_words(last)}{inside}{suggestion}"
     if error["type"] in MISSING_FIELD:
         return top, f"{last} of {name} is missing"
     if isinstance(raised := error.get("ctx", {}).get("error"), BadInput):
@@ -267,7 +270,7 @@ def bare_type(hint: Any) -> Any:
     if get_origin(hint) is Annotated:
         return bare_type(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
-        inner = [one for one in get_args(hint) if one is not types.NoneType]
+        inner = [arg for arg in get_args(hint) if arg is not types.NoneType]
         return bare_type(inner[0]) if len(inner) == 1 else hint
     return hint
 
@@ -276,10 +279,10 @@ def _expected(hint: Any) -> str:
     """What an annotation asks for, in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        said = next((one.documentation for one in args[1:] if isinstance(one, DocInfo)), None)
-        return said or f"{_expected(args[0])}{_limits(args[1:])}"
+        documented = next((a.documentation for a in args[1:] if isinstance(a, DocInfo)), None)
+        return documented or f"{_expected(args[0])}{_limits(args[1:])}"
     if origin in (Union, types.UnionType):
-        return " or ".join(_expected(one) for one in args if one is not types.NoneType)
+        return " or ".join(_expected(arg) for arg in args if arg is not types.NoneType)
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
@@ -288,14 +291,14 @@ def _expected(hint: Any) -> str:
 
 
 def _limits(metadata: Sequence[object]) -> str:
-    """Limits as they follow "a number"."""
-    found = {}
-    for one in metadata:
-        match one:
+    """Limits in words, to follow "a number": such as " of at least 1"."""
+    bounds = {}
+    for item in metadata:
+        match item:
             case Ge(bound) | Gt(bound) | Le(bound) | Lt(bound):
-                found[type(one)] = bound
-    if Ge in found and Le in found:
-        return f" from {found[Ge]} to {found[Le]}"
+                bounds[type(item)] = bound
+    if Ge in bounds and Le in bounds:
+        return f" from {bounds[Ge]} to {bounds[Le]}"
     words = {Ge: "of at least", Gt: "above", Le: "of at most", Lt: "below"}
-    said = " and ".join(f"{words[limit]} {bound}" for limit, bound in found.items())
-    return f" {said}" if said else ""
+    limits = " and ".join(f"{words[limit]} {bound}" for limit, bound in bounds.items())
+    return f" {limits}" if limits else ""
