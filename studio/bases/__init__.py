@@ -1,1 +1,1 @@
-"""Bases: opening a frozen text-to-image model, and what is known of one."""
+"""Bases: open and run a frozen text-to-image model."""

@@ -1,4 +1,4 @@
-"""The family of a base, from its configuration or header alone, without PyTorch."""
+"""Tell the family of a base from its configuration or header alone, without PyTorch."""
 
 from pathlib import Path
 
@@ -15,7 +15,10 @@ REFINER = "{} is an SDXL refiner: give the SDXL base."
 
 
 def family_of(path: Path) -> str:
-    """The family ("sd1", "sd2", "sdxl") of a diffusers folder or checkpoint, or BadInput."""
+    """The family ("sd1", "sd2", "sdxl") of a diffusers folder or checkpoint.
+
+    Raises BadInput as `check_unet` and `detect_family` do.
+    """
     if path.is_dir():
         read_json(path / "model_index.json")
         return check_unet(read_json(path / "unet" / "config.json"), str(path))
@@ -23,7 +26,7 @@ def family_of(path: Path) -> str:
 
 
 def check_unet(config: Config, where: str) -> str:
-    """The family ("sd1", "sd2", "sdxl") that a UNet's configuration belongs to, or BadInput."""
+    """The family ("sd1", "sd2", "sdxl") of a UNet's configuration. BadInput for other models."""
     if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
         raise BadInput(
             f"{where} is a {config['_class_name']}: bases are of the SD 1.x, SD 2.x or SDXL family."
@@ -77,14 +80,14 @@ def _check_latent_channels(channels: object, where: str) -> None:
 
 
 def checkpoint_header(path: Path) -> Header:
-    """The header of a base in one file, or BadInput."""
+    """The header of a base in one file. Raises BadInput for other files."""
     if path.suffix.lower() != ".safetensors":
         raise BadInput(f"{path} is not a base: give a .safetensors file or a diffusers folder.")
     return read_header(path)
 
 
 def read_json(path: Path) -> Config:
-    """A JSON object from a file, or BadInput."""
+    """A JSON object from a file. Raises BadInput where the file is missing or holds none."""
     if not path.exists():
         raise BadInput(f"{path} is missing: the base is not whole.")
     return dict(parse_object(read_text(path), str(path)))

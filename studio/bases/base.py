@@ -40,9 +40,9 @@ T = TypeVar("T")
 
 @dataclass(eq=False, kw_only=True)
 class Parts:
-    """The parts of a base, as its files have them.
+    """The models, tokenizers and configuration that a base's files hold.
 
-    family: "sd1", "sd2" or "sdxl".  scheduler_config: of its own scheduler.
+    family: "sd1", "sd2" or "sdxl".  scheduler_config: the configuration of its own scheduler.
     zero_negative: an empty negative prompt means zeros, not the encoded empty text.
     """
 
@@ -61,19 +61,19 @@ class Parts:
 
 @dataclass(eq=False, kw_only=True)
 class Base(Parts):
-    """A frozen base, opened by `studio.load_base`. Nothing changes its weights for good.
+    """A frozen base, opened by `studio.load_base`. Nothing changes its weights permanently.
 
-    source: what it was loaded from; a path in full.
-    dtype: of UNet and text encoders; the VAE may be wider (see `load_base`).
+    source: what it was loaded from; a path is a full one.
+    dtype: that of UNet and text encoders; the VAE may have a wider one (see `load_base`).
     quantize: how most of the UNet's weights are stored, "fp8", "nf4" or "none"; see
-        `store_quantized`. They are widened to `dtype` whenever they are used.
+        `store_quantized`. They are dequantized to `dtype` whenever they are used.
     offload: only the part in use is on `device`, the others are on the CPU.
-    vae_source: the VAE that took the place of its own, a path in full; empty for its own.
+    vae_source: full path of a VAE that replaces the base's own; empty for its own.
     low_memory: whatever can be computed again is not kept on the device.
-    cuda_graphs: passes of small pictures may be CUDA graphs.
-    learned_words: the vectors of words that prompts may hold now; see `use_embeddings`.
-    set_aside: parts that leave the device while the UNet is at work, and come back when needed.
-    altered: whether other weights stand in the place of its own now; see `use_weights`.
+    cuda_graphs: whether small pictures may be computed with CUDA graphs.
+    learned_words: the vectors of learned words that prompts may use now; see `use_embeddings`.
+    set_aside: parts that leave the device while the UNet runs, and come back when needed.
+    altered: whether the base has other weights than its own now; see `use_weights`.
     """
 
     source: str
@@ -114,12 +114,12 @@ class Base(Parts):
 
     @property
     def size(self) -> int:
-        """The side, in pixels, of the square pictures it was trained on."""
+        """The side, in pixels, of the square pictures that the base was trained on."""
         return self.unet.config["sample_size"] * self.latent_factor
 
     @property
     def step(self) -> int:
-        """Sides of pictures are multiples of this many pixels, so that the UNet halves evenly."""
+        """Pixels of which picture sides are multiples, so that the UNet can halve them evenly."""
         return self.latent_factor * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
 
     @cached_property
@@ -129,18 +129,18 @@ class Base(Parts):
         return scheduler.alphas_cumprod.to(self.device, torch.float32)
 
     def layers(self) -> dict[str, nn.Module]:
-        """Every nn.Linear and nn.Conv2d, which are what trainings change, by its name on disk.
+        """Every nn.Linear and nn.Conv2d by its name in files; these are what trainings change.
 
-        Names are "unet." or "text_encoder." or "text_encoder_2." and the module's path, as
-        diffusers writes them: CLIP's first level is always spelled "text_model.", which newer
-        transformers leave out of the module tree.
+        A name is "unet.", "text_encoder." or "text_encoder_2." and the module's path, as diffusers
+        writes them. CLIP's paths always begin with "text_model.", a level that newer versions of
+        transformers left out of the module tree.
         """
         if not self._layers:
             self._layers = self._modules(nn.Linear, nn.Conv2d)
         return self._layers
 
     def layers_and_norms(self) -> dict[str, nn.Module]:
-        """Every module that an adapter's file can change: `layers` and the normalisations."""
+        """Every module that an adapter's file can change: `layers` and normalisations, by name."""
         if not self._with_norms:
             norms = self._modules(nn.LayerNorm, nn.GroupNorm)
             self._with_norms = self.layers() | {
@@ -149,11 +149,11 @@ class Base(Parts):
         return self._with_norms
 
     def _modules(self, *kinds: type[nn.Module]) -> dict[str, nn.Module]:
-        found = _modules_of("unet", self.unet, kinds)
+        modules = _modules_of("unet", self.unet, kinds)
         for number, encoder in enumerate(self.text_encoders):
-            inner = "" if hasattr(encoder, "text_model") else ".text_model"
-            found |= _modules_of(TEXT_ENCODERS[number] + inner, encoder, kinds)
-        return found
+            level = "" if hasattr(encoder, "text_model") else ".text_model"
+            modules |= _modules_of(TEXT_ENCODERS[number] + level, encoder, kinds)
+        return modules
 
     def encode_text(
         self,
@@ -166,9 +166,9 @@ class Base(Parts):
 
         Gradients flow, so that text encoders can be trained: wrap in torch.no_grad() elsewhere.
 
-        texts: B prompts.  pieces: how many each has at least, see `count_pieces`.
+        texts: B prompts.  pieces: the least number of pieces, see `count_pieces`.
         Returns hidden [B, L, D] and pooled [B, P] or None, in `dtype`. Raises BadInput for a prompt
-        that can't be read, and for a clip skip of more layers than there are.
+        that can't be read, and for a clip skip of more layers than a text encoder has.
         """
         self.check_clip_skip(reading.clip_skip)
         self.move_to_device(*self.text_encoders)
@@ -184,29 +184,29 @@ class Base(Parts):
         )
 
     def count_pieces(self, texts: Sequence[str], syntax: PromptSyntax) -> int:
-        """In how many pieces the longest of these prompts is encoded."""
-        found = (
+        """The number of pieces in which the longest of these prompts is encoded."""
+        counts = (
             len(prompt_pieces(tokenizer, text, words_of(self.learned_words, name), syntax))
             for name, tokenizer in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
             for text in texts
         )
-        return max(found, default=1)
+        return max(counts, default=1)
 
     def count_tokens(self, text: str, syntax: PromptSyntax) -> int:
-        """How many tokens of a text stand in its first piece, in the encoder that reads most."""
+        """The number of tokens in a text's first piece, by the tokenizer that finds most."""
         return max(
-            len(prompt_pieces(one, text, words_of(self.learned_words, name), syntax)[0].numbers)
-            for name, one in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
+            len(prompt_pieces(t, text, words_of(self.learned_words, name), syntax)[0].numbers)
+            for name, t in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
         )
 
     def token_places(self, text: str, wanted: str, syntax: PromptSyntax) -> list[int]:
-        """Where the tokens of some wanted words stand in an encoded prompt; see `token_places`."""
+        """The positions of the wanted words' tokens in an encoded prompt; see `token_places`."""
         words = words_of(self.learned_words, TEXT_ENCODERS[0])
         return token_places(self.tokenizers[0], text, wanted, words, syntax)
 
     def check_clip_skip(self, clip_skip: int | None) -> None:
-        """Raise BadInput for a layer that not all of the text encoders have."""
-        layers = min((one.config.num_hidden_layers for one in self.text_encoders), default=1)
+        """Raise BadInput for a clip skip of more layers than some text encoder has."""
+        layers = min((e.config.num_hidden_layers for e in self.text_encoders), default=1)
         if clip_skip is not None and clip_skip > layers:
             raise BadInput(
                 f"clip_skip is {clip_skip}, and a text encoder of {self.name} has {layers} layers: "
@@ -215,12 +215,12 @@ class Base(Parts):
 
     def cut_tokens(self, texts: Sequence[str]) -> int:
         """How many tokens the syntax "cut" leaves out of the longest of these prompts."""
-        found = (
+        counts = (
             cut_tokens(tokenizer, text, words_of(self.learned_words, name))
             for name, tokenizer in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
             for text in texts
         )
-        return max(found, default=0)
+        return max(counts, default=0)
 
     @contextmanager
     def use_embeddings(self, embeddings: Embeddings) -> Iterator[None]:
@@ -235,7 +235,7 @@ class Base(Parts):
     @contextmanager
     def use_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Within the block, replace weights of layers and biases, as `swap_weights` does."""
-        self.fingerprint()  # of its own weights
+        self.fingerprint()  # while the weights are still the base's own
         before, self.altered = self.altered, self.altered or bool(weights)
         try:
             with swap_weights(self.layers_and_norms(), weights):
@@ -244,9 +244,9 @@ class Base(Parts):
             self.altered = before
 
     def store_quantized(self) -> None:
-        """Store the UNet's weights as `quantize` says, for good; see `quantize_layers`.
+        """Quantize the UNet's weights as `quantize` says, permanently; see `quantize_layers`.
 
-        Those of the text encoders and the VAE stay as they are. Call it once, before it is used.
+        Text encoders and VAE stay as they are. Call it once, before the base is used.
         """
         quantize_layers(self.layers(), self.quantize, self.device)
 
@@ -257,11 +257,11 @@ class Base(Parts):
         """Latents of pictures, scaled as the UNet expects them.
 
         pixels: [B, 3, H, W] in -1 .. 1, sides multiples of `latent_factor`.
-        generator: draws from the VAE's posterior; with sample=False its mode is taken.
+        sample: draw from the VAE's posterior, with `generator`; False: take the posterior's mode.
         Returns [B, 4, H/f, W/f], float32.
         """
-        drawn = self._posterior(pixels)
-        latents = drawn.sample(generator) if sample else drawn.mode()
+        posterior = self._posterior(pixels)
+        latents = posterior.sample(generator) if sample else posterior.mode()
         return latents.float() * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
@@ -270,8 +270,8 @@ class Base(Parts):
 
         pixels: [B, 3, H, W] in -1 .. 1.  Returns two of [B, 4, H/f, W/f], float32, scaled.
         """
-        drawn, factor = self._posterior(pixels), self.vae.config["scaling_factor"]
-        return drawn.mean.float() * factor, drawn.std.float() * factor
+        posterior, factor = self._posterior(pixels), self.vae.config["scaling_factor"]
+        return posterior.mean.float() * factor, posterior.std.float() * factor
 
     def _posterior(self, pixels: Tensor) -> DiagonalGaussianDistribution:
         return self._run_vae(
@@ -280,7 +280,7 @@ class Base(Parts):
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, alone: bool = True) -> Tensor:
-        """Pictures of latents. A VAE that overflows in half precision is widened, for good.
+        """Pictures from latents. A VAE that overflows in half precision becomes float32 for good.
 
         latents: [B, 4, h, w], scaled. alone: whether nothing else runs on this base meanwhile, so
         that other parts may leave the device where memory runs out.
@@ -289,7 +289,7 @@ class Base(Parts):
         return self._run_vae(lambda: self._decode(latents), alone=alone)
 
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
-        """As `decode`, for who learns from pictures; whatever is on the device stays there."""
+        """`decode` with gradients, to learn from pictures. No other part leaves the device."""
         _move(self.vae, self.device)
         return self._decode(latents)
 
@@ -302,7 +302,7 @@ class Base(Parts):
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     def _run_vae(self, run: Callable[[], T], *, alone: bool = True) -> T:
-        """What `run` gives; where memory runs out, with all other parts away, then in tiles."""
+        """Run the VAE. Where memory runs out, try again without the other parts, then in tiles."""
         while True:
             if alone and self._vae_alone:
                 for part in (self.unet, *self.text_encoders):
@@ -316,7 +316,7 @@ class Base(Parts):
             release_unused(self.device)
 
     def _make_room_for_vae(self) -> bool:
-        """Choose the next way that takes less memory; whether there is one."""
+        """Choose the next way that takes less memory. False where there is none left."""
         if not has_own_memory(self.device):
             return False
         if not self._vae_alone:
@@ -330,8 +330,8 @@ class Base(Parts):
     ) -> Tensor | None:
         """SDXL's micro-conditioning (Podell et al. 2023, section 2.2); None for SD 1.x and 2.x.
 
-        original: (height, width) of the source.  crop: (top, left) of the cut.
-        target: (height, width) of the cut.  Returns [6], float32.
+        original: (height, width) of the source picture.  crop: (top, left) of the crop in it.
+        target: (height, width) of the crop.  Returns [6], float32.
         """
         if self.family != "sdxl":
             return None
@@ -345,10 +345,10 @@ class Base(Parts):
         *,
         time_ids: Tensor | None = None,
     ) -> Tensor:
-        """One call of the UNet.
+        """Call the UNet once.
 
         latents: [B, 4, h, w], noisy and scaled as the scheduler gives them.
-        timestep: one number, or [B].  text: of B prompts.
+        timestep: one number, or [B].  text: the embeddings of B prompts.
         time_ids: [6] or [B, 6]; None means uncropped pictures of the latents' own size.
         Returns [B, 4, h, w], float32: noise or velocity, see `prediction_type`.
         """
@@ -369,19 +369,19 @@ class Base(Parts):
         return predicted.float()
 
     def scheduler(self, name: str | None = None, spacing: str | None = None) -> Scheduler:
-        """A fresh scheduler on this base's noise schedule: one of SCHEDULERS, or its own (None).
+        """A new scheduler with this base's noise schedule: one of SCHEDULERS; None is its own.
 
-        spacing: of its timesteps, one of SPACINGS, or as the base has it (None). Raises BadInput
-        for another name, and for a spacing that the scheduler doesn't have.
+        spacing: one of SPACINGS; None is the base's own. Raises BadInput for another name, and for
+        a spacing that the scheduler doesn't have.
         """
         return new_scheduler(self.scheduler_config, name, spacing)
 
     def fingerprint(self) -> str:
-        """Which UNet this is: sha256 over names, shapes and signs of its weights.
+        """A SHA-256 of the names, shapes and signs of the UNet's weights, in hexadecimal.
 
-        Signs survive rounding, so one base has one fingerprint in float32, float16 and bfloat16,
-        while any fine-tune flips some of its billions. Computed once: call it while the weights are
-        the base's own.
+        Signs survive rounding, so a base has one fingerprint in float32, float16 and bfloat16,
+        while any fine-tune flips some of its billions of signs. It is computed once: make the first
+        call while the weights are the base's own.
         """
         if not self._fingerprint:
             digest = hashlib.sha256()
@@ -393,12 +393,12 @@ class Base(Parts):
 
     @property
     def parts_move(self) -> bool:
-        """Whether the UNet, or what it works with, may leave the device and come back elsewhere."""
+        """Whether parts may leave the device and come back to other addresses of its memory."""
         return self.offload or self._vae_alone or bool(self.set_aside)
 
     @contextmanager
     def put_aside(self, *parts: nn.Module) -> Iterator[None]:
-        """Within the block these parts leave a GPU while the UNet is at work."""
+        """Within the block, these parts leave the GPU while the UNet runs."""
         before = self.set_aside
         if has_own_memory(self.device):
             self.set_aside = (*before, *parts)
@@ -407,13 +407,14 @@ class Base(Parts):
         finally:
             self.set_aside = before
             if not self.offload:
-                with suppress(torch.OutOfMemoryError):  # then each comes when it is needed
+                with suppress(torch.OutOfMemoryError):  # then each part comes when it is needed
                     self.move_to_device(*parts)
 
     def move_to_device(self, *parts: nn.Module) -> None:
-        """Bring these parts to the device.
+        """Move these parts to the device.
 
-        When offloading, all others go to the CPU. For the UNet those go that are set aside.
+        With `offload`, all other parts go to the CPU. Otherwise, where the UNet is among these
+        parts, those that are set aside go to the CPU.
         """
         aside = self.set_aside if self.unet in parts else ()
         for part in self.modules() if self.offload else aside:
@@ -424,7 +425,7 @@ class Base(Parts):
 
 
 def _move(part: nn.Module, device: torch.device) -> None:
-    """Move a part that is elsewhere. Its tensors stay in one place, even where memory runs out."""
+    """Move a part to a device. Where memory runs out, all of it goes back to where it was."""
     first = next(part.parameters(), None)
     if first is None or first.device.type == device.type:
         return
@@ -432,7 +433,7 @@ def _move(part: nn.Module, device: torch.device) -> None:
     try:
         part.to(device)
     except (MemoryError, RuntimeError):
-        part.to(before)  # PyTorch moves tensor by tensor, and leaves those there that it has moved
+        part.to(before)  # PyTorch moves tensor by tensor, and has moved some of them already
         raise
 
 

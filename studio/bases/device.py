@@ -1,4 +1,4 @@
-"""The names of devices and precisions."""
+"""Devices and precisions by name, and a GPU's free memory."""
 
 import torch
 
@@ -8,20 +8,20 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def parse_device(device: str | torch.device) -> torch.device:
-    """The device of this name; "auto" is the GPU, where there is one. BadInput for another."""
+    """The device of this name; "auto" is the GPU where there is one. BadInput for a missing one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        parsed = torch.device(device)
     except RuntimeError as error:
         raise BadInput(f"There is no device {device!r}: give auto, cpu or cuda.") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"PyTorch sees no GPU {str(device)!r} here: use --device cpu.")
-    return found
+    return parsed
 
 
 def parse_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of this name; "auto" is fp16 on a GPU, else fp32. BadInput for another."""
+    """The dtype of this name; "auto" is fp16 on a GPU, else fp32. BadInput for other names."""
     if isinstance(dtype, torch.dtype) and dtype in PRECISIONS.values():
         return dtype
     if dtype == "auto":
@@ -34,14 +34,14 @@ def parse_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def has_own_memory(device: torch.device) -> bool:
-    """Whether what leaves the device for the CPU makes room there."""
+    """Whether the device has memory of its own, so that moving tensors to the CPU frees some."""
     return device.type == "cuda"
 
 
 def free_on_gpu(device: torch.device) -> int:
-    """Bytes that PyTorch may still take on a GPU, with what it holds unused.
+    """Bytes that PyTorch may still use on a GPU: free memory, and what it has reserved but unused.
 
-    It minds a cap that was set with `torch.cuda.set_per_process_memory_fraction`.
+    A limit set with `torch.cuda.set_per_process_memory_fraction` counts.
     """
     free, total = torch.cuda.mem_get_info(device)
     used = torch.cuda.memory_allocated(device)
@@ -50,6 +50,6 @@ def free_on_gpu(device: torch.device) -> int:
 
 
 def release_unused(device: torch.device) -> None:
-    """Give back what PyTorch holds of a GPU's memory and does not use."""
+    """Return GPU memory that PyTorch has reserved but does not use."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What is known of a base from its configuration alone, without PyTorch."""
+"""Describe a base from its configuration alone, without PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,14 @@ from studio.bases.names import BUNDLED_BASES, HUB_ID
 from studio.errors import BadInput
 from studio.files import display_name, expand_home, is_there
 
-# A checkpoint in one file has no configuration. These are diffusers' assumptions.
+# diffusers' assumptions for a checkpoint in one file, which has no configuration.
 SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 STEPS = {"sd1": 64, "sd2": 64, "sdxl": 32}
 
 
 @dataclass(frozen=True)
 class BaseInfo:
-    """The fields have the meaning of those of studio.Base."""
+    """A base's description. The fields mean the same as those of studio.Base."""
 
     source: str
     name: str
@@ -29,7 +29,7 @@ class BaseInfo:
 def read_base_info(source: str) -> BaseInfo | None:
     """Describe the base that `load_base` would open; None for one that is not downloaded yet.
 
-    Raises BadInput for a folder or file that is no base of the families known.
+    Raises BadInput for a folder or file that is no base of a known family.
     """
     path = find_local(source)
     if path is None:

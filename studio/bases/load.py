@@ -1,4 +1,4 @@
-"""Opening a base by its name, folder, file or Hugging Face id."""
+"""Open a base by its name, folder, file or Hugging Face id."""
 
 import logging
 from collections.abc import Iterator
@@ -61,36 +61,36 @@ def load_base(
         computes in `dtype`. Less memory, a little slower. NF4 needs bitsandbytes.
     attention: "sdpa" (PyTorch's own) or "xformers".
     vae_slicing, vae_tiling: decode picture by picture, or in tiles: slower, in less memory.
-    offload: keep only the part in use on the GPU; for small GPUs. Where the GPU can't hold all
-        parts this is so in any case.
-    low_memory: whatever takes less memory: offload, decoding picture by picture and in tiles of 512
-        pixels, and no changed weight of a mix is kept.
-    cuda_graphs: compute passes of small pictures on a GPU as CUDA graphs, where that is faster.
+    offload: keep only the part in use on the GPU; for small GPUs. A GPU that can't hold all parts
+        does so anyway.
+    low_memory: everything that takes less memory: offload, decoding picture by picture and in tiles
+        of 512 pixels, and keeping no changed weights of a mix.
+    cuda_graphs: compute small pictures on a GPU as CUDA graphs, where that is faster.
     prediction: "epsilon" or "v_prediction", for single files that do not say what they predict.
-    vae: a VAE to take the place of the base's own: a .safetensors file, or a diffusers folder.
+    vae: a VAE to replace the base's own: a .safetensors file, or a diffusers folder.
 
-    Raises BadInput where any of this is not possible, before weights are read if it can.
+    Raises BadInput where any of this is not possible; where it can, before weights are read.
     """
-    chosen = parse_device(device)
-    precision = parse_dtype(dtype, chosen)
+    target = parse_device(device)
+    precision = parse_dtype(dtype, target)
     check_form(quantize)
-    _check_choices(chosen, attention=attention, offload=offload, prediction=prediction)
+    _check_choices(target, attention=attention, offload=offload, prediction=prediction)
     path = find_source(source, half=precision != torch.float32)
-    own_vae = expand_home(vae).resolve() if vae else None
-    parts = _open_parts(path, precision, prediction, own_vae)
+    other_vae = expand_home(vae).resolve() if vae else None
+    parts = _open_parts(path, precision, prediction, other_vae)
     _spare_vae(parts.vae, slicing=vae_slicing or low_memory, tiling=vae_tiling, small=low_memory)
     _use_attention(parts, attention)
     base = Base(
         **vars(parts),
         source=_absolute_source(source, path),
         name=_name(source, path),
-        device=chosen,
+        device=target,
         dtype=precision,
         quantize=quantize,
-        offload=offload or (low_memory and has_own_memory(chosen)),
+        offload=offload or (low_memory and has_own_memory(target)),
         low_memory=low_memory,
         cuda_graphs=cuda_graphs,
-        vae_source=str(own_vae or ""),
+        vae_source=str(other_vae or ""),
     )
     _store_and_place(base)
     return base
@@ -103,15 +103,15 @@ def _use_attention(parts: Parts, attention: str) -> None:
 
 
 def _store_and_place(base: Base) -> None:
-    """Store its weights as it says, and bring its parts to the device if that holds them."""
+    """Quantize the base's weights if asked, and move its parts to the device if they fit."""
     if base.quantize != "none":
-        base.fingerprint()  # of its own weights
+        base.fingerprint()  # while the weights are not rounded yet
         base.store_quantized()
     base.offload = base.offload or not _fits_on(base.device, base)
 
 
 def _spare_vae(vae: AutoencoderKL, *, slicing: bool, tiling: bool, small: bool) -> None:
-    """Let the VAE work picture by picture, or in tiles. small: in tiles smaller than its own."""
+    """Let the VAE work picture by picture, or in tiles. small: in smaller tiles than usual."""
     if slicing:
         vae.enable_slicing()
     if tiling:
@@ -121,7 +121,7 @@ def _spare_vae(vae: AutoencoderKL, *, slicing: bool, tiling: bool, small: bool) 
 
 
 def _fits_on(device: torch.device, parts: Parts) -> bool:
-    """Move all parts to the device; if its memory does not hold them, back."""
+    """Move all parts to the device; where they don't fit, move them back and return False."""
     try:
         for part in parts.modules():
             part.to(device)
@@ -154,13 +154,13 @@ def _open_parts(path: Path, dtype: torch.dtype, prediction: str, vae: Path | Non
 
 
 def _absolute_source(source: str | Path, path: Path) -> str:
-    """What opens the same base from any working directory."""
+    """A source that opens the same base from any working directory."""
     local = str(source) not in BUNDLED_BASES and expand_home(source).exists()
     return str(path.resolve()) if local else str(source)
 
 
 def _name(source: str | Path, path: Path) -> str:
-    """What to call a base: its folder or file, or the id it was downloaded by."""
+    """A base's name: that of its folder or file, or the id by which it was downloaded."""
     local = expand_home(source).exists()
     return display_name(path.resolve()) if local else str(source)
 
@@ -186,11 +186,11 @@ def _check_choices(device: torch.device, *, attention: str, offload: bool, predi
 
 
 def _freeze_and_check(parts: Parts, where: str) -> None:
-    """Freeze every weight; raise BadInput where one was missing from the files, or a number."""
+    """Freeze every weight. Raise BadInput where the files lack a weight or a needed number."""
     for part, name in ((parts.unet, "sample_size"), (parts.vae, "scaling_factor")):
-        if not isinstance(found := part.config[name], int | float):
+        if not isinstance(value := part.config[name], int | float):
             kind = type(part).__name__
-            raise BadInput(f"{where}: the {name} of its {kind} is {found!r}, which is no number.")
+            raise BadInput(f"{where}: the {name} of its {kind} is {value!r}, which is no number.")
     for module in parts.modules():
         module.requires_grad_(False).eval()
         for name, weight in module.named_parameters():

@@ -2,8 +2,8 @@
 
 import re
 
-# They come with Studio. Their adapters fit no other base.
+# Bases that come with Studio. Their adapters fit no other base.
 BUNDLED_BASES = ("sketch", "sketch-sd1")
-# The published models by family: the names of their configurations here.
+# For each family, the folder in `configs` of its published model.
 PUBLISHED = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, unless such a folder is there
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, unless a folder has that path

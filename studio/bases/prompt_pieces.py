@@ -1,4 +1,4 @@
-"""Prompts -> pieces of token ids, as many to a piece as a text encoder takes: 75 in CLIP."""
+"""Split prompts into pieces of token ids, each as long as a text encoder reads: 75 in CLIP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from studio.requests.prompt_syntax import PromptSyntax, read_prompt
 
 @dataclass
 class Piece:
-    """Token ids, without those of begin and end, and their weights."""
+    """Token ids and their weights, without the begin and end tokens."""
 
     numbers: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
@@ -24,10 +24,10 @@ class Piece:
 def prompt_pieces(
     tokenizer: CLIPTokenizer, text: str, words: Mapping[str, Tensor], syntax: PromptSyntax
 ) -> list[Piece]:
-    """The pieces of a prompt, at least one. BREAK begins another, as a full one does.
+    """The pieces of a prompt, at least one. A new piece begins at BREAK, or where one is full.
 
     words: the rows of learned words by token. The vectors of one word stay in one piece.
-    Raises BadInput for a prompt that can't be read, and for a word longer than a piece.
+    Raises BadInput for a prompt that can't be read, and for a learned word longer than a piece.
     """
     room = room_of(tokenizer)
     if syntax == "cut":
@@ -57,24 +57,24 @@ def token_places(
     words: Mapping[str, Tensor],
     syntax: PromptSyntax,
 ) -> list[int]:
-    """Where the tokens of some wanted words stand in an encoded prompt, whenever it says them.
+    """The positions of the wanted words' tokens in an encoded prompt, for every occurrence.
 
-    Counted over all of its pieces, with their tokens of begin and end.
+    Positions count over all pieces of the prompt, with their begin and end tokens.
     """
     pieces = prompt_pieces(tokenizer, text, words, syntax)
     tokens = [
-        (number, piece_at * tokenizer.model_max_length + 1 + at)
-        for piece_at, piece in enumerate(pieces)
-        for at, number in enumerate(piece.numbers)
+        (number, piece_index * tokenizer.model_max_length + 1 + index)
+        for piece_index, piece in enumerate(pieces)
+        for index, number in enumerate(piece.numbers)
     ]
     sought = [*chain.from_iterable(word_ids(tokenizer, wanted, words))]
     starts = range(len(tokens) - len(sought) + 1 if sought else 0)
-    matches = (tokens[at : at + len(sought)] for at in starts)
-    return sorted({place for one in matches if [n for n, _ in one] == sought for _, place in one})
+    runs = (tokens[start : start + len(sought)] for start in starts)
+    return sorted({place for run in runs if [n for n, _ in run] == sought for _, place in run})
 
 
 def room_of(tokenizer: CLIPTokenizer) -> int:
-    """How many tokens a piece holds, without those of begin and end."""
+    """How many tokens a piece holds, without the begin and end tokens."""
     return tokenizer.model_max_length - 2
 
 
@@ -86,7 +86,10 @@ def cut_tokens(tokenizer: CLIPTokenizer, text: str, words: Mapping[str, Tensor])
 def stack_pieces(
     tokenizer: CLIPTokenizer, pieces: Sequence[Piece]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, attention mask (int64) and weights of pieces, [N, L] each, with begin and end."""
+    """Token ids, attention mask (int64) and weights of N pieces, [N, L] each, padded.
+
+    They include the begin and end tokens.
+    """
     empty = tokenizer(
         "", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt"
     )

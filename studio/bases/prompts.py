@@ -1,10 +1,10 @@
 """Prompts -> text embeddings, as the diffusers pipelines and A1111 compute them.
 
-A prompt is encoded in pieces (studio/bases/prompt_pieces.py), whose embeddings stand side by side.
-A word's weight multiplies its embeddings. A1111 then scales all embeddings of the prompt so that
-their mean is what it was, unless its emphasis is set to "No norm". Studio does as "No norm" does:
-that mean may be near zero, and a weight on one word would then scale the whole prompt by any
-factor. The pooled embedding is that of the first piece, without weights, also as in A1111.
+A prompt is encoded in pieces (studio/bases/prompt_pieces.py), whose embeddings are concatenated.
+A word's weight multiplies its embeddings. A1111 then scales all embeddings of the prompt to restore
+their mean, unless its emphasis is set to "No norm". Studio does as "No norm" does: that mean may be
+near zero, and then a weight on one word would scale the whole prompt by an arbitrary factor. The
+pooled embedding is that of the first piece, without weights, as in A1111.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ class TextEmbedding:
 
     @classmethod
     def joined(cls, texts: Iterable["TextEmbedding"]) -> "TextEmbedding":
-        """The prompts of several, one behind the other; all of one length."""
+        """Several embeddings as one, concatenated along B; all must have the same L."""
         texts = list(texts)
         pooled = [text.pooled for text in texts if text.pooled is not None]
         hidden = torch.cat([text.hidden for text in texts])
@@ -52,9 +52,9 @@ class TextEmbedding:
 class PromptReading:
     """How prompts become embeddings.
 
-    syntax: see studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders that is
-    taken, counted from their end as A1111 counts: 1 is the last layer. None is the base's own, 1 in
-    SD and 2 in SDXL.
+    syntax: see studio/requests/prompt_syntax.py. clip_skip: the layer of the text encoders to use,
+    counted from the end as A1111 counts: 1 is the last layer. None is the base's own, 1 in SD and 2
+    in SDXL.
     """
 
     syntax: PromptSyntax = "plain"
@@ -66,7 +66,7 @@ PLAIN = PromptReading()
 
 @dataclass(frozen=True)
 class _Reader:
-    """A text encoder of the base with its tokenizer. words: the rows of learned words by token."""
+    """A text encoder with its tokenizer. words: the rows of learned words by token."""
 
     tokenizer: CLIPTokenizer
     encoder: TextEncoder
@@ -75,7 +75,7 @@ class _Reader:
     def encode(
         self, pieces: Sequence[Piece], *, device: torch.device, sdxl: bool, clip_skip: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Of N pieces the weighted embeddings [N, L, D] and the pooled ones [N, P], if any."""
+        """The weighted embeddings of N pieces, [N, L, D], and the pooled ones, [N, P] or None."""
         numbers, mask, weights = stack_pieces(self.tokenizer, pieces)
         masked = getattr(self.encoder.config, "use_attention_mask", False)
         with learned_rows(embedding_table(self.encoder), self.words):
@@ -110,10 +110,10 @@ def encode_prompts(
 ) -> TextEmbedding:
     """Encode prompts, each in as many pieces as it needs.
 
-    SDXL: the last layer but one of both encoders, side by side, and the second's pooled
-    projection. SD: the last hidden state. `PromptReading.clip_skip` takes another layer.
+    SDXL: the last layer but one of both encoders, concatenated, and the second's pooled
+    projection. SD: the last hidden state. `PromptReading.clip_skip` selects another layer.
 
-    texts: B prompts. Shorter ones get empty pieces, up to the longest and at least to `pieces`.
+    texts: B prompts. All are padded with empty pieces to the longest, and to `pieces` at least.
     learned: the vectors of learned words, by token and text encoder.
     Returns hidden [B, pieces * L, D] and pooled [B, P] or None. Raises BadInput for a prompt that
     can't be read.
@@ -122,15 +122,15 @@ def encode_prompts(
         _Reader(tokenizer, encoder, words_of(learned, name))
         for name, tokenizer, encoder in zip(TEXT_ENCODERS, tokenizers, encoders, strict=False)
     ]
-    read = [
-        [prompt_pieces(one.tokenizer, text, one.words, reading.syntax) for text in texts]
-        for one in readers
+    prompts_of = [
+        [prompt_pieces(reader.tokenizer, text, reader.words, reading.syntax) for text in texts]
+        for reader in readers
     ]
-    pieces = max(pieces, *map(len, chain.from_iterable(read)))
+    pieces = max(pieces, *map(len, chain.from_iterable(prompts_of)))
     hidden: list[Tensor] = []
     pooled = None
-    for reader, own in zip(readers, read, strict=True):
-        padded = [piece for one in own for piece in (one + [Piece()] * pieces)[:pieces]]
+    for reader, prompts in zip(readers, prompts_of, strict=True):
+        padded = [piece for p in prompts for piece in (p + [Piece()] * pieces)[:pieces]]
         states, projected = reader.encode(
             padded, device=device, sdxl=sdxl, clip_skip=reading.clip_skip
         )

@@ -1,4 +1,4 @@
-"""Real bases without their weights, to count and name layers."""
+"""Bases without their weights, on the meta device, to count and name layers."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ REAL_CONFIGS = tuple(PUBLISHED.values())
 def real_config(name: str, *, dtype: str = "fp32", quantize: str = "none") -> Base:
     """The real SD 1.5 ("sd15"), SD 2.1 ("sd21") or SDXL ("sdxl") on the meta device.
 
-    Every layer has its true name and shape and no storage, to count and to match keys; without
-    tokenizers. dtype, quantize: as `load_base` takes them. Raises BadInput for another name.
+    Every layer has its true name and shape but no storage. There are no tokenizers.
+    dtype, quantize: as in `load_base`. Raises BadInput for another name.
     """
     if name not in REAL_CONFIGS:
         raise BadInput(f"There is no configuration {name!r}: choose {', '.join(REAL_CONFIGS)}.")
@@ -36,11 +36,11 @@ def real_config(name: str, *, dtype: str = "fp32", quantize: str = "none") -> Ba
 
 
 def outline(source: str) -> Base:
-    """The layers of a base that is on this machine, of which no weight is read; as `real_config`.
+    """A base of this machine on the meta device, as from `real_config`. Reads no weight.
 
-    source: as `load_base` takes it, or a name that `real_config` does. A checkpoint in one file
-    has the layers of the configuration beside it, or of its family.
-    Raises BadInput where it is no base, or not downloaded yet.
+    source: as in `load_base`, or a name that `real_config` knows. A checkpoint in one file has the
+    layers of the configuration beside it, or else those of its family.
+    Raises BadInput where the source is no base, or not downloaded yet.
     """
     if source in REAL_CONFIGS:
         return real_config(source)
@@ -54,7 +54,7 @@ def outline(source: str) -> Base:
 
 
 def _outline(folder: Path, name: str, dtype: str) -> Base:
-    """folder: in the diffusers layout; its configurations are enough."""
+    """folder: a base in the diffusers layout, of which only the configurations are read."""
     unet = read_json(folder / "unet" / "config.json")
     family = check_unet(unet, name)
     precision = parse_dtype(dtype, parse_device("auto"))

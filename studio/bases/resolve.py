@@ -1,4 +1,4 @@
-"""Finding a base: from its name to a folder or file on this machine, downloaded if needed."""
+"""Find the folder or file of a base on this machine, and download it if needed."""
 
 import re
 import socket
@@ -37,13 +37,13 @@ def find_source(source: str | Path, *, half: bool) -> Path:
     """The diffusers folder or .safetensors file that `source` names, downloaded where needed.
 
     source: "sketch", "sketch-sd1", a folder, a file, or a hub id "owner/name".
-    half: prefer the repository's fp16 files, where it has both.
+    half: prefer fp16 files, where the repository has fp32 files too.
 
-    Raises BadInput where there is no such thing, or where it is a pickle.
+    Raises BadInput where the source cannot be found or downloaded, or is a pickle.
     """
     name = str(source)
     if name in BUNDLED_BASES:
-        return _our_folder(name)
+        return _bundled_folder(name)
     path = expand_home(source)
     if path.suffix.lower() in PICKLES:
         raise pickle_error(path)
@@ -63,13 +63,13 @@ def find_source(source: str | Path, *, half: bool) -> Path:
 
 
 def refuse_download(source: str, recipe: str) -> None:
-    """Raise BadInput for a hub id of which not all is on this machine.
+    """Raise BadInput for a hub id whose files are not all on this machine.
 
-    A picture or a recipe may come from a stranger, so it alone downloads nothing. recipe: what
-    messages call it.
+    A picture or a recipe may come from a stranger, so it may not start a download by itself.
+    recipe: what messages call the picture or recipe.
     """
-    there = source in BUNDLED_BASES or is_there(expand_home(source))
-    if there or not HUB_ID.fullmatch(source):
+    local = source in BUNDLED_BASES or is_there(expand_home(source))
+    if local or not HUB_ID.fullmatch(source):
         return
     snapshot = cached_snapshot(source)
     if not snapshot or not any(_complete(snapshot, half=half) for half in (False, True)):
@@ -79,7 +79,7 @@ def refuse_download(source: str, recipe: str) -> None:
         )
 
 
-def _our_folder(name: str) -> Path:
+def _bundled_folder(name: str) -> Path:
     folder = asset(name)
     if not (folder / "model_index.json").is_file():
         raise BadInput(
@@ -90,7 +90,7 @@ def _our_folder(name: str) -> Path:
 
 
 def _hub_folder(repository: str, *, half: bool) -> Path:
-    """The snapshot of a hub repository: from the local cache if all of it is there."""
+    """The snapshot of a hub repository, downloaded unless the local cache has all of it."""
     snapshot = cached_snapshot(repository)
     if snapshot and _complete(snapshot, half=half):
         return snapshot
@@ -98,7 +98,7 @@ def _hub_folder(repository: str, *, half: bool) -> Path:
 
 
 def cached_snapshot(repository: str) -> Path | None:
-    """The part of a hub repository that is on this machine already; None where there is none."""
+    """The folder with the files of a hub repository that were downloaded; None where none were."""
     try:
         return Path(snapshot_download(repository, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError):
@@ -141,7 +141,7 @@ def _download(repository: str, *, half: bool) -> Path:
 
 
 def _complete(folder: Path, *, half: bool) -> bool:
-    """Whether a cached snapshot has every part, not only the configurations."""
+    """Whether a cached snapshot has the weights of every part, not only configurations."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if "model_index.json" not in names:
         return False
@@ -156,7 +156,7 @@ def _complete(folder: Path, *, half: bool) -> bool:
 
 
 def _shards(index: Path) -> Iterable[object]:
-    """The files that the index of a model in several files names."""
+    """The files that the index of a sharded model names."""
     files = parse_object(read_text(index), str(index)).get("weight_map")
     if not isinstance(files, dict):
         raise BadInput(f"{index} is damaged: it names no files")
@@ -169,7 +169,7 @@ def is_hub_reachable() -> bool:
         return False
     address = urlsplit(constants.ENDPOINT)
     if address.scheme in getproxies():
-        return True  # the proxy reaches it, not this machine
+        return True  # only the proxy can tell
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname, port), timeout=5).close()
@@ -181,7 +181,7 @@ def is_hub_reachable() -> bool:
 def files_to_download(names: list[str], repository: str, *, half: bool) -> list[str]:
     """The files of a diffusers repository that make a base: one set of safetensors per part.
 
-    names: every file, as paths in the repository.  half: the fp16 set, where there are two.
+    names: paths of all files in the repository.  half: take the fp16 set, where there are two.
 
     Raises BadInput where a part has no safetensors.
     """
@@ -217,8 +217,8 @@ def _weight_files(names: list[str], component: str, where: str, *, half: bool) -
         [name for name in names if pattern.fullmatch(name.removeprefix(f"{component}/"))]
         for pattern in (PLAIN, FP16)
     )
-    if found := (half_files or plain) if half else (plain or half_files):
-        return found
+    if files := (half_files or plain) if half else (plain or half_files):
+        return files
     if any(name.startswith(f"{component}/") and Path(name).suffix in PICKLES for name in names):
         raise BadInput(
             f"{where} keeps its {component} as a pickle, which can run any code when it is "

@@ -3,11 +3,11 @@
 No PyTorch here; `studio/bases/schedulers.py` makes diffusers' schedulers of these names.
 """
 
-# Of timesteps: trailing and sgm_uniform begin at the last one, leading a little before it.
+# Spacings of timesteps: trailing and sgm_uniform begin at the last one, leading a bit before it.
 BY_TIMESTEP = ("leading", "trailing", "sgm_uniform")
-# Of noise levels, as Karras et al. 2022 have them, or evenly on a logarithmic scale.
+# Spacings of noise levels: karras is that of Karras et al. 2022, exponential is even in logarithms.
 SPACINGS = (*BY_TIMESTEP, "karras", "exponential")
-DISTILLED = ("trailing", "sgm_uniform")  # or the steps that the distillation had
+DISTILLED = ("trailing", "sgm_uniform")  # without a spacing: the steps of the distillation
 
 SPACINGS_OF = {
     "euler": SPACINGS,
@@ -23,8 +23,8 @@ SPACINGS_OF = {
     "tcd": DISTILLED,
 }
 SCHEDULERS = tuple(SPACINGS_OF)
-SECOND_ORDER = ("heun", "dpmpp_sde")  # evaluate the UNet twice a step, but for the last
-DISTILLED_STEPS = 50  # of lcm and tcd, where no spacing is given
+SECOND_ORDER = ("heun", "dpmpp_sde")  # evaluate the UNet twice a step, except for the last
+DISTILLED_STEPS = 50  # the most that lcm and tcd have where no spacing is given
 
 
 def order_of(scheduler: str | None) -> int:
@@ -33,14 +33,14 @@ def order_of(scheduler: str | None) -> int:
 
 
 def evaluations(order: int, steps: int) -> tuple[int, ...]:
-    """How often each of these steps evaluates the UNet under one mix: the last one once."""
+    """How often each step evaluates the UNet under one mix: `order` times; the last step once."""
     return (order,) * (steps - 1) + (1,)
 
 
 def sampling_problems(scheduler: str | None, spacing: str | None, steps: int) -> dict[str, str]:
-    """Sentences about the fields `spacing` and `steps` where no sampler works so; see Shot.
+    """What is wrong with a shot's `spacing` or `steps` for its scheduler: a sentence by field.
 
-    None for the base's own scheduler is checked when the base is open.
+    The base's own scheduler (None) is checked when the base is open.
     """
     if scheduler not in SPACINGS_OF:
         return {}

@@ -1,4 +1,4 @@
-"""The schedulers of diffusers that a base can be run with, on its own noise schedule."""
+"""Make diffusers' schedulers for a base, with the base's own noise schedule."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -58,9 +58,9 @@ KINDS: Mapping[str, tuple[type[Scheduler], Config]] = {
     "lcm": (LCMScheduler, {}),
     "tcd": (TCDScheduler, {}),
 }
-# A base may have one of these as its own, though a shot cannot name it. LMS needs SciPy.
+# Schedulers that a base may have as its own, though a shot cannot name them. LMS needs SciPy.
 OWN = KarrasDiffusionSchedulers.__members__.keys() - {"LMSDiscreteScheduler", "EDMEulerScheduler"}
-# What a base's configuration may say of noise levels, where another spacing is asked for.
+# Turns off the spacing of noise levels that a base's configuration may have.
 BY_TIMESTEP: Config = dict.fromkeys(
     ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
 )
@@ -68,16 +68,16 @@ Configured = TypeVar("Configured", bound=ConfigMixin)
 
 
 def new_scheduler(config: Config, name: str | None, spacing: str | None = None) -> Scheduler:
-    """A fresh scheduler. name: one of SCHEDULERS, or None for the one that `config` names.
+    """A new scheduler. name: one of SCHEDULERS; None is the one that `config` names.
 
-    config: a base's scheduler_config.json. spacing: of the timesteps, one of SPACINGS; None leaves
-    it to the configuration. Raises BadInput for another name, and for what can't be spaced so.
+    config: a base's scheduler_config.json. spacing: one of SPACINGS; None is the configuration's.
+    Raises BadInput for another name, and for a spacing that the scheduler doesn't have.
     """
     if name is None:
         kind, settings = _own_kind(config), config
     elif name in KINDS:
         kind, own = KINDS[name]
-        # Defaults of DDIM and others are for pixels. Latents lie outside -1 .. 1.
+        # Defaults of DDIM and others clip for pixels, but latents lie outside of -1 .. 1.
         settings = {"set_alpha_to_one": False} | config | {"clip_sample": False} | own
         _check_pure_noise(name, kind, config)
     else:
@@ -94,7 +94,7 @@ def can_space(kind: type[Scheduler], spacing: str) -> bool:
     known = signature(kind.__init__).parameters
     if spacing in ("karras", "exponential"):
         return f"use_{spacing}_sigmas" in known
-    distilled = "original_inference_steps" in known  # and with it a spacing of its own
+    distilled = "original_inference_steps" in known  # LCM and TCD, which have their own spacing
     return "timestep_spacing" in known and not (spacing == "leading" and distilled)
 
 
@@ -112,48 +112,43 @@ def check_scheduler_config(config: Config, where: str) -> None:
 
 
 def _own_kind(config: Config) -> type[Scheduler]:
-    """The scheduler that a base's configuration names, or Euler where Studio lacks that one.
-
-    Either runs on the noise schedule of the configuration.
-    """
-    kind, named = _class_named(config), config.get("_class_name")
-    had = any(kind is one for one, _ in KINDS.values()) or named in OWN
-    return kind if kind and had else EulerDiscreteScheduler  # pyright: ignore[reportReturnType]
+    """The scheduler that a base's configuration names, or Euler where Studio lacks that one."""
+    kind, name = _class_named(config), config.get("_class_name")
+    known = any(kind is own for own, _ in KINDS.values()) or name in OWN
+    return kind if kind and known else EulerDiscreteScheduler  # pyright: ignore[reportReturnType]
 
 
 def _class_named(config: Config) -> type[SchedulerMixin] | None:
-    """diffusers' class; None where it has none, or needs another library for it (LMS)."""
+    """diffusers' class of that name; None where it has none, or needs another library for it."""
     kind = getattr(diffusers, str(config.get("_class_name")), None)
     return kind if isinstance(kind, type) and issubclass(kind, SchedulerMixin) else None
 
 
 def from_config(kind: type[Configured], config: Config) -> Configured:
     """An object of one of diffusers' classes; entries that it doesn't know are left out."""
-    known = signature(kind.__init__).parameters  # diffusers warns of others
+    known = signature(kind.__init__).parameters  # diffusers warns of other entries
     built = kind.from_config({k: v for k, v in config.items() if k in known or k.startswith("_")})
     assert isinstance(built, kind)  # diffusers' annotation allows for a tuple too
     return built
 
 
 def _spacing_settings(spacing: str, config: Config) -> Config:
-    """What says so in diffusers' configurations."""
+    """The entries of a diffusers configuration that give this spacing."""
     if spacing in ("karras", "exponential"):
         # From the noise of the last training step to that of the first, as in k-diffusion.
         return BY_TIMESTEP | {"timestep_spacing": "linspace", f"use_{spacing}_sigmas": True}
     if spacing == "leading":
         return BY_TIMESTEP | {"timestep_spacing": "leading"}
-    # LCM and TCD choose among the steps of a distillation: here among all that there are.
-    every = config.get("num_train_timesteps", 1000)
-    return BY_TIMESTEP | {"timestep_spacing": "trailing", "original_inference_steps": every}
+    # LCM and TCD choose among the steps of a distillation. Let them choose among all timesteps.
+    count = config.get("num_train_timesteps", 1000)
+    return BY_TIMESTEP | {"timestep_spacing": "trailing", "original_inference_steps": count}
 
 
 def _check_pure_noise(name: str, kind: type[Scheduler], config: Config) -> None:
     """Raise BadInput where a base begins at pure noise and the scheduler can't."""
     zero = "rescale_betas_zero_snr"
     if config.get(zero) and zero not in signature(kind.__init__).parameters:
-        able = [
-            one for one, (its, _) in KINDS.items() if zero in signature(its.__init__).parameters
-        ]
+        able = [n for n, (k, _) in KINDS.items() if zero in signature(k.__init__).parameters]
         raise BadInput(
             f"This base begins at pure noise, where {name} can't: choose {', '.join(able)}."
         )

@@ -1,1 +1,1 @@
-"""Reading the parts of a base from a folder, a checkpoint and a VAE's file."""
+"""Read the parts of a base from a folder, a checkpoint or a VAE's file."""

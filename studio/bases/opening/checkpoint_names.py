@@ -1,4 +1,4 @@
-"""The names that parts have in checkpoints of the original layout, brought to the usual ones."""
+"""Bring unusual names of weights in checkpoints of the original layout to the usual ones."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 VAE_PREFIXES = ("first_stage_model.", "vae.")
-# NovelAI's first model, and what newer transformers write: CLIP without its level `text_model`.
+# CLIP without its level `text_model`: NovelAI's first model, and files of newer transformers.
 FLAT_CLIP = re.compile(
     r"^(cond_stage_model|conditioner\.embedders\.0)\.transformer\."
     r"(?=(embeddings|encoder|final_layer_norm)\.)"
 )
-# The VAE's attention as diffusers names it, now and before its release 0.18.
+# Names of the VAE's attention in diffusers, now and before its release 0.18: the original names.
 ATTENTION_NAMES = {
     "group_norm": "norm",
     "to_q": "q",

@@ -1,4 +1,4 @@
-"""Opening a base in the diffusers layout: model_index.json and a folder for each part."""
+"""Open a base in the diffusers layout: model_index.json and a folder for each part."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def open_folder(
     """Read a base of the SD 1.x, SD 2.x or SDXL family.
 
     dtype: of the weights; see `vae_dtype` for the VAE.
-    prediction: "epsilon" or "v_prediction" where the configuration says it wrongly.
+    prediction: "epsilon" or "v_prediction", where the configuration is wrong.
     vae: see `open_vae`; None for the folder's own.
 
     Raises BadInput where a part is missing, damaged, pickled or of another family.

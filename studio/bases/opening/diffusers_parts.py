@@ -1,4 +1,4 @@
-"""A UNet, a VAE or a text encoder from diffusers' folders, and from a checkpoint's weights."""
+"""Open a UNet, a VAE or a text encoder from a diffusers folder or a checkpoint's weights."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +15,12 @@ Model = TypeVar("Model", UNet2DConditionModel, AutoencoderKL)
 
 
 def open_part(kind: type[Model], folder: Path, dtype: torch.dtype) -> Model:
-    """From the folder of the part in the diffusers layout."""
+    """Open a UNet or a VAE from its folder in the diffusers layout."""
     return kind.from_pretrained(folder, torch_dtype=dtype, **_weights(folder, dtype))
 
 
 def open_text_encoder(folder: Path, dtype: torch.dtype) -> TextEncoder:
-    """From its folder, `text_encoder` or `text_encoder_2`."""
+    """Open a text encoder from its folder, `text_encoder` or `text_encoder_2`."""
     kind = CLASSES[folder.name]
     return kind.from_pretrained(folder, dtype=dtype, **_weights(folder, dtype))
 
@@ -28,9 +28,9 @@ def open_text_encoder(folder: Path, dtype: torch.dtype) -> TextEncoder:
 def part_from_checkpoint(
     kind: type[Model], weights: dict[str, torch.Tensor], configs: Path, dtype: torch.dtype
 ) -> Model:
-    """From weights in the original layout. configs: the folder with the part's config.json.
+    """A UNet or a VAE from weights in the original layout.
 
-    Raises BadInput where weights are missing.
+    configs: the folder with the part's config.json. Raises BadInput where weights are missing.
     """
     try:
         return kind.from_single_file(
@@ -48,9 +48,9 @@ def part_from_checkpoint(
 
 
 def vae_dtype(config: Config, dtype: torch.dtype) -> torch.dtype:
-    """The precision for a VAE: SDXL's overflows in float16, so that it stays in float32.
+    """The precision for a VAE. SDXL's overflows in float16, so it stays in float32.
 
-    diffusers reads an absent `force_upcast` as true.
+    A missing `force_upcast` means true, as in diffusers.
     """
     if dtype == torch.float16 and config.get("force_upcast", True):
         return torch.float32
@@ -58,6 +58,6 @@ def vae_dtype(config: Config, dtype: torch.dtype) -> torch.dtype:
 
 
 def _weights(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Which weights the libraries are to read."""
+    """Arguments of `from_pretrained` that say which files of weights to read."""
     variant = weight_variant(folder.parent, folder.name, half=dtype != torch.float32)
     return {"use_safetensors": True, "variant": variant, "local_files_only": True}

@@ -1,7 +1,8 @@
-"""Opening a single .safetensors checkpoint in the original key layout, without a download.
+"""Open a single .safetensors checkpoint in the original key layout, without a download.
 
-The keys are converted by diffusers' own single-file code; the configurations come from
-studio/configs, or from a folder of the checkpoint's name beside it (model.safetensors, model/).
+diffusers' own single-file code converts the keys. The configurations come from
+studio/bases/configs, or from a folder of the checkpoint's name beside it (model.safetensors,
+model/).
 """
 
 from pathlib import Path
@@ -35,11 +36,11 @@ def open_single_file(
     """Read a checkpoint of the SD 1.x, SD 2.x or SDXL family.
 
     dtype: of the weights; see `vae_dtype` for the VAE.
-    prediction: "epsilon" or "v_prediction" where the file does not say, or says it wrongly.
-    vae: see `open_vae`; None for the file's own, or one beside a file that has none.
+    prediction: "epsilon" or "v_prediction", where the file does not state it or is wrong.
+    vae: see `open_vae`; None for the file's own, or, if it has none, one that lies beside it.
 
-    Raises BadInput where the file is no such checkpoint, is damaged, has no tokenizer at hand, or
-    has no VAE and none is given.
+    Raises BadInput where the file is no such checkpoint or is damaged, and where no tokenizer or no
+    VAE can be found.
     """
     header = checkpoint_header(path)
     family = detect_family(header.shapes, str(path))
@@ -67,9 +68,9 @@ def open_single_file(
 
 
 def _vae_beside(path: Path) -> Path:
-    """The VAE beside a checkpoint that has none; BadInput where there is none."""
-    if found := find_vae_beside(path):
-        return found
+    """The VAE beside a checkpoint without one. Raises BadInput where there is none."""
+    if vae := find_vae_beside(path):
+        return vae
     raise BadInput(
         f"{path} holds no VAE: give one with --vae, a .safetensors file such as "
         f"vae-ft-mse-840000-ema-pruned, or put it beside as {path.stem}.vae.safetensors."
@@ -115,9 +116,10 @@ def _scheduler_config(
 def _guess_sd2(
     weights: dict[str, torch.Tensor], metadata: dict[str, str], *, default: object
 ) -> object:
-    """SD 2 came in both kinds. Unless named in the metadata, one norm's spread tells them apart.
+    """The prediction type of an SD 2 checkpoint, which may be either.
 
-    The rule is ComfyUI's (supported_models.py, SD20.model_type): above 0.09 it is v-prediction.
+    Where the metadata doesn't name it, the spread of one norm's bias tells: above 0.09 it is
+    v-prediction. The rule is ComfyUI's (supported_models.py, SD20.model_type).
     """
     architecture = metadata.get("modelspec.architecture", "")
     if "v2-512" in architecture or "v2-768-v" in architecture:

@@ -1,4 +1,4 @@
-"""The tokenizers of a base: its own, or CLIP's vocabulary from this machine or the hub."""
+"""Open the tokenizers of a base: its own, or CLIP's vocabulary from this machine or the hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,21 +20,23 @@ VOCABULARIES = (
 
 
 def open_tokenizers(base: Path, family: str, places: Sequence[Path]) -> tuple[CLIPTokenizer, ...]:
-    """From the first of these folders that has each, else CLIP's with the family's padding.
+    """The base's own tokenizers, or CLIP's with the family's padding.
 
-    base: the base's file or folder.  places: where its folders `tokenizer` and `tokenizer_2` may
-    be. Raises BadInput where there is neither.
+    base: the base's file or folder.  places: folders that may contain `tokenizer` and
+    `tokenizer_2`; the first that does counts. Raises BadInput where no vocabulary can be found.
     """
     names = ("tokenizer", "tokenizer_2")[: len(PADDING[family])]
-    found = [next(filter(_has_vocabulary, (one / name for one in places)), None) for name in names]
-    first = found[0] or _clip_vocabulary(base)
+    folders = [
+        next(filter(_has_vocabulary, (place / name for place in places)), None) for name in names
+    ]
+    first = folders[0] or _clip_vocabulary(base)
     return tuple(
         CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         if folder and (folder / "tokenizer_config.json").is_file()
         else CLIPTokenizer.from_pretrained(
             folder or first, pad_token=pad, model_max_length=77, local_files_only=True
         )
-        for folder, pad in zip(found, PADDING[family], strict=True)
+        for folder, pad in zip(folders, PADDING[family], strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""Opening a VAE of its own, to take the place of a base's or of one that is missing."""
+"""Open a separate VAE, which replaces a base's own or a missing one."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ CONV_IN = "decoder.conv_in.weight"
 def open_vae(source: Path, configs: Path, dtype: torch.dtype) -> AutoencoderKL:
     """Read a VAE of the SD 1.x, SD 2.x or SDXL families.
 
-    source: a .safetensors file in the original or in diffusers' layout, or a folder of diffusers'
-    (a VAE, or a whole model).  configs: the folder with the configuration that a file is read with.
+    source: a .safetensors file in the original or in diffusers' layout, or a diffusers folder
+    (a VAE, or a whole model).  configs: the folder with the configuration for a file.
     dtype: see `vae_dtype`.  Raises BadInput where there is no such VAE.
     """
     if source.is_dir():
@@ -32,8 +32,9 @@ def open_vae(source: Path, configs: Path, dtype: torch.dtype) -> AutoencoderKL:
 
 
 def find_vae_beside(checkpoint: Path) -> Path | None:
-    """The VAE that lies beside a checkpoint, model.safetensors: model/vae, model.vae.safetensors
-    (as A1111 has it) or vae. None where there is none with weights.
+    """The VAE that lies beside a checkpoint; None where there is none.
+
+    For model.safetensors that is model/vae, model.vae.safetensors (A1111's name) or vae.
     """
     places = (checkpoint.with_suffix("") / "vae", checkpoint.parent / "vae")
     file = checkpoint.with_name(f"{checkpoint.stem}.vae.safetensors")
@@ -43,7 +44,7 @@ def find_vae_beside(checkpoint: Path) -> Path | None:
 
 
 def _check_file(path: Path) -> None:
-    """Raise BadInput unless it is a VAE of 4 latent channels."""
+    """Raise BadInput unless the file is a VAE of 4 latent channels."""
     if path.suffix.lower() in PICKLES:
         raise pickle_error(path)
     if not path.is_file():
@@ -51,18 +52,18 @@ def _check_file(path: Path) -> None:
     if path.suffix.lower() != ".safetensors":
         raise BadInput(f"{path} is not a VAE: give a .safetensors file or a diffusers folder.")
     shapes = read_header(path).shapes
-    found = [one for key, one in shapes.items() if key.endswith(CONV_IN) and len(one) > 1]
-    if not found:
+    inputs = [shape for key, shape in shapes.items() if key.endswith(CONV_IN) and len(shape) > 1]
+    if not inputs:
         raise BadInput(f"{path} is not a VAE: it has no {CONV_IN}.")
-    if found[0][1] != 4:
+    if inputs[0][1] != 4:
         raise BadInput(
-            f"{path} is a VAE of {found[0][1]} latent channels, for another kind of model: bases "
+            f"{path} is a VAE of {inputs[0][1]} latent channels, for another kind of model: bases "
             "of the SD 1.x, SD 2.x and SDXL families have 4."
         )
 
 
 def _with_prefix(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A VAE's weights as they are in a whole checkpoint, or as diffusers has them."""
+    """A VAE's weights, named as in a whole checkpoint unless they have diffusers' names."""
     if holds_vae(weights) or "encoder.down_blocks.0.resnets.0.conv1.weight" in weights:
         return weights
     return {f"{VAE_PREFIXES[0]}{key}": weight for key, weight in weights.items()}

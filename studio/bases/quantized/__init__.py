@@ -1,1 +1,1 @@
-"""A UNet's weights stored in fewer bits (fp8, NF4), widened each time they are used."""
+"""Store a UNet's weights in fewer bits (fp8, NF4), and dequantize them at each use."""

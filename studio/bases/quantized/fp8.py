@@ -1,7 +1,7 @@
-"""Weights in 8 bits: float8_e4m3fn with a power of two for each output row.
+"""Weights in 8 bits: float8_e4m3fn, scaled by a power of two for each output row.
 
 The power brings a row's largest entry near to 448, the format's largest number. Without it, weights
-of 0.005, common in real models, would be off by a tenth. Widening is exact.
+of 0.005, common in real models, would be off by a tenth. Dequantizing is exact.
 """
 
 from typing import Self
@@ -16,7 +16,7 @@ LARGEST = torch.finfo(FORMAT).max
 
 
 class FP8(Widened):
-    """Widens [out, ...] in FORMAT. exponents: int8 [out, 1, ...], of each row's power of two."""
+    """Dequantizes [out, ...] in FORMAT. exponents: of each row's power, int8 [out, 1, ...]."""
 
     exponents: Tensor
 
@@ -26,12 +26,12 @@ class FP8(Widened):
 
     @classmethod
     def of(cls, weight: Tensor) -> tuple[Self, Tensor]:
-        """What widens the nearest weight in this form, and that weight as it is stored."""
-        sides = tuple(range(1, weight.ndim))
-        largest = weight.float().abs().amax(dim=sides, keepdim=True)
-        fitting = torch.floor(torch.log2(LARGEST / largest)).clamp(-24, 24)  # fp16 has 2^-24
-        stored = (weight.float() * torch.exp2(fitting)).to(FORMAT)
-        return cls((-fitting).to(torch.int8), weight.dtype), stored
+        """Quantize a weight: the module that dequantizes it, and the quantized weight."""
+        dims = tuple(range(1, weight.ndim))
+        largest = weight.float().abs().amax(dim=dims, keepdim=True)
+        exponents = torch.floor(torch.log2(LARGEST / largest)).clamp(-24, 24)  # fp16 has 2^-24
+        stored = (weight.float() * torch.exp2(exponents)).to(FORMAT)
+        return cls((-exponents).to(torch.int8), weight.dtype), stored
 
     @torch.no_grad()
     def widen(self, stored: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which weights of a UNet are stored in fewer bits, and in which form."""
+"""Quantize a UNet: which of its weights are stored in fewer bits, and how."""
 
 import re
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from studio.bases.quantized.nf4 import NF4
 from studio.errors import BadInput
 
 FORMS = ("none", "fp8", "nf4")
-# All but the first and last layers and those of the timestep, which are small and matter to all.
+# Not the first and last layers and those of the timestep: they are small, and errors there spread.
 STORED = re.compile(r"unet\.(down_blocks|mid_block|up_blocks)\..*")
 
 
 def check_form(form: str) -> None:
-    """BadInput for another name than those in FORMS, and where its package is not installed."""
+    """Raise BadInput for a name that is not in FORMS, and where its package is not installed."""
     if form not in FORMS:
         raise BadInput(f"There is no form {form!r} to quantize to: choose {', '.join(FORMS)}.")
     if form == "nf4" and find_spec("bitsandbytes") is None:
@@ -30,13 +30,13 @@ def check_form(form: str) -> None:
 
 
 def is_quantized(name: str, layer: nn.Module, form: str) -> bool:
-    """Whether a form stores the weight of a layer of this name. NF4 leaves convolutions alone."""
+    """Whether this form quantizes the layer of this name. NF4 leaves convolutions alone."""
     kinds = {"none": (), "fp8": (nn.Linear, nn.Conv2d), "nf4": nn.Linear}[form]
     return isinstance(layer, kinds) and STORED.fullmatch(name) is not None
 
 
 def quantize_layers(layers: Mapping[str, nn.Module], form: str, device: torch.device) -> None:
-    """Store the weights of these layers in a form, for good, each where it is.
+    """Quantize the weights of these layers permanently. Each stays on its device.
 
     device: where they are computed, one after another.
     """

@@ -1,9 +1,9 @@
-"""Weights in 4 bits: NormalFloat with double quantization, as bitsandbytes has it.
+"""Weights in 4 bits: NormalFloat with double quantization, as in bitsandbytes.
 
 Dettmers et al. 2023 (QLoRA, arXiv 2305.14314), section 3: 64 neighbouring weights share a factor
-that brings the largest of them to 1, and each is the nearest of 16 numbers, the quantiles of a
-normal distribution. The factors are stored in 8 bits, 256 of them sharing a factor in turn. That is
-4.13 bits a weight.
+that brings the largest of them to 1. Each is rounded to the nearest of 16 numbers, the quantiles of
+a normal distribution. The factors are quantized too, to 8 bits; 256 of them share a second factor.
+That makes 4.13 bits for each weight.
 """
 
 from typing import TYPE_CHECKING, Self
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class NF4(Widened):
-    """Widens what bitsandbytes has packed two to a byte, uint8 [weights / 2, 1].
+    """Dequantizes weights that bitsandbytes packed two to a byte, uint8 [weights / 2, 1].
 
-    factors: uint8 [weights / 64], by which it is multiplied. Each stands for one of `levels` [256],
-    times one of `scales` [weights / 64 / 256], plus `offset`.
+    factors: quantized factors of the blocks of 64 weights, uint8 [weights / 64]. A factor is
+    levels[k] * scale + offset: `levels` [256], and `scales` [weights / 64 / 256], one for 256
+    factors.
     """
 
     factors: Tensor
@@ -40,7 +41,7 @@ class NF4(Widened):
 
     @classmethod
     def of(cls, weight: Tensor) -> tuple[Self, Tensor]:
-        """What widens the nearest weight in this form, and that weight as it is stored."""
+        """Quantize a weight: the module that dequantizes it, and the quantized weight."""
         from bitsandbytes.functional import (  # pyright: ignore[reportMissingImports]
             quantize_4bit,
         )

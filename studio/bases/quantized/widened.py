@@ -1,7 +1,7 @@
-"""A weight that is stored in fewer bits and widened to what is computed in, each time it is read.
+"""A weight that is stored in fewer bits, and dequantized ("widened") each time it is read.
 
-diffusers' layerwise casting does not serve: autograd keeps the weights that it widened until the
-backward pass, a whole UNet of them unless activations are recomputed, and it claims the layers'
+diffusers' layerwise casting does not suit. With it, autograd keeps the widened weights until the
+backward pass, a whole UNet of them unless activations are recomputed; and it takes the layers'
 `forward`, where deltas are attached. Here autograd keeps the stored weight and widens it again.
 """
 
@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 class Widened(nn.Module):
     """The parametrization of a layer's `weight`, which PyTorch calls whenever the weight is read.
 
-    dtype: what the weight is widened to; autocast's goes first.
+    dtype: what the weight is widened to; under autocast it is autocast's dtype instead.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -23,7 +23,7 @@ class Widened(nn.Module):
         self.dtype = dtype
 
     def forward(self, stored: Tensor) -> Tensor:
-        """The weight. Its `origin` tells autograd's hooks what it was made of."""
+        """The widened weight. Its attribute `origin` lets autograd's hooks make it again."""
         kind = stored.device.type
         autocast = kind != "meta" and torch.is_autocast_enabled(kind)
         weight = self.widen(stored, torch.get_autocast_dtype(kind) if autocast else self.dtype)
@@ -37,12 +37,12 @@ class Widened(nn.Module):
 
 
 def widening_again() -> saved_tensors_hooks:
-    """Within the block autograd keeps stored weights, and not those that were widened of them."""
+    """Within the block, autograd keeps the stored weights, not the widened ones."""
     return saved_tensors_hooks(_pack, _unpack)
 
 
 def is_widened(tensor: Tensor) -> bool:
-    """Whether it is a weight that was widened, or a view of one."""
+    """Whether the tensor is a widened weight, or a view of one."""
     return _origin(tensor) is not None
 
 
@@ -52,7 +52,7 @@ def _origin(tensor: Tensor) -> tuple[Widened, Tensor] | None:
 
 
 def _pack(tensor: Tensor) -> object:
-    """What autograd keeps of a tensor: of a widened weight how to make it again."""
+    """What autograd keeps: the tensor itself, or for a widened weight how to make it again."""
     origin = _origin(tensor)
     if origin is None:
         return tensor
