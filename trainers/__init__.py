@@ -1,4 +1,4 @@
-"""Pictures go in, a small adapter file comes out.
+"""Train adapters: pictures go in, a small adapter file comes out.
 
     for progress in trainers.train(trainers.LoRA(rank=16), base, "photos/", trigger="a sks robot"):
         ...
@@ -114,7 +114,7 @@ __all__ = [
     "with_options",
 ]
 
-# Of trainers/engine/train.py, which imports PyTorch.
+# Names of trainers/engine/train.py, which imports PyTorch.
 TRAINING = ["align", "base_of", "check", "checkpoints", "distill", "resume", "run_request", "train"]
 
 

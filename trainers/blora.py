@@ -1,27 +1,28 @@
-"""B-LoRA (Frenkel et al. 2024, arXiv 2403.14572): content and style of one picture, apart.
+"""B-LoRA (Frenkel et al. 2024, arXiv 2403.14572): learn content and style of a picture separately.
 
-A LoRA on the attention of two blocks of SDXL only, up_blocks.0.attentions.0 and .1; learned
-together, the first takes the picture's content and the second its style (section 4; learned one
-at a time they do not separate). One file, which `FILE:content` and `FILE:style` take one half of.
-The authors train on one picture whose caption names no class, "A [v]", lest the class stand in for
-the content: rank 64, 1000 steps, lr 5e-5.
+It is a LoRA on the attention of two blocks of SDXL, up_blocks.0.attentions.0 and .1. Trained
+together, the first learns the picture's content and the second its style (section 4; trained one at
+a time they do not separate). Both are in one file; `FILE:content` and `FILE:style` select one half.
+The authors train on one picture whose caption names no class, "A [v]", so that the class does not
+take the place of the content: rank 64, 1000 steps, lr 5e-5.
 
-From one picture, the style half sees the style on that content only, and the two together can draw
-the picture each in its own share. `style_alone`, which is ours, separates them further. In the
-first part of the training every other step teaches the content half without the style half, so that
-it can do without. In the last part the style half starts anew and learns alone: from patches of the
-picture too small to hold the content, at low noise, where the content is visible and need not be
+With one picture, the style half sees the style on one content only, and each half may learn some of
+both. Our own option `style_alone` separates them further. In the first part of the training, every
+other step trains the content half without the style half, so that it learns to do without. In the
+last part the style half is reset and learns alone: from patches of the picture that are too small
+to show the content, and at low noise, where the content is visible in the input and need not be
 learned. The learning rate schedule runs once in each part.
 
-ConsisLoRA (Chen et al. 2025, arXiv 2503.10614) separates them in two other ways. `clean_loss`: the
-last steps learn from the error of the picture, which is that of the noise divided by the signal to
-noise ratio and so counts where the layout is decided. `content_frozen`: in the last part the
-content half acts, but stays, and the style half learns what it leaves over. Theirs is 2500 steps,
-clean_loss 0.8 and style_alone 0.4, with a noise offset of 0.03 in the last part.
+ConsisLoRA (Chen et al. 2025, arXiv 2503.10614) separates the halves in two other ways. With
+`clean_loss` the last steps learn from the error of the predicted picture, not of the noise. It is
+the noise's error divided by the signal-to-noise ratio, so it weighs most where the layout is
+decided. With `content_frozen` the content half stays active but frozen in the last part, and the
+style half learns what remains. The authors take 2500 steps, clean_loss 0.8 and style_alone 0.4, and
+a noise offset of 0.03 in the last part.
 
-Deviations: the authors' strength multiplies both factors, so that their 0.5 is a quarter of the
-change; ours is linear, as for every adapter. Blocks are matched by whole names, not by parts of
-them. The text encoders stay frozen: what they learn would belong to neither half.
+Deviations: the authors' strength multiplies both factors, so their 0.5 is a quarter of the change;
+ours is linear, as for every adapter. Blocks are matched by whole names, not by parts of them. The
+text encoders stay frozen: what they learn would belong to neither half.
 """
 
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BLoRA(Kind):
-    """Content and style of one picture in two halves."""
+    """Content and style of one picture, in two halves."""
 
     rank: AtLeastOne = option(64, "rank of each change: how much it can hold")
     alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
@@ -71,17 +72,17 @@ class BLoRA(Kind):
         0.0, "share of the steps, at the end, in which only the style half learns"
     )
     style_noise: Annotated[float, Gt(0), Le(1)] = option(
-        0.35, "with style_alone: share of the noise levels that those steps see, from the cleanest"
+        0.35, "with style_alone: share of the noise levels to train on, from the cleanest"
     )
     style_part: Annotated[float, Gt(0), Le(1)] = option(
-        0.5, "with style_alone: how large the cropped patches are, as a share of the side"
+        0.5, "with style_alone: side of the patches, as a share of the picture's side"
     )
     content_frozen: bool = option(
-        False, "with style_alone: the content half acts meanwhile, frozen, on whole pictures"
+        False, "with style_alone: keep the content half active but frozen, on whole pictures"
     )
     clean_loss: Share = option(
         0.0,
-        "share of the steps, the last ones, that learn from the picture's error, not the noise's",
+        "share of the steps, at the end, that learn from the picture's error, not the noise's",
     )
     anyway: bool = option(
         False, "train up_blocks.1 of SD 1.x or 2.x, though nobody has shown that this separates"
@@ -127,26 +128,28 @@ class BLoRA(Kind):
         return True
 
     def plan_step(self, deltas: "Deltas", *, done: int, steps: int) -> StepPlan:
-        """Both halves, every other step the content half alone; at the end the style half alone.
+        """Train both halves; with `style_alone`, two parts.
 
-        With `content_frozen` both halves, and at the end both, of which the style half learns.
+        In the first part every other step trains the content half alone, unless `content_frozen`.
+        In the last part only the style half learns, without the content half or, with
+        `content_frozen`, with the content half frozen.
         """
         clean = done >= round((1 - self.clean_loss) * steps)
         if not self.style_alone:
             return StepPlan(clean=clean)
         style, joint = self._style(deltas), self._joint_steps(steps)
         if done < joint:
-            apart = style if done % 2 and not self.content_frozen else frozenset[str]()
-            return StepPlan(detached=apart, clean=clean, schedule=range(joint))
-        content, rest = frozenset(deltas) - style, range(joint, steps)
+            detached = style if done % 2 and not self.content_frozen else frozenset[str]()
+            return StepPlan(detached=detached, clean=clean, schedule=range(joint))
+        content, last_part = frozenset(deltas) - style, range(joint, steps)
         if self.content_frozen:
-            return StepPlan(frozen=content, clean=clean, schedule=rest)
+            return StepPlan(frozen=content, clean=clean, schedule=last_part)
         return StepPlan(
             detached=content,
             timesteps=self.style_noise,
             patch=self.style_part,
             clean=clean,
-            schedule=rest,
+            schedule=last_part,
         )
 
     def _blocks(self, base: str, family: str) -> dict[str, tuple[str, ...]]:
@@ -164,5 +167,5 @@ class BLoRA(Kind):
         return frozenset(layers_of_half("style", deltas, {"style": parse_blocks(self.style or "")}))
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """As the authors train it, on one picture."""
+        """The authors' settings, for one picture."""
         return {"steps": 1000, "lr": 5e-5}

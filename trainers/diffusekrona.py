@@ -1,14 +1,14 @@
 """DiffuseKronA (Marjit et al. 2024, arXiv 2402.17412): dW = A (x) B, the Kronecker product.
 
-A is a1 x a2, B is (out / a1) x (in / a2); A ~ N(0, 1 / a1^2) and B zero at the start. The product
-is never formed in training (section 3.2 and diffusekrona/krona.py of the authors' repository, read
-for the defaults). The q, k, v and out projections of attention, unless all layers are asked for:
-feed-forward layers did not pay in the authors' ablation, nor did text encoders.
+A is a1 x a2, B is (out / a1) x (in / a2); A ~ N(0, 1 / a1^2) and B is zero at the start. The
+product is never formed in training (section 3.2; defaults are from the authors' repository,
+diffusekrona/krona.py). By default it changes the q, k, v and out projections of attention: in the
+authors' ablation, feed-forward layers and text encoders did not improve the results.
 
-Deviations: their layer computes the product with its rows in another order; ours is the exact one,
-as in LyCORIS's LoKr. a2 is 4, which gives the published 3.8 million parameters on SDXL; their
-scripts have 8. Where 64 does not divide a layer's outputs, as on the sketch base, the default a1 is
-the next smaller number that does; a given one that does not divide them is refused.
+Deviations: their layer computes the product with its rows in another order; ours is the exact
+product, as in LyCORIS's LoKr. a2 is 4, which gives the published 3.8 million parameters on SDXL;
+their scripts have 8. Where 64 does not divide a layer's outputs, the default a1 is the next smaller
+number that does. An a1 that is given and does not divide them is refused.
 """
 
 import re
@@ -32,7 +32,7 @@ PROJECTION = re.compile(
     r"unet\..*\.attn\d\.to_(q|k|v|out)(\.0)?|text_encoder.*\.self_attn\.(q|k|v|out)_proj"
 )
 A1, A2 = 64, 4
-SKETCH = 4  # a1 and a2 on sketch, whose layers are narrow
+SKETCH = 4  # a1 and a2 on sketch bases, whose layers are narrow
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DiffuseKronA(Kind):
     targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "DiffuseKronA":
-        """This kind with targets and factors; where none are given, those that suit this base."""
+        """This kind with targets and factors that suit this base, where none are given."""
         if not is_sketch(base):
             return replace(self, targets=self.targets or "attention")
         a1, a2 = self.a1 or SKETCH, self.a2 or SKETCH
@@ -77,7 +77,7 @@ class DiffuseKronA(Kind):
         )
 
     def _factors(self, name: str) -> tuple[int | None, int | None]:
-        """Rows and columns of A for this layer, as far as the options say."""
+        """Rows and columns of A that the options give for this layer; None where they don't."""
         match = PROJECTION.fullmatch(name)
         if match is None:
             return self.a1, self.a2

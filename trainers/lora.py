@@ -1,8 +1,8 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): dW = alpha / r * B A, B zero at the start.
 
-With `rank_stabilised` the scale is alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732), with
-`dora` W' = m (W + dW) / |W + dW| per output row (Liu et al. 2024, arXiv 2402.09353). Initialised
-as peft does, or as `start` says (trainers/engine/starts.py).
+With `rank_stabilised` the scale is alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732). With
+`dora` W' = m (W + dW) / |W + dW| per output row (Liu et al. 2024, arXiv 2402.09353). Factors are
+initialised as in peft, or as `start` says (trainers/engine/starts.py).
 """
 
 import re
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainers.engine.kind import Deltas, Layers
 
 ATTENTION = r"unet\..*\.attn\d\.to_(q|k|v|out\.0)"
-# Transformer blocks whole, and the convolutions of the resnets and of the resizing between them.
+# All layers of transformer blocks, and the convolutions of resnets, downsamplers and upsamplers.
 ALL = r"unet\..*(\.attentions\.\d+\..*|\.conv\d?|\.conv_shortcut)"
 TARGETS = {
     "attention": re.compile(f"{ATTENTION}|{TEXT_ATTENTION}"),
@@ -49,18 +49,18 @@ class LoRA(Kind):
     alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
     rank_stabilised: bool = option(False, "scale by alpha / sqrt(rank) instead (rsLoRA)")
     dora: bool = option(
-        False, "DoRA: learn the length and the direction of each row of a weight apart"
+        False, "DoRA: learn the length of each row of a weight separately from its direction"
     )
     dropout: Annotated[float, Ge(0), Lt(1)] = option(
         0.0, "share of the inputs that each training step leaves out"
     )
     targets: Targets | None = option(None, TARGETS_HELP)
     start: Start = option(
-        "kaiming", "where the factors start and which are frozen, see docs/training.md"
+        "kaiming", "how the factors are initialised and which are frozen, see docs/training.md"
     )
 
     def for_base(self, base: "Base") -> "LoRA":
-        """This kind with targets; where none are given, those that suit this base.
+        """This kind with targets that suit this base, where none are given.
 
         Raises BadInput for a rank that no layer of the base can have.
         """
@@ -86,7 +86,7 @@ class LoRA(Kind):
         return start_low_rank(self, name, layer, generator=generator)
 
     def begin(self, layers: "Layers", deltas: "Deltas", passes: "Iterator[None]") -> None:
-        """Fit the factors to the layers' inputs, for eva."""
+        """For the start eva, fit the factors to the layers' inputs."""
         if self.start == "eva":
             from trainers.engine.starts import fit_to_inputs
 
@@ -103,4 +103,4 @@ def _full_rank(layer: "nn.Module") -> int:
 
 def divisor(number: int, most: int) -> int:
     """The greatest divisor of a number that is at most `most`."""
-    return next(one for one in range(most, 0, -1) if number % one == 0)
+    return next(d for d in range(most, 0, -1) if number % d == 0)

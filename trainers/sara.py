@@ -1,18 +1,19 @@
 """SaRA (Hu et al. 2024, arXiv 2409.06633): train the weights that hardly matter to the base.
 
-The mask M = |W0| < theta of section 3.1 chooses the entries; dW is zero elsewhere. Section 3.2:
-lambda |P . M|_*, the nuclear norm of the trained entries, of one matrix drawn at each step, keeps
-what is learned of low rank. Section 3.3: after the first part of the training those entries that
-are still below theta go on, with a fresh optimiser. Section 3.4, gradients and optimiser state for
-the chosen entries alone, is `studio.adapters.delta.Sparse`. Published: theta 2e-3 (50 M entries of
-SD 1.5), lambda 5e-4, 5000 steps, batch 4, lr 1e-3 exp(-350 theta) falling as a cosine.
+Section 3.1: the mask M = |W0| < theta chooses the entries; dW is zero elsewhere. Section 3.2: the
+loss lambda |P . M|_*, the nuclear norm of the trained entries of one matrix drawn at each step,
+keeps the change of low rank. Section 3.3: after the first part of the training, only the entries
+that are still below theta go on learning, with a fresh optimiser. Section 3.4, gradients and
+optimiser state for the chosen entries alone, is `studio.adapters.delta.Sparse`. Published: theta
+2e-3 (50 M entries of SD 1.5), lambda 5e-4, 5000 steps, batch 4, lr 1e-3 exp(-350 theta) with a
+cosine schedule.
 
-Deviations from the authors' code (optim/adamw.py): entries keep their signs (it starts from their
-absolute values), the norm's gradient reaches what is trained (there it reaches nothing), files
-hold the indices, and choosing entries again loses no gradient. Weight decay pulls an entry to the
-base's weight, not to zero. Biases and norms, a thousandth of the parameters, stay frozen: a delta
-changes weights of layers. Text encoders, which the authors leave frozen, are trained below the same
-threshold if asked for; a budget counts weights of the UNet only.
+Deviations from the authors' code (optim/adamw.py): entries keep their signs (there they start from
+their absolute values), the norm's gradient reaches the trained entries (there it is lost), files
+hold the indices, and choosing entries again loses no gradient. Weight decay pulls an entry towards
+the base's weight, not to zero. Biases and norms, a thousandth of the parameters, stay frozen: a
+delta changes weights of layers. Text encoders, which the authors leave frozen, are trained below
+the same threshold if asked for; a budget counts weights of the UNet only.
 """
 
 import re
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
     from trainers.engine.kind import Deltas, Layers
     from trainers.engine.sparse.sparse_optimizer import SparseAdamW
 
-# The authors leave out matrices of 64 and less. Only sketch bases have some of 32 to 64.
+# The low-rank loss leaves out matrices with a side of at most this. The authors' number is 64;
+# only sketch bases have matrices of 32 to 64.
 NARROWEST = 32
 CHANGED = re.compile(rf"unet\..*|{TEXT_ALL}")
 THRESHOLD = 2e-3
-SKETCH_SHARE = 0.15  # of the weights of sketch, of which few hardly matter
+SKETCH_SHARE = 0.15  # of a sketch base's weights are trained: few of them hardly matter
 EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
@@ -51,7 +53,7 @@ EDGES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 class SaRA(Kind):
     """The UNet's smallest weights, in place."""
 
-    # NF4 has 16 numbers for the weights of a block, and no small one differs from another.
+    # NF4 has only 16 values in a block, so small weights are all equal.
     too_coarse: ClassVar[frozenset[str]] = frozenset({"nf4"})
 
     threshold: Positive | None = option(
@@ -61,10 +63,10 @@ class SaRA(Kind):
     rank_weight: Amount = option(5e-4, "how much the low-rank loss counts (lambda); off at 0")
     rank_of: Literal["weights", "change"] = option(
         "weights",
-        "what shall have a low rank: the trained weights, as in the paper, or their change",
+        "what the low-rank loss acts on: the trained weights, as in the paper, or their change",
     )
     adjust_at: Annotated[float, Ge(0), Lt(1)] = option(
-        0.5, "share of the steps after which weights that grew past the threshold stop; never at 0"
+        0.5, "share of the steps after which weights above the threshold stop learning; never at 0"
     )
 
     @property
@@ -85,7 +87,7 @@ class SaRA(Kind):
         return replace(self, threshold=_threshold(layers, budget))
 
     def _for_unknown_weights(self, base: "Base") -> "SaRA":
-        """With the threshold for the budget if the weights were spread evenly over 0 .. 1."""
+        """This kind with the threshold that the budget has if weights are uniform in 0 .. 1."""
         if self.budget is None:
             raise BadInput(
                 f"{base.name} is a configuration without weights, so nobody knows how many lie "
@@ -107,7 +109,7 @@ class SaRA(Kind):
     def penalty(
         self, layers: "Layers", deltas: "Deltas", *, generator: "torch.Generator"
     ) -> "Tensor | None":
-        """lambda |P . M|_* of one matrix, drawn at random for the step."""
+        """lambda |P . M|_* of one matrix, which is drawn at random for the step."""
         import torch
 
         from trainers.engine.sparse.nuclear_norm import nuclear_norm
@@ -127,21 +129,21 @@ class SaRA(Kind):
         return self.rank_weight * nuclear_norm(matrix)
 
     def adjust(self, layers: "Layers", deltas: "Deltas", *, done: int, steps: int) -> bool:
-        """Train on only the entries that are still below the threshold; freeze the others."""
+        """Keep training only the entries that are still below the threshold; freeze the others."""
         if not self.adjust_at or done != round(self.adjust_at * steps):
             return False
         for name, delta in deltas.items():
             sparse: Sparse = delta  # pyright: ignore[reportAssignmentType]
-            now = _at(layers[name], sparse.index) + sparse.value.detach().float()
-            sparse.settle(now.abs() < self._theta)
+            weights = _at(layers[name], sparse.index) + sparse.value.detach().float()
+            sparse.settle(weights.abs() < self._theta)
         return True
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """The settings of the paper, with its learning rate for the threshold."""
+        """The paper's settings, with its learning rate for this threshold."""
         return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
 
     def facts(self, base: "Base") -> dict[str, str]:
-        """How many weights lie below each of some magnitudes; empty for a base without weights."""
+        """How many weights lie below each magnitude in EDGES; empty for a base without weights."""
         import torch
 
         if base.device.type == "meta":
@@ -163,9 +165,10 @@ class SaRA(Kind):
     def optimizer(
         self, unet: "nn.Module", *, lr: float | None = None, weight_decay: float = 0.01
     ) -> "SparseAdamW":
-        """AdamW over the smallest weights of any UNet, changed in place by each step.
+        """AdamW for the smallest weights of any UNet, which each step changes in place.
 
-        All its other parameters are frozen. lr: by default the paper's for the threshold.
+        The UNet's other parameters are frozen. lr: default: the paper's for the threshold.
+        Raises BadInput where no weight is below the threshold.
         """
         from trainers.engine.sparse.sparse_optimizer import SparseAdamW, adaptable_layers
 
@@ -187,19 +190,19 @@ def _rate(threshold: float) -> float:
 
 
 def _layers(base: "Base") -> "list[Layer]":
-    """The layers of the UNet, whose weights a delta can change."""
-    return [one for name, one in base.layers().items() if name.startswith("unet.")]  # pyright: ignore
+    """The layers of the UNet whose weights a delta can change."""
+    return [layer for name, layer in base.layers().items() if name.startswith("unet.")]  # pyright: ignore
 
 
 def _count(layers: "Iterable[Layer]") -> int:
-    """How many weights they have."""
+    """How many weights these layers have."""
     from studio.adapters.delta import weight_shape  # late: it imports torch
 
     return sum(prod(weight_shape(layer)) for layer in layers)
 
 
 def _below(weight: "Tensor", threshold: float) -> "Tensor":
-    """Indices, rising, of the flattened weight's entries below the threshold: int32 [n]."""
+    """The ascending indices of a flattened weight's entries below the threshold: int32 [n]."""
     import torch
 
     if weight.device.type == "meta":  # see SaRA._for_unknown_weights
@@ -217,18 +220,19 @@ def _is_matrix(shape: tuple[int, ...]) -> bool:
 
 
 def _threshold(layers: "Sequence[Layer]", budget: int) -> float:
-    """The largest threshold that leaves at most `budget` weights below it.
+    """The largest threshold that has at most `budget` weights below it.
 
-    The bits of a float32's magnitude rise with it. Counting them by their upper half, and those of
-    the one upper half where the budget ends by their lower, finds it exactly without sorting.
-    Weights are read one at a time, as they may be stored in fewer bits.
+    The bits of a positive float32, read as an integer, grow with the number. So the threshold is
+    found exactly without sorting: count the weights by the upper 16 bits, find the upper half at
+    which the budget is used up, and count the weights of that half by their lower 16 bits.
+    Weights are read one layer at a time, because quantized ones are dequantized when read.
     """
     import torch
 
     def bits(layer: "Layer") -> "Tensor":
         return layer.weight.detach().float().abs().flatten().view(torch.int32)
 
-    upper = sum(torch.bincount(bits(one) >> 16, minlength=1 << 15).cpu() for one in layers)
+    upper = sum(torch.bincount(bits(layer) >> 16, minlength=1 << 15).cpu() for layer in layers)
     below = torch.as_tensor(upper).cumsum(0)
     if budget >= int(below[-1]):
         raise BadInput(
@@ -237,15 +241,15 @@ def _threshold(layers: "Sequence[Layer]", budget: int) -> float:
         )
     half = int(torch.searchsorted(below, budget, right=True))
     left = budget - (int(below[half - 1]) if half else 0)
-    within = (bits(one) for one in layers)
+    all_bits = (bits(layer) for layer in layers)
     lower = sum(
-        torch.bincount(own[own >> 16 == half] & 0xFFFF, minlength=1 << 16).cpu() for own in within
+        torch.bincount(b[b >> 16 == half] & 0xFFFF, minlength=1 << 16).cpu() for b in all_bits
     )
-    rest = int(torch.searchsorted(torch.as_tensor(lower).cumsum(0), left, right=True))
-    if not half and not rest:
+    lower_half = int(torch.searchsorted(torch.as_tensor(lower).cumsum(0), left, right=True))
+    if not half and not lower_half:
         zeros = int(torch.as_tensor(lower)[0])
         raise BadInput(
             f"budget is {budget:,}, but {zeros:,} of the base's weights are zero, and none of them "
             "is smaller than another: give more"
         )
-    return float(torch.tensor(half << 16 | rest, dtype=torch.int32).view(torch.float32))
+    return float(torch.tensor(half << 16 | lower_half, dtype=torch.int32).view(torch.float32))

@@ -1,14 +1,14 @@
 """T-LoRA (Soboleva et al. 2025, arXiv 2507.05964): a LoRA whose rank falls as the noise grows.
 
 r(t) = floor(((T - t) / T)^alpha (r_max - r_min)) + r_min: only the first r(t) ranks act at timestep
-t, when learning and when drawing (equation 4; studio/adapters/rank_schedule.py). Little data is
-overfitted at the noisiest steps, where pose and background are decided. The authors train SDXL on
-one picture for 800 steps at lr 1e-4: rank 64, at least 32, alpha 1.
+t, in training and in drawing (equation 4; studio/adapters/rank_schedule.py). With few pictures, a
+LoRA overfits at the noisiest steps, where pose and background are decided. The authors train SDXL
+on one picture for 800 steps at lr 1e-4: rank 64, at least 32, alpha 1.
 
-Deviations: every row of a batch has its own rank (their code takes the first row's for all), the
-factors start as peft's, and this is their form without orthogonal factors. The file is a plain
-LoRA, whose metadata hold the schedule; programs that do not know it draw with all ranks always.
-Text encoders know no timestep, so what they learn acts whole.
+Deviations: every row of a batch has its own rank (their code takes the first row's for all). The
+factors start as in peft and are not orthogonal. The file is a plain LoRA, and its metadata hold the
+schedule; programs that do not know it draw with all ranks always. In text encoders, which see no
+timestep, all ranks act.
 """
 
 from dataclasses import dataclass, replace
@@ -34,20 +34,16 @@ if TYPE_CHECKING:
 class TLoRA(Kind):
     """Low-rank changes, of lower rank at more noise."""
 
-    rank: AtLeastOne = option(
-        64, "rank where pictures are almost clean: how much a change can hold"
-    )
-    least_rank: AtLeastOne | None = option(
-        None, "rank where they are all noise; default: half of rank"
-    )
+    rank: AtLeastOne = option(64, "rank at the least noise: how much a change can hold")
+    least_rank: AtLeastOne | None = option(None, "rank at the most noise; default: half of rank")
     power: Positive = option(
-        1.0, "how the rank falls: 1 evenly, above 1 sooner (alpha of the paper)"
+        1.0, "how the rank falls as noise grows: 1 evenly, above 1 sooner (the paper's alpha)"
     )
     alpha: Positive | None = option(None, "changes are scaled by alpha / rank; default: the rank")
     targets: Targets | None = option(None, TARGETS_HELP)
 
     def for_base(self, base: "Base") -> "TLoRA":
-        """This kind with targets; BadInput for ranks that cannot be."""
+        """This kind with targets for this base. Raises BadInput for impossible ranks."""
         if (self.least_rank or 1) > self.rank:
             raise BadInput(
                 f"least_rank is {self.least_rank}, above the rank {self.rank}: give less"
@@ -70,5 +66,5 @@ class TLoRA(Kind):
         return LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """As the authors train it, on one picture."""
+        """The authors' settings, for one picture."""
         return {"steps": 800, "lr": 1e-4}

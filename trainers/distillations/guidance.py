@@ -1,4 +1,4 @@
-"""Guidance distillation: one evaluation of the UNet a step in the place of two.
+"""Guidance distillation: one evaluation of the UNet at each step, instead of two.
 
 The base with the adapter predicts what the base alone predicts with classifier-free guidance:
 
@@ -7,9 +7,10 @@ The base with the adapter predicts what the base alone predicts with classifier-
 as in AGD (Jensen & Sadat 2025, arXiv 2503.07274, section 4; cristianpjensen/agd). z_t lies on the
 base's own guided sampling trajectories, so no pictures are needed.
 
-Deliberate deviations: the adapter is a plain LoRA that is not told g, so that its file loads
-anywhere; g is fixed when it is trained. Its strength s then is a guidance of about 1 + s (g - 1).
-Trajectories are not stored but made while the adapter learns, and each prompt keeps its own text.
+Deliberate deviations: the adapter is a plain LoRA whose input does not include g, so that its file
+loads anywhere; g is fixed in training. A strength s then acts like a guidance of about
+1 + s (g - 1). Trajectories are not stored but computed while the adapter learns, each with a prompt
+of its own.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Guidance(Distillation):
 
     @property
     def sampling(self) -> Sampling:
-        """Without guidance, which is in the adapter; sampler and steps as anybody likes."""
+        """No guidance, since the adapter has it; any sampler and any number of steps."""
         return Sampling("guidance distilled", guidance=1.0)
 
     def loss(self, lesson: "Lesson") -> "Tensor":

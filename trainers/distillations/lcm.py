@@ -1,20 +1,20 @@
-"""LCM-LoRA: four to eight steps in the place of some twenty-five guided ones.
+"""LCM-LoRA: four to eight steps, instead of some twenty-five guided ones.
 
 Latent consistency distillation (Luo et al. 2023, arXiv 2310.04378, algorithm 1) into a LoRA
-(arXiv 2311.05556), as diffusers' train_lcm_distill_lora_sdxl.py has it. From one point of a guided
-trajectory of the base alone, the base with the adapter, f, is to point to the same clean latents as
-from a later one, at less noise:
+(arXiv 2311.05556), as in diffusers' train_lcm_distill_lora_sdxl.py. The base alone makes a guided
+trajectory. At each of its points, the base with the adapter, f, shall predict the same clean
+latents as at a later point with less noise:
 
     L = sqrt(|f(z_t, t) - stopgrad f(z_s, s)|^2 + c^2) - c,  s < t
 
     f(z, t) = c_skip z + c_out x(z, t)
     c_skip = d^2 / ((10 t)^2 + d^2),  c_out = 10 t / sqrt((10 t)^2 + d^2),  d = 0.5
 
-Deliberate deviations: no pictures. Both points lie on a trajectory that the base made, so the
-teacher's evaluations serve for all of its points. s is any later point, down to the picture itself,
-where f is the identity: compared with neighbours alone, what is right at the end takes as many
-steps to reach the beginning as the trajectory has. The guidance is one number, not drawn from a
-range, as a LoRA is told none.
+Deliberate deviations: no pictures are needed. Both points lie on a trajectory that the base made,
+so one series of the teacher's evaluations serves all of its points. s is any later point, down to
+the picture itself, where f is the identity. If points were compared with their neighbours only,
+what f learns at the end would need as many training steps to reach the beginning as the trajectory
+has points. The guidance is one number, not drawn from a range, since a LoRA has no input for it.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class LCM(Distillation):
 
     @property
     def sampling(self) -> Sampling:
-        """diffusers' LCM sampler at the steps of the distillation."""
+        """diffusers' LCM sampler with four steps, and no guidance."""
         return Sampling("LCM", scheduler="lcm", steps=4, guidance=1.0)
 
     def loss(self, lesson: "Lesson") -> "Tensor":
@@ -52,12 +52,13 @@ class LCM(Distillation):
         import torch
 
         point = lesson.point
-        here = self._clean(lesson, point.latents, point.timesteps)
+        clean = self._clean(lesson, point.latents, point.timesteps)
         with torch.no_grad():
-            there = self._clean(lesson, point.following, point.following_timesteps)
-        return ((here - there).square() + self.huber**2).sqrt().mean() - self.huber
+            target = self._clean(lesson, point.following, point.following_timesteps)
+        return ((clean - target).square() + self.huber**2).sqrt().mean() - self.huber
 
     def _clean(self, lesson: "Lesson", latents: "Tensor", timesteps: "Tensor") -> "Tensor":
+        """f(z, t): the clean latents that the student predicts, [B, 4, h, w]."""
         predicted = lesson.student(latents, timesteps)
         clean = lesson.diffusion.clean(predicted, latents, timesteps)
         scaled = (SCALING * timesteps.view(-1, 1, 1, 1)) ** 2

@@ -1,4 +1,4 @@
-"""How bright pixels are."""
+"""The luminance of pixels."""
 
 from typing import TYPE_CHECKING
 

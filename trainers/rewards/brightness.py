@@ -1,4 +1,4 @@
-"""A brightness."""
+"""A reward for a brightness."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Likeness to words, or beauty, as a CLIP model sees it."""
+"""A reward for likeness to words, or for beauty, by a CLIP model."""
 
 import os
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ HEAD = "aesthetic.safetensors"
 
 @dataclass(frozen=True)
 class Clip(Alignment):
-    """Likeness to words, or beauty, as a CLIP model on this computer sees it."""
+    """Likeness to words, or beauty, by a CLIP model on this computer."""
 
     folder: Path | None = option(None, "transformers' folder of a CLIPModel with its tokenizer")
-    words: str | None = option(None, "what pictures are to be like; their own prompts by default")
+    words: str | None = option(None, "what pictures shall be like; default: their own prompts")
     aesthetic: bool = option(
-        False, f"a linear head's score instead, of {HEAD} in the folder (weight and bias)"
+        False, f"score by a linear head instead: weight and bias in the folder's {HEAD}"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.folder is None:
             return
-        whole = Path(os.path.abspath(expand_home(self.folder)))  # a worker is elsewhere
-        object.__setattr__(self, "folder", whole)
+        full = Path(os.path.abspath(expand_home(self.folder)))  # workers run in other folders
+        object.__setattr__(self, "folder", full)
 
     def check_files(self) -> None:
-        """Raise BadInput where the folder holds no such model or no head."""
+        """Raise BadInput where the folder lacks a CLIP model, its tokenizer or the head."""
         if self.folder is None:
             raise BadInput("folder is missing: name the folder of a CLIP model (config.json)")
         if not (self.folder / "config.json").is_file():
@@ -47,38 +47,38 @@ class Clip(Alignment):
         if self.aesthetic:
             _ = self._head
         else:
-            self._told(["a word"])
+            self._text_features(["a word"])
 
     def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
-        """The cosine of picture and words, or the head's number."""
+        """The cosine similarity of picture and words, or the head's score."""
         from torch.nn.functional import normalize
 
         model = self._model.to(pixels.device)  # pyright: ignore[reportArgumentType]
-        seen = normalize(_pooled(model.get_image_features(_fitted(pixels, model))), dim=-1)
+        features = normalize(_pooled(model.get_image_features(_fitted(pixels, model))), dim=-1)
         if self.aesthetic:
             weight, bias = self._head
-            return seen @ weight.to(seen) + bias.to(seen)
+            return features @ weight.to(features) + bias.to(features)
         texts = [self.words or prompt for prompt in prompts]
-        return (seen * normalize(self._told(texts), dim=-1)).sum(-1)
+        return (features * normalize(self._text_features(texts), dim=-1)).sum(-1)
 
     @cached_property
     def _model(self) -> "CLIPModel":
         from transformers import CLIPModel
 
-        assert self.folder  # or check_files had refused
+        assert self.folder  # check_files has made sure
         try:
-            model, found = cast(Any, CLIPModel).from_pretrained(
+            model, report = cast(Any, CLIPModel).from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise BadInput(f"folder: {self.folder} is no CLIP model: {error}") from error
-        if found["missing_keys"]:
+        if report["missing_keys"]:
             raise BadInput(f"folder: {self.folder} is no CLIP model: weights of one are missing")
         return model.eval().requires_grad_(False)
 
     @cached_property
     def _head(self) -> "tuple[Tensor, Tensor]":
-        """Weight, [C] as the pictures' features, and bias, []."""
+        """The head's weight, [C] for C features, and bias, []."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -93,15 +93,15 @@ class Clip(Alignment):
             raise BadInput(f"aesthetic: {file} is no linear head of {width} numbers and a bias")
         return weight, bias[0]
 
-    def _told(self, texts: "Sequence[str]") -> "Tensor":
-        """The features of texts, without gradients."""
+    def _text_features(self, texts: "Sequence[str]") -> "Tensor":
+        """The features of texts, [B, C], without gradients."""
         import torch
 
-        words = self._tokenizer(
+        tokens = self._tokenizer(
             list(texts), padding="max_length", truncation=True, return_tensors="pt"
         )
         with torch.no_grad():
-            return _pooled(self._model.get_text_features(words.input_ids.to(self._model.device)))
+            return _pooled(self._model.get_text_features(tokens.input_ids.to(self._model.device)))
 
     @cached_property
     def _tokenizer(self) -> "CLIPTokenizer":
@@ -115,18 +115,18 @@ class Clip(Alignment):
 
 
 def _fitted(pixels: "Tensor", model: "CLIPModel") -> "Tensor":
-    """Pictures in the size and the range that CLIP reads."""
+    """Pictures in the size and the range of values that CLIP reads."""
     import torch
     from torch.nn.functional import interpolate
 
     side = cast(Any, model.config).vision_config.image_size
     small = interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
     mean, std = (
-        torch.tensor(one, device=pixels.device).view(3, 1, 1) for one in (CLIP_MEAN, CLIP_STD)
+        torch.tensor(rgb, device=pixels.device).view(3, 1, 1) for rgb in (CLIP_MEAN, CLIP_STD)
     )
     return (small - mean) / std
 
 
 def _pooled(features: object) -> "Tensor":
-    """transformers 5 gives the features inside of an output."""
+    """The features themselves, which transformers 5 wraps in an output object."""
     return getattr(features, "pooler_output", features)  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""A contrast."""
+"""A reward for a contrast."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -24,5 +24,5 @@ class Contrast(Alignment):
     )
 
     def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
-        """Minus the distance of the luminance's deviation from the target."""
+        """Minus the distance of the luminance's standard deviation from the target."""
         return -(luminance(pixels).flatten(1).std(dim=1) - self.target).abs()

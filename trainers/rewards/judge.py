@@ -1,4 +1,4 @@
-"""What the judge of the sketch bases reads."""
+"""A reward for what the judge of the sketch bases recognises."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judge(Alignment):
-    """What the judge of the sketch bases is to read in every picture."""
+    """What the judge of the sketch bases shall recognise in every picture."""
 
     factor: Literal["subject", "colour", "pattern", "place", "style", "worn", "held"] = option(
-        "style", "what it is asked for"
+        "style", "what the judge looks at"
     )
-    answer: str = option("ink drawing", "what it is to say")
+    answer: str = option("ink drawing", "what the judge shall see")
 
     def __post_init__(self) -> None:
         from studio.sketch.scenes import FACTORS
@@ -36,7 +36,7 @@ class Judge(Alignment):
             )
 
     def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
-        """The logarithm of the answer's probability."""
+        """The logarithm of the probability that the judge gives the answer."""
         from torch.nn.functional import adaptive_avg_pool2d
 
         from studio.sketch.judge import SIDE

@@ -1,4 +1,4 @@
-"""A palette."""
+"""A reward for a palette."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Palette(Alignment):
-    """Nothing but some colours."""
+    """Pictures in a few colours only."""
 
     colours: Annotated[tuple[str, ...], MinLen(1)] = option(
-        ("black", "white"), "names, or as #ff8800"
+        ("black", "white"), "the colours, by name or as #ff8800"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._numbers()  # raises BadInput for what is no colour
+        self._rgb()  # raises BadInput for an unknown colour
 
     def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
         """Minus the mean distance of a pixel to the nearest of the colours, in RGB."""
         import torch
 
-        colours = torch.tensor(self._numbers(), device=pixels.device) / 255  # -> [N, 3]
-        apart = pixels[:, None] - colours[None, :, :, None, None]  # -> [B, N, 3, H, W]
-        squared = apart.square().sum(2).amin(1)
+        colours = torch.tensor(self._rgb(), device=pixels.device) / 255  # -> [N, 3]
+        difference = pixels[:, None] - colours[None, :, :, None, None]  # -> [B, N, 3, H, W]
+        squared = difference.square().sum(2).amin(1)
         return -(squared + 1e-6).sqrt().mean(dim=(1, 2))
 
-    def _numbers(self) -> list[tuple[int, ...]]:
+    def _rgb(self) -> list[tuple[int, ...]]:
         from PIL import ImageColor
 
         try:

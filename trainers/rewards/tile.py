@@ -1,4 +1,4 @@
-"""A seamless tile."""
+"""A reward for seamless tiles."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tile(Alignment):
-    """Edges that meet: the picture can be laid side by side without a seam."""
+    """Edges that match, so that copies of the picture join without a seam."""
 
     def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
         """Minus the mean difference of opposite edges."""
