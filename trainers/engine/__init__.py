@@ -1,1 +1,1 @@
-"""The training engine of all kinds: the loop, its data, optimizers, estimates and run folders."""
+"""The training engine that all kinds share: loop, data, optimizers, estimates, run folders."""

@@ -1,8 +1,8 @@
-"""The UNet's transformer blocks compiled, if steps are measured to be faster so.
+"""Compile the UNet's transformer blocks, if measured steps are faster compiled.
 
-All blocks of a kind are alike, so that one compilation serves them all (PyTorch's "regional
-compilation"). The first steps are taken as ever, some more compiled, and the faster way goes on. A
-block that the compiler can't do is computed as ever, so that nothing is won and compiling ends.
+All blocks of a class are alike, so one compilation serves them all (PyTorch's "regional
+compilation"). The first steps run plain and some more run compiled; the faster way is kept. A block
+that the compiler can't handle runs plain: its steps are not faster, so compiling ends.
 """
 
 import logging
@@ -15,21 +15,21 @@ from torch import nn
 
 LOG = logging.getLogger(__name__)
 
-PLAIN, COMPILING, COMPILED = 4, 2, 4  # steps of each sort; the first plain one is not counted
-WORTH = 0.97  # of a plain step's time
+PLAIN, COMPILING, COMPILED = 4, 2, 4  # steps of each sort; the first plain one is not timed
+WORTH = 0.97  # compiled steps must take less than this share of a plain step's time
 
 
 class CompiledBlocks:
-    """Follows the steps of a training and decides. seconds: of its steps so far."""
+    """Times the steps of a training and decides whether to compile. seconds: times so far."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        kinds = set(unet._repeated_blocks or ())
-        self._blocks = [one for one in unet.modules() if type(one).__name__ in kinds]
+        names = set(unet._repeated_blocks or ())
+        self._blocks = [module for module in unet.modules() if type(module).__name__ in names]
         self.seconds: list[float] = []
 
     @contextmanager
     def chosen(self, *, wanted: bool) -> Iterator[None]:
-        """Within the block steps may be compiled. wanted: otherwise nothing is."""
+        """Within the block, steps may be compiled. wanted: False: nothing is compiled."""
         if not wanted:
             self._blocks = []
             yield
@@ -43,7 +43,7 @@ class CompiledBlocks:
                 self._restore()
 
     def note(self, seconds: float) -> None:
-        """A step was taken in so many seconds; what follows from that for the next."""
+        """Count a step that took so many seconds. Begin or end compiling when it is time."""
         if not self._blocks:
             return
         self.seconds.append(seconds)

@@ -1,9 +1,10 @@
 """EMA weights: the running average of an adapter over its training, which often draws better.
 
-An exponential moving average whose decay rises from 0 to what is asked for, as diffusers'
-EMAModel has it: after step n (from 0) it is min(decay, (1 + n) / (10 + n)), and 0 after the first.
-Training goes on from the weights themselves; what is saved and drawn is the average. Neither that
-class nor PyTorch's AveragedModel averages SaRA's settled entries, which are buffers and move.
+It is an exponential moving average whose decay rises from 0 to the recipe's, as in diffusers'
+EMAModel: after step n (from 0) it is min(decay, (1 + n) / (10 + n)), and 0 after the first.
+Training goes on with the weights themselves; the average is what is saved and drawn with. Neither
+that class nor PyTorch's AveragedModel could average SaRA's settled entries, which are buffers and
+change their size.
 """
 
 import copy
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class EMA:
-    """The average of trained modules, held in copies of them.
+    """The running average of trained modules, held in copies of them.
 
-    decay: how much of the average stays at a step, below 1.
+    decay: the share of the average that a step keeps, below 1.
     """
 
     def __init__(self, trained: Mapping[str, nn.Module], decay: float) -> None:
@@ -35,11 +36,11 @@ class EMA:
             module.requires_grad_(False)
 
     def deltas(self, trained: "dict[str, Delta]") -> "dict[str, Delta]":
-        """The average's deltas in place of those that are trained."""
+        """The averages of the trained deltas, by layer."""
         return {layer: self.modules[layer] for layer in trained}  # pyright: ignore[reportReturnType]
 
     def embeddings(self, trained: Embeddings) -> dict[str, dict[str, Tensor]]:
-        """The average's embeddings in place of those that are trained, by token and encoder."""
+        """The averages of the trained embeddings, by token and text encoder."""
         own = {token: self.modules[f"{TOKEN}{token}"].state_dict() for token in trained}
         return {token: dict(rows) for token, rows in own.items()}
 
@@ -55,9 +56,8 @@ class EMA:
     def realign(self) -> None:
         """Follow a kind that has changed what it trains; see `Kind.adjust`.
 
-        SaRA goes on with some entries only: the average's are split into trained and settled ones
-        in the same way, and it goes on to approach those that settled. What B-LoRA starts anew,
-        at zero, starts anew in the average.
+        SaRA settles some entries: the average splits its entries in the same way, and still moves
+        towards the settled values. B-LoRA resets factors to zero: they become zero in the average.
         """
         for name, module in self.modules.items():
             trained = self.trained[name]
@@ -70,7 +70,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block the trained modules hold the average; afterwards their own weights."""
+        """Inside the block, the trained modules hold the average; afterwards their own weights."""
         self._swap()
         try:
             yield
@@ -84,7 +84,7 @@ class EMA:
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    """The tensors of a module that training changes, with its settled entries."""
+    """The tensors of a module that training changes, or has changed (SaRA's settled entries)."""
     settled = [module.settled_value] if isinstance(module, Sparse) else []
     return [*module.parameters(), *settled]
 

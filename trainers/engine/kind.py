@@ -1,9 +1,9 @@
 """`Kind`, the interface between the loop and a kind of adapter, and the list of kinds.
 
-A kind is one file of trainers/, of trainers/distillations/ or of trainers/rewards/, holding one
+A kind is one file of trainers/, of trainers/distillations/ or of trainers/rewards/. It holds one
 frozen dataclass, a `Kind`, whose name in lower case is that of the file: lora.py holds LoRA. Its
-fields are its options. It must have `delta`; the other methods of `Kind` do nothing unless a kind
-has its own.
+fields are its options. A kind must define `delta`; the other methods of `Kind` do nothing by
+default.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.bases.info import BaseInfo
 
-    Layers = Mapping[str, nn.Module]  # by their names, as Base.layers has them
-    Deltas = Mapping[str, Delta]  # by the names of their layers
+    Layers = Mapping[str, nn.Module]  # by layer name, see Base.layers
+    Deltas = Mapping[str, Delta]  # by layer name
 
-SMALL = 128  # pixels: a base of this size or less is a sketch, and learns fast
+SMALL = 128  # pixels: a base of this size or less is a sketch base, which learns fast
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,26 @@ class StepPlan:
     """What one step trains, and on what. By default all deltas, on whole pictures."""
 
     detached: frozenset[str] = frozenset()
-    """layers whose deltas are taken off for the step"""
+    """layers whose deltas are detached for the step"""
     frozen: frozenset[str] = frozenset()
-    """layers whose deltas act in the step and do not learn"""
+    """layers whose deltas act in the step but do not learn"""
     clean: bool = False
-    """whether the loss is that of the picture that is predicted, not of its noise"""
+    """whether the loss is the error of the predicted clean latents, not of the noise"""
     timesteps: float = 1.0
-    """share of the timesteps that it may draw, from the cleanest"""
+    """share of the timesteps that the step may draw, from the cleanest"""
     patch: float = 1.0
-    """side of the patch that is cropped from every picture, as a share of the picture's own"""
+    """side of the patch that is cropped from every picture, as a share of the picture's side"""
     schedule: range | None = None
-    """steps, this one among them, over which the learning rate's schedule runs; all if None"""
+    """the steps, including this one, over which the learning rate's schedule runs; None: all"""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the layers that change are chosen, and how their deltas start and are trained.
+    """How layers to change are chosen, and how their deltas start and are trained.
 
-    unused: fields of a recipe that this kind does not use, and refuses. too_coarse: forms of a
-    quantized base that it can't learn on.
-    Raises BadInput that names every option out of range.
+    unused: fields of a recipe that this kind does not use, and refuses.
+    too_coarse: quantizations of a base on which this kind can't learn.
+    Raises BadInput, which names every option out of range.
     """
 
     unused: ClassVar[frozenset[str]] = frozenset()
@@ -66,7 +66,7 @@ class Kind:
         check(self)
 
     def for_base(self, base: "Base") -> Self:
-        """This kind with the options that suit a base; BadInput if it cannot train this base."""
+        """This kind with options that suit a base. Raises BadInput if it can't train this base."""
         return self
 
     def delta(
@@ -74,39 +74,40 @@ class Kind:
     ) -> "Delta | None":
         """The delta that a layer of the base starts with; None for a layer that is not trained.
 
-        name: component and dotted path, as Base.layers names it. generator: on the CPU.
+        name: the layer's name, see Base.layers. generator: on the CPU.
         """
         raise NotImplementedError
 
     def begin(self, layers: "Layers", deltas: "Deltas", passes: "Iterator[None]") -> None:
-        """Called once before the first step, the deltas attached; it may change their values.
+        """Called once before the first step, with the deltas attached. May change their values.
 
-        passes: each step of it runs the base once, without gradients, on a batch of the pictures.
+        passes: each `next` runs the base once, without gradients, on a batch of the pictures.
         """
 
     def penalty(
         self, layers: "Layers", deltas: "Deltas", *, generator: "torch.Generator"
     ) -> "Tensor | None":
-        """A loss of the kind's own beside that of the pictures, a scalar; None for none.
+        """A loss that the kind adds to the loss on pictures, a scalar; None for none.
 
-        generator: the step's own.
+        generator: seeded for this step.
         """
         return None
 
     def adjust(self, layers: "Layers", deltas: "Deltas", *, done: int, steps: int) -> bool:
-        """Called before every step, with `done` of `steps` taken; whether anything was changed.
+        """Called before every step, after `done` of `steps`. Returns whether it changed deltas.
 
-        The parameters of the deltas stay the same objects, perhaps of another size; the optimizer
-        then starts afresh. A resumed run may ask twice for one step, and gets the same.
+        A change starts the optimizer afresh. The parameters of the deltas must stay the same
+        objects; their sizes may change. A resumed run may call this again for a step that was
+        adjusted already, so a second call must give the same deltas.
         """
         return False
 
     def plan_step(self, deltas: "Deltas", *, done: int, steps: int) -> StepPlan:
-        """What the step after `done` of `steps` trains."""
+        """What the next step trains, after `done` of `steps`."""
         return StepPlan()
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """Fields of Recipe as the authors train a base of full size, by name."""
+        """The fields of Recipe that the authors set for a base of full size, by name."""
         return {}
 
     def facts(self, base: "Base") -> dict[str, str]:
@@ -115,7 +116,7 @@ class Kind:
 
 
 def check_quantize(kind: Kind, quantize: str) -> None:
-    """BadInput for a form in which the base's weights are too coarse for a kind."""
+    """Raise BadInput for a quantization that leaves weights too coarse for the kind."""
     if quantize in kind.too_coarse:
         raise BadInput(
             f"{kind_name(kind)} starts from how the base's weights differ, which {quantize} leaves "
@@ -124,9 +125,9 @@ def check_quantize(kind: Kind, quantize: str) -> None:
 
 
 def is_sketch(base: "Base") -> bool:
-    """Whether it is one of Studio's own small bases.
+    """Whether the base is one of Studio's own small bases.
 
-    They have little attention, and what they draw is in their other layers too. So by default kinds
+    They have little attention, and much of what they know is in other layers. So by default kinds
     train more of their layers than of a base of full size.
     """
     return base.name in BUNDLED_BASES
@@ -148,18 +149,18 @@ def reward_kinds() -> dict[str, type[Kind]]:
 
 
 def all_kinds() -> dict[str, type[Kind]]:
-    """All of them."""
+    """All kinds by name."""
     return kinds() | distillation_kinds() | reward_kinds()
 
 
 def _kinds_in(package: str) -> dict[str, type[Kind]]:
-    found = {}
+    classes = {}
     folder = Path(__file__).parents[2].joinpath(*package.split("."))
     for path in sorted(folder.glob("[!_]*.py")):
         module = import_module(f"{package}.{path.stem}")
         name = next(name for name in vars(module) if name.lower() == path.stem)
-        found[path.stem] = getattr(module, name)
-    return found
+        classes[path.stem] = getattr(module, name)
+    return classes
 
 
 def kind_name(kind: Kind) -> str:
@@ -168,7 +169,7 @@ def kind_name(kind: Kind) -> str:
 
 
 def options_of(kind: Kind, *, private: bool = True) -> dict[str, JSON]:
-    """The options of a kind as JSON has them. private: whether paths are whole, not only names."""
+    """The options of a kind as JSON. private: whether paths are complete; False: names only."""
     return {name: _as_json(value, private) for name, value in asdict(kind).items()}
 
 
@@ -186,9 +187,10 @@ def new_deltas(
     text_encoders: bool = False,
     clip_skip: int | None = None,
 ) -> "dict[str, Delta]":
-    """The deltas at the start of a training of this kind, in the order of the base's layers.
+    """The deltas that a training of this kind starts with, in the order of the base's layers.
 
-    Raises BadInput when the kind changes no layer, or with `text_encoders` none of theirs.
+    Raises BadInput when the kind changes no layer, or, with `text_encoders`, no layer of a text
+    encoder.
     """
     deltas = {}
     for name, layer in base.layers().items():
@@ -221,9 +223,9 @@ class Count:
 
 
 def count(kind: Kind, base: "Base", *, text_encoders: bool = False) -> Count:
-    """How much the kind would train. Needs no pictures and, with `real_config`, no weights.
+    """How much a kind would train on a base. Needs no pictures and, with `real_config`, no weights.
 
-    text_encoders: whether they are trained too, as `Recipe` has it.
+    text_encoders: whether the text encoders are trained too.
     Raises BadInput where the kind does not suit the base.
     """
     import torch

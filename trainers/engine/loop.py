@@ -1,9 +1,9 @@
-"""The one optimisation loop: every kind is trained here, on accelerate, as a generator.
+"""The one optimisation loop: it trains every kind, with accelerate, as a generator.
 
-    prepare_training (setup.py)    pictures read, deltas made, everything checked
-    run_training                   class pictures, latent cache, then the steps
+    prepare_training (setup.py)    read the pictures, make the deltas, check everything
+    run_training                   draw class pictures, fill the cache, take the steps
     Trainer.step                   one optimizer step
-    Trainer.save, Trainer.finish   a checkpoint, the adapter's file
+    Trainer.save, Trainer.finish   write a checkpoint, write the adapter's file
 
 While the generator runs, the base's weights are frozen and the deltas are attached beside them.
 When it ends or is closed, the base is as it was. The random draws of a step depend only on the seed
@@ -69,11 +69,11 @@ from trainers.engine.setup import PreparedTraining
 from trainers.engine.starts import plain
 
 LOG = logging.getLogger(__name__)
-LOGGED = ("step", "loss", "lr", "seconds")  # of every Step, in log.jsonl
+LOGGED = ("step", "loss", "lr", "seconds")  # fields of a Step in log.jsonl
 
 
 def run_training(training: PreparedTraining) -> Generator[Progress, None, None]:
-    """Train up to the last step. Whoever closes the generator earlier gets a checkpoint."""
+    """Train to the last step. Closing the generator earlier writes a checkpoint."""
     recipe, base = training.recipe, training.base
     check_world_size(recipe.batch * recipe.accumulation)
     accelerator = new_accelerator(base.device, autocast_of(base.dtype, training.precision))
@@ -112,7 +112,7 @@ def _encode_and_train(
 def _in_locked_folder(
     training: PreparedTraining, accelerator: Accelerator
 ) -> Iterator[PreparedTraining]:
-    """Rank 0 makes and locks the run's folder, and tells the others; yields the training in it."""
+    """Rank 0 makes and locks the run's folder; all ranks get the training moved to it."""
     run = training.run
     with ExitStack() as held:
         if accelerator.is_main_process:
@@ -128,14 +128,14 @@ def _in_locked_folder(
 def _with_class_pictures(
     training: PreparedTraining,
 ) -> Generator[Drawn, None, PreparedTraining]:
-    """The training with all its class pictures; those that are missing are rendered first."""
+    """The training with all its class pictures. Missing ones are drawn first."""
     dataset, prior = training.dataset, training.dataset.prior
     if prior is None:
         return training
     if prior.missing(dataset.class_pictures):
         present = prior.read()  # another process may have drawn them meanwhile
         if missing := prior.missing(present):
-            assert training.draw  # or the training had been refused
+            assert training.draw  # otherwise prepare_training has refused
             yield from prior.draw(missing, training.draw)
             present = prior.read()
         dataset = replace(dataset, class_pictures=present)
@@ -144,7 +144,7 @@ def _with_class_pictures(
 
 
 def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
-    """Take the steps. Rank 0 writes log.jsonl, and a TensorBoard log if the recipe asks for it."""
+    """Take the steps. Rank 0 writes log.jsonl and, if the recipe asks for it, TensorBoard's log."""
     training, steps = trainer.training, _steps(trainer)
     if not trainer.accelerator.is_main_process:
         yield from steps
@@ -165,7 +165,7 @@ def _logged_steps(trainer: "Trainer") -> Iterator[Progress]:
 
 
 def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
-    """Take all steps that are left, with samples and checkpoints between them."""
+    """Take all remaining steps, with samples and checkpoints between them."""
     training, recipe = trainer.training, trainer.recipe
     draws, saved = training.draw is not None, trainer.done
     batches = islice(trainer.loss.batches(), trainer.done * recipe.accumulation, None)
@@ -185,7 +185,7 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
                 saved = step.step
                 yield trainer.save()
         if draws and trainer.accelerator.is_main_process:
-            yield trainer.sample()  # the first of them is the adapter's preview
+            yield trainer.sample()  # the first picture becomes the adapter's preview
         finished = trainer.finish()
         saved = trainer.done
         yield finished
@@ -197,24 +197,24 @@ def _steps(trainer: "Trainer") -> Generator[Progress, None, None]:
 
 
 def _is_due(what: Ask, training: PreparedTraining, step: int, every: int | None) -> bool:
-    """Whether it is time for samples or a checkpoint, or somebody has asked for it."""
+    """Whether it is time for samples or a checkpoint, or somebody has asked for them."""
     asked = take_ask(training.run.folder, what)
     return asked or bool(every and step % every == 0)
 
 
-# What the loop minimises: the error on pictures, how far a student is from its teacher, or minus a
-# reward. All have `batches`, `begin`, `draw_rows`, `loss` and `measured`.
+# What the loop minimises: the error on pictures, a student's distance from its teacher, or minus a
+# reward. All three have `batches`, `begin`, `draw_rows`, `loss` and `measured`.
 StepLoss = BatchLoss | DistillationLoss | AlignmentLoss
 
 
 def _new_loss(training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> StepLoss:
     prompts = [example.caption for example in training.dataset.examples]
-    given = training.base, training.recipe, prompts, cache, accelerator, training.deltas
+    shared = training.base, training.recipe, prompts, cache, accelerator, training.deltas
     match training.kind:
         case Distillation() as kind:
-            return DistillationLoss(kind, *given)
+            return DistillationLoss(kind, *shared)
         case Alignment() as kind:
-            return AlignmentLoss(kind, *given)
+            return AlignmentLoss(kind, *shared)
     return BatchLoss(
         training.base,
         training.recipe,
@@ -227,7 +227,7 @@ def _new_loss(training: PreparedTraining, cache: Cache, accelerator: Accelerator
 
 
 class Trainer:
-    """One training while it runs: its weights, its optimizer, and how far it has got."""
+    """A running training: its weights, its optimizer, and the number of steps done."""
 
     def __init__(self, training: PreparedTraining, cache: Cache, accelerator: Accelerator) -> None:
         self.training, self.base, self.recipe = training, training.base, training.recipe
@@ -241,13 +241,13 @@ class Trainer:
         average = self.ema.modules if self.ema else {}
         self.state = TrainingState(training.trained, optimizer, accelerator.scaler, average)
         self.done, self.seconds = 0, 0.0
-        self.step_seconds: list[float] = []  # of the steps taken here
+        self.step_seconds: list[float] = []  # without the steps before the run was resumed
         self.blocks = CompiledBlocks(self.base.unet)
-        self.consistent = True  # whether the weights are those of `done` whole steps
+        self.consistent = True  # False while a step has changed only some of the weights
         self.preview: Image | None = None
         if training.checkpoint:
-            found = training.run.load_checkpoint(training.checkpoint, self.state)
-            self.done, self.seconds = found
+            progress = training.run.load_checkpoint(training.checkpoint, self.state)
+            self.done, self.seconds = progress
 
     def begin(self) -> None:
         """Let the kind look at the pictures, before the first step."""
@@ -256,7 +256,7 @@ class Trainer:
 
     @torch.no_grad()
     def _passes_of_base(self) -> Iterator[None]:
-        """Run the base on one batch per iteration. Every rank runs all of it, so that all agree."""
+        """Run the base on one batch at each iteration. Every rank runs the whole batch."""
         generator = generator_for(self.recipe.seed, "begin")
         for batch in self.loss.batches():
             places = range(len(batch.pictures))
@@ -265,9 +265,9 @@ class Trainer:
             yield
 
     def step(self, batches: Sequence[Batch]) -> Step:
-        """One optimizer step over some batches.
+        """Take one optimizer step over these batches.
 
-        Raises BadInput when the loss or its gradient is NaN or Inf; the weights then stay.
+        Raises BadInput when the loss or its gradient is NaN or Inf; then no weight changes.
         """
         started = perf_counter()
         self._adjust()
@@ -305,13 +305,13 @@ class Trainer:
             self.ema.update(self.done)
 
     def _backward_in_memory(self, batches: Sequence[Batch], plan: StepPlan) -> float:
-        """As `_backward`; where a GPU's memory runs out, with checkpointing from now on."""
+        """`_backward`. Where a GPU's memory runs out, turn on checkpointing and try again."""
         unet, device = self.base.unet, self.base.device
         try:
             return self._backward(batches, plan)
         except (MemoryError, RuntimeError) as error:
-            could = has_own_memory(device) and not unet.is_gradient_checkpointing
-            if not (could and is_out_of_memory(error)):
+            can_save = has_own_memory(device) and not unet.is_gradient_checkpointing
+            if not (can_save and is_out_of_memory(error)):
                 raise
         LOG.warning("Memory ran out: activations are recomputed from now on (checkpointing).")
         self.optimizer.zero_grad()
@@ -332,8 +332,8 @@ class Trainer:
                 rows: Sequence[Any] = self.loss.draw_rows(numbers, places, generator, plan)
                 if rows:
                     share = len(rows) / len(numbers)
-                    one = self.loss.loss(rows, clean=plan.clean)
-                    loss = weight * share * one / len(batches)
+                    mean = self.loss.loss(rows, clean=plan.clean)
+                    loss = weight * share * mean / len(batches)
                     self.accelerator.backward(loss)
                     total += loss.detach()
         sum_over_ranks(self.accelerator, total, self.parameters)
@@ -343,7 +343,7 @@ class Trainer:
     def _passes(
         self, batches: Sequence[Batch]
     ) -> Iterator[tuple[tuple[int, ...], torch.Generator, float]]:
-        """The passes of a step: their pictures, what these draw from, the weight of their loss."""
+        """The passes of a step: each one's pictures, random generator and weight of the loss."""
         generator = generator_for(self.recipe.seed, "step", self.done)
         for batch in batches:
             yield batch.pictures, generator, 1.0
@@ -354,7 +354,7 @@ class Trainer:
 
     @contextmanager
     def _seeded_dropout(self) -> Iterator[None]:
-        """Seed the global generators, which dropout draws from, for the step; then restore them."""
+        """Inside the block, the global generators, which dropout uses, are seeded for the step."""
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             seed = generator_for(self.recipe.seed, "dropout", self.done).initial_seed()
@@ -362,7 +362,7 @@ class Trainer:
             yield
 
     def _backward_penalty(self) -> None:
-        """Add the gradient of the kind's own loss: once a step, however many batches it has."""
+        """Add the gradient of the kind's own loss, once for all batches of the step."""
         penalty = self.training.kind.penalty(
             self.base.layers(),
             self.training.deltas,
@@ -377,11 +377,11 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, self.recipe.clip or inf, foreach=True
         )
-        # GradScaler skips steps that overflow, and scales less from then on.
+        # With GradScaler an infinite norm is no error: it skips the step and scales less from then.
         return 0.0 if self.accelerator.scaler else float(norm)
 
     def _diverged(self) -> str:
-        # A checkpoint of the step before holds the very weights that gave this loss.
+        # A checkpoint after the last step is no good: it holds the weights that gave this loss.
         last = self.training.run.last_checkpoint(before=self.done)
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint before it is kept"
         return (
@@ -390,7 +390,7 @@ class Trainer:
         )
 
     def learning_rates(self, rate: float) -> dict[str, float]:
-        """The learning rate of every part that learns, by name. rate: the step's."""
+        """The learning rate of every part that learns, by name. rate: that of the step."""
         # Prodigy multiplies all rates by its own estimate.
         rate *= self.optimizer.param_groups[0].get("d", 1.0)
         return learning_rates(self.training.trained, self.recipe, rate)
@@ -404,13 +404,13 @@ class Trainer:
         return Saved(self.done, path)
 
     def record_step_times(self) -> None:
-        """Note how long steps took, for the next estimate of such a training."""
+        """Record how long steps took, for the next estimate of a similar training."""
         prior = self.training.dataset.prior is not None
         settings = settings_of(self.training.kind, self.base, self.recipe, prior=prior)
         write_step_time(self.training.run.folder, settings, self.step_seconds)
 
     def adapter(self) -> Adapter:
-        """What is learned so far: the EMA weights, where they are kept."""
+        """The adapter as it is now, with the EMA weights if the recipe asks for them."""
         learned = self.training.adapter(steps=self.done)
         if not self.ema:
             return learned
@@ -418,7 +418,7 @@ class Trainer:
         return replace(learned, deltas=plain(self.ema.deltas(learned.deltas)), embeddings=tokens)
 
     def sample(self) -> Sampled:
-        """Render the sample prompts, each with its number as its seed, the deltas attached."""
+        """Draw the sample prompts with the deltas attached. A prompt's number is its seed."""
         assert self.training.draw
         paths = []
         for delta in self.training.deltas.values():
@@ -433,21 +433,21 @@ class Trainer:
         return Sampled(self.done, tuple(paths))
 
     def finish(self) -> Finished:
-        """Write the adapter, to the run's folder and to where it was asked for."""
+        """Write the adapter to the run's folder and, if the request names one, to another file."""
         adapter, path = replace(self.adapter(), preview=self.preview), self.training.run.adapter
         if self.accelerator.is_main_process:
             path = adapter.save(path)
             if self.training.request.out:
                 try:
                     path = self.training.run.write_out(adapter, self.training.request.out)
-                except BadInput as error:  # its folder is gone, full or has such a file
+                except BadInput as error:  # the folder is gone or full, or the file exists by now
                     raise BadInput(f"{error}; the adapter is finished, it is {path}") from error
         return Finished(path, adapter, self.done, self.seconds)
 
 
 @contextmanager
 def frozen(deltas: Mapping[str, Delta], names: Collection[str]) -> Iterator[None]:
-    """Inside the block the deltas of these layers act, and get no gradients."""
+    """Inside the block, the deltas of these layers act but get no gradients."""
     parameters = [p for name in names for p in deltas[name].parameters()]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -460,7 +460,7 @@ def frozen(deltas: Mapping[str, Delta], names: Collection[str]) -> Iterator[None
 
 @contextmanager
 def frozen_base(base: Base, *, checkpointing: bool) -> Iterator[None]:
-    """Inside the block no gradient is computed for the base's weights; afterwards all is as before.
+    """Inside the block, the base's weights get no gradients; afterwards everything is as before.
 
     checkpointing: UNet and VAE recompute their activations (gradient checkpointing).
     """
@@ -476,7 +476,7 @@ def frozen_base(base: Base, *, checkpointing: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if not before:  # also where it was chosen in the block
+        if not before:  # also turns off checkpointing that began inside the block
             for part in parts:
                 part.disable_gradient_checkpointing()
         for weight in trainable:

@@ -1,4 +1,4 @@
-"""The diffusion loss of one step, from numbers of pictures to a scalar.
+"""The diffusion loss of one step, from the indices of pictures to a scalar.
 
 DDPM's loss (Ho et al. 2020) on noise or on velocity (Salimans & Ho 2022), weighted by min-SNR (Hang
 et al. 2023, arXiv 2303.09556, section 3.4).
@@ -23,9 +23,9 @@ from trainers.engine.text_encoders import encode_captions
 
 
 class Objective:
-    """The noising and the loss of one base.
+    """A base's noise schedule: adds noise to latents, and weighs the error of a prediction.
 
-    alphas_cumprod: [T]. prediction_type: "epsilon" or "v_prediction". min_snr: gamma, 0 for off.
+    alphas_cumprod: [T]. prediction_type: "epsilon" or "v_prediction". min_snr: gamma; 0 is off.
     """
 
     def __init__(
@@ -43,32 +43,32 @@ class Objective:
             if self.velocity:
                 weight = snr.clamp(max=min_snr) / (snr + 1)
         self.weight = weight.float().to(device)  # [T]
-        # |x - x'|^2 = |noise - noise'|^2 / snr, or the noise's share of |v - v'|^2. Where nothing
-        # is left of the picture, a noise prediction tells nothing of it.
+        # |x - x'|^2 is |noise - noise'|^2 / snr, or (1 - alpha) |v - v'|^2. At an alpha of 0 a
+        # noise prediction says nothing about the picture, so 1 / alpha is limited.
         clean = 1 - alphas if self.velocity else (1 - alphas) / alphas.clamp(min=1e-6)
         self.clean_weight = clean.float().to(device)  # [T]
 
     @classmethod
     def of(cls, base: Base, *, min_snr: float = 0.0) -> "Objective":
-        """Of this base, on its device."""
+        """The objective of this base, on its device."""
         kind = base.prediction_type
         return cls(base.alphas_cumprod, prediction_type=kind, min_snr=min_snr, device=base.device)
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t of the latents: [B, 4, h, w]; timesteps: [B] on the latents' device."""
+        """The noisy latents x_t, [B, 4, h, w]. timesteps: [B], on the latents' device."""
         return _at(self.signal, timesteps) * latents + _at(self.sigma, timesteps) * noise
 
     def clean(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor | int) -> Tensor:
-        """The clean latents that predictions [B, 4, h, w] point to. timesteps: [B], or one."""
+        """The clean latents that predictions [B, 4, h, w] imply. timesteps: [B], or a number."""
         signal, sigma = _at(self.signal, timesteps), _at(self.sigma, timesteps)
         if self.velocity:
             return signal * noisy - sigma * predicted
         return (noisy - sigma * predicted) / signal
 
     def trailing(self, steps: int) -> list[int]:
-        """Timesteps of so many steps, from the last one down, and 0 for clean latents."""
+        """The timesteps of a sampling with so many steps, from T - 1 down, and 0 at the end."""
         count, spacing = len(self.signal), len(self.signal) / steps
-        return [*(round(count - at * spacing) - 1 for at in range(steps)), 0]
+        return [*(round(count - index * spacing) - 1 for index in range(steps)), 0]
 
     def ddim_step(self, predicted: Tensor, noisy: Tensor, timestep: int, following: int) -> Tensor:
         """The latents that DDIM steps to: Song et al. 2021, arXiv 2010.02502, eq. 12 at eta 0."""
@@ -90,11 +90,11 @@ class Objective:
     ) -> Tensor:
         """The weighted mean squared error of a batch, a scalar in float32.
 
-        clean: of the latents that are predicted, without another weight (section 3.1 of ConsisLoRA,
-        Chen et al. 2025, arXiv 2503.10614).
+        clean: take the error of the predicted clean latents, without min-SNR (section 3.1 of
+        ConsisLoRA, Chen et al. 2025, arXiv 2503.10614).
 
-        mask: [B, h, w], how much each latent counts; all the same when not given. A picture's
-        error is their weighted mean, so that one of a small mask weighs as much as any other.
+        mask: [B, h, w], how much each latent counts; None: all the same. A picture's error is the
+        mean weighted by the mask, so a picture with a small mask counts as much as any other.
         """
         target = noise
         if self.velocity:
@@ -105,14 +105,15 @@ class Objective:
             error = squared.mean(dim=(1, 2, 3))  # -> [B]
         else:
             error = (squared.mean(dim=1) * mask).sum(dim=(1, 2))
-            error = error / mask.sum(dim=(1, 2)).clamp(min=1e-6)  # a patch may lie all outside
+            # A patch may lie outside of the mask entirely.
+            error = error / mask.sum(dim=(1, 2)).clamp(min=1e-6)
         weight = self.clean_weight if clean else self.weight
         return (error * weight[timesteps]).mean()
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One picture of a batch as the step sees it, on the CPU in float32."""
+    """One picture of a batch with its random draws, on the CPU in float32."""
 
     latents: Tensor  # [4, h, w]
     noise: Tensor  # [4, h, w], to be predicted
@@ -125,11 +126,11 @@ class Row:
 
 @dataclass(eq=False)
 class BatchLoss:
-    """The loss of what the base predicts for some pictures of the training.
+    """The loss of the base's predictions on pictures of the training.
 
-    dataset: its examples as the cache numbers them. trains_text: captions go through the text
-    encoders at every step, with gradients, in place of the cached ones. pieces: of the longest
-    caption.
+    dataset: its examples have the cache's order. trains_text: encode captions at every step, with
+    gradients, instead of taking cached embeddings. pieces: the number of pieces that each caption
+    is encoded in.
     """
 
     base: Base
@@ -155,7 +156,7 @@ class BatchLoss:
         return training_batches(pictures, classes, batch=recipe.batch, seed=recipe.seed)
 
     def begin(self, done: int) -> None:
-        """Called before each step; there is nothing to do."""
+        """Called before each step. Does nothing: the other losses prepare here."""
 
     def draw_rows(
         self,
@@ -164,7 +165,10 @@ class BatchLoss:
         generator: torch.Generator,
         plan: StepPlan,
     ) -> list[Row]:
-        """Make the random draws for a whole batch; returns the rows at these places in it."""
+        """Make the random draws of a whole batch, and return its rows at these positions.
+
+        numbers: indices of the batch's examples.
+        """
         draws = [self._draw(number, generator, plan) for number in numbers]
         return [self._row(numbers[place], *draws[place]) for place in places]
 
@@ -224,7 +228,7 @@ class BatchLoss:
 
 
 def _at(table: Tensor, timesteps: Tensor | int) -> Tensor:
-    """A table's entries at these timesteps: [B, 1, 1, 1]."""
+    """The entries of a table [T] at these timesteps: [B, 1, 1, 1]."""
     return table[timesteps].view(-1, 1, 1, 1)
 
 
@@ -237,7 +241,7 @@ def gather_texts(cache: Cache, captions: Sequence[str], device: torch.device) ->
 
 
 def _time_ids_of_patch(time_ids: Tensor | None, patch: Patch, factor: int) -> Tensor | None:
-    """SDXL's sizes of a picture [6], with corner and sides of a patch. factor: pixels a latent."""
+    """SDXL's time ids of a patch, [6], from those of its picture. factor: pixels per latent."""
     if time_ids is None:
         return None
     corner, sides = (patch.top, patch.left), (patch.height, patch.width)

@@ -1,11 +1,11 @@
 """The optimizers, and the learning rate of each parameter.
 
-AdamW (Loshchilov & Hutter 2019) is PyTorch's. The others come with packages of their own: 8-bit
-AdamW (Dettmers et al. 2022, arXiv 2110.02861), Prodigy, which finds the learning rate by itself
+AdamW (Loshchilov & Hutter 2019) is PyTorch's. The others come from other packages: 8-bit AdamW
+(Dettmers et al. 2022, arXiv 2110.02861), Prodigy, which finds the learning rate by itself
 (Mishchenko & Defazio 2024, arXiv 2306.06101), and Lion (Chen et al. 2023, arXiv 2302.06675).
 
-LoRA+ (Hayou et al. 2024, arXiv 2402.12354): matrices that start at zero learn faster by a ratio,
-for which the authors take 16.
+LoRA+ (Hayou et al. 2024, arXiv 2402.12354): matrices that start at zero have a higher learning
+rate; the authors take 16 times the rate of the others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
     from studio.requests.recipe import Recipe
 
-# The module of an optimizer, and its package.
+# The module of each optimizer, and the package to install.
 PACKAGES = {
     "adamw8bit": ("bitsandbytes", "bitsandbytes"),
     "prodigy": ("prodigyopt", "prodigyopt"),
     "lion": ("lion_pytorch", "lion-pytorch"),
 }
 
-# bitsandbytes keeps smaller tensors than this in float32, and quantises in blocks of this size.
+# bitsandbytes keeps tensors below SMALLEST in float32, and quantizes others in blocks of BLOCK.
 SMALLEST, BLOCK = 4096, 256
 
 
 class Group(TypedDict):
-    """Parameters, and their learning rate as a multiple of the step's."""
+    """Parameters of one learning rate. share: that rate as a multiple of the step's."""
 
     params: "list[nn.Parameter]"
     share: float
 
 
 def check_optimizer(name: str) -> None:
-    """BadInput with the line that installs it, where this optimiser is not installed."""
+    """Raise BadInput, with the command that installs it, where an optimizer is not installed."""
     module, package = PACKAGES.get(name, ("torch", "torch"))
     if find_spec(module) is None:
         raise BadInput(
@@ -73,7 +73,7 @@ def parameter_groups(trained: "Mapping[str, nn.Module]", recipe: "Recipe") -> li
 def learning_rates(
     trained: "Mapping[str, nn.Module]", recipe: "Recipe", rate: float
 ) -> dict[str, float]:
-    """The learning rate of every part that learns, by name, where the UNet's is `rate`."""
+    """The learning rate of every part that learns, by name. rate: that of the UNet."""
     rates = {"unet": rate}
     if any(name.startswith("text_encoder") for name in trained):
         rates["text encoders"] = rate * recipe.text_lr / recipe.lr
@@ -83,7 +83,7 @@ def learning_rates(
 
 
 def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
-    """The matrices that start at zero."""
+    """The matrices of a module that start at zero. Raises BadInput where it has none."""
     if isinstance(module, StartedLowRank):
         if module.from_zero is None:
             raise BadInput(
@@ -106,7 +106,7 @@ def _from_zero(module: "nn.Module") -> "list[nn.Parameter]":
 def new_optimizer(
     groups: list[Group], recipe: "Recipe", *, scaled: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimizer that the recipe names. scaled: GradScaler scales the loss, as in fp16."""
+    """The optimizer that the recipe names. scaled: whether GradScaler scales the loss, for fp16."""
     name, rate, decay = recipe.optimizer, recipe.lr, recipe.weight_decay
     grouped = [dict(group) for group in groups]
     if name == "adamw8bit":
@@ -116,8 +116,8 @@ def new_optimizer(
     if name == "prodigy":
         from prodigyopt import Prodigy
 
-        # Without Adam's bias correction: with it, the estimated rate was still a twentieth after
-        # 60 steps on the sketch base. It prints that it uses decoupled decay.
+        # Without Adam's bias correction: with it, the estimated rate was only a twentieth after 60
+        # steps on the sketch base. Prodigy prints a line about decoupled decay, which is hidden.
         with redirect_stdout(StringIO()):
             return Prodigy(
                 grouped,
@@ -129,13 +129,13 @@ def new_optimizer(
         from lion_pytorch import Lion
 
         return Lion(grouped, lr=rate, weight_decay=decay)
-    # Fused: one call a step, not ten for each of hundreds of small tensors. In fp16 GradScaler
-    # skips steps that overflow, which accelerate notices in the plain form only.
+    # Fused makes one call a step, not ten for each of hundreds of small tensors. In fp16 GradScaler
+    # skips steps that overflow; accelerate notices that only if AdamW is not fused.
     return torch.optim.AdamW(grouped, lr=rate, weight_decay=decay, fused=not scaled)
 
 
 def state_bytes(name: str, parameters: "Iterable[nn.Parameter]") -> int:
-    """Bytes of the optimizer's state for these parameters; float32 unless noted."""
+    """Bytes of the optimizer's state for these parameters; the state is float32 unless noted."""
     total = 0
     for parameter in parameters:
         size = parameter.numel()
@@ -143,7 +143,7 @@ def state_bytes(name: str, parameters: "Iterable[nn.Parameter]") -> int:
             # A byte for each of two moments, and a float32 scale for every block.
             total += 2 * (size + 4 * -(-size // BLOCK))
         elif name == "prodigy":
-            # Two moments, the sum in the numerator, and the start, a single 0 for all zeros.
+            # Two moments, a running sum, and the initial values, which are one 0 if all are zero.
             total += 4 * size * (4 if parameter.device.type == "meta" or parameter.any() else 3)
         else:
             total += 4 * size * (1 if name == "lion" else 2)
@@ -151,7 +151,7 @@ def state_bytes(name: str, parameters: "Iterable[nn.Parameter]") -> int:
 
 
 def start_afresh(optimizer: torch.optim.Optimizer) -> None:
-    """Reset the optimizer's state; its parameters may have another size by now."""
+    """Reset the optimizer's state. Its parameters may have other sizes than before."""
     optimizer.state.clear()
     for group in optimizer.param_groups:  # Prodigy keeps its estimate of the rate there
         group.update(optimizer.defaults)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Started:
-    """Everything is checked and the run's folder is made; drawing and encoding come next."""
+    """Everything is checked and the run's folder is made. Drawing and encoding come next."""
 
     run: Path
     layers: int
@@ -23,13 +23,13 @@ class Started:
     unit: str
     """what an example is: "picture", or "prompt" for a distillation and an alignment"""
     round: float
-    """how many pictures come in an epoch: as `examples`, but repeats and weights counted"""
+    """how many pictures an epoch has: the examples with their repeats and weights"""
     skipped: "tuple[Skipped, ...]"
     steps: int
     done: int
     """steps that a resumed run had taken; 0 for a new one"""
     remarks: tuple[str, ...] = ()
-    """what the user may not have intended, a sentence each"""
+    """sentences about what the user may not have intended"""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,19 @@ class Step:
     """counted from 1"""
     steps: int
     loss: float
-    """mean over the step's pictures, with min-SNR weights, plus the loss of prior preservation;
-    without a kind's own penalty"""
+    """mean over the step's pictures, with min-SNR weights, plus the loss on class pictures; without
+    the kind's penalty"""
     lr: float
     seconds: float
     """duration of the step, without samples and checkpoints"""
     measured: Mapping[str, float] = field(default_factory=dict)
-    """what else was found, by name: of an alignment the pictures' mean reward, and their mean
-    distance from the base's own, both before the step"""
+    """other measurements by name: an alignment has the mean reward of its pictures, and their mean
+    distance from the base's own pictures, both before the step"""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Sample pictures of this step are in the run's folder."""
+    """Samples were drawn after this step, and are in the run's folder."""
 
     step: int
     paths: tuple[Path, ...]
@@ -90,7 +90,7 @@ class Finished:
     adapter: "Adapter"
     steps: int
     seconds: float
-    """training time, with that before the run was resumed"""
+    """training time, including the time before the run was resumed"""
 
 
 Progress = Started | Drawn | Encoded | Step | Sampled | Saved | Finished

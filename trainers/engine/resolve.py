@@ -1,4 +1,4 @@
-"""From a request to its kind and its recipe on a base."""
+"""Resolve a request: its kind, and its recipe on a base."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def kind_of(request: TrainingRequest) -> Kind:
-    """The kind with the options of a request; BadInput where there is no such kind or option."""
+    """The kind with the options of a request. Raises BadInput for an unknown kind or option."""
     known = all_kinds()
     if request.kind not in known:
         message = f"there is no kind {request.kind!r}: choose from {', '.join(known)}"
@@ -25,19 +25,19 @@ def kind_of(request: TrainingRequest) -> Kind:
 
 
 def drawn_with(request: TrainingRequest) -> dict[str, object]:
-    """Fields of a shot that sample pictures of this training have; see `Distillation.sampling`."""
+    """Fields of a shot with which this training's samples are drawn: a distillation's sampling."""
     kind = kind_of(request)
     return kind.sampling.fields() if isinstance(kind, Distillation) else {}
 
 
 def check_learned(request: TrainingRequest) -> None:
-    """Raise BadInput where a request lacks what its kind learns from, or has what it does not."""
-    others = ("trigger", "pictures", "prior_pictures")
+    """Raise BadInput where a request lacks what its kind learns from, or has what it can't use."""
+    unused = ("trigger", "pictures", "prior_pictures")
     if not request.from_prompts:
-        others = ("adapters", "prompts")
+        unused = ("adapters", "prompts")
         if not request.trigger.strip():
             raise BadInput("trigger is empty: name the words that are to stand for what is learned")
-    for name in others:
+    for name in unused:
         if getattr(request, name):
             raise BadInput(f"{name} is not used by {request.kind}: leave it out")
     if request.from_prompts:
@@ -46,9 +46,9 @@ def check_learned(request: TrainingRequest) -> None:
 
 def check_unused(kind: Kind, recipe: Recipe) -> None:
     """Raise BadInput where a recipe sets a field that this kind does not use."""
-    usual = Recipe()
+    default = Recipe()
     for name in sorted(kind.unused):
-        if getattr(recipe, name) != getattr(usual, name):
+        if getattr(recipe, name) != getattr(default, name):
             raise BadInput(
                 f"{name} is not used by {kind_name(kind)}, which learns from the base itself: "
                 "leave it out"
@@ -58,9 +58,10 @@ def check_unused(kind: Kind, recipe: Recipe) -> None:
 def recipe_for(base: "Base | BaseInfo", kind: Kind | None = None) -> Recipe:
     """The default recipe for a kind on a base.
 
-    On sketch the text encoders learn as fast as the UNet: at the rate for full size they bring
-    nothing, at this one a robot was right in some ten of a hundred pictures more. The rate of new
-    words made no difference that 30 pictures show, from 5e-4 to 1e-2 (tests/benchmarks/kinds.py).
+    On sketch bases the text encoders have the UNet's learning rate: at the rate for full size,
+    training them changed nothing; at this one, some ten more of a hundred robots were right. The
+    rate of new words, from 5e-4 to 1e-2, made no difference in 30 pictures
+    (tests/benchmarks/kinds.py).
     """
     if kind and kind.unused:
         return with_options(Recipe(), kind.published(base))

@@ -1,4 +1,4 @@
-"""One training, checked and ready: what is trained on what, how, and where it is written."""
+"""Prepare one training: read what it learns from, make its deltas, and check everything."""
 
 import os
 import re
@@ -45,10 +45,10 @@ from trainers.engine.starts import plain
 from trainers.engine.text_encoders import TOKEN, new_embeddings, new_tokens
 from trainers.engine.warm_start import WarmStart, start_from
 
-DRAWN = 4  # prompts of a training without pictures, as samples
+DRAWN = 4  # how many of its prompts a training without pictures draws as samples
 WEIGHT = re.compile(r"\([^()]+:\s*[.\d]+\s*\)")
 Renderer = Callable[[str, int], Image]
-"""Draws a prompt with a seed, on the base with the deltas as they are now."""
+"""Draws a prompt with a seed, on the base with the current deltas."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +66,26 @@ class PreparedTraining:
     embeddings: dict[str, dict[str, nn.Parameter]]  # by token and text encoder: [n, width]
     resumed: bool = False
     checkpoint: Path | None = None
-    """the checkpoint that a resumed run goes on from; None where it has none yet"""
+    """the checkpoint from which a resumed run goes on; None where it has none yet"""
     warm_start: WarmStart | None = None
     mixed: Mixed = field(default_factory=Mixed)
-    """the adapters that the base of a training without pictures has merged in"""
+    """for a kind that learns from prompts, the adapters that are merged into the base"""
 
     @property
     def from_prompts(self) -> bool:
-        """Whether it learns from the base itself, with prompts in the place of examples."""
+        """Whether the kind learns from prompts, not from pictures."""
         return isinstance(self.kind, PromptKind)
 
     @property
     def examples_sha256(self) -> str:
-        """One SHA-256 for all that is learned from."""
-        mixed = [f"{one} {strength:g}" for one, strength in self.mixed.files]
+        """One SHA-256 for everything that the training learns from."""
+        mixed = [f"{file} {strength:g}" for file, strength in self.mixed.files]
         own = self.dataset.pictures.sha256
         return sha256("\n".join([own, *mixed]).encode()).hexdigest() if mixed else own
 
     @property
     def trained(self) -> dict[str, nn.Module]:
-        """All modules that learn: deltas by their layers, new words by `TOKEN` and the word."""
+        """All modules that learn: deltas by layer, new words by `TOKEN` and the word."""
         tokens = {f"{TOKEN}{word}": nn.ParameterDict(own) for word, own in self.embeddings.items()}
         return {**self.deltas, **tokens}
 
@@ -98,7 +98,7 @@ class PreparedTraining:
     def pieces(self) -> int:
         """The number of pieces that every caption is encoded in: as many as the longest needs.
 
-        One number for all, so that a caption's embeddings do not depend on its batch.
+        It is one number for all, so that a caption's embeddings do not depend on its batch.
         """
         with self.base.use_embeddings({**self.mixed.words, **self.embeddings}):
             return self.base.count_pieces(self._captions(), self.recipe.caption_syntax)
@@ -108,12 +108,12 @@ class PreparedTraining:
 
     @property
     def precision(self) -> str:
-        """What the base computes in: fp32, bf16 or fp16."""
-        asked = self.recipe.precision
-        return self.base.precision if asked == "auto" else asked
+        """The precision in which the base computes: fp32, bf16 or fp16."""
+        precision = self.recipe.precision
+        return self.base.precision if precision == "auto" else precision
 
     def check(self) -> None:
-        """Raise BadInput for what would only fail after the training has started."""
+        """Raise BadInput for whatever would fail only after the training has started."""
         if self.precision == "fp16" and self.base.device.type == "cpu":
             raise BadInput("fp16 trains on a GPU only: choose the precision fp32 or bf16")
         if self.precision == "fp32" and self.base.dtype != torch.float32:
@@ -140,9 +140,9 @@ class PreparedTraining:
         check_free_space(self.run.folder, bytes_)
 
     def check_as_prepared(self) -> None:
-        """Raise BadInput where another process trained in the run's folder meanwhile.
+        """Raise BadInput where another process has trained in the run's folder meanwhile.
 
-        Call it when the folder is locked.
+        Call it after the folder is locked.
         """
         if not self.resumed:
             self.run.check_new()
@@ -150,7 +150,7 @@ class PreparedTraining:
             raise BadInput(f"{self.run.folder} was trained further meanwhile: resume it again")
 
     def moved_to(self, run: Run) -> "PreparedTraining":
-        """The same training in another folder, which is new."""
+        """The same training in another run's folder, which is new."""
         prior, dataset = self.dataset.prior, self.dataset
         if run == self.run:
             return self
@@ -160,14 +160,14 @@ class PreparedTraining:
         return replace(self, run=run, dataset=dataset)
 
     def begin(self) -> Started:
-        """Write the run's recipe, unless it is resumed."""
+        """Write the run's recipe, unless it is there, and return the first event."""
         if not self.run.recipe.exists():
             self.run.create(self._settled_request())
         examples = self.dataset.pictures.examples
         return Started(
             run=self.run.folder,
             layers=len(self.deltas),
-            parameters=sum(p.numel() for one in self.trained.values() for p in one.parameters()),
+            parameters=sum(p.numel() for m in self.trained.values() for p in m.parameters()),
             examples=len(examples),
             unit="prompt" if self.from_prompts else "picture",
             round=float(sum(example.weight for example in examples)),
@@ -183,7 +183,7 @@ class PreparedTraining:
         return tuple(remark for remark in remarks if remark)
 
     def _remarks_on_adapters(self) -> Iterator[str]:
-        """What the first adapter does not have or give, and what a merged one cannot do."""
+        """What is not taken over from the first adapter, and what merged adapters can't do."""
         if first := self.warm_start:
             if first.fresh:
                 layers = f"{first.fresh} of {len(self.deltas)} layers"
@@ -195,7 +195,7 @@ class PreparedTraining:
                 yield f"{adapter.path} is a T-LoRA: merged, all its ranks act at every noise level."
 
     def _remark_on_captions(self) -> str:
-        """A sentence on captions that are cut, hold weights, or make every step slower."""
+        """A sentence where captions are cut, hold weights, or make every step slower."""
         captions, syntax = self._captions(), self.recipe.caption_syntax
         if syntax == "cut" and (left_out := self.base.cut_tokens(captions)):
             return f"Of the longest caption the last {left_out} tokens are left out (syntax cut)."
@@ -213,7 +213,7 @@ class PreparedTraining:
         return ""
 
     def new_cache(self) -> Cache:
-        """An empty cache in memory, or the one beside the run's folder with what it holds."""
+        """An empty cache in memory, or the one on disk beside the run's folder."""
         return Cache(
             self.base,
             () if self.from_prompts else self.dataset.examples,
@@ -233,12 +233,12 @@ class PreparedTraining:
         return [example.caption for example in self.dataset.examples] + empty
 
     def sample_prompts(self) -> tuple[str, ...]:
-        """What the sample pictures are to show."""
+        """The prompts of the samples."""
         captions = self._captions()[:DRAWN] if self.from_prompts else [self.request.trigger]
         return self.recipe.sample_prompts or tuple(captions)
 
     def adapter(self, *, steps: int) -> Adapter:
-        """The deltas as they are now, as an adapter of so many steps."""
+        """The current deltas as an adapter. steps: how many it has learned."""
         prompts, quantize = list(self.recipe.sample_prompts), self.base.quantize
         return Adapter(
             deltas=plain(self.deltas),
@@ -254,7 +254,7 @@ class PreparedTraining:
                 token: {name: rows.detach() for name, rows in own.items()}
                 for token, own in self.embeddings.items()
             },
-            # Nothing here may depend on where or when: equal trainings give equal bytes.
+            # Nothing here may depend on place or time: equal trainings give equal bytes.
             recipe={
                 "kind": kind_name(self.kind),
                 "options": options_of(self.kind, private=False),
@@ -268,7 +268,7 @@ class PreparedTraining:
         )
 
     def _settled_request(self) -> TrainingRequest:
-        """The request with every value that the base or the kind decided, for recipe.toml."""
+        """The request for recipe.toml, with every value that the base or the kind has set."""
         base, first, out = self.base, self.warm_start, self.request.out
         recorded = Recorded(
             base=base.source,
@@ -299,10 +299,10 @@ class PreparedTraining:
     def _plain_recipe(self) -> dict[str, Any]:
         """The recipe's fields, without those that this kind does not use."""
         unused = self.kind.unused
-        return {name: one for name, one in asdict(self.recipe).items() if name not in unused}
+        return {name: value for name, value in asdict(self.recipe).items() if name not in unused}
 
     def _without_pictures(self) -> dict[str, JSON]:
-        """What was merged into the base, and how a distilled adapter is drawn with."""
+        """The merged adapters and the sampling of a kind that learns from prompts."""
         if not self.from_prompts:
             return {}
         mixed = cast(JSON, [[sha256, strength] for sha256, strength in self.mixed.files])
@@ -328,9 +328,9 @@ def prepare_training(
     draw: Renderer | None,
     pictures: Pictures | None = None,
 ) -> PreparedTraining:
-    """Read the pictures, make the deltas and check all that can be known before the first step.
+    """Read the pictures, make the deltas, and check everything that can be known by now.
 
-    pictures: the request's, where they were read already.
+    pictures: the request's pictures, where they were read already. Raises BadInput.
     """
     init = request.init
     check_unused(kind, recipe)

@@ -1,4 +1,4 @@
-"""Where the factors of a LoRA start, and which of them learn: dW = s (B C A - B0 A0).
+"""How the factors of a LoRA start, and which of them learn: dW = s (B C A - B0 A0).
 
     start      B                      C         A                       subtracted
     kaiming    0                                uniform, as peft's
@@ -17,11 +17,11 @@ PiSSA (Meng et al. 2024, arXiv 2404.02948), OLoRA (Bueyuekakyuez 2024, 2406.0177
 al. 2024, 2410.07170), MiCA (2604.01694), SVFit (Sun et al. 2024, 2409.05926), LoLDU (Shi et al.
 2024, 2410.13618), MoSLoRA (Wu et al. 2024, 2406.11909), MiSS (Kang & Yin 2024, 2409.15371).
 
-C is multiplied into A, and what is subtracted is r ranks more, so every file is a plain LoRA, of
-rank 2r after pissa and olora, and the base stays as it is. Deviations: SVFit and LoLDU train the
-change of their diagonal, so that a strength is linear; EVA leaves each layer the rank r (its rho of
-1) and does not centre inputs, and keys and values of the text, which see little but padding, start
-as usual; MiCA and PiSSA give a layer no more ranks than it has.
+In a file C is multiplied into A, and what is subtracted takes r more ranks. So every file is a
+plain LoRA, of rank 2r after pissa and olora, and the base never changes. Deviations: SVFit and
+LoLDU train the change of their diagonal, so that strengths act linearly. EVA gives each layer the
+rank r (its rho of 1) and does not centre inputs; keys and values of the text, whose inputs are
+mostly padding, start as in kaiming. MiCA and PiSSA give a layer no more ranks than its weight has.
 """
 
 import math
@@ -39,12 +39,12 @@ from studio.adapters.delta.low_rank import alpha_of
 
 Factor = Literal["down", "middle", "up"]  # A, C and B
 ROWS = torch.contiguous_format
-PASSES = 16  # through the base at most, for eva
-AGREEING = 0.99  # least cosine of an axis before and after a pass, for eva (tau of the paper)
+PASSES = 16  # the most passes through the base, for eva
+AGREEING = 0.99  # least cosine of an axis before and after a pass, for eva (the paper's tau)
 
 
 class LoRAOptions(Protocol):
-    """What a start has to know of a LoRA's options; see trainers/lora.py."""
+    """The options of a LoRA that a start depends on; see trainers/lora.py."""
 
     @property
     def rank(self) -> int: ...
@@ -64,8 +64,8 @@ class LoRAOptions(Protocol):
 class Start:
     """The factors of one layer, as matrices: A [r, n], B [out, r], C [r] (a diagonal) or [r, r].
 
-    frozen: those that don't learn. zero: the one that is zero. subtracted: whether B A is taken
-    off, which is zero for none of them.
+    frozen: the factors that don't learn. zero: the factor that starts at zero, if any.
+    subtracted: whether the initial B A is subtracted, because no factor starts at zero.
     """
 
     down: Tensor
@@ -77,9 +77,9 @@ class Start:
 
 
 class StartedLowRank(LowRank):
-    """A low-rank change while it learns; `folded` is the plain one that it comes to.
+    """A low-rank change with a special start, while it learns; `folded` gives the plain LowRank.
 
-    Factors that are frozen, and those subtracted, are buffers: in checkpoints, for no optimizer.
+    Frozen and subtracted factors are buffers: checkpoints hold them, optimizers don't see them.
     """
 
     middle: Tensor | None
@@ -87,8 +87,8 @@ class StartedLowRank(LowRank):
     up0: Tensor | None
 
     def __init__(self, start: Start, weight: Tensor, alpha: float, options: LoRAOptions) -> None:
-        # Decompositions give parts of larger matrices, and in columns.
-        down, up = (one.clone(memory_format=ROWS) for one in (start.down, start.up))
+        # Decompositions return views of larger matrices, in column order.
+        down, up = (factor.clone(memory_format=ROWS) for factor in (start.down, start.up))
         down, up = (
             down.view(-1, *weight.shape[1:]),
             up.view(*up.shape, *(1 for _ in weight.shape[2:])),
@@ -111,7 +111,7 @@ class StartedLowRank(LowRank):
         self.register_buffer("up0", up.clone() if start.subtracted else None)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Down and up of the plain product: C in A, and what is subtracted beside."""
+        """Down and up of the plain product: C multiplied into A, subtracted factors appended."""
         down, up = self.down, self.up
         if self.middle is not None:
             middle = self.middle.diag() if self.middle.ndim == 1 else self.middle
@@ -121,7 +121,7 @@ class StartedLowRank(LowRank):
         return down, up
 
     def folded(self) -> LowRank:
-        """The same change as a LowRank of those factors."""
+        """The same change as a plain LowRank of `factors`."""
         down, up = (factor.detach() for factor in self.factors())
         return LowRank(
             down,
@@ -133,7 +133,7 @@ class StartedLowRank(LowRank):
 
 
 def plain(deltas: Mapping[str, Delta]) -> dict[str, Delta]:
-    """The deltas as files hold them."""
+    """The deltas in the forms that files hold."""
     return {
         layer: delta.folded() if isinstance(delta, StartedLowRank) else delta
         for layer, delta in deltas.items()
@@ -143,10 +143,7 @@ def plain(deltas: Mapping[str, Delta]) -> dict[str, Delta]:
 def start_low_rank(
     options: LoRAOptions, name: str, layer: nn.Module, *, generator: torch.Generator
 ) -> LowRank:
-    """The delta of a layer, which changes nothing yet. float32, on the layer's device.
-
-    name: the layer's.
-    """
+    """A layer's new delta, which changes nothing yet: float32, on the layer's device."""
     rank, stabilised = options.rank, options.rank_stabilised
     alpha = float(rank if options.alpha is None else options.alpha)
     if options.start == "kaiming" or (options.start == "eva" and not _fits_inputs(name, layer)):
@@ -161,9 +158,9 @@ def start_low_rank(
         )
     weight = adaptable(layer).weight.detach()
     scale = alpha / alpha_of(1, rank, rank_stabilised=stabilised)
-    found = STARTS[options.start](weight.float().flatten(1), rank, scale, generator)
-    fitting = alpha_of(scale, len(found.down), rank_stabilised=stabilised)
-    return StartedLowRank(found, weight, fitting, options)
+    start = STARTS[options.start](weight.float().flatten(1), rank, scale, generator)
+    alpha = alpha_of(scale, len(start.down), rank_stabilised=stabilised)
+    return StartedLowRank(start, weight, alpha, options)
 
 
 def _up_zero(weight: Tensor, down: Tensor, **more: object) -> Start:
@@ -193,7 +190,7 @@ def _olora(weight: Tensor, rank: int, _: float, __: torch.Generator) -> Start:
 
 
 def _eva(weight: Tensor, rank: int, _: float, generator: torch.Generator) -> Start:
-    """As usual until `fit_to_inputs`."""
+    """As kaiming; `fit_to_inputs` then replaces A."""
     return _up_zero(
         weight, _uniform(min(rank, weight.shape[1]), weight.shape[1], weight, generator)
     )
@@ -253,51 +250,52 @@ def _fits_inputs(name: str, layer: nn.Module) -> bool:
 def fit_to_inputs(
     layers: Mapping[str, nn.Module], deltas: Mapping[str, Delta], passes: Iterator[None]
 ) -> None:
-    """Put the main axes of each layer's inputs into A, for eva.
+    """For eva, set A to the main axes of each layer's inputs.
 
-    passes: each step of it runs the base once on pictures that are to be learned.
+    passes: each `next` runs the base once on pictures of the training.
     """
     axes = {
         name: _Axes(delta.down)
         for name, delta in deltas.items()
         if isinstance(delta, StartedLowRank)
     }
-    with _watched(layers, axes):
+    with _inputs_added(layers, axes):
         for _, _ in zip(range(PASSES), passes, strict=False):
-            if all(own.settled for own in axes.values()):
+            if all(layer_axes.settled for layer_axes in axes.values()):
                 break
 
 
 class _Axes:
-    """The right singular vectors of all inputs so far: an incremental principal component analysis.
+    """The main axes of all inputs so far, by incremental principal component analysis.
 
-    down: [r, n], holds them.
+    They are the right singular vectors of the inputs. down: [r, n], holds them.
+    settled: whether the last inputs left their directions nearly unchanged.
     """
 
     def __init__(self, down: Tensor) -> None:
         self.down, self.weighted, self.settled = down, torch.zeros_like(down), False
 
     def add(self, inputs: Tensor) -> None:
-        """inputs: [N, n]."""
-        # float32 holds the squares of some thousand inputs well enough for their main directions.
+        """Update the axes with inputs [N, n]."""
+        # float32 is precise enough for the main directions of some thousand inputs.
         gram = inputs.T @ inputs + self.weighted.T @ self.weighted
-        squares, vectors = torch.linalg.eigh(gram)  # rising
-        found = vectors.flip(1).T[: len(self.down)]
+        squares, vectors = torch.linalg.eigh(gram)  # ascending
+        axes = vectors.flip(1).T[: len(self.down)]
         sizes = squares.flip(0)[: len(self.down)].clamp_min(0).sqrt()
-        self.settled = bool(((found * self.down).sum(1).abs() > AGREEING).all())
-        self.weighted = sizes[:, None] * found
-        self.down.copy_(found)
+        self.settled = bool(((axes * self.down).sum(1).abs() > AGREEING).all())
+        self.weighted = sizes[:, None] * axes
+        self.down.copy_(axes)
 
 
 @contextmanager
-def _watched(layers: Mapping[str, nn.Module], axes: Mapping[str, _Axes]) -> Iterator[None]:
-    """Inside the block every layer's inputs are added to its axes."""
+def _inputs_added(layers: Mapping[str, nn.Module], axes: Mapping[str, _Axes]) -> Iterator[None]:
+    """Inside the block, every layer's inputs are added to its axes."""
     with ExitStack() as hooks:
-        for name, own in axes.items():
+        for name, layer_axes in axes.items():
 
-            def watch(_: nn.Module, args: tuple[Tensor, ...], own: _Axes = own) -> None:
+            def add(_: nn.Module, args: tuple[Tensor, ...], own: _Axes = layer_axes) -> None:
                 own.add(args[0].flatten(0, -2).to(own.down))
 
-            handle = layers[name].register_forward_pre_hook(watch)
+            handle = layers[name].register_forward_pre_hook(add)
             hooks.callback(handle.remove)
         yield

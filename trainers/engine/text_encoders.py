@@ -1,13 +1,14 @@
-"""Training the text encoders and new tokens, where the recipe asks for it.
+"""Train the text encoders and new tokens, where the recipe asks for it.
 
-With `text_encoders` the kinds change them too: their attention and, if `targets` is all, their
-feed-forward layers, as kohya's trainer does. Captions are then encoded anew at every step, by
-`Base.encode_text` as for pictures. So gradients reach everything that the UNet is given: the hidden
-states and, for SDXL, the pooled projection.
+With `text_encoders` the kinds also change the text encoders: their attention and, if `targets` is
+all, their feed-forward layers, as in kohya's trainer. Captions are then encoded at every step, by
+`Base.encode_text` as for drawing. So gradients flow through everything that the UNet receives: the
+hidden states and, for SDXL, the pooled projection.
 
-With `new_tokens` the trigger's new word gets vectors of its own, learned beside the adapter
-("pivotal tuning", Roich et al. 2021, arXiv 2106.05744, as cloneofsimo's lora applied it to text).
-It is a word in angle brackets, which no caption has by chance, or the one that `token` names.
+With `new_tokens` the trigger's new word gets its own vectors, which are learned together with the
+adapter ("pivotal tuning", Roich et al. 2021, arXiv 2106.05744, as cloneofsimo's lora applied it to
+text). The new word is one in angle brackets, which no caption has by chance, or the one that
+`token` names.
 """
 
 import re
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 TEXT_ATTENTION = r"text_encoder(_2)?\..*\.self_attn\.(q|k|v|out)_proj"
 TEXT_ALL = TEXT_ATTENTION + r"|text_encoder(_2)?\..*\.mlp\.fc[12]"
-TOKEN = "token."  # before a token's name, among the names of what is trained
+TOKEN = "token."  # prefix of a token's name among the names of trained modules
 BRACKETED = re.compile(r"<[^<>\s]+>")
 LAYER = re.compile(r"text_encoder\..*\.layers\.(\d+)\..*")
 
@@ -34,18 +35,18 @@ LAYER = re.compile(r"text_encoder\..*\.layers\.(\d+)\..*")
 def is_layer_used(base: "Base", name: str, *, clip_skip: int | None) -> bool:
     """Whether the output of a text encoder's layer reaches the UNet.
 
-    Layers behind the one whose output is taken would learn nothing. SDXL's second encoder is used
-    to its end, since its pooled output comes from there.
+    Layers after the one that clip skip selects would learn nothing. SDXL's second encoder is used
+    to its end, where its pooled output comes from.
     """
-    found = LAYER.fullmatch(name)
-    if found is None:
+    layer = LAYER.fullmatch(name)
+    if layer is None:
         return True
-    taken = clip_skip or (2 if base.family == "sdxl" else 1)
-    return int(found[1]) <= base.text_encoders[0].config.num_hidden_layers - taken
+    skip = clip_skip or (2 if base.family == "sdxl" else 1)
+    return int(layer[1]) <= base.text_encoders[0].config.num_hidden_layers - skip
 
 
 def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
-    """The words of the trigger that get embeddings; BadInput where there is none."""
+    """The words of the trigger that get embeddings. Raises BadInput where there should be one."""
 
     from studio.adapters.token_embeddings import contains_token  # late: it imports torch
 
@@ -58,13 +59,13 @@ def new_tokens(trigger: str, recipe: "Recipe") -> tuple[str, ...]:
                 "one of the trigger's"
             )
         return (recipe.token,)
-    found = tuple(dict.fromkeys(BRACKETED.findall(trigger)))
-    if not found:
+    words = tuple(dict.fromkeys(BRACKETED.findall(trigger)))
+    if not words:
         raise BadInput(
             f"new_tokens asks for a new word, but the trigger {trigger!r} has none in angle "
             'brackets: write it so, as in "a <sks> robot", or name it with token'
         )
-    return found
+    return words
 
 
 def new_embeddings(
@@ -115,17 +116,17 @@ def encode_captions(
 ) -> "TextEmbedding":
     """The captions of a step, with gradients: hidden [B, L, D] and pooled [B, P] or None.
 
-    Equal captions are encoded once. An empty one is encoded as an empty prompt is.
-    pieces: of the training's longest caption.
+    Equal captions are encoded once. An empty caption gives what an empty prompt gives.
+    pieces: the number of pieces that each caption is encoded in.
     """
     from studio.bases.prompts import TextEmbedding
 
-    once = list(dict.fromkeys(captions))
-    rows = [once.index(caption) for caption in captions]
-    text = base.encode_text(once, reading=reading, pieces=pieces)
+    distinct = list(dict.fromkeys(captions))
+    rows = [distinct.index(caption) for caption in captions]
+    text = base.encode_text(distinct, reading=reading, pieces=pieces)
     hidden, pooled = text.hidden[rows], None if text.pooled is None else text.pooled[rows]
     if base.zero_negative and "" in captions:
-        given = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]
-        hidden = hidden * given[..., None]
-        pooled = None if pooled is None else pooled * given
+        not_empty = hidden.new_tensor([[float(caption != "")] for caption in captions])  # -> [B, 1]
+        hidden = hidden * not_empty[..., None]
+        pooled = None if pooled is None else pooled * not_empty
     return TextEmbedding(hidden, pooled)

@@ -1,4 +1,4 @@
-"""Starting a training, and going on with one that was stopped."""
+"""Start a training, or resume one that was stopped."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
@@ -34,8 +34,8 @@ from trainers.engine.warm_start import WarmStart
 def check(request: TrainingRequest) -> Pictures:
     """Raise BadInput for whatever `run_request` would refuse on any base.
 
-    Call it before the base is opened: reading the pictures takes less time. They are returned, so
-    that they are read once; their buckets are not yet those of the base.
+    Call it before the base is opened, which takes longer than reading the pictures. The pictures
+    are returned, so that they are read only once; their buckets are not those of the base yet.
     """
     recipe, kind = draft(request.recipe), kind_of(request)
     check_optimizer(recipe.optimizer)
@@ -92,19 +92,19 @@ def train(
     """Train an adapter of this kind on a folder of pictures, or on several.
 
     pictures: a folder, or a list of folders and of (folder, weight), see studio/dataset/folders.py.
-    trigger: the words that are to stand for what is learned. out: the adapter file, written to
-    the run's folder as well; no file may be there. run: a folder to be made; runs/KIND-NUMBER when
-    not given. One process at a time trains in it.
+    trigger: the words that shall stand for what is learned. out: the adapter's file, which must not
+    exist yet; the run's folder gets a copy. run: a new folder for the run, in which only one
+    process may train; default: runs/KIND-NUMBER.
     prior_pictures: a folder of class pictures, see trainers/engine/data/prior_preservation.py.
-    init: an adapter's file to start from, see trainers/engine/warm_start.py. draw: makes the sample
-    pictures, and the class pictures that are missing. recipe: where the options start from;
-    `recipe_for(base, kind)` when not given. options: fields of Recipe, by name.
+    init: an adapter's file to start from, see trainers/engine/warm_start.py. draw: draws the
+    samples, and missing class pictures. recipe: the recipe that `options` change; default:
+    `recipe_for(base, kind)`. options: fields of Recipe, by name.
 
-    What can be known is checked before this returns and raises BadInput; the work is done by
-    iterating. To stop, close the generator: it writes a checkpoint first. Until then the deltas are
-    attached to the base, so let `draw` make pictures, not the iterating code.
+    Bad input is found before this returns, and raises BadInput. The training runs as the generator
+    is iterated. To stop, close the generator: it writes a checkpoint first. Until then the deltas
+    are attached to the base, so only `draw` may make pictures with it.
     """
-    whole = with_options(recipe or recipe_for(base, kind), options)
+    full = with_options(recipe or recipe_for(base, kind), options)
     request = TrainingRequest(
         kind=kind_name(kind),
         trigger=trigger,
@@ -115,9 +115,9 @@ def train(
         out=Path(out) if out else None,
         run=Path(run) if run else None,
         options=options_of(kind),
-        recipe=asdict(whole),
+        recipe=asdict(full),
     )
-    return _start(request, base, kind=kind, recipe=whole, draw=draw)
+    return _start(request, base, kind=kind, recipe=full, draw=draw)
 
 
 def distill(
@@ -133,14 +133,14 @@ def distill(
     recipe: Recipe | None = None,
     **options: object,
 ) -> Generator[Progress, None, None]:
-    """Train an adapter from prompts alone; as `train` otherwise.
+    """Train an adapter from prompts alone; otherwise like `train`.
 
     kind: one of trainers/distillations/, which make a base fast, or of trainers/rewards/, which
-    move its pictures to a reward. prompts: a file with one a line, or a folder with captions; the
-    captions of a bundled base when not given. adapters: files with strengths, which are merged into
-    the base. draw: for a distillation, is to draw with `kind.sampling`.
+    move its pictures towards a reward. prompts: a file with one prompt on each line, or a folder
+    with captions; default: the captions of a bundled base. adapters: files and strengths, to be
+    merged into the base. draw: for a distillation it must draw with `kind.sampling`.
     """
-    whole = with_options(recipe or recipe_for(base, kind), options)
+    full = with_options(recipe or recipe_for(base, kind), options)
     request = TrainingRequest(
         kind=kind_name(kind),
         prompts=expand_home(prompts) if prompts else None,
@@ -150,9 +150,9 @@ def distill(
         out=Path(out) if out else None,
         run=Path(run) if run else None,
         options=options_of(kind),
-        recipe=asdict(whole),
+        recipe=asdict(full),
     )
-    return _start(request, base, kind=kind, recipe=whole, draw=draw)
+    return _start(request, base, kind=kind, recipe=full, draw=draw)
 
 
 align = distill
@@ -168,8 +168,8 @@ def run_request(
     """Train as a request says, on this base.
 
     pictures: what `check(request)` returned, so that they are not read again.
-    A request that was read from a run's folder makes the same file again. BadInput where the base,
-    the pictures or the adapter it starts from are not those that the run had.
+    A request that was read from a run's folder makes the same file again. Raises BadInput where the
+    base, the pictures or the first adapter are not those that the run had.
     """
     kind = kind_of(request)
     recipe = recipe_of(request, base, kind)
@@ -185,7 +185,7 @@ def _start(
     draw: Renderer | None,
     pictures: Pictures | None = None,
 ) -> Generator[Progress, None, None]:
-    """A training in a folder of its own."""
+    """Prepare a training in a new folder, and return its generator."""
     check_learned(request)
     folder = Run(request.run or next_numbered_folder(request.kind))
     check_not_training(folder.folder)
@@ -199,7 +199,7 @@ def _start(
 
 
 def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
-    """BadInput where base, pictures or first adapter are not those of the recipe's run."""
+    """Raise BadInput where base, pictures or first adapter are not those of the recipe's run."""
     base, request = training.base, training.request
     learned = "prompts or adapters" if training.from_prompts else "pictures, captions or masks"
     same_weights = recorded.fingerprint in (None, base.fingerprint())
@@ -225,12 +225,12 @@ def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
 def resume(
     run: str | Path, base: Base, *, kind: str | None = None, draw: Renderer | None = None
 ) -> Generator[Progress, None, None]:
-    """Go on with a stopped training from its last checkpoint, as if it had never stopped.
+    """Resume a stopped training from its last checkpoint, as if it had never stopped.
 
     Kind, pictures and options are those of the run's recipe.toml; `base_of(run)` names the base.
-    kind: the kind that the caller expects the run to be.
+    kind: the kind that the caller expects; None: any.
     Raises BadInput when the run is finished, is no run, is of another kind, is being trained by
-    another process, or when the base or the pictures are not those it was started with.
+    another process, or when the base or the pictures are not those that it was started with.
     """
     folder = Run(Path(run))
     request, recorded = folder.read()
@@ -257,7 +257,7 @@ def resume(
     checkpoint = folder.last_checkpoint()
     request = replace(request, run=folder.folder)
     training = prepare_training(
-        # A checkpoint holds what came of the first adapter.
+        # The weights come from the checkpoint, not from the first adapter.
         replace(request, init=None) if checkpoint else request,
         base,
         kind=kind_of(request),
@@ -275,7 +275,7 @@ def resume(
 
 
 def _check_continues(training: PreparedTraining, recorded: Recorded) -> None:
-    """BadInput where a stopped run would go on with other pictures."""
+    """Raise BadInput where a stopped run would go on with other examples."""
     if training.from_prompts and training.examples_sha256 != recorded.examples:
         raise BadInput(
             f"the prompts or the adapters are no longer those that {training.run.folder} was "
@@ -292,21 +292,21 @@ def _check_continues(training: PreparedTraining, recorded: Recorded) -> None:
 
 
 def checkpoints(run: str | Path) -> dict[int, Path]:
-    """The adapters of a run's checkpoints by their steps, rising; the finished one is the last.
+    """The adapters of a run's checkpoints by step, ascending; a finished adapter is the last.
 
-    Raises BadInput when it is no run, or when there is none yet.
+    Raises BadInput when it is no run, or has no checkpoint yet.
     """
     folder = Run(Path(run))
     request, _ = folder.read()
-    found = folder.checkpoints()
+    adapters = folder.checkpoints()
     if folder.adapter.exists():
-        found[with_options(Recipe(), request.recipe).steps] = folder.adapter
-    if not found:
+        adapters[with_options(Recipe(), request.recipe).steps] = folder.adapter
+    if not adapters:
         raise BadInput(f"{run} has no checkpoint yet: its save_every says when there is one")
-    return found
+    return adapters
 
 
 def base_of(file: str | Path) -> dict[str, str]:
-    """The base of a run's folder or of a recipe.toml, as `load_base(**base_of(file))` takes it."""
+    """The base of a run's folder or recipe.toml, as arguments: `load_base(**base_of(file))`."""
     request = read_request(file)
     return {"source": request.base, **{name: str(v) for name, v in request.loading.items()}}

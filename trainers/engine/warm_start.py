@@ -1,8 +1,8 @@
-"""Warm start: a training that starts from an existing adapter.
+"""Warm start: start a training from an existing adapter.
 
-Before its first step it changes the base exactly as that adapter does. Where the scales agree,
-weights are copied. A higher rank, another alpha or a factored LoKr is converted, which is exact as
-well: the product dW stays the same.
+Before the first step, the new deltas change the base exactly as that adapter does. Where the scales
+agree, weights are copied. For a higher rank, another alpha or a factored LoKr they are converted,
+which is exact as well: the product dW stays the same.
 """
 
 from collections.abc import Mapping
@@ -21,21 +21,21 @@ from trainers.engine.starts import StartedLowRank
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The adapter that a training starts from. source: as `load_adapter` takes it, in full."""
+    """The adapter that a training starts from. source: its full path, as for `load_adapter`."""
 
     source: str
     sha256: str
     fresh: int = 0
-    """layers that start from zero, since the file has none for them"""
+    """number of layers that the file doesn't have, which start from zero"""
     words: tuple[str, ...] = ()
-    """new words of the file, which are not taken over"""
+    """learned words of the file, which are not taken over"""
 
 
 def start_from(source: str | Path, deltas: Mapping[str, Delta], base: Base, kind: str) -> WarmStart:
     """Copy an adapter's weights into new deltas.
 
-    Raises BadInput where the adapter does not fit the base, and where the deltas cannot change the
-    base as it does.
+    Raises BadInput where the adapter does not fit the base, and where the deltas cannot hold its
+    changes.
     """
     adapter = load_adapter(source, base=base)
     assert adapter.path
@@ -91,7 +91,7 @@ def _copy_low_rank(own: LowRank, given: LowRank, where: str) -> None:
         if given.magnitude.ndim > 1:
             raise BadInput(f"{where} its magnitude is that of inputs, not of outputs")
         own.magnitude.copy_(given.magnitude)
-    # The rows beyond its rank stay random and have no effect: `up` is zero there.
+    # Rows beyond the adapter's rank stay random and have no effect, since `up` is zero there.
     own.down[: given.rank] = given.down.view(given.rank, *own.down.shape[1:]).to(own.down)
     up = given.up.view(own.up.shape[0], given.rank, *own.up.shape[2:]).to(own.up)
     own.up[:, : given.rank] = up if given.scale == own.scale else up * (given.scale / own.scale)
