@@ -1,4 +1,4 @@
-"""The order in which pictures are learned from: batches of one bucket each, without end."""
+"""The order in which a training takes its pictures: endless batches, each of one bucket."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
@@ -15,11 +15,11 @@ from trainers.engine.data.randomness import generator_for
 
 @dataclass(frozen=True)
 class Batch:
-    """Numbers of the pictures that one loss is the mean of; class pictures count on from them."""
+    """The pictures of one batch, as indices of `Dataset.examples`."""
 
     pictures: tuple[int, ...]
     class_pictures: tuple[int, ...] = ()
-    """those of prior preservation, which go through the base by themselves"""
+    """pictures for prior preservation, which go through the base in a pass of their own"""
 
 
 def training_batches(
@@ -29,15 +29,15 @@ def training_batches(
     pictures = _batches_of(examples, batch=batch, seed=seed, order="order")
     classes: Iterator[tuple[int, ...]] = repeat(())
     if class_examples:
-        numbers = _batches_of(class_examples, batch=batch, seed=seed, order="prior order")
-        classes = (tuple(len(examples) + n for n in one) for one in numbers)
+        indices = _batches_of(class_examples, batch=batch, seed=seed, order="prior order")
+        classes = (tuple(len(examples) + n for n in batch_) for batch_ in indices)
     return map(Batch, pictures, classes)
 
 
 def _batches_of(
     examples: Sequence[Example], *, batch: int, seed: int, order: str
 ) -> Iterator[tuple[int, ...]]:
-    buckets, weights = [one.bucket for one in examples], [one.weight for one in examples]
+    buckets, weights = [e.bucket for e in examples], [e.weight for e in examples]
     return batches(buckets, batch=batch, seed=seed, weights=weights, order=order)
 
 
@@ -49,21 +49,22 @@ def batches(
     weights: Sequence[Fraction] | None = None,
     order: str = "order",
 ) -> Iterator[tuple[int, ...]]:
-    """Batches of picture numbers, without end; buckets[n] is picture n's.
+    """Endless batches of picture numbers.
 
-    Every epoch shuffles the pictures anew, each as often as its weight says; each waits until its
-    bucket has a full batch. So all batches are full and of one bucket, and of equal weights no
-    picture is ever two epochs ahead of another of its bucket.
+    Every epoch shuffles the pictures anew, each as often as its weight says. A picture waits until
+    its bucket has a full batch. So all batches are full and of one bucket, and among pictures of
+    equal weight in a bucket, none is ever two epochs ahead of another.
 
-    weights: above 0; 1 for all when not given. order: the purpose that the generators are named by.
+    buckets: the bucket of each picture. weights: of each picture, above 0; default: 1.
+    order: the purpose by which the random generators are named.
     """
     weights = weights or [Fraction(1)] * len(buckets)
     waiting: dict[Hashable, list[int]] = defaultdict(list)
     epoch = 0
     while True:
-        coming = _epoch(weights, epoch)
-        shuffled = torch.randperm(len(coming), generator=generator_for(seed, order, epoch))
-        for number in (coming[at] for at in shuffled.tolist()):
+        numbers = _epoch(weights, epoch)
+        shuffled = torch.randperm(len(numbers), generator=generator_for(seed, order, epoch))
+        for number in (numbers[index] for index in shuffled.tolist()):
             queue = waiting[buckets[number]]
             queue.append(number)
             if len(queue) == batch:
@@ -73,17 +74,17 @@ def batches(
 
 
 def _epoch(weights: Sequence[Fraction], epoch: int) -> list[int]:
-    """The numbers of the pictures of an epoch, each as often as is due.
+    """The numbers of an epoch's pictures, each as often as its weight says.
 
-    After E epochs a picture of weight w has come E * w times, rounded up or down; with a weight
-    below 1 every epoch has another part of the pictures.
+    After E epochs a picture of weight w has come E * w times, rounded up or down. With a weight
+    below 1, each epoch has another part of the pictures of that weight.
     """
-    alike = Counter(weights)
+    totals = Counter(weights)
     before: Counter[Fraction] = Counter()
-    coming = []
+    numbers = []
     for number, weight in enumerate(weights):
-        start = Fraction(before[weight], alike[weight])
+        start = Fraction(before[weight], totals[weight])
         before[weight] += 1
         times = floor((epoch + 1) * weight + start) - floor(epoch * weight + start)
-        coming += [number] * times
-    return coming
+        numbers += [number] * times
+    return numbers

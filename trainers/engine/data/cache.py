@@ -1,12 +1,12 @@
-"""The latent cache: what never changes during a training is encoded once.
+"""The cache of latents and text embeddings: what never changes in a training is encoded once.
 
-Of each picture the mean and the standard deviation of its latents are kept, for every crop and
+For each picture it keeps the mean and the standard deviation of its latents, for every crop and
 mirror image that the recipe asks for, so that a step still draws fresh latents from the VAE's
-posterior. Of each caption the text encoders' output is kept.
+posterior. For each caption it keeps the text encoders' output.
 
-They are kept in memory, or on disk under a key made of the picture's bytes and of the VAE's
-weights, where every later training of the same base finds them. Everything is encoded by itself,
-for in a batch its numbers would depend on which neighbours were in the cache already.
+The cache is in memory, or on disk, where later trainings of the same base find it; a picture's key
+there is made of its bytes and the VAE's weights. Pictures and captions are encoded one at a time:
+in a batch, the numbers would depend on which others were in the cache already.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
 
 Tensors = dict[str, Tensor]
-READER = "picture 2"  # another number where the same file is read to other pixels than before
+READER = "picture 2"  # change the number when the same file is read to other pixels than before
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ class EncodedPicture:
 class Cache:
     """Encoded pictures and captions of one training.
 
-    crops: random crops of each picture; 1 is the centre crop. flip: mirror images too.
-    folder: where to keep them; None for memory. background: behind transparent parts.
+    crops: number of random crops of each picture; 1 is the centre crop. flip: mirror images too.
+    folder: where the cache is on disk; None: in memory. background: colour behind transparent
+    parts. pieces: the number of pieces that each caption is encoded in.
     """
 
     base: "Base"
@@ -69,7 +70,7 @@ class Cache:
     def __post_init__(self) -> None:
         folder = self.folder
         self._store: dict[str, Tensors] | _DiskStore = _DiskStore(folder) if folder else {}
-        # In memory there is one base only, and its weights need no name.
+        # In memory there is one base only, so keys need no hash of its weights.
         self._vae = weights_sha256(self.base.vae) if folder else ""
         self._text_encoders = weights_sha256(*self.base.text_encoders) if folder else ""
         words = self.base.learned_words
@@ -121,7 +122,7 @@ class Cache:
         return _key("mask", example.mask_sha256, factor, *self._crop_key(example, variant))
 
     def _crop_key(self, example: Example, variant: int) -> tuple[object, ...]:
-        """What decides which pixels a variant of a picture has."""
+        """The parts of a key that decide which pixels a variant of a picture has."""
         crop = f"{variant % self.crops} of {self.crops}" if self.crops > 1 else "centre"
         return example.sha256, *example.bucket, crop, self._mirrored(variant)
 
@@ -129,15 +130,15 @@ class Cache:
         return variant >= self.crops
 
     def _text_key(self, caption: str) -> str:
-        # As in older caches, where that is what they hold.
+        # Older caches hold captions that were read so, under keys without the reading.
         usual = self.pieces == 1 and self.reading in (PLAIN, replace(PLAIN, syntax="cut"))
-        how = () if usual else (self.reading, self.pieces)
+        reading = () if usual else (self.reading, self.pieces)
         return _key(
-            "text", self._text_encoders, self.base.zero_negative, caption, *how, *self._words
+            "text", self._text_encoders, self.base.zero_negative, caption, *reading, *self._words
         )
 
     def _add_variants(self, example: Example) -> Iterator[None]:
-        """Encode the variants of one picture and of its mask, each file decoded once at most."""
+        """Encode the variants of one picture and its mask. Each file is opened once at most."""
         picture = mask = None
         for variant in range(self.variants):
             key = self._picture_key(example, variant)
@@ -175,13 +176,13 @@ class Cache:
     def _encode_text(self, caption: str) -> Tensors:
         with torch.no_grad():
             text = self.base.encode_text([caption], reading=self.reading, pieces=self.pieces)
-        kept = {"hidden": text.hidden.cpu().contiguous()}
+        tensors = {"hidden": text.hidden.cpu().contiguous()}
         if text.pooled is not None:
-            kept["pooled"] = text.pooled.cpu().contiguous()
+            tensors["pooled"] = text.pooled.cpu().contiguous()
         if not caption and self.base.zero_negative:
-            # This base takes zeros for an empty prompt when it makes pictures.
-            kept = {name: torch.zeros_like(tensor) for name, tensor in kept.items()}
-        return kept
+            # In drawing, this base takes zeros for an empty prompt.
+            tensors = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        return tensors
 
 
 class _DiskStore:
@@ -228,5 +229,5 @@ def _sha256_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return total.hexdigest()
 
 
-def _key(*about: object) -> str:
-    return sha256("\n".join(map(str, about)).encode()).hexdigest()
+def _key(*parts: object) -> str:
+    return sha256("\n".join(map(str, parts)).encode()).hexdigest()

@@ -18,22 +18,22 @@ class Dataset:
     pictures: Pictures
     prior: Prior | None
     class_pictures: Pictures
-    """all of them once those missing are rendered"""
+    """complete once the missing ones are drawn"""
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """The pictures and behind them the class pictures, as batches number them."""
+        """The pictures, then the class pictures; `Batch` has indices of this tuple."""
         return self.pictures.examples + self.class_pictures.examples
 
     def remarks(self) -> list[str]:
-        """What is left out of the folders, a line for each kind."""
+        """Sentences about what is left out of the folders."""
         return [*self.pictures.remarks(), *self.class_pictures.remarks()]
 
 
 def prompts_dataset(prompts: Sequence[str], *, size: int) -> Dataset:
-    """Prompts in the place of pictures, each with the size that the base is to draw."""
+    """A dataset of prompts without pictures. size: side of the pictures to be drawn, in pixels."""
     square = size, size
-    examples = tuple(Example(Path("prompt"), one, *square, bucket=square) for one in prompts)
+    examples = tuple(Example(Path("prompt"), text, *square, bucket=square) for text in prompts)
     return Dataset(Pictures(examples), None, Pictures())
 
 
@@ -46,15 +46,15 @@ def read_dataset(
     size: int,
     step: int,
 ) -> Dataset:
-    """Read the pictures, each with its mask where the recipe asks for masks, and the prior's.
+    """Read the pictures, with their masks if the recipe asks for masks, and the class pictures.
 
-    Pictures that were read before are only put into the buckets of this size. Raises BadInput for
-    what `read_pictures`, `with_masks` and `Prior.read` refuse.
+    sources: Pictures that were read before are only put into the buckets of this size. Raises
+    BadInput for what `read_pictures`, `with_masks` and `Prior.read` refuse.
     """
     buckets = recipe.buckets
     if isinstance(sources, Pictures):
-        found = with_buckets(sources, size=size, step=step, buckets=buckets)
+        pictures = with_buckets(sources, size=size, step=step, buckets=buckets)
     else:
-        found = read_pictures(sources, trigger=trigger, size=size, step=step, buckets=buckets)
-        found = with_masks(found, recipe.masked) if recipe.masked else found
-    return Dataset(found, prior, prior.read() if prior else Pictures())
+        pictures = read_pictures(sources, trigger=trigger, size=size, step=step, buckets=buckets)
+        pictures = with_masks(pictures, recipe.masked) if recipe.masked else pictures
+    return Dataset(pictures, prior, prior.read() if prior else Pictures())

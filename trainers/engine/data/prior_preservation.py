@@ -1,14 +1,14 @@
 """Prior preservation (DreamBooth: Ruiz et al. 2023, arXiv 2208.12242, section 3.2, equation 2).
 
-So that "a robot" stays what it was to the base while it learns "a sks robot", every batch of the
-user's pictures is learned together with one of the class: L = L_pictures + prior_weight * L_class,
-each a mean over its own batch, two passes through the base. Class pictures are the base's own,
-rendered from the words of the class before anything is learned (the paper renders about 200), or
-whatever lies in the folder, kohya's `1_robot` sub-folders too.
+While the base learns "a sks robot", "a robot" shall stay what it was. So every batch of the user's
+pictures comes with a batch of class pictures: L = L_pictures + prior_weight * L_class, each a mean
+over its own batch, in two passes through the base. Class pictures lie in a folder, which may have
+kohya's sub-folders (`1_robot`). Others are drawn by the base itself from the words of the class,
+before the training begins (the paper draws about 200).
 
-What is missing of `prior_count` is rendered into the folder: class-0007.png with the seed 7, its
-caption beside it. Another run may name that folder and renders nothing again. The folder is the
-user's, or `prior` in the run's.
+Pictures that are missing for `prior_count` are drawn into the folder: class-0007.png has the seed
+7, and its caption lies beside it. Another run may name that folder and need not draw them again.
+The folder is the user's, or `prior` in the run's folder.
 """
 
 from collections.abc import Callable, Generator
@@ -32,16 +32,16 @@ from trainers.engine.run.folder import Run
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PRIOR_FOLDER = "prior"  # in the run's folder, where no other is given
+PRIOR_FOLDER = "prior"  # the default folder, in the run's folder
 
 
 @dataclass(frozen=True)
 class Prior:
     """The class pictures that a training asks for.
 
-    class_words: the caption of those without one, and the prompt of missing ones; None where none
-    are to be rendered.  count: how many there are to be at least.  size, step, buckets: as
-    `read_pictures` takes them.
+    class_words: the caption of pictures without one, and the prompt for missing pictures; None:
+    none are drawn.  count: the least number of pictures.  size, step, buckets: as in
+    `read_pictures`.
     """
 
     folder: Path
@@ -52,26 +52,26 @@ class Prior:
     buckets: bool
 
     def read(self) -> Pictures:
-        """What the folder holds now; nothing where the pictures can be rendered.
+        """The pictures that the folder holds now. It may be empty if missing ones can be drawn.
 
         Raises BadInput for what `read_pictures` refuses, and where a picture has no caption.
         """
         if self.class_words and not self._has_pictures():
             return Pictures()
-        found = read_pictures(
+        pictures = read_pictures(
             self.folder,
             trigger=self.class_words or "",
             size=self.size,
             step=self.step,
             buckets=self.buckets,
         )
-        for example in found.examples:
+        for example in pictures.examples:
             if not example.caption:
                 raise BadInput(
                     f"{example.path} has no caption: say what the pictures of the prior show "
                     '(prior_class), such as "a robot".'
                 )
-        return found
+        return pictures
 
     def _has_pictures(self) -> bool:
         if not self.folder.exists():
@@ -79,17 +79,17 @@ class Prior:
         return any(list_pictures(part.path)[0] for part in list_parts(self.folder))
 
     def missing(self, present: Pictures) -> int:
-        """How many pictures are to be rendered beside those present."""
+        """How many pictures have to be drawn in addition to those present."""
         return max(0, self.count - len(present.examples)) if self.class_words else 0
 
     def path_of(self, number: int) -> Path:
-        """The file of the rendered picture of this number."""
+        """The file of the drawn picture with this number."""
         return self.folder / f"class-{number:04d}.png"
 
     def check(self, present: Pictures, *, can_draw: bool) -> None:
-        """Raise BadInput where pictures are missing that cannot be rendered.
+        """Raise BadInput where pictures are missing and cannot be drawn.
 
-        can_draw: whether there is something to render them with.
+        can_draw: whether the caller can draw pictures.
         """
         missing = self.missing(present)
         if missing and not can_draw:
@@ -108,7 +108,7 @@ class Prior:
     def draw(
         self, missing: int, draw: "Callable[[str, int], Image]"
     ) -> Generator[Drawn, None, None]:
-        """Render so many pictures of the class, each with its number as its seed."""
+        """Draw the missing class pictures. A picture's number is its seed."""
         assert self.class_words
         number = 0
         for done in range(missing):
@@ -125,10 +125,10 @@ class Prior:
 def prior_of(
     recipe: Recipe, folder: Path | None, *, run: Path, size: int, step: int
 ) -> Prior | None:
-    """The prior that a recipe and a folder of class pictures ask for; None where neither does.
+    """The prior that a recipe or a folder of class pictures asks for; None where neither does.
 
-    run: the run's folder, in which the pictures lie where no folder is given.
-    Raises BadInput for options of a prior without one.
+    run: the run's folder, which has the pictures where no folder is given.
+    Raises BadInput for options that need a prior.
     """
     if folder is None and recipe.prior_class is None:
         if recipe.prior_weight != PRIOR_WEIGHT:
@@ -145,12 +145,12 @@ def prior_of(
 
 
 def record_class_pictures(run: Run, present: Pictures) -> None:
-    """Note in the run's folder which class pictures it trains on."""
+    """Record in the run's folder which class pictures it trains on."""
     write_file(_record(run), present.sha256.encode())
 
 
 def check_unchanged(run: Run, prior: Prior, present: Pictures) -> None:
-    """BadInput where the class pictures are not those that a run has trained on so far."""
+    """Raise BadInput where the class pictures are not those that the run was started with."""
     record = _record(run)
     if record.exists() and present.sha256 != record.read_text():
         raise BadInput(
@@ -164,7 +164,7 @@ def _record(run: Run) -> Path:
 
 
 def _as_png(picture: "Image") -> bytes:
-    """A picture's file, with the texts that carry its recipe."""
+    """The bytes of a picture's PNG, with the texts that hold its recipe."""
     texts, data = PngInfo(), BytesIO()
     for key, text in picture.info.items():
         if isinstance(key, str) and isinstance(text, str):

@@ -1,8 +1,8 @@
-"""What is random in a training: generators of their own for each purpose, and a picture's draws.
+"""The random numbers of a training: a generator for each purpose, and a picture's draws.
 
-A generator is seeded with the first eight bytes, little end first and halved, of the SHA-256 of a
-text. So what a step draws depends on the seed and on the step's number alone, and a resumed run
-draws what it would have drawn. The texts:
+A generator's seed is half of the first eight bytes (little-endian) of the SHA-256 of a text. So the
+draws of a step depend only on the recipe's seed and on the step's number, and a resumed run draws
+the same as one that never stopped. The texts:
 
     SEED/step/S           the pictures of step S, counted from 0
     SEED/prior/S          its class pictures
@@ -10,10 +10,11 @@ draws what it would have drawn. The texts:
     SEED/prior order/E    the order of the class pictures
     SEED/dropout/S, SEED/penalty/S, SEED/start, SEED/tokens, crop/SHA256/N
 
-From a step's generator each picture draws in turn. Nothing is drawn for an option that is off:
+The pictures of a step draw from its generator one after another. An option that is off draws
+nothing:
 
     variant    randint(variants, ())        which crop and mirror image
-    dropped    rand(())                     without its caption when below caption_dropout
+    dropped    rand(())                     no caption if it is below caption_dropout
     timestep   randint(timesteps, ())
     posterior  randn(shape)                 latents = mean + std * posterior
     noise      randn(shape)
@@ -37,14 +38,14 @@ from torch import Tensor
 
 
 def generator_for(*purpose: Hashable) -> torch.Generator:
-    """The CPU generator of a purpose, seeded as the head of this file says."""
+    """The CPU generator for a purpose, seeded as the top of this file says."""
     digest = sha256("/".join(map(str, purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") // 2)
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What is drawn for one picture of one step."""
+    """The random draws for one picture of one step."""
 
     variant: int
     dropped: bool
@@ -64,7 +65,7 @@ def draw_for_picture(
     noise_offset: float = 0.0,
     input_perturbation: float = 0.0,
 ) -> Draws:
-    """Draw for one picture, in the order that the head of this file lists."""
+    """Draw for one picture, in the order that the top of this file lists."""
     variant, dropped = 0, False
     if variants > 1:
         variant = int(torch.randint(variants, (), generator=generator))
@@ -83,7 +84,7 @@ def draw_for_picture(
 
 @dataclass(frozen=True)
 class Patch:
-    """A rectangle of the latents: its upper left corner and its sides, in latents."""
+    """A rectangle of a picture's latents: its top left corner and its sides, in latents."""
 
     top: int
     left: int
@@ -91,7 +92,7 @@ class Patch:
     width: int
 
     def crop(self, latents: Tensor) -> Tensor:
-        """[..., H, W] to [..., height, width]."""
+        """The latents inside of the patch: [..., H, W] -> [..., height, width]."""
         rows = slice(self.top, self.top + self.height)
         return latents[..., rows, self.left : self.left + self.width]
 
@@ -99,11 +100,11 @@ class Patch:
 def draw_patch(
     generator: torch.Generator, *, height: int, width: int, scale: float, step: int
 ) -> Patch:
-    """A patch of latents [height, width] at a random place.
+    """A patch of latents [height, width] at a random position.
 
-    scale: its sides, as a share of those of the latents. They are multiples of step, at least one.
+    scale: the patch's sides as a share of those. step: the sides are multiples of it, 1 or more.
     """
-    tall, wide = (max(step, int(side * scale) // step * step) for side in (height, width))
-    top = int(torch.randint(height - tall + 1, (), generator=generator))
-    left = int(torch.randint(width - wide + 1, (), generator=generator))
-    return Patch(top, left, tall, wide)
+    rows, columns = (max(step, int(side * scale) // step * step) for side in (height, width))
+    top = int(torch.randint(height - rows + 1, (), generator=generator))
+    left = int(torch.randint(width - columns + 1, (), generator=generator))
+    return Patch(top, left, rows, columns)

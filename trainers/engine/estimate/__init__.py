@@ -1,1 +1,1 @@
-"""Time and memory of a training, before it starts."""
+"""Estimate the time, memory and disk space of a training before it starts."""

@@ -1,4 +1,4 @@
-"""How much a training will write to the disk."""
+"""Estimate how much a training writes to the disk."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from studio.requests.recipe import Recipe
 from trainers.engine.data.dataset import Dataset
 from trainers.engine.optimizers import state_bytes
 
-CLASS_PICTURE = 3  # bytes a pixel, as PNG has it at most
-CACHED_LATENT = 2 * 4 * 4  # mean and standard deviation of 4 channels in float32
+CLASS_PICTURE = 3  # bytes of a pixel in a PNG, at most
+CACHED_LATENT = 2 * 4 * 4  # bytes: mean and standard deviation of 4 channels in float32
 
 
 def disk_bytes(
@@ -20,7 +20,7 @@ def disk_bytes(
     adapter = 4 * sum(p.numel() for p in parameters)
     checkpoint = adapter * (3 if recipe.ema else 2) + state_bytes(recipe.optimizer, parameters)
     written = 2 * adapter + _checkpoints(recipe) * checkpoint
-    pixels = sum(width * height for width, height in (one.bucket for one in dataset.examples))
+    pixels = sum(width * height for width, height in (e.bucket for e in dataset.examples))
     if prior := dataset.prior:
         missing = prior.missing(dataset.class_pictures) * prior.size**2
         pixels, written = pixels + missing, written + CLASS_PICTURE * missing
@@ -31,7 +31,7 @@ def disk_bytes(
 
 
 def _checkpoints(recipe: Recipe) -> int:
-    """How many checkpoints lie on the disk at a time."""
-    made = 1 + (recipe.steps // recipe.save_every if recipe.save_every else 0)
-    # The oldest goes when the newest is whole.
-    return min(made, recipe.keep + 1) if recipe.keep else made
+    """The most checkpoints that are on the disk at a time."""
+    count = 1 + (recipe.steps // recipe.save_every if recipe.save_every else 0)
+    # The oldest is deleted only after the newest is written.
+    return min(count, recipe.keep + 1) if recipe.keep else count

@@ -1,10 +1,11 @@
-"""An estimate of a training before it starts: its memory and its time.
+"""Estimate the memory and the time of a training before it starts.
 
-Memory is counted: the weights, what is trained with its gradients and the optimizer's state, and
-what autograd saves of a pass (trainers/engine/estimate/memory_model.py). Time is that of an earlier
-or running training of the same settings, or else the number of operations at the speed of one on
-the same base, or else at a speed that is measured for a moment. tests/benchmarks/estimates.py
-prints how far both are from what trainings take.
+Memory is counted: the base's weights, the trained parameters with their gradients and the
+optimizer's state, and the tensors that autograd saves in a pass
+(trainers/engine/estimate/memory_model.py). The time of a step comes from an earlier or running
+training with the same settings. Where there is none, it is computed from the number of operations
+and a speed: that of a training on the same base, or else one that is measured briefly.
+tests/benchmarks/estimates.py compares both with real trainings.
 """
 
 from collections.abc import Mapping
@@ -44,17 +45,18 @@ if TYPE_CHECKING:
     from studio.requests.recipe import Recipe
     from trainers.engine.kind import Kind
 
-# What a step takes, as parts of what is said, by where that was learned.
+# The range of a step's real time, as multiples of the estimate, by the estimate's source.
 SPREAD = {"same": (0.85, 1.2), "similar": (0.6, 1.6), "measured": (0.5, 2.0)}
 Source = Literal["same", "similar", "measured"]
-# By how much fragmentation makes an allocator take more than it was asked for.
+# By fragmentation, an allocator takes this many times the memory that is asked for.
 FRAGMENTED = {"cpu": 1.25, "cuda": 1.05}
-# How many of the VAE's widest tensor, [channels of its first block, H, W], are needed at once.
+# How many tensors of the VAE's widest size, [channels of its first block, H, W], exist at once.
 ENCODING, DECODING = 5, 8
-# What a call of the forward pass costs, in the plainest of calls: Python's modules around it, its
-# backward pass, its part of the optimizer. And what a byte written there costs, in bytes that an
-# activation writes: those of the backward pass, and reading. Fitted on sketch, in processor time; a
-# GPU's call, where the plainest is a launch already, to one LoRA training of SDXL on an H100.
+# The cost of a step per operation of the forward pass. PER_CALL: in times of the simplest call; it
+# includes Python's modules, the backward pass and the optimizer. PER_BYTE: per byte written in the
+# forward pass, in times of writing one byte; it includes reading and the backward pass. Both were
+# fitted to processor time on the sketch base, PER_CALL of a GPU to a LoRA training of SDXL on an
+# H100 (where the simplest call is a kernel launch).
 PER_CALL, PER_BYTE = {"cpu": 7.5, "cuda": 3.2}, 10
 
 
@@ -63,26 +65,26 @@ class Estimate:
     """Time and memory that a training will take. str() gives a sentence."""
 
     seconds: float
-    """from the first picture encoded to the adapter's file"""
+    """from encoding the first picture to writing the adapter's file"""
     bytes: int
-    """the most memory at a time: of the process on a CPU, of the GPU on one"""
+    """the most memory at a time: that of the process on a CPU, GPU memory on a GPU"""
     step: float
     """seconds per step"""
     source: Source
-    """whose step time it is: of a training of the same settings, of one on the same base, or by a
-    speed that was measured for a moment"""
+    """where the step time comes from: a training with the same settings, a training on the same
+    base, or a speed that was measured briefly"""
     free: int | None
     """bytes that are free now; None if the system does not say"""
 
     @property
     def fits(self) -> bool:
-        """Whether so much memory is free."""
+        """Whether that much memory is free now, as far as the system says."""
         return self.free is None or self.bytes <= self.free
 
     def __str__(self) -> str:
         time = f"about {format_duration(self.seconds)}"
         if self.source != "same":
-            least, most = (part * self.seconds for part in SPREAD[self.source])
+            least, most = (factor * self.seconds for factor in SPREAD[self.source])
             time = format_range(least, most)
         free = format_bytes(self.free or 0)
         enough = "" if self.fits else f", which is more than the {free} free"
@@ -100,12 +102,12 @@ def estimate(
     recipe: "Recipe | None" = None,
     **options: object,
 ) -> Estimate:
-    """What `train` will take for this kind on this base; nothing is written or changed.
+    """What `train` will take for this kind on this base. Nothing is written or changed.
 
-    base: as opened, or `real_config`'s. pictures: how many there are to learn from. drawing:
-    whether sample pictures are drawn, one at the end at least. runs: the folder whose runs may know
-    how long a step takes. prior_pictures, recipe, options: as `train` takes them.
-    Raises BadInput where the kind or an option does not suit.
+    base: an open base, or one from `real_config`. pictures: how many there are to learn from.
+    drawing: whether samples are drawn, at least one at the end. runs: the folder with earlier runs,
+    which have recorded their step times. prior_pictures, recipe, options: as in `train`.
+    Raises BadInput where the kind or an option does not suit the base.
     """
     kind = kind.for_base(base)
     recipe = with_options(recipe or recipe_for(base, kind), options)
@@ -114,19 +116,19 @@ def estimate(
     passes = recipe.accumulation * (2 if prior else 1)
     settings = settings_of(kind, base, recipe, prior=prior)
     known = find_step_time(Path(runs), settings)
-    recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # that of each process
-    one = training_cost(base, deltas, recipe)
-    cost = _with_evaluations(one, kind, base, recipe)
+    recipe = replace(recipe, batch=-(-recipe.batch // world_size()))  # each process has a part
+    single = training_cost(base, deltas, recipe)
+    cost = _with_evaluations(single, kind, base, recipe)
     step, source = known, "same"
     if step is None:
         step = _batch_seconds(cost, base, recipe) * passes
         faster = _faster_than_measured(Path(runs), settings, base, recipe)
         step, source = (step, "measured") if faster is None else (step * faster, "similar")
-    # Whatever else is encoded and drawn goes as fast as what is trained.
+    # Encoding and drawing are taken to be as fast, per operation, as the training.
     drawn = _samples(recipe) if drawing else 0
     drawn += recipe.prior_count if recipe.prior_class is not None and not prior_pictures else 0
     learned = 0 if isinstance(kind, PromptKind) else pictures
-    others = _other_operations(base, recipe, one, pictures=learned, drawn=drawn)
+    others = _other_operations(base, recipe, single, pictures=learned, drawn=drawn)
     return Estimate(
         seconds=recipe.steps * step + others * step / (passes * cost.operations),
         bytes=_peak_bytes(kind, base, deltas, recipe, cost, drawing=drawing),
@@ -143,7 +145,7 @@ def estimate_request(
     pictures: int = 0,
     runs: str | Path = "runs",
 ) -> Estimate:
-    """What `run_request` will take, as `estimate` has it."""
+    """What `run_request` will take; see `estimate`."""
     kind = kind_of(request)
     return estimate(
         kind,
@@ -156,7 +158,10 @@ def estimate_request(
 
 
 def _with_evaluations(cost: PassCost, kind: "Kind", base: "Base", recipe: "Recipe") -> PassCost:
-    """A batch with all evaluations of the UNet, and of the decoder, of a kind without pictures."""
+    """The cost of a batch with all the evaluations that a kind without pictures makes.
+
+    cost: that of one evaluation of the UNet. An alignment also decodes its pictures.
+    """
     if not isinstance(kind, PromptKind):
         return cost
     learned, others = kind.evaluations(recipe)
@@ -183,7 +188,7 @@ def _with_evaluations(cost: PassCost, kind: "Kind", base: "Base", recipe: "Recip
 
 
 def _batch_seconds(cost: PassCost, base: "Base", recipe: "Recipe") -> float:
-    """Seconds of a batch, forward and backward, at this machine's speed of the moment."""
+    """Seconds of a batch, forward and backward, at the speed that this machine has now."""
     half = recipe.precision in AUTOCAST or base.dtype != torch.float32
     side = _side(base, recipe) // base.latent_factor
     speed = measure_speed(base, side=side, batch=recipe.batch, half=half)
@@ -194,30 +199,31 @@ def _batch_seconds(cost: PassCost, base: "Base", recipe: "Recipe") -> float:
 def _faster_than_measured(
     runs: Path, settings: Mapping[str, object], base: "Base", recipe: "Recipe"
 ) -> float | None:
-    """What a step of a training on this base took, as a part of what would be measured for it.
+    """The step time of a similar training, as a share of the time estimated for it.
 
-    None where there is no such training.
+    That training had the same base; the estimate is by the speed that is measured now. None where
+    there is no such training.
     """
-    found = find_similar(runs, settings)
-    if found is None:
+    similar = find_similar(runs, settings)
+    if similar is None:
         return None
-    then, step = found
+    earlier, step = similar
     try:
-        kind = kind_of(TrainingRequest(then["kind"], options=then["options"])).for_base(base)
-        given = {name: then[name] for name in DECIDING}
-        given["batch"] = -(-given["batch"] // world_size())
-        recipe = with_options(recipe, given)
+        kind = kind_of(TrainingRequest(earlier["kind"], options=earlier["options"])).for_base(base)
+        changes = {name: earlier[name] for name in DECIDING}
+        changes["batch"] = -(-changes["batch"] // world_size())
+        recipe = with_options(recipe, changes)
         encoders = recipe.text_encoders
         deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=encoders)
         cost = _with_evaluations(training_cost(base, deltas, recipe), kind, base, recipe)
-    except (BadInput, KeyError, TypeError):  # another Studio's settings
+    except (BadInput, KeyError, TypeError):  # settings that another version of Studio wrote
         return None
-    passes = recipe.accumulation * (2 if then.get("prior") else 1)
+    passes = recipe.accumulation * (2 if earlier.get("prior") else 1)
     return step / (passes * _batch_seconds(cost, base, recipe))
 
 
 def _samples(recipe: "Recipe") -> int:
-    """How many sample pictures are drawn."""
+    """How many samples are drawn."""
     rounds = 1 + (recipe.steps - 1) // recipe.sample_every if recipe.sample_every else 1
     return rounds * max(1, len(recipe.sample_prompts))
 
@@ -225,7 +231,7 @@ def _samples(recipe: "Recipe") -> int:
 def _other_operations(
     base: "Base", recipe: "Recipe", cost: PassCost, *, pictures: int, drawn: int
 ) -> float:
-    """Floating point operations outside the steps: those of encoding and drawing pictures."""
+    """Floating-point operations outside of the steps: for encoding and drawing pictures."""
     side, shot = _side(base, recipe), Shot("")
     variants = recipe.crops * (2 if recipe.flip else 1)
     rows = 2 if shot.guidance > 1 else 1
@@ -243,7 +249,7 @@ def _peak_bytes(
     *,
     drawing: bool,
 ) -> int:
-    """The most memory at a time: while pictures are encoded, learned from, or drawn."""
+    """The most memory at a time: of opening the base, of a step, and of encoding or drawing."""
     device = device_of(base).type
     decodes = isinstance(kind, Alignment)
     loaded, learning, drawing_with = _weight_bytes(base, deltas, recipe, decodes=decodes)
@@ -264,7 +270,7 @@ def _peak_bytes(
 def _weight_bytes(
     base: "Base", deltas: "dict[str, Delta]", recipe: "Recipe", *, decodes: bool
 ) -> tuple[int, int, int]:
-    """Bytes of the base's weights when it is opened, in the steps, and while the VAE works."""
+    """Bytes of the base's weights on the device: after opening, in a step, and while drawing."""
     on_gpu = has_own_memory(device_of(base))
     unet, vae, *encoders = map(module_bytes, (base.unet, base.vae, *base.text_encoders))
     loaded = max(unet, vae, *encoders) if base.offload else unet + vae + sum(encoders)

@@ -1,9 +1,9 @@
-"""The passes of a training through the base, counted without computing them.
+"""Count the operations and the memory of a training's pass through the base, without computing it.
 
-The base's modules are rebuilt of PyTorch's fake tensors (studio/cost/), the deltas are attached as
-for a training, and a batch goes through. What autograd saves for the backward pass is then known to
-the byte, and so are the floating point operations, whatever the kind, the base and the options. The
-backward pass repeats a product for each of its factors that has a gradient.
+The base's modules are rebuilt from PyTorch's fake tensors (studio/cost/), the deltas are attached
+as in a training, and a batch is passed through. This shows to the byte what autograd saves for the
+backward pass, and it shows the floating-point operations, for every kind, base and option. The
+backward pass computes one product for each factor of a forward product that has a gradient.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def training_cost(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -> PassCost:
-    """A batch through the UNet, and through the text encoders where they or new tokens learn.
+    """The cost of a batch through the UNet, and through the text encoders where text is trained.
 
-    deltas: by layer, as they are attached to the base; on any device.
+    deltas: by layer, on any device.
     """
     trains_text = recipe.new_tokens > 0 or any(not name.startswith("unet.") for name in deltas)
     side = recipe.size or base.size
@@ -56,13 +56,13 @@ def training_cost(base: Base, deltas: "Mapping[str, Delta]", recipe: "Recipe") -
     cost = replace(counter.cost(), backward=counter.backward(), saved=saved.bytes())
     if not recipe.checkpointing:
         return cost
-    # The forward pass runs once more, without a backward pass and an optimizer of its own.
+    # Checkpointing runs the forward pass a second time, without another backward pass or optimizer.
     calls, written = cost.calls * 4 // 3, cost.written * 4 // 3
     return replace(cost, backward=cost.backward + cost.forward, calls=calls, written=written)
 
 
 class _SavedTensors:
-    """What autograd saves, without the base's and the deltas' own tensors."""
+    """Records the tensors that autograd saves, except for the base's and the deltas' own."""
 
     def __init__(self, base: Base, deltas: "Mapping[str, Delta]") -> None:
         parts = (base.unet, *base.text_encoders, *deltas.values())
@@ -75,22 +75,22 @@ class _SavedTensors:
         return self._record_into(self._all)
 
     def checkpoint(self, block: nn.Module, *args: object) -> object:
-        """Stands in for gradient checkpointing: only a block's inputs stay saved."""
-        self._all |= {storage_of(one): one for one in args if isinstance(one, Tensor)}
-        inside: dict[int, Tensor] = {}
-        with self._record_into(inside):
+        """Takes the place of gradient checkpointing: only a block's inputs stay saved."""
+        self._all |= {storage_of(arg): arg for arg in args if isinstance(arg, Tensor)}
+        of_block: dict[int, Tensor] = {}
+        with self._record_into(of_block):
             output = block(*args)
-        self._largest_block = max(self._largest_block, _bytes(inside))
+        self._largest_block = max(self._largest_block, _bytes(of_block))
         return output
 
     def bytes(self) -> int:
-        """The most that is saved at a time."""
+        """The most bytes that are saved at a time."""
         return _bytes(self._all) + self._largest_block
 
     def _record_into(self, saved: dict[int, Tensor]) -> saved_tensors_hooks:
         def pack(tensor: Tensor) -> Tensor:
             if storage_of(tensor) not in own and not (saved is self._all and is_widened(tensor)):
-                saved[storage_of(tensor)] = tensor  # held, so that its address is not used again
+                saved[storage_of(tensor)] = tensor  # a reference, so that its address stays taken
             return tensor
 
         own = self._own

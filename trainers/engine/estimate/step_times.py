@@ -1,9 +1,8 @@
-"""Step times of earlier and running trainings.
+"""Record the step times of trainings, and find them for an estimate.
 
 Every run writes cost.json beside its recipe, from its first steps on: the settings that decide how
-long a step takes, and the step time. Where no run has the same settings, one on the same base tells
-how fast this machine is; only where there is none either, a speed is measured
-(studio/cost/speed.py).
+long a step takes, and the step time. Where no run has the same settings, one on the same base shows
+how fast this machine is. Where there is none either, the speed is measured (studio/cost/speed.py).
 """
 
 import json
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from trainers.engine.kind import Kind
 
 FILE = "cost.json"
-ALIKE = ("device", "base", "dtype", "quantize", "processes")
-FEWEST_STEPS = 5  # whose median is worth noting
+SHARED = ("device", "base", "dtype", "quantize", "processes")  # equal in a similar training
+FEWEST_STEPS = 5  # the median of fewer is not recorded
 # The fields of a recipe that decide how long a step takes.
 DECIDING = (
     "batch",
@@ -45,9 +44,9 @@ DECIDING = (
 
 
 def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) -> dict[str, object]:
-    """What decides how long a step takes, as JSON has it.
+    """The settings that decide how long a step takes, as JSON.
 
-    kind: as it is trained on the base. prior: whether class pictures are learned too.
+    kind: with the options for this base. prior: whether class pictures are learned too.
     """
     device = device_of(base)
     threads = f"{platform.machine()} x {torch.get_num_threads()}"
@@ -67,35 +66,38 @@ def settings_of(kind: "Kind", base: "Base", recipe: "Recipe", *, prior: bool) ->
 
 
 def is_round(steps: int) -> bool:
-    """Whether the step time is to be noted after so many steps, for who asks while it runs."""
+    """Whether the step time is recorded after this many steps: at every power of two from 8.
+
+    So an estimate can use the times of a training that still runs.
+    """
     return steps >= FEWEST_STEPS and steps & (steps - 1) == 0
 
 
 def write_step_time(run: Path, settings: Mapping[str, object], seconds: Sequence[float]) -> None:
-    """Write the step time into a run's folder. seconds: of each step that was taken."""
+    """Write the median step time into a run's folder. seconds: of each step so far."""
     if len(seconds) >= FEWEST_STEPS:
         entry = {"settings": settings, "step": median(seconds)}
         write_file(run / FILE, json.dumps(entry, indent=1).encode(), durable=False)
 
 
 def find_step_time(runs: Path, settings: Mapping[str, object]) -> float | None:
-    """Seconds of a step, as the latest run of these settings in this folder has it."""
-    return next((step for found, step in _step_times(runs) if found == settings), None)
+    """Seconds of a step in the latest run with these settings; None where there is none."""
+    return next((step for recorded, step in _step_times(runs) if recorded == settings), None)
 
 
 def find_similar(
     runs: Path, settings: Mapping[str, object]
 ) -> tuple[Mapping[str, Any], float] | None:
-    """Settings and seconds of a step of the latest run on the same device, base and precision."""
-    alike = {name: settings[name] for name in ALIKE}
-    for found, step in _step_times(runs):
-        if alike.items() <= found.items():
-            return found, step
+    """The latest run on the same device, base and precision: its settings and seconds of a step."""
+    shared = {name: settings[name] for name in SHARED}
+    for recorded, step in _step_times(runs):
+        if shared.items() <= recorded.items():
+            return recorded, step
     return None
 
 
 def _step_times(runs: Path) -> Iterator[tuple[Mapping[str, Any], float]]:
-    """Settings and seconds of a step of all runs that tell them, the latest first."""
+    """Settings and seconds of a step of all runs that have recorded them, the latest first."""
     for path in sorted(runs.glob(f"*/{FILE}"), key=_modified, reverse=True):
         try:
             entry = parse_object(read_text(path), str(path))
@@ -103,7 +105,7 @@ def _step_times(runs: Path) -> Iterator[tuple[Mapping[str, Any], float]]:
             continue
         settings, step = entry.get("settings"), entry.get("step")
         if isinstance(settings, dict) and isinstance(step, int | float) and step > 0:
-            fp8 = settings.pop("fp8", False)  # older runs say it so, or not at all
+            fp8 = settings.pop("fp8", False)  # older runs have this in place of "quantize"
             yield {"quantize": "fp8" if fp8 else "none", **settings}, float(step)
 
 

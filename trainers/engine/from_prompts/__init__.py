@@ -1,1 +1,1 @@
-"""What kinds share that learn from prompts and from what the base itself makes of them."""
+"""What the kinds share that learn from prompts and the base itself, not from pictures."""

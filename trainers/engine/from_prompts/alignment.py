@@ -1,4 +1,4 @@
-"""`Alignment`, a kind that learns from a reward of what the base draws. No PyTorch here."""
+"""`Alignment`, a kind that learns from a reward for the base's pictures. No PyTorch here."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Alignment(PromptKind):
-    """A low-rank change that moves the base's pictures to a reward.
+    """A low-rank change that moves the base's pictures towards a reward.
 
-    A file of trainers/rewards/ has `score`, and `check_files` where it reads files.
+    Each file of trainers/rewards/ defines `score`, and `check_files` where it reads files.
     """
 
     limit: Positive = option(
         0.4, "how far a picture may move from the base's own, as a share of its latents"
     )
     pictures: AtLeastOne = option(
-        32, "different pictures to learn from, each drawn many times; rounded up to whole steps"
+        32, "number of different pictures to learn from; rounded up to whole steps"
     )
     guidance: Annotated[float, Ge(1)] = option(5.0, "guidance scale of the pictures")
     sampling_steps: Annotated[int, Ge(1), Le(1000)] = option(8, "denoising steps of a picture")
-    last: AtLeastOne = option(2, "steps, the last ones, that the gradient goes through")
+    last: AtLeastOne = option(2, "number of denoising steps, at the end, with gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,21 +46,21 @@ class Alignment(PromptKind):
             )
 
     def score(self, pixels: "Tensor", prompts: "Sequence[str]") -> "Tensor":
-        """A number for each picture, higher is better: [B], with gradients to the pixels.
+        """A score for each picture, [B], with gradients to the pixels. Higher is better.
 
-        pixels: [B, 3, H, W], float32 in 0 .. 1. prompts: of each.
+        pixels: [B, 3, H, W], float32 in 0 .. 1. prompts: that of each picture.
         """
         raise NotImplementedError
 
     def evaluations(self, recipe: "Recipe") -> tuple[float, float]:
-        """The last ones learn; the base's own pictures are drawn once each."""
+        """As in `PromptKind`. The base alone also draws each picture once, without gradients."""
         rows = 1 if self.guidance == 1 else 2
         drawn = recipe.steps * recipe.batch * recipe.accumulation
-        own = self.sampling_steps * min(1, self.pictures / drawn)
-        return rows * self.last, rows * (self.sampling_steps - self.last + own)
+        by_base = self.sampling_steps * min(1, self.pictures / drawn)
+        return rows * self.last, rows * (self.sampling_steps - self.last + by_base)
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """Ours: the authors train 20 epochs of 128 pictures a step on four GPUs."""
+        """Our own settings. The authors train 20 epochs, on four GPUs with 128 pictures a step."""
         if base.size <= SMALL:
             return {"steps": 60, "batch": 2, "lr": 3e-4}
         return {"steps": 200, "batch": 1, "accumulation": 4, "lr": 3e-4, "checkpointing": True}

@@ -1,4 +1,4 @@
-"""`Distillation`, a kind that learns from the base itself, and what one step of it is given."""
+"""`Distillation`, a kind that learns from the base itself, and `Lesson`, the input of its loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ Steps = Annotated[int, Ge(2), Le(1000)]
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What one loss is computed from.
+    """What a distillation computes its loss from.
 
-    student: predicts noise or velocity, [B, 4, h, w] at timesteps [B], with gradients, for the
-    prompts that the points belong to. point: the teacher's. diffusion: of the base.
+    student: the base with the adapter. It predicts noise or velocity from latents [B, 4, h, w] and
+    timesteps [B], with gradients, for the prompts of `point`. point: points of the teacher's
+    trajectories. diffusion: the base's noise schedule.
     """
 
     point: "Points"
@@ -38,23 +39,24 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Distillation(PromptKind):
-    """A low-rank change with which the base does in less time what it does without."""
+    """A low-rank change with which the base draws the same pictures in less time."""
 
     guidance: Annotated[float, Gt(1), Le(100)] = option(
-        5.0, "guidance scale of the pictures that are to be matched"
+        5.0, "guidance scale of the pictures to match"
     )
-    teacher_steps: Steps = option(25, "steps of the base's own trajectories")
+    teacher_steps: Steps = option(25, "denoising steps of the base's own trajectories")
 
     shifted: ClassVar[bool] = True
-    """whether every timestep is to come, not only those of one spacing"""
+    """whether all timesteps are learned, not only those of one spacing"""
     rows: ClassVar[int] = 2
-    """evaluations without gradients beside each that learns: the teacher's two, the student's"""
+    """for each evaluation with gradients, the number of others: two of the teacher, and any of the
+    student that have no gradients"""
     leaps: ClassVar[bool] = False
-    """whether a point is compared with any later one, not with the next"""
+    """whether a point is compared with any later point, not only with the next"""
 
     @property
     def sampling(self) -> "Sampling":
-        """How pictures are drawn with such an adapter."""
+        """How to draw with such an adapter."""
         raise NotImplementedError
 
     def loss(self, lesson: "Lesson") -> "Tensor":
@@ -62,11 +64,11 @@ class Distillation(PromptKind):
         raise NotImplementedError
 
     def evaluations(self, recipe: "Recipe") -> tuple[float, float]:
-        """One of the student's learns."""
+        """As in `PromptKind`: one of the student with gradients, and `rows` without."""
         return 1, self.rows
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """Ours, as nobody published one of adapters so small; on sketch as its trainings are."""
+        """Our own settings: nobody has published any for such small adapters."""
         if base.size <= SMALL:
             return {"steps": 120, "batch": 8, "lr": 1e-3, "schedule": "cosine"}
         return {"steps": 1000, "batch": 1, "accumulation": 8, "schedule": "cosine"}

@@ -1,6 +1,6 @@
-"""The loss of a step of a distillation: the base as its own teacher.
+"""The loss of a distillation, whose teacher is the base itself.
 
-The teacher is the base with the student's deltas taken off, so there is no second UNet.
+The teacher is the base with the student's deltas detached, so there is no second UNet.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from trainers.engine.objective import gather_texts
 
 
 class DistillationLoss(PromptLoss[Distillation]):
-    """From places of a batch to the loss of the student there."""
+    """The loss of a distillation: that of the student at points of the teacher's trajectories."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,12 +35,12 @@ class DistillationLoss(PromptLoss[Distillation]):
         )
 
     def begin(self, done: int) -> None:
-        """Evaluate the teacher for the next step. done: how many steps were taken."""
+        """Evaluate the teacher for the next step. done: number of steps taken."""
         super().begin(done)
         self.trajectories.advance(done, last=self.recipe.steps)
 
     def loss(self, rows: Sequence[int], *, clean: bool = False) -> Tensor:
-        """The mean loss of these rows, a scalar with gradients. clean: is never asked for here."""
+        """The mean loss of these rows, a scalar with gradients. clean: not used here."""
         points = self.trajectories.points(self.done, rows)
         text = gather_texts(self.cache, points.prompts, self.base.device)
 
@@ -52,6 +52,6 @@ class DistillationLoss(PromptLoss[Distillation]):
 
     @torch.no_grad()
     def _teach(self, latents: Tensor, timestep: int, prompts: Sequence[str]) -> Tensor:
-        """The untouched base's guided prediction."""
+        """The guided prediction of the base without deltas."""
         with self.base_alone():
             return self.guided(latents, timestep, prompts, self.kind.guidance)

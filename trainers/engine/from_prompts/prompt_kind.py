@@ -1,4 +1,4 @@
-"""`PromptKind`, a kind that learns from the base itself, with prompts in the place of pictures."""
+"""`PromptKind`, a kind that learns from prompts and the base itself, not from pictures."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -9,8 +9,8 @@ from trainers.lora import LoRA
 if TYPE_CHECKING:
     from studio.requests.recipe import Recipe
 
-# Of a recipe, what is about pictures, captions of them, and the text encoders. Nor are blocks
-# compiled: a graph would keep the changes that are taken off for what the base does alone.
+# Fields of a recipe about pictures, their captions and the text encoders. And `compile`: a compiled
+# block would keep the deltas that are detached while the base works alone.
 UNUSED = frozenset(
     (
         "compile",
@@ -23,7 +23,7 @@ UNUSED = frozenset(
 
 @dataclass(frozen=True)
 class PromptKind(LoRA):
-    """A low-rank change that is learned from prompts and what the base makes of them."""
+    """A low-rank change that is learned from prompts and from what the base draws for them."""
 
     unused: ClassVar[frozenset[str]] = UNUSED
 
@@ -33,8 +33,8 @@ class PromptKind(LoRA):
             raise BadInput("eva looks at pictures, and here are none: choose another start")
 
     def check_files(self) -> None:
-        """Raise BadInput, before long work, for files that are missing or are something else."""
+        """Raise BadInput, before long work, for missing or unusable files of the options."""
 
     def evaluations(self, recipe: "Recipe") -> tuple[float, float]:
-        """How often a step evaluates the UNet for each picture, with gradients and without."""
+        """How often a step evaluates the UNet for one picture: with gradients, and without."""
         raise NotImplementedError

@@ -1,4 +1,8 @@
-"""What the losses of kinds that learn from prompts share: batches of places, and the base."""
+"""What the losses of kinds that learn from prompts share: their batches, and how they use the base.
+
+A step of such a kind has places 0 to batch * accumulation - 1, in which it learns from one picture
+each. Batches are made of places, and processes share them.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -24,10 +28,11 @@ K = TypeVar("K", bound=PromptKind)
 
 @dataclass(eq=False)
 class PromptLoss(Generic[K]):
-    """From places of a batch to a loss there; as `BatchLoss` for pictures.
+    """The base class of the losses from prompts; `BatchLoss` is the loss on pictures.
 
-    cache: of the prompts' embeddings. layers: those that carry the deltas. shape: of one picture's
-    latents. of: how many places the batches of a step have.
+    cache: holds the prompts' embeddings. layers: names of the layers with deltas.
+    shape: that of one picture's latents. of: number of places in a step.
+    done: number of steps taken.
     """
 
     kind: K
@@ -47,16 +52,17 @@ class PromptLoss(Generic[K]):
 
     @property
     def measured(self) -> dict[str, float]:
-        """Nothing but the loss."""
+        """Other measurements of the step, by name."""
         return {}
 
     def batches(self) -> Iterator[Batch]:
-        """The places of each batch of a step, without end."""
+        """Endless batches of places; each step has the same."""
         size = self.recipe.batch
-        return cycle([Batch(tuple(range(at, at + size))) for at in range(0, self.of, size)])
+        starts = range(0, self.of, size)
+        return cycle([Batch(tuple(range(start, start + size))) for start in starts])
 
     def begin(self, done: int) -> None:
-        """Called before each step. done: how many steps were taken."""
+        """Called before each step. done: number of steps taken."""
         self.done = done
 
     def draw_rows(
@@ -66,23 +72,26 @@ class PromptLoss(Generic[K]):
         generator: torch.Generator,
         plan: StepPlan,
     ) -> Sequence[int]:
-        """The places of a batch that are this process's own."""
+        """The places that this process computes. numbers: the batch's places; places: which."""
         return [numbers[place] for place in places]
 
     def base_alone(self) -> AbstractContextManager[None]:
-        """Inside the block the base has no deltas."""
+        """Inside the block, the deltas are detached."""
         return detached(self.base.layers(), self.layers)
 
     def guided(
         self, latents: Tensor, timestep: int, prompts: Sequence[str], guidance: float
     ) -> Tensor:
-        """The prediction under classifier-free guidance, [B, 4, h, w]; one evaluation at 1."""
-        without = [] if guidance == 1 else [""] * len(prompts)
-        text = gather_texts(self.cache, [*without, *prompts], self.base.device)
-        latents = torch.cat([latents, latents]) if without else latents
+        """The prediction with classifier-free guidance, [B, 4, h, w].
+
+        A guidance of 1 needs no unconditional prediction.
+        """
+        empty = [] if guidance == 1 else [""] * len(prompts)
+        text = gather_texts(self.cache, [*empty, *prompts], self.base.device)
+        latents = torch.cat([latents, latents]) if empty else latents
         with self.accelerator.autocast():
             predicted = self.base.predict(latents, timestep, text)
-        if not without:
+        if not empty:
             return predicted
-        plain, prompted = predicted.chunk(2)
-        return plain + guidance * (prompted - plain)
+        unconditional, conditional = predicted.chunk(2)
+        return unconditional + guidance * (conditional - unconditional)

@@ -1,1 +1,1 @@
-"""What a run writes: its folder, its checkpoints, its events for TensorBoard."""
+"""What a training writes: its run folder, its checkpoints, its events for TensorBoard."""

@@ -1,4 +1,4 @@
-"""The state of a training as a checkpoint holds it: tensors by name, and the rest as JSON."""
+"""The state of a training that a checkpoint holds: tensors by name, and the rest as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """All that a step changes: what a checkpoint holds and a resumed run starts from."""
+    """Everything that a step changes, and that a resumed run needs."""
 
     trained: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     average: Mapping[str, nn.Module] = field(default_factory=dict)
-    """the EMA of what is trained"""
+    """the EMA of the trained modules"""
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained weights, their average and the optimizer's tensors, by name."""
@@ -28,9 +28,9 @@ class TrainingState:
         for number, slots in self._optimizer_state()["state"].items():
             for name, value in slots.items():
                 if isinstance(value, Tensor):
-                    # bitsandbytes shares these among parameters, which safetensors won't have.
-                    own = value.clone() if name in ("qmap1", "qmap2") else value
-                    named[f"optimizer/{number}/{name}"] = own
+                    # bitsandbytes shares these among parameters; safetensors refuses shared ones.
+                    unshared = value.clone() if name in ("qmap1", "qmap2") else value
+                    named[f"optimizer/{number}/{name}"] = unshared
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def as_json(self) -> dict[str, object]:
@@ -68,5 +68,5 @@ class TrainingState:
         return ("parameter", self.trained), ("average", self.average)
 
     def _optimizer_state(self) -> dict:
-        # PyTorch's own form: bitsandbytes overrides it and folds its tensors into further dicts.
+        # PyTorch's method, because bitsandbytes' own puts its tensors into nested dicts.
         return torch.optim.Optimizer.state_dict(self.optimizer)

@@ -1,8 +1,9 @@
 """The folder of one training: recipe.toml, log.jsonl, checkpoints/, samples/, the adapter.
 
-A checkpoint is a folder, checkpoints/step-000200, of three files: the adapter as it stands,
-state.safetensors with the trained weights and the optimizer's tensors, state.json with the rest. It
-is written under another name and renamed, so every checkpoint is whole. Nothing is pickled.
+A checkpoint is a folder, such as checkpoints/step-000200, of three files: the adapter at that step,
+state.safetensors with the trained weights and the optimizer's tensors, and state.json with the
+rest. It is written under another name and then renamed, so every checkpoint is complete. Nothing is
+pickled.
 """
 
 import errno
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter
 
 VERSION = 1
-# What a checkpoint's files raise where they are not whole, or not of this training.
+# Errors of reading a checkpoint that is damaged or belongs to another training.
 DAMAGED = (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError)
 DAMAGED += (RuntimeError, OverflowError)
 
@@ -51,13 +52,13 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """Where the finished adapter lies; there is none before the last step."""
+        """The file of the finished adapter, which is written after the last step."""
         return self.folder / "adapter.safetensors"
 
     def check_out(self, out: Path) -> None:
         """Raise BadInput unless the adapter can be written to `out`.
 
-        A file is only replaced if this run wrote it, or if it is this run's adapter byte for byte.
+        An existing file is replaced only if this run wrote it, or if it equals this run's adapter.
         """
         check_adapter_path(out)
         if os.path.lexists(out) and not self._wrote(out):
@@ -70,8 +71,8 @@ class Run:
         return file.is_file() and file_sha256(file) in own
 
     def write_out(self, adapter: "Adapter", out: Path) -> Path:
-        """Write the finished adapter to `out` too; returns its path."""
-        self.check_out(out)  # somebody may have written there since the start
+        """Write the finished adapter to `out` too, and return that path."""
+        self.check_out(out)  # somebody may have written a file there since the start
         write_file(self.out_record, file_sha256(self.adapter).encode())
         return adapter.save(out)
 
@@ -81,7 +82,7 @@ class Run:
         return self.folder / "out.sha256"
 
     def check_new(self) -> None:
-        """BadInput when the folder holds a training already."""
+        """Raise BadInput where the folder holds a training already."""
         if self.recipe.exists():
             raise BadInput(
                 f"{self.folder} holds a training already: resume it, or name another folder"
@@ -92,7 +93,10 @@ class Run:
         write_file(self.recipe, to_toml(request).encode())
 
     def read(self) -> tuple[TrainingRequest, Recorded]:
-        """The request, and what the run had; BadInput when this is no run or it is damaged."""
+        """The request, and what the run had when it began.
+
+        Raises BadInput where the folder is no run, or is damaged.
+        """
         if not self.recipe.is_file():
             raise BadInput(f"{self.folder} is no training's folder: it has no recipe.toml")
         request = read_request(self.recipe)
@@ -107,11 +111,11 @@ class Run:
         return self.folder / LOG_FILE
 
     def read_log(self) -> TrainingLog:
-        """The log as it stands; no lines before the first step."""
+        """The log so far; it has no lines before the first step."""
         return parse_log(self.log.read_bytes() if self.log.exists() else b"")
 
     def write_sample(self, picture: "Image", *, step: int, number: int) -> Path:
-        """Keep sample picture `number` of this step as a PNG."""
+        """Write sample `number` of this step as a PNG."""
         data = BytesIO()
         picture.save(data, "PNG")
         path = self.folder / "samples" / f"step-{step:06d}-{number:02d}.png"
@@ -123,32 +127,32 @@ class Run:
         return self.folder / "checkpoints" / f"step-{step:06d}"
 
     def last_checkpoint(self, *, before: int | None = None) -> Path | None:
-        """The latest checkpoint, or the latest from before this step."""
+        """The latest checkpoint; before: the latest of an earlier step than this."""
         earlier = [n for n in self._checkpoint_steps() if before is None or n < before]
         return self.checkpoint(max(earlier)) if earlier else None
 
     def checkpoints(self) -> dict[int, Path]:
-        """The adapters of the checkpoints by their steps, rising."""
+        """The adapters of the checkpoints by step, ascending."""
         return {
             step: self.checkpoint(step) / "adapter.safetensors" for step in self._checkpoint_steps()
         }
 
     def _checkpoint_steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, rising."""
-        found = self.folder.glob("checkpoints/step-*")
-        return sorted(int(p.name[5:]) for p in found if re.fullmatch(r"step-\d{6,}", p.name))
+        """The steps that have a checkpoint, ascending."""
+        paths = self.folder.glob("checkpoints/step-*")
+        return sorted(int(p.name[5:]) for p in paths if re.fullmatch(r"step-\d{6,}", p.name))
 
     def keep_newest(self, count: int) -> None:
-        """Delete all checkpoints but the newest `count`."""
+        """Delete all checkpoints except for the newest `count`."""
         for step in self._checkpoint_steps()[:-count]:
             path = self.checkpoint(step)
-            # Renamed first: a checkpoint that is half deleted must not look like one.
+            # Renamed first, so that a half-deleted checkpoint does not look like a good one.
             shutil.rmtree(path.rename(path.with_name(f".{path.name}")))
 
     def save_checkpoint(
         self, state: TrainingState, adapter: "Adapter", *, step: int, seconds: float
     ) -> Path:
-        """Write a checkpoint. seconds: what the training took so far."""
+        """Write a checkpoint. seconds: training time so far."""
         final = self.checkpoint(step)
         final.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in final.parent.glob(".step-*"):
@@ -168,7 +172,7 @@ class Run:
         return final
 
     def load_checkpoint(self, path: Path, state: TrainingState) -> tuple[int, float]:
-        """Restore a state from a checkpoint; returns its step and the seconds until then."""
+        """Restore a state from a checkpoint. Returns its step and its training time in seconds."""
         try:
             plain: Any = parse_object(read_text(path / "state.json"), "its state.json")
             state.restore(load_file(path / "state.safetensors"), plain)
@@ -180,10 +184,10 @@ class Run:
 
 
 class Log:
-    """log.jsonl: a line for each step, readable while it grows."""
+    """Writes log.jsonl: a line for each step, readable at once."""
 
     def __init__(self, run: Run, *, keep: int) -> None:
-        """keep: the last step whose line is kept; a run that was cut off wrote later ones."""
+        """keep: the last step whose line stays. A killed run logged steps that come again."""
         kept = [line for line in run.read_log().lines if line["step"] <= keep]
         write_file(run.log, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
         self._file = run.log.open("a", buffering=1)
@@ -205,9 +209,9 @@ def check_adapter_path(file: Path) -> None:
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Raise BadInput unless so many bytes are free where the folder is or will be."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    """Raise BadInput unless this many bytes are free where the folder is or will be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise BadInput(
             f"{folder} needs about {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free: "
@@ -223,7 +227,7 @@ def report_full_disk(run: Run) -> Iterator[None]:
     except (BadInput, OSError, SafetensorError) as error:
         cause = error.__cause__ if isinstance(error, BadInput) else error
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "os error 28" not in str(error):  # safetensors' words for it
+        if not full and "os error 28" not in str(error):  # safetensors' message for a full disk
             raise
         raise BadInput(
             f"no space is left on the disk of {run.folder}: free some, then resume this run"

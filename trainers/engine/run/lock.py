@@ -1,7 +1,8 @@
-"""One training at a time in a run's folder: making the folder claims it, and a lock keeps it.
+"""Allow one training at a time in a run's folder: making the folder claims it, a lock keeps it.
 
-The operating system holds the lock (`flock`, by filelock), and releases it when the process ends,
-even if it is killed. Where a launcher starts several processes, rank 0 holds the lock for all.
+The lock belongs to the operating system (`flock`, by filelock), which releases it when the process
+ends, even if it is killed. Where a launcher starts several processes, rank 0 holds the lock for
+all.
 """
 
 from collections.abc import Iterator
@@ -16,16 +17,16 @@ from trainers.engine.distributed import launched_rank
 
 RUNS = Path("runs")
 LOCK_FILE = ".lock"
-PATIENCE = 0.5  # seconds: `check_not_training` holds the lock for a moment
+PATIENCE = 0.5  # seconds to wait: `check_not_training` of another process holds the lock briefly
 
 
 def next_numbered_folder(kind: str) -> Path:
-    """The folder that the next training of this kind gets, unless another takes it first."""
+    """The folder that the next training of this kind gets, unless another process is faster."""
     return next(path for path in _numbered_folders(kind) if not path.exists())
 
 
 def make_numbered_folder(kind: str) -> Path:
-    """Make runs/KIND-NUMBER with the first number that is free, and return it."""
+    """Make and return runs/KIND-NUMBER with the first free number."""
     for path in _numbered_folders(kind):
         try:
             RUNS.mkdir(exist_ok=True)
@@ -46,11 +47,11 @@ def _numbered_folders(kind: str) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made if it is missing.
+    """Hold the lock of a run's folder within the block. A missing folder is made.
 
-    Raises BadInput where another training holds it.
+    Raises BadInput where another training holds the lock.
     """
-    # A generator may be closed in another thread than it was started in.
+    # Not bound to a thread: a training's generator may be closed in another one than it began in.
     lock = FileLock(folder / LOCK_FILE, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def check_not_training(folder: Path) -> None:
-    """BadInput where another process trains in this folder."""
+    """Raise BadInput where another process trains in this folder."""
     if launched_rank() == 0 and (folder / LOCK_FILE).exists():
         with lock_folder(folder):
             pass

@@ -1,7 +1,7 @@
-"""A training for TensorBoard: `tensorboard --logdir runs` shows all runs beside each other.
+"""Log a training for TensorBoard: `tensorboard --logdir runs` shows all runs beside each other.
 
-Losses, learning rates and sample pictures go into an event file in the run's folder. log.jsonl has
-the same numbers for programs and is always written; this is for people who watch.
+Losses, learning rates and samples go into an event file in the run's folder. This is for people who
+watch; log.jsonl, which is always written, has the same numbers for programs.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -24,7 +24,7 @@ FLUSH_SECONDS = 10
 
 
 def check_tensorboard(recipe: Recipe) -> None:
-    """BadInput with the line that installs TensorBoard, where it is asked for and missing."""
+    """Raise BadInput, with the command that installs it, where TensorBoard is missing."""
     if recipe.tensorboard and find_spec("tensorboard") is None:
         raise BadInput(
             "tensorboard is asked for but not installed: run `pip install tensorboard`, or leave "
@@ -40,10 +40,10 @@ def write_events(
     prompts: Sequence[str],
     learning_rates: Callable[[float], Mapping[str, float]],
 ) -> Generator[Progress, None, None]:
-    """The events as they come, each written to TensorBoard's file.
+    """Pass the events on, and write each to TensorBoard's file.
 
-    first_step: steps of a cut-off run from here on are dropped, since they come again.
-    learning_rates: from the step's rate to that of every part that learns, by name.
+    first_step: steps from here on that the file has already are dropped: a resumed run takes them
+    again. learning_rates: from a step's rate to the rates of all parts that learn, by name.
     """
     from torch.utils.tensorboard import SummaryWriter
 

@@ -1,1 +1,1 @@
-"""Training a few entries of a weight: their optimizer, and the norm that keeps them of low rank."""
+"""Train a few entries of each weight: an optimizer for them, and the norm that keeps rank low."""

@@ -1,11 +1,11 @@
-"""The nuclear norm of a matrix, and its gradient, by products alone.
+"""The nuclear norm of a matrix, and its gradient, on a GPU by matrix products alone.
 
-With A = U S V' the norm is the sum of S and its gradient the polar factor U V' (Watson 1992). A
-GPU is slow at singular values, and fast at products: there the polar factor is found by an odd
-polynomial of A, iterated: of degree five, with the coefficients of Polar Express (Amsel et al.
-2025, arXiv 2505.16932, algorithm 1), whose last ones, of the Newton-Schulz iteration,
-go on for what is smaller. Where a singular value is below 1e-4 of the largest, its share of the
-gradient lies between 0 and 1, which is a subgradient all the same.
+With A = U S V' the norm is the sum of S, and its gradient is the polar factor U V' (Watson 1992). A
+GPU is slow at singular values and fast at products. So there the polar factor comes from iterating
+an odd polynomial of degree five, with the coefficients of Polar Express (Amsel et al. 2025,
+arXiv 2505.16932, algorithm 1), and then of the Newton-Schulz iteration for small singular values.
+The share of a singular value below 1e-4 of the largest ends between 0 and 1, which still makes a
+subgradient.
 """
 
 from typing import cast
@@ -22,13 +22,13 @@ EXPRESS = (
     (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
 )
 NEWTON_SCHULZ = ((1.875, -1.25, 0.375),) * 5
-MARGIN = 1.01  # over the bound of the largest singular value, for rounding
+MARGIN = 1.01  # factor on the bound of the largest singular value, for rounding errors
 
 
 def nuclear_norm(matrix: Tensor) -> Tensor:
     """The sum of the singular values of [m, n], a scalar with a gradient.
 
-    On a CPU the decomposition is the faster way.
+    On a CPU a decomposition is faster than products.
     """
     if matrix.device.type == "cpu":
         return torch.linalg.svdvals(matrix).sum()
@@ -36,23 +36,23 @@ def nuclear_norm(matrix: Tensor) -> Tensor:
 
 
 def by_products(matrix: Tensor) -> Tensor:
-    """The same on any device by matrix products."""
+    """The nuclear norm by matrix products, on any device."""
     return cast(Tensor, _NuclearNorm.apply(matrix))
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """U V' of U S V' = matrix, [m, n]; zeros for zeros."""
+    """U V' of a matrix U S V', [m, n]; zeros for zeros."""
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     gram = tall.T @ tall
-    # (sum of S^8)^(1/8) is at least the largest, and at most 2.5 times as much for 1280 of them.
+    # (sum of S^8)^(1/8) is at least the largest S, and at most 2.5 times that for 1280 of them.
     bound = (gram @ gram).norm().pow(0.25) * MARGIN
-    found = tall / bound.clamp_min(torch.finfo(matrix.dtype).tiny)
+    polar = tall / bound.clamp_min(torch.finfo(matrix.dtype).tiny)
     for first, third, fifth in EXPRESS + NEWTON_SCHULZ:
-        square = found.T @ found
+        square = polar.T @ polar
         factor = third * square + fifth * (square @ square)
         factor.diagonal().add_(first)
-        found = found @ factor
-    return found if tall is matrix else found.T
+        polar = polar @ factor
+    return polar if tall is matrix else polar.T
 
 
 class _NuclearNorm(torch.autograd.Function):

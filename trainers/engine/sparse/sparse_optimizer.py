@@ -1,8 +1,8 @@
-"""SaRA's selective training for your own loop: an optimizer over some entries of weights.
+"""SaRA for a training loop of your own: an optimizer for some entries of weights.
 
-Studio's loop trains the same entries through `studio.adapters.delta.Sparse`, which leaves the
-base's weights alone. Here they change in place, so that a loop that knows nothing of SaRA evaluates
-and saves the trained model.
+Studio's own loop trains the same entries through `studio.adapters.delta.Sparse`, which leaves the
+base's weights alone. This optimizer changes them in place, so that a loop that knows nothing of
+SaRA evaluates and saves the trained model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ from studio.errors import BadInput
 
 
 def adaptable_layers(module: nn.Module) -> dict[str, Layer]:
-    """The linear and convolution layers of a module by their paths."""
+    """The linear and convolution layers of a module, by path."""
     return {
         path: layer
         for path, layer in module.named_modules()
@@ -26,16 +26,17 @@ def adaptable_layers(module: nn.Module) -> dict[str, Layer]:
 
 
 class SparseAdamW(torch.optim.AdamW):
-    """AdamW over some entries of some weights; all other entries stay bit-identical.
+    """AdamW for some entries of some weights; all other entries stay bit-identical.
 
-    Its parameters are the changes of those entries, one float32 vector for each layer. Clip those
+    Its parameters are the changes of those entries, one float32 vector for each layer. Clip these
     (`optimizer.param_groups[0]["params"]`): the weights themselves never hold a gradient. As soon
     as a layer's gradient is complete, that of the chosen entries is kept and the rest is freed.
 
-    To go on later, open the model as it was before the training, make the same optimizer and load
-    its `state_dict`. That holds the changes too, which are written into the weights again.
+    To resume, open the model as it was before the training, make the same optimizer and load its
+    `state_dict`. It holds the changes, and loading it writes them into the weights again.
 
-    layers: by path. chosen: entries of the flattened weights, each once: int [n].
+    layers: by path. chosen: by path, indices into the flattened weight, without repetitions: int
+    [n].
     """
 
     def __init__(
@@ -61,19 +62,19 @@ class SparseAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
-        """AdamW's step, and the changed entries written into the weights."""
+        """Take AdamW's step, and write the changed entries into the weights."""
         loss = super().step(closure)
         self._write()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """AdamW's, and under "changes" those of each layer, by its path: float32 [n]."""
+        """AdamW's state, and under "changes" the changes of each layer by path, float32 [n]."""
         changes = {path: change.detach() for path, change in self._changes()}
         return {**super().state_dict(), "changes": changes}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from such a state; raises BadInput for that of other layers or entries."""
+        """Restore a state. Raises BadInput for the state of other layers or entries."""
         changes = state_dict.get("changes", {})
         sizes = {path: len(change) for path, change in changes.items()}
         if sizes != {path: len(change) for path, change in self._changes()}:
@@ -88,11 +89,11 @@ class SparseAdamW(torch.optim.AdamW):
 
     def deltas(self) -> dict[str, Sparse]:
         """The changes so far as an adapter's deltas, by "unet." and the layer's path."""
-        found = {}
+        deltas = {}
         for path, change in self._changes():
             weight, index, _ = self._entries[path]
-            found[f"unet.{path}"] = Sparse(index, change.detach().clone(), tuple(weight.shape))
-        return found
+            deltas[f"unet.{path}"] = Sparse(index, change.detach().clone(), tuple(weight.shape))
+        return deltas
 
     def _changes(self) -> Iterator[tuple[str, Tensor]]:
         return zip(self._entries, self.param_groups[0]["params"], strict=True)
