@@ -1,1 +1,1 @@
-"""What a base's passes cost, before they are made."""
+"""Estimate what passes through a base cost, before they run."""

@@ -1,4 +1,4 @@
-"""A base in PyTorch's fake tensors, which have shapes and no numbers: what it would do is counted.
+"""A base of PyTorch's fake tensors, which have shapes but no numbers, to count its operations.
 
 Nothing is computed and no weight is copied, so the passes of a base of gigabytes take a second.
 """
@@ -18,7 +18,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def fake_base(base: Base, fake: FakeTensorMode) -> Base:
-    """The base in fake tensors, frozen and without its tokenizers."""
+    """The base with fake tensors, frozen and without its tokenizers."""
     unet = rebuild(base.unet)
     replace(base, unet=unet, text_encoders=(), device=torch.device("meta")).store_quantized()
     return replace(
@@ -32,7 +32,7 @@ def fake_base(base: Base, fake: FakeTensorMode) -> Base:
 
 
 def rebuild(module: Module) -> Module:
-    """A module like this one, in its precision, without storage."""
+    """A module with the same configuration and precision on the meta device, frozen."""
     build = getattr(type(module), "from_config", None) or type(module)._from_config  # pyright: ignore
     with torch.device("meta"):
         rebuilt = build(module.config)
@@ -40,7 +40,7 @@ def rebuild(module: Module) -> Module:
 
 
 def to_fake(module: Module, fake: FakeTensorMode) -> Module:
-    """A copy of the module in fake tensors that claim to be on the CPU."""
+    """A copy of the module with fake tensors, which appear to be on the CPU."""
     tensors: dict[int, object] = {}
     for own in (*module.parameters(), *module.buffers()):
         tensor = FakeTensor(fake, torch.empty_like(own, device="meta"), torch.device("cpu"))
@@ -50,12 +50,12 @@ def to_fake(module: Module, fake: FakeTensorMode) -> Module:
 
 
 def _caption_length(base: Base) -> int:
-    """How many tokens a caption has."""
+    """How many tokens an encoded caption has, padding included."""
     return base.text_encoders[0].config.max_position_embeddings
 
 
 def run_text_encoders(base: Base, rows: int) -> TextEmbedding:
-    """Captions through the text encoders, as `Base.encode_text` takes them."""
+    """Pass captions through the text encoders, as `Base.encode_text` does. rows: how many."""
     hidden, pooled = [], None
     for encoder in base.text_encoders:
         sdxl = base.family == "sdxl"
@@ -69,7 +69,10 @@ def run_text_encoders(base: Base, rows: int) -> TextEmbedding:
 def run_unet(
     base: Base, size: tuple[int, int], rows: int, text: TextEmbedding | None = None
 ) -> None:
-    """Latents of so many pictures through the UNet. size: height and width in pixels."""
+    """Pass the latents of pictures through the UNet.
+
+    size: height and width in pixels. rows: how many pictures. text: default: random embeddings.
+    """
     config, factor = base.unet.config, base.latent_factor
     if text is None:
         shape = rows, _caption_length(base), config["cross_attention_dim"]

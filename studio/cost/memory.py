@@ -1,4 +1,4 @@
-"""Memory: what modules take, and what is free now."""
+"""Memory that modules take, and memory that is free now."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from torch import nn
 
 from studio.bases.device import free_on_gpu, has_own_memory
 
-# Bytes of a process that has done nothing yet: Python with PyTorch and diffusers on a CPU, the CUDA
-# context on a GPU.
+# Bytes that a process takes at first: Python with PyTorch and diffusers on a CPU, the CUDA context
+# on a GPU.
 PROCESS = {"cpu": 500e6, "cuda": 500e6}
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -21,32 +21,32 @@ def module_bytes(module: nn.Module) -> int:
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that this process can still take on a device; None where the system does not say.
 
-    On a CPU no more than the limit of a container leaves.
+    On a CPU the limit of a container counts too.
     """
     if has_own_memory(device):
         return free_on_gpu(device)
     lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
     free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     machine = None if free is None else int(free) * 1024
-    known = [left for left in (machine, _left_in_container()) if left is not None]
-    return min(known, default=None)
+    limits = [free for free in (machine, _left_in_container()) if free is not None]
+    return min(limits, default=None)
 
 
 def format_bytes(size: float) -> str:
-    """Such as "3.1 GB"."""
+    """Bytes in words, such as "3.1 GB"."""
     return f"{size / 1e9:.1f} GB"
 
 
 def _left_in_container() -> int | None:
-    """What the limit of this control group (version 2) leaves; None where there is no limit.
+    """Bytes below the limit of this control group (version 2); None where there is no limit.
 
-    What only caches files is given up when it is needed.
+    Memory that only caches files counts as free, since the system gives it up when needed.
     """
     try:
         most = (CGROUP / "memory.max").read_text().strip()
         used = int((CGROUP / "memory.current").read_text())
-        facts = (CGROUP / "memory.stat").read_text().splitlines()
+        stat = (CGROUP / "memory.stat").read_text().splitlines()
     except OSError:
         return None
-    cached = next((int(one.split()[1]) for one in facts if one.startswith("inactive_file ")), 0)
+    cached = next((int(line.split()[1]) for line in stat if line.startswith("inactive_file ")), 0)
     return None if most == "max" else max(0, int(most) - used + cached)

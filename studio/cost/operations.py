@@ -1,4 +1,4 @@
-"""Counts what a pass through a base takes: operations, calls, and bytes of tensors."""
+"""Count what a pass through a base takes: operations, calls, and bytes of tensors."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,20 @@ from studio.cost.fake_base import fake_base, rebuild, run_unet, to_fake
 if TYPE_CHECKING:
     from studio.adapters.delta import Delta
 
-ATTENTION_BACKWARD = 2.5  # of its forward products: one of the two is computed again
+# The cost of attention's backward pass relative to its forward pass, whose two products have four
+# gradients; one of the products is computed again.
+ATTENTION_BACKWARD = 2.5
 
 
 @dataclass(frozen=True)
 class PassCost:
     """What one pass takes.
 
-    forward, backward: floating point operations. base_forward: those of the base's own layers.
+    forward, backward: floating-point operations. base_forward: the part of `forward` that the base
+    alone has, without deltas.
     calls: operations on tensors in the forward pass. written: bytes of the tensors that they make.
-    most: bytes of these tensors that are there at a time. saved: bytes that autograd keeps for the
-    backward pass.
+    most: the most bytes of these tensors that exist at a time.
+    saved: bytes that autograd keeps for the backward pass.
     """
 
     forward: float
@@ -43,12 +46,12 @@ class PassCost:
 
     @property
     def operations(self) -> float:
-        """Forward and backward."""
+        """Floating-point operations, forward and backward."""
         return self.forward + self.backward
 
 
 def evaluation_cost(base: Base, *, size: tuple[int, int], rows: int) -> PassCost:
-    """So many pictures through the UNet. size: height and width in pixels."""
+    """The cost of one evaluation of the UNet. size: height and width in pixels. rows: pictures."""
     fake, counter = FakeTensorMode(), OperationCounter({}, {})
     model = fake_base(base, fake)
     with torch.no_grad(), fake, counter:
@@ -57,12 +60,12 @@ def evaluation_cost(base: Base, *, size: tuple[int, int], rows: int) -> PassCost
 
 
 def encoding_cost(base: Base, *, size: tuple[int, int]) -> PassCost:
-    """A picture through the VAE's encoder. size: height and width in pixels."""
+    """The cost of encoding one picture with the VAE. size: height and width in pixels."""
     return _vae_cost(base, "encode", (3, *size))
 
 
 def decoding_cost(base: Base, *, size: tuple[int, int]) -> PassCost:
-    """The latents of a picture through the VAE's decoder. size: height and width in pixels."""
+    """The cost of decoding one picture with the VAE. size: height and width in pixels."""
     height, width = (side // base.latent_factor for side in size)
     return _vae_cost(base, "decode", (4, height, width))
 
@@ -76,15 +79,18 @@ def _vae_cost(base: Base, method: str, shape: tuple[int, ...]) -> PassCost:
 
 
 class OperationCounter(TorchDispatchMode):
-    """Inside the block, counts floating point operations and those of the backward pass."""
+    """Inside the block, counts what `PassCost` has, for the forward and the backward pass.
+
+    layers: the base's layers, by name. deltas: those attached to them.
+    """
 
     def __init__(self, layers: Mapping[str, nn.Module], deltas: "Mapping[str, Delta]") -> None:
         super().__init__()
         self._calls, self._written, self._forward = 0, 0, 0.0
-        self._there = self._most = 0
+        self._existing = self._most = 0
         self._attention, self._layers, self._base_backward = 0.0, 0.0, 0.0
         for name, layer in layers.items():
-            # A sparse change takes the gradient of the whole weight.
+            # A sparse change computes the gradient of the whole weight.
             sparse, row = isinstance(deltas.get(name), Sparse), prod(weight_shape(layer)[1:])
             count = partial(self._count_layer, row=row, weight_gradient=sparse)
             layer.register_forward_hook(count)
@@ -102,7 +108,7 @@ class OperationCounter(TorchDispatchMode):
         if "scaled_dot_product" in called.__name__:
             flops = 4 * args[0].numel() * args[1].shape[-2]
             self._attention += flops
-            learns = any(one.requires_grad for one in args[:3])
+            learns = any(tensor.requires_grad for tensor in args[:3])
             self._base_backward += ATTENTION_BACKWARD * flops * learns
         elif called.overloadpacket in flop_registry:
             flops = flop_registry[called.overloadpacket](*args, **kwargs, out_val=result)
@@ -110,23 +116,23 @@ class OperationCounter(TorchDispatchMode):
         return result
 
     def cost(self) -> PassCost:
-        """The forward pass."""
+        """The cost of the forward pass."""
         base_forward = self._layers + self._attention
         return PassCost(self._forward, base_forward, self._calls, self._written, self._most)
 
     def backward(self) -> float:
-        """Operations of the backward pass: both factors of what deltas multiply have gradients."""
+        """Operations of the backward pass. Both factors of a delta's products have gradients."""
         return self._base_backward + 2 * (self._forward - self._layers - self._attention)
 
     def _watch(self, storage: torch.UntypedStorage) -> None:
-        """Count a tensor's bytes among those that are there, as long as it is."""
+        """Count the bytes of a storage for as long as it exists."""
         size = storage.nbytes()
-        self._there += size
-        self._most = max(self._most, self._there)
-        weakref.finalize(storage, self._let_go, size)
+        self._existing += size
+        self._most = max(self._most, self._existing)
+        weakref.finalize(storage, self._freed, size)
 
-    def _let_go(self, size: int) -> None:
-        self._there -= size
+    def _freed(self, size: int) -> None:
+        self._existing -= size
 
     def _count_layer(
         self,
@@ -137,7 +143,10 @@ class OperationCounter(TorchDispatchMode):
         row: int,
         weight_gradient: bool,
     ) -> None:
-        """Count a layer's own product of rows so long; the gradient of its input is another."""
+        """Count a layer's own product, and the products of its gradients.
+
+        row: the number of factors of one output.
+        """
         flops = 2.0 * output.numel() * row
         self._layers += flops
         self._base_backward += flops * (args[0].requires_grad + weight_gradient)
@@ -145,12 +154,12 @@ class OperationCounter(TorchDispatchMode):
 
 def _new_tensors(args: Sequence[object], result: object) -> list[Tensor]:
     """The resulting tensors that are not views of the arguments."""
-    given = {storage_of(one) for one in args if isinstance(one, Tensor)}
+    given = {storage_of(arg) for arg in args if isinstance(arg, Tensor)}
     results = result if isinstance(result, tuple | list) else (result,)
-    tensors = [one for one in results if isinstance(one, Tensor)]
-    return [one for one in tensors if storage_of(one) not in given]
+    tensors = [item for item in results if isinstance(item, Tensor)]
+    return [tensor for tensor in tensors if storage_of(tensor) not in given]
 
 
 def storage_of(tensor: Tensor) -> int:
-    """Where its numbers lie, which views have in common."""
+    """The address of a tensor's storage, which its views share."""
     return tensor.untyped_storage()._cdata

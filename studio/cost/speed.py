@@ -1,7 +1,7 @@
-"""How fast this machine does a base's kind of work, measured in a quarter of a second.
+"""Measure how fast this machine does the work of a base, in a quarter of a second.
 
-Three speeds: of convolutions as wide as the base's own, of an activation between them, and of a
-call, whatever it computes.
+Three speeds are measured: that of convolutions as wide as the base's own, that of an activation
+function between them, and that of a call with nothing to compute.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,19 @@ from studio.bases.device import parse_device
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-OPERATIONS = {"cpu": 5e8, "cuda": 5e10}  # of one convolution that is timed
-LARGEST = {"cpu": 2**24, "cuda": 2**28}  # bytes of an activation that is timed
+OPERATIONS = {"cpu": 5e8, "cuda": 5e10}  # the most of one timed convolution
+LARGEST = {"cpu": 2**24, "cuda": 2**28}  # the most bytes of a timed activation
 CALLS = 200
-SHORTEST = 0.05  # seconds of one measurement
+SHORTEST = 0.05  # seconds that a measurement takes at least
 
 
 @dataclass(frozen=True)
 class Speed:
-    """flops: operations a second. written: bytes that activations make a second. call: seconds."""
+    """Measured speeds.
+
+    flops: floating-point operations per second. written: bytes that activations write per second.
+    call: seconds of a call.
+    """
 
     flops: float
     written: float
@@ -34,14 +38,14 @@ class Speed:
 
 
 def device_of(base: "Base") -> torch.device:
-    """Where this base is at work; without weights, where bases are opened by default."""
+    """The base's device; for a base without weights, the one where bases are opened by default."""
     if base.device.type != "meta":
         return base.device
     return parse_device("auto")
 
 
 def measure_speed(base: "Base", *, side: int, batch: int, half: bool) -> Speed:
-    """The speed of this base's kind of work, here and now. side: of the latents."""
+    """The speed of this base's work on this machine now. side: that of the latents."""
     device = device_of(base)
     dtype = base.dtype if half and base.dtype != torch.float32 else torch.float32
     dtype = torch.bfloat16 if half and dtype == torch.float32 else dtype
@@ -54,11 +58,11 @@ def measure_speed(base: "Base", *, side: int, batch: int, half: bool) -> Speed:
 
 
 def _convolution_speed(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
-    """Floating point operations a second, of convolutions of each of the UNet's widths."""
+    """Floating-point operations per second, in convolutions of each of the UNet's widths."""
     device = device_of(base)
     done = spent = 0.0
     for level, channels in enumerate(base.unet.config["block_out_channels"]):
-        operations = 18.0 * channels**2  # of a pixel, in a kernel of three by three
+        operations = 18.0 * channels**2  # for a pixel, with a 3 x 3 kernel
         own = batch * (side >> level) ** 2
         pixels = max(1, int(min(own, OPERATIONS[device.type] / operations)))
         height = max(1, int(pixels**0.5))
@@ -70,7 +74,7 @@ def _convolution_speed(base: "Base", dtype: torch.dtype, *, side: int, batch: in
 
 
 def _activation_speed(base: "Base", dtype: torch.dtype, *, side: int, batch: int) -> float:
-    """Bytes a second that an activation makes, of one as wide as the UNet's first block."""
+    """Bytes per second that an activation writes, as wide as the UNet's first block."""
     device = device_of(base)
     numbers = batch * base.unet.config["block_out_channels"][0] * side**2
     most = LARGEST[device.type] // dtype.itemsize
@@ -84,7 +88,7 @@ def _calls(small: torch.Tensor) -> None:
 
 
 def _time(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that work takes at its fastest: whatever else runs here now will not run for long."""
+    """Seconds that work takes at its fastest, since other programs slow some measurements down."""
     work()
     _synchronize(device)
     started, times = perf_counter(), list[float]()

@@ -1,6 +1,6 @@
-"""The shapes that pictures are trained at, and the cuts that make pictures fit them.
+"""Aspect ratio buckets: the shapes in which pictures are trained, and the crops that fit them.
 
-Bucketing by the ratio of sides is NovelAI's ("aspect ratio bucketing"), as in kohya's sd-scripts.
+The method is NovelAI's, as in kohya's sd-scripts.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-LONGEST = 2.0  # of a bucket's sides, longer over shorter; longer pictures lose their ends
+LONGEST = 2.0  # the longer side of a bucket over the shorter; longer pictures lose their ends
 
 
 def bucket_choices(*, size: int, step: int, buckets: bool) -> list[tuple[int, int]]:
     """The shapes (width, height) to choose from: the buckets, or the square alone.
 
-    size: side of the square.  step: sides are multiples of it. Raises BadInput where size is none.
+    size: side of the square.  step: sides are multiples of it. Raises BadInput unless size is one.
     """
     if size < step or size % step:
         raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
@@ -29,22 +29,22 @@ def bucket_choices(*, size: int, step: int, buckets: bool) -> list[tuple[int, in
 
 
 def bucket_sizes(size: int, step: int) -> list[tuple[int, int]]:
-    """The buckets: (width, height) in multiples of `step`, as large as size x size allows.
+    """The buckets (width, height) in multiples of `step`, with an area of at most size x size.
 
     From 1:LONGEST to LONGEST:1, narrow to wide; the square is always among them.
     """
-    found = {(size, size)}
+    sizes = {(size, size)}
     for width in range(step, size + 1, step):
         height = size * size // width // step * step
         if height <= LONGEST * width:
-            found |= {(width, height), (height, width)}
-    return sorted(found)
+            sizes |= {(width, height), (height, width)}
+    return sorted(sizes)
 
 
 def nearest_bucket(choices: Sequence[tuple[int, int]], width: int, height: int) -> tuple[int, int]:
-    """The bucket whose ratio of sides is nearest, by factor."""
+    """The bucket whose aspect ratio differs by the smallest factor."""
     ratio = log(width / height)
-    return min(choices, key=lambda one: abs(log(one[0] / one[1]) - ratio))
+    return min(choices, key=lambda bucket: abs(log(bucket[0] / bucket[1]) - ratio))
 
 
 def crop_to_bucket(
@@ -59,9 +59,9 @@ def crop_to_bucket(
     flip: mirror it first, left to right.  generator: crop at random; None crops the middle.
 
     Returns [3, H, W] float32 in -1 .. 1, and (top, left) of the crop in the scaled picture, which
-    SDXL is told.
+    is an input of SDXL.
     """
-    import numpy as np  # which a page that shows the buckets does without, and PyTorch too
+    import numpy as np  # late, with PyTorch: the web page needs neither to show the buckets
     import torch
 
     if flip:
@@ -77,7 +77,7 @@ def crop_to_bucket(
 
 
 def scaled_size(source: tuple[int, int], bucket: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of a source scaled to cover a bucket; its ratio is kept."""
+    """Width and height of a source scaled to cover a bucket, with its aspect ratio."""
     scale = max(bucket[0] / source[0], bucket[1] / source[1])
     width, height = (max(b, round(s * scale)) for s, b in zip(source, bucket, strict=True))
     return width, height

@@ -1,4 +1,4 @@
-"""Changing many captions at once, and writing them beside their pictures.
+"""Change many captions at once, and write them beside their pictures.
 
 edit = CaptionEdit(find="red", replace="crimson", trigger="sks robot")
 write_captions({picture: edit.apply(caption) for picture, caption in captions.items()})
@@ -17,10 +17,10 @@ from studio.files import write_file
 
 @dataclass(frozen=True)
 class CaptionEdit:
-    """What is done to a caption: find and replace, then what is to stand before and behind it.
+    """A change of captions: find and replace, then add a prefix, a suffix and a trigger.
 
-    find: plain text, upper and lower case told apart. trigger: stands first in every caption that
-    does not have it anywhere. What is there already is not added again.
+    find: plain text, case-sensitive. trigger: put before every caption that does not contain it.
+    A prefix or suffix that a caption has already is not added again.
     """
 
     find: str = ""
@@ -30,15 +30,16 @@ class CaptionEdit:
     trigger: str = ""
 
     def apply(self, caption: str) -> str:
-        """The caption after this edit; white space is as captions are read, single blanks."""
+        """The caption after this edit, in one line with single blanks."""
         text = tidy(caption.replace(self.find, self.replace) if self.find else caption)
         prefix, suffix, trigger = tidy(self.prefix), tidy(self.suffix), tidy(self.trigger)
         if prefix and not text.startswith(prefix):
             text = tidy(f"{prefix} {text}")
         if suffix and not text.endswith(suffix):
             text = tidy(f"{text}{suffix}" if suffix[0] in ",.;:!?" else f"{text} {suffix}")
-        there = re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE)
-        if trigger and not there:  # `masks` has no `sks`
+        # As a whole word: `masks` does not contain `sks`.
+        contained = re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE)
+        if trigger and not contained:
             text = f"{trigger}, {text}" if text else trigger
         return text
 
@@ -47,13 +48,13 @@ def write_captions(captions: Mapping[Path, str]) -> None:
     """Write each picture's caption into the file that it is read from, or else into a .txt file.
 
     An empty caption removes the picture's caption files. Each file is written atomically. Raises
-    BadInput, before any is written, where two pictures have one caption file.
+    BadInput, before any file is written, where two pictures share a caption file.
     """
-    there = {folder: caption_files(folder) for folder in {one.parent for one in captions}}
-    for folder in there:
+    by_folder = {folder: caption_files(folder) for folder in {path.parent for path in captions}}
+    for folder in by_folder:
         _check_own_files(list_pictures(folder)[0], captions)
     for picture, caption in captions.items():
-        files = there[picture.parent]
+        files = by_folder[picture.parent]
         own = [*files.get(picture.stem, ()), *files.get(picture.name, ())]
         if text := tidy(caption):
             write_file(own[0] if own else picture.with_suffix(".txt"), text.encode())
@@ -63,10 +64,10 @@ def write_captions(captions: Mapping[Path, str]) -> None:
 
 
 def _check_own_files(pictures: list[Path], captions: Mapping[Path, str]) -> None:
-    """BadInput where a picture that gets a caption shares its name with another."""
+    """Raise BadInput where a picture to be captioned has another one's name, except the suffix."""
     for picture in captions:
         own = picture.with_suffix("")
-        twins = [one.name for one in pictures if one.with_suffix("") == own and one != picture]
+        twins = [p.name for p in pictures if p.with_suffix("") == own and p != picture]
         if twins:
             raise BadInput(
                 f"{picture.name} and {twins[0]} would share the caption {picture.stem}.txt: rename "

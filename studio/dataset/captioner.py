@@ -1,13 +1,13 @@
-"""Captions that an image-to-text model writes: BLIP, GIT or Florence-2, read by transformers.
+"""Write captions with an image-to-text model: BLIP, GIT or Florence-2, opened by transformers.
 
 captioner = open_captioner("models/blip-image-captioning-base")
 captioner.caption("photos/robot.jpg")        # "a red robot in a meadow"
 
-Nothing is downloaded: a hub id is that of a model in Hugging Face's cache. Weights are safetensors,
-and no code of a model's folder is run. `find_captioners` imports no PyTorch.
+Nothing is downloaded: a hub id means a model in Hugging Face's cache. Weights must be safetensors,
+and no code in a model's folder is run. `find_captioners` imports no PyTorch.
 
 BLIP: Li et al. 2022, arXiv 2201.12086. GIT: Wang et al. 2022, arXiv 2205.14100. Florence-2: Xiao et
-al. 2023, arXiv 2311.06242; it is asked for its detailed caption.
+al. 2023, arXiv 2311.06242; Studio asks it for its detailed caption.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from studio.picture import load_picture
 
 KINDS = ("blip", "git", "florence2")  # `model_type` in a config.json
 NAMES = "BLIP, GIT or Florence-2"
-TASK = "<DETAILED_CAPTION>"  # of Florence-2
-LONGEST = 75  # tokens: one piece of a prompt
+TASK = "<DETAILED_CAPTION>"  # Florence-2's prompt
+LONGEST = 75  # tokens of a caption, as many as one piece of a prompt has
 ADVICE = "hf download Salesforce/blip-image-captioning-base"
 
 
@@ -37,25 +37,25 @@ class Captioner:
     _processor: Any
 
     def caption(self, picture: str | Path) -> str:
-        """What the picture shows, in one line. Raises BadPicture for what is none."""
+        """What the picture shows, in one line. Raises BadPicture where it cannot be read."""
         import torch
 
         image = load_picture(picture)
-        asked = {"text": TASK} if self.kind == "florence2" else {}
-        given = self._processor(images=image, return_tensors="pt", **asked)
-        given = given.to(self._model.device, self._model.dtype)
+        task = {"text": TASK} if self.kind == "florence2" else {}
+        inputs = self._processor(images=image, return_tensors="pt", **task)
+        inputs = inputs.to(self._model.device, self._model.dtype)
         with torch.inference_mode():
             tokens = self._model.generate(
-                **given, max_new_tokens=LONGEST, do_sample=False, num_beams=1
+                **inputs, max_new_tokens=LONGEST, do_sample=False, num_beams=1
             )
         (text,) = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return tidy(text)
 
 
 def open_captioner(source: str | Path) -> Captioner:
-    """Open a model's folder, or the one of this hub id in the cache; BadInput where there is none.
+    """Open a captioner, given by its folder or by the hub id of a model in the cache.
 
-    A GPU, where there is one, computes in half precision.
+    On a GPU it computes in half precision. Raises BadInput where there is no such captioner.
     """
     folder = find_captioner(source)
     from safetensors import SafetensorError
@@ -64,22 +64,22 @@ def open_captioner(source: str | Path) -> Captioner:
 
     from studio.bases.device import parse_device, parse_dtype
 
-    place = parse_device("auto")
+    device = parse_device("auto")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(folder, **own)
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, dtype=parse_dtype("auto", place), **own
+            folder, use_safetensors=True, dtype=parse_dtype("auto", device), **own
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"the captioner {source} cannot be opened: {reason_of(error)}") from error
-    return Captioner(_kind(folder), model.to(place).eval(), processor)
+    return Captioner(_kind(folder), model.to(device).eval(), processor)
 
 
 def find_captioner(source: str | Path) -> Path:
-    """The folder of a captioner on this machine; BadInput where there is none, or another model."""
+    """The folder of a captioner on this machine. Raises BadInput for a missing or other model."""
     from studio.bases.resolve import cached_snapshot  # the hub's client takes half a second
 
     folder = expand_home(source)
@@ -106,7 +106,7 @@ def find_captioners() -> list[str]:
 
     names = [path.name for path in Path(constants.HF_HUB_CACHE).glob("models--*--*")]
     ids = [name.removeprefix("models--").replace("--", "/", 1) for name in sorted(names)]
-    return [one for one in ids if (found := cached_snapshot(one)) and _kind(found) in KINDS]
+    return [id for id in ids if (folder := cached_snapshot(id)) and _kind(folder) in KINDS]
 
 
 def _kind(folder: Path) -> str:

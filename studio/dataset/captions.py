@@ -1,7 +1,7 @@
-"""Captions: text files beside pictures, and the metadata files of Hugging Face's `imagefolder`.
+"""Read captions: text files beside pictures, and the metadata of Hugging Face's `imagefolder`.
 
-The caption of `red.jpg` is the text in red.txt, red.caption, red.jpg.txt or red.jpg.caption, the
-first of these that is there and not empty; then that in metadata.jsonl or metadata.csv. Endings may
+The caption of `red.jpg` is in red.txt, red.caption, red.jpg.txt or red.jpg.caption: the first of
+these that exists and is not empty. Otherwise it is in metadata.jsonl or metadata.csv. Suffixes may
 be in upper case.
 """
 
@@ -17,13 +17,13 @@ from studio.files import read_text
 from studio.json_value import parse_object
 
 ENDINGS = (".txt", ".caption")
-METADATA_FILES = ("metadata.csv", "metadata.jsonl")  # what the last says counts
-COLUMNS = ("text", "caption", "prompt")  # the first that says something is the caption
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")  # where both name a picture, the last counts
+COLUMNS = ("text", "caption", "prompt")  # the first that is not empty is the caption
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What a metadata file says of a picture. text: empty for none.  file: its name."""
+    """A picture's caption in a metadata file. text: may be empty.  file: the metadata's name."""
 
     text: str
     file: str
@@ -35,21 +35,21 @@ def tidy(text: str) -> str:
 
 
 def caption_files(folder: Path) -> dict[str, list[Path]]:
-    """The caption files of a folder by the name before their ending, in the order of choice."""
-    found: dict[str, list[Path]] = {}
+    """The caption files of a folder by their name without suffix, the preferred one first."""
+    by_stem: dict[str, list[Path]] = {}
     files = [path for path in list_folder(folder) if path.suffix.lower() in ENDINGS]
-    for path in sorted(files, key=_choice):
+    for path in sorted(files, key=_preference):
         if path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.stem, []).append(path)
-    return found
+            by_stem.setdefault(path.stem, []).append(path)
+    return by_stem
 
 
-def _choice(path: Path) -> tuple[int, bool, str]:
+def _preference(path: Path) -> tuple[int, bool, str]:
     return ENDINGS.index(path.suffix.lower()), path.suffix not in ENDINGS, path.name
 
 
 def caption_beside(picture: Path, files: Mapping[str, list[Path]]) -> str:
-    """The text of the file beside a picture, or nothing. files: as `caption_files` gives them."""
+    """The caption in a file beside a picture; "" where there is none. files: `caption_files`."""
     for path in (*files.get(picture.stem, ()), *files.get(picture.name, ())):
         if text := tidy(read_text(path)):
             return text
@@ -57,25 +57,25 @@ def caption_beside(picture: Path, files: Mapping[str, list[Path]]) -> str:
 
 
 def read_metadata(folder: Path) -> dict[Path, Listed]:
-    """What metadata.jsonl or metadata.csv says of the pictures of a folder and those below it.
+    """The captions that metadata.jsonl or metadata.csv has, by picture, also in folders below.
 
-    Raises BadInput where a row names no picture of the folder or has no column for its caption.
+    Raises BadInput where a row names no file inside the folder, or has no column for the caption.
     """
-    found: dict[Path, Listed] = {}
+    listed: dict[Path, Listed] = {}
     for path in (folder / name for name in METADATA_FILES):
         if path.is_file():
             captions = metadata_captions(path).items()
-            found |= {folder / name: Listed(text, path.name) for name, text in captions}
-    if not found and (folder / "metadata.parquet").is_file():
+            listed |= {folder / name: Listed(text, path.name) for name, text in captions}
+    if not listed and (folder / "metadata.parquet").is_file():
         raise BadInput(
             f"{folder / 'metadata.parquet'} is not read: save it as metadata.csv, with the columns "
             "file_name and text."
         )
-    return found
+    return listed
 
 
 def metadata_captions(path: Path) -> dict[str, str]:
-    """The captions in one of METADATA_FILES, by `file_name`; empty where a picture has none.
+    """The captions in one of METADATA_FILES, by `file_name`; "" for a picture without one.
 
     Raises BadInput as `read_metadata` does.
     """
@@ -109,13 +109,13 @@ def _file_name(row: Mapping[str, object], folder: Path, where: str) -> str:
 
 
 def _caption(row: Mapping[str, object], where: str) -> str:
-    there = [column for column in COLUMNS if column in row]
-    if not there:
+    columns = [column for column in COLUMNS if column in row]
+    if not columns:
         raise BadInput(
             f"{where} has no caption; {_columns(row)}. Call that of the captions text, caption or "
             "prompt."
         )
-    for column in there:
+    for column in columns:
         text = row[column]
         if not isinstance(text, str | None):
             raise BadInput(f"{where} has a {column} that is no text: {str(text)[:80]}.")

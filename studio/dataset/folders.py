@@ -1,11 +1,11 @@
 """The folders of a training's pictures: one or several, with weights and kohya's sub-folders.
 
-A sub-folder `10_sks robot` repeats its pictures ten times an epoch, and captions those without a
-caption "sks robot", as in kohya's sd-scripts (library/config_util.py,
+The pictures of a sub-folder `10_sks robot` come ten times in an epoch, and those without a caption
+get the caption "sks robot", as in kohya's sd-scripts (library/config_util.py,
 `generate_dreambooth_subsets_config_by_subdirs`). Sub-folders with other names, or with no repeats
 (`0_sks robot`), are ignored.
 
-A picture is drawn in proportion to its folder's weight times its sub-folder's repeats.
+A picture comes as often as its folder's weight times its sub-folder's repeats.
 """
 
 import re
@@ -18,20 +18,20 @@ from studio.files import expand_home
 
 REPEATS = re.compile(r"(\d+)_(.*\S.*)")
 LIGHTEST, HEAVIEST = 0.001, 1000.0
-# Folders with masks are named like this, or end so, as `10_sks robot_mask` does: see
+# Names of folders with masks, and endings of such names (`10_sks robot_mask`): see
 # studio/dataset/masks.py.
 MASKS_BELOW = ("masks", "mask")
 MASK_FOLDERS = ("_mask", "_masks")
-KOHYA_IMAGES = "img"  # kohya's GUI keeps the sub-folders of repeats there
-KOHYA_PRIOR = "reg"  # and there the pictures of the class
+KOHYA_IMAGES = "img"  # kohya's GUI keeps the sub-folders with repeats here
+KOHYA_PRIOR = "reg"  # and the class pictures here
 
 
 @dataclass(frozen=True)
 class Folder:
     """A folder that the user named.
 
-    weight: how often its pictures are drawn, relative to a folder of weight 1. Raises BadInput
-    where it is out of range.
+    weight: how often its pictures come, relative to a folder of weight 1. Raises BadInput where it
+    is out of range.
     """
 
     path: Path
@@ -51,10 +51,10 @@ Sources = str | Path | Sequence[str | Path | Folder | tuple[str | Path, float]]
 
 @dataclass(frozen=True)
 class Part:
-    """The pictures directly in one folder.
+    """One folder, without its sub-folders.
 
-    repeats: how often each is drawn in an epoch.  words: the caption of pictures without one; None
-    where the folder's name gives none.
+    repeats: how often each picture comes in an epoch.  words: the caption of pictures without one;
+    None where the folder's name has none.
     """
 
     path: Path
@@ -70,7 +70,7 @@ def parse_folders(pictures: Sources) -> tuple[Folder, ...]:
     given = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     if not given:
         raise BadInput("No folder of pictures was given: name at least one.")
-    return tuple(_folder(one) for one in given)
+    return tuple(_folder(item) for item in given)
 
 
 def _folder(given: object) -> Folder:
@@ -88,7 +88,7 @@ def _folder(given: object) -> Folder:
 
 
 def list_parts(folder: Path) -> list[Part]:
-    """The folder itself and then, by name, its sub-folders of kohya's form and those of `img`.
+    """The folder itself, then its sub-folders with repeats and those of `img`, by name.
 
     Raises BadInput where the folder is missing or cannot be read.
     """
@@ -107,7 +107,7 @@ def _repeated(folder: Path) -> list[Part]:
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """The entries of a folder; BadInput where it is no folder or cannot be read."""
+    """The entries of a folder. Raises BadInput where it is no folder or cannot be read."""
     if not folder.exists():
         raise BadInput(f"There is no folder {folder}: give a folder of pictures.")
     if not folder.is_dir():

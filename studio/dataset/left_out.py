@@ -1,20 +1,20 @@
-"""What a training leaves out of its folders, and the sentences that say so."""
+"""What a training leaves out of its folders, and sentences about it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Kinds that are no pictures of the folder itself.
+# Kinds that are not pictures in the folder itself.
 CAPTIONS, SUB_FOLDERS = "captions", "in sub-folders"
-NAMED = 3  # reasons of one kind, and files of one reason; the others are counted
+NAMED = 3  # how many reasons of a kind, and files with a reason, are named; the rest is counted
 
 
 @dataclass(frozen=True)
 class Skipped:
     """A file or sub-folder that is left out.
 
-    reason: why, as the end of a sentence that starts with its name.  kind: what it is counted as.
-    count: how many pictures it stands for.
+    reason: why, as the end of a sentence that starts with its name.  kind: under which it is
+    counted, such as "damaged" or "HEIC".  count: how many pictures it stands for.
     """
 
     path: Path
@@ -24,7 +24,7 @@ class Skipped:
 
 
 def count_skipped(skipped: Sequence[Skipped]) -> str:
-    """How many of which kind, such as "2 HEIC, 1 damaged"; empty where there are none."""
+    """How many there are of each kind, such as "2 HEIC, 1 damaged"; "" where there are none."""
     return ", ".join(_counted(kind, group) for kind, group in _by_kind(skipped))
 
 
@@ -36,23 +36,24 @@ def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
 
 
 def _by_kind(skipped: Sequence[Skipped]) -> Iterator[tuple[str, list[Skipped]]]:
-    for kind in dict.fromkeys(one.kind for one in skipped):
-        yield kind, [one for one in skipped if one.kind == kind]
+    for kind in dict.fromkeys(file.kind for file in skipped):
+        yield kind, [file for file in skipped if file.kind == kind]
 
 
 def _counted(kind: str, group: Sequence[Skipped]) -> str:
-    count = sum(one.count for one in group)
+    count = sum(file.count for file in group)
     return f"{count} {'caption' if kind == CAPTIONS and count == 1 else kind}"
 
 
 def _reasons(group: Sequence[Skipped]) -> str:
-    """What is wrong with files of one kind, each reason once with the first files that have it."""
+    """The reasons for leaving out files of one kind, each with the first files that have it."""
     files: dict[str, list[str]] = {}
-    for one in group:
-        files.setdefault(one.reason, []).append(one.path.name)
-    said, named = [], 0
+    for skipped in group:
+        files.setdefault(skipped.reason, []).append(skipped.path.name)
+    reasons, named = [], 0
     for reason, (first, *others) in list(files.items())[:NAMED]:
         others = others[: NAMED - 1]
-        said.append(f"{first} {reason}" + (f" (so too {', '.join(others)})" if others else ""))
+        reasons.append(f"{first} {reason}" + (f" (so too {', '.join(others)})" if others else ""))
         named += 1 + len(others)
-    return "; ".join([*said, f"and {len(group) - named} more"] if named < len(group) else said)
+    more = [f"and {len(group) - named} more"] if named < len(group) else []
+    return "; ".join([*reasons, *more])

@@ -1,4 +1,4 @@
-"""The files of a folder: which are pictures, and which are left out."""
+"""List the files of a folder: which are pictures, and which are left out."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -11,8 +11,8 @@ from studio.dataset.left_out import CAPTIONS, SUB_FOLDERS, Skipped
 from studio.files import open_file
 from studio.picture.formats import ENDINGS, starts_like_picture
 
-MASKS = (".mask", "-masklabel")  # behind a picture's name, before its ending: its mask
-# What nobody reads here, by its ending. A camera's raw file starts as a TIFF does.
+MASKS = (".mask", "-masklabel")  # a mask's name is its picture's stem, one of these, and a suffix
+# Formats that are not read, by suffix: a camera's raw file starts like a TIFF.
 UNREAD = {
     "camera raw": (".arw .cr2 .cr3 .dng .nef .nrw .orf .pef .raf .rw2 .srw", "develop it to"),
     "video": (".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm .wmv", "save frames of it as"),
@@ -24,41 +24,41 @@ UNREAD = {
     "icon": (".ico .icns", "save it as"),
 }
 KINDS = {ending: kind for kind, (endings, _) in UNREAD.items() for ending in endings.split()}
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # and hidden ones: nobody means them
-MOST_COUNTED = 1000  # pictures of a sub-folder
-MOST_LOOKED_AT = 100_000  # files: the folder may be somebody's whole disk
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # ignored, as hidden files are
+MOST_COUNTED = 1000  # pictures of a sub-folder that are counted
+MOST_LOOKED_AT = 100_000  # files that are looked at: the folder may be somebody's whole disk
 
 
 def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
     """The picture files of a folder, and those of formats that are not read.
 
-    Neither has hidden files, masks, or files that are no pictures. Pictures are known by their
-    ending, and those of other endings by how they start. Raises BadInput for no folder.
+    Hidden files, masks and other files are in neither list. Pictures are recognised by their
+    suffix, or else by their first bytes. Raises BadInput where there is no such folder.
     """
     files = [path for path in list_folder(folder) if not path.name.startswith(".")]
-    found, unread = [], []
+    pictures, unread = [], []
     for path in sorted(path for path in files if path.is_file()):
         if other := of_unread_format(path):
             unread.append(other)
         elif is_picture(path):
-            found.append(path)
-    masks = {path.stem + ending for path in found for ending in MASKS}
-    return [path for path in found if path.stem not in masks], unread
+            pictures.append(path)
+    masks = {path.stem + ending for path in pictures for ending in MASKS}
+    return [path for path in pictures if path.stem not in masks], unread
 
 
 def is_of_system(name: str) -> bool:
-    """Whether a file is one that a system leaves in folders."""
+    """Whether a file is hidden, or one that an operating system leaves in folders."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
 def of_unread_format(path: Path) -> Skipped | None:
-    """Why a file of this name is left out; None where its ending is not of a format of UNREAD."""
+    """Why a file is left out because of its suffix; None where the suffix is not in UNREAD."""
     kind = KINDS.get(path.suffix.lower())
     return Skipped(path, f"is not read: {UNREAD[kind][1]} JPEG or PNG", kind) if kind else None
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is one by its ending, or else by how it starts."""
+    """Whether a file is a picture, by its suffix or else by its first bytes."""
     if path.suffix.lower() in ENDINGS:
         return True
     try:
@@ -69,22 +69,22 @@ def is_picture(path: Path) -> bool:
 
 
 def skipped_folders(folder: Path, read: Collection[Path]) -> list[Skipped]:
-    """The sub-folders that hold pictures which are not looked at.
+    """The sub-folders with pictures that are not read.
 
-    read: the folders, and pictures in folders below, that are.
+    read: the folders, and the pictures in sub-folders, that are read.
     """
-    found = []
+    skipped = []
     for path in sorted(path for path in list_folder(folder) if path.is_dir()):
         if path not in read and not _is_other(path) and (count := _count_pictures(path, read)):
             reason = f"holds {count} and is not looked into: give it as a folder of its own"
             if path.name == KOHYA_PRIOR:
                 reason = f"holds {count} of a class, which are learned as --prior-pictures only"
-            found.append(Skipped(path, reason, SUB_FOLDERS, count))
-    return found
+            skipped.append(Skipped(path, reason, SUB_FOLDERS, count))
+    return skipped
 
 
 def _is_other(folder: Path) -> bool:
-    """Whether a folder is hidden, or one of masks."""
+    """Whether a folder is hidden, or a folder of masks."""
     name = folder.name
     return name.startswith(".") or name in MASKS_BELOW or name.endswith(MASK_FOLDERS)
 
@@ -92,7 +92,7 @@ def _is_other(folder: Path) -> bool:
 def skipped_captions(folder: Path, pictures: Collection[Path]) -> list[Skipped]:
     """The caption files that belong to no picture.
 
-    pictures: those of the folder, with those that are left out.
+    pictures: all pictures of the folder, including those that are left out.
     """
     owners = {name for path in pictures for name in (path.stem, path.name)}
     return [
@@ -104,7 +104,7 @@ def skipped_captions(folder: Path, pictures: Collection[Path]) -> list[Skipped]:
 
 
 def _count_pictures(folder: Path, read: Collection[Path]) -> int:
-    """How many there are in a folder and below it, by their endings; MOST_COUNTED at most."""
+    """How many pictures are in a folder and below it, by suffix; MOST_COUNTED at most."""
     files = islice(_files_below(folder, read), MOST_LOOKED_AT)
     pictures = (path for path in files if path.suffix.lower() in ENDINGS | KINDS.keys())
     return sum(1 for _ in islice(pictures, MOST_COUNTED))
@@ -112,8 +112,8 @@ def _count_pictures(folder: Path, read: Collection[Path]) -> int:
 
 def _files_below(folder: Path, read: Collection[Path]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        inside = (Path(place, name) for name in folders)
-        folders[:] = [path.name for path in inside if path not in read and not _is_other(path)]
+        paths = (Path(place, name) for name in folders)
+        folders[:] = [path.name for path in paths if path not in read and not _is_other(path)]
         for path in (Path(place, name) for name in files if not name.startswith(".")):
             if path not in read:
                 yield path

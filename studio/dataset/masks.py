@@ -1,7 +1,7 @@
 """Masks: the weight of each pixel in the loss, from white (learned) to black (ignored).
 
-A mask is the picture's alpha channel, or a separate file. For a picture `photos/red.jpg`, the file
-is searched for in this order, with the suffix of any picture format:
+A mask is the picture's alpha channel, or a separate file. For a picture `photos/red.jpg`, the mask
+is the first of these files that exists, with the suffix of any picture format:
 
     photos/red.mask.png         beside it
     photos/red-masklabel.png    beside it, as OneTrainer names it
@@ -10,9 +10,9 @@ is searched for in this order, with the suffix of any picture format:
                                 kohya's documentation names a `conditioning_data_dir`
     masks/red.png               in a folder `masks` or `mask` beside its own
 
-The weight is the mask's brightness (as in OneTrainer; kohya takes red, the same for grey masks).
-Transparent parts are black. The mask is scaled and cropped with its picture, then averaged over the
-pixels of each latent, as in kohya ("area").
+The weight is the mask's brightness, as in OneTrainer (kohya takes the red channel, which is the
+same for grey masks). Transparent parts are black. The mask is scaled and cropped with its picture,
+then averaged over the pixels of each latent, as in kohya ("area").
 """
 
 from collections.abc import Iterator
@@ -40,10 +40,10 @@ Masked = Literal["alpha", "files"]
 
 
 def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
-    """The pictures, each with its mask. masked: from the alpha channel, or from files.
+    """The pictures, each with its mask. masked: "alpha" for the alpha channel, or "files".
 
-    Raises BadInput, naming the picture, where a mask is missing, cannot be read, is that of another
-    picture too, has other ratios of sides than its picture, or is black all over.
+    Raises BadInput, naming the picture, where a mask is missing, cannot be read, belongs to another
+    picture too, has another aspect ratio than its picture, or is black everywhere.
     """
     examples = []
     taken: dict[Path, Path] = {}
@@ -71,7 +71,7 @@ def _candidates(picture: Path) -> Iterator[Path]:
     folder = picture.parent
     stems = [(folder, picture.stem + ending) for ending in MASKS]
     stems += [(folder / name, picture.stem) for name in MASKS_BELOW]
-    own = Path(abspath(folder))  # so that "." has a name too
+    own = Path(abspath(folder))  # a full path, since "." has no name
     beside = (*(own.name + end for end in MASK_FOLDERS), *MASKS_BELOW)
     stems += [(own.parent / name, picture.stem) for name in beside]
     for place, stem in stems:
@@ -91,9 +91,9 @@ def _missing(picture: Path) -> str:
 
 def _check(example: Example) -> None:
     mask = load_mask(example)
-    # Half a pixel may be lost in rounding where one was made from the other, at either's scale.
-    off = abs(mask.width * example.height - mask.height * example.width)
-    if off > max(mask.width, example.width):
+    # Rounding may lose half a pixel where mask or picture is a scaled copy of the other.
+    difference = abs(mask.width * example.height - mask.height * example.width)
+    if difference > max(mask.width, example.width):
         raise BadInput(
             f"The mask {example.mask} is {mask.width} x {mask.height}, but {example.path.name} is "
             f"{example.width} x {example.height}: give it the same ratio of sides."
@@ -107,7 +107,7 @@ def _check(example: Example) -> None:
 
 
 def load_mask(example: Example) -> Image.Image:
-    """A picture's mask, one channel of eight bits, as large as its file has it."""
+    """A picture's mask in the size of its file: one channel of eight bits."""
     assert example.mask
     with opened_picture(example.mask, name=f"The mask {example.mask}") as opened:
         mask = upright(opened)
@@ -127,8 +127,8 @@ def latent_mask(
 ) -> Tensor:
     """The weight of each latent in the loss, for a crop of `crop_to_bucket`.
 
-    mask: as `load_mask` returns it.  corner: (top, left) of the crop, as `crop_to_bucket` returned
-    it.  flip: whether it was mirrored.  cell: pixels a latent, along a side.
+    mask: from `load_mask`.  corner: (top, left) of the crop, from `crop_to_bucket`.  flip: whether
+    the picture was mirrored.  cell: pixels per latent, along a side.
 
     Returns [H / cell, W / cell] float32 in 0 .. 1. Raises BadInput where all of it is 0.
     """

@@ -1,4 +1,4 @@
-"""Folders of pictures -> captioned examples, each with the shape it is trained at."""
+"""Read folders of pictures into captioned examples, each with its bucket."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +15,19 @@ from studio.errors import BadInput
 from studio.files import file_sha256
 from studio.picture import BadPicture, picture_size
 
-THINNEST = 32  # longer over shorter side: scaled to cover a bucket, a strip is many gigabytes
+# The longer over the shorter side of a picture: a thinner strip, scaled to cover a bucket, would
+# take gigabytes.
+THINNEST = 32
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with its caption. Sizes in pixels.
+    """One picture with its caption. Sizes are in pixels.
 
-    width, height: of the source, upright.  bucket: (width, height) trained at.
-    weight: how often it is drawn, relative to a picture of weight 1.  sha256: of the file.
-    mask: the mask's file, which is the picture's own for its alpha channel; None without a mask.
-    mask_sha256: of that file.
+    width, height: of the picture file, upright.  bucket: (width, height) in the training.
+    weight: how often it comes, relative to a picture of weight 1.  sha256: of the file.
+    mask: the mask's file, or the picture's own for its alpha channel; None without a mask.
+    mask_sha256: of the mask's file.
     """
 
     path: Path
@@ -43,7 +45,7 @@ class Example:
 class Pictures:
     """The pictures of all folders, in the order of the folders, then by file name.
 
-    skipped: what is left out.
+    skipped: files and sub-folders that are left out.
     """
 
     examples: tuple[Example, ...] = ()
@@ -60,7 +62,7 @@ class Pictures:
         return sha256("\n".join(lines).encode()).hexdigest()
 
     def remarks(self) -> list[str]:
-        """A line for each kind of thing left out, and one for pictures of kohya's `img`."""
+        """Sentences: where pictures come from kohya's `img`, and what is left out, by kind."""
         kohya = dict.fromkeys(
             example.path.parent.parent
             for example in self.examples
@@ -77,32 +79,32 @@ def read_pictures(
 ) -> Pictures:
     """Read the pictures in folders. Each is decoded once, to find damaged ones before training.
 
-    A caption comes from a file (see studio/dataset/captions.py), else it is the words in its
-    folder's name (see studio/dataset/folders.py), else the trigger.
+    A caption comes from a file (see studio/dataset/captions.py), or else from the words in its
+    folder's name (see studio/dataset/folders.py), or else it is the trigger.
 
     pictures: a folder, or several with weights.
     size: side of a square example in pixels; buckets have about that area.
     step: sides of buckets are multiples of it (`Base.step`).
     buckets: False trains every picture as a square.
 
-    Damaged, oversized or absent pictures, those of formats that are not read, and sub-folders with
-    pictures are skipped and named, and so are captions without a picture. Raises BadInput where a
-    folder is missing or holds no picture that can be read, where a caption cannot be, and where
-    size is no multiple of step.
+    Damaged, oversized or missing pictures, those of formats that are not read, sub-folders with
+    pictures, and captions without a picture are listed in `skipped`. Raises BadInput where a folder
+    is missing or holds no picture that can be read, where a caption cannot be read, and where size
+    is no multiple of step.
     """
     choices = bucket_choices(size=size, step=step, buckets=buckets)
     examples: list[Example] = []
     skipped: list[Skipped] = []
     for folder in parse_folders(pictures):
         parts = list_parts(folder.path)
-        looked_into = {part.path for part in parts}
+        read = {part.path for part in parts}
         for part, listed in zip(parts, _listed_captions(parts), strict=True):
-            found, left_out = _read(part, listed, choices, trigger)
-            left_out += skipped_folders(part.path, looked_into | listed.keys())
-            if not found and (part.words or len(parts) == 1):
+            of_part, left_out = _read(part, listed, choices, trigger)
+            left_out += skipped_folders(part.path, read | listed.keys())
+            if not of_part and (part.words or len(parts) == 1):
                 raise BadInput(_no_pictures_message(part.path, left_out))
             weight = Fraction(str(folder.weight)) * part.repeats
-            examples += [replace(example, weight=weight) for example in found]
+            examples += [replace(example, weight=weight) for example in of_part]
             skipped += left_out
     return Pictures(tuple(examples), tuple(skipped))
 
@@ -111,31 +113,31 @@ def with_buckets(pictures: Pictures, *, size: int, step: int, buckets: bool = Tr
     """The same pictures with the buckets that `read_pictures` would give them."""
     choices = bucket_choices(size=size, step=step, buckets=buckets)
     examples = (
-        replace(one, bucket=nearest_bucket(choices, one.width, one.height))
-        for one in pictures.examples
+        replace(example, bucket=nearest_bucket(choices, example.width, example.height))
+        for example in pictures.examples
     )
     return replace(pictures, examples=tuple(examples))
 
 
 def _listed_captions(parts: Sequence[Part]) -> list[dict[Path, Listed]]:
-    """For each part, what its own metadata and that of the whole folder say."""
-    whole = read_metadata(parts[0].path)
-    found = [whole]
+    """The captions of each part's pictures, from its own metadata and the whole folder's."""
+    of_folder = read_metadata(parts[0].path)
+    listed = [of_folder]
     for part in parts[1:]:
-        above = {path: whole.pop(path) for path in list(whole) if part.path in path.parents}
-        found.append(above | read_metadata(part.path))
-    return found
+        inside = {p: of_folder.pop(p) for p in list(of_folder) if part.path in p.parents}
+        listed.append(inside | read_metadata(part.path))
+    return listed
 
 
 def _read(
     part: Part, listed: Mapping[Path, Listed], choices: Sequence[tuple[int, int]], trigger: str
 ) -> tuple[list[Example], list[Skipped]]:
-    """The pictures of one part, of weight 1. listed: what metadata says of its pictures."""
+    """The pictures of one part, with weight 1. listed: their captions in metadata."""
     files, skipped = list_pictures(part.path)
-    paths = sorted({*files, *listed} - {one.path for one in skipped})
+    paths = sorted({*files, *listed} - {left_out.path for left_out in skipped})
     folders = {path.parent for path in paths}
     beside = {folder: caption_files(folder) for folder in folders if folder.is_dir()}
-    found: list[Example] = []
+    examples: list[Example] = []
     for path in paths:
         row = listed.get(path)
         measured = _measure(path, row)
@@ -145,13 +147,13 @@ def _read(
         text = caption_beside(path, beside[path.parent]) or (row.text if row else "")
         caption = text or part.words or trigger
         bucket = nearest_bucket(choices, *measured)
-        found.append(Example(path, caption, *measured, bucket, sha256=file_sha256(path)))
-    known = [*paths, *(one.path for one in skipped)]
-    return found, [*skipped, *skipped_captions(part.path, known)]
+        examples.append(Example(path, caption, *measured, bucket, sha256=file_sha256(path)))
+    known = [*paths, *(left_out.path for left_out in skipped)]
+    return examples, [*skipped, *skipped_captions(part.path, known)]
 
 
 def _measure(path: Path, row: Listed | None) -> tuple[int, int] | Skipped:
-    """Width and height of a picture that can be learned, or why it is left out."""
+    """Width and height of a picture, or why it is left out."""
     try:
         width, height = picture_size(path, decode=True)
     except BadPicture as error:
@@ -165,7 +167,7 @@ def _measure(path: Path, row: Listed | None) -> tuple[int, int] | Skipped:
 
 
 def _no_pictures_message(folder: Path, skipped: Sequence[Skipped]) -> str:
-    if any(one.kind not in (CAPTIONS, SUB_FOLDERS) for one in skipped):
+    if any(left_out.kind not in (CAPTIONS, SUB_FOLDERS) for left_out in skipped):
         message = f"None of the pictures in {folder} can be read."
     else:
         message = f"There are no pictures in {folder}: put some there, such as JPEG or PNG files."

@@ -1,7 +1,7 @@
-"""Reading picture files of any origin, all by the same rules: docs/datasets.md has them.
+"""Read picture files of any origin by the same rules, which are in docs/datasets.md.
 
-The pixels decide: notes in a file that are damaged or too long (EXIF, texts, a colour profile) are
-passed over, and the picture is read.
+Only the pixels matter: a file's metadata (EXIF, texts, a colour profile) is ignored where it is
+damaged or too long, and the picture is read.
 """
 
 from studio.picture.colours import to_rgb

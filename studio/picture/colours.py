@@ -1,4 +1,4 @@
-"""Any mode and colour profile to sRGB of eight bits, over one colour."""
+"""Convert pictures of any mode and colour profile to sRGB of eight bits, over one colour."""
 
 from itertools import product
 
@@ -6,10 +6,10 @@ from PIL import Image, ImageCms, ImageColor
 
 from studio.errors import BadInput
 
-# The mode that a picture must have for a profile of this colour space.
+# A profile's colour space, and the mode that its pictures must have.
 PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-AT_ONCE = 2**22  # pixels that are converted
-LEVELS = (0, 51, 102, 153, 204, 255)
+AT_ONCE = 2**22  # pixels that are converted at a time
+LEVELS = (0, 51, 102, 153, 204, 255)  # of each channel, to compare two conversions
 
 
 class WidePixels(ValueError):
@@ -19,12 +19,12 @@ class WidePixels(ValueError):
 def to_rgb(picture: Image.Image, *, background: str = "white") -> Image.Image:
     """A decoded picture as sRGB.
 
-    Its colour profile is converted. Transparency lies over `background`. Of sixteen bits eight are
-    kept. Raises WidePixels for pixels of 32 bits.
+    Its colour profile is applied. Transparency lies over `background`. Sixteen bits become eight.
+    Raises WidePixels for pixels of 32 bits.
     """
     if picture.width * picture.height <= AT_ONCE:
         return _to_rgb(picture, background)
-    # Each conversion takes four bytes a pixel, and some pictures need four of them.
+    # In strips, since each conversion takes four bytes a pixel, and a picture may need four.
     whole = Image.new("RGB", picture.size)
     rows = max(1, AT_ONCE // picture.width)
     for top in range(0, picture.height, rows):
@@ -48,7 +48,7 @@ def _to_rgb(picture: Image.Image, background: str) -> Image.Image:
 
 
 def parse_background(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of a colour's name or hexadecimal number. BadInput for another text."""
+    """Red, green and blue of a colour's name or hexadecimal number. BadInput for other texts."""
     try:
         return ImageColor.getrgb(colour)[:3]
     except ValueError:
@@ -62,47 +62,50 @@ def _as_eight_bits(picture: Image.Image) -> Image.Image:
         raise WidePixels("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
         return picture
-    import numpy as np  # which the command line does without
+    import numpy as np  # late: the command line does without it
 
     values = np.asarray(picture)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise WidePixels("its pixels have 32 bits; save it with 8 or 16 bits")
     grey = Image.fromarray((values / 257).round().astype(np.uint8))
     grey.info = dict(picture.info)
-    grey.info.pop("transparency", None)  # of sixteen bits
+    grey.info.pop("transparency", None)  # a level of sixteen bits
     return grey
 
 
 def _to_srgb(picture: Image.Image, profile: object) -> Image.Image:
-    """The colours that a profile means; without one that fits, those that Pillow converts to."""
+    """The picture in sRGB, by its profile if that is sound and fits, otherwise by Pillow."""
     if isinstance(profile, bytes) and profile:
         try:
             return _profiled(picture, profile)
         except (OSError, ValueError):
-            pass  # damaged, or of another colour space: as if there were none
+            pass  # a damaged profile, or one of another colour space, is ignored
     return picture.convert("RGB")
 
 
 def _profiled(picture: Image.Image, data: bytes) -> Image.Image:
-    """Raises OSError for a damaged profile, ValueError for one of other colours."""
+    """The picture in sRGB by its profile.
+
+    Raises OSError for a damaged profile, ValueError for one of another colour space.
+    """
     profile = ImageCms.core.profile_frombytes(data)
     mode = PROFILED.get(profile.xcolor_space, "")
     fits = picture.mode == mode or {picture.mode, mode} in ({"P", "RGB"}, {"1", "L"})
     if not fits:
         raise ValueError(f"a profile of {mode or 'no'} colours for a picture of {picture.mode}")
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    change = ImageCms.ImageCmsTransform(ImageCms.ImageCmsProfile(profile), srgb, mode, "RGB")
-    if _keeps_colours(change, mode):
+    transform = ImageCms.ImageCmsTransform(ImageCms.ImageCmsProfile(profile), srgb, mode, "RGB")
+    if _keeps_colours(transform, mode):
         return picture.convert("RGB")
-    return change.apply(picture.convert(mode))
+    return transform.apply(picture.convert(mode))
 
 
-def _keeps_colours(change: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether it moves no colour by more than one step of 255: sRGB under another name."""
+def _keeps_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether no colour changes by more than 1 of 255: the profile is sRGB by another name."""
     if mode == "CMYK":
         return False
     sample = Image.new("RGB", (len(LEVELS) ** 3, 1))
     sample.putdata(list(product(LEVELS, repeat=3)))
     sample = sample.convert(mode)
-    pairs = zip(sample.convert("RGB").tobytes(), change.apply(sample).tobytes(), strict=True)
+    pairs = zip(sample.convert("RGB").tobytes(), transform.apply(sample).tobytes(), strict=True)
     return all(abs(before - after) <= 1 for before, after in pairs)

@@ -1,4 +1,4 @@
-"""The formats of picture files, known by their first bytes; and the plug-ins that read more."""
+"""Recognise the formats of picture files by their first bytes, and load plug-ins for some."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from PIL import Image, features
 
-# Those that are read, as Pillow names them, with their endings. Pillow reads more, some by running
-# other programs (EPS), some without telling them from other files (TGA).
+# The formats that are read, by Pillow's names, with their suffixes. Pillow reads more, but some by
+# running other programs (EPS), and some that it can't tell from other files (TGA).
 FORMATS = {
     "AVIF": (".avif", ".avifs"),
     "BMP": (".bmp", ".dib"),
@@ -23,13 +23,13 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-# A file with another ending is a picture if it starts like one.
+# A file with another suffix is a picture if it starts like one.
 ENDINGS = frozenset(ending for endings in FORMATS.values() for ending in endings)
 
 
 @dataclass(frozen=True)
 class PlugIn:
-    """A package that teaches Pillow a format when `module` is imported."""
+    """A package that adds a format to Pillow when its `module` is imported."""
 
     kind: str
     format: str
@@ -42,7 +42,7 @@ class PlugIn:
         return f"pip install {self.package}"
 
 
-# Not those of BMP and PPM: many texts start so.
+# How pictures start. BMP and PPM are left out, since many texts start like them.
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"qoif")
 STARTS += (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 HEIC = PlugIn("HEIC", "HEIF", "pillow-heif", "pillow_heif.HeifImagePlugin")
@@ -53,13 +53,13 @@ BRANDS = dict.fromkeys((*HEIC_BRANDS, b"mif1", b"msf1"), HEIC) | {b"avif": AVIF,
 
 
 def starts_like_picture(head: bytes) -> bool:
-    """Whether a file is a picture by its first 32 bytes."""
+    """Whether a file is a picture. head: its first 32 bytes."""
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return webp or head.startswith(STARTS) or _plug_in(head) is not None
 
 
 def load_plug_in(head: bytes) -> PlugIn | None:
-    """Load the plug-in that a picture needs. Returns it where it is not installed.
+    """Load the plug-in that a picture needs, if any. Returns it only where it is not installed.
 
     head: the first 32 bytes of the file.
     """
@@ -75,21 +75,21 @@ def load_plug_in(head: bytes) -> PlugIn | None:
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """The formats that can be read here, as Pillow names them."""
+    """The formats that can be read on this machine, by Pillow's names."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _is_built_in(name: str) -> bool:
-    if name == "AVIF":  # Pillow lists it even where it was built without
+    if name == "AVIF":  # Pillow lists AVIF even where it was built without it
         return bool(features.check("avif"))
     return name in readable_formats()
 
 
 def _plug_in(head: bytes) -> PlugIn | None:
-    """The plug-in for a format that not every Pillow reads."""
+    """The plug-in for a format that not every Pillow reads; None for other formats."""
     if head[4:8] == b"ftyp":
-        # "mif1" and "msf1" name any codec; the brands behind it say which.
+        # "mif1" and "msf1" stand for any codec; the brands after them say which.
         brands = [head[at : at + 4] for at in (8, *range(16, len(head), 4))]
         own = [BRANDS[brand] for brand in brands if brand in BRANDS]
         return AVIF if AVIF in own else next(iter(own), None)

@@ -1,4 +1,4 @@
-"""What a picture file says besides its pixels: which way up it is, and broken notes of a PNG."""
+"""A picture file's metadata: its orientation, and damaged chunks of a PNG."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ from PIL.ExifTags import Base as Tag
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK
 
 PNG = b"\x89PNG\r\n\x1a\n"
-# EXIF's orientations, and what stands such a picture up.
+# How to turn a picture upright, by EXIF's orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,13 +21,13 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 ON_ITS_SIDE = (5, 6, 7, 8)
-# What Pillow raises for EXIF that is damaged, or is none.
+# What Pillow raises for damaged EXIF.
 DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error)
 
 
 def is_turned(picture: Image.Image) -> bool:
-    """Whether a picture that is not decoded yet has the width and height of its side."""
-    if picture.format == "TIFF":  # Pillow has turned its size already
+    """Whether a picture that is not decoded yet lies on its side: width and height are swapped."""
+    if picture.format == "TIFF":  # Pillow has swapped them already
         return False
     return _orientation(picture) in ON_ITS_SIDE
 
@@ -35,26 +35,26 @@ def is_turned(picture: Image.Image) -> bool:
 def turned_upright(picture: Image.Image) -> Image.Image:
     """A decoded picture, turned as its EXIF or XMP says.
 
-    Pillow turns a TIFF as it decodes it, and takes its orientation away.
+    Pillow itself turns a TIFF in decoding, and removes the orientation.
     """
     turn = TURNS.get(_orientation(picture))
     return picture if turn is None else picture.transpose(turn)
 
 
 def _orientation(picture: Image.Image) -> int:
-    """EXIF's number; 1 where there is none, or none that can be read."""
+    """EXIF's orientation; 1 (upright) where it is missing or cannot be read."""
     try:
-        found = picture.getexif().get(Tag.Orientation)
+        orientation = picture.getexif().get(Tag.Orientation)
     except DAMAGED_EXIF:
         return 1
-    return found if isinstance(found, int) else 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def png_without_broken_notes(file: BinaryIO) -> BytesIO | None:
-    """A PNG's copy without the notes that Pillow would refuse it for; None where there are none.
+    """A copy of a PNG without the notes that make Pillow refuse it; None where there are none.
 
-    Such a note has a wrong checksum, or unpacks to more than Pillow's limit, 1 MiB. Notes are all
-    chunks whose names start in lower case (PNG specification, section 5.4).
+    Notes are the ancillary chunks, whose names start in lower case (PNG specification, section
+    5.4). Pillow refuses those with a wrong checksum, and those that unpack to more than 1 MiB.
     """
     file.seek(0)
     if file.read(len(PNG)) != PNG:
@@ -63,27 +63,27 @@ def png_without_broken_notes(file: BinaryIO) -> BytesIO | None:
     if not broken:
         return None
     file.seek(0)
-    data, kept = file.read(), 0
+    data, done = file.read(), 0
     mended = BytesIO()
     for start, end in broken:
-        mended.write(data[kept:start])
-        kept = end
-    mended.write(data[kept:])
+        mended.write(data[done:start])
+        done = end
+    mended.write(data[done:])
     mended.seek(0)
     return mended
 
 
 def _broken_notes(file: BinaryIO) -> list[tuple[int, int]]:
-    """Where each of them starts and ends in the file, which stands at its first chunk."""
-    found = []
+    """Where each broken note starts and ends. The file's position is at its first chunk."""
+    broken = []
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         start = file.tell() - 8
         if not name[:1].islower():
             file.seek(length + 4, 1)
         elif not _is_sound(name, file.read(length), file.read(4)):
-            found.append((start, file.tell()))
-    return found
+            broken.append((start, file.tell()))
+    return broken
 
 
 def _is_sound(name: bytes, body: bytes, checksum: bytes) -> bool:
@@ -102,5 +102,5 @@ def _is_too_long(packed: bytes) -> bool:
     try:
         unpacking.decompress(packed, MAX_TEXT_CHUNK)
     except zlib.error:
-        return False  # Pillow passes over it
+        return False  # Pillow ignores it
     return bool(unpacking.unconsumed_tail)

@@ -1,4 +1,4 @@
-"""Opening picture files of any origin; whatever is wrong with one becomes a BadPicture."""
+"""Open picture files of any origin; whatever is wrong with one becomes a BadPicture."""
 
 import struct
 import warnings
@@ -15,17 +15,17 @@ from studio.picture.colours import WidePixels, to_rgb
 from studio.picture.formats import load_plug_in, readable_formats, starts_like_picture
 from studio.picture.notes import is_turned, png_without_broken_notes, turned_upright
 
-LARGEST_PICTURE = 64_000_000  # pixels of a picture to start from, or of an upload
-LARGEST_READ = 89_478_485  # pixels: where Pillow begins to warn of decompression bombs
-# What Pillow's decoders raise for a damaged file; the last two are AVIF's and QOI's.
+LARGEST_PICTURE = 64_000_000  # pixels of an init image, or of an upload
+LARGEST_READ = 89_478_485  # pixels; from here on Pillow warns of decompression bombs
+# What Pillow's decoders raise for a damaged file; the last two come from AVIF and QOI.
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, RuntimeError, IndexError)
 
 
 class BadPicture(BadInput):
     """A picture that cannot be read.
 
-    reason: why, as the end of a sentence that starts with the file's name.  kind: what such
-    pictures are counted as, such as "damaged" or "HEIC".
+    reason: why, as the end of a sentence that starts with the file's name.  kind: under which such
+    pictures are counted, such as "damaged" or "HEIC".
     """
 
     def __init__(self, message: str, *, reason: str, kind: str) -> None:
@@ -41,18 +41,18 @@ def opened_picture(
     formats: tuple[str, ...] | None = None,
     most_pixels: int = LARGEST_READ,
 ) -> Iterator[Image.Image]:
-    """Open a picture file; within the block, it may be decoded.
+    """Open a picture file. Decode it within the block.
 
-    name: what messages call it, instead of its path.  formats: those to read, as Pillow names
-    them; None for every one that Studio reads.  most_pixels: a larger picture is not decoded.
+    name: what messages call it; default: its path.  formats: those to read, by Pillow's names;
+    default: all that Studio reads.  most_pixels: larger pictures are refused.
 
-    Raises BadPicture where there is no such picture, and where it is too large, damaged, none, or
-    of a format whose plug-in is not installed.
+    Raises BadPicture, also inside the block, where the picture is missing, too large or damaged,
+    where the file is no picture, and where its format needs a plug-in that is not installed.
     """
     name = name or str(file)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large pictures, which the limit decides on, and of damaged notes.
+            # Pillow warns of large pictures, which have a limit here, and of damaged metadata.
             warnings.simplefilter("ignore")
             with _open(file, name, formats) as picture:
                 if picture.width * picture.height > most_pixels:
@@ -78,19 +78,19 @@ def opened_picture(
 def load_picture(
     path: str | Path, *, background: str = "white", most_pixels: int = LARGEST_READ
 ) -> Image.Image:
-    """A picture as sRGB of eight bits, upright, over a colour. Raises as `opened_picture`.
+    """A picture in sRGB of eight bits, upright, transparency over a colour.
 
-    background: the colour behind its transparent parts, as Pillow's ImageColor reads it.
+    background: that colour, as Pillow's ImageColor reads it. Raises as `opened_picture` does.
     """
     with opened_picture(path, most_pixels=most_pixels) as picture:
         return to_rgb(upright(picture), background=background)
 
 
 def picture_size(path: str | Path, *, decode: bool = False) -> tuple[int, int]:
-    """Width and height of a picture when it stands upright, from its header.
+    """Width and height of a picture, upright, from its header.
 
-    decode: do what `load_picture` does too, a JPEG at an eighth of its size, to find damage.
-    Raises as `opened_picture`.
+    decode: also decode it as `load_picture` does, to find damage; a JPEG at an eighth of its size.
+    Raises as `opened_picture` does.
     """
     with opened_picture(path) as picture:
         width, height = picture.size
@@ -102,7 +102,7 @@ def picture_size(path: str | Path, *, decode: bool = False) -> tuple[int, int]:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """The decoded picture, turned as its file says."""
+    """The picture, decoded and turned as its file says."""
     picture.load()
     return turned_upright(picture)
 
@@ -123,7 +123,7 @@ def _open(file: str | Path | BinaryIO, name: str, formats: tuple[str, ...] | Non
 
 
 def _unidentified(file: str | Path | BinaryIO) -> str:
-    """Why Pillow sees no picture in a file."""
+    """Why Pillow does not recognise a file as a picture."""
     if isinstance(file, str | Path):
         with open_file(file) as opened:
             head = opened.read(32)

@@ -6,15 +6,15 @@
     list_jobs(space, states=("running", "queued"))
     stop_job(space, job.id)                  # a training keeps its checkpoint
     resume_job(space, job.id)                # goes on where it was stopped, or failed
-    move_job(space, job.id, "first")         # of those that wait
+    move_job(space, job.id, "first")         # among the waiting jobs
     remove_job(space, job.id)                # restore_job brings it back
-    read_log(space, job.run)                 # of studio.workspace: plot, samples, checkpoints
+    read_log(space, job.run)                 # from studio.workspace: plot, samples, checkpoints
     live_preview(space, job.id)              # what a picture looks like while it forms
-    list_workers(space)                      # who works, on what, when last heard of
+    list_workers(space)                      # the workers, what they do, and when they last said so
 
 Pages show these rows and store nothing themselves, so closing a page or killing the server loses
-nothing. What cannot be done raises BadInput with a sentence. Nothing here imports PyTorch or keeps
-a file open, so any thread may call it. The workers' side is studio/queue/worker.py.
+nothing. Whatever is impossible raises BadInput. Nothing here imports PyTorch or keeps a file open,
+so any thread may call it. The workers' side is studio/queue/worker.py.
 
 Why not a queue library: huey (3.5) deletes a task when a worker takes it, so a task is lost when
 its worker is killed. It also stores tasks as pickles, which run code when they are read. The pages
@@ -53,10 +53,11 @@ Place = Literal["first", "earlier", "later", "last"]
 
 @dataclass(frozen=True)
 class Worker:
-    """The worker of a queue. started, seen: seconds since 1970; pid: None where there is none.
+    """The worker of a queue.
 
-    alive: its process runs. One that is alive but was not seen for minutes is in a long step, or
-    stuck.
+    alive: whether its process runs. pid, started: None where it does not. started, seen: when it
+    began, and its last heartbeat, in seconds since 1970. A worker that is alive but was not seen
+    for minutes is in a long step, or stuck.
     """
 
     queue: str
@@ -68,9 +69,9 @@ class Worker:
 
 
 def add_job(space: Workspace, kind: Kind, arguments: Mapping[str, object], *, title: str) -> Job:
-    """Put a job at the end of the queue. arguments: as JSON has them, for the worker.
+    """Put a job at the end of the queue. arguments: JSON values for the worker.
 
-    A training gets its folder's name here, so that a page can look there from the first moment.
+    A training gets its folder's name here, so that a page can look into it from the beginning.
     """
     now, title = time.time(), " ".join(title.split())[:LONGEST_TITLE]
     encoded = json.dumps(arguments, allow_nan=False)
@@ -101,9 +102,10 @@ def list_jobs(
     limit: int = 100,
     before: int | None = None,
 ) -> list[Job]:
-    """Jobs by number, the latest first. before: a number; the page that follows the one it ends.
+    """Jobs by number, the latest first.
 
-    states, kinds: only these; all where none is named.
+    states, kinds: only jobs of these; all where none is named. limit, before: at most so many jobs
+    with lower numbers than `before`, for lists in pages.
     """
     conditions, values = ["removed IS NULL"], []
     for column, wanted in (("state", states), ("kind", kinds)):
@@ -122,7 +124,7 @@ def list_jobs(
 
 
 def stop_job(space: Workspace, id: int) -> Job:
-    """Stop a job: at once while it waits, after the step at hand while it runs.
+    """Stop a job: a waiting one at once, a running one after its current step.
 
     Raises BadInput for a job that has ended.
     """
@@ -137,12 +139,12 @@ def stop_job(space: Workspace, id: int) -> Job:
         raise BadInput(f"job {id} is {job.state} already")
     queue = next(queue for queue, kinds in QUEUES.items() if job.kind in kinds)
     with suppress(Timeout), queue_lock(space, queue).acquire(timeout=0):
-        recover_jobs(space, queue)  # its worker is dead: nobody else might ever stop it
+        recover_jobs(space, queue)  # the worker is dead, so nobody else would stop the job
     return get_job(space, id)
 
 
 def move_job(space: Workspace, id: int, to: Place) -> Job:
-    """Change when a waiting job's turn is, among those of its kind.
+    """Move a waiting job among the waiting jobs of its kind.
 
     Raises BadInput for a job that does not wait.
     """
@@ -155,12 +157,13 @@ def move_job(space: Workspace, id: int, to: Place) -> Job:
         ).fetchall()
         order = [row["id"] for row in rows]
         if id in order:
-            at = order.index(id)
+            index = order.index(id)
             order.remove(id)
-            places = {"first": 0, "earlier": max(0, at - 1), "later": at + 1, "last": len(order)}
+            earlier, later = max(0, index - 1), index + 1
+            places = {"first": 0, "earlier": earlier, "later": later, "last": len(order)}
             order.insert(places[to], id)
             times: list[float] = []
-            for row in rows:  # rising, also where two were queued in the same moment
+            for row in rows:  # strictly ascending, even if two jobs were queued at the same moment
                 least = math.nextafter(times[-1], math.inf) if times else 0.0
                 times.append(max(row["queued"], least))
             db.executemany(
@@ -172,7 +175,7 @@ def move_job(space: Workspace, id: int, to: Place) -> Job:
 
 
 def turns(jobs: Sequence[Job]) -> list[Job]:
-    """Unfinished jobs as their turn comes: those that run, then queue by queue those that wait."""
+    """Unfinished jobs in their order: running ones first, then waiting ones, queue by queue."""
     kinds = [kind for queue in QUEUES.values() for kind in queue]
     return sorted(
         jobs, key=lambda job: (job.state == "queued", kinds.index(job.kind), job.queued, job.id)
@@ -180,9 +183,9 @@ def turns(jobs: Sequence[Job]) -> list[Job]:
 
 
 def ask_job(space: Workspace, id: int, what: Ask) -> Job:
-    """Let a running training draw its samples or save a checkpoint now, after the step at hand.
+    """Ask a running training to draw its samples or save a checkpoint after its current step.
 
-    Raises BadInput for a job that trains nothing now.
+    Raises BadInput for a job that is no running training.
     """
     job = get_job(space, id)
     if job.kind != "train" or job.state != "running" or not (space.runs / job.run).is_dir():
@@ -192,7 +195,7 @@ def ask_job(space: Workspace, id: int, what: Ask) -> Job:
 
 
 def resume_job(space: Workspace, id: int) -> Job:
-    """Put a stopped or failed job at the end of the queue; it goes on from what it left.
+    """Put a stopped or failed job at the end of the queue; it will go on where it stopped.
 
     Raises BadInput for a job that waits, runs or is done.
     """
@@ -227,7 +230,10 @@ def remove_job(space: Workspace, id: int) -> None:
 
 
 def restore_job(space: Workspace, id: int) -> Job:
-    """Bring a removed job back, with its folder where the trash still has it."""
+    """Bring a removed job back, with its folder if the trash still has it.
+
+    Raises BadInput for a job that was not removed.
+    """
     with write_database(space) as db:
         changed = db.execute(
             "UPDATE jobs SET removed = NULL WHERE id = ? AND removed IS NOT NULL", (id,)
@@ -243,13 +249,13 @@ def restore_job(space: Workspace, id: int) -> Job:
 
 
 def live_preview(space: Workspace, id: int) -> Path | None:
-    """A small picture of what a running job is drawing; None where there is none to see yet."""
+    """The file of a small picture of what a job is drawing; None where there is none yet."""
     place = space.cache / "live" / f"{int(id)}.png"
     return place if place.is_file() else None
 
 
 def list_workers(space: Workspace) -> list[Worker]:
-    """The worker of each queue, whether or not there is one."""
+    """The worker of each queue; one that does not run has `alive` False."""
     with read_database(space) as db:
         rows = {row["lane"]: row for row in db.execute("SELECT * FROM workers")}
     return [_worker(queue, rows.get(queue), is_locked(space, queue)) for queue in QUEUES]

@@ -11,20 +11,21 @@ Kind = Literal["train", "render", "batch"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
 UNFINISHED: tuple[State, ...] = ("queued", "running")
 FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
-# Which kinds one worker does, one after the other; a picture somebody waits for goes before a
-# batch. A queue has one worker, so there is one training at a time.
+# The kinds of jobs in each queue, in order of precedence: a picture that somebody waits for goes
+# before a batch. A queue has one worker, so there is one training at a time.
 QUEUES: dict[str, tuple[Kind, ...]] = {"train": ("train",), "render": ("render", "batch")}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job. Times are in seconds since 1970, None for what has not happened.
+    """A job. Times are in seconds since 1970; None for what has not happened.
 
-    title: what to call it on a page. run: the folder of a training, by its name in runs/.
-    stopping: it was asked to stop and has not yet. phase: what is being done, in a few words.
-    step, total: of a training's or a picture's steps, or of the pictures where there are several.
-    loss: smoothed. seconds: what the steps took. results: adapters by name, pictures by id, in the
-    order of a batch's shots, with "" in the place of one that is missing.
+    title: its name on a page. run: a training's folder, by its name in runs/.
+    stopping: whether it was asked to stop but has not stopped yet. phase: what it is doing, in a
+    few words. step, total: counted in steps of a training or picture, or in pictures of several.
+    loss: smoothed. seconds: time of the steps so far.
+    results: adapters by name, pictures by id. A batch's are in the order of its shots, with "" for
+    a missing picture.
     error, advice: why it failed, and what may help, as sentences; error also tells how a job was
     stopped whose worker did not answer.
     """
@@ -55,19 +56,19 @@ class Job:
 
     @property
     def finished_results(self) -> tuple[str, ...]:
-        """The results that there are."""
+        """The results without the missing ones."""
         return tuple(filter(None, self.results))
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it is done, at the speed so far; None where that is not known."""
+        """Seconds until the job is done, at its speed so far; None where that is not known."""
         if self.state != "running" or not (self.step and self.seconds):
             return None
         return (self.total - self.step) * self.seconds / self.step
 
 
 def job_from_row(row: sqlite3.Row) -> Job:
-    """The job of a row of the table `jobs`, whose columns have the names of the fields."""
+    """The job in a row of the table `jobs`, whose columns are named as the fields."""
     values = dict(row) | {
         "arguments": json.loads(row["arguments"]),
         "results": tuple(json.loads(row["results"])),

@@ -1,9 +1,9 @@
 """The workers' side of the queue: claim a job, report its progress, recover a dead worker's jobs.
 
-A worker holds its queue's lock, the operating system's lock on a file, as long as it lives. The
+A worker holds its queue's lock, the operating system's lock on a file, for as long as it lives. The
 system releases it when the process ends, even by kill -9. So whoever gets the lock knows that no
-other worker runs, and that jobs of the queue marked as running are orphans. Process ids and
-heartbeats play no part in this; they are shown to users.
+other worker runs, and that jobs of the queue marked as running have lost their worker. Process ids
+and heartbeats play no part in this; they are only shown to users.
 """
 
 import json
@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from studio.queue.job import QUEUES, Job, Kind, State, job_from_row
 from studio.workspace import Workspace, read_database, write_database
 
-ENDING = "ending"  # what a worker does, as its heartbeat says, that has heard that it is to end
-MAX_DEATHS = 3  # in a row, of one job, without getting further
+ENDING = "ending"  # `doing` in the heartbeat of a worker that was told to end
+MAX_DEATHS = 3  # so many workers may die on a job in a row without getting further
 DIED = "its worker was ended {deaths} times without getting further than step {step}"
 DIED_ADVICE = (
     "the system ends programs that want more memory than there is: ask for less (a smaller batch "
@@ -27,7 +27,7 @@ DIED_ADVICE = (
 
 
 def queue_lock(space: Workspace, queue: str) -> FileLock:
-    """The file lock of this name, not yet acquired: that of a queue, or another one."""
+    """The file lock of a queue, or of another name; not acquired yet."""
     return FileLock(space.root / f".{queue}.lock", poll_interval=0.02)
 
 
@@ -49,11 +49,11 @@ def has_waiting_jobs(space: Workspace, kinds: Sequence[Kind]) -> bool:
 
 
 def claim_job(space: Workspace, kinds: Sequence[Kind]) -> Job | None:
-    """Take the next job of these kinds, the earlier named kinds first; None where none waits.
+    """Take the next job of these kinds, in their order of precedence; None where none waits.
 
-    To be called with the queue's lock held.
+    Call it with the queue's lock held.
     """
-    if not has_waiting_jobs(space, kinds):  # so that a look waits for no writer
+    if not has_waiting_jobs(space, kinds):  # only reads, so it waits for no writer
         return None
     order = " ".join(f"WHEN ? THEN {place}" for place in range(len(kinds)))
     marks = ", ".join("?" * len(kinds))
@@ -81,7 +81,7 @@ def report_job(
 ) -> bool:
     """Store a job's progress; what is None stays as it is. Returns whether the job must stop.
 
-    That it must is then known to have been heard, see `list_stops`.
+    If it must, the job is marked as having heard so, see `Stop`.
     """
     encoded = None if results is None else json.dumps(list(results))
     with write_database(space, durable=results is not None) as db:
@@ -110,7 +110,7 @@ def finish_job(
 def requeue_job(space: Workspace, id: int) -> None:
     """Put a job back into its place in the queue, because its worker must end.
 
-    A job that was to stop anyway is stopped.
+    A job that was asked to stop is stopped instead.
     """
     with write_database(space) as db:
         db.execute(
@@ -122,7 +122,10 @@ def requeue_job(space: Workspace, id: int) -> None:
 
 
 class Stop(NamedTuple):
-    """heard: whether the worker knows it. step: seconds that a step of the training takes, or 0."""
+    """A request to stop a running job.
+
+    heard: whether the worker knows of it. step: seconds of a training's step, or 0.
+    """
 
     heard: bool
     step: float
@@ -141,11 +144,12 @@ def list_stops(space: Workspace, queue: str) -> dict[int, Stop]:
 
 
 def recover_jobs(space: Workspace, queue: str, *, reason: str = "") -> list[Job]:
-    """Deal with the jobs that a dead worker left running, and return them. Hold the queue's lock.
+    """Recover the jobs that a dead worker left running, and return them. Hold the queue's lock.
 
-    A job that was to stop is stopped. Others go back to their place in the queue and resume. A job
-    whose workers die MAX_DEATHS times without progress has failed. reason: why the worker was
-    ended on purpose, which the jobs that were to stop are told; it counts as no death.
+    A job that was asked to stop is stopped. Others go back to their place in the queue and will be
+    resumed. A job whose workers died MAX_DEATHS times without progress has failed. reason: why the
+    worker was ended on purpose; it becomes the `error` of stopped jobs, and does not count as a
+    death.
     """
     kinds = QUEUES[queue]
     marks = ", ".join("?" * len(kinds))
@@ -159,7 +163,7 @@ def recover_jobs(space: Workspace, queue: str, *, reason: str = "") -> list[Job]
             given_up = deaths >= MAX_DEATHS
             state = "stopped" if row["stop"] else "failed" if given_up else "queued"
             died = (DIED.format(deaths=deaths, step=reached), DIED_ADVICE)
-            told = {"failed": died, "stopped": (reason, "")}
+            error_and_advice = {"failed": died, "stopped": (reason, "")}
             db.execute(
                 "UPDATE jobs SET state = ?, stop = 0, phase = '', deaths = ?, reached = ?, "
                 "error = ?, advice = ?, finished = ? WHERE id = ?",
@@ -167,7 +171,7 @@ def recover_jobs(space: Workspace, queue: str, *, reason: str = "") -> list[Job]
                     state,
                     deaths,
                     reached,
-                    *told.get(state, ("", "")),
+                    *error_and_advice.get(state, ("", "")),
                     None if state == "queued" else time.time(),
                     row["id"],
                 ),
@@ -176,7 +180,7 @@ def recover_jobs(space: Workspace, queue: str, *, reason: str = "") -> list[Job]
 
 
 def write_heartbeat(space: Workspace, queue: str, doing: str, *, started: float) -> None:
-    """Store that the worker of this queue is alive, and what it does. started: since 1970."""
+    """Store that a queue's worker is alive, and what it does. started: seconds since 1970."""
     row = (queue, os.getpid(), started, time.time(), doing)
     with write_database(space, durable=False) as db:
         db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)
