@@ -228,6 +228,11 @@ def test_a_grid_is_labelled_by_where_its_shots_differ(
     assert len(cells) == len(across) * len(down)
 
 
+def test_a_default_is_a_value_like_others(mixed: Shot) -> None:
+    turns = grid(replace(mixed, method=Switch(3)), ("option interval", "1, 5"))
+    assert [one.method for one in turns] == [Switch(1), Switch(5)]
+
+
 def test_equal_shots_have_a_place_each(mixed: Shot) -> None:
     assert table(grid(mixed, ("strength 1", "0.5, 0.50"))).cells == ((0, 1),)
 

@@ -12,7 +12,7 @@ from itertools import product
 from studio.requests.shot import Shot, method_name, method_options
 from studio.toml_text import toml_value
 from ui.shared.names import adapter_name, split_strength
-from ui.web.server.fields import read_numbers, read_whole_number
+from ui.web.server.fields import read_as, read_numbers
 
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
 LONGEST = 80  # letters of a list in one line
@@ -82,7 +82,7 @@ def grid_of(shot: Shot) -> Grid:
 def _seeds(typed: str) -> object:
     if ".." in typed:
         return typed.strip()
-    return [read_whole_number("seeds", word) for word in typed.replace(",", " ").split()] or [0]
+    return [read_as("seeds", int, word) for word in typed.replace(",", " ").split()] or [0]
 
 
 def _mixes(grid: Grid) -> list[list[str]]:

@@ -7,16 +7,16 @@ where the shots differ, so any page can show it at any time.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TypeVar
+from typing import Any
 
 import compose
 from studio.bases.samplers import SCHEDULERS, SPACINGS
 from studio.errors import BadInput
 from studio.requests.shot import Shot, method_name, method_options
-from ui.shared.form import Field, Form, fields_of
+from ui.shared.form import Field, Form, fields_of, form_with
 from ui.shared.grid import Table, arrange, differing, one_row, shot_fields
 from ui.shared.names import adapter_name
-from ui.web.server.fields import read_values, read_whole_number
+from ui.web.server.fields import read_as, read_value
 from ui.web.words import fact_label, fact_text, first_methods, label, value_label, value_named
 
 MOST_CELLS = 64
@@ -25,7 +25,8 @@ LONGEST = 60  # characters of a label
 WORDS = "prompt words"
 SPEAKING = ("method", "prompt", "base", "scheduler", "spacing")  # whose values are enough
 YES, NO = ("true", "on", "yes"), ("false", "off", "no")
-Number = TypeVar("Number", int, float)
+VARIED = ("steps", "guidance", "seed", "scheduler", "spacing", "denoise")
+FIELDS = {one.name: one for one in fields_of(form_with(Shot, VARIED))}
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ def axes(shot: Shot) -> list[Axis]:
     if not shot.regions and method_name(shot.method) != "regions":  # nothing says where they are
         methods = [name for name in methods if name != "regions"]
     found = [
-        Axis("method", "Method", _listed(methods), _with_method),
-        _number_axis("steps", int, (5, 10, 15, 25, shot.steps)),
-        _number_axis("guidance", float, (1.0, 3.0, 5.0, 8.0, shot.guidance)),
-        _number_axis("seed", int, range(shot.seed, shot.seed + 4)),
-        Axis("scheduler", label("scheduler"), _listed(SCHEDULERS), _with("scheduler")),
-        Axis("spacing", label("spacing"), _listed(SPACINGS), _with("spacing")),
+        Axis("method", "Method", _listed(map(value_label, methods)), _with_method),
+        _field_axis("steps", sorted({5, 10, 15, 25, shot.steps})),
+        _field_axis("guidance", sorted({1.0, 3.0, 5.0, 8.0, shot.guidance})),
+        _field_axis("seed", range(shot.seed, shot.seed + 4)),
+        _field_axis("scheduler", map(value_label, SCHEDULERS)),
+        _field_axis("spacing", map(value_label, SPACINGS)),
     ]
     if shot.init_image is not None:
-        found.append(_number_axis("denoise", float, (0.2, 0.4, 0.6, 0.8)))
+        found.append(_field_axis("denoise", (0.2, 0.4, 0.6, 0.8)))
     found += [_strength_axis(shot, place) for place in range(len(shot.adapters))]
     first_word = shot.prompt.replace(",", " ").split(" ")[0]
     found.append(Axis(WORDS, "Words of the prompt", first_word, lambda shot, _: shot))
@@ -143,18 +144,22 @@ def _change_of(shot: Shot, name: str, first: str) -> Callable[[Shot, str], Shot]
     return changes[name]
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(value_label, names))
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in values)
 
 
-def _number_axis(field: str, kind: type[Number], suggested: Sequence[Number]) -> Axis:
+def _value(field: Field, word: str) -> Any:
+    """The value of a field that a word stands for. Raises BadInput for none."""
+    if field.type is bool and word.lower() in YES + NO:
+        return word.lower() in YES
+    return read_value(field, value_named(word))
+
+
+def _field_axis(name: str, suggested: Iterable[object]) -> Axis:
     def change(shot: Shot, word: str) -> Shot:
-        return replace(shot, **{field: _number(field, kind, word)})
+        return replace(shot, **{name: _value(FIELDS[name], word)})
 
-    suggestion = ", ".join(
-        f"{one:g}" if kind is float else str(one) for one in sorted({*suggested})
-    )
-    return Axis(field, label(field), suggestion, change)
+    return Axis(name, label(name), _listed(suggested), change)
 
 
 def _strength_axis(shot: Shot, place: int) -> Axis:
@@ -162,7 +167,7 @@ def _strength_axis(shot: Shot, place: int) -> Axis:
 
     def change(shot: Shot, word: str) -> Shot:
         pairs = list(shot.adapters)
-        pairs[place] = (pairs[place][0], _number(name, float, word))
+        pairs[place] = (pairs[place][0], read_as(name, float, word))
         return replace(shot, adapters=tuple(pairs))
 
     said = f"Strength of {place + 1} {adapter_name(str(shot.adapters[place][0]))}"
@@ -171,11 +176,12 @@ def _strength_axis(shot: Shot, place: int) -> Axis:
 
 def _option_axis(shot: Shot, field: Field) -> Axis:
     def change(shot: Shot, word: str) -> Shot:
-        given: object = word if word.lower() not in YES + NO else word.lower() in YES
-        method, form = method_name(shot.method), _form(shot.method)
-        if field.name not in {one.name for one in fields_of(form)}:
+        method = method_name(shot.method)
+        own = {one.name: one for one in fields_of(_form(shot.method))}
+        if field.name not in own:
             raise BadInput(f"{value_label(method)} has no option {label(field.name)!r}.")
-        options = method_options(shot.method) | read_values(form, {field.name: given})
+        value = _value(own[field.name], word)
+        options = {**method_options(shot.method), field.name: value}
         return replace(shot, method=compose.method_named(method, options))
 
     said = f"{value_label(method_name(shot.method))}: {label(field.name)}"
@@ -186,11 +192,11 @@ def _suggestion(field: Field) -> str:
     if field.type is bool:
         return "off, on"
     if field.choices:
-        return ", ".join(field.choices)
+        return _listed(field.choices)
     if isinstance(field.default, int):
-        return ", ".join(str(n) for n in sorted({1, 2, 3, 5, field.default}))
+        return _listed(sorted({1, 2, 3, 5, field.default}))
     default = field.default if isinstance(field.default, float) else 1.0
-    return ", ".join(f"{default * part:g}" for part in (0.5, 1.0, 1.5))
+    return _listed(default * part for part in (0.5, 1.0, 1.5))
 
 
 def _with_method(shot: Shot, name: str) -> Shot:
@@ -200,19 +206,6 @@ def _with_method(shot: Shot, name: str) -> Shot:
         return shot
     regions = shot.regions if name == "regions" else ()
     return replace(shot, method=compose.method_named(name, {}), regions=regions)
-
-
-def _with(field: str) -> Callable[[Shot, str], Shot]:
-    return lambda shot, name: replace(shot, **{field: value_named(name)})
-
-
-def _number(name: str, kind: type[Number], word: str) -> Number:
-    if kind is int:
-        return kind(read_whole_number(name, word))
-    try:
-        return kind(word)
-    except ValueError:
-        raise BadInput(f"{name}: {word!r} is not a number.") from None
 
 
 def _form(method: object | None) -> Form:

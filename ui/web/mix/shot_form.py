@@ -30,8 +30,8 @@ from ui.web.mix.region_form import RegionForm
 from ui.web.server.fields import (
     FieldWidgets,
     field_widgets,
+    read_as,
     read_number,
-    read_whole_number,
     shown_on,
 )
 from ui.web.server.page import Components, Update, Values
@@ -227,7 +227,7 @@ class ShotForm:
             prompt=given[self.prompt] or "",
             base=given[self.base],
             negative=given[self.negative] or "",
-            seed=read_whole_number("seed", given[self.seed] or "0"),
+            seed=read_as("seed", int, given[self.seed] or "0"),
             steps=int(read_number("steps", given[self.steps])),
             guidance=read_number("CFG scale", given[self.guidance]),
             scheduler=given[self.scheduler] or None,

@@ -6,7 +6,7 @@ suits the base. That default is shown as the placeholder.
 
 from collections.abc import Mapping
 from math import isfinite, nan
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.components import Component
@@ -15,6 +15,8 @@ from studio.errors import BadInput
 from ui.shared.form import Field, Form, fields_of
 from ui.web.server.page import Update, Values
 from ui.web.words import in_words, label, value_label
+
+T = TypeVar("T")
 
 
 def help_of(field: Field) -> str:
@@ -61,12 +63,21 @@ def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_whole_number(name: str, typed: str) -> int:
-    """A whole number of any length; BadInput with this name where the text is none."""
+def read_value(field: Field, typed: Any) -> Any:
+    """One value of a field. Raises BadInput that names the field."""
+    if field.choices and typed not in field.choices:
+        raise BadInput(f"{field.name}: {typed!r} is none of {', '.join(field.choices)}")
+    return read_as(field.name, field.type, typed)
+
+
+def read_as(name: str, kind: type[T], typed: Any) -> T:
+    """What was typed as a value of this type; BadInput with this name where it is none."""
+    given = typed.strip() if isinstance(typed, str) else typed
     try:
-        return int(typed)
-    except ValueError:
-        raise BadInput(f"{name}: {typed.strip()!r} is not a whole number") from None
+        return kind(given)  # pyright: ignore[reportCallIssue]
+    except (TypeError, ValueError):
+        expected = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+        raise BadInput(f"{name}: {given!r} is not {expected}") from None
 
 
 def read_numbers(name: str, typed: str) -> list[float]:
@@ -129,17 +140,7 @@ def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
 def _parse(field: Field, value: Any) -> Any:
     if field.many:
         words = [word.strip() for word in str(value or "").split(",") if word.strip()]
-        return tuple(_parse_one(field, word) for word in words) or None
+        return tuple(read_value(field, word) for word in words) or None
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return _parse_one(field, value)
-
-
-def _parse_one(field: Field, value: Any) -> Any:
-    if field.choices and value not in field.choices:
-        raise BadInput(f"{field.name}: {value!r} is none of {', '.join(field.choices)}")
-    try:
-        return field.type(value.strip() if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        expected = {int: "a whole number", float: "a number"}.get(field.type, field.type.__name__)
-        raise BadInput(f"{field.name}: {value!r} is not {expected}") from None
+    return read_value(field, value)

@@ -11,7 +11,7 @@ from studio.queue.job import Job
 from studio.workspace import Workspace, get_picture
 from ui.shared.queue_requests import find_job
 from ui.web.frontend import ONCE, paragraph, sentence, template
-from ui.web.server.fields import read_numbers, read_whole_number
+from ui.web.server.fields import read_as, read_numbers
 from ui.web.server.page import Page, as_html, on
 from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
@@ -135,7 +135,7 @@ class ComparisonPanel:
             steps=steps,
             strengths=read_numbers("strengths", strengths),
             prompt=prompt,
-            seed=read_whole_number("seed", seed),
+            seed=read_as("seed", int, seed),
         )
         return replace(seen, grid=None)
 
