@@ -9,7 +9,7 @@ out later is the job's `error`. loading: fields of `ui.shared.loading.Loading`, 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,7 +32,14 @@ from studio.requests.training import (
     anchored_loading,
     to_json,
 )
-from studio.workspace import Workspace, adapter_path, check_name, clean_name
+from studio.workspace import (
+    PictureFile,
+    Workspace,
+    adapter_path,
+    check_name,
+    clean_name,
+    get_picture,
+)
 
 MOST_UNFINISHED = 10_000  # jobs that are looked at
 
@@ -71,6 +78,23 @@ def find_job(space: Workspace, id: int | None) -> Job | None:
 def drawing_of(job: Job) -> Drawing:
     """What a job of the kinds "render" and "batch" is to draw."""
     return Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
+
+
+def made_pictures(
+    space: Workspace, job: Job, *, most: int = 0
+) -> Iterator[tuple[int, Shot, PictureFile]]:
+    """What such a job has drawn and is still there, with the shots and their numbers from 0.
+
+    most: only so many of what was drawn, the last ones; 0 for all.
+    """
+    drawing = drawing_of(job)
+    made = [(number, id) for number, id in enumerate(job.results) if id]
+    for number, id in made[-most:]:
+        try:
+            picture = get_picture(space, id)
+        except BadInput:
+            continue
+        yield number, drawing.shot(number), picture
 
 
 def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = False) -> Job:

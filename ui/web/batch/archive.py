@@ -1,7 +1,7 @@
 """A batch as a zip to download."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
@@ -10,9 +10,9 @@ from studio.errors import BadInput
 from studio.queue.job import Job
 from studio.requests.shot import Shot
 from studio.requests.shot_recipe import shot_to_dict
-from studio.workspace import Workspace, get_picture
+from studio.workspace import Workspace
 from ui.batch.contact_sheet import write_sheets
-from ui.shared.queue_requests import drawing_of
+from ui.shared.queue_requests import made_pictures
 from ui.web.server.downloads import write_download
 
 Picture = tuple[str, Path, Shot]  # name in the zip, file, shot
@@ -22,24 +22,15 @@ def zipped(space: Workspace, job: Job) -> Path:
     """The pictures that a batch has made, with results.jsonl and contact sheets."""
     if not job.finished_results:
         raise BadInput("this batch has made no picture yet")
-    pictures = list(_pictures(space, job))
+    pictures = [
+        (f"{number + 1:04d}-{one.path.name.partition('-')[2] or one.path.name}", one.path, shot)
+        for number, shot, one in made_pictures(space, job)
+    ]
     if not pictures:
         raise BadInput("the pictures of this batch were deleted")
     return write_download(
         space, f"batch-{job.id}.zip", lambda path: _write_zip(space, job.title, pictures, path)
     )
-
-
-def _pictures(space: Workspace, job: Job) -> Iterator[Picture]:
-    """The pictures that were made, without those that were deleted since."""
-    shots = drawing_of(job).all_shots()
-    for number, (shot, id) in enumerate(zip(shots, job.results, strict=False), start=1):
-        try:
-            file = get_picture(space, id).path if id else None
-        except BadInput:
-            continue
-        if file:
-            yield f"{number:04d}-{file.name.partition('-')[2] or file.name}", file, shot
 
 
 def _write_zip(space: Workspace, title: str, pictures: Sequence[Picture], path: Path) -> None:

@@ -9,8 +9,8 @@ from studio.duration import format_duration
 from studio.errors import BadInput
 from studio.queue.job import Job
 from studio.requests.shot import Shot
-from studio.workspace import Workspace, get_picture, thumbnail
-from ui.shared.queue_requests import drawing_of
+from studio.workspace import Workspace, thumbnail
+from ui.shared.queue_requests import drawing_of, made_pictures
 from ui.web.frontend import local_time, template
 from ui.web.lightbox import Facts, mix_words, shot_facts
 
@@ -56,16 +56,13 @@ class _Picture:
 
 
 def _pictures(space: Workspace, job: Job) -> Iterator[_Picture]:
-    """In the order of the shots. Pictures that were deleted since are left out."""
-    drawing = drawing_of(job)
-    made = [(number, id) for number, id in enumerate(job.results) if id]
-    for number, id in made[-MOST_SHOWN:]:
+    """In the order of the shots, without damaged ones."""
+    for _, shot, one in made_pictures(space, job, most=MOST_SHOWN):
         try:
-            picture, small = get_picture(space, id).path, thumbnail(space, id)
+            small = thumbnail(space, one.id)
         except BadInput:
             continue
-        shot = drawing.shot(number)
-        yield _Picture(id, picture, small, shot, mix_words(shot), shot_facts(shot))
+        yield _Picture(one.id, one.path, small, shot, mix_words(shot), shot_facts(shot))
 
 
 def _state(job: Job) -> str:

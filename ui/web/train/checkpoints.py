@@ -13,18 +13,19 @@ from typing import Any, cast
 from studio.errors import BadInput
 from studio.queue.client import list_jobs
 from studio.queue.job import Job
+from studio.requests.shot import Shot
 from studio.workspace import (
     AdapterFile,
+    PictureFile,
     Workspace,
     add_adapter,
     clean_name,
-    get_picture,
     get_run,
     list_checkpoints,
     thumbnail,
 )
 from ui.shared.checkpoint_grid import checkpoint_grid
-from ui.shared.queue_requests import drawing_of, queue_pictures
+from ui.shared.queue_requests import drawing_of, made_pictures, queue_pictures
 from ui.web.server.adapter_process import run_in_process
 
 MOST = 64  # pictures in a grid
@@ -33,11 +34,11 @@ LOOKED = 30  # batches among which a grid is looked for
 
 @dataclass(frozen=True)
 class Cell:
-    """One of a grid. picture: its id; None while it is not drawn."""
+    """A picture of a grid. step: of its checkpoint; 0 for what the training ended with."""
 
     step: int
     strength: float
-    picture: str | None
+    picture: PictureFile
 
 
 def checkpoints(space: Workspace, job: Job) -> dict[int, Path]:
@@ -79,27 +80,28 @@ def draw_grid(
 
 def latest_grid(space: Workspace, job: Job) -> Job | None:
     """The last grid of a training's checkpoints; None where none was asked for."""
-    run = str(space.runs / job.run)
-    batches = list_jobs(space, kinds=("batch",), limit=LOOKED)
-    return next((one for one in batches if _adapter(one, 0)[0].startswith(f"{run}/")), None)
-
-
-def cells(grid: Job) -> list[Cell]:
-    """The cells of a grid, row by row; each row is a checkpoint."""
-    return [
-        Cell(_step(grid, n), _adapter(grid, n)[1], _result(grid, n))
-        for n in range(len(drawing_of(grid).shots))
-    ]
+    run = space.runs / job.run
+    for batch in list_jobs(space, kinds=("batch",), limit=LOOKED):
+        adapters = drawing_of(batch).shot(0).adapters
+        if len(adapters) == 1 and Path(str(adapters[0][0])).is_relative_to(run):
+            return batch
+    return None
 
 
 def drawn(space: Workspace, grid: Job) -> list[Cell]:
-    """The cells whose pictures are drawn and are still there."""
-    return [cell for cell in cells(grid) if cell.picture and _is_there(space, cell.picture)]
+    """The cells whose pictures are drawn and are still there, row by row."""
+    made = made_pictures(space, grid)
+    return [Cell(*_adapter_of(shot), picture) for _, shot, picture in made]
+
+
+def columns(grid: Job) -> int:
+    """How many strengths there are."""
+    return len({_adapter_of(shot)[1] for shot in drawing_of(grid).all_shots()})
 
 
 def pictures(space: Workspace, found: Sequence[Cell], *, total: int) -> list[tuple[str, str]]:
     """Thumbnails of cells that are drawn, with what they show."""
-    return [(str(thumbnail(space, cell.picture or "")), caption(cell, total)) for cell in found]
+    return [(str(thumbnail(space, cell.picture.id)), caption(cell, total)) for cell in found]
 
 
 def caption(cell: Cell, total: int) -> str:
@@ -134,24 +136,8 @@ def _add_scaled(space: Workspace, file: Path, strength: float, name: str) -> Ada
         return add_adapter(space, scaled.save(Path(scratch) / "scaled.safetensors"), name=name)
 
 
-def _adapter(grid: Job, number: int) -> tuple[str, float]:
-    """File and strength of the one adapter of a shot; an empty name where it has not one."""
-    adapters = drawing_of(grid).shot(number).adapters
-    return (str(adapters[0][0]), adapters[0][1]) if len(adapters) == 1 else ("", 0.0)
-
-
-def _step(grid: Job, number: int) -> int:
-    """Of the checkpoint; 0 for the adapter that the training ended with."""
-    folder = Path(_adapter(grid, number)[0]).parent.name
-    return int(folder.removeprefix("step-")) if folder.startswith("step-") else 0
-
-
-def _result(grid: Job, number: int) -> str | None:
-    return (grid.results[number] or None) if number < len(grid.results) else None
-
-
-def _is_there(space: Workspace, picture: str) -> bool:
-    try:
-        return get_picture(space, picture).path.is_file()
-    except BadInput:
-        return False
+def _adapter_of(shot: Shot) -> tuple[int, float]:
+    """Of a cell's one adapter: the step of its checkpoint, 0 for the last one, and its strength."""
+    ((file, strength),) = shot.adapters
+    folder = Path(str(file)).parent.name
+    return int(folder.removeprefix("step-")) if folder.startswith("step-") else 0, strength

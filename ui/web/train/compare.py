@@ -8,8 +8,8 @@ import gradio as gr
 from studio.errors import BadInput
 from studio.queue.client import get_job, stop_job
 from studio.queue.job import Job
-from studio.workspace import Workspace, get_picture
-from ui.shared.queue_requests import find_job
+from studio.workspace import Workspace
+from ui.shared.queue_requests import drawing_of, find_job
 from ui.web.frontend import ONCE, paragraph, sentence, template
 from ui.web.server.fields import read_as, read_numbers
 from ui.web.server.page import Page, as_html, on
@@ -123,7 +123,7 @@ class ComparisonPanel:
             return gr.Gallery(visible=False)
         drawn = _checkpoints.drawn(self._space, grid)
         pictures = _checkpoints.pictures(self._space, drawn, total=job.total)
-        columns = len({cell.strength for cell in _checkpoints.cells(grid)})
+        columns = _checkpoints.columns(grid)
         return gr.Gallery(pictures, columns=columns, visible=bool(pictures))
 
     def _draw_grid(
@@ -146,7 +146,7 @@ class ComparisonPanel:
     def _pick(self, chosen: int, seen: Shown, event: gr.SelectData) -> tuple[gr.Column, str, str]:
         cell = self._cell(seen, int(event.index))
         large = template("train/large.html").render(
-            picture=get_picture(self._space, cell.picture or "").path,
+            picture=cell.picture.path,
             words=_checkpoints.caption(cell, get_job(self._space, chosen).total),
         )
         return gr.Column(visible=True), large, str(event.index)
@@ -189,5 +189,5 @@ def _status(grid: Job) -> str:
         return paragraph(said, "problem")
     if not grid.ended:
         drawn = len(grid.finished_results)
-        return paragraph(f"{drawn} of {len(_checkpoints.cells(grid))} drawn")
+        return paragraph(f"{drawn} of {len(drawing_of(grid).shots)} drawn")
     return paragraph("Click a picture to see it large, and to keep that checkpoint or mix with it.")
