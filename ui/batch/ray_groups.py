@@ -10,16 +10,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import compose
 from studio.requests.picture_file import save_picture
 from studio.requests.shot import Shot
-from ui.shared.loading import free_unused, open_base
+from ui.shared.loading import BaseCache
 from ui.shared.ray_cluster import Cluster, TaskFailure
-
-if TYPE_CHECKING:
-    from studio.bases.base import Base
 
 
 @dataclass(frozen=True)
@@ -66,14 +62,17 @@ def run_tasks(
             yield GroupResult(task, {}, dict.fromkeys(task.wanted, found.reason))
 
 
+_worker_bases = BaseCache()  # a base stays open in its Ray worker for the next group
+
+
 def _make(
     source: str, shots: Sequence[Shot], group: compose.Group, loading: Mapping[str, object]
 ) -> tuple[dict[int, bytes], dict[int, str]]:
     """The task: pictures and reasons of a group."""
-    base, cache = _opened(source, loading)
+    base = _worker_bases.open(source, loading)
     pictures, reasons = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for event in compose.render_groups(base, shots, [group], cache):
+        for event in compose.render_groups(base, shots, [group], _worker_bases.adapters):
             match event:
                 case compose.Made(number, _, picture):
                     path = save_picture(picture, Path(folder) / f"{number}.png")
@@ -81,17 +80,3 @@ def _make(
                 case compose.Failed(number, _, reason):
                     reasons[number] = reason
     return pictures, reasons
-
-
-_kept: "dict[object, tuple[Base, compose.AdapterCache]]" = {}
-
-
-def _opened(source: str, loading: Mapping[str, object]) -> "tuple[Base, compose.AdapterCache]":
-    """A base stays open in its worker for the next group. It is freed before another is opened."""
-    key = source, tuple(sorted(loading.items()))
-    if key not in _kept:
-        _kept.clear()
-        free_unused()
-        base = open_base(source, loading)
-        _kept[key] = base, compose.AdapterCache(base)
-    return _kept[key]

@@ -176,7 +176,7 @@ class _BatchRun:
     def _check_on(self, source: str) -> list[Problem]:
         base = self.open(source)
         planned = [self.plan.planned[at] for at in self.plan.of_base(source)]
-        problems = list(_problems(base, planned))
+        problems = list(_problems(base, planned, self._bases.adapters))
         self.facts[source] = _facts(base)
         self.shots[source] = [] if problems else [with_size(one.shot, base) for one in planned]
         return problems
@@ -204,8 +204,7 @@ class _BatchRun:
         return {source: sizes for source, (_, sizes) in found.items()}
 
     def _measure(self, source: str, shots: Sequence[Shot]) -> dict[str, int]:
-        base = self.open(source)
-        return compose.batch_sizes(base, shots, compose.AdapterCache(base))
+        return compose.batch_sizes(self.open(source), shots, self._bases.adapters)
 
     def estimate(
         self, source: str, sizes: Mapping[str, int], missing: set[int]
@@ -213,7 +212,7 @@ class _BatchRun:
         """What the missing pictures of a base will cost."""
         base = self.open(source)
         groups = self.groups(source, sizes, missing, whole=_repeats(base))
-        return compose.estimate_batch(base, self.shots[source], groups, compose.AdapterCache(base))
+        return compose.estimate_batch(base, self.shots[source], groups, self._bases.adapters)
 
     def groups(
         self, source: str, sizes: Mapping[str, int], missing: set[int], *, whole: bool = True
@@ -243,8 +242,8 @@ class _BatchRun:
                     saves[at] = thread.submit(save_picture, made.picture, path)
 
             writing: list[tuple[int, Future[Path]]] = []
-            cache = compose.AdapterCache(base)
-            for event in compose.render_groups(base, shots, groups, cache, on_picture=save):
+            adapters = self._bases.adapters
+            for event in compose.render_groups(base, shots, groups, adapters, on_picture=save):
                 if isinstance(event, compose.GroupStep):
                     yield event
                 elif (at := places[event.number]) not in missing:
@@ -284,9 +283,10 @@ def _precision(facts: Mapping[str, str]) -> str:
     return facts["dtype"] if stored == "none" else f"{facts['dtype']}, stored in {stored}"
 
 
-def _problems(base: "Base", planned: Sequence[PlannedShot]) -> Iterator[Problem]:
+def _problems(
+    base: "Base", planned: Sequence[PlannedShot], cache: compose.AdapterCache
+) -> Iterator[Problem]:
     """What can't be made on this base, each with the line and the field that say so."""
-    cache = compose.AdapterCache(base)
 
     def adapters(shot: Shot) -> list["Adapter"]:
         of_any_size = replace(shot, width=None, height=None, init_image=None, mask=None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+import compose
 from studio.requests.validation import option
 
 if TYPE_CHECKING:
@@ -50,24 +51,37 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
 
 
 class BaseCache:
-    """Keeps the base that was opened last.
+    """Keeps the base that was opened last, with the adapters that were loaded for it.
 
-    It is freed before another one is opened, unless somebody else still holds it.
+    It is freed before another one is opened, unless somebody else still holds it. key: of what is
+    kept; None for nothing.
     """
 
     def __init__(self) -> None:
-        self._key: object = None
-        self._base: Base | None = None
+        self.key: object = None
+        self.base: Base | None = None
+        self._adapters: compose.AdapterCache | None = None
 
     def open(self, source: str, given: Mapping[str, object]) -> "Base":
         """As `open_base`; the same base as before where the arguments are the same."""
         key = source, tuple(sorted(given.items()))
-        if self._base is None or key != self._key:
-            if self._base is not None:
-                self._base = None
-                free_unused()
-            self._base, self._key = open_base(source, given), key
-        return self._base
+        if self.base is None or key != self.key:
+            self.clear()
+            self.base, self.key = open_base(source, given), key
+        return self.base
+
+    @property
+    def adapters(self) -> "compose.AdapterCache":
+        """The adapters of the base that is open."""
+        assert self.base is not None, "no base is open"
+        self._adapters = self._adapters or compose.AdapterCache(self.base)
+        return self._adapters
+
+    def clear(self) -> None:
+        """Let go of the base, and give its memory back."""
+        if self.base is not None:
+            self.key = self.base = self._adapters = None
+            free_unused()
 
 
 def free_unused() -> None:

@@ -9,7 +9,7 @@ from studio.bases.base import Base
 from studio.files import file_version
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, remember_base
-from ui.shared.loading import free_unused, open_base
+from ui.shared.loading import BaseCache
 
 
 class ModelCache:
@@ -19,43 +19,36 @@ class ModelCache:
     """
 
     def __init__(self, space: Workspace) -> None:
-        self._space = space
-        self._base: Base | None = None
-        self._opened: object = None
-        self._adapters: compose.AdapterCache | None = None
+        self._space, self._bases = space, BaseCache()
         self._versions: dict[str, tuple[int, int] | None] = {}
 
     def base(self, source: str, loading: Mapping[str, object]) -> Base:
         """The base, opened as `loading` says; the one before is freed first."""
-        wanted = (source, tuple(sorted(loading.items())))
-        if self._base is None or self._opened != wanted:
-            if self._base is not None:
-                self.clear()
-            self._base, self._opened = open_base(source, loading), wanted
-            base = self._base
-            self._adapters = compose.AdapterCache(base)
+        before = self._bases.key
+        base = self._bases.open(source, loading)
+        if self._bases.key != before:
+            self._versions.clear()
             remember_base(self._space, base.source, name=base.name, family=base.family)
-        return self._base
+        return base
 
     def adapters(self, shots: Iterable[Shot]) -> compose.AdapterCache:
         """The adapters of the open base; files of these shots that changed are read again."""
-        assert self._adapters is not None, "no base is open"
+        adapters = self._bases.adapters
         for file in {str(file) for shot in shots for file, _ in shot.adapters}:
             version = file_version(Path(split_half(file)[0]))
             if self._versions.get(file) != version:
-                self._adapters.release([file])
+                adapters.release([file])
                 self._versions[file] = version
-        return self._adapters
+        return adapters
 
     def clear(self) -> None:
         """Free everything, and give its memory back."""
-        self._base = self._opened = self._adapters = None
+        self._bases.clear()
         self._versions.clear()
-        free_unused()
 
     def make_room(self, large: int) -> None:
         """Free a base of more than so many bytes."""
-        base = self._base
+        base = self._bases.base
         if base is None:
             return
         parts = (base.unet, base.vae, *base.text_encoders)
