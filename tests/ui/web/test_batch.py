@@ -6,7 +6,6 @@ import tomllib
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -15,8 +14,7 @@ from playwright.sync_api import Page, expect
 
 import compose
 from studio.errors import BadInput
-from studio.queue.client import get_job, list_jobs, stop_job
-from studio.queue.job import Job
+from studio.queue.client import get_job, list_jobs
 from studio.queue.worker import claim_job, finish_job, report_job
 from studio.requests.shot import Shot
 from studio.workspace import (
@@ -31,7 +29,6 @@ from tests.ui.web.conftest import Server, fill, open_tab
 from tests.ui.web.test_library import an_adapter
 from ui.shared.queue_requests import queue_pictures
 from ui.web.batch import cost as _cost
-from ui.web.batch import runs as _batch_list
 from ui.web.batch.archive import zipped
 from ui.web.batch.cost import evaluations, seconds_for
 from ui.web.batch.grid import ALONE, NONE, TOGETHER, Grid, grid_of, manifest_of
@@ -171,23 +168,6 @@ def test_the_cost_is_that_of_the_schedules(space: Workspace) -> None:
     for method, cost in both.items():
         shots = shots_of(space, manifest_of(Grid(**{**vars(grid), "methods": [method]})))
         assert evaluations(shots) == plain + cost
-
-
-def test_what_happens_while_batches_are_read_is_shown_next(
-    space: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = queue_pictures(space, [Shot("a robot")], kind="batch")
-
-    def ending_then(*asked: Workspace, **how: Any) -> list[Job]:
-        found = list_jobs(*asked, **how)
-        if found[0].state == "queued":
-            stop_job(space, job.id)
-        return found
-
-    monkeypatch.setattr(_batch_list, "list_jobs", ending_then)
-    first, second = (_batch_list.shown(space, job.id, None) for _ in range(2))
-    assert "waits" in first[0] and "stopped" in second[0]
-    assert first[-1] != second[-1]  # by which the page knows that there is news
 
 
 def test_shots_that_could_not_be_drawn_are_told_of(space: Workspace) -> None:

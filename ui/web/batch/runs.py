@@ -1,6 +1,6 @@
 """The batches of the tab Batch: those made before, and the one that is being made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from ui.web.batch.html import batch_rows, pictures, progress
 from ui.web.frontend import script
 from ui.web.server.downloads import file_url
 from ui.web.server.page import on
-from ui.web.server.polling import progress_version, tab_news
+from ui.web.server.polling import tab_news
 
 LISTED = 50  # batches
 IN_ORDER: Any = {"mode": "always_last", "queue": "batches"}
@@ -31,8 +31,7 @@ class BatchPanel:
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
-        # seen: what the widgets show, to leave them alone while that is so
-        self.chosen, self._removed, self._seen = gr.State(None), gr.State(None), gr.State(None)
+        self.chosen, self._removed = gr.State(None), gr.State(None)
         gr.HTML('<div class="section">Batches</div>')
         with gr.Row(equal_height=False, elem_classes="columns"):
             with gr.Column(scale=1, min_width=320):
@@ -48,7 +47,7 @@ class BatchPanel:
                     self._remove = gr.Button("Remove", variant="stop", min_width=110)
                 sheet = gr.HTML(elem_id="batch-pictures")
         buttons = [self._stop, self._resume, self._take, self._remove, self._undo]
-        self.updated = [self._rows, bar, sheet, row, *buttons, self._seen]
+        self.updated = [self._rows, bar, sheet, row, *buttons]
 
     def wire(self, begun: Dependency) -> None:
         """Let batches be chosen, stopped, resumed, removed and downloaded; follow their progress.
@@ -61,11 +60,6 @@ class BatchPanel:
 
         def choose(event: gr.EventData) -> int:
             return int(str(event.name))
-
-        def look(chosen: int | None, removed: int | None, seen: object) -> list:
-            if _state(_batches(space), chosen, removed) == seen:
-                return [gr.skip()] * len(self.updated)
-            return shown(space, chosen, removed)
 
         def act(action: Callable[[Workspace, int], object], chosen: int | None) -> int:
             id = _one(space, chosen).id
@@ -91,19 +85,17 @@ class BatchPanel:
             on(self._remove.click, remove, chosen, asked),
             on(self._undo.click, undo, self._removed, asked),
         ]
-        for change in changes:
-            on(change.success, partial(shown, space), asked, self.updated, **IN_ORDER)
-        on(tab_news("batch").input, look, [*asked, self._seen], self.updated, **IN_ORDER)
+        for event in (tab_news("batch").input, *(one.success for one in changes)):
+            on(event, partial(shown, space), asked, self.updated, **IN_ORDER)
 
 
 def shown(space: Workspace, chosen: int | None, removed: int | None) -> list:
     """What `BatchPanel.updated` is to hold, given what is chosen and what was removed last."""
-    jobs = _batches(space)
+    jobs = list_jobs(space, kinds=("batch",), limit=LISTED)
     job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
-    state = _state(jobs, chosen, removed)
     undo = gr.Button(visible=removed is not None)
     if job is None:
-        return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo, state]
+        return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo]
     return [
         batch_rows(jobs, chosen=job.id),
         progress(job),
@@ -114,17 +106,7 @@ def shown(space: Workspace, chosen: int | None, removed: int | None) -> list:
         gr.Button(visible=bool(job.finished_results)),
         gr.Button(visible=job.ended),
         undo,
-        state,
     ]
-
-
-def _state(jobs: Sequence[Job], chosen: int | None, removed: int | None) -> tuple:
-    """What the widgets show depends on this alone."""
-    return chosen, removed, *map(progress_version, jobs)
-
-
-def _batches(space: Workspace) -> list[Job]:
-    return list_jobs(space, kinds=("batch",), limit=LISTED)
 
 
 def _one(space: Workspace, chosen: int | None) -> Job:

@@ -25,7 +25,7 @@ from ui.web.library.import_export import export_file, import_files, restore
 from ui.web.library.labels import LabelEditor
 from ui.web.server.downloads import file_url
 from ui.web.server.page import Page, on
-from ui.web.server.polling import library_version, tab_news
+from ui.web.server.polling import tab_news
 
 FAMILIES = [("Any base", ""), ("SDXL, sketch", "sdxl"), ("SD 1", "sd1"), ("SD 2", "sd2")]
 TOOLS = [
@@ -60,14 +60,12 @@ class _Library:
     """The widgets and what they do.
 
     selected: the name of an adapter, or "". picked: names, while several are selected. deleted: the
-    ids in the trash of what was deleted last here. seen: the version of the library that the list
-    shows.
+    ids in the trash of what was deleted last here.
     """
 
     def __init__(self, page: Page) -> None:
         self._page, self._space = page, page.space
-        self._selected, self._seen = gr.State(""), gr.State("")
-        self._deleted, self._picked = gr.State(()), gr.State(())
+        self._selected, self._deleted, self._picked = gr.State(""), gr.State(()), gr.State(())
         with gr.Row(equal_height=False, elem_classes="columns"):
             with gr.Column(scale=3, min_width=320):
                 self._lay_out_list()
@@ -82,7 +80,7 @@ class _Library:
             self._empty = gr.Button("Empty the trash for good", size="sm", variant="stop")
         asked = [self._text, self._family, self._favourites, self._several]
         self._filter = [*asked, self._selected, self._picked]
-        self._listed = [self._grid, self._seen, self._trash]
+        self._listed = [self._grid, self._trash]
         actions = [self._actions, self._mix, self._part, self._name, self._star]
         self._details = [self._about, *actions, *self._labels.shown]
 
@@ -126,15 +124,13 @@ class _Library:
     def wire_list(self) -> None:
         """The list: its filter, the selection, and what trainings add."""
         # Also after a selection: a list that was asked for before it does not show it.
-        filtered = [one.change for one in self._filter]
+        filtered = [tab_news("library").input, *(one.change for one in self._filter)]
         on(filtered, self._list, self._filter, self._listed, **IN_ORDER)
         chosen = [self._several, self._selected, self._picked]
         shown = [self._selected, self._picked, *self._details]
         on(self._grid.click, self._select, chosen, shown, mode="multiple", queue="selection")
         bulk = [self._picked, self._bulk, self._delete_picked]
         on([self._several.input, self._picked.change], self._offer_bulk, chosen, bulk)
-        news, seen = tab_news("library"), [*self._filter, self._seen]
-        on(news.input, self._list_if_new, seen, self._listed, **IN_ORDER)
 
     def wire_changes(self) -> None:
         """What changes the library: each event says what it did, then all is shown anew."""
@@ -169,18 +165,12 @@ class _Library:
     def _list(self, *asked: Any) -> tuple:
         """asked: the values of `_filter`."""
         text, family, favourites, several, selected, picked = asked
-        seen = library_version(self._space)  # read first: what comes meanwhile is then news
         adapters = list_adapters(self._space)
         found = matching(adapters, text=text or "", family=family)  # an empty box may be None
         found = [one for one in found if one.favourite or not favourites]
         chosen = set(picked) if several else {selected}
         grid = cards(found, chosen=chosen) if found else NO_MATCH if adapters else EMPTY
-        return grid, seen, trash_rows(list_trash(self._space))
-
-    def _list_if_new(self, *asked: Any) -> tuple:
-        if library_version(self._space) == asked[-1]:
-            return (gr.skip(),) * 3
-        return self._list(*asked[:-1])
+        return grid, trash_rows(list_trash(self._space))
 
     def _show(self, *asked: Any) -> tuple:
         *filtered, deleted = asked

@@ -58,16 +58,16 @@ def tab_news(tab: str) -> gr.HTML:
 
 def job_version(space: Workspace, job: Job) -> str:
     """Another text whenever a job or its preview has changed."""
-    return f"{progress_version(job)} {_preview_time(space, job)}"
+    return f"{_progress_version(job)} {_preview_time(space, job)}"
 
 
-def progress_version(job: Job) -> str:
+def _progress_version(job: Job) -> str:
     """Another text whenever a job has changed, its preview left out."""
     facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.finished_results)
     return " ".join(map(str, facts))
 
 
-def library_version(space: Workspace) -> str:
+def _library_version(space: Workspace) -> str:
     """Another text whenever an adapter, a base or the trash has changed."""
     words = [
         f"{one.name} {one.modified} {one.favourite} {one.triggers} {one.tags} {one.notes} "
@@ -82,18 +82,23 @@ def _jobs_version(space: Workspace) -> str:
     return "|".join(job_version(space, job) for job in list_jobs(space, limit=WATCHED_JOBS))
 
 
+def _batches_version(space: Workspace) -> str:
+    batches = list_jobs(space, kinds=("batch",), limit=WATCHED_JOBS)
+    return "|".join(map(_progress_version, batches))
+
+
 def _queue_version(space: Workspace) -> str:
     """Another text whenever a job has changed, or the order of those that wait."""
     waiting = unfinished(space)
     ended = list_jobs(space, states=FINISHED, limit=WATCHED_JOBS)
-    return "|".join(f"{progress_version(job)} {job.queued}" for job in [*waiting, *ended])
+    return "|".join(f"{_progress_version(job)} {job.queued}" for job in [*waiting, *ended])
 
 
 VERSIONS: dict[str, Callable[[Workspace], str]] = {
     "train": _jobs_version,
     "mix": _jobs_version,
-    "batch": _jobs_version,
-    "library": library_version,
+    "batch": _batches_version,
+    "library": _library_version,
     "queue": _queue_version,
 }
 
