@@ -20,7 +20,8 @@ from studio.dataset.captioner import (
 from studio.errors import BadInput
 from tests.tiny_captioner import tiny_captioner
 from ui.cli.training.caption import app
-from ui.web.train.dataset.caption_process import CaptionProcess
+from ui.web.server.torch_process import TorchProcess
+from ui.web.train.dataset.caption_process import write_caption
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +71,17 @@ def test_a_folder_gets_the_captions_that_it_lacks(model: Path, photos: Path) -> 
     assert (photos / "two.txt").read_text() == f"sks, {said['two.png']}"
 
 
-def test_a_process_tells_captions_one_by_one_and_can_be_ended(model: Path, photos: Path) -> None:
-    pictures = sorted(photos.glob("*.[jp]*g"))
-    captioner = open_captioner(model)
-    process = CaptionProcess(str(model), pictures)
-    results = process.results()
-    assert next(results) == (pictures[0].name, captioner.caption(pictures[0]))
+def test_a_process_writes_captions_and_can_be_ended(model: Path, photos: Path) -> None:
+    process, picture = TorchProcess(), photos / "one.png"
+    said = open_captioner(model).caption(picture)
+    assert process.call(write_caption, str(model), picture) == said
+    with pytest.raises(BadInput, match=r"no-photo\.png"):
+        process.call(write_caption, str(model), photos / "no-photo.png")
     process.end()
-    assert len(list(results)) < len(pictures)
+    with pytest.raises(BadInput, match="not enough memory"):
+        process.call(write_caption, str(model), picture)
+    assert process.call(write_caption, str(model), picture) == said
+    process.end()
 
 
 def test_only_captioners_on_this_machine_are_found(

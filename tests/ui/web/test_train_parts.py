@@ -4,7 +4,6 @@ import json
 import math
 import random
 import re
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ from ui.shared.queue_requests import drawing_of, queue_training
 from ui.web.server.fields import read_numbers
 from ui.web.train.checkpoints import columns, draw_grid, drawn, latest_grid
 from ui.web.train.compare import ComparisonPanel, Shown
-from ui.web.train.dataset import caption_process
 from ui.web.train.dataset.crops import crop_preview, crops_of
 from ui.web.train.dataset.picture_sets import add_example, add_files
 from ui.web.train.loss_plot import loss_plot, running_mean
@@ -403,17 +401,6 @@ def test_a_grid_that_was_removed_is_looked_for_anew(space: Workspace, job: Job) 
 
     shown = in_a_loop(build)._look(job.id, [], Shown(job.id, (4,), grid=999, drawn=0))
     assert shown[-1].grid is None
-
-
-def test_a_captioner_that_the_system_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    monkeypatch.setattr(caption_process, "module_command", lambda _: killed)
-    process = caption_process.CaptionProcess("", [])
-    with pytest.raises(BadInput, match="may lack memory"):
-        list(process.results())
-    told = caption_process.CaptionProcess("", [])
-    told.end()
-    assert list(told.results()) == []
 
 
 def test_what_cannot_be_a_grid_is_refused(space: Workspace, job: Job) -> None:

@@ -20,8 +20,8 @@ from studio.workspace import (
     list_trash,
     undelete,
 )
-from ui.web.server.adapter_process import run_in_process
 from ui.web.server.downloads import link_download
+from ui.web.server.torch_process import run_in_process
 
 TOOLS: tuple[str, ...] = get_args(Tool)
 

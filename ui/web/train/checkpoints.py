@@ -26,7 +26,7 @@ from studio.workspace import (
 )
 from ui.shared.checkpoint_grid import checkpoint_grid
 from ui.shared.queue_requests import drawing_of, made_pictures, queue_pictures
-from ui.web.server.adapter_process import run_in_process
+from ui.web.server.torch_process import run_in_process
 
 MOST = 64  # pictures in a grid
 LOOKED = 30  # batches among which a grid is looked for

@@ -1,23 +1,20 @@
 """What a training will take, worked out in a process of its own: the page's server has no PyTorch.
 
-Answers stay for a while in the workspace's cache, so that the same question is answered at once.
+Answers are kept for a while, so that the same question is answered at once.
 """
 
 import json
 import time
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trainers
 from studio.bases.info import BaseInfo
 from studio.bases.names import PUBLISHED
-from studio.errors import BadInput
-from studio.files import write_file
 from studio.requests.training import TrainingRequest, to_json
 from studio.workspace import Workspace
-from ui.web.server.adapter_process import run_in_process
+from ui.web.server.torch_process import run_in_process
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -45,25 +42,20 @@ def estimate_sentence(
         "told": sorted(f"{one} {one.stat().st_mtime_ns}" for one in space.runs.glob("*/cost.json")),
     }
     text = json.dumps(question, sort_keys=True)
-    cached = space.cache / "estimates" / f"{sha256(text.encode()).hexdigest()[:24]}.json"
-    if cached.is_file() and cached.stat().st_mtime > time.time() - KEPT:
-        answer = json.loads(cached.read_text())
-    else:
-        answer = run_in_process(_answer, alike, base, pictures, space.runs)
-        write_file(cached, json.dumps(answer).encode(), durable=False)
-    if "wrong" in answer:
-        raise BadInput(answer["wrong"])
-    return answer["sentence"]
+    when, said = _answers.get(text, (0.0, ""))
+    if time.time() > when + KEPT:
+        said = run_in_process(_answer, alike, base, pictures, space.runs)
+        _answers[text] = time.time(), said
+    return said
 
 
-def _answer(request: TrainingRequest, info: BaseInfo, pictures: int, runs: Path) -> dict[str, str]:
-    """The answer of the process: a sentence, or why there is no estimate."""
-    try:
-        base = _open(request, info)
-        found = trainers.estimate_request(request, base, pictures=pictures, runs=runs)
-    except BadInput as error:
-        return {"wrong": str(error)}
-    return {"sentence": str(found)}
+_answers: dict[str, tuple[float, str]] = {}  # by their questions: when they were given, and they
+
+
+def _answer(request: TrainingRequest, info: BaseInfo, pictures: int, runs: Path) -> str:
+    """What the process says."""
+    base = _open(request, info)
+    return str(trainers.estimate_request(request, base, pictures=pictures, runs=runs))
 
 
 def _open(request: TrainingRequest, info: BaseInfo) -> "Base":

@@ -11,7 +11,8 @@ from studio.errors import BadInput
 from studio.workspace import Workspace, get_set
 from ui.web.frontend import ONCE, paragraph, sentence
 from ui.web.server.page import on
-from ui.web.train.dataset.caption_process import CaptionProcess
+from ui.web.server.torch_process import TorchProcess
+from ui.web.train.dataset.caption_process import write_caption
 
 Written = dict[str, dict[str, str]]  # captions, by set and picture
 NONE_FOUND = (
@@ -25,7 +26,7 @@ class CaptionerForm:
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
-        self._at_work: dict[str, CaptionProcess] = {}  # by the name of the set
+        self._at_work: dict[str, TorchProcess] = {}  # by the name of the set
         self.written = gr.State({})
         with gr.Row(elem_classes="tools"):
             self._model = gr.Dropdown(
@@ -83,25 +84,24 @@ class CaptionerForm:
             return
         found: dict[str, str] = {}
         yield {}, paragraph("Opening the captioner…"), gr.Button(visible=True)
-        said = "problem", ""
+        wrong, process = "", TorchProcess()
+        self._at_work[name] = process
         try:
             find_captioner(str(model).strip())
-            self._at_work[name] = CaptionProcess(str(model).strip(), pictures)
-            for picture, caption in self._at_work[name].results():
-                found[picture] = caption
-                at = f"{len(found)} of {len(pictures)}: {caption}"
+            for picture in pictures:
+                found[picture.name] = process.call(write_caption, str(model).strip(), picture)
+                at = f"{len(found)} of {len(pictures)}: {found[picture.name]}"
                 yield {}, paragraph(at), gr.skip()
         except BadInput as error:
-            said = "problem", sentence(str(error))
+            if name in self._at_work:  # it was not stopped
+                wrong = sentence(str(error))
         finally:
             self._at_work.pop(name, None)
-        if not said[1]:
-            said = (
-                "quiet",
-                f"{len(found)} of {len(pictures)} captions written. Check them, then save.",
-            )
-        yield {name: found}, paragraph(said[1], said[0]), gr.Button(visible=False)
+            process.end()
+        written = f"{len(found)} of {len(pictures)} captions written. Check them, then save."
+        said = paragraph(wrong, "problem") if wrong else paragraph(written)
+        yield {name: found}, said, gr.Button(visible=False)
 
     def _end(self, name: str) -> None:
-        if process := self._at_work.get(name):
+        if process := self._at_work.pop(name, None):
             process.end()

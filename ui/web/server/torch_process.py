@@ -8,9 +8,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context, parent_process
 from threading import Lock, Thread, Timer
 from typing import ParamSpec, TypeVar
+
+import psutil
 
 from studio.errors import BadInput
 
@@ -19,51 +22,58 @@ R = TypeVar("R")
 IDLE = 60.0  # seconds that the process waits for more, since its start takes some
 
 
-class _Process:
+class TorchProcess:
     """The process, started when it is needed; it does one thing at a time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._id: int | None = None
         self._timer: Timer | None = None
 
     def call(self, function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
-        """Call a function there. Raises BrokenProcessPool if the process died of it."""
+        """Call a module's function there; the first call takes seconds.
+
+        Raises BadInput as the function does, and where the process dies of it.
+        """
         with self._lock:
             if self._timer:
                 self._timer.cancel()
-            if self._pool is None:
-                context = get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start)
             try:
-                return self._pool.submit(function, *args, **given).result()
+                if self._pool is None:
+                    context = get_context("spawn")
+                    self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start)
+                    self._id = self._pool.submit(os.getpid).result()
+                return self._pool.submit(_run, function, *args, **given).result()
             except BrokenProcessPool:
                 self._pool = None
-                raise
+                raise BadInput("there is not enough memory for this") from None
             finally:
-                self._timer = Timer(IDLE, self._end)
+                self._timer = Timer(IDLE, self._let_go)
                 self._timer.daemon = True
                 self._timer.start()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End it at once; a call that waits for it raises BadInput. The next one starts it anew."""
+        if self._id is not None:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(self._id).kill()
+
+    def _let_go(self) -> None:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool:
             pool.shutdown()
 
 
-_process = _Process()
+run_in_process = TorchProcess().call  # where nobody needs to end it
 
 
-def run_in_process(function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
-    """Call a module's function in another process; the first call takes seconds.
-
-    Raises what the function raises, and BadInput if the process died of it.
-    """
+def _run(function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
     try:
-        return _process.call(function, *args, **given)
-    except BrokenProcessPool:
-        raise BadInput("there is not enough memory for this") from None
+        return function(*args, **given)
+    except BadInput as error:
+        raise BadInput(str(error)) from None  # what kinds of it know besides cannot be sent
 
 
 def _start() -> None:
