@@ -14,8 +14,8 @@ from PIL import Image
 from studio.assets import asset
 
 ART = asset("art")
-TILE, SIDE = 112, 128  # pixels of a design's tile, and of a place, which is a scene's too
-# The sets of designs that fit a style; any set of ANY_SET does for the other styles.
+TILE, SIDE = 112, 128  # sides in pixels: of a design's tile, and of a place or a scene
+# The sets of designs that fit a style. Other styles take any set of ANY_SET.
 SETS = {
     "3d render": ("3d",),
     "flat illustration": ("fluent-emoji-flat",),
@@ -27,11 +27,11 @@ OPAQUE = 40  # alpha from which a pixel counts as part of a design
 
 @dataclass(frozen=True)
 class Art:
-    """Every tile, on one device.
+    """All tiles, on one device.
 
     designs: premultiplied RGBA, uint8 [N, 4, 112, 112]. places: RGB, uint8 [M, 3, 128, 128].
-    heads: where a design's hat sits, float [N, 3]: the middle's x, the top's y and the width, each
-    in 0..1 of the tile.
+    heads: where a hat sits on each design, float [N, 3]: x of its middle, y of its top and its
+    width, each in 0..1 of the tile.
     """
 
     designs: torch.Tensor
@@ -41,7 +41,7 @@ class Art:
 
 @functools.cache
 def design_rows() -> dict[tuple[str, str], dict[str, int]]:
-    """By role ("subject", "worn" or "held") and name, the row of each set's design."""
+    """The row of each set's design, by role ("subject", "worn" or "held") and name, then by set."""
     index = np.load(ART / "sprites.npz")
     rows: dict[tuple[str, str], dict[str, int]] = {}
     for row, (role, name, owner) in enumerate(
@@ -54,14 +54,14 @@ def design_rows() -> dict[tuple[str, str], dict[str, int]]:
 def choose_design(role: str, name: str, style: str, rng: np.random.Generator) -> int:
     """The row of a random design that fits the style."""
     drawn = design_rows()[role, name]
-    fitting = [one for one in SETS.get(style, ANY_SET) if one in drawn]
-    fitting = fitting or [one for one in ANY_SET if one in drawn]
+    fitting = [owner for owner in SETS.get(style, ANY_SET) if owner in drawn]
+    fitting = fitting or [owner for owner in ANY_SET if owner in drawn]
     return drawn[fitting[int(rng.integers(len(fitting)))]]
 
 
 @functools.cache
 def place_rows() -> dict[str, np.ndarray]:
-    """By name, the rows of a place's variants."""
+    """The rows of each place's variants, by name."""
     names = np.load(ART / "places.npz")["names"]
     return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names)}
 
@@ -74,12 +74,12 @@ def load_art(device: str = "cpu") -> Art:
     return Art(
         _channels_first(designs, device),
         _channels_first(places, device),
-        torch.from_numpy(np.stack([_head(one[..., 3] > OPAQUE) for one in designs])).to(device),
+        torch.from_numpy(np.stack([_head(d[..., 3] > OPAQUE) for d in designs])).to(device),
     )
 
 
 def _tiles(name: str, side: int, count: int) -> np.ndarray:
-    """uint8 [count, side, side, channels], cut from a square sheet."""
+    """The tiles of a square sheet: uint8 [count, side, side, channels]."""
     sheet = np.asarray(Image.open(ART / f"{name}.webp"))
     across = sheet.shape[0] // side
     tiles = sheet.reshape(across, side, across, side, -1).swapaxes(1, 2)
@@ -91,7 +91,7 @@ def _channels_first(tiles: np.ndarray, device: str) -> torch.Tensor:
 
 
 def _head(opaque: np.ndarray) -> np.ndarray:
-    """Where a hat sits on a design: the middle's x, the top's y and the width, 0..1."""
+    """Where a hat sits on a design: x of its middle, y of its top, its width, in 0..1."""
     top = int(np.flatnonzero(opaque.any(1))[0])
     crown = np.flatnonzero(opaque[top : top + 14].any(0))
     wide = np.flatnonzero(opaque[top : top + 40].any(0))

@@ -1,8 +1,8 @@
 """The VAE of the sketch bases: from pictures of 128 x 128 x 3 to latents of 32 x 32 x 4.
 
-It is trained on all that the world can draw, with the held-out styles and random textures. Crops
-come first, because they are cheap and varied. Whole pictures come last, so that the group norms see
-pictures of the size they will meet in use.
+It is trained on everything that can be drawn, including held-out styles, and on random textures.
+Crops come first, because they are cheap and varied. Whole pictures come last, so that the group
+norms see pictures of the size that they will have in use.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -30,14 +30,16 @@ from studio.sketch.training import (
 )
 
 CROP = 32
-WHOLE_PICTURES_FROM = 0.7  # fraction of the steps that train on crops
+WHOLE_PICTURES_FROM = 0.7  # share of the training that uses crops
 KL_WEIGHT = 1e-5
 # Opponent colours, orthonormal: brightness, red against green, yellow against blue. Hue varies less
 # than brightness and is learned last, so it weighs more early in training and the same at the end.
 OPPONENT = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]]))
 HUE_WEIGHT = 3.0
 UNSEEN = 1000  # pictures at the end of the corpus, held out for measuring
-LATENT_NOISE = 0.02  # share of the latents' deviation, so that small errors of a UNet do not show
+# Noise on latents in training, as a share of their standard deviation, so that the decoder hides
+# small errors of a UNet.
+LATENT_NOISE = 0.02
 
 
 def autoencoder() -> AutoencoderKL:
@@ -115,10 +117,10 @@ def _loss(
 
 @torch.no_grad()
 def fix_latent_deviation(vae: AutoencoderKL) -> None:
-    """Make the encoder's log-variances constant: those of the noise that the decoder learned on.
+    """Set the encoder's log-variances to those of the noise that the decoder was trained with.
 
-    Training adds this noise itself and never trains the log-variances. Trainers of adapters sample
-    latents with them, so they must say the same.
+    The VAE's training adds this noise itself and never trains the log-variances. But trainings of
+    adapters sample latents with them, so they must match.
     """
     assert vae.quant_conv is not None
     deviation = LATENT_NOISE / vae.config["scaling_factor"]  # scaled latents deviate by one
@@ -145,7 +147,7 @@ def load(base: Path) -> AutoencoderKL:
 def reproduce(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     """What the VAE makes of pictures, uint8 [N, 128, 128, 3]."""
     decoded = []
-    for start in range(0, len(pictures), 4):  # more at once leave the processor's cache
+    for start in range(0, len(pictures), 4):  # more at once would not fit into the CPU's cache
         with fast_autocast("cpu"):
             latents = vae.encode(to_tensor(pictures[start : start + 4])).latent_dist.mean
             decoded_batch = vae.decode(latents).sample.float()

@@ -1,4 +1,4 @@
-"""Captions of scenes: in changing words for training, and in one wording for prompts."""
+"""Captions of scenes: in varied words for training, and in one fixed wording for prompts."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ STYLES: dict[str, tuple[str, ...]] = {
 WEARS, HOLDS = ("wearing", "with", "in"), ("holding", "with")
 SMALL, BIG = ("small", "little"), ("big", "large")
 PLURAL = ("grapes", "cherries", "pancakes", "fries")
-LEAVE_OUT = 0.08  # how often each fact is left out; no caption ever says a wrong one
+LEAVE_OUT = 0.08  # how often each fact is left out; captions never say anything wrong
 
 
 def wording(scene: Scene, rng: np.random.Generator) -> str:
@@ -52,10 +52,10 @@ def wording(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def plain(scene: Scene, *, subject: str = "", style: str = "") -> str:
-    """The caption that leaves nothing out, in one wording.
+    """The complete caption, in one fixed wording.
 
-    subject, style: what to call them where their own names are not to be said. A subject that is
-    called otherwise keeps its colour to itself: its name stands for it.
+    subject, style: words to use instead of their names. With another word for the subject, its
+    colour is not said: the word stands for it.
     """
     colour = "" if subject or not scene.paint.colour else f"{scene.paint.colour} "
     who = _with_article(colour + (subject or scene.subject.name))

@@ -29,7 +29,7 @@ from studio.sketch.training import (
 )
 
 EMPTY_CAPTIONS = 0.1
-OTHER_SIZES = 0.4  # of the time ids are random, so that the UNet accepts pictures of any size
+OTHER_SIZES = 0.4  # share of random time ids, so that the UNet accepts pictures of any size
 MIN_SNR_GAMMA = 5.0
 LATENT = SIDE // 4  # the VAE shrinks by 4
 PLAIN = ("conv_in", "conv_out", "embedding", "time_emb", "add_emb")
@@ -88,7 +88,7 @@ class Denoiser(nn.Module):
         encoded = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
         if len(encoded) == 1:
             return self.unet(noisy, time, encoded[0].last_hidden_state).sample
-        hidden = torch.cat([one.hidden_states[-2] for one in encoded], dim=-1)
+        hidden = torch.cat([output.hidden_states[-2] for output in encoded], dim=-1)
         added = {"text_embeds": encoded[-1].text_embeds, "time_ids": sizes}
         return self.unet(noisy, time, hidden, added_cond_kwargs=added).sample
 
@@ -153,7 +153,7 @@ def sd1_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The inputs of one step. The tensors stay and are filled anew, as a CUDA graph needs."""
+    """The inputs of one step. The same tensors are filled for every step, as a CUDA graph needs."""
 
     latents: torch.Tensor
     noise: torch.Tensor
@@ -204,10 +204,10 @@ def train(
     batch: int = 512,
     device: str = "cpu",
 ) -> Iterator[Report]:
-    """Train on `device`, from the checkpoint if there is one; yields a Report now and then.
+    """Train on `device`, from the checkpoint if there is one; yields Reports.
 
-    The batch of a step depends on its number alone. Reports come every 20 steps on a GPU, whose
-    clock is read only then, and at every step on a CPU.
+    The batch of a step depends only on the step's number. Reports come at every step on a CPU. On a
+    GPU they come every 20 steps, because reading the loss waits for the GPU.
     """
     denoiser.to(device).train()
     denoiser.unet.to(memory_format=torch.channels_last)
@@ -244,7 +244,7 @@ def train(
 def _captured(
     take_step: Callable[[], None], optimizers: Optimizers, denoiser: Denoiser
 ) -> Callable[[], None]:
-    """The step as one CUDA graph: thousands of small kernels would leave the GPU idle otherwise."""
+    """The step as one CUDA graph: launching thousands of small kernels would leave the GPU idle."""
     torch.backends.cudnn.benchmark = True
     before = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
     optimizers.set_rate(1e-7)

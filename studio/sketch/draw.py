@@ -1,4 +1,4 @@
-"""Drawing scenes: batches of them as tensors, on a CPU or a GPU."""
+"""Draw scenes, in batches of tensors, on a CPU or a GPU."""
 
 import math
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def draw_batch(scenes: Sequence[Scene], device: str = "cpu") -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where designs stand, each [B]: see Scene."""
+    """The positions of designs. Each field is [B]; see Scene."""
 
     size: torch.Tensor
     x: torch.Tensor
@@ -68,7 +68,7 @@ def _numbers(values: Sequence[float], device: str) -> torch.Tensor:
 
 
 def _held_pose(stand: _Pose, side: torch.Tensor) -> _Pose:
-    """Beside the subject, a third of its height above the ground."""
+    """The pose of held things: beside the subject, at a third of its height."""
     return _Pose(
         torch.full_like(stand.size, HELD_SIZE),
         (stand.x + side * (stand.size / 2 + 0.10)).clamp(0.16, 0.84),
@@ -79,7 +79,7 @@ def _held_pose(stand: _Pose, side: torch.Tensor) -> _Pose:
 
 
 def _worn_pose(stand: _Pose, heads: torch.Tensor) -> _Pose:
-    """On the subject's head. heads: its middle, top and width, [B, 3]."""
+    """The pose of worn things: on the subject's head. heads: see Art, [B, 3]."""
     middle, top, width = heads.unbind(1)
     size = stand.size * width.clamp(min=0.45) * 0.66
     middle = torch.where(stand.mirrored, 1 - middle, middle)
@@ -102,7 +102,7 @@ def _in_style(picture: torch.Tensor, mask: torch.Tensor, scenes: Sequence[Scene]
 
 
 def _backgrounds(art: Art, scenes: Sequence[Scene], is_3d: torch.Tensor) -> torch.Tensor:
-    """Places and plain walls, [B, 3, 128, 128]; soft, and lit from above, where it is 3d."""
+    """Places and plain walls, [B, 3, 128, 128]; in 3d renders blurred and lit from above."""
     device = art.places.device
     places = art.places[[one.place_row for one in scenes]].float() / 255
     walls = torch.tensor([WALLS[one.wall] for one in scenes], device=device).view(-1, 3, 1, 1)
@@ -115,7 +115,7 @@ def _backgrounds(art: Art, scenes: Sequence[Scene], is_3d: torch.Tensor) -> torc
 
 
 def _designs(art: Art, items: Sequence[Item | None]) -> torch.Tensor:
-    """Premultiplied RGBA [B, 4, 112, 112]; nothing where there is no item."""
+    """Items' designs, premultiplied RGBA [B, 4, 112, 112]; transparent where there is no item."""
     rgba = art.designs[[one.design if one else 0 for one in items]].float() / 255
     shown = torch.tensor([one is not None for one in items], device=rgba.device)
     return rgba * shown.view(-1, 1, 1, 1)
@@ -135,7 +135,7 @@ def _painted(art: Art, scenes: Sequence[Scene]) -> torch.Tensor:
 
 
 def _recoloured(rgba: torch.Tensor, colour: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Paint what is neither dark nor nearly white, and keep its light and shade."""
+    """Paint the parts that are neither dark nor nearly white, and keep their light and shade."""
     alpha = rgba[:, 3:]
     rgb = rgba[:, :3] / alpha.clamp(min=1e-3)
     value = rgb.amax(1, keepdim=True)
@@ -159,7 +159,7 @@ def _pattern_masks(device: torch.device) -> torch.Tensor:
 
 
 def _placed(rgba: torch.Tensor, pose: _Pose) -> torch.Tensor:
-    """Tiles [B, 4, 112, 112] set into frames [B, 4, 128, 128]."""
+    """Tiles [B, 4, 112, 112] placed into frames [B, 4, 128, 128]."""
     angle = torch.deg2rad(pose.turn)
     cos, sin = torch.cos(angle) / pose.size, torch.sin(angle) / pose.size
     flip = torch.where(pose.mirrored, -1.0, 1.0)

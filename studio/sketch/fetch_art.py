@@ -1,7 +1,7 @@
 """Draw the designs of assets/art anew from the artists' files, which come from the npm registry.
 
-assets/art/designs.txt names them, one a line: a name, `=`, and the emoji that is drawn for it.
-`*` before a name marks what is worn, `+` what is held. Needs the extra "sketch".
+assets/art/designs.txt has one design on each line: a name, `=`, and the emoji to draw for it. `*`
+before a name marks things to wear, `+` things to hold. Needs the extra "sketch".
 """
 
 import base64
@@ -23,7 +23,7 @@ from studio.files import atomic_write
 from studio.sketch.art import TILE
 
 REGISTRY = "https://registry.npmjs.org"
-# By set, in the order of the sheet: package, version and SHA-512 of its archive.
+# The package of each set, its version and its archive's SHA-512, in the order of the sheet.
 PACKAGES = {
     "3d": (
         "@lobehub/fluent-emoji-3d",
@@ -59,7 +59,7 @@ PACKAGES = {
 ROLES = {"*": "worn", "+": "held"}
 DRAWN = 256  # pixels at which a design is drawn before it is made smaller
 VISIBLE = 10  # alpha above which a pixel belongs to a design
-QUALITY = 90  # of WebP: half of the bytes without loss, and no difference to the eye
+QUALITY = 90  # of WebP: half as many bytes as without loss, and no visible difference
 
 
 def fetch_art(downloads: Path) -> None:
@@ -67,15 +67,15 @@ def fetch_art(downloads: Path) -> None:
 
     Raises BadInput if a package is not the one that the base was made from.
     """
-    found = list(_designs({name: _package(downloads, *PACKAGES[name]) for name in PACKAGES}))
+    designs = list(_designs({name: _package(downloads, *PACKAGES[name]) for name in PACKAGES}))
     with atomic_write(asset("art") / "sprites.npz") as file:
         columns = {
-            column: np.array([one[place] for one in found])
-            for place, column in enumerate(("names", "sets", "roles"))
+            column: np.array([design[index] for design in designs])
+            for index, column in enumerate(("names", "sets", "roles"))
         }
         np.savez_compressed(file, allow_pickle=False, **columns)
     with atomic_write(asset("art") / "sprites.webp") as file:
-        _sheet([one[3] for one in found]).save(file, "webp", quality=QUALITY, exact=True)
+        _sheet([design[3] for design in designs]).save(file, "webp", quality=QUALITY, exact=True)
 
 
 def _package(downloads: Path, name: str, version: str, sha512: str) -> tarfile.TarFile:
@@ -96,7 +96,7 @@ def _package(downloads: Path, name: str, version: str, sha512: str) -> tarfile.T
 def _designs(packages: dict[str, tarfile.TarFile]) -> Iterator[tuple[str, str, str, Image.Image]]:
     """Name, set, role and picture of each design that a set has."""
     icons = {name: _json(packages[name], "icons.json") for name in packages if name != "3d"}
-    codes: dict[str, str] = {}  # by emoji name, its code point: the 3D designs are named so
+    codes: dict[str, str] = {}  # code points by emoji name: they are the names of 3D designs
     for name in ("fluent-emoji-flat", "noto"):
         for code, emoji in _json(packages[name], "chars.json").items():
             codes.setdefault(emoji, code)
@@ -126,18 +126,18 @@ def _draw(icons: dict, emoji: str) -> Image.Image:
 
 
 def _tile(picture: Image.Image) -> Image.Image:
-    """Cut to what is visible, 112 px on its longer side, in the middle of the bottom edge."""
+    """A picture cropped to its visible part, scaled to 112 px, at the middle of the bottom edge."""
     visible = picture.getchannel("A").point([255 * (alpha > VISIBLE) for alpha in range(256)])
     pixels = np.asarray(picture.crop(visible.getbbox())).astype(np.float32)
     pixels[..., :3] *= pixels[..., 3:] / 255
     scale = TILE / max(pixels.shape[:2])
     size = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
-    # Premultiplied channels are made smaller one by one: Pillow would multiply RGBA once more.
+    # Premultiplied channels are scaled one by one: Pillow would multiply RGBA by alpha again.
     channels = [
-        Image.fromarray(np.round(pixels[..., one]).astype(np.uint8)).resize(
+        Image.fromarray(np.round(pixels[..., channel]).astype(np.uint8)).resize(
             size, Image.Resampling.BOX
         )
-        for one in range(4)
+        for channel in range(4)
     ]
     tile = Image.new("RGBA", (TILE, TILE))
     tile.paste(Image.merge("RGBA", channels), ((TILE - size[0]) // 2, TILE - size[1]))

@@ -1,8 +1,8 @@
 """Styles as filters of whole pictures.
 
 Each takes pictures [B, 3, 128, 128] in 0..1, the mask of the subject [B, 1, 128, 128] and a
-generator, and returns pictures. The styles "3d render" and "flat illustration" need none: the
-artists' designs are theirs.
+generator, and returns pictures. The styles "3d render" and "flat illustration" need no filter: the
+artists' designs have these styles.
 """
 
 import math
@@ -28,7 +28,7 @@ def blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def luminance(x: torch.Tensor) -> torch.Tensor:
-    """[B, 3, H, W] to [B, 1, H, W]."""
+    """The luminance of pictures: [B, 3, H, W] -> [B, 1, H, W]."""
     return (x * x.new_tensor([0.3, 0.59, 0.11]).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
@@ -170,7 +170,7 @@ def _edges(x: torch.Tensor) -> torch.Tensor:
 
 
 def _noise(count: int, cells: int, generator: torch.Generator) -> torch.Tensor:
-    """Smooth noise in 0..1, [count, 1, 128, 128]; cells: of chance, along each side."""
+    """Smooth noise in 0..1, [count, 1, 128, 128]. cells: random numbers along each side."""
     coarse = torch.rand(count, 1, cells, cells, generator=generator, device=generator.device)
     return F.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1)
 

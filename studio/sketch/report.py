@@ -1,7 +1,7 @@
 """Measure the quality of the sketch models: ``python -m studio.sketch.build --report``.
 
-The scenes are new to every model, and each is compared with what it was drawn from. The figures are
-printed and written beside the weights, with a sheet of generated pictures.
+The scenes are new to every model, and the judge's answers are compared with the truth about them.
+The figures are printed and written beside the weights, with a sheet of generated pictures.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -32,7 +32,7 @@ STEPS, GUIDANCE = 20, 5.0
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure and the least that it should be; goal is None where there is no such limit."""
+    """One figure. goal: the least that it should be; None where there is no goal."""
 
     what: str
     value: float
@@ -53,10 +53,10 @@ def main(*, pictures: int = 300) -> None:
     measured = [*_judge_figures(), *_autoencoder_figures(ASSETS / "sketch")]
     measured += measure_base(ASSETS / "sketch", pictures=pictures)
     table = Table("measured on unseen scenes", "value", "goal")
-    for one in measured:
-        table.add_row(*one.row())
+    for figure in measured:
+        table.add_row(*figure.row())
     Console().print(table)
-    figures = {one.what: round(one.value, 4) for one in measured}
+    figures = {figure.what: round(figure.value, 4) for figure in measured}
     write_file(ASSETS / "sketch" / "report.json", (json.dumps(figures, indent=1) + "\n").encode())
 
 

@@ -106,9 +106,10 @@ class Item:
 class Scene:
     """The truth about a picture.
 
-    place: one of PLACES, or None before a wall. place_row: which variant of the place. size: the
-    subject's height, x: its middle and bottom: where it stands, each in 0..1 of the frame. turn: in
-    degrees. side: 1 where things are held on the right, -1 on the left. seed: of all other chance.
+    place: one of PLACES, or None before a wall. place_row: the row of the place's variant.
+    size, x, bottom: the subject's height, its middle and its lower edge, each in 0..1 of the frame.
+    turn: in degrees. side: 1 where things are held on the right, -1 on the left. seed: for the
+    random numbers of the style.
     """
 
     subject: Item
@@ -145,8 +146,8 @@ def sample(
 ) -> Scene:
     """A random scene that fits the frame.
 
-    paint: of the subject; if None, it has its own colours, or one of COLOURS in a third of scenes.
-    bare: in a place, with nothing worn or held, instead of the three rates.
+    paint: of the subject; None: its own colours, or in a third of scenes one of COLOURS.
+    bare: always in a place and with nothing worn or held, whatever the three rates are.
     """
     if bare:
         wall_rate = worn_rate = held_rate = 0.0
@@ -182,7 +183,7 @@ def sample(
 
 
 def sample_any(rng: np.random.Generator) -> Scene:
-    """A random scene of the whole world, with all that is held out and with patterns."""
+    """A random scene of the whole world, including everything held out, and patterns."""
     paint = _random_paint(rng)
     if rng.random() < 0.4:
         colours = tuple(COLOURS)

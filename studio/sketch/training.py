@@ -1,4 +1,4 @@
-"""What the trainings of the sketch models share: learning rate, Muon, EMA and checkpoints."""
+"""Shared parts of the sketch models' trainings: learning rate, Muon, EMA and checkpoints."""
 
 import math
 import time
@@ -78,20 +78,22 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
-            for shape, alike in by_shape.items():
-                self._step_alike(alike, group["lr"], scale=0.2 * max(shape) ** 0.5)
+            for shape, matrices in by_shape.items():
+                self._step_shape(matrices, group["lr"], scale=0.2 * max(shape) ** 0.5)
 
-    def _step_alike(
-        self, alike: list[torch.Tensor], rate: float | torch.Tensor, *, scale: float
+    def _step_shape(
+        self, matrices: list[torch.Tensor], rate: float | torch.Tensor, *, scale: float
     ) -> None:
-        """One step of matrices of one shape."""
-        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in alike]
-        gradients = [p.grad for p in alike if p.grad is not None]
+        """Take a step for the matrices of one shape."""
+        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in matrices]
+        gradients = [p.grad for p in matrices if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 0.05)
         ahead = torch._foreach_lerp(gradients, momenta, 0.95)
-        changes = _orthogonal(torch.stack([one.flatten(1) for one in ahead])) * (scale * rate)
-        torch._foreach_mul_(alike, 1 - 0.01 * rate)  # pyright: ignore
-        torch._foreach_sub_(alike, [c.view_as(p) for c, p in zip(changes, alike, strict=True)])
+        changes = _orthogonal(torch.stack([m.flatten(1) for m in ahead])) * (scale * rate)
+        torch._foreach_mul_(matrices, 1 - 0.01 * rate)  # pyright: ignore
+        torch._foreach_sub_(
+            matrices, [c.view_as(p) for c, p in zip(changes, matrices, strict=True)]
+        )
 
 
 def _orthogonal(stack: torch.Tensor) -> torch.Tensor:
@@ -107,9 +109,9 @@ def _orthogonal(stack: torch.Tensor) -> torch.Tensor:
 
 
 class Optimizers:
-    """Muon for a module's matrices, AdamW for all its other parameters, at one learning rate.
+    """Muon for a module's matrices, AdamW for its other parameters, at one learning rate.
 
-    plain: parts of the names of matrices that AdamW trains: inputs, outputs and embeddings.
+    plain: parts of the names of matrices that AdamW trains too: inputs, outputs and embeddings.
     """
 
     def __init__(self, module: nn.Module, *, plain: tuple[str, ...], device: str = "cpu"):
@@ -119,7 +121,7 @@ class Optimizers:
         rest = [p for _, p in named if id(p) not in by_muon]
         self.parameters = [p for _, p in named]
         on_gpu = device != "cpu"
-        # On a GPU the rate is a tensor: a CUDA graph reads it anew at every replay.
+        # On a GPU the rate is a tensor, which a CUDA graph reads at every replay.
         self.rate = torch.zeros((), device=device) if on_gpu else None
         self.muon = Muon(matrices, 0.0 if self.rate is None else self.rate)
         self.adam = torch.optim.AdamW(
@@ -132,7 +134,7 @@ class Optimizers:
         )
 
     def set_rate(self, rate: float) -> None:
-        """Set the learning rate of both."""
+        """Set the learning rate of both optimizers."""
         if self.rate is not None:
             self.rate.fill_(rate)
             return
@@ -190,7 +192,7 @@ class Checkpoints:
         self.began = self.written = time.monotonic()
 
     def load(self, module: nn.Module, optimizers: Optimizers, ema: EMA) -> int:
-        """Restore the state, if there is one; the number of steps it has taken, else 0."""
+        """Restore the state, if there is one. Returns its number of steps, or 0."""
         step = 0
         if self.path.exists():
             state = torch.load(self.path, weights_only=True)
@@ -206,7 +208,7 @@ class Checkpoints:
         return self.budget.share(step, self.seconds + time.monotonic() - self.began)
 
     def save(self, step: int, module: nn.Module, optimizers: Optimizers, ema: EMA) -> None:
-        """Write the state, if the last one is old or the training is over."""
+        """Write the state, if the last one is older than `every` or the training is over."""
         now = time.monotonic()
         if now - self.written < self.every and self.share(step) < 1:
             return

@@ -1,5 +1,5 @@
-# ruff: noqa: F401  the imports are what the package offers
-"""The workspace: one folder for all that Studio makes, and what the web pages show of it.
+# ruff: noqa: F401  other packages import these names from here
+"""The workspace: one folder for everything that Studio makes. The web page shows it.
 
     space = open_workspace("~/studio-workspace")
     list_adapters(space, family="sdxl")     # the library; import_, rename_, export_, delete_adapter
@@ -9,10 +9,10 @@
     read_log(space, run)                    # a training's plot; list_samples, list_checkpoints
     undelete(space, delete_adapter(space, "robot"))
 
-Everything goes by names, never by paths: what a page sends can reach nothing outside the folder.
-Whatever cannot be done raises `studio.BadInput` with a sentence to show. No function here imports
-PyTorch but `import_adapter` and `export_adapter`, and none keeps a lock or an open file, so all of
-them may be called from any thread. Jobs are in `studio.queue.client`.
+Functions take names, never paths, so a request of a page cannot reach anything outside the folder.
+Whatever is impossible raises `studio.BadInput` with a sentence for the user. Only `import_adapter`
+and `export_adapter` import PyTorch. None keeps a lock or an open file, so any thread may call them.
+Jobs are in `studio.queue.client`.
 """
 
 from studio.workspace.adapters import (

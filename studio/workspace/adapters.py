@@ -43,17 +43,17 @@ DESCRIBED = ("kind", "family", "base", "triggers", "halves", "parameters")
 Tool = Literal["studio", "kohya", "diffusers", "lycoris", "onetrainer"]
 
 
-_Row = tuple[str, int, int, str]  # of the table `headers`
+_Row = tuple[str, int, int, str]  # a row of the table `headers`
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What the library shows of an adapter; its name is what everything else calls it by.
+    """An adapter of the library. Its name identifies it everywhere.
 
     kind, family, base, triggers: as in studio.Adapter. halves: "content" and "style" of a B-LoRA,
     which a mix takes as `NAME:content`. modified: seconds since 1970. preview: a small PNG.
-    problem: why it cannot be used, as a sentence; "" for what can. favourite, notes, tags: what
-    people note of it; their trigger words and their cover stand here in place of the file's.
+    problem: why it cannot be used, as a sentence; "" where it can. favourite, notes, tags: from its
+    Label. A label's trigger words and cover replace the file's `triggers` and `preview`.
     """
 
     name: str
@@ -75,28 +75,27 @@ class AdapterFile:
 
 
 def list_adapters(space: Workspace, *, family: str = "") -> list[AdapterFile]:
-    """The library, the latest first. family: only what fits bases of that family.
+    """The library, the latest first. family: only adapters for bases of that family.
 
-    Files of other programs that do not tell their family fit all. Damaged files are listed with
-    their problem.
+    Adapters that state no family are taken to fit all. Damaged files are listed with their problem.
     """
     with read_database(space) as db:
         cached = {row["name"]: row for row in db.execute("SELECT * FROM headers")}
     files = [path for path in entries(space.adapters) if path.suffix == SUFFIX and path.is_file()]
     read: list[_Row] = []
-    found: list[AdapterFile] = []
+    adapters: list[AdapterFile] = []
     for path in files:
         with suppress(FileNotFoundError):  # deleted since it was listed
-            found.append(_describe(space, path, cached.get(path.stem), read))
-    _remember(space, read)
+            adapters.append(_describe(space, path, cached.get(path.stem), read))
+    _cache(space, read)
     gone = set(cached) - {path.stem for path in files}
     if gone:
         with write_database(space, durable=False) as db:
             db.executemany("DELETE FROM headers WHERE name = ?", [(name,) for name in gone])
     labels = read_labels(space)
-    found = [_labelled(space, one, labels.get(label_place(one.name))) for one in found]
-    fitting = [one for one in found if not family or one.family in ("", family)]
-    return sorted(fitting, key=lambda one: (-one.modified, one.name))
+    adapters = [_labelled(space, a, labels.get(label_place(a.name))) for a in adapters]
+    fitting = [adapter for adapter in adapters if not family or adapter.family in ("", family)]
+    return sorted(fitting, key=lambda adapter: (-adapter.modified, adapter.name))
 
 
 def get_adapter(space: Workspace, name: str) -> AdapterFile:
@@ -105,30 +104,30 @@ def get_adapter(space: Workspace, name: str) -> AdapterFile:
     with read_database(space) as db:
         cached = db.execute("SELECT * FROM headers WHERE name = ?", (name,)).fetchone()
     read: list[_Row] = []
-    found = _describe(space, path, cached, read)
-    _remember(space, read)
-    return _labelled(space, found, read_labels(space).get(label_place(name)))
+    adapter = _describe(space, path, cached, read)
+    _cache(space, read)
+    return _labelled(space, adapter, read_labels(space).get(label_place(name)))
 
 
 def label_place(name: str) -> str:
-    """What `write_label` calls an adapter of the library."""
+    """The place of an adapter of the library, as `write_label` takes it."""
     return f"adapters/{name}{SUFFIX}"
 
 
 def is_relabelled(space: Workspace, name: str) -> bool:
-    """Whether an adapter has other trigger words than its file says."""
+    """Whether the user gave an adapter other trigger words than those in its file."""
     return read_labels(space).get(label_place(name), Label()).triggers is not None
 
 
 def label_adapter(space: Workspace, name: str, **changes: Any) -> AdapterFile:
-    """Change fields of an adapter's Label, such as its notes; BadInput where there is none."""
+    """Change fields of an adapter's Label, such as `notes`. BadInput for an unknown adapter."""
     _path(space, name)
     write_label(space, label_place(name), **changes)
     return get_adapter(space, name)
 
 
 def adapter_path(space: Workspace, name: str) -> str:
-    """What `load_adapter` opens: the file of `NAME`, or of `NAME:content` and `NAME:style`."""
+    """The path that `load_adapter` takes, for `NAME`, `NAME:content` or `NAME:style`."""
     plain, colon, half = name.partition(":")
     if colon and half not in HALVES:
         raise BadInput(
@@ -139,29 +138,29 @@ def adapter_path(space: Workspace, name: str) -> str:
 
 
 def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> AdapterFile:
-    """Copy a file from elsewhere into the library, once all of it could be read.
+    """Copy a file from elsewhere into the library, after reading all of it.
 
     file: a .safetensors file of Studio, kohya, diffusers, peft or LyCORIS, or a folder that
-    diffusers or peft wrote. name: as the file is called where it is not given. The same file
-    imported twice is there once. Imports PyTorch.
+    diffusers or peft wrote. name: default: the file's. A file that is imported twice is stored
+    once. Imports PyTorch.
 
-    Raises BadInput for whatever `studio.load_adapter` refuses; nothing is then stored.
+    Raises BadInput for whatever `studio.load_adapter` refuses; then nothing is stored.
     """
     from studio.adapters.load import load_adapter  # PyTorch takes seconds
 
     source = Path(file)
     title = _without_suffix(name or display_name(source))
     wanted = check_name(title) if name else clean_name(title, otherwise="adapter")
-    # The copy is checked and stored, so that a change of the original in between does no harm.
+    # The copy is checked and stored, so that a change of the original in between is harmless.
     with TemporaryDirectory(dir=space.cache) as folder:
         copy = _copy(find_adapter_file(source), Path(folder))
         try:
             adapter = load_adapter(copy)
         except BadInput as error:
-            # The copy is gone when the message is read.
+            # The copy is deleted, so the message names the original.
             text = str(error).replace(str(copy), source.name).replace(f"{folder}{os.sep}", "")
             raise BadInput(text) from error
-        # Its alpha is in another file, or it is several files.
+        # Make one file of several, or of one whose alpha is in peft's configuration.
         if copy.is_dir() or any(PEFT_PREFIX in key for key in read_header(copy).shapes):
             copy = adapter.save(Path(folder) / f"whole{SUFFIX}")
         return add_adapter(space, copy, name=wanted)
@@ -170,25 +169,25 @@ def import_adapter(space: Workspace, file: str | Path, *, name: str = "") -> Ada
 def add_adapter(space: Workspace, file: Path, *, name: str) -> AdapterFile:
     """Copy an adapter's checked file into the library, without overwriting another.
 
-    Where the name is taken it becomes `name-2` and so on, unless that file is the same.
+    Where the name is taken it becomes `name-2` and so on, unless the file there is the same.
     """
     name = _without_suffix(name)
     for stem in numbered_names(check_name(name)):
-        place = space.adapters / f"{stem}{SUFFIX}"
-        if not place.exists():
+        path = space.adapters / f"{stem}{SUFFIX}"
+        if not path.exists():
             break
-        if filecmp.cmp(place, file, shallow=False):
+        if filecmp.cmp(path, file, shallow=False):
             return get_adapter(space, stem)
     with TemporaryDirectory(dir=space.cache) as folder:
-        place = move_to_free_name(_copy(file, Path(folder)), space.adapters, f"{name}{SUFFIX}")
-    drop_labels(space, [label_place(place.stem)])  # of another of this name, which was deleted
-    return get_adapter(space, place.stem)
+        path = move_to_free_name(_copy(file, Path(folder)), space.adapters, f"{name}{SUFFIX}")
+    drop_labels(space, [label_place(path.stem)])  # the label of a deleted adapter of this name
+    return get_adapter(space, path.stem)
 
 
 def rename_adapter(space: Workspace, name: str, new: str) -> AdapterFile:
-    """Rename an adapter; BadInput where the new name is taken or not permitted.
+    """Rename an adapter. Raises BadInput where the new name is taken or not permitted.
 
-    new: with or without the ending of the file.
+    new: with or without the file's suffix.
     """
     path, new = _path(space, name), _without_suffix(new)
     if child_path(space.adapters, f"{check_name(new)}{SUFFIX}").exists():
@@ -204,11 +203,11 @@ def delete_adapter(space: Workspace, name: str) -> str:
 
 
 def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> Path:
-    """An adapter's file as another program reads it, to be downloaded; "studio" is the file itself.
+    """An adapter's file for another program, to be downloaded; "studio" is Studio's own format.
 
-    half: "content" or "style", for that part of a B-LoRA alone. Lies in the workspace's cache
-    until the next export of this name. Imports PyTorch. Raises BadInput for what that program's
-    files cannot hold.
+    half: "content" or "style", for that half of a B-LoRA alone. The file is in the workspace's
+    cache until the next export of this name. Imports PyTorch. Raises BadInput where that program's
+    files cannot hold the adapter.
     """
     path = _path(space, name)
     if to == "studio" and not half and not is_relabelled(space, name):
@@ -220,11 +219,11 @@ def export_adapter(space: Workspace, name: str, *, to: Tool, half: str = "") -> 
     adapter = load_adapter(adapter_path(space, f"{name}:{half}" if half else name))
     if is_relabelled(space, name):
         adapter = replace(adapter, triggers=get_adapter(space, name).triggers)
-    place = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
+    file = space.cache / "exports" / f"{'-'.join(filter(None, (name, half, to)))}{SUFFIX}"
     if to == "studio":
-        return adapter.save(place)
-    write_tensors(place, *CONVERTERS[to](adapter))
-    return place
+        return adapter.save(file)
+    write_tensors(file, *CONVERTERS[to](adapter))
+    return file
 
 
 def _path(space: Workspace, name: str) -> Path:
@@ -235,23 +234,20 @@ def _path(space: Workspace, name: str) -> Path:
 
 
 def _without_suffix(name: str) -> str:
-    """A name without the file's suffix; `robot.v2` has none."""
+    """A name without .safetensors; `robot.v2` stays."""
     return name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
 
 
 def _copy(file: Path, folder: Path) -> Path:
-    """Copy an adapter's file, with the settings that peft writes beside it.
-
-    Or the files of all its components.
-    """
+    """Copy an adapter's file or folder of components, with peft's configuration beside it."""
     for component, part in component_files(file).items():
         (folder / file.name / component).mkdir(parents=True)
         _copy(part, folder / file.name / component)
     if file.is_dir():
         return folder / file.name
-    settings = file.with_name(PEFT_CONFIG)
-    for one in (file, settings) if settings.is_file() else (file,):
-        copy_file(one, folder / one.name)
+    config = file.with_name(PEFT_CONFIG)
+    for source in (file, config) if config.is_file() else (file,):
+        copy_file(source, folder / source.name)
     return folder / file.name
 
 
@@ -260,7 +256,7 @@ def _describe(
 ) -> AdapterFile:
     """The adapter of a file: from the cache or, if the file is new or changed, from its header.
 
-    read: gets what the cache is to remember of it then.
+    read: a row for the cache is appended to it if the header was read.
     """
     state = path.stat()
     if cached:
@@ -275,8 +271,8 @@ def _describe(
     return _adapter_file(space, path, state, facts)
 
 
-def _remember(space: Workspace, read: Sequence[_Row]) -> None:
-    """Put headers into the cache, in one transaction: each waits for the disk."""
+def _cache(space: Workspace, read: Sequence[_Row]) -> None:
+    """Put headers into the cache, in one transaction, because each takes time."""
     if read:
         with write_database(space, durable=False) as db:
             db.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", read)
@@ -285,7 +281,7 @@ def _remember(space: Workspace, read: Sequence[_Row]) -> None:
 def _read_facts(space: Workspace, path: Path, state: os.stat_result) -> dict[str, JSON]:
     """The fields of an `AdapterFile` that come from its header, as JSON for the cache.
 
-    Writes the preview into the cache too; `preview` is the name of its file.
+    Also writes the preview into the cache; "preview" is the name of that file.
     """
     try:
         check_name(path.stem)
@@ -308,7 +304,7 @@ def _read_facts(space: Workspace, path: Path, state: os.stat_result) -> dict[str
 def _adapter_file(
     space: Workspace, path: Path, state: os.stat_result, facts: Mapping[str, Any]
 ) -> AdapterFile:
-    """The adapter of a file with these facts, as `_read_facts` returns them."""
+    """The adapter of a file. facts: from `_read_facts`."""
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()
     }
@@ -318,7 +314,7 @@ def _adapter_file(
 
 
 def _labelled(space: Workspace, adapter: AdapterFile, label: Label | None) -> AdapterFile:
-    """The adapter with what people note of it."""
+    """The adapter with the fields of its label."""
     if label is None:
         return adapter
     triggers = adapter.triggers if label.triggers is None else label.triggers

@@ -1,4 +1,4 @@
-"""The bases that a workspace offers: the bundled ones, and those used before."""
+"""The bases that a workspace offers: the bundled ones, and those that were used before."""
 
 import time
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from studio.workspace.folder import Workspace
 
 @dataclass(frozen=True)
 class KnownBase:
-    """A base to offer. source: what `load_base` takes. family: "" until it was first opened."""
+    """A base to offer. source: for `load_base`. family: "" until the base is opened."""
 
     source: str
     name: str
@@ -35,14 +35,14 @@ def list_bases(space: Workspace) -> list[KnownBase]:
 
 def base_family(space: Workspace, source: str) -> str:
     """The family of a base in the list; "" where it is not known yet."""
-    return next((one.family for one in list_bases(space) if one.source == source), "")
+    return next((base.family for base in list_bases(space) if base.source == source), "")
 
 
 def add_base(space: Workspace, source: str) -> KnownBase:
     """Remember a base: a diffusers folder, a .safetensors checkpoint or a Hugging Face id.
 
-    Raises BadInput for a folder or file that is no base of the families known. An id is only
-    looked at; it is downloaded by the first job that uses it.
+    Raises BadInput for a folder or file that is no base of a known family. An id is not checked:
+    the first job that uses it downloads the base.
     """
     from studio.bases.resolve import find_source
 

@@ -13,7 +13,7 @@ from studio.errors import BadInput
 from studio.workspace.folder import Workspace
 
 VERSION = 1
-WAIT = 30.0  # seconds for another process to finish its transaction; each takes milliseconds
+WAIT = 30.0  # seconds to wait for another process's transaction; most take milliseconds
 SCHEMA = """
     CREATE TABLE jobs (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -60,12 +60,12 @@ SCHEMA = """
         told TEXT NOT NULL
     );
 """
-# Since version 1, which those that lack it have too.
+# A table that databases of version 1 may lack.
 LABELS = "CREATE TABLE IF NOT EXISTS labels (place TEXT PRIMARY KEY, told TEXT NOT NULL)"
 
 
 def create_database(path: Path) -> None:
-    """Make the database where there is none.
+    """Make the database if it is missing.
 
     Raises BadInput for a file that is no database, and for one that a newer Studio wrote.
     """
@@ -85,17 +85,18 @@ def create_database(path: Path) -> None:
 
 @contextmanager
 def read_database(space: Workspace) -> Iterator[sqlite3.Connection]:
-    """A connection for reading; rows give columns by name."""
+    """A connection for reading. Rows give their columns by name."""
     with _connected(space.database) as connection:
         yield connection
 
 
 @contextmanager
 def write_database(space: Workspace, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-    """A transaction, exclusive among all processes; an error in the block rolls it back.
+    """A transaction, exclusive among all processes. An error in the block rolls it back.
 
-    durable: wait until it is on the disk. Without, it survives the death of any process but
-    perhaps not a power cut, and takes a tenth of the time: for progress, many times a second.
+    durable: wait until it is on the disk. A transaction that is not durable survives the death of
+    any process but perhaps not a power cut, and takes a tenth of the time: it is for progress,
+    which is written many times a second.
     """
     with _connected(space.database) as connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -114,18 +115,18 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
     except OverflowError as error:
         raise BadInput("there is no number that large in the workspace") from error
     except sqlite3.DatabaseError as error:
-        if found := _refusal(path, error):
-            raise found from error
+        if refusal := _refusal(path, error):
+            raise refusal from error
         raise
 
 
 class DatabaseBusy(BadInput):
-    """Another process has held the database too long, or the disk did not answer."""
+    """Another process has held the database too long, or the disk failed."""
 
 
 def _refusal(path: Path, error: sqlite3.DatabaseError) -> BadInput | None:
-    """What users can do about an error of SQLite; None for one of the program's."""
-    # The low byte is the kind of an error; what stands above it tells more, such as the call.
+    """A SQLite error as a message for users; None where they can do nothing about it."""
+    # The low byte is the kind of an error; the higher bytes add details, such as the call.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return BadInput(

@@ -1,7 +1,7 @@
 """The folder of a workspace, and the rule that no name leads out of it.
 
-Pages and programs send names, never paths. `child_path` turns a name into a path; it refuses a name
-that is more than a name, or that is a link.
+Pages and programs send names, never paths. `child_path` turns a name into a path; it refuses paths
+and links.
 """
 
 import os
@@ -17,7 +17,7 @@ DATABASE = "studio.sqlite"
 
 
 class _Place:
-    """A path in a workspace, by the name of its attribute."""
+    """An attribute of a workspace: the folder of the same name in it."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -28,29 +28,29 @@ class _Place:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where Studio keeps what it makes. `open_workspace` makes one; root is a resolved path."""
+    """Where Studio keeps what it makes. `open_workspace` returns one. root: a resolved path."""
 
     root: Path
 
     adapters = _Place()  # the library
     runs = _Place()  # a folder for each training
-    pictures = _Place()  # what was rendered, by date
+    pictures = _Place()  # drawn pictures, by date
     uploads = _Place()  # sets of pictures to train on or start from
-    prompts = _Place()  # of trainings
-    trash = _Place()  # what was deleted and may come back
-    cache = _Place()  # what can be made again
+    prompts = _Place()  # files of prompts for trainings
+    trash = _Place()  # deleted files, which can be restored
+    cache = _Place()  # files that can be made again
     logs = _Place()  # the output of workers
 
     @property
     def database(self) -> Path:
-        """Jobs and known bases."""
+        """The SQLite file; see studio/workspace/database.py."""
         return self.root / DATABASE
 
 
 def child_path(folder: Path, name: str) -> Path:
-    """The path of this name in a folder of the workspace, whether or not there is such a thing.
+    """The path of this name in a folder of the workspace; it need not exist.
 
-    Raises BadInput for what is no plain name, and for a name that stands for a link.
+    Raises BadInput for anything but a plain name, and for the name of a link.
     """
     path = folder / name
     if (
@@ -65,9 +65,9 @@ def child_path(folder: Path, name: str) -> Path:
 
 
 def path_in_workspace(space: Workspace, place: str) -> Path:
-    """The path of a place that is written relative to the workspace, such as "runs/robot-3".
+    """The path of a place: a path relative to the workspace, such as "runs/robot-3".
 
-    Raises BadInput unless every part is a plain name and none stands for a link.
+    Raises BadInput unless every part is a plain name and no link.
     """
     path = space.root
     for part in place.split("/"):
@@ -76,7 +76,7 @@ def path_in_workspace(space: Workspace, place: str) -> Path:
 
 
 def entries(folder: Path) -> Iterator[Path]:
-    """The entries of a folder of the workspace without hidden files and links, in no order."""
+    """The entries of a folder of the workspace, unordered, without hidden files and links."""
     for path in folder.iterdir():
         if not path.name.startswith(".") and not path.is_symlink():
             yield path
@@ -85,31 +85,31 @@ def entries(folder: Path) -> Iterator[Path]:
 def move_to_free_name(source: Path, folder: Path, name: str) -> Path:
     """Move a file or folder into a folder, without overwriting anything.
 
-    Where the name is taken it becomes `name-2`, `name-3` and so on, a file's before its ending.
-    Returns its new path.
+    Where the name is taken it becomes `name-2`, `name-3` and so on; a file's suffix stays at the
+    end. Returns the new path.
     """
-    ending = "" if source.is_dir() else Path(name).suffix
-    for stem in numbered_names(name.removesuffix(ending)):
-        place = folder / f"{stem}{ending}"
+    suffix = "" if source.is_dir() else Path(name).suffix
+    for stem in numbered_names(name.removesuffix(suffix)):
+        target = folder / f"{stem}{suffix}"
         try:
-            _move(source, place)
+            _move(source, target)
         except FileExistsError:
             continue
-        return place
+        return target
     raise AssertionError("numbers do not end")
 
 
-def _move(source: Path, place: Path) -> None:
+def _move(source: Path, target: Path) -> None:
     """Rename, or raise FileExistsError. A killed process leaves the source or the target whole."""
     if source.is_dir():
-        place.mkdir()
-        os.replace(source, place)  # takes the place of an empty folder
+        target.mkdir()
+        os.replace(source, target)  # replaces the empty folder
         return
     try:
-        os.link(source, place)
+        os.link(source, target)
         source.unlink()
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        place.open("x").close()
-        os.replace(source, place)
+        target.open("x").close()
+        os.replace(source, target)

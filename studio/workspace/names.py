@@ -1,4 +1,4 @@
-"""Names in a workspace: those that every operating system permits for a file."""
+"""Names in a workspace: only such as every operating system permits for a file."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -6,17 +6,17 @@ from itertools import count
 
 from studio.errors import BadInput
 
-# What a name may hold besides letters, digits and their marks, of any script. No colon, as in
-# FILE:HALF:STRENGTH; neither < nor > nor ".
+# What a name may contain besides letters, digits and combining marks of any script. Not the colon,
+# which separates FILE:HALF:STRENGTH, and none of < > ".
 NAME_PUNCTUATION = set("_ .,+()[]@=~!&'#-")
-LONGEST_NAME = 120  # bytes in UTF-8 of what a user may call a thing
-LONGEST_FILE_NAME = 200  # with an ending and a number behind it
+LONGEST_NAME = 120  # bytes in UTF-8 of a name that a user gives
+LONGEST_FILE_NAME = 200  # bytes, including a number and a suffix that Studio adds
 RESERVED_NAMES = {"con", "prn", "aux", "nul"}
 RESERVED_NAMES |= {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 
 
 def check_name(name: str) -> str:
-    """The name, if it is one that any system can have for a file; else BadInput."""
+    """The name, if every system permits it for a file. Otherwise raises BadInput."""
     if not is_name(name, longest=LONGEST_NAME):
         raise BadInput(
             f"{name[:LONGEST_NAME]!r} cannot be a name: use letters, digits, spaces and "
@@ -27,9 +27,7 @@ def check_name(name: str) -> str:
 
 def clean_name(text: str, *, otherwise: str) -> str:
     """The nearest permitted name; `otherwise` where no character of the text is permitted."""
-    name = "".join(
-        sign if _is_allowed(sign) else " " for sign in unicodedata.normalize("NFC", text)
-    )
+    name = "".join(c if _is_allowed(c) else " " for c in unicodedata.normalize("NFC", text))
     name = " ".join(name.split()).encode()[:LONGEST_NAME].decode(errors="ignore")
     while name and not (name[0].isalnum() or name[0] == "_"):
         name = name[1:]
@@ -38,7 +36,7 @@ def clean_name(text: str, *, otherwise: str) -> str:
 
 
 def is_name(name: str, *, longest: int) -> bool:
-    """Whether any system can give this name to a file. longest: in bytes of UTF-8."""
+    """Whether every system permits this name for a file. longest: in bytes of UTF-8."""
     return (
         all(map(_is_allowed, name))
         and name[:1].replace("_", "a").isalnum()
@@ -49,8 +47,8 @@ def is_name(name: str, *, longest: int) -> bool:
     )
 
 
-def _is_allowed(sign: str) -> bool:
-    return sign.isalnum() or sign in NAME_PUNCTUATION or unicodedata.category(sign)[0] == "M"
+def _is_allowed(c: str) -> bool:
+    return c.isalnum() or c in NAME_PUNCTUATION or unicodedata.category(c)[0] == "M"
 
 
 def numbered_names(name: str) -> Iterator[str]:

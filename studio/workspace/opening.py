@@ -1,4 +1,4 @@
-"""Opening a workspace, or making one."""
+"""Open a workspace, or make one."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from studio.files import expand_home
 from studio.workspace.database import create_database
 from studio.workspace.folder import DATABASE, FOLDERS, Workspace
 
-# Not ~/studio, which is where a clone of this program lies when it was cloned at home.
+# Not ~/studio, where a clone of this program may lie.
 DEFAULT_FOLDER = Path("~/studio-workspace")
 
 
 def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
-    """The workspace in this folder, made where there is none.
+    """The workspace in this folder, which is made if it is missing.
 
-    Raises BadInput where the folder holds other files, so that those are never served or deleted,
-    where it cannot be written, and for a workspace of a newer Studio.
+    Raises BadInput where the folder holds other files, so that those are never served or deleted;
+    where it cannot be written; and for a workspace of a newer Studio.
     """
     try:
         root = expand_home(folder).resolve()
@@ -27,7 +27,7 @@ def open_workspace(folder: str | Path = DEFAULT_FOLDER) -> Workspace:
             )
         root.mkdir(parents=True, exist_ok=True)
         space = Workspace(root)
-        create_database(space.database)  # first: it is what tells a workspace from other folders
+        create_database(space.database)  # first, since it marks the folder as a workspace
         for name in FOLDERS:
             (root / name).mkdir(exist_ok=True)
             if (root / name).resolve() != root / name:

@@ -1,4 +1,4 @@
-"""Rendered pictures: PNGs with their recipes, numbered, a folder for each day."""
+"""The history of drawn pictures: numbered PNGs with their recipes, in a folder for each day."""
 
 import re
 import time
@@ -32,7 +32,7 @@ class PictureFile:
 def list_pictures(
     space: Workspace, *, limit: int = 60, before: str | None = None
 ) -> list[PictureFile]:
-    """The history, newest first. before: an id; the page that follows the one it ends."""
+    """The history, newest first. limit, before: at most so many pictures older than this id."""
     return [
         PictureFile(id, path, path.stat().st_mtime)
         for id, path in islice(_newest(space, before), limit)
@@ -40,7 +40,7 @@ def list_pictures(
 
 
 def get_picture(space: Workspace, id: str) -> PictureFile:
-    """A picture by its id; BadInput where there is none. `read_recipe` tells how it was made."""
+    """A picture by its id; BadInput where there is none. `read_recipe` reads its recipe."""
     day, _, name = id.partition("/")
     if DAY.fullmatch(day):
         path = child_path(child_path(space.pictures, day), name)
@@ -50,13 +50,13 @@ def get_picture(space: Workspace, id: str) -> PictureFile:
 
 
 def next_picture_path(space: Workspace, prompt: str) -> Path:
-    """Where the next picture is to be written: in today's folder, after all that are there."""
+    """The path for the next picture, in today's folder, numbered after all that are there."""
     folder = space.pictures / time.strftime("%Y-%m-%d")
     folder.mkdir(exist_ok=True)
     last = max((_number(path.name) for path in entries(folder)), default=0)
     words = clean_name(prompt.replace(".", " ")[:WORDS], otherwise="picture")
     path = folder / f"{last + 1:05d}-{words}.png"
-    drop_labels(space, [f"pictures/{folder.name}/{path.name}"])  # of one that was deleted
+    drop_labels(space, [f"pictures/{folder.name}/{path.name}"])  # a deleted picture's label
     return path
 
 
@@ -71,16 +71,16 @@ def thumbnail(space: Workspace, id: str) -> Path:
 
 
 def _newest(space: Workspace, before: str | None) -> Iterator[tuple[str, Path]]:
-    """All pictures from the newest on, or from the first that is older than `before`."""
+    """Ids and paths of all pictures, newest first; before: only those older than this id."""
     last = _order(before) if before else None
     days = sorted((d for d in entries(space.pictures) if DAY.fullmatch(d.name)), reverse=True)
     for day in days:
         if last and day.name > last[0]:
             continue
-        found = {f"{day.name}/{path.name}": path for path in entries(day) if _number(path.name)}
-        for id in sorted(found, key=_order, reverse=True):
+        pictures = {f"{day.name}/{path.name}": path for path in entries(day) if _number(path.name)}
+        for id in sorted(pictures, key=_order, reverse=True):
             if not last or _order(id) < last:
-                yield id, found[id]
+                yield id, pictures[id]
 
 
 def _order(id: str) -> tuple[str, int, str]:

@@ -1,4 +1,4 @@
-"""The progress of a training, read from its run's folder."""
+"""Read the progress of a training from its run's folder."""
 
 import os
 import re
@@ -15,10 +15,10 @@ CHECKPOINT = re.compile(r"step-(\d{6,})")
 
 @dataclass(frozen=True)
 class Log(TrainingLog):
-    """What `read_log` read of a run's log.
+    """The part of a run's log that `read_log` has read.
 
-    mark: what it takes to go on after these lines. fresh: they are all there are, not
-    those that followed; so they are after a resume, which drops what came after its checkpoint.
+    mark: give it as `after` to read on after these lines. fresh: whether the lines are the whole
+    log, not a continuation. So they are after a resume, which drops lines after its checkpoint.
     """
 
     mark: str
@@ -27,7 +27,7 @@ class Log(TrainingLog):
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample picture. number: of its prompt and seed, from 0."""
+    """A sample picture. number: that of its prompt, which is also its seed, from 0."""
 
     step: int
     number: int
@@ -51,20 +51,20 @@ def get_run(space: Workspace, run: str) -> Path:
 
 
 def read_log(space: Workspace, run: str, *, after: str = "") -> Log:
-    """The log's lines that were not read yet. after: the mark of the part that was read last."""
+    """Read the new lines of a run's log. after: the mark of the part that was read last."""
     try:
         with (get_run(space, run) / LOG_FILE).open("rb") as file:
             state = os.fstat(file.fileno())
-            # A resumed run replaces the file.
-            known = re.fullmatch(rf"{state.st_ino}:(\d{{1,15}})", after)
-            start = int(known[1]) if known and int(known[1]) <= state.st_size else 0
+            # The inode shows whether it is the same file: a resumed run replaces it.
+            same = re.fullmatch(rf"{state.st_ino}:(\d{{1,15}})", after)
+            start = int(same[1]) if same and int(same[1]) <= state.st_size else 0
             file.seek(start)
-            whole = file.read().rpartition(b"\n")[0]  # the last line may be half written
+            lines = file.read().rpartition(b"\n")[0]  # the last line may be half written
     except FileNotFoundError:
         return Log((), unreadable=0, mark="", fresh=True)
-    read = parse_log(whole)
-    mark = f"{state.st_ino}:{start + len(whole) + bool(whole)}"
-    return Log(read.lines, read.unreadable, mark=mark, fresh=start == 0)
+    log = parse_log(lines)
+    mark = f"{state.st_ino}:{start + len(lines) + bool(lines)}"
+    return Log(log.lines, log.unreadable, mark=mark, fresh=start == 0)
 
 
 def list_samples(space: Workspace, run: str) -> list[Sample]:

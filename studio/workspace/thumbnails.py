@@ -1,4 +1,4 @@
-"""Thumbnails of pictures, in the cache until the picture changes."""
+"""Thumbnails of pictures, cached until the picture changes."""
 
 import os
 from pathlib import Path
@@ -15,12 +15,13 @@ THUMBNAIL_SIZE = 320  # pixels of the longer side
 def cached_thumbnail(space: Workspace, place: str) -> Path:
     """The thumbnail of a picture of the workspace: a JPEG, upright, in sRGB, over white.
 
-    place: relative to the workspace, such as "uploads/robot/1.png". Raises BadInput for no plain
-    place, BadPicture for a picture that is damaged or gone.
+    place: relative to the workspace, such as "uploads/robot/1.png". Raises BadInput for a place
+    outside the workspace, BadPicture for a picture that is damaged or missing.
     """
     picture, small = path_in_workspace(space, place), _thumbnails(space) / f"{place}.jpg"
     state = file_version(picture)
-    # The time of the picture itself: one that comes back from the trash is older than it was there.
+    # The times must be equal: a picture that was restored from the trash may be older than its
+    # thumbnail and yet another one.
     if state and small.exists() and small.stat().st_mtime_ns == state[0]:
         return small
     with opened_picture(picture) as opened:
@@ -34,17 +35,17 @@ def cached_thumbnail(space: Workspace, place: str) -> Path:
 
 
 def grey_thumbnail(space: Workspace) -> Path:
-    """A grey square, a JPEG in the cache, that stands for a picture which cannot be read."""
-    place = _thumbnails(space) / "unreadable.jpg"
-    if not place.exists():
-        _save(Image.new("RGB", (64, 64), "grey"), place)
-    return place
+    """A grey square, a JPEG in the cache, to show for a picture that cannot be read."""
+    file = _thumbnails(space) / "unreadable.jpg"
+    if not file.exists():
+        _save(Image.new("RGB", (64, 64), "grey"), file)
+    return file
 
 
 def _thumbnails(space: Workspace) -> Path:
     return space.cache / "thumbnails"
 
 
-def _save(small: Image.Image, place: Path) -> None:
-    with atomic_write(place, durable=False) as file:
+def _save(small: Image.Image, path: Path) -> None:
+    with atomic_write(path, durable=False) as file:
         small.save(file, "JPEG", quality=85)

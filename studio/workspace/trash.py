@@ -1,4 +1,4 @@
-"""The trash: each deleted file or folder, with a note of where it came from."""
+"""The trash: deleted files and folders, each with a note of where it was."""
 
 import json
 import shutil
@@ -23,9 +23,9 @@ NOTE_FILE = "what.json"
 
 @dataclass(frozen=True)
 class Deleted:
-    """A deleted file or folder. place: its path in the workspace before. title: a name to show.
+    """A deleted file or folder. place: its former path, relative to the workspace.
 
-    when: seconds since 1970.
+    when: seconds since 1970. title: a name to show.
     """
 
     id: str
@@ -43,7 +43,7 @@ def delete(space: Workspace, place: str) -> str:
     """Move a file or folder of the workspace into its trash; returns the id to `undelete` it by.
 
     place: relative to the workspace, such as "adapters/robot.safetensors". Raises BadInput where
-    nothing lies there, and for the workspace's own folders.
+    there is nothing, and for the workspace's own folders.
     """
     path = path_in_workspace(space, place)
     if path.parent == space.root or not path.exists():
@@ -56,32 +56,32 @@ def delete(space: Workspace, place: str) -> str:
 
 
 def undelete(space: Workspace, id: str) -> Path:
-    """Move something back to where it was, under another name if that is now taken.
+    """Move a file or folder back to where it was, under another name if that is taken by now.
 
     Raises BadInput where it is no longer in the trash.
     """
     folder = child_path(space.trash, id)
-    found = _read(folder)
-    if found is None:
+    deleted = _read(folder)
+    if deleted is None:
         raise BadInput("it is no longer in the trash")
-    back = path_in_workspace(space, found.place)
-    back.parent.mkdir(parents=True, exist_ok=True)
-    place = move_to_free_name(folder / back.name, back.parent, back.name)
+    former = path_in_workspace(space, deleted.place)
+    former.parent.mkdir(parents=True, exist_ok=True)
+    path = move_to_free_name(folder / former.name, former.parent, former.name)
     shutil.rmtree(folder)
-    return place
+    return path
 
 
 def list_trash(space: Workspace) -> list[Deleted]:
     """What can be undeleted, the latest first."""
-    found = [deleted for folder in entries(space.trash) if (deleted := _read(folder))]
-    return sorted(found, key=lambda one: -one.when)
+    trash = [deleted for folder in entries(space.trash) if (deleted := _read(folder))]
+    return sorted(trash, key=lambda deleted: -deleted.when)
 
 
 def empty_trash(space: Workspace, *, older: float = 0.0) -> int:
-    """Delete for good what was deleted so many seconds ago or earlier; returns how many things."""
-    due = [one for one in list_trash(space) if one.when <= time.time() - older]
-    for one in due:
-        shutil.rmtree(child_path(space.trash, one.id))
+    """Erase what was deleted at least `older` seconds ago. Returns how many things were erased."""
+    due = [deleted for deleted in list_trash(space) if deleted.when <= time.time() - older]
+    for deleted in due:
+        shutil.rmtree(child_path(space.trash, deleted.id))
     return len(due)
 
 
@@ -100,5 +100,5 @@ def _read(folder: Path) -> Deleted | None:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

@@ -18,12 +18,12 @@ from studio.workspace.thumbnails import cached_thumbnail, grey_thumbnail
 from studio.workspace.trash import delete
 
 LARGEST_FILE = 200_000_000  # bytes
-START_PICTURES = "start pictures"  # the set that keeps these and their masks
+START_PICTURES = "start pictures"  # the set that keeps init images and their masks
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture of a set. caption: "" where it has none of its own."""
+    """A picture of a set. caption: "" where it has none."""
 
     name: str
     path: Path
@@ -32,7 +32,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class UploadSet:
-    """A folder of uploads; `path` is what a training is given. modified: seconds since 1970."""
+    """A folder of uploads to train on. modified: seconds since 1970."""
 
     name: str
     path: Path
@@ -41,7 +41,7 @@ class UploadSet:
 
 
 def create_set(space: Workspace, name: str) -> UploadSet:
-    """Make an empty set, under another name where that one is taken."""
+    """Make an empty set, under another name if that one is taken."""
     with TemporaryDirectory(dir=space.cache) as empty:
         folder = Path(empty) / "set"
         folder.mkdir()
@@ -52,8 +52,8 @@ def create_set(space: Workspace, name: str) -> UploadSet:
 
 def list_sets(space: Workspace) -> list[UploadSet]:
     """All sets, the latest first."""
-    found = [_read(path) for path in entries(space.uploads) if path.is_dir()]
-    return sorted(found, key=lambda one: -one.modified)
+    sets = [_read(path) for path in entries(space.uploads) if path.is_dir()]
+    return sorted(sets, key=lambda uploads: -uploads.modified)
 
 
 def get_set(space: Workspace, name: str) -> UploadSet:
@@ -65,32 +65,32 @@ def get_set(space: Workspace, name: str) -> UploadSet:
 
 
 def get_or_create_set(space: Workspace, name: str) -> UploadSet:
-    """A set by its name, an empty one where there is none."""
-    there = child_path(space.uploads, name).is_dir()
-    return get_set(space, name) if there else create_set(space, name)
+    """A set by its name; a new empty one where there is none."""
+    exists = child_path(space.uploads, name).is_dir()
+    return get_set(space, name) if exists else create_set(space, name)
 
 
 def keep_start_picture(space: Workspace, file: str | Path) -> Path:
-    """The same picture in the set START_PICTURES, where recipes of what is drawn from it name it.
+    """Copy a picture into the set START_PICTURES, and return its path there, for recipes to name.
 
-    A picture is kept once, and one that is in the workspace already stays where it is.
+    A picture is copied only once. One that is among the uploads already stays where it is.
     """
     if Path(file).resolve().is_relative_to(space.uploads):
         return Path(file)
-    kept, stem = get_or_create_set(space, START_PICTURES), file_sha256(file)[:16]
-    there = next((one.path for one in kept.pictures if one.path.stem == stem), None)
-    return there or add_upload(space, kept.name, file, name=f"{stem}.png").path
+    starts, stem = get_or_create_set(space, START_PICTURES), file_sha256(file)[:16]
+    kept = next((upload.path for upload in starts.pictures if upload.path.stem == stem), None)
+    return kept or add_upload(space, starts.name, file, name=f"{stem}.png").path
 
 
 def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str = "") -> Upload:
-    """Copy a picture into a set, after it was decoded to its end.
+    """Copy a picture into a set, if all of it can be decoded.
 
-    name: what the file was called where it came from. Raises BadInput for what is no picture, is
-    damaged, or is larger than a picture needs to be.
+    name: the original name of the file. Raises BadInput for a file that is no picture, is damaged,
+    or is too large.
     """
     folder, source = get_set(space, set_name).path, Path(file)
     title = name or source.name
-    taken = {path.stem for path in folder.iterdir()}  # a caption goes by the stem alone
+    taken = {path.stem for path in folder.iterdir()}  # a caption belongs to a stem
     if source.is_file() and source.stat().st_size > LARGEST_FILE:
         raise BadInput(f"{title} is larger than {LARGEST_FILE // 10**6} MB: scale it down first")
     stems = numbered_names(clean_name(Path(title).stem, otherwise="picture"))
@@ -98,22 +98,22 @@ def add_upload(space: Workspace, set_name: str, file: str | Path, *, name: str =
     with TemporaryDirectory(dir=space.cache) as scratch:
         copy = Path(scratch) / "upload"
         copy_file(source, copy, name=title)
-        place = move_to_free_name(copy, folder, f"{stem}{_ending(copy, title)}")
-    return Upload(place.name, place, "")
+        path = move_to_free_name(copy, folder, f"{stem}{_suffix(copy, title)}")
+    return Upload(path.name, path, "")
 
 
 def write_caption(space: Workspace, set_name: str, picture: str, text: str) -> None:
-    """Give a picture its caption; an empty one takes it away."""
+    """Write a picture's caption; an empty text removes it."""
     save_captions(space, set_name, {picture: text})
 
 
 def save_captions(space: Workspace, set_name: str, captions: Mapping[str, str]) -> None:
-    """The same for several, by the names of the pictures."""
+    """Write several captions, by the names of their pictures."""
     write_captions({_picture(space, set_name, name): text for name, text in captions.items()})
 
 
 def delete_upload(space: Workspace, set_name: str, picture: str) -> str:
-    """Move a picture of a set to the trash; its caption stays, and is there when it comes back."""
+    """Move a picture of a set to the trash; its caption stays, in case the picture comes back."""
     return delete(space, f"uploads/{set_name}/{_picture(space, set_name, picture).name}")
 
 
@@ -147,7 +147,7 @@ def _read(folder: Path) -> UploadSet:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Those that a training reads, but none behind a link, by their names."""
+    """The pictures of a folder that a training reads, without links, by name."""
     own = set(entries(folder))
     return [path for path in list_pictures(folder)[0] if path in own]
 
@@ -156,11 +156,11 @@ def _caption(picture: Path, files: Mapping[str, list[Path]]) -> str:
     try:
         return caption_beside(picture, files)
     except BadInput:
-        return ""  # a training refuses it by its name
+        return ""  # a training will refuse the file, and name it
 
 
-def _ending(path: Path, title: str) -> str:
-    """The ending for a picture's format; BadInput where it cannot be learned from."""
+def _suffix(path: Path, title: str) -> str:
+    """The suffix for a picture's format. Raises BadInput where it cannot be decoded."""
     with opened_picture(path, name=title, most_pixels=LARGEST_PICTURE) as picture:
         to_rgb(upright(picture))
         kind = "JPEG" if picture.format == "MPO" else str(picture.format)
