@@ -122,7 +122,7 @@ def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
     """A file's bytes. Raises OSError as `open_file` does, and BadInput for more than `most`."""
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most:
-            raise BadInput(f"{path} is larger than {most >> 20} MB: that is no text for Studio")
+            raise BadInput(f"{path} is larger than {most >> 20} MB, which is too large for a text")
         return file.read()
 
 

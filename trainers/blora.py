@@ -85,7 +85,7 @@ class BLoRA(Kind):
         "share of the steps, at the end, that learn from the picture's error, not the noise's",
     )
     anyway: bool = option(
-        False, "train up_blocks.1 of SD 1.x or 2.x, though nobody has shown that this separates"
+        False, "train up_blocks.1 of SD 1.x or 2.x, though it may not separate content and style"
     )
 
     def for_base(self, base: "Base") -> "BLoRA":
@@ -95,7 +95,7 @@ class BLoRA(Kind):
             if not any(name.startswith(layer_prefixes([block])) for name in base.layers()):
                 raise BadInput(f"{half}: {base.name} has no block {block!r} in its UNet")
         if self.content_frozen and not self.style_alone:
-            raise BadInput("content_frozen is about the steps of style_alone: give that, too")
+            raise BadInput("content_frozen needs style_alone: give that too")
         targets = self._lora().for_base(base).targets
         content, style = (", ".join(blocks[half]) for half in ("content", "style"))
         fitted = replace(self, content=content, style=style, targets=targets)
@@ -103,9 +103,9 @@ class BLoRA(Kind):
             return replace(fitted, anyway=False)
         if not self.anyway:
             raise BadInput(
-                "that content and style sit in two blocks was found for SDXL, and "
+                "the blocks of content and style are known for SDXL only, and "
                 f"{base.name} is of another family: train a lora, or give --anyway (anyway=True) "
-                "to train the likeliest blocks all the same"
+                "to train the likeliest blocks"
             )
         return fitted
 

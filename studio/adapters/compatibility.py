@@ -98,7 +98,7 @@ def check_weights(weights: Mapping[str, Shape], family: str, base: "Base", who: 
     if family and family != base.family:
         raise BadInput(
             f"{who} was made for {FAMILIES[family]}, "
-            f"and the base {base.name} is {FAMILIES[base.family]}: choose another of the two"
+            f"and the base {base.name} is {FAMILIES[base.family]}: choose another adapter or base"
         )
     layers = base.layers_and_norms()
     if weights and not weights.keys() & layers.keys():

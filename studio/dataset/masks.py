@@ -52,9 +52,7 @@ def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
         if file is None:
             raise BadInput(_missing(example.path))
         if (other := taken.setdefault(file, example.path)) != example.path:
-            raise BadInput(
-                f"{other} and {example.path} have one mask between them, {file}: give each its own."
-            )
+            raise BadInput(f"{other} and {example.path} share the mask {file}: give each its own.")
         masked_example = replace(example, mask=file)
         _check(masked_example)
         sha256 = example.sha256 if file == example.path else file_sha256(file)
@@ -102,7 +100,7 @@ def _check(example: Example) -> None:
         of = "alpha channel" if example.mask == example.path else "mask"
         raise BadInput(
             f"The {of} {example.mask} is black all over, so that nothing of {example.path.name} "
-            "would be learned: make white what is to be, or leave the picture out."
+            "would be learned: make the part to learn white, or leave the picture out."
         )
 
 

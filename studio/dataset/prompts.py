@@ -15,8 +15,8 @@ def check_prompts(source: str | Path | None, base: str) -> None:
     """Raise BadInput where there are no prompts. Arguments as in `read_prompts`."""
     if source is None and base not in BUNDLED_BASES:
         raise BadInput(
-            f"prompts are missing: {base} learns from them what it is to draw; give a file with "
-            "one a line, or a folder with captions"
+            f"prompts are missing: they tell what {base} shall draw; give a file with one prompt "
+            "on each line, or a folder with captions"
         )
 
 
@@ -31,12 +31,12 @@ def read_prompts(source: str | Path | None, base: str) -> tuple[str, ...]:
         return _of_sketch()
     path = expand_home(source)
     if not path.exists():
-        raise BadInput(f"there is no {path}: give a file with a prompt a line, or a folder")
+        raise BadInput(f"there is no {path}: give a file with one prompt on each line, or a folder")
     lines = _captions(path) if path.is_dir() else read_text(path).splitlines()
     prompts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not prompts:
         what = "no caption in a file" if path.is_dir() else "no line with a prompt"
-        raise BadInput(f"{path} has {what}: give what is to be drawn")
+        raise BadInput(f"{path} has {what}: write some into it, or give another")
     return prompts
 
 

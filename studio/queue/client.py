@@ -170,7 +170,7 @@ def move_job(space: Workspace, id: int, to: Place) -> Job:
                 "UPDATE jobs SET queued = ? WHERE id = ?", zip(times, order, strict=True)
             )
     if id not in order:
-        raise BadInput(f"job {id} is {get_job(space, id).state}: only one that waits can be moved")
+        raise BadInput(f"job {id} is {get_job(space, id).state}: only a waiting one can be moved")
     return get_job(space, id)
 
 
@@ -189,7 +189,7 @@ def ask_job(space: Workspace, id: int, what: Ask) -> Job:
     """
     job = get_job(space, id)
     if job.kind != "train" or job.state != "running" or not (space.runs / job.run).is_dir():
-        raise BadInput(f"job {id} trains nothing now: only a training that runs can be asked")
+        raise BadInput(f"job {id} is no running training: only one can be asked to sample or save")
     ask_training(space.runs / job.run, what)
     return job
 

@@ -53,7 +53,7 @@ def read_recipe(path: str | Path) -> dict[str, object]:
     with opened_picture(path) as picture:
         text = picture.info.get("studio")
     if not isinstance(text, str):
-        raise BadInput(f"{path} carries no recipe of Studio's; it can't be made again from.")
+        raise BadInput(f"{path} carries no recipe of Studio's, so it can't be made again.")
     recipe: dict[str, object] = {**parse_object(text, f"The recipe in {path} is damaged: it")}
     if "version" not in recipe:
         raise BadInput(f"The recipe in {path} is damaged: it has no version.")

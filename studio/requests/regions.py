@@ -118,7 +118,7 @@ def mask_address(picture: Image.Image) -> str:
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     binary = grey.point([0] * 128 + [255] * 128).convert("1")
     if binary.getbbox() is None:
-        raise BadInput("the mask of a region is black everywhere; its part is white in a mask")
+        raise BadInput("the mask of a region is black everywhere: make the region white in it")
     written = io.BytesIO()
     binary.save(written, "PNG", optimize=True)
     return DATA + base64.b64encode(written.getvalue()).decode()

@@ -133,7 +133,7 @@ def _binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     grey = mask.resize(size, Image.Resampling.LANCZOS).convert("L")
     binary = grey.point([0] * 128 + [255] * 128)
     if binary.getbbox() is None:
-        raise BadInput("mask: it is black everywhere; what is to be drawn anew is white in a mask.")
+        raise BadInput("mask: it is black everywhere: make the part to draw anew white in it.")
     return binary
 
 

@@ -181,7 +181,7 @@ class Shot:
                     f"step; raise {name} or steps"
                 )
         if self.mask is not None and self.init_image is None:
-            problems["mask"] = "mask needs init_image: give the picture that is drawn anew in it"
+            problems["mask"] = "mask needs init_image: give the picture that the mask belongs to"
         return problems
 
     def _prompt_problems(self) -> dict[str, str]:
@@ -204,8 +204,8 @@ class Shot:
             problems["avoid"] = "avoid: a text is empty; say what the picture must not show"
         elif self.avoid and self.avoid_by == "perp-neg" and self.guidance <= 1:
             problems["avoid"] = (
-                f"avoid by perp-neg acts through the guidance, and {self.guidance:g} has none: "
-                "raise guidance above 1, or avoid by decor"
+                f"avoid by perp-neg needs guidance above 1, and it is {self.guidance:g}: raise it, "
+                "or avoid by decor"
             )
         if self.avoid_by == "decor" and self.avoid_strength > 1:
             problems["avoid_strength"] = "avoid_strength must be at most 1 with decor"

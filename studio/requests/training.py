@@ -184,7 +184,8 @@ def read_request(file: str | Path) -> TrainingRequest:
             near = get_close_matches(name, RECIPE_KEYS, n=1, cutoff=0.0)[0]
             raise BadInput(f"{path}: there is no field {name!r}; did you mean {near!r}?")
         if (name in TABLES) != isinstance(value, dict):
-            raise BadInput(f"{path}: {name} is {'a table' if name in TABLES else 'no table'}")
+            must = "must be" if name in TABLES else "must not be"
+            raise BadInput(f"{path}: {name} {must} a table")
     needed = NEEDED[:1] if tables.get("kind") in FROM_PROMPTS else NEEDED
     if missing := [name for name in needed if name not in tables]:
         raise BadInput(f"{path} lacks {', '.join(missing)}")

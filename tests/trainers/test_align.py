@@ -330,7 +330,7 @@ def test_prompts_that_are_not_drawn_are_told_of(sd1: Base, prompts: Path, tmp_pa
     run = trainers.align(Tile(**QUICK), sd1, prompts=prompts, run=tmp_path / "run")
     started: Any = next(run)
     run.close()
-    assert "Of 3 prompts 2 are drawn: give pictures for more." in started.remarks
+    assert "Only 2 of 3 prompts are drawn: raise pictures." in started.remarks
 
 
 def test_a_worker_finds_the_folder_that_a_job_names(

@@ -69,7 +69,7 @@ def test_counts_on_the_real_sdxl() -> None:
     [
         ({"rank": 100_000}, "rank is 100000"),
         ({"alpha": 0.0}, "alpha must be a number above 0"),
-        ({"content_frozen": True}, "content_frozen is about the steps of style_alone"),
+        ({"content_frozen": True}, "content_frozen needs style_alone"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_any_work(

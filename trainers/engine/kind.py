@@ -119,8 +119,8 @@ def check_quantize(kind: Kind, quantize: str) -> None:
     """Raise BadInput for a quantization that leaves weights too coarse for the kind."""
     if quantize in kind.too_coarse:
         raise BadInput(
-            f"{kind_name(kind)} starts from how the base's weights differ, which {quantize} leaves "
-            "too little of: open the base with quantize fp8 or none"
+            f"{kind_name(kind)} needs the differences between the base's small weights, which "
+            f"{quantize} rounds away: open the base with quantize fp8 or none"
         )
 
 

@@ -36,7 +36,7 @@ def check_learned(request: TrainingRequest) -> None:
     if not request.from_prompts:
         unused = ("adapters", "prompts")
         if not request.trigger.strip():
-            raise BadInput("trigger is empty: name the words that are to stand for what is learned")
+            raise BadInput("trigger is empty: give the words that shall stand for what is learned")
     for name in unused:
         if getattr(request, name):
             raise BadInput(f"{name} is not used by {request.kind}: leave it out")

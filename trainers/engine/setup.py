@@ -120,8 +120,8 @@ class PreparedTraining:
             raise BadInput("the base is in half precision: load it in float32 to train in fp32")
         if self.trains_text and self.base.offload:
             raise BadInput(
-                "offload puts the text encoders away before they have learned from a step: load "
-                "the base without it, or leave them as they are"
+                "offload moves the text encoders away before they have learned from a step: load "
+                "the base without offload, or do not train text encoders and new words"
             )
         self.base.check_clip_skip(self.recipe.clip_skip)
         _ = self.pieces  # raises BadInput for a caption that can't be read
@@ -198,7 +198,7 @@ class PreparedTraining:
         """A sentence where captions are cut, hold weights, or make every step slower."""
         captions, syntax = self._captions(), self.recipe.caption_syntax
         if syntax == "cut" and (left_out := self.base.cut_tokens(captions)):
-            return f"Of the longest caption the last {left_out} tokens are left out (syntax cut)."
+            return f"The last {left_out} tokens of the longest caption are left out (syntax cut)."
         if syntax == "plain" and any(map(WEIGHT.search, captions)):
             return "Weights in captions, as in (red:1.2), are words: caption_syntax is plain."
         if self.pieces > 1:
@@ -209,7 +209,7 @@ class PreparedTraining:
         """A sentence where an alignment draws fewer pictures than the user has prompts."""
         given = len(self.dataset.examples) if self.request.prompts else 0
         if isinstance(self.kind, Alignment) and self.kind.pictures < given:
-            return f"Of {given} prompts {self.kind.pictures} are drawn: give pictures for more."
+            return f"Only {self.kind.pictures} of {given} prompts are drawn: raise pictures."
         return ""
 
     def new_cache(self) -> Cache:

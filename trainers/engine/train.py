@@ -205,7 +205,7 @@ def _check_repeats(training: PreparedTraining, recorded: Recorded) -> None:
     same_weights = recorded.fingerprint in (None, base.fingerprint())
     if base.source == recorded.base:
         if not same_weights:
-            raise BadInput(f"the recipe was written for another {base.source} than is there")
+            raise BadInput(f"the recipe was written for another {base.source} than this one")
         if recorded.prediction not in (None, base.prediction_type):
             raise BadInput(
                 f"the recipe's base predicts {recorded.prediction}: open it so (prediction)"

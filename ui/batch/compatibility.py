@@ -109,5 +109,5 @@ def _check_families(shot: Shot, base: BaseInfo | None, adapters: Sequence[Adapte
         if base and adapter.family not in ("", base.family):
             raise BadInput(
                 f"the adapter {file} was made for {FAMILIES[adapter.family]}, and the base "
-                f"{base.name} is {FAMILIES[base.family]}: choose another of the two"
+                f"{base.name} is {FAMILIES[base.family]}: choose another adapter or base"
             )

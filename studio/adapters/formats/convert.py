@@ -42,12 +42,12 @@ def to_diffusers(adapter: Adapter) -> FileContents:
         kinds = {delta.magnitude is not None for delta in own}
         if len(kinds) > 1 or any(d.magnitude is not None and d.magnitude.ndim > 1 for d in own):
             raise BadInput(
-                "diffusers knows DoRA for all layers of a model or none, by output: "
-                "this adapter has it otherwise; convert it to lycoris instead"
+                "diffusers reads DoRA only in all layers of a model, with a magnitude per output; "
+                "this adapter has it in another way: convert it to lycoris instead"
             )
         if any(d.magnitude is not None and d.up_bias is not None for d in own):
             raise BadInput(
-                "diffusers knows no DoRA that changes biases too: convert it to lycoris instead"
+                "diffusers reads no DoRA that changes biases too: convert it to lycoris instead"
             )
     metadata = adapter_metadata(adapter) | {"lora_adapter_metadata": lora_metadata(deltas)}
     return own_tensors(deltas) | embedding_tensors(adapter.embeddings), metadata
@@ -61,7 +61,7 @@ def to_kohya(adapter: Adapter) -> FileContents:
     low = _all_low_rank(adapter, "kohya")
     if biased := [layer for layer, delta in low.items() if delta.up_bias is not None]:
         raise BadInput(
-            f"kohya files hold no change of a bias, as of {biased[0]}: convert it to lycoris"
+            f"kohya files hold no changes of biases, as {biased[0]} has: convert it to lycoris"
         )
     return _with_kohya_names(adapter, "networks.lora")
 
@@ -84,8 +84,8 @@ def to_onetrainer(adapter: Adapter) -> FileContents:
     deltas = _all_cayley(adapter, "onetrainer")
     if any(delta.terms != SERIES or delta.shared for delta in deltas.values()):
         raise BadInput(
-            f"OneTrainer makes rotations by a series of {SERIES} terms, and this adapter's are "
-            f"made in another way: train it with terms {SERIES}, or convert it to peft"
+            f"OneTrainer computes rotations by a series of {SERIES} terms, and this adapter's are "
+            f"computed in another way: train it with terms {SERIES}, or convert it to peft"
         )
     tensors = {
         f"{kohya_name(layer, _family(adapter))}.oft_R.weight": delta.upper.detach()
@@ -162,20 +162,20 @@ def _all_cayley(adapter: Adapter, form: str) -> dict[str, Cayley]:
     rotations = {layer: d for layer, d in adapter.deltas.items() if isinstance(d, Cayley)}
     if len(rotations) < len(adapter.deltas):
         raise BadInput(
-            f"{form} files hold rotations of inputs that come of skew matrices, and some of this "
-            "adapter's layers change otherwise: keep the file that it was read from"
+            f"{form} files hold only rotations of inputs, as skew matrices, and some of this "
+            "adapter's layers change in another way: keep the file that it was read from"
         )
     if kernels := [layer for layer in rotations if layer.rpartition(".")[2] in KERNELS]:
         raise BadInput(
-            f"{form} turns the pixels under a convolution's kernel with its channels, and Studio "
-            f"the channels alone, as of {kernels[0]}: train with targets attention"
+            f"{form} rotates the pixels under a convolution's kernel with its channels, and Studio "
+            f"the channels alone, as in {kernels[0]}: train with targets attention"
         )
     return rotations
 
 
 def _family(adapter: Adapter) -> str:
     if not adapter.family:
-        raise BadInput("the adapter's file does not tell its base's family: give it (--family)")
+        raise BadInput("the adapter's file does not state its base's family: give it (--family)")
     return adapter.family
 
 

@@ -164,7 +164,7 @@ def refuse_other_changes(path: Path) -> None:
 def _refuse_other_changes(entries: Mapping[str, JSON], where: str) -> None:
     kind = str(entries.get("peft_type") or "LORA")
     if kind not in READ_TYPES:
-        raise BadInput(f"{where} tells of peft's kind {kind}, which Studio doesn't read")
+        raise BadInput(f"{where} is of peft's kind {kind}, which Studio doesn't read")
     start = str(entries.get("init_lora_weights") or "")
     if start.lower().startswith(BASE_CHANGING):
         raise BadInput(

@@ -100,7 +100,7 @@ def test_a_kind_of_peft_that_is_not_read_is_named(tmp_path: Path, kind: str) -> 
     key = f"base_model.model.mid_block.attentions.0.proj_in.{kind.lower()}_u"
     save_file({key: torch.ones(4, 4)}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-    with pytest.raises(BadInput, match=f"tells of peft's kind {kind}, which Studio doesn't"):
+    with pytest.raises(BadInput, match=f"is of peft's kind {kind}, which Studio doesn't"):
         load_adapter(tmp_path)
 
 

@@ -206,7 +206,7 @@ def test_a_layer_in_training_has_its_bias(layer: str) -> None:
 
 def test_what_other_formats_cannot_hold_is_refused() -> None:
     low = biased()[TO_OUT]
-    with pytest.raises(BadInput, match=r"hold no change of a bias, as of .*to_out.0"):
+    with pytest.raises(BadInput, match=r"hold no changes of biases, as .*to_out.0"):
         to_kohya(Adapter(deltas={TO_OUT: low}, family="sd1"))
     with pytest.raises(BadInput, match="1 of this adapter's 1 are of another form"):
         to_diffusers(Adapter(deltas={NORM: Dense(torch.ones(64))}, family="sd1"))

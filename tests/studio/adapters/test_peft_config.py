@@ -136,7 +136,7 @@ def test_a_pattern_that_takes_for_ever_is_refused(
         ({"alpha_pattern": ["to_q"]}, "its alpha_pattern is not a table"),
         ({"alpha_pattern": {"to_q": "3"}}, "its alpha_pattern is '3', which is no number"),
         ({"lora_alpha": True}, "its alpha is True, which is no number"),
-        ({"peft_type": "VERA"}, "tells of peft's kind VERA"),
+        ({"peft_type": "VERA"}, "is of peft's kind VERA"),
         ({"use_qalora": True}, "has use_qalora"),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_picture_without_a_mask_is_named(tmp_path: Path) -> None:
 def test_a_mask_of_two_pictures_is_refused(tmp_path: Path) -> None:
     for name in ("1_dog/a.png", "1_cat/a.png", "masks/a.png"):
         paint(tmp_path / name)
-    with pytest.raises(BadInput, match=r"have one mask between them, .*masks/a\.png"):
+    with pytest.raises(BadInput, match=r"share the mask .*masks/a\.png"):
         read(tmp_path, "files")
 
 

@@ -76,7 +76,7 @@ def test_jobs_are_taken_in_their_order(space: Workspace) -> None:
 
 def test_only_a_training_that_runs_is_asked_for_samples(space: Workspace) -> None:
     job = add_job(space, "train", {}, title="a")
-    with pytest.raises(BadInput, match="trains nothing now"):
+    with pytest.raises(BadInput, match="is no running training"):
         ask_job(space, job.id, "sample")
     claim_job(space, ("train",))
     run = space.runs / job.run
@@ -101,7 +101,7 @@ def test_a_waiting_job_is_moved_among_those_of_its_kind(
     move_job(space, batch, "first")  # it gives way to pictures all the same
     taken = [claim_job(space, QUEUES["render"]) for _ in range(5)]
     assert [job and job.id for job in taken] == [ids[2], ids[3], ids[0], ids[1], batch]
-    with pytest.raises(BadInput, match="is running: only one that waits can be moved"):
+    with pytest.raises(BadInput, match="is running: only a waiting one can be moved"):
         move_job(space, batch, "first")
 
 

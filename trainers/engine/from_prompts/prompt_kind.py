@@ -30,7 +30,7 @@ class PromptKind(LoRA):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.start == "eva":
-            raise BadInput("eva looks at pictures, and here are none: choose another start")
+            raise BadInput("eva needs pictures, and this kind has none: choose another start")
 
     def check_files(self) -> None:
         """Raise BadInput, before long work, for missing or unusable files of the options."""
