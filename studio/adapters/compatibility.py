@@ -33,7 +33,7 @@ class Coverage:
 
     @property
     def sentence(self) -> str:
-        """Such as "240 of 264 layers matched, base sdxl"."""
+        """The coverage in words, such as "240 of 264 layers matched, base sdxl"."""
         return f"{self.matched} of {self.total} layers matched, base {self.base}"
 
 

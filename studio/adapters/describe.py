@@ -68,7 +68,7 @@ def describe(path: str | Path) -> dict[str, JSON]:
 
 
 def _what(header: Header, contents: Contents) -> str:
-    """Such as "LoRA with DoRA, normalisations"."""
+    """The kinds of changes in words, such as "LoRA with DoRA, normalisations"."""
     kinds = {"new words": None} if contents.embeddings else {}
     for layer, leaves in contents.layers.items():
         form = contents.forms[layer]

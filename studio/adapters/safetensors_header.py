@@ -52,7 +52,7 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says it holds.
+    """The header of a safetensors file.
 
     dtypes: as safetensors calls them, such as "F16". spans: where a tensor's bytes begin and end
     in the file. text: the header's own bytes, its length included. bytes: size of the whole file.

@@ -45,8 +45,8 @@ WORDS = {
 class Sampling:
     """How to draw with a speed adapter.
 
-    name: of the distillation, such as "LCM-LoRA". The other fields are those of a shot. None means
-    that any value will do.
+    name: of the distillation, such as "LCM-LoRA". The other fields are those of a shot. scheduler,
+    steps: None: any will do. spacing: None: the sampler's default.
     """
 
     name: str

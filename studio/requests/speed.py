@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def with_speed(shot: Shot, given: Collection[str] | None = None) -> tuple[Shot, str]:
     """The shot with the sampling of its speed adapter, and a sentence, see `speed_fields`.
 
-    given: names of the fields that keep their values; None: those that are not at their defaults.
+    given: names of the fields that keep their values; None: those that the shot's maker has set.
     """
     if given is None:
         values = {name: getattr(shot, name) for name in FIELDS}

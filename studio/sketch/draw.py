@@ -28,10 +28,10 @@ def draw_batch(scenes: Sequence[Scene], device: str = "cpu") -> torch.Tensor:
     The grain of a style depends on the seed of the first scene of the batch.
     """
     art = load_art(device)
-    is_3d = _numbers([float(one.style == "3d render") for one in scenes], device).view(-1, 1, 1, 1)
+    is_3d = _numbers([float(s.style == "3d render") for s in scenes], device).view(-1, 1, 1, 1)
     stand = _Pose(
         *(
-            _numbers([getattr(one, name) for one in scenes], device)
+            _numbers([getattr(scene, name) for scene in scenes], device)
             for name in ("size", "x", "bottom", "turn", "mirrored")
         )
     )
@@ -39,11 +39,11 @@ def draw_batch(scenes: Sequence[Scene], device: str = "cpu") -> torch.Tensor:
     mask = body[:, 3:]
     shadow = blur(F.pad(mask, (0, 0, 5, 0))[..., :SIDE, :], 4.0) * 0.28 * is_3d
     picture = _backgrounds(art, scenes, is_3d) * (1 - shadow) * (1 - mask) + body[:, :3]
-    side = _numbers([float(one.side) for one in scenes], device)
-    heads = art.heads[[one.subject.design for one in scenes]]
+    side = _numbers([float(scene.side) for scene in scenes], device)
+    heads = art.heads[[scene.subject.design for scene in scenes]]
     for items, pose in (
-        ([one.held for one in scenes], _held_pose(stand, side)),
-        ([one.worn for one in scenes], _worn_pose(stand, heads)),
+        ([scene.held for scene in scenes], _held_pose(stand, side)),
+        ([scene.worn for scene in scenes], _worn_pose(stand, heads)),
     ):
         if any(items):
             drawn = _placed(_designs(art, items), pose)
@@ -104,11 +104,11 @@ def _in_style(picture: torch.Tensor, mask: torch.Tensor, scenes: Sequence[Scene]
 def _backgrounds(art: Art, scenes: Sequence[Scene], is_3d: torch.Tensor) -> torch.Tensor:
     """Places and plain walls, [B, 3, 128, 128]; in 3d renders blurred and lit from above."""
     device = art.places.device
-    places = art.places[[one.place_row for one in scenes]].float() / 255
-    walls = torch.tensor([WALLS[one.wall] for one in scenes], device=device).view(-1, 3, 1, 1)
-    is_place = torch.tensor([one.place is not None for one in scenes], device=device)
+    places = art.places[[scene.place_row for scene in scenes]].float() / 255
+    walls = torch.tensor([WALLS[scene.wall] for scene in scenes], device=device).view(-1, 3, 1, 1)
+    is_place = torch.tensor([scene.place is not None for scene in scenes], device=device)
     back = torch.where(is_place.view(-1, 1, 1, 1), places, walls)
-    turned = torch.tensor([one.place_mirrored for one in scenes], device=device)
+    turned = torch.tensor([scene.place_mirrored for scene in scenes], device=device)
     back = torch.where(turned.view(-1, 1, 1, 1), back.flip(-1), back)
     light = torch.linspace(1.06, 0.86, SIDE, device=device).view(1, 1, -1, 1)
     return back * (1 - is_3d) + blur(back, 1.4) * light * is_3d
@@ -116,21 +116,21 @@ def _backgrounds(art: Art, scenes: Sequence[Scene], is_3d: torch.Tensor) -> torc
 
 def _designs(art: Art, items: Sequence[Item | None]) -> torch.Tensor:
     """Items' designs, premultiplied RGBA [B, 4, 112, 112]; transparent where there is no item."""
-    rgba = art.designs[[one.design if one else 0 for one in items]].float() / 255
-    shown = torch.tensor([one is not None for one in items], device=rgba.device)
+    rgba = art.designs[[item.design if item else 0 for item in items]].float() / 255
+    shown = torch.tensor([item is not None for item in items], device=rgba.device)
     return rgba * shown.view(-1, 1, 1, 1)
 
 
 def _painted(art: Art, scenes: Sequence[Scene]) -> torch.Tensor:
     """The subjects' designs in their paint, premultiplied RGBA [B, 4, 112, 112]."""
-    rgba = _designs(art, [one.subject for one in scenes])
+    rgba = _designs(art, [scene.subject for scene in scenes])
     device = rgba.device
-    paints = [one.paint for one in scenes]
-    colours = torch.tensor([COLOURS[one.colour or "white"] for one in paints], device=device)
-    is_coloured = torch.tensor([float(one.colour is not None) for one in paints], device=device)
+    paints = [scene.paint for scene in scenes]
+    colours = torch.tensor([COLOURS[paint.colour or "white"] for paint in paints], device=device)
+    is_coloured = torch.tensor([float(paint.colour is not None) for paint in paints], device=device)
     rgba = _recoloured(rgba, colours, is_coloured)
-    masks = _pattern_masks(device)[[PATTERNS.index(one.pattern) for one in paints]][:, None]
-    second = torch.tensor([COLOURS[one.pattern_colour] for one in paints], device=device)
+    masks = _pattern_masks(device)[[PATTERNS.index(paint.pattern) for paint in paints]][:, None]
+    second = torch.tensor([COLOURS[paint.pattern_colour] for paint in paints], device=device)
     return rgba * (1 - masks) + _recoloured(rgba, second, torch.ones_like(is_coloured)) * masks
 
 

@@ -20,8 +20,8 @@ def cached_thumbnail(space: Workspace, place: str) -> Path:
     """
     picture, small = path_in_workspace(space, place), _thumbnails(space) / f"{place}.jpg"
     state = file_version(picture)
-    # The times must be equal: a picture that was restored from the trash may be older than its
-    # thumbnail and yet another one.
+    # The thumbnail has its picture's time, which must be equal: a picture restored from the trash
+    # may be older than the thumbnail of another picture that had its name.
     if state and small.exists() and small.stat().st_mtime_ns == state[0]:
         return small
     with opened_picture(picture) as opened:

@@ -109,14 +109,14 @@ def _copy_kron(own: Kron, given: Kron, where: str) -> None:
 
 
 def _copy_sparse(own: Sparse, given: Sparse, where: str) -> None:
-    place = torch.searchsorted(own.index, given.index.to(own.index))  # both are sorted
-    found = own.index[place.clamp(max=len(own.index) - 1)] == given.index.to(own.index)
-    if not found.all():
+    positions = torch.searchsorted(own.index, given.index.to(own.index))  # both are sorted
+    trained = own.index[positions.clamp(max=len(own.index) - 1)] == given.index.to(own.index)
+    if not trained.all():
         raise BadInput(
-            f"{where} it changes {int((~found).sum())} weights that are not trained here: give the "
-            "threshold or the budget that it was trained with"
+            f"{where} it changes {int((~trained).sum())} weights that are not trained here: give "
+            "the threshold or the budget that it was trained with"
         )
-    own.value[place] = given.value.to(own.value)
+    own.value[positions] = given.value.to(own.value)
 
 
 def _copy_rotation(own: Cayley, given: Cayley, where: str) -> None:

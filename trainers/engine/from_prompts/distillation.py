@@ -25,7 +25,7 @@ Steps = Annotated[int, Ge(2), Le(1000)]
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a distillation computes its loss from.
+    """The input of a distillation's loss.
 
     student: the base with the adapter. It predicts noise or velocity from latents [B, 4, h, w] and
     timesteps [B], with gradients, for the prompts of `point`. point: points of the teacher's
