@@ -4,12 +4,14 @@ So the page draws it in milliseconds, however large the base is. A method that n
 K-LoRA does for its choice, raises `NeedsWeights`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from compose.engine.method import Call, Plan, method_of, needs_text, phases, record_step
-from compose.engine.schedule import Schedule, evaluations_of, scheduled
+import numpy as np
+
+from compose.engine.method import method_of, needs_text
+from compose.engine.schedule import Schedule, Units, scheduled
 from studio.adapters.adapter_header import outline_adapter
 from studio.adapters.formats.metadata import AdapterOutline
 from studio.requests.speed import with_speed
@@ -40,12 +42,10 @@ def outline(shot: "Shot") -> Schedule:
     method.check([one.adapter for one in mixed])
     if needs_text(method):
         raise NeedsWeights
-    calls, weights = [], []
-    for phase, steps in phases(method, shot.passes):
-        asks, counted = _recorded(phase.prepare(mixed, steps), steps)
-        calls, weights = calls + asks, weights + counted
-    names = [one.outline.name or one.outline.path.stem for one in mixed]
-    return scheduled(names, mixed, calls, weights, times=evaluations_of(method, shot))
+    try:
+        return scheduled(method, shot, mixed, cast(Units, np.eye))
+    except (AttributeError, TypeError) as error:  # it does more than weigh predictions
+        raise NeedsWeights from error
 
 
 @dataclass(frozen=True)
@@ -67,50 +67,3 @@ class OutlinedAdapter:
 
     def size(self, layer: str, k: int) -> "Tensor":
         raise NeedsWeights
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """A weighted sum of predictions, in place of a tensor.
-
-    parts: the weight of each evaluation, by the evaluation's number in the step.
-    """
-
-    parts: Mapping[int, float] = field(default_factory=dict)
-
-    def __add__(self, other: object) -> "_Sum":
-        if isinstance(other, _Sum):
-            keys = [*self.parts, *(key for key in other.parts if key not in self.parts)]
-            mine, theirs = self.parts, other.parts
-            return _Sum({key: mine.get(key, 0.0) + theirs.get(key, 0.0) for key in keys})
-        return NotImplemented
-
-    def __mul__(self, factor: object) -> "_Sum":
-        if isinstance(factor, int | float):
-            return _Sum({key: factor * part for key, part in self.parts.items()})
-        return NotImplemented
-
-    __rmul__ = __mul__
-
-    def __sub__(self, other: object) -> "_Sum":
-        return self + -1 * other if isinstance(other, _Sum) else NotImplemented
-
-    def __truediv__(self, divisor: object) -> "_Sum":
-        if isinstance(divisor, int | float):
-            return _Sum({key: part / divisor for key, part in self.parts.items()})
-        return NotImplemented
-
-
-def _recorded(plan: Plan, steps: int) -> tuple[list[list[Call]], list[list[float]]]:
-    """The calls of a plan at every step, and the weight of each answer in the prediction."""
-    calls: list[list[Call]] = []
-    weights: list[list[float]] = []
-    for step in range(steps):
-        try:
-            asked, predicted = record_step(plan, step, lambda at: cast("Tensor", _Sum({at: 1.0})))
-        except (AttributeError, TypeError) as error:  # the plan does more than a weighted sum
-            raise NeedsWeights from error
-        parts = cast(_Sum, predicted).parts
-        calls.append(asked)
-        weights.append([parts.get(at, 0.0) for at in range(len(asked))])
-    return calls, weights

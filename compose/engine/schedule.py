@@ -4,7 +4,7 @@ The method runs with an `eps` that only records the calls, so no model runs. A b
 for DoRA and OFT, whose changes depend on the base's weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,10 @@ from compose.engine.method import (
     FindingMethod,
     Method,
     MethodAdapter,
-    Plan,
     finding_steps,
     method_of,
     needs_text,
     phases,
-    record,
     record_step,
 )
 from studio.errors import BadInput
@@ -34,6 +32,9 @@ if TYPE_CHECKING:
     from studio.bases.base import Base
     from studio.requests.resolved_shot import ResolvedShot
     from studio.requests.shot import Shot
+
+# Of a number, the unit vectors of so many dimensions.
+Units = Callable[[int], "Sequence[Tensor]"]
 
 # Cost of a pass that reuses deep features, as a share of a full one: SD 1.5 at 512 pixels.
 SHALLOW = 0.35
@@ -174,42 +175,38 @@ def schedule(shot: "Shot | ResolvedShot", base: "Base | None" = None) -> Schedul
     mixed: Sequence[MethodAdapter] = (
         [AdapterAlone(*pair) for pair in pairs] if base is None else adapters_on(base, pairs)
     )
-    calls, weights = [], []
     order = base.scheduler(asked.scheduler, asked.spacing).order if base else None
-    for phase, steps in phases(method, asked.passes):
-        plan = phase.prepare(mixed, steps)
-        asks = record(plan, steps)
-        calls, weights = calls + asks, weights + _weights(plan, asks)
-    names = [one.name or (one.path.stem if one.path else one.kind) for one, _ in pairs]
-    times = evaluations_of(method, asked, order)
-    return scheduled(names, mixed, calls, weights, times=times)
-
-
-def evaluations_of(method: Method, shot: "Shot", order: int | None = None) -> tuple[int, ...]:
-    """How often the sampler runs the passes of each step of all phases; see `Shot.evaluations`."""
-    times = shot.evaluations(order)
-    if not isinstance(method, FindingMethod):
-        return times
-    return (*times[: finding_steps(shot.steps_run)], *times)
+    return scheduled(method, asked, mixed, _units, order=order)
 
 
 def scheduled(
-    names: Sequence[str],
+    method: Method,
+    shot: "Shot",
     mixed: Sequence[MethodAdapter],
-    calls: list[list[Call]],
-    weights: list[list[float]],
+    units: Units,
     *,
-    times: tuple[int, ...],
+    order: int | None = None,
 ) -> Schedule:
-    """The schedule of these calls. weights: of each call's prediction in its step."""
-    passes = tuple(
-        tuple(_pass(call, weight, mixed) for call, weight in zip(*step, strict=True))
-        for step in zip(calls, weights, strict=True)
-    )
+    """What a method asks for with these adapters at each step of a shot.
+
+    The answer to call k of a step is unit vector k, so the plan's prediction is the list of their
+    weights. order: of the base's own scheduler, where that is known.
+    """
+    steps: list[tuple[Pass, ...]] = []
+    for phase, count in phases(method, shot.passes):
+        plan = phase.prepare(mixed, count)
+        for step in range(count):
+            calls, _ = record_step(plan, step, lambda _: units(1)[0])
+            _, predicted = record_step(plan, step, units(len(calls)).__getitem__)
+            weights = predicted.flatten()[: len(calls)].tolist()
+            steps.append(tuple(_pass(*one, mixed) for one in zip(calls, weights, strict=True)))
+    times = shot.evaluations(order)
+    if isinstance(method, FindingMethod):
+        times = (*times[: finding_steps(shot.steps_run)], *times)
     layers = {layer for one in mixed for layer in one.changed() if layer.startswith("unet.")}
     # The options of methods name adapters by these numbers.
-    named = tuple(f"{place} {name}" for place, name in enumerate(names, start=1))
-    return Schedule(named, tuple(sorted(layers, key=_depth)), passes, times)
+    named = tuple(f"{place} {_name(one.adapter)}" for place, one in enumerate(mixed, start=1))
+    return Schedule(named, tuple(sorted(layers, key=_depth)), tuple(steps), times)
 
 
 @dataclass(frozen=True)
@@ -241,19 +238,15 @@ class AdapterAlone:
         return entry_sums(self.change(layer), k)
 
 
-def _weights(plan: Plan, calls: list[list[Call]]) -> list[list[float]]:
-    """The weights of the passes of every step.
-
-    The answer to pass k is unit vector k, so the plan's prediction is the list of weights.
-    """
+def _units(count: int) -> "Sequence[Tensor]":
+    """Unit vectors in the place of predictions: [1, 1, 1, count] each."""
     import torch
 
-    most = max(map(len, calls), default=0)
-    units = torch.eye(most).view(most, 1, 1, 1, most)
-    return [
-        record_step(plan, step, units.__getitem__)[1].flatten()[: len(asked)].tolist()
-        for step, asked in enumerate(calls)
-    ]
+    return torch.eye(count).view(count, 1, 1, 1, count).unbind()
+
+
+def _name(adapter: "Adapter") -> str:
+    return adapter.name or (adapter.path.stem if adapter.path else adapter.kind)
 
 
 def _pass(call: Call, weight: float, mixed: Sequence[MethodAdapter]) -> Pass:
