@@ -18,14 +18,13 @@ from studio.adapters.delta import swap_weights
 from studio.adapters.token_embeddings import TEXT_ENCODERS, Embeddings
 from studio.bases.architecture import Config
 from studio.bases.device import PRECISIONS, has_own_memory, release_unused
-from studio.bases.prompt_pieces import cut_tokens, prompt_pieces, token_places
 from studio.bases.prompts import (
     PLAIN,
     PromptReading,
     TextEmbedding,
     TextEncoder,
+    TextReader,
     encode_prompts,
-    words_of,
 )
 from studio.bases.quantized.layers import quantize_layers
 from studio.bases.schedulers import Scheduler, from_config, new_scheduler
@@ -174,10 +173,8 @@ class Base(Parts):
         self.move_to_device(*self.text_encoders)
         return encode_prompts(
             texts,
-            self.tokenizers,
-            self.text_encoders,
+            self._readers(),
             sdxl=self.family == "sdxl",
-            learned=self.learned_words,
             device=self.device,
             reading=reading,
             pieces=pieces,
@@ -185,24 +182,16 @@ class Base(Parts):
 
     def count_pieces(self, texts: Sequence[str], syntax: PromptSyntax) -> int:
         """The number of pieces in which the longest of these prompts is encoded."""
-        counts = (
-            len(prompt_pieces(tokenizer, text, words_of(self.learned_words, name), syntax))
-            for name, tokenizer in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
-            for text in texts
-        )
+        counts = (len(one.pieces(text, syntax)) for one in self._readers() for text in texts)
         return max(counts, default=1)
 
     def count_tokens(self, text: str, syntax: PromptSyntax) -> int:
         """The number of tokens in a text's first piece, by the tokenizer that finds most."""
-        return max(
-            len(prompt_pieces(t, text, words_of(self.learned_words, name), syntax)[0].numbers)
-            for name, t in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
-        )
+        return max(len(one.pieces(text, syntax)[0].numbers) for one in self._readers())
 
     def token_places(self, text: str, wanted: str, syntax: PromptSyntax) -> list[int]:
-        """The positions of the wanted words' tokens in an encoded prompt; see `token_places`."""
-        words = words_of(self.learned_words, TEXT_ENCODERS[0])
-        return token_places(self.tokenizers[0], text, wanted, words, syntax)
+        """The positions of the wanted words' tokens in an encoded prompt; see `PromptReader`."""
+        return self._readers()[0].places(text, wanted, syntax)
 
     def check_clip_skip(self, clip_skip: int | None) -> None:
         """Raise BadInput for a clip skip of more layers than some text encoder has."""
@@ -215,12 +204,16 @@ class Base(Parts):
 
     def cut_tokens(self, texts: Sequence[str]) -> int:
         """How many tokens the syntax "cut" leaves out of the longest of these prompts."""
-        counts = (
-            cut_tokens(tokenizer, text, words_of(self.learned_words, name))
-            for name, tokenizer in zip(TEXT_ENCODERS, self.tokenizers, strict=False)
-            for text in texts
-        )
-        return max(counts, default=0)
+        return max((one.count_cut(text) for one in self._readers() for text in texts), default=0)
+
+    def _readers(self) -> list[TextReader]:
+        """The text encoders, each with its tokenizer and the learned words that it has."""
+        parts = zip(TEXT_ENCODERS, self.tokenizers, self.text_encoders, strict=False)
+        learned = self.learned_words.items()
+        return [
+            TextReader(tokenizer, {w: rows[name] for w, rows in learned if name in rows}, encoder)
+            for name, tokenizer, encoder in parts
+        ]
 
     @contextmanager
     def use_embeddings(self, embeddings: Embeddings) -> Iterator[None]:

@@ -7,21 +7,16 @@ near zero, and then a weight on one word would scale the whole prompt by an arbi
 pooled embedding is that of the first piece, without weights, as in A1111.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from studio.adapters.token_embeddings import (
-    TEXT_ENCODERS,
-    Embeddings,
-    embedding_table,
-    learned_rows,
-)
-from studio.bases.prompt_pieces import Piece, prompt_pieces, stack_pieces
+from studio.adapters.token_embeddings import embedding_table, learned_rows
+from studio.bases.prompt_pieces import Piece, PromptReader
 from studio.requests.prompt_syntax import PromptSyntax
 
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
@@ -65,18 +60,16 @@ PLAIN = PromptReading()
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """A text encoder with its tokenizer. words: the rows of learned words by token."""
+class TextReader(PromptReader):
+    """A text encoder with its tokenizer."""
 
-    tokenizer: CLIPTokenizer
     encoder: TextEncoder
-    words: Mapping[str, Tensor]
 
     def encode(
         self, pieces: Sequence[Piece], *, device: torch.device, sdxl: bool, clip_skip: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """The weighted embeddings of N pieces, [N, L, D], and the pooled ones, [N, P] or None."""
-        numbers, mask, weights = stack_pieces(self.tokenizer, pieces)
+        numbers, mask, weights = self.stack(pieces)
         masked = getattr(self.encoder.config, "use_attention_mask", False)
         with learned_rows(embedding_table(self.encoder), self.words):
             output = self.encoder(
@@ -99,11 +92,9 @@ class _Reader:
 
 def encode_prompts(
     texts: Sequence[str],
-    tokenizers: Sequence[CLIPTokenizer],
-    encoders: Sequence[TextEncoder],
+    readers: Sequence[TextReader],
     *,
     sdxl: bool,
-    learned: Embeddings,
     device: torch.device,
     reading: PromptReading,
     pieces: int,
@@ -114,18 +105,10 @@ def encode_prompts(
     projection. SD: the last hidden state. `PromptReading.clip_skip` selects another layer.
 
     texts: B prompts. All are padded with empty pieces to the longest, and to `pieces` at least.
-    learned: the vectors of learned words, by token and text encoder.
     Returns hidden [B, pieces * L, D] and pooled [B, P] or None. Raises BadInput for a prompt that
     can't be read.
     """
-    readers = [
-        _Reader(tokenizer, encoder, words_of(learned, name))
-        for name, tokenizer, encoder in zip(TEXT_ENCODERS, tokenizers, encoders, strict=False)
-    ]
-    prompts_of = [
-        [prompt_pieces(reader.tokenizer, text, reader.words, reading.syntax) for text in texts]
-        for reader in readers
-    ]
+    prompts_of = [[one.pieces(text, reading.syntax) for text in texts] for one in readers]
     pieces = max(pieces, *map(len, chain.from_iterable(prompts_of)))
     hidden: list[Tensor] = []
     pooled = None
@@ -138,8 +121,3 @@ def encode_prompts(
         if sdxl and projected is not None:
             pooled = projected[::pieces]
     return TextEmbedding(torch.cat(hidden, dim=-1), pooled)
-
-
-def words_of(learned: Embeddings, encoder: str) -> dict[str, Tensor]:
-    """The rows of the learned words that a text encoder has, by token."""
-    return {token: rows[encoder] for token, rows in learned.items() if encoder in rows}

@@ -25,7 +25,7 @@ from studio.adapters.token_embeddings import (
 )
 from studio.bases.base import Base
 from studio.bases.load import load_base
-from studio.bases.prompt_pieces import prompt_pieces, stack_pieces
+from studio.bases.prompt_pieces import PromptReader
 from studio.bases.prompts import PromptReading
 from studio.errors import BadInput
 from tests.tiny import tokenizer
@@ -64,11 +64,11 @@ def adapter(base: Base, embeddings: dict[str, dict[str, Tensor]]) -> Adapter:
 
 
 def token_numbers(
-    reader: CLIPTokenizer, texts: list[str], words: dict[str, torch.Tensor]
+    tokenizer: CLIPTokenizer, texts: list[str], words: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask of texts that are cut at the tokenizer's length: [B, 77] each."""
-    pieces = [piece for text in texts for piece in prompt_pieces(reader, text, words, "cut")]
-    return stack_pieces(reader, pieces)[:2]
+    reader = PromptReader(tokenizer, words)
+    return reader.stack([piece for text in texts for piece in reader.pieces(text, "cut")])[:2]
 
 
 def load_inversion(pipeline: Pipeline, file: Path, token: str) -> None:
