@@ -32,7 +32,6 @@ from studio.adapters.formats.weight_shapes import (
     check_size,
     check_sizes,
     rotation_blocks,
-    weight_shape,
 )
 from studio.adapters.safetensors_header import Header
 from studio.errors import BadInput
@@ -74,37 +73,51 @@ LEAVES |= {
 }
 ENDING = re.compile("|".join(re.escape(e) + "$" for e in sorted(LEAVES, key=len, reverse=True)))
 
-# The tensors of each form and their shapes. A letter is a dimension, and equal letters of a form
-# are equal sizes; "*" is two more dimensions or none, "1" any number of dimensions of size 1.
+# The tensors of each form, their shapes, and that of the weight that they change. A letter is a
+# dimension, and equal letters of a form are equal sizes; "ab" is a product of two, "*" is two more
+# dimensions, k and l, or none, "1" any number of dimensions of size 1. The weight is "" where the
+# tensors store its shape (sparse) or show one side of it at most.
 LOKR_LEFT = ({"lokr_w1": "a c"}, {"lokr_w1_a": "a r", "lokr_w1_b": "r c"})
 LOKR_RIGHT = (
     {"lokr_w2": "b d *"},
     {"lokr_w2_a": "b s", "lokr_w2_b": "s d *"},
     {"lokr_t2": "s t k l", "lokr_w2_a": "s b", "lokr_w2_b": "t d"},
 )
-FORMS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("lora", {"lora_A.weight": "r i *", "lora_B.weight": "o r 1"}),
-    ("lora", {"lora_A.weight": "s i 1", "lora_mid.weight": "r s k l", "lora_B.weight": "o r 1"}),
-    ("loha", {"hada_w1_a": "o r", "hada_w1_b": "r i", "hada_w2_a": "o s", "hada_w2_b": "s i"}),
+Form = tuple[str, dict[str, str], str]
+FORMS: tuple[Form, ...] = (
+    ("lora", {"lora_A.weight": "r i *", "lora_B.weight": "o r 1"}, "o i *"),
+    (
+        "lora",
+        {"lora_A.weight": "s i 1", "lora_mid.weight": "r s k l", "lora_B.weight": "o r 1"},
+        "o i *",
+    ),
+    (
+        "loha",
+        {"hada_w1_a": "o r", "hada_w1_b": "r i", "hada_w2_a": "o s", "hada_w2_b": "s i"},
+        "o i",
+    ),
     (
         "loha",
         {"hada_t1": "r s k l", "hada_w1_a": "r o", "hada_w1_b": "s i"}
         | {"hada_t2": "t u k l", "hada_w2_a": "t o", "hada_w2_b": "u i"},
+        "o i *",
     ),
-    *(("lokr", left | right) for left in LOKR_LEFT for right in LOKR_RIGHT),
-    ("diff", {"diff": "o i *"}),
-    ("diff", {"diff": "o"}),  # of a normalisation
-    ("bias", {"diff_b": "o"}),
-    ("oft", {"oft_R.weight": "k m"}),
-    ("oft", {"oft_R.weight": "k m", "oft_R.scaled_oft": "1"}),
-    ("oft", {"oft_blocks": "k b b"}),
-    ("oft", {"oft_blocks": "k b b", "alpha": "1"}),
-    ("oft", {"oft_blocks": "k b b", "rescale": "o 1"}),
-    ("oft", {"oft_blocks": "k b b", "rescale": "o 1", "alpha": "1"}),
-    *(("oft", {f"rotation_{side}": "k b b"}) for side in ("out", "in")),
-    *(("oft", {f"rotation_{side}_shared": "k b b"}) for side in ("out", "in")),
-    ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}),
+    *(("lokr", left | right, "ab cd *") for left in LOKR_LEFT for right in LOKR_RIGHT),
+    ("diff", {"diff": "o i *"}, "o i *"),
+    ("diff", {"diff": "o"}, "o"),  # of a normalisation
+    ("bias", {"diff_b": "o"}, ""),
+    ("oft", {"oft_R.weight": "k m"}, ""),
+    ("oft", {"oft_R.weight": "k m", "oft_R.scaled_oft": "1"}, ""),
+    ("oft", {"oft_blocks": "k b b"}, ""),
+    ("oft", {"oft_blocks": "k b b", "alpha": "1"}, ""),
+    ("oft", {"oft_blocks": "k b b", "rescale": "o 1"}, ""),
+    ("oft", {"oft_blocks": "k b b", "rescale": "o 1", "alpha": "1"}, ""),
+    *(("oft", {f"rotation_{side}": "k b b"}, "") for side in ("out", "in")),
+    *(("oft", {f"rotation_{side}_shared": "k b b"}, "") for side in ("out", "in")),
+    ("sparse", {"sparse_gaps": "g", "sparse_value": "n", "sparse_shape": "m"}, ""),
 )
+# The form of DiffuseKronA's own program, with the names of LoRA's tensors.
+KRONA: Form = ("krona", {"lora_A.weight": "c a", "lora_B.weight": "b d"}, "ab cd")
 # Names that only SDXL's adapters have.
 SDXL_KEY = re.compile(r"lora_te[12]_|lora_unet_(input|middle|output)_block")
 SDXL_LAYER = re.compile(
@@ -124,6 +137,7 @@ BESIDE: dict[str, set[str]] = {
     "loha": {"alpha", "diff_b"} | DORA,
     "lokr": {"alpha", "diff_b", "lokr_rows_swapped"} | DORA,
     "diff": {"alpha", "diff_b"} | DORA,
+    "krona": set(),
     "oft": set(),
     "bias": set(),
     "sparse": set(),
@@ -136,8 +150,8 @@ class Contents:
     """What an adapter's file holds.
 
     layers: the keys of each layer's tensors. forms: each layer's form, one of FORMS or "krona".
-    weights: the shape of the weight that each layer changes. It is () for the form "sparse", which
-    stores the shape in a tensor, and for "oft" and "bias", which show one side of it at most.
+    weights: the shape of the weight that each layer changes, perhaps flattened to a matrix. It is
+    () where FORMS has none.
     rotations: the blocks of each layer of the form "oft".
     family: shown by names and widths; "" where they leave it open.
     embeddings: the keys of learned words.
@@ -178,7 +192,7 @@ def survey(header: Header, path: Path) -> Contents:
     forms, weights = {}, {}
     for layer, leaves in layers.items():
         shapes = {leaf: header.shapes[key] for leaf, key in leaves.items()}
-        forms[layer] = "krona" if krona else _form(tuple(shapes.items()))
+        forms[layer], weights[layer] = _form(tuple(shapes.items()), krona=krona)
         if not forms[layer]:
             known = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items())
             butterflies = len(shapes.get("oft_blocks", ())) == 4
@@ -189,7 +203,6 @@ def survey(header: Header, path: Path) -> Contents:
                 f"{layer} do not fit: {known}"
             )
         check_dtypes(leaves, header, path)
-        weights[layer] = weight_shape(forms[layer], shapes)
         check_cores(layer, shapes, weights[layer], path)
     check_sizes(weights, path)
     for encoders in rows.values():
@@ -249,8 +262,11 @@ def _layer_and_leaf(key: str) -> tuple[str | None, str]:
 
 
 @lru_cache(maxsize=2**10)
-def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
-    """The form that has these tensors; "" if a tensor is missing, left over or does not fit."""
+def _form(shapes: tuple[tuple[str, Shape], ...], *, krona: bool) -> tuple[str, Shape]:
+    """The form that has these tensors, and the shape of the weight that they change.
+
+    The form is "" if a tensor is missing, left over or does not fit. krona: whether it is KRONA.
+    """
     all_of = dict(shapes)
     biases = [all_of[leaf] for leaf in ("diff_b", "lora_B.bias") if leaf in all_of]
     if (
@@ -258,31 +274,31 @@ def _form(shapes: tuple[tuple[str, Shape], ...]) -> str:
         or len(biases) > 1
         or any(len(bias) != 1 for bias in biases)
     ):
-        return ""
-    for form, pattern in FORMS:
+        return "", ()
+    for form, pattern, weight in (KRONA,) if krona else FORMS:
         own = {leaf: shape for leaf, shape in shapes if leaf not in BESIDE[form]}
-        if own.keys() == pattern.keys() and _fit(own, pattern):
-            return form
-    return ""
+        if own.keys() == pattern.keys() and (sides := _sides(own, pattern)):
+            words = weight.replace("*", "k l" if "k" in sides else "").split()
+            return form, tuple(math.prod(sides[letter] for letter in word) for word in words)
+    return "", ()
 
 
-def _fit(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> bool:
-    """Whether the shapes match a pattern of FORMS."""
+def _sides(shapes: Mapping[str, Shape], pattern: Mapping[str, str]) -> dict[str, int]:
+    """The size of each letter in a pattern of FORMS; empty where the shapes don't match it."""
     sides: dict[str, int] = {}
     for leaf, shape in shapes.items():
         letters = pattern[leaf].split()
         last = letters.pop() if letters[-1] in "*1" else ""
+        if last == "*" and len(shape) == len(letters) + 2:
+            letters += ["k", "l"]
         rest = shape[len(letters) :]
-        if len(shape) < len(letters):
-            return False
-        if (last == "" and rest) or (last == "*" and len(rest) not in (0, 2)):
-            return False
-        if last == "1" and math.prod(rest) != 1:
-            return False
+        if len(shape) < len(letters) or (math.prod(rest) != 1 if last == "1" else rest):
+            return {}
         if any(sides.setdefault(x, side) != side for x, side in zip(letters, shape, strict=False)):
-            return False
+            return {}
     # Only g and n, the entries of a sparse change, may be none.
-    return all(side > 0 for letter, side in sides.items() if letter not in "gn")
+    sound = all(side > 0 for letter, side in sides.items() if letter not in "gn")
+    return sides if sound else {}
 
 
 def _from_diffusekrona(layers: Mapping[str, Leaves], shapes: Mapping[str, Shape]) -> bool:

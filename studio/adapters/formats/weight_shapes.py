@@ -22,39 +22,6 @@ CORES = ("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2")
 WHOLE = {"sparse_gaps", "sparse_shape", "lokr_rows_swapped", "alpha", "oft_R.scaled_oft"}
 
 
-def weight_shape(form: str, shapes: Mapping[str, Shape]) -> Shape:
-    """The shape of the weight that a layer's tensors change, perhaps flattened to a matrix.
-
-    form: one that `survey` knows. The shape is () for "sparse", whose tensors hold it, for "oft"
-    (see `rotation_blocks`) and for "bias".
-    """
-    match form:
-        case "lora":
-            down, up = shapes["lora_A.weight"], shapes["lora_B.weight"]
-            kernel = shapes.get("lora_mid.weight", down)[2:]
-            return (up[0], down[1], *kernel)
-        case "krona":
-            down, up = shapes["lora_A.weight"], shapes["lora_B.weight"]
-            return (down[1] * up[0], down[0] * up[1])
-        case "loha":
-            left, right = shapes["hada_w1_a"], shapes["hada_w1_b"]
-            if "hada_t1" in shapes:
-                return (left[1], right[1], *shapes["hada_t1"][2:])
-            return (left[0], right[1])
-        case "lokr":
-            left = shapes.get("lokr_w1") or (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
-            right = shapes.get("lokr_w2")
-            if "lokr_t2" in shapes:
-                right = tuple(shapes[f"lokr_w2_{side}"][1] for side in "ab")
-                right += shapes["lokr_t2"][2:]
-            elif right is None:
-                right = (shapes["lokr_w2_a"][0], *shapes["lokr_w2_b"][1:])
-            return (left[0] * right[0], left[1] * right[1], *right[2:])
-        case "diff":
-            return shapes["diff"]
-    return ()
-
-
 @dataclass(frozen=True)
 class Blocks:
     """The matrices of a rotation: `count` of them, `size` x `size`. See Rotation."""
