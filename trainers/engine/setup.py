@@ -18,16 +18,14 @@ from studio.adapters.delta import Delta
 from studio.adapters.delta.timed import TimedLowRank
 from studio.bases.base import Base
 from studio.bases.prompts import PromptReading
-from studio.dataset.folders import Sources
 from studio.dataset.pictures import Pictures
-from studio.dataset.prompts import read_prompts
 from studio.errors import BadInput
 from studio.files import check_writable
 from studio.json_value import JSON
 from studio.requests.recipe import Recipe
 from studio.requests.training import Recorded, TrainingRequest
 from trainers.engine.data.cache import Cache
-from trainers.engine.data.dataset import Dataset, prompts_dataset, read_dataset
+from trainers.engine.data.dataset import Dataset, read_dataset
 from trainers.engine.data.prior_preservation import PRIOR_FOLDER, prior_of
 from trainers.engine.data.randomness import generator_for
 from trainers.engine.estimate.disk_space import disk_bytes
@@ -334,12 +332,17 @@ def prepare_training(
     """
     init = request.init
     check_unused(kind, recipe)
-    if isinstance(kind, PromptKind):
-        kind.check_files()
-        prompts = read_prompts(request.prompts, base.name)
-        dataset = prompts_dataset(prompts, size=recipe.size or base.size)
-    else:
-        dataset = _read_pictures(pictures or request.pictures, request, base, recipe, run, draw)
+    size, step = recipe.size or base.size, base.step
+    dataset = read_dataset(
+        request,
+        kind,
+        recipe,
+        prior_of(recipe, request.prior_pictures, run=run.folder, size=size, step=step),
+        size=size,
+        step=step,
+        can_draw=draw is not None,
+        pictures=pictures,
+    )
     kind = kind.for_base(base)
     deltas = _deltas_on_device(kind, base, recipe)
     training = PreparedTraining(
@@ -363,25 +366,6 @@ def prepare_training(
     )
     training.check()
     return training
-
-
-def _read_pictures(
-    sources: Sources | Pictures,
-    request: TrainingRequest,
-    base: Base,
-    recipe: Recipe,
-    run: Run,
-    draw: Renderer | None,
-) -> Dataset:
-    """The pictures of a training, and its class pictures."""
-    size = recipe.size or base.size
-    prior = prior_of(recipe, request.prior_pictures, run=run.folder, size=size, step=base.step)
-    dataset = read_dataset(
-        sources, trigger=request.trigger, recipe=recipe, prior=prior, size=size, step=base.step
-    )
-    if prior:
-        prior.check(dataset.class_pictures, can_draw=draw is not None)
-    return dataset
 
 
 def _deltas_on_device(kind: Kind, base: Base, recipe: Recipe) -> dict[str, Delta]:

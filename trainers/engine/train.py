@@ -10,14 +10,12 @@ from studio.bases.base import Base
 from studio.bases.quantized.layers import check_form
 from studio.dataset.folders import Sources, parse_folders
 from studio.dataset.pictures import Pictures
-from studio.dataset.prompts import read_prompts
 from studio.errors import BadInput
 from studio.files import check_writable, expand_home
 from studio.requests.recipe import Recipe, draft, with_options
 from studio.requests.training import Recorded, TrainingRequest, read_request
-from trainers.engine.data.dataset import prompts_dataset, read_dataset
+from trainers.engine.data.dataset import read_dataset
 from trainers.engine.data.prior_preservation import check_unchanged, prior_of
-from trainers.engine.from_prompts.prompt_kind import PromptKind
 from trainers.engine.kind import Kind, check_quantize, kind_name, options_of
 from trainers.engine.loop import run_training
 from trainers.engine.optimizers import check_optimizer
@@ -44,34 +42,22 @@ def check(request: TrainingRequest) -> Pictures:
     check_quantize(kind, quantize)
     check_tensorboard(recipe)
     check_learned(request)
+    check_unused(kind, recipe)
     if request.run:
         check_not_training(request.run)
         Run(request.run).check_new()
         check_writable(Run(request.run).recipe)
     if request.out:
         Run(request.run or next_numbered_folder(request.kind)).check_out(request.out)
-    if request.init:
-        describe(split_half(request.init)[0])
-    if isinstance(kind, PromptKind):
-        check_unused(kind, recipe)
-        kind.check_files()
-        for file, _ in request.adapters:
-            describe(split_half(file)[0])
-        prompts = read_prompts(request.prompts, request.base)
-        return prompts_dataset(prompts, size=8).pictures
+    first = [request.init] if request.init else []
+    for file in (*first, *(file for file, _ in request.adapters)):
+        describe(split_half(file)[0])
     new_tokens(request.trigger, recipe)
     folder = request.prior_pictures
     prior = prior_of(recipe, folder, run=request.run or Path("runs"), size=8, step=8)
     dataset = read_dataset(
-        request.pictures,
-        trigger=request.trigger,
-        recipe=recipe,
-        prior=prior if folder else None,
-        size=8,
-        step=8,
+        request, kind, recipe, prior if folder else None, size=8, step=8, can_draw=True
     )
-    if prior and folder:
-        prior.check(dataset.class_pictures, can_draw=True)
     return dataset.pictures
 
 

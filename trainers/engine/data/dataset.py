@@ -1,14 +1,16 @@
-"""The pictures and the class pictures of a training."""
+"""The pictures and the class pictures of a training, or its prompts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.dataset.folders import Sources
 from studio.dataset.masks import with_masks
 from studio.dataset.pictures import Example, Pictures, read_pictures, with_buckets
+from studio.dataset.prompts import read_prompts
 from studio.requests.recipe import Recipe
+from studio.requests.training import TrainingRequest
 from trainers.engine.data.prior_preservation import Prior
+from trainers.engine.from_prompts.prompt_kind import PromptKind
+from trainers.engine.kind import Kind
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,38 @@ class Dataset:
         return [*self.pictures.remarks(), *self.class_pictures.remarks()]
 
 
-def prompts_dataset(prompts: Sequence[str], *, size: int) -> Dataset:
-    """A dataset of prompts without pictures. size: side of the pictures to be drawn, in pixels."""
-    square = size, size
-    examples = tuple(Example(Path("prompt"), text, *square, bucket=square) for text in prompts)
-    return Dataset(Pictures(examples), None, Pictures())
-
-
 def read_dataset(
-    sources: Sources | Pictures,
-    *,
-    trigger: str,
+    request: TrainingRequest,
+    kind: Kind,
     recipe: Recipe,
     prior: Prior | None,
+    *,
     size: int,
     step: int,
+    can_draw: bool,
+    pictures: Pictures | None = None,
 ) -> Dataset:
-    """Read the pictures, with their masks if the recipe asks for masks, and the class pictures.
+    """Read what a request learns from: its prompts, or its pictures, masks and class pictures.
 
-    sources: Pictures that were read before are only put into the buckets of this size. Raises
-    BadInput for what `read_pictures`, `with_masks` and `Prior.read` refuse.
+    size: side of a square picture, in pixels. step: sides of buckets are multiples of it. can_draw:
+    whether missing class pictures can be drawn. pictures: the request's, where they were read
+    before; they are only put into the buckets of this size. Raises BadInput for what cannot be
+    read, and for class pictures that are missing.
     """
-    buckets = recipe.buckets
-    if isinstance(sources, Pictures):
-        pictures = with_buckets(sources, size=size, step=step, buckets=buckets)
+    if isinstance(kind, PromptKind):
+        kind.check_files()
+        prompts, square = read_prompts(request.prompts, request.base), (size, size)
+        examples = tuple(Example(Path("prompt"), text, *square, bucket=square) for text in prompts)
+        return Dataset(Pictures(examples), None, Pictures())
+    trigger, buckets = request.trigger, recipe.buckets
+    if pictures is not None:
+        pictures = with_buckets(pictures, size=size, step=step, buckets=buckets)
     else:
-        pictures = read_pictures(sources, trigger=trigger, size=size, step=step, buckets=buckets)
+        folders = request.pictures
+        pictures = read_pictures(folders, trigger=trigger, size=size, step=step, buckets=buckets)
         pictures = with_masks(pictures, recipe.masked) if recipe.masked else pictures
-    return Dataset(pictures, prior, prior.read() if prior else Pictures())
+    if prior is None:
+        return Dataset(pictures, None, Pictures())
+    present = prior.read()
+    prior.check(present, can_draw=can_draw)
+    return Dataset(pictures, prior, present)
