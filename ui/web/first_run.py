@@ -37,7 +37,11 @@ WATCHED = 20  # the latest jobs of a kind
 
 @dataclass(frozen=True)
 class _Progress:
-    """What is done of it. trainings: the latest of each example, unless it failed."""
+    """How far the first run has got.
+
+    pictures: whether every example is a set of pictures. trainings: the latest training of each
+    example, unless it failed or was stopped. adapters: what these trainings added to the library.
+    """
 
     pictures: bool
     trainings: tuple[Job, ...]
@@ -70,57 +74,57 @@ def first_run(page: Page) -> gr.HTML:
 
 
 def first_run_html(space: Workspace) -> str:
-    """The card; "" where nobody needs it any more."""
+    """The card; "" once somebody has mixed, or has a training or an adapter of their own."""
     trainings = list_jobs(space, kinds=("train",), limit=WATCHED)
     if any(job.title not in TRIGGERS for job in trainings) or _has_mixed(space):
         return ""
     now = _progress(space)
-    if {one.name for one in list_adapters(space)} - {*now.adapters}:
+    if {adapter.name for adapter in list_adapters(space)} - {*now.adapters}:
         return ""
     return template("first_run.html").render(
         pictures={words: _example(name) for name, words in SHOWN.items()},
         steps=STEPS,
         at=2 if len(now.adapters) == len(TRIGGERS) else 1 if now.pictures else 0,
-        training=_said(now.trainings),
+        training=_training_status(now.trainings),
         percent=100 * sum(job.step for job in now.trainings) / (STEPS * len(TRIGGERS)),
     )
 
 
 def take_pictures(space: Workspace) -> None:
-    """The examples become sets of pictures."""
+    """Make a set of pictures of each example."""
     for example in TRIGGERS.values():
         add_example(space, example)
 
 
 def train_both(space: Workspace) -> None:
     """Queue a training of each example that has none."""
-    asked = {job.title for job in _progress(space).trainings}
+    queued = {job.title for job in _progress(space).trainings}
     recipe = preset(trainers.LoRA(), read_base_info("sketch"), STEPS)
     every = {"sample_every": recipe.sample_every, "save_every": recipe.save_every}
     for trigger, example in TRIGGERS.items():
-        if trigger not in asked:
+        if trigger not in queued:
             folder = Folder(get_set(space, add_example(space, example)).path)
-            given: dict[str, Any] = {"steps": STEPS, **every}
+            settings: dict[str, Any] = {"steps": STEPS, **every}
             queue_training(
-                space, TrainingRequest("lora", trigger, (folder,), recipe=given, name=example)
+                space, TrainingRequest("lora", trigger, (folder,), recipe=settings, name=example)
             )
 
 
 def _example(name: str) -> list[Path]:
-    """The pictures of an example, where the server may show them."""
+    """The pictures of an example, at paths that the server may show."""
     return sorted(asset(f"examples/{name}").resolve().glob("*.png"))
 
 
 def _progress(space: Workspace) -> _Progress:
-    trainings = {}
+    latest = {}
     for job in list_jobs(space, kinds=("train",), limit=WATCHED):
-        trainings.setdefault(job.title, job)
-    found = [trainings[trigger] for trigger in TRIGGERS if trigger in trainings]
-    kept = tuple(job for job in found if job.state not in ("failed", "stopped"))
-    known = {one.name for one in list_adapters(space)}
-    adapters = tuple(name for job in kept for name in job.results if name in known)
-    sets = {one.name for one in list_sets(space) if one.pictures}
-    return _Progress({*TRIGGERS.values()} <= sets, kept, adapters)
+        latest.setdefault(job.title, job)
+    trainings = [latest[trigger] for trigger in TRIGGERS if trigger in latest]
+    good = tuple(job for job in trainings if job.state not in ("failed", "stopped"))
+    library = {adapter.name for adapter in list_adapters(space)}
+    adapters = tuple(name for job in good for name in job.results if name in library)
+    sets = {each.name for each in list_sets(space) if each.pictures}
+    return _Progress({*TRIGGERS.values()} <= sets, good, adapters)
 
 
 def _has_mixed(space: Workspace) -> bool:
@@ -128,8 +132,8 @@ def _has_mixed(space: Workspace) -> bool:
     return any(shot.get("adapters") for job in drawn for shot in drawing_of(job).shots)
 
 
-def _said(trainings: Sequence[Job]) -> str:
-    """How far the trainings have got; "" before they were asked for."""
+def _training_status(trainings: Sequence[Job]) -> str:
+    """How far the trainings have got; "" where none runs or waits."""
     running = next((job for job in trainings if job.state == "running"), None)
     if running is None:
         waiting = any(job.state == "queued" for job in trainings)

@@ -1,9 +1,9 @@
 """The page's HTML, styles and scripts, which are files beside this one.
 
-    template("library/cards.html").render(adapters=found, chosen="robot")
+    template("library/cards.html").render(adapters=adapters, chosen="robot")
     gr.HTML(js_on_load=script("clicked_item.js"))
 
-Whatever a template is given is escaped. A template's undefined names raise an error.
+Templates escape the values that they are given. An undefined name in a template raises an error.
 """
 
 import json
@@ -38,14 +38,14 @@ KIND_NAMES = {
     "clip": "Reward: likeness or beauty by CLIP",
 }
 FOLDER = Path(__file__).parent
-MARKED, UNMARKED = "★ Favourite", "☆ Favourite"  # a button that says whether something is one
-ONCE = "studio-once"  # the CSS class of a button that several clicks press once: heard.js
+MARKED, UNMARKED = "★ Favourite", "☆ Favourite"  # the button's label for a favourite and for others
+ONCE = "studio-once"  # CSS class of a button on which a double click counts once: heard.js
 MARK = FOLDER / "templates" / "mark.svg"
 STYLES = sorted((FOLDER / "static").glob("*.css"))
 
 
 def template(name: str) -> Template:
-    """A template by its place in `templates/`, such as "library/cards.html"."""
+    """A template by its path in `templates/`, such as "library/cards.html"."""
     return _environment.get_template(name)
 
 
@@ -55,12 +55,15 @@ def script(name: str) -> str:
 
 
 def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
-    """A line for each thing that was done or refused, as HTML."""
+    """HTML with one line for each thing that was done or refused."""
     return template("notices.html").render(done=done, refused=refused)
 
 
 def method_choices(found: Iterable[str], *, told: bool = False) -> list[tuple[str, str]]:
-    """Label and name of each of these methods, first those to try first. told: say what it does."""
+    """(label, name) of each method, the best to try first in front.
+
+    told: the label also says what the method does.
+    """
     names = first_methods(found)
     labels = [METHODS.get(name, (name, "")) for name in names]
     return [
@@ -70,7 +73,7 @@ def method_choices(found: Iterable[str], *, told: bool = False) -> list[tuple[st
 
 
 def paragraph(text: str, kind: Literal["quiet", "problem", "studio-cost"] = "quiet") -> str:
-    """A paragraph of this CSS class, as HTML."""
+    """An HTML paragraph. kind: its CSS class."""
     return template("paragraph.html").render(text=text, kind=kind)
 
 
@@ -80,12 +83,12 @@ def local_time(seconds: float) -> str:
 
 
 def picture_url(picture: Path) -> str:
-    """Where a page finds a picture. The address changes whenever the file does."""
+    """The URL of a picture. It changes whenever the file does, so browsers load the file anew."""
     return f"{file_url(picture)}?v={picture.stat().st_mtime_ns}"
 
 
 def sentence(words: str) -> str:
-    """The words with a capital letter and a full stop, and with the page's names of fields."""
+    """The words with a capital letter, a full stop, and labels in place of fields' names."""
     words = in_words(words.strip())
     return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '!', '?')) else '.'}"
 
@@ -104,5 +107,5 @@ _environment.filters |= {
     "local_time": local_time,
     "picture_url": picture_url,
     "sentence": sentence,
-    "to_json": partial(json.dumps, ensure_ascii=False),  # jinja's own is marked as safe
+    "to_json": partial(json.dumps, ensure_ascii=False),  # unlike jinja's, its output is escaped
 }

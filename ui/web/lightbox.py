@@ -1,6 +1,6 @@
 """Pictures that the page shows large, each with a caption and its recipe (static/lightbox.js).
 
-lightbox = lay_out_lightbox()            # once a page; its `click` tells a picture's id
+lightbox = lay_out_lightbox()            # once in a page
 {{ look(file, caption, facts) }}         # in a template, inside an element with data-album
 """
 
@@ -16,16 +16,16 @@ from ui.web.frontend import script
 from ui.web.words import fact_label, fact_text, value_label
 
 Facts: TypeAlias = list[tuple[str, str]]
-ALWAYS = {"prompt", "seed", "steps", "guidance", "base"}  # of a recipe, whatever they are
+ALWAYS = {"prompt", "seed", "steps", "guidance", "base"}  # fields shown even at their defaults
 
 
 def lay_out_lightbox() -> gr.HTML:
-    """What shows pictures large; its `click` tells the id of a picture to open in Mix."""
+    """The lightbox. Its `click` event carries the id of a picture to open in Mix."""
     return gr.HTML(js_on_load=script("lightbox.js"), visible="hidden")
 
 
 def mix_words(shot: Shot) -> str:
-    """Its adapters with their strengths and its method, such as "robot 1 + ink 0.7, Switch"."""
+    """A shot's adapters, strengths and method, such as "robot 1 + ink 0.7, Switch"."""
     if not shot.adapters:
         return "no adapter"
     mix = " + ".join(f"{adapter_name(str(file))} {by:g}" for file, by in shot.adapters)
@@ -35,12 +35,15 @@ def mix_words(shot: Shot) -> str:
 
 
 def shot_facts(shot: Shot) -> Facts:
-    """The recipe of a picture, for people: names and values, without what is at its default."""
-    usual = shot_fields(Shot(""))
+    """A picture's recipe as labels and texts.
+
+    Fields at their defaults are left out, except for those in ALWAYS.
+    """
+    defaults = shot_fields(Shot(""))
     facts = [
         ("Started from" if name == "init_image" else fact_label(name), _text(name, value))
         for name, value in shot_fields(shot).items()
-        if name in ALWAYS or value != usual.get(name)
+        if name in ALWAYS or value != defaults.get(name)
     ]
     return [(name, text) for name, text in facts if text]
 

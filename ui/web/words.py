@@ -1,4 +1,4 @@
-"""The page's words for fields and values that code, commands and manifests know by short names.
+"""The page's labels for the short names of fields and values in code, commands and manifests.
 
 label("lr")                               # "Learning rate"
 in_words("lr must be a number above 0")   # "Learning rate must be a number above 0"
@@ -16,7 +16,7 @@ from studio.requests.shot import Shot
 from ui.shared.grid import listed
 from ui.shared.loading import Loading
 
-# Of fields whose names do not say by themselves what they are.
+# Other fields are labelled by their names; these names don't say what the fields are.
 LABELS = {
     "a1": "Rows of A",
     "a2": "Columns of A",
@@ -75,20 +75,20 @@ LABELS = {
     "vae_tiling": "VAE tiling",
     "warmup": "Warmup steps",
     **{
-        f"{part}_a{n}": f"{words}: {side} of A"
-        for part, words in {"q": "Queries", "k": "Keys", "v": "Values", "out": "Output"}.items()
+        f"{part}_a{n}": f"{title}: {side} of A"
+        for part, title in {"q": "Queries", "k": "Keys", "v": "Values", "out": "Output"}.items()
         for n, side in ((1, "rows"), (2, "columns"))
     },
 }
-METHODS = {  # what they are called, and what they do with the adapters
+METHODS = {  # label, and what the method does with the adapters
     "merge": ("Merge", "all adapters at once"),
     "switch": ("Switch", "they take turns, some steps each"),
     "composite": ("Composite", "each by itself at every step, then the mean"),
     "klora": ("K-LoRA", "a subject and a style, layer by layer"),
     "cmlora": ("CMLoRA", "one leads at a time, the others help"),
-    "regions": ("Regions", "each in a part of the picture of its own"),
+    "regions": ("Regions", "each in its own part of the picture"),
 }
-SAMPLERS = {  # and spacings
+SAMPLERS = {  # labels of samplers and of spacings
     **A1111_SAMPLERS,
     "leading": "Leading",
     "trailing": "Trailing",
@@ -102,26 +102,26 @@ OPTIMIZERS = {
     "prodigy": "Prodigy",
     "lion": "Lion",
 }
-VALUES = {**{name: said for name, (said, _) in METHODS.items()}, **SAMPLERS, **OPTIMIZERS}
+VALUES = {**{name: title for name, (title, _) in METHODS.items()}, **SAMPLERS, **OPTIMIZERS}
 
 
 def label(field: str) -> str:
-    """What a field is called, such as "Batch size"."""
+    """A field's label, such as "Batch size"."""
     return LABELS.get(field, field[:1].upper() + field[1:].replace("_", " "))
 
 
 def first_methods(found: Iterable[str]) -> list[str]:
-    """The names of methods, first those to try first."""
+    """Sort names of methods: the best to try first come first, unknown ones last."""
     return sorted(found, key=lambda name: (name not in METHODS, [*METHODS, name].index(name)))
 
 
 def value_label(value: str) -> str:
-    """What a method, a sampler or another choice is called, such as "DPM++ 2M"."""
+    """The label of a method, a sampler or another choice, such as "DPM++ 2M"."""
     return VALUES.get(value, value)
 
 
 def fact_text(name: str, value: object) -> str:
-    """The value of an entry of `shot_fields`, whose name this is."""
+    """A value as text. name, value: an entry of `shot_fields`."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
@@ -132,13 +132,16 @@ def fact_text(name: str, value: object) -> str:
 
 
 def value_named(word: str) -> str:
-    """The name of what somebody calls so, or the word itself: "dpmpp_2m" for "DPM++ 2M"."""
-    called = {said.lower(): name for name, said in VALUES.items()}
-    return called.get(word.lower(), word)
+    """The value with this label, such as "dpmpp_2m" for "DPM++ 2M"; other words stay as they are.
+
+    Upper and lower case make no difference.
+    """
+    named = {title.lower(): name for name, title in VALUES.items()}
+    return named.get(word.lower(), word)
 
 
 def fact_label(name: str) -> str:
-    """What an entry of `shot_fields` is called, such as "K-LoRA alpha" or "CFG scale"."""
+    """The label of an entry of `shot_fields`, such as "K-LoRA alpha" or "CFG scale"."""
     method, _, option = name.partition(" ")
     if method in METHODS:
         return f"{METHODS[method][0]} {option}"
@@ -146,30 +149,33 @@ def fact_label(name: str) -> str:
 
 
 def in_words(message: str, *, names: bool = False) -> str:
-    """A message with its fields' names as the page calls them.
+    """Replace names of fields and choices in a message by the page's labels.
 
-    A name that is an English word is one only where a sentence is about it: in front of a colon,
-    of "must" and the like. Names in quotes are what somebody typed. names: the field's name stands
-    behind the page's word too, for texts that the user writes with these names.
+    A name may be an ordinary word: it is replaced where a clause begins with it and goes on with a
+    colon, "must" and the like. Names in code style, such as clip_skip, are replaced anywhere but in
+    quotes, where they are what somebody typed. names: for people who write these names themselves,
+    as in a manifest: names at the start of a clause stay behind their labels, all others as they
+    are.
     """
     start, anywhere = _patterns()
 
-    def called(found: re.Match[str]) -> str:
-        said = VALUES.get(found[0]) or label(found[0])
-        return f"{said} ({found[0]})" if names and said.lower() != found[0] else said
+    def labelled(match: re.Match[str]) -> str:
+        name = match[0]
+        title = VALUES.get(name) or label(name)
+        return f"{title} ({name})" if names and title.lower() != name else title
 
-    message = start.sub(called, message)
+    message = start.sub(labelled, message)
     if names:
         return message
-    return anywhere.sub(lambda found: VALUES.get(found[0]) or f'"{label(found[0])}"', message)
+    return anywhere.sub(lambda match: VALUES.get(match[0]) or f'"{label(match[0])}"', message)
 
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Finds fields' names at the start of a sentence, and names in code style anywhere."""
+    """Patterns of names at the start of a clause, and of names in code style anywhere."""
     forms = [Shot, Loading, trainers.Recipe, *trainers.all_kinds().values()]
     forms += compose.methods().values()
-    names = {one.name for form in forms for one in fields(form)}
+    names = {field.name for form in forms for field in fields(form)}
     starting = "|".join(sorted({*names, *METHODS}, key=len, reverse=True))
     coded = [name for name in {*names, *SAMPLERS} if "_" in name]
     coded = "|".join(sorted([*coded, "lr"], key=len, reverse=True))

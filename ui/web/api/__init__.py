@@ -1,1 +1,1 @@
-"""The API for programs: an endpoint is a method, in the module of what it is about."""
+"""The API for programs. Each endpoint is a method of a class of endpoints."""

@@ -1,8 +1,8 @@
-"""The API for programs, called through gradio_client and described on the page's API page.
+"""Add the API's endpoints to the page. Programs call them with gradio_client.
 
-Everything goes by the names that the page shows: adapters by their names in the library, pictures
-by their ids in the history, jobs by their numbers. Files come as gradio_client's `handle_file`
-sends them. Each endpoint is a method; its docstring describes the endpoint and its parameters.
+Endpoints use the names that the page shows: an adapter's name in the library, a picture's id in the
+history, a job's number. Files are sent with gradio_client's `handle_file`. Each endpoint is a
+method; the page's API page shows its docstring.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,8 +35,8 @@ def _add(name: str, endpoint: Callable[..., Any]) -> None:
     gr.api(endpoint, api_name=name)
     blocks = get_blocks_context()
     assert blocks
-    # Gradio leaves the parameters' descriptions out of what it tells of an endpoint.
-    _, described, _ = get_function_description(endpoint)
+    # Gradio's API page lacks the parameters' descriptions.
+    _, descriptions, _ = get_function_description(endpoint)
     parameters: Sequence[Any] = list(blocks.fns.values())[-1].inputs
-    for parameter, words in zip(parameters, described.values(), strict=True):
-        parameter._api_info["additional_description"] = words
+    for parameter, description in zip(parameters, descriptions.values(), strict=True):
+        parameter._api_info["additional_description"] = description

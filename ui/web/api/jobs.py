@@ -1,4 +1,4 @@
-"""Endpoints for jobs: training, and watching and steering what is in the queue."""
+"""Endpoints for jobs: queue a training; list, watch, move and stop jobs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,14 +54,14 @@ class JobEndpoints(Endpoints):
         """Queue a training; its adapter joins the library. Returns the job.
 
         Parameters:
-            trigger: the trigger words of what is learned, such as "sks robot"
+            trigger: the trigger words that the adapter learns, such as "sks robot"
             pictures: [handle_file("1.png"), handle_file("2.png")]
             captions: a caption for each picture; a picture without one gets the trigger words
             kind: adapter type: lora, tlora, diffusekrona, blora, oft or sara
             base: a source that /list_bases returns
-            options: of the adapter type, such as {"rank": 16}
-            recipe: of the training, such as {"steps": 400, "lr": 0.001}
-            name: of the adapter; the trigger words if not given
+            options: options of the adapter type, such as {"rank": 16}
+            recipe: settings of the training, such as {"steps": 400, "lr": 0.001}
+            name: the adapter's name in the library; the trigger words if not given
         """
         if len(captions or []) > len(pictures):
             raise BadInput("there are more captions than pictures")
@@ -76,15 +76,15 @@ class JobEndpoints(Endpoints):
         return job_facts(job)
 
     def jobs(self, state: str = "", limit: int = 100) -> list[JsonObject]:
-        """List trainings and pictures that wait, run or have ended, the latest first.
+        """List the jobs, the latest first: those that wait, run or have ended.
 
         Parameters:
-            state: only those queued, running, done, failed or stopped
-            limit: how many
+            state: only jobs in this state: queued, running, done, failed or stopped
+            limit: the most jobs to list
         """
         states: Any = (state,) if state else ()
-        found = list_jobs(self._space, states=states, limit=max(1, limit))
-        return [job_facts(job) for job in found]
+        jobs = list_jobs(self._space, states=states, limit=max(1, limit))
+        return [job_facts(job) for job in jobs]
 
     def job(self, id: int) -> JsonObject:
         """Return a job: its state, step, total steps, loss, results, and why it failed.
@@ -95,11 +95,11 @@ class JobEndpoints(Endpoints):
         return job_facts(get_job(self._space, id))
 
     def wait(self, id: int, seconds: float = 600.0) -> JsonObject:
-        """Return a job once it has ended, or after so many seconds.
+        """Wait until a job has ended, but no longer than `seconds`. Returns the job.
 
         Parameters:
             id: its number
-            seconds: at most an hour
+            seconds: the longest wait; at most 3600
         """
         return job_facts(wait_for_job(self._space, id, seconds=min(seconds, LONGEST_WAIT)))
 
@@ -120,7 +120,7 @@ class JobEndpoints(Endpoints):
         return job_facts(stop_job(self._space, id))
 
     def move(self, id: int, to: Place = "first") -> JsonObject:
-        """Let a waiting job have its turn sooner or later, among those of its kind.
+        """Move a waiting job forward or back among the waiting jobs of its kind.
 
         Parameters:
             id: its number
@@ -164,8 +164,8 @@ class JobEndpoints(Endpoints):
 
 
 def _upload_set(space: Workspace, name: str, pictures: list[FileData], captions: list[str]) -> Path:
-    """Put uploaded pictures into a new set; returns its folder. There is none after a BadInput."""
-    files = [uploaded_file(space, one) for one in pictures]
+    """Put uploaded pictures into a new set; returns its folder. A BadInput leaves no set behind."""
+    files = [uploaded_file(space, picture) for picture in pictures]
     folder = create_set(space, name)
     captions = captions + [""] * (len(files) - len(captions))
     try:

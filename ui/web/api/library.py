@@ -51,18 +51,20 @@ class LibraryEndpoints(Endpoints):
         tags: list[str] | None = None,
         triggers: list[str] | None = None,
     ) -> JsonObject:
-        """Note something of an adapter; what is not given stays. The file stays as it is.
+        """Change the labels of an adapter in the library; its file stays as it is.
+
+        Labels that are not given stay too.
 
         Parameters:
             name: as in the library
-            favourite: whether it is one
+            favourite: whether it is a favourite
             notes: any text
             tags: such as ["toys", "blue"]
-            triggers: its trigger words, in place of those in the file
+            triggers: trigger words to show in place of the file's
         """
         lists = {"tags": _tuple(tags), "triggers": _tuple(triggers)}
-        given = {"favourite": favourite, "notes": notes, **lists}
-        changes = {field: value for field, value in given.items() if value is not None}
+        labels = {"favourite": favourite, "notes": notes, **lists}
+        changes = {field: value for field, value in labels.items() if value is not None}
         return _facts(label_adapter(self._space, name, **changes))
 
     def import_adapter(self, file: FileData) -> JsonObject:
@@ -82,7 +84,7 @@ class LibraryEndpoints(Endpoints):
         Parameters:
             name: as in the library
             to: studio (also read by diffusers), kohya, diffusers, lycoris or onetrainer
-            half: content or style, for that half of a B-LoRA alone
+            half: content or style: that half of a B-LoRA alone
         """
         return file_data(export_file(self._space, name, to=to, half=half))
 
@@ -107,12 +109,12 @@ class LibraryEndpoints(Endpoints):
         """Restore an adapter or a picture from the trash; returns its name.
 
         Parameters:
-            id: what deleting it returned
+            id: the id that deleting it returned
         """
         return display_name(restore(self._space, id))
 
     def list_bases(self) -> list[JsonObject]:
-        """List the bases to choose from, by source."""
+        """List the bases to choose from. Other endpoints take a base's source."""
         return [dataclasses.asdict(base) for base in list_bases(self._space)]
 
     def add_base(self, source: str) -> JsonObject:

@@ -1,4 +1,4 @@
-"""Endpoints for pictures: making them, and what was made."""
+"""Endpoints for pictures: make, list, return and delete them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ from ui.web.api.values import (
 )
 from ui.web.batch.library_names import shots_of
 
-MOST_PICTURES = 1000  # of one call
+MOST_PICTURES = 1000  # in one call
 
 
 class PictureEndpoints(Endpoints):
@@ -73,9 +73,9 @@ class PictureEndpoints(Endpoints):
         avoid_by: Literal["perp-neg", "decor"] = "perp-neg",
         avoid_strength: float = 1.0,
     ) -> tuple[JsonObject, list[FileData]]:
-        """Make pictures. Returns the job and, if it waits for them, the pictures.
+        """Make pictures. Returns the job and, with `wait`, the pictures.
 
-        The job's notes say what a speed adapter has set of what was not given.
+        The job's notes say which settings a speed adapter has chosen where none were given.
 
         Parameters:
             prompt: what to draw; may name adapters of the library as <lora:NAME:STRENGTH>
@@ -86,34 +86,34 @@ class PictureEndpoints(Endpoints):
             base: a source that /list_bases returns
             seed: of the first picture; the next picture has the next seed
             count: how many pictures
-            width: pixels; the base's own if not given
-            height: pixels; the base's own if not given
-            steps: denoising steps; 25 if not given, or those that a speed adapter was made for
-            guidance: CFG, 1 or less is fastest; 5, or a speed adapter's, if not given
+            width: in pixels; the base's own if not given
+            height: in pixels; the base's own if not given
+            steps: denoising steps; 25, or what a speed adapter was made for, if not given
+            guidance: CFG scale, fastest at 1 or less; 5, or a speed adapter's own, if not given
             scheduler: the sampler, such as euler_a or dpmpp_2m; the base's own if not given
             init_image: a picture to start from, as handle_file("sketch.png")
             denoise: how much of the schedule is run over a picture to start from
-            wait: for the pictures; else /pictures_of returns them when the job is done
-            spacing: of the steps, such as trailing or karras; the base's own if not given
-            clip_skip: layer of the text encoders from the end, 1 being the last
+            wait: whether to wait for the pictures; if not, ask /pictures_of once the job is done
+            spacing: how steps are spaced, such as trailing or karras; the base's own if not given
+            clip_skip: layer of the text encoders to use, counted from the end; 1 is the last
             syntax: how prompts are read: a1111, plain or cut
-            mask: a picture; init_image is drawn anew where it is white, and only there
-            second_pass: such as 2, to enlarge the picture so many times and draw on
+            mask: a picture; init_image is drawn anew where this is white, and only there
+            second_pass: factor, such as 2, by which to enlarge the picture before drawing on
             second_denoise: how much of the schedule the second pass runs
             regions: parts of the picture, such as "0,0,0.5,1: a red robot", for method regions
-            avoid: words that the picture must not show, each by itself
-            avoid_by: perp-neg, by guidance, or decor, in the prompt's embedding
-            avoid_strength: how strongly; of decor at most 1
+            avoid: words for things not to show; each is avoided by itself
+            avoid_by: perp-neg (acts on the guidance) or decor (acts on the prompt's embedding)
+            avoid_strength: how strongly to avoid them; at most 1 for decor
         """
         _check_request(self._space, base, count)
         shot = Shot(prompt, base, negative, width=width, height=height, scheduler=scheduler)
         sampling = {"steps": steps, "guidance": guidance}
-        sampling = {name: one for name, one in sampling.items() if one is not None}
+        sampling = {name: value for name, value in sampling.items() if value is not None}
         shot = replace(shot, spacing=spacing, denoise=denoise, **sampling)
         shot = replace(shot, second_pass=second_pass, second_denoise=second_denoise, syntax=syntax)
         shot = _mixed(self._space, shot, adapters or (), method, method_options or {})
-        start, part = (_keep_picture(self._space, one) for one in (init_image, mask))
-        shot = replace(shot, init_image=start, mask=part, clip_skip=clip_skip)
+        start, start_mask = (_keep_picture(self._space, file) for file in (init_image, mask))
+        shot = replace(shot, init_image=start, mask=start_mask, clip_skip=clip_skip)
         shot = replace(shot, regions=tuple(regions or ()), avoid=tuple(avoid or ()))
         shot = replace(shot, avoid_by=avoid_by, avoid_strength=avoid_strength)
         shot, said = settled(self._space, shot)
@@ -125,12 +125,13 @@ class PictureEndpoints(Endpoints):
     def batch(self, manifest: str, form: str = "toml") -> JsonObject:
         """Queue the pictures of a manifest; returns the job.
 
-        Its results are in the manifest's order, "" for a picture that failed. The job has failed
-        then, its error names each of those, and the other pictures are made.
+        The job's results are in the manifest's order. Where a picture fails, its result is "", the
+        other pictures are still made, and the job ends as failed with an error that names each
+        failed picture.
 
         Parameters:
-            manifest: its text; adapters go by their names in the library
-            form: toml, jsonl or csv
+            manifest: the manifest's text; it calls adapters by their names in the library
+            form: the manifest's format: toml, jsonl or csv
         """
         shots = shots_of(self._space, manifest, form)
         return job_facts(queue_pictures(self._space, shots, kind="batch"))
@@ -139,11 +140,11 @@ class PictureEndpoints(Endpoints):
         """List the pictures made, the latest first.
 
         Parameters:
-            limit: how many
-            before: an id; only older pictures
+            limit: the most pictures to list, up to 1000
+            before: a picture's id; only older pictures are listed
         """
-        found = list_pictures(self._space, limit=max(1, min(limit, 1000)), before=before)
-        return [{"id": one.id, "made": one.created} for one in found]
+        pictures = list_pictures(self._space, limit=max(1, min(limit, 1000)), before=before)
+        return [{"id": picture.id, "made": picture.created} for picture in pictures]
 
     def picture(self, id: str) -> FileData:
         """Return a picture of the history.
@@ -171,7 +172,7 @@ class PictureEndpoints(Endpoints):
 
 
 def _answer(space: Workspace, job: Job, *, wait: bool) -> tuple[JsonObject, list[FileData]]:
-    """The job and its pictures, if they are waited for. Raises BadInput where the job failed."""
+    """The job and, with `wait`, its pictures. Raises BadInput where a job fails meanwhile."""
     if not wait:
         return job_facts(job), []
     job = wait_for_job(space, job.id)
@@ -189,21 +190,21 @@ def _check_request(space: Workspace, base: str, count: int) -> None:
 def _mixed(
     space: Workspace, shot: Shot, adapters: Sequence[str], method: str, options: JsonObject
 ) -> Shot:
-    """The shot with these adapters and those that its prompts name."""
-    mix = tuple(_adapter(space, one) for one in adapters)
+    """The shot with this method, these adapters and those that its prompts name."""
+    mix = tuple(_adapter(space, adapter) for adapter in adapters)
     shot = take_adapter_tags(replace(shot, adapters=mix), partial(adapter_path, space))
     chosen = compose.method_named(method, options)
     return replace(shot, method=chosen) if shot.adapters or method == "regions" else shot
 
 
 def _adapter(space: Workspace, text: str) -> tuple[str, float]:
-    """`robot:0.8` as the adapter's file and 0.8."""
+    """`robot:0.8` as the path of the adapter's file and 0.8."""
     name, strength = split_strength(text)
     return adapter_path(space, name), strength
 
 
 def _keep_picture(space: Workspace, picture: FileData | None) -> str | None:
-    """Keep a picture to start from, or its mask: recipes of pictures made from it name the file."""
+    """Keep an uploaded start picture or mask for good, as recipes name its file."""
     if picture is None:
         return None
     return str(keep_start_picture(space, uploaded_file(space, picture)))

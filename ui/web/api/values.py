@@ -24,16 +24,16 @@ POLL_INTERVAL = 0.1  # seconds
 
 
 class Endpoints:
-    """A group of endpoints: its public methods."""
+    """A group of endpoints: every public method is one."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
 
 
 def check_arguments(endpoint: Callable[P, R]) -> Callable[P, R]:
-    """Decorate an endpoint: arguments of other types than it declares are refused by name.
+    """Decorate an endpoint to refuse arguments of wrong types, with a BadInput that names them.
 
-    Programs send whatever they like, and Gradio passes it on.
+    Gradio passes on whatever a program sends.
     """
     hints = get_type_hints(endpoint)
     fields = [(name, _checkable(hints[name])) for name in signature(endpoint).parameters]
@@ -49,14 +49,14 @@ def check_arguments(endpoint: Callable[P, R]) -> Callable[P, R]:
 
 
 def _checkable(hint: Any) -> Any:
-    """The type of an argument, in which files may be anything: `uploaded_file` checks them."""
+    """The type to check an argument for. A file may be anything here: `uploaded_file` checks it."""
     if "FileData" not in str(hint):
         return hint
     return list[Any] if get_origin(hint) is list else Any
 
 
 def job_facts(job: Job) -> JsonObject:
-    """A job without its arguments."""
+    """A job as JSON, without its arguments. left: seconds."""
     facts = dataclasses.asdict(job) | {"left": job.seconds_left, "results": list(job.results)}
     del facts["arguments"]
     return facts
@@ -70,7 +70,7 @@ def job_pictures(space: Workspace, job: Job) -> list[FileData]:
 
 
 def wait_for_job(space: Workspace, id: int, *, seconds: float = 3600.0) -> Job:
-    """The job once it has ended, or after so many seconds."""
+    """Wait until a job has ended, but no longer than `seconds`; returns the job."""
     deadline = time.monotonic() + seconds
     while not (job := get_job(space, id)).ended and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
@@ -84,7 +84,7 @@ def check_base(space: Workspace, source: str) -> None:
 
 
 def uploaded_file(space: Workspace, file: FileData) -> Path:
-    """The path of a file that was uploaded. Raises BadInput for any other path."""
+    """The path of an uploaded file. Raises BadInput for a file that was not uploaded."""
     path = Path(str(file.get("path") if isinstance(file, Mapping) else getattr(file, "path", None)))
     try:
         real = path.resolve(strict=True)
@@ -98,14 +98,14 @@ def uploaded_file(space: Workspace, file: FileData) -> Path:
 
 
 def file_data(path: Path) -> FileData:
-    """A file as gradio_client downloads it."""
+    """A file in the form that gradio_client downloads."""
     return FileData(path=str(path), orig_name=path.name)
 
 
 def without_paths(facts: Any) -> Any:
-    """The same with `path` renamed to `file`: gradio_client would download what is at a `path`."""
+    """Rename the key `path` to `file` at every depth: gradio_client would download a `path`."""
     if isinstance(facts, Mapping):
         return {
             "file" if key == "path" else key: without_paths(value) for key, value in facts.items()
         }
-    return [without_paths(one) for one in facts] if isinstance(facts, list) else facts
+    return [without_paths(item) for item in facts] if isinstance(facts, list) else facts
