@@ -17,13 +17,13 @@ def test_the_load_in_words() -> None:
 
 def test_the_machine_is_looked_at_no_oftener_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    real = _meter._look
-    monkeypatch.setattr(_meter, "_look", lambda gpu: looks.append(gpu) or real(gpu))
+    real = _meter._measure
+    monkeypatch.setattr(_meter, "_measure", lambda gpu: looks.append(gpu) or real(gpu))
     one = Meter()
     first = one.load()
     assert one.load() is first and len(looks) == 2  # when it is made, and at the first question
     assert 0 < first.used < first.memory and 0 <= first.processor <= 100 * 1024
-    one._looked = -_meter.EVERY
+    one._measured = -_meter.EVERY
     one.load()
     assert len(looks) == 3
 

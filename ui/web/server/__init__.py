@@ -1,1 +1,1 @@
-"""The server: app, security, polling, theme and API."""
+"""The server of the page: app, security, polling, downloads and theme."""

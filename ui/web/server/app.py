@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-# Before gradio is imported: it reads them then.
+# Gradio reads these when it is imported below.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -38,7 +38,7 @@ from ui.web.train.tab import train_tab
 from ui.worker.processes import workers
 
 ENDING = "Ending: a training that runs saves a checkpoint first."
-# Seconds between two looks for events, as Gradio has it on Windows, and for their progress.
+# Seconds between two looks for new events (Gradio's own value on Windows), and for their progress.
 LOOK, LOOK_FOR_PROGRESS = 0.05, 0.25
 LARGEST_UPLOAD = "2gb"  # an adapter of a whole SDXL may be this large
 TABS = {
@@ -81,8 +81,8 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C.
 
-    auth: "NAME:PASSWORD", needed on a host other than this machine's own. port: the first free one
-    from 7860 on if not given.
+    auth: "NAME:PASSWORD", needed where other machines can reach the host. port: by default the
+    first free one from 7860 on. Raises BadInput where auth is missing or wrong, or no port is free.
     """
     login = check_reach(host, auth)
     os.environ["GRADIO_TEMP_DIR"] = str(web_folder(space))
@@ -105,7 +105,7 @@ def serve(
                 theme=theme(),
                 css_paths=STYLES,
                 ssr_mode=False,
-                _frontend=False,  # Gradio gives up where its page takes 3 s, as on a busy machine
+                _frontend=False,  # else launch fails where the page takes 3 s, as on a busy machine
                 app_kwargs={"middleware": _middleware(space, local=is_loopback(host))},
             )
         except OSError as error:
@@ -122,9 +122,10 @@ def serve(
 
 
 def start_queue(page: gr.Blocks) -> None:
-    """Let the page answer events, looking for them and for their progress now and then.
+    """Set up the page's event queue so that it looks for events and progress less often.
 
-    Gradio looks a thousand and a hundred times a second: 5 % of a core while nobody is there.
+    Gradio looks for events a thousand times a second, and for progress a hundred times. That takes
+    5 % of a core even while nobody uses the page.
     """
     page.queue(default_concurrency_limit=8)
     page._queue.sleep_when_free = LOOK
@@ -132,7 +133,10 @@ def start_queue(page: gr.Blocks) -> None:
 
 
 def check_reach(host: str, auth: str | None) -> tuple[str, str] | None:
-    """Name and password. Raises BadInput if others could reach the page without a password."""
+    """Name and password from `auth`, or None without it.
+
+    Raises BadInput where `auth` is not NAME:PASSWORD, or others could reach the page without it.
+    """
     name, colon, password = (auth or "").partition(":")
     if auth is not None and not (name and colon and password):
         raise BadInput("--auth must be NAME:PASSWORD, and neither may be empty.")

@@ -1,4 +1,4 @@
-"""Files to download, each in a folder whose name nobody can guess, for an hour."""
+"""Files to download. Each lies for an hour in a folder whose name nobody can guess."""
 
 import os
 import shutil
@@ -21,7 +21,10 @@ def web_folder(space: Workspace) -> Path:
 
 
 def write_download(space: Workspace, name: str, write: Callable[[Path], object]) -> Path:
-    """The file that `write` writes at the path it is given, ready to be downloaded by this name."""
+    """Let `write` write a file at a path that can be downloaded; returns the path.
+
+    name: the file's name. Raises BadInput where it cannot be written.
+    """
     folder = web_folder(space) / "out"
     _delete_old(folder)
     path = folder / token_urlsafe(18) / name
@@ -34,7 +37,7 @@ def write_download(space: Workspace, name: str, write: Callable[[Path], object])
 
 
 def link_download(space: Workspace, name: str, file: Path) -> Path:
-    """A file of the workspace, ready to be downloaded; a hard link where the disk has those."""
+    """Put a file of the workspace where it can be downloaded by this name; returns that path."""
 
     def write(path: Path) -> None:
         try:
@@ -46,12 +49,12 @@ def link_download(space: Workspace, name: str, file: Path) -> Path:
 
 
 def file_url(file: Path) -> str:
-    """The URL of a file that the page may show or download, relative to the page's own."""
+    """The URL of a file that the page may show or download, relative to the page's URL."""
     return f"gradio_api/file={quote(str(file))}"
 
 
 def _delete_old(folder: Path) -> None:
-    """Delete downloads that are too old."""
+    """Delete downloads older than LIFETIME."""
     for old in folder.glob("*"):
         with suppress(OSError):
             if old.stat().st_mtime < time.time() - LIFETIME:

@@ -19,20 +19,20 @@ from ui.web.frontend import sentence
 P = ParamSpec("P")
 R = TypeVar("R")
 Components = Set[Component | BlockContext]
-Values = Mapping[Block, Any]  # what stands in components
-Update = dict[Block, Any]  # what is to change in them
+Values = Mapping[Block, Any]  # the values of components
+Update = dict[Block, Any]  # new values for components
 
 
 @dataclass(frozen=True)
 class Page:
-    """The page under construction. Tabs have the ids train, mix, batch, library and queue.
+    """The page under construction.
 
-    tab: the one that is laid out.
+    tabs: their ids are train, mix, batch, library and queue. tab: the tab that is being laid out.
+    lightbox: its `click` event carries the id of a picture whose settings Mix is to open.
 
-    What one tab wants of another it writes into a state here, whose `change` the other listens to:
-    adapters: names in the library that Mix is to mix. shot: the Shot that Mix shows, for Batch to
-    vary. example: example pictures that Train is to take, by the name of their folder.
-    lightbox: its `click` tells the id of a picture whose settings Mix is to open.
+    A tab asks something of another tab by writing into one of these states; the other tab listens
+    to its `change`. adapters: names in the library that Mix is to mix. shot: the Shot that Mix
+    shows, for Batch to vary. example: the name of a folder of example pictures, for Train to take.
     """
 
     space: Workspace
@@ -45,7 +45,10 @@ class Page:
 
 
 def as_html(text: str) -> str:
-    """A sentence for a toast. Gradio renders HTML there, which a file's name may contain."""
+    """A message as a sentence for a toast, escaped.
+
+    Gradio renders toasts as HTML, and the name of a file in the message may contain some.
+    """
     return escape(sentence(text), quote=False)
 
 
@@ -62,13 +65,14 @@ def on(
 ) -> Dependency:
     """Wire an event to a handler; the page shows the message of a BadInput that it raises.
 
-    trigger: `button.click` or an earlier event's `success`; several triggers; or None for the
-    opening of the page and every change of the inputs. mode: what becomes of events that come
-    while one is answered, as in `gr.on`: "once" drops them. queue: events of one queue are
-    answered one at a time, in the order they came in: an answer about an earlier choice might come
-    last otherwise. Without outputs, what the handler returns is dropped.
+    trigger: `button.click` or an earlier event's `success`; a list of such; or None, which fires
+    when the page is opened and when an input changes. mode: what happens to events that come while
+    an earlier one is being answered; Gradio's `trigger_mode`, in which "once" drops them. queue:
+    events with the same name of a queue are answered one at a time and in order. Otherwise the
+    answer about an earlier choice might come last. Without outputs, what the handler returns is
+    dropped.
     """
-    if handler and not isgeneratorfunction(handler):  # Gradio has to see that one is a generator
+    if handler and not isgeneratorfunction(handler):  # Gradio must see that a generator is one
         handler = show_bad_input(handler if outputs else _dropping(handler))
     options: dict[str, Any] = {
         "fn": handler,
@@ -76,7 +80,7 @@ def on(
         "outputs": outputs,
         "js": js,
         "show_progress": progress,
-        # Else the browser walks all outputs of all events so far, each time that one is begun.
+        # By default the browser walks the outputs of all earlier events whenever an event begins.
         "show_progress_on": [] if progress == "hidden" else None,
         "trigger_mode": mode,
         "api_visibility": "private",
@@ -87,7 +91,7 @@ def on(
 
 
 def _dropping(handler: Callable[P, object]) -> Callable[P, None]:
-    """The same handler without a value."""
+    """The same handler, which returns nothing."""
 
     @wraps(handler)
     def run(*args: P.args, **given: P.kwargs) -> None:
@@ -99,9 +103,9 @@ def _dropping(handler: Callable[P, object]) -> Callable[P, None]:
 def show_bad_input(
     handler: Callable[P, R], *, shown: Callable[[str], str] = as_html
 ) -> Callable[P, R]:
-    """Decorate a handler: whoever asked sees the message of a BadInput that it raises.
+    """Decorate a handler so that the page, or the program, shows the message of a BadInput.
 
-    The same goes for a full disk and for a file that can't be written. shown: formats the message.
+    A full disk and a file that can't be written are shown too. shown: formats the message.
     """
 
     @wraps(handler)

@@ -1,7 +1,7 @@
-"""Refuses requests before Gradio sees them.
+"""Refuse requests before Gradio sees them.
 
-Gradio serves every file of a folder that it may show pictures of, fetches URLs of the web for
-whoever asks, and accepts what any other web page sends to this machine. Studio needs none of that.
+Gradio serves all files of a folder from which it may show pictures, fetches any URL for any client,
+and accepts requests that other web pages send to this machine. Studio needs none of that.
 """
 
 import ipaddress
@@ -15,13 +15,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOGIN = "/login"
-MOST_TRIES = 10  # wrong passwords of an address in a minute
+MOST_TRIES = 10  # wrong passwords from one address in a minute
 FILE_ROUTES = ("/gradio_api/file=", "/gradio_api/file/")
-# Fetching from elsewhere, and Gradio's development tools.
+# Routes that fetch from other servers, and Gradio's development tools.
 BLOCKED = ("proxy=", "vibe-", "undo-vibe-", "process_recording", "run-history", "runs", "dev/")
 BLOCKED_ROUTES = tuple(f"/gradio_api/{route}" for route in BLOCKED)
 PICTURES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".webp")
-# No other page shows this one in a frame, where its buttons could be pressed unseen.
+# The first one keeps other pages from showing this page in a frame, where users might be led to
+# press its buttons unseen (clickjacking).
 HEADERS = {
     "content-security-policy": "frame-ancestors 'self'",
     "x-content-type-options": "nosniff",
@@ -30,11 +31,11 @@ HEADERS = {
 
 
 class RequestFilter:
-    """ASGI middleware.
+    """ASGI middleware that refuses hosts, origins, routes and files.
 
     pictures: folders whose pictures are served. downloads: the folder of uploads and downloads;
-    all its files are served. local: the page is for this machine alone, so that a name which
-    another server points here (DNS rebinding) is refused.
+    all its files are served. local: the page is for this machine alone. Any other host name is then
+    refused, since its owner may have pointed it here (DNS rebinding).
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class RequestFilter:
         await self.app(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> str:
-        """Why a request is refused; "" for one that is not."""
+        """Why a request is refused; "" where it is allowed."""
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
         if self.local and not is_loopback(_host_name(f"//{host}")):
@@ -78,7 +79,7 @@ class RequestFilter:
             real = path.resolve(strict=True)
         except (OSError, ValueError, RuntimeError):
             return False
-        if not path.is_absolute() or real != path:  # a link, or a way around
+        if not path.is_absolute() or real != path:  # a symbolic link, or a path with ".."
             return False
         if real.is_relative_to(self.downloads):
             return True
@@ -105,7 +106,7 @@ class LoginThrottle:
             refusal = PlainTextResponse("Too many wrong passwords: wait a minute.", status_code=429)
             await refusal(scope, receive, send)
             return
-        tries.append(now)  # before the answer is known: many may be asked at once
+        tries.append(now)  # before the answer is known: many requests may come at once
 
         async def send_answer(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -115,14 +116,14 @@ class LoginThrottle:
         await self.app(scope, receive, send_answer)
 
     def _recent(self, address: str, now: float) -> list[float]:
-        """The tries of an address in the last minute; older ones of all addresses are forgotten."""
-        kept = {one: [at for at in found if now - at < 60] for one, found in self._tries.items()}
-        self._tries = {one: found for one, found in kept.items() if found}
+        """When an address tried in the last minute. Forgets older tries of all addresses."""
+        recent = {who: [at for at in times if now - at < 60] for who, times in self._tries.items()}
+        self._tries = {who: times for who, times in recent.items() if times}
         return self._tries.setdefault(address, [])
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, to which no other machine can connect."""
+    """Whether a name or address is the loopback, to which no other machine can connect."""
     if host == "localhost":
         return True
     try:

@@ -1,12 +1,12 @@
-"""Colours, type and shapes of the page: ink on warm paper, one green for what acts.
+"""Colours, fonts and shapes of the page: ink on warm paper, with one green for controls.
 
-The fonts are files that come with Gradio; nothing is fetched from the web. What the theme cannot
-say is in `static/page.css`.
+The fonts are files that come with Gradio; nothing is fetched from the web. What a theme cannot
+express is in `static/page.css`.
 """
 
 import gradio as gr
 
-# Of these fonts Gradio has whole files for these two weights alone.
+# Gradio has complete files of these fonts for these two weights only.
 FONT = (gr.themes.LocalFont("IBM Plex Sans", (400, 700)), "system-ui", "sans-serif")
 MONO = (gr.themes.LocalFont("IBM Plex Mono", (400, 700)), "ui-monospace", "monospace")
 PAPER = gr.themes.Color(
@@ -24,7 +24,7 @@ RADIUS = gr.themes.Size("2px", "4px", "6px", "8px", "10px", "14px", "22px", name
 
 
 def theme() -> gr.themes.Base:
-    """The theme, light and dark. Text has a contrast of 4.5 to 1 at least."""
+    """The theme, light and dark. Text has a contrast of at least 4.5 to 1."""
     return gr.themes.Base(
         primary_hue=PINE,
         secondary_hue=PINE,
@@ -48,7 +48,7 @@ def _surfaces() -> dict[str, str]:
         "border_color_primary_dark": "*neutral_700",
         "color_accent": "*primary_600",
         "link_text_color_dark": "*primary_300",
-        # What stands on a panel has no box of its own.
+        # Blocks have no boxes of their own: panels group them.
         "block_background_fill": "transparent",
         "block_background_fill_dark": "transparent",
         "block_border_width": "0px",
@@ -87,7 +87,7 @@ def _fields() -> dict[str, str]:
 
 def _buttons() -> dict[str, str]:
     return {
-        # White on these has a contrast of 6 to 1.
+        # White text on these colours has a contrast of 6 to 1.
         "button_primary_background_fill": "*primary_600",
         "button_primary_background_fill_hover": "*primary_700",
         "button_primary_background_fill_dark": "*primary_600",

@@ -1,4 +1,4 @@
-"""What is said of the jobs that a new one would wait for."""
+"""Say how long a new job would wait for other jobs."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from ui.shared.queue_requests import unfinished
 
 
 def waiting(space: Workspace, kinds: Sequence[Kind]) -> str:
-    """Such as " Waits about 3 min for 1 other job first."; "" where nothing is ahead.
+    """A sentence such as " Waits about 3 min for 1 other job first."; "" where nothing is ahead.
 
-    kinds: of the jobs that it would wait for.
+    kinds: the kinds of jobs that are drawn or trained by the same worker as the new job.
     """
     ahead = unfinished(space, kinds)
     if not ahead:
