@@ -2,10 +2,11 @@
 
 import errno
 import re
+from collections.abc import Sequence
 
 # ASCII and C1 control characters, but not tab and line feed; surrogates.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
+MOST_SAID = 20  # mistakes in one message
 
 # System errors that the user can put right: a path that cannot be written, or a full disk.
 DISK_ERRORS = (
@@ -41,6 +42,16 @@ def clean_text(text: str) -> str:
 def reason_of(error: Exception) -> str:
     """The first line of an error's message, or else the error's name."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def join_errors(errors: Sequence[BadInput]) -> BadInput:
+    """One error for several, a line each; the same sentence once."""
+    lines = list(dict.fromkeys(map(str, errors)))
+    if len(lines) == 1:
+        return errors[0]
+    more = len(lines) - MOST_SAID
+    tail = [f"and {more} more."] if more > 0 else []
+    return BadInput("\n  ".join([f"{len(lines)} mistakes:", *lines[:MOST_SAID], *tail]))
 
 
 class Stopped(Exception):

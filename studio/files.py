@@ -21,6 +21,15 @@ LONGEST_NAME = 240  # bytes of a file name; systems allow 255, and `atomic_write
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 
+class NotText(BadInput):
+    """A file is neither UTF-8 nor marked UTF-16. before: its text up to the first mistake."""
+
+    def __init__(self, path: Path, before: str) -> None:
+        line = before.count("\n") + 1
+        super().__init__(f"{path} is not UTF-8 text (line {line}): save it as UTF-8.")
+        self.before = before
+
+
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; when the block succeeds, it replaces `path`.
@@ -129,19 +138,24 @@ def read_bytes(path: Path, *, most: int = LARGEST_TEXT) -> bytes:
 def read_text(path: Path) -> str:
     """A text file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
 
-    The mark is left out, and line ends become those of Unix. Raises BadInput where the file cannot
-    be read or decoded.
+    The mark is left out, and line ends become those of Unix. Raises NotText for other encodings,
+    and BadInput where the file cannot be read.
     """
     try:
         raw = read_bytes(path)
-        marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = raw.decode("utf-16" if marked else "utf-8-sig")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadInput(f"{path} is not UTF-8 text (line {line}): save it as UTF-8.") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if marked else "utf-8-sig"
+    try:
+        return _unix_lines(raw.decode(encoding))
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode(encoding, errors="ignore")
+        raise NotText(path, _unix_lines(before)) from error
+
+
+def _unix_lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def file_sha256(path: str | Path) -> str:

@@ -15,7 +15,7 @@ same for grey masks). Transparent parts are black. The mask is scaled and croppe
 then averaged over the pixels of each latent, as in kohya ("area").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from glob import escape
 from os.path import abspath
@@ -31,7 +31,7 @@ from studio.dataset.buckets import scaled_size
 from studio.dataset.folders import MASK_FOLDERS, MASKS_BELOW
 from studio.dataset.listing import MASKS
 from studio.dataset.pictures import Example, Pictures
-from studio.errors import BadInput
+from studio.errors import MOST_SAID, BadInput, join_errors
 from studio.files import file_sha256
 from studio.picture import opened_picture, to_rgb, upright
 from studio.picture.formats import ENDINGS
@@ -42,22 +42,37 @@ Masked = Literal["alpha", "files"]
 def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
     """The pictures, each with its mask. masked: "alpha" for the alpha channel, or "files".
 
-    Raises BadInput, naming the picture, where a mask is missing, cannot be read, belongs to another
-    picture too, has another aspect ratio than its picture, or is black everywhere.
+    Raises BadInput that names every picture whose mask is missing, cannot be read, belongs to
+    another picture too, has another aspect ratio than its picture, or is black everywhere.
     """
-    examples = []
+    examples: list[Example] = []
+    missing: list[Path] = []
+    refused: list[BadInput] = []
     taken: dict[Path, Path] = {}
     for example in pictures.examples:
         file = example.path if masked == "alpha" else find_mask_file(example.path)
         if file is None:
-            raise BadInput(_missing(example.path))
-        if (other := taken.setdefault(file, example.path)) != example.path:
-            raise BadInput(f"{other} and {example.path} share the mask {file}: give each its own.")
-        masked_example = replace(example, mask=file)
-        _check(masked_example)
-        sha256 = example.sha256 if file == example.path else file_sha256(file)
-        examples.append(replace(masked_example, mask_sha256=sha256))
+            missing.append(example.path)
+            continue
+        try:
+            examples.append(_with_mask(example, file, taken))
+        except BadInput as error:
+            refused.append(error)
+    if missing:
+        refused.append(BadInput(_missing(missing)))
+    if refused:
+        raise join_errors(refused)
     return replace(pictures, examples=tuple(examples))
+
+
+def _with_mask(example: Example, file: Path, taken: dict[Path, Path]) -> Example:
+    """taken: the picture that each mask belongs to."""
+    if (other := taken.setdefault(file, example.path)) != example.path:
+        raise BadInput(f"{other} and {example.path} share the mask {file}: give each its own.")
+    masked_example = replace(example, mask=file)
+    _check(masked_example)
+    sha256 = example.sha256 if file == example.path else file_sha256(file)
+    return replace(masked_example, mask_sha256=sha256)
 
 
 def find_mask_file(picture: Path) -> Path | None:
@@ -78,12 +93,18 @@ def _candidates(picture: Path) -> Iterator[Path]:
                 yield path
 
 
-def _missing(picture: Path) -> str:
+def _missing(pictures: Sequence[Path]) -> str:
+    picture, *others = pictures
+    names = [one.name for one in others[:MOST_SAID]]
+    if more := len(others) - len(names):
+        names.append(f"{more} more")
+    also = f" (so too {', '.join(names)})" if names else ""
     beside = picture.with_name(f"{picture.stem}{MASKS[0]}.png")
     below = picture.parent / MASKS_BELOW[0] / f"{picture.stem}.png"
     return (
-        f"{picture} has no mask: put one at {beside.name} or {below.relative_to(picture.parent)} "
-        "beside it, white where the picture is to be learned, or train without masks."
+        f"{picture} has no mask{also}: put one at {beside.name} or "
+        f"{below.relative_to(picture.parent)} beside it, white where the picture is to be learned, "
+        "or train without masks."
     )
 
 

@@ -11,7 +11,7 @@ from studio.dataset.captions import Listed, caption_beside, caption_files, read_
 from studio.dataset.folders import KOHYA_IMAGES, Part, Sources, list_parts, parse_folders
 from studio.dataset.left_out import CAPTIONS, SUB_FOLDERS, Skipped, describe_skipped
 from studio.dataset.listing import list_pictures, skipped_captions, skipped_folders
-from studio.errors import BadInput
+from studio.errors import BadInput, join_errors
 from studio.files import file_sha256
 from studio.picture import BadPicture, picture_size
 
@@ -89,23 +89,26 @@ def read_pictures(
 
     Damaged, oversized or missing pictures, those of formats that are not read, sub-folders with
     pictures, and captions without a picture are listed in `skipped`. Raises BadInput where a folder
-    is missing or holds no picture that can be read, where a caption cannot be read, and where size
-    is no multiple of step.
+    is missing or holds no picture that can be read, where captions cannot be read (it names them
+    all), and where size is no multiple of step.
     """
     choices = bucket_choices(size=size, step=step, buckets=buckets)
     examples: list[Example] = []
     skipped: list[Skipped] = []
+    refused: list[BadInput] = []
     for folder in parse_folders(pictures):
         parts = list_parts(folder.path)
         read = {part.path for part in parts}
         for part, listed in zip(parts, _listed_captions(parts), strict=True):
-            of_part, left_out = _read(part, listed, choices, trigger)
+            of_part, left_out = _read(part, listed, choices, trigger, refused)
             left_out += skipped_folders(part.path, read | listed.keys())
             if not of_part and (part.words or len(parts) == 1):
                 raise BadInput(_no_pictures_message(part.path, left_out))
             weight = Fraction(str(folder.weight)) * part.repeats
             examples += [replace(example, weight=weight) for example in of_part]
             skipped += left_out
+    if refused:
+        raise join_errors(refused)
     return Pictures(tuple(examples), tuple(skipped))
 
 
@@ -130,9 +133,16 @@ def _listed_captions(parts: Sequence[Part]) -> list[dict[Path, Listed]]:
 
 
 def _read(
-    part: Part, listed: Mapping[Path, Listed], choices: Sequence[tuple[int, int]], trigger: str
+    part: Part,
+    listed: Mapping[Path, Listed],
+    choices: Sequence[tuple[int, int]],
+    trigger: str,
+    refused: list[BadInput],
 ) -> tuple[list[Example], list[Skipped]]:
-    """The pictures of one part, with weight 1. listed: their captions in metadata."""
+    """The pictures of one part, with weight 1.
+
+    listed: their captions in metadata. refused: gets what is wrong with captions.
+    """
     files, skipped = list_pictures(part.path)
     paths = sorted({*files, *listed} - {left_out.path for left_out in skipped})
     folders = {path.parent for path in paths}
@@ -144,7 +154,11 @@ def _read(
         if isinstance(measured, Skipped):
             skipped.append(measured)
             continue
-        text = caption_beside(path, beside[path.parent]) or (row.text if row else "")
+        try:
+            text = caption_beside(path, beside[path.parent]) or (row.text if row else "")
+        except BadInput as error:
+            refused.append(error)
+            text = ""
         caption = text or part.words or trigger
         bucket = nearest_bucket(choices, *measured)
         examples.append(Example(path, caption, *measured, bucket, sha256=file_sha256(path)))

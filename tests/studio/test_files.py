@@ -120,3 +120,15 @@ def test_texts_of_windows_are_read(tmp_path: Path, encoding: str) -> None:
     mark = "\ufeff" if encoding.startswith("utf-16") else ""
     (tmp_path / "a.txt").write_bytes(f"{mark}a café 🤖\r\nblue".encode(encoding))
     assert read_text(tmp_path / "a.txt") == "a café 🤖\nblue"
+    (tmp_path / "a.toml").write_bytes(f'{mark}prompt = "a café"\r\nseed = 2\r\n'.encode(encoding))
+    (shot,) = read_manifest(tmp_path / "a.toml").shots
+    assert (shot.prompt, shot.seed) == ("a café", 2)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["a\r\nBär".encode("latin-1"), "\ufeffa\nb".encode("utf-16-le") + b"\x00"]
+)
+def test_the_line_that_is_no_text_is_said(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(damaged)
+    with pytest.raises(BadInput, match=r"a\.txt is not UTF-8 text \(line 2\): save it as UTF-8"):
+        read_text(tmp_path / "a.txt")

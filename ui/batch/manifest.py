@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from studio.errors import BadInput
+from studio.errors import BadInput, join_errors
 from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.shot import Shot
 from studio.requests.speed import negative_note, with_speed
@@ -26,10 +26,9 @@ from ui.batch.manifest_lines import (
     Entry,
     Place,
     Problem,
-    join_problems,
     read_csv,
     read_jsonl,
-    read_text,
+    read_manifest_text,
     read_toml,
     without_name,
 )
@@ -98,12 +97,12 @@ def read_manifest(
     if read is None:
         raise BadInput(f"{path}: a manifest's name ends in {', '.join(readers)}.")
     reader = _Reader(path, most, NamedFiles(path.parent, only))
-    planned = tuple(read(reader, read_text(path)))
+    planned = tuple(read(reader, read_manifest_text(path)))
     if not planned and not reader.problems:
         reason = "the manifest has no shot: give it a prompt"
         reader.problems.append(Problem(Place(path, 1, "prompt"), reason))
     if reader.problems:
-        raise join_problems(reader.problems)
+        raise join_errors(reader.problems)
     return Manifest(path, planned)
 
 

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import BadInput
-from studio.files import read_bytes
+from studio.files import NotText, is_there, read_text
 from studio.json_value import InvalidJson, parse_json
 from studio.toml_text import InvalidToml
 from ui.batch.toml_lines import TomlText
 
 KEY = re.compile(r"""\s*(?:\[\[?\s*)?["']?([A-Za-z_][\w.-]*)["']?\s*[=\]]""")
 JSON_KEY = re.compile(r'"([^"\\]*)"\s*:')
-LARGEST = 64 * 2**20  # bytes of a manifest
 LONGEST = 80  # characters of a field's name in a message
-MOST_SAID = 20  # problems in one message
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,6 @@ class Problem(BadInput):
         self.place = place
 
 
-def join_problems(problems: Sequence[Problem]) -> BadInput:
-    """One error for several, a line each."""
-    lines = list(dict.fromkeys(map(str, problems)))
-    if len(lines) == 1:
-        return problems[0]
-    more = len(lines) - MOST_SAID
-    tail = [f"and {more} more."] if more > 0 else []
-    return BadInput("\n  ".join([f"{len(lines)} mistakes:", *lines[:MOST_SAID], *tail]))
-
-
 def without_name(field: str, reason: str) -> str:
     """A reason without the field's name in front: the place of a Problem tells it."""
     return reason.removeprefix(field).lstrip(": ")
@@ -71,24 +59,16 @@ class Entry:
     line: Callable[[str, int | None], int]
 
 
-def read_text(path: Path) -> str:
-    """A manifest's text. Raises BadInput where there is none in UTF-8."""
+def read_manifest_text(path: Path) -> str:
+    """A manifest's text. Raises BadInput where there is none that `read_text` reads."""
+    if not is_there(path):
+        raise BadInput(f"There is no manifest {path}.")
     try:
-        content = read_bytes(path, most=LARGEST)
-    except BadInput:
-        raise
-    except FileNotFoundError:
-        raise BadInput(f"There is no manifest {path}.") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"The manifest {path} can't be read: {reason}.") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = content[: error.start].decode("utf-8-sig").split("\n")
+        return read_text(path)
+    except NotText as error:
+        before = error.before.split("\n")
         place = Place(path, len(before), _key_at(before, len(before)))
         raise Problem(place, "this is not UTF-8: save the file as UTF-8") from None
-    return text.replace("\r\n", "\n")
 
 
 def read_toml(path: Path, text: str) -> TomlText:

@@ -7,12 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.errors import BadInput
+from studio.errors import BadInput, join_errors
 from studio.files import check_folder_writable
 from ui.batch.compatibility import find_incompatible
 from ui.batch.folder_record import Record, file_name
 from ui.batch.manifest import Manifest, PlannedShot, read_manifest
-from ui.batch.manifest_lines import join_problems
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
     """
     manifest = read_manifest(path)
     if problems := list(find_incompatible(manifest.planned)):
-        raise join_problems(problems)
+        raise join_errors(problems)
     folder = out or Path("outputs") / path.stem
     check_folder_writable(folder)
     if Record(folder).there and not resume:

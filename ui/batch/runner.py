@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import compose
 from compose.engine.batch.groups import pixels
-from studio.errors import BadInput
+from studio.errors import BadInput, join_errors
 from studio.files import atomic_write, remove_partial_files, write_file
 from studio.requests.picture_file import open_picture, save_picture
 from studio.requests.resolved_shot import with_size
@@ -27,7 +27,7 @@ from ui.batch.compatibility import Check, find_problems, method_check, size_chec
 from ui.batch.contact_sheet import write_sheets
 from ui.batch.folder_record import Record
 from ui.batch.manifest import PlannedShot
-from ui.batch.manifest_lines import Problem, join_problems
+from ui.batch.manifest_lines import Problem
 from ui.batch.plan import Plan
 from ui.batch.ray_groups import GroupResult, GroupTask, run_tasks
 from ui.shared.launched_processes import SINGLE_PROCESS, ProcessGroup
@@ -171,7 +171,7 @@ class _BatchRun:
         """Check every shot on its opened base. Raises BadInput that names all that is wrong."""
         problems = [one for source in self.plan.sources for one in self._check_on(source)]
         if problems:
-            raise join_problems(problems)
+            raise join_errors(problems)
 
     def _check_on(self, source: str) -> list[Problem]:
         base = self.open(source)

@@ -13,13 +13,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import trainers
-from studio.errors import BadInput, Stopped
+from studio.errors import BadInput, Stopped, join_errors
 from studio.files import check_folder_writable, write_file
 from studio.out_of_memory import is_out_of_memory
 from studio.requests.recipe import draft
 from studio.requests.training import TrainingRequest
 from studio.training_log import LOG_FILE, parse_log
-from ui.batch.manifest_lines import Problem, join_problems
+from ui.batch.manifest_lines import Problem
 from ui.cli.training.train import follow
 from ui.shared.grid import differing
 from ui.shared.launched_processes import refuse_many
@@ -161,7 +161,7 @@ def _check_and_estimate(sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCac
         except BadInput as error:
             problems.append(run.problem(str(error)))
     if problems:
-        raise join_problems(problems)
+        raise join_errors(problems)
     return Checked(_sum(costs) if costs else None, tuple(remarks))
 
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import trainers
 from studio.adapters.blora_blocks import split_half
-from studio.errors import BadInput
+from studio.errors import BadInput, join_errors
 from studio.files import file_sha256
 from studio.requests.training import (
     NEEDED,
@@ -47,8 +47,7 @@ from ui.batch.field_values import grid_values, read_value
 from ui.batch.manifest_lines import (
     Place,
     Problem,
-    join_problems,
-    read_text,
+    read_manifest_text,
     read_toml,
     without_name,
 )
@@ -95,10 +94,10 @@ def read_sweep(
     """
     if path.suffix.lower() != ".toml":
         raise BadInput(f"{path}: a sweep's name ends in .toml.")
-    reader = _Reader(path, read_toml(path, read_text(path)), loading)
+    reader = _Reader(path, read_toml(path, read_manifest_text(path)), loading)
     planned = {run.request.name: run for run in reader.read()}
     if reader.problems:
-        raise join_problems(reader.problems)
+        raise join_errors(reader.problems)
     bases = list(dict.fromkeys(run.request.base for run in planned.values()))
     return tuple(sorted(planned.values(), key=lambda run: bases.index(run.request.base)))
 

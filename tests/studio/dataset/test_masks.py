@@ -221,3 +221,14 @@ def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.mask.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match=r"The mask .*a\.mask\.png can't be read as a picture"):
         read(tmp_path, "files")
+
+
+def test_all_masks_that_are_wrong_are_named_at_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        paint(tmp_path / f"{name}.png")
+    with pytest.raises(BadInput, match=r"a\.png has no mask \(so too b\.png, c\.png, d\.png\):"):
+        read(tmp_path, "files")
+    paint(tmp_path / "b.mask.png")
+    Image.new("L", (64, 64)).save(tmp_path / "c.mask.png")
+    with pytest.raises(BadInput, match=r"^2 mistakes:\n.*is black all over.*\n.*\(so too d\.png\)"):
+        read(tmp_path, "files")

@@ -86,6 +86,20 @@ def test_a_caption_that_is_not_utf8_is_refused_by_name(tmp_path: Path, name: str
         read(tmp_path)
 
 
+def test_all_captions_that_are_not_utf8_are_named_at_once(tmp_path: Path):
+    (tmp_path / "10_more").mkdir()
+    for name in ("a", "b", "c", "10_more/d"):
+        paint(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_bytes("Bär".encode("utf-8" if name == "b" else "latin-1"))
+    with pytest.raises(BadInput) as refused:
+        read(tmp_path)
+    first, *each = str(refused.value).splitlines()
+    assert first == "3 mistakes:"
+    assert [line.split(" is not")[0].strip() for line in each] == [
+        str(tmp_path / f"{name}.txt") for name in ("a", "c", "10_more/d")
+    ]
+
+
 # What cannot be read
 
 

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 
 import compose
 from studio.adapters.blora_blocks import split_half
-from studio.errors import BadInput
+from studio.errors import BadInput, join_errors
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, list_adapters, list_bases
 from ui.batch.compatibility import find_incompatible
 from ui.batch.manifest import PlannedShot, read_manifest
-from ui.batch.manifest_lines import Problem, join_problems
+from ui.batch.manifest_lines import Problem
 
 ENDINGS = ("toml", "jsonl", "csv")
 MOST_QUEUED = 5000  # shots of a batch; more than a page can show and a day can make
@@ -40,7 +40,7 @@ def shots_of(space: Workspace, text: str, ending: str = "toml") -> tuple[Shot, .
             only += [Path(one).resolve() for one in known if os.path.isabs(one)]
             planned = read_manifest(path, most=MOST_QUEUED, only=only).planned
             if problems := [*_unknown_bases(known, planned)] or [*find_incompatible(planned)]:
-                raise join_problems(problems)
+                raise join_errors(problems)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{folder}/", "")) from None
         return tuple(dict.fromkeys(_settled(one.shot) for one in planned))

@@ -12,6 +12,7 @@ from gradio.events import Dependency
 import compose
 from studio.duration import format_duration
 from studio.errors import BadInput
+from studio.files import read_text
 from studio.requests.shot import Shot
 from studio.workspace import Workspace, list_adapters
 from ui.shared.queue_requests import queue_pictures
@@ -207,10 +208,7 @@ def _wire_manifest(
         found = Path(path)
         if found.stat().st_size > LARGEST:
             raise BadInput(f"{found.name} is too large for a page: use studio batch")
-        try:
-            return found.read_text(encoding="utf-8-sig"), found.suffix.lower().lstrip(".")
-        except UnicodeDecodeError:
-            raise BadInput(f"{found.name} is not UTF-8 text: save it as UTF-8") from None
+        return read_text(found), found.suffix.lower().lstrip(".")
 
     def begin(text: str, ending: str) -> int:
         return queue_pictures(space, shots_of(space, text, ending), kind="batch", once=True).id
