@@ -187,10 +187,15 @@ def _check_choices(device: torch.device, *, attention: str, offload: bool, predi
 
 def _freeze_and_check(parts: Parts, where: str) -> None:
     """Freeze every weight. Raise BadInput where the files lack a weight or a needed number."""
-    for part, name in ((parts.unet, "sample_size"), (parts.vae, "scaling_factor")):
-        if not isinstance(value := part.config[name], int | float):
-            kind = type(part).__name__
-            raise BadInput(f"{where}: the {name} of its {kind} is {value!r}, which is no number.")
+    numbers = [(parts.unet, "sample_size"), (parts.vae, "scaling_factor")]
+    for encoder in parts.text_encoders:
+        numbers += [(encoder, "eos_token_id"), (encoder, "layer_norm_eps")]
+    for part, name in numbers:
+        if not isinstance(value := getattr(part.config, name), int | float):
+            raise BadInput(
+                f"{where}: the {name} of its {type(part).__name__} is {value!r}, which is no "
+                "number: correct its config.json."
+            )
     for module in parts.modules():
         module.requires_grad_(False).eval()
         for name, weight in module.named_parameters():

@@ -476,6 +476,8 @@ def test_models_of_another_kind_are_refused(
         ("unet/config.json", {"sample_size": None}, "sample_size of its UNet2DConditionModel is"),
         ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor of its AutoencoderKL is 'x'"),
         ("text_encoder/config.json", {"hidden_size": "x"}, "could not be opened"),
+        ("text_encoder/config.json", {"eos_token_id": None}, "eos_token_id of its CLIPTextModel"),
+        ("text_encoder/config.json", {"layer_norm_eps": None}, "layer_norm_eps of its CLIPTextMod"),
         ("scheduler/scheduler_config.json", {"beta_start": None}, "could not be opened"),
     ],
 )
