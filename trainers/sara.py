@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Lt
 
+from studio.bases.info import BaseInfo
 from studio.errors import BadInput
 from studio.requests.recipe import Amount, AtLeastOne, Positive
 from studio.requests.validation import option
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from studio.adapters.delta import Layer, Sparse
     from studio.bases.base import Base
-    from studio.bases.info import BaseInfo
     from trainers.engine.kind import Deltas, Layers
     from trainers.engine.sparse.sparse_optimizer import SparseAdamW
 
@@ -139,8 +139,15 @@ class SaRA(Kind):
         return True
 
     def published(self, base: "Base | BaseInfo") -> dict[str, object]:
-        """The paper's settings, with its learning rate for this threshold."""
-        return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(self._theta)}
+        """The paper's settings, with its learning rate for this threshold.
+
+        The threshold of a budget is known on an opened base only; before, the rate is that of the
+        usual threshold.
+        """
+        kind = self
+        if self.budget and not isinstance(base, BaseInfo) and base.device.type != "meta":
+            kind = self.for_base(base)
+        return {"steps": 5000, "batch": 4, "schedule": "cosine", "lr": _rate(kind._theta)}
 
     def facts(self, base: "Base") -> dict[str, str]:
         """How many weights lie below each magnitude in EDGES; empty for a base without weights."""

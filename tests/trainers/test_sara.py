@@ -2,7 +2,7 @@
 
 import copy
 import json
-from math import nan
+from math import exp, nan
 from pathlib import Path
 
 import pytest
@@ -79,6 +79,14 @@ def test_a_budget_takes_the_smallest_weights_of_all(sdxl: Base, budget: int) -> 
     assert kind.threshold == everything.sort().values[budget].item()
     chosen = sum(len(delta.index) for delta in started(kind, sdxl).values())
     assert chosen == budget == int((everything < kind.threshold).sum())
+
+
+def test_the_learning_rate_is_that_of_the_budgets_threshold(sdxl: Base) -> None:
+    kind = SaRA(budget=1000)
+    threshold = kind.for_base(sdxl).threshold
+    assert threshold and threshold < 1e-3
+    assert kind.published(sdxl)["lr"] == 1e-3 * exp(-350 * threshold)
+    assert kind.published(real_config("sdxl"))["lr"] == SaRA().published(sdxl)["lr"]
 
 
 def test_a_budget_beyond_the_base_is_refused(sdxl: Base) -> None:
