@@ -21,11 +21,16 @@ LONGEST = 2.0  # the longer side of a bucket over the shorter; longer pictures l
 def bucket_choices(*, size: int, step: int, buckets: bool) -> list[tuple[int, int]]:
     """The shapes (width, height) to choose from: the buckets, or the square alone.
 
-    size: side of the square.  step: sides are multiples of it. Raises BadInput unless size is one.
+    size: side of the square.  step: sides are multiples of it. Raises BadInput as `check_size`.
     """
-    if size < step or size % step:
-        raise BadInput(f"The size is {size}, but this base needs a multiple of {step}.")
+    check_size(size, step)
     return bucket_sizes(size, step) if buckets else [(size, size)]
+
+
+def check_size(size: int, step: int) -> None:
+    """Raise BadInput where a side of this size is no multiple of `step`, that of a base."""
+    if size < step or size % step:
+        raise BadInput(f"size: {size} is not a multiple of {step}, which this base needs")
 
 
 def bucket_sizes(size: int, step: int) -> list[tuple[int, int]]:

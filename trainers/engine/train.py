@@ -7,7 +7,9 @@ from pathlib import Path
 from studio.adapters.blora_blocks import split_half
 from studio.adapters.describe import describe
 from studio.bases.base import Base
+from studio.bases.info import read_base_info
 from studio.bases.quantized.layers import check_form
+from studio.dataset.buckets import check_size
 from studio.dataset.folders import Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
@@ -30,12 +32,14 @@ from trainers.engine.warm_start import WarmStart
 
 
 def check(request: TrainingRequest) -> Pictures:
-    """Raise BadInput for whatever `run_request` would refuse on any base.
+    """Raise BadInput for whatever `run_request` would refuse, as far as the base need not be open.
 
-    Call it before the base is opened, which takes longer than reading the pictures. The pictures
-    are returned, so that they are read only once; their buckets are not those of the base yet.
+    Opening the base takes longer than reading the pictures. The pictures are returned, so that they
+    are read only once; their buckets are not those of the base yet.
     """
     recipe, kind = draft(request.recipe), kind_of(request)
+    if recipe.size and (info := read_base_info(request.base)):
+        check_size(recipe.size, info.step)
     check_optimizer(recipe.optimizer)
     quantize = str(request.loading.get("quantize", "none"))
     check_form(quantize)

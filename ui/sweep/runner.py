@@ -16,7 +16,6 @@ import trainers
 from studio.errors import BadInput, Stopped, join_errors
 from studio.files import check_folder_writable, write_file
 from studio.out_of_memory import is_out_of_memory
-from studio.requests.recipe import draft
 from studio.requests.training import TrainingRequest
 from studio.training_log import LOG_FILE, parse_log
 from ui.batch.manifest_lines import Problem
@@ -168,9 +167,6 @@ def _check_and_estimate(sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCac
 def _estimate(
     sweep: Sweep, request: TrainingRequest, base: "Base", *, pictures: int
 ) -> "trainers.Estimate":
-    size = draft(request.recipe).size
-    if size and size % base.step:
-        raise BadInput(f"size: {size} is not a multiple of {base.step}, which this base needs")
     return trainers.estimate_request(request, base, pictures=pictures, runs=sweep.out)
 
 

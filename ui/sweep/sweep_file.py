@@ -235,7 +235,7 @@ class _Reader:
             try:
                 self.digests[key] = trainers.check(alike).sha256
             except BadInput as error:
-                field = str(error).partition(" ")[0]
+                field = str(error).partition(" ")[0].removesuffix(":")
                 known = field in ALL_FIELDS or str(request.init) in str(error)
                 raise BadInput(str(error) if known else f"pictures: {error}") from None
         return self.digests[key]

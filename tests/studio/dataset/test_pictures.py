@@ -170,7 +170,7 @@ def test_folders_without_pictures_are_refused(tmp_path: Path):
 
 def test_a_size_the_base_cannot_halve_is_refused(tmp_path: Path):
     paint(tmp_path / "a.png")
-    with pytest.raises(BadInput, match="The size is 70, but this base needs a multiple of 16"):
+    with pytest.raises(BadInput, match="size: 70 is not a multiple of 16"):
         read(tmp_path, size=70)
 
 

@@ -459,6 +459,7 @@ def test_wishes_that_make_no_sense_are_refused(sdxl: Base, folder: Path, tmp_pat
     classes = make_pictures(tmp_path / "class", sides=[(64, 64)] * 2)
     for options, said in (
         ({"masked": "beta"}, "masked must be one of alpha, files"),
+        ({"size": 70}, "size: 70 is not a multiple of"),
         ({"masked": "files"}, "0.png has no mask"),
         ({"masked": "alpha"}, "0.png has no alpha channel"),
         ({"unmasked_weight": 0.5}, "unmasked_weight is for learning with masks"),

@@ -185,6 +185,11 @@ def test_a_threshold_says_nothing_of_weights_that_are_not_there() -> None:
     assert counted.parameters == pytest.approx(50_000_000, rel=1e-5)
 
 
+def test_a_size_that_the_base_cannot_halve_is_refused() -> None:
+    with pytest.raises(BadInput, match="size: 72 is not a multiple of 64"):
+        trainers.estimate(LoRA(), real_config("sd15"), size=72)
+
+
 def test_what_is_said() -> None:
     said = trainers.Estimate(200, 1_500_000_000, step=0.1, source="measured", free=None)
     assert str(said) == "2 to 7 min and 1.5 GB of memory"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.dataset.buckets import check_size
 from studio.dataset.masks import with_masks
 from studio.dataset.pictures import Example, Pictures, read_pictures, with_buckets
 from studio.dataset.prompts import read_prompts
@@ -48,8 +49,9 @@ def read_dataset(
     size: side of a square picture, in pixels. step: sides of buckets are multiples of it. can_draw:
     whether missing class pictures can be drawn. pictures: the request's, where they were read
     before; they are only put into the buckets of this size. Raises BadInput for what cannot be
-    read, and for class pictures that are missing.
+    read, for class pictures that are missing, and for a size that is no multiple of step.
     """
+    check_size(size, step)
     if isinstance(kind, PromptKind):
         kind.check_files()
         prompts, square = read_prompts(request.prompts, request.base), (size, size)

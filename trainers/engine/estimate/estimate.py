@@ -20,6 +20,7 @@ from studio.bases.device import has_own_memory
 from studio.cost.memory import PROCESS, format_bytes, free_bytes, module_bytes
 from studio.cost.operations import PassCost, decoding_cost, encoding_cost
 from studio.cost.speed import device_of, measure_speed
+from studio.dataset.buckets import check_size
 from studio.duration import format_duration, format_range
 from studio.errors import BadInput
 from studio.requests.recipe import with_options
@@ -111,6 +112,7 @@ def estimate(
     """
     kind = kind.for_base(base)
     recipe = with_options(recipe or recipe_for(base, kind), options)
+    check_size(recipe.size or base.size, base.step)
     deltas = new_deltas(kind, base, generator=torch.Generator(), text_encoders=recipe.text_encoders)
     prior = recipe.prior_class is not None or prior_pictures is not None
     passes = recipe.accumulation * (2 if prior else 1)
