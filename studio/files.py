@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import BinaryIO
 from studio.errors import BadInput
 
 LARGEST_TEXT = 64 * 2**20  # bytes of captions, prompts and tables
+BLOCK = 2**20  # bytes that are copied at a time
 LONGEST_NAME = 240  # bytes of a file name; systems allow 255, and `atomic_write` adds 15
 PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
@@ -62,8 +62,14 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 def copy_file(source: Path, copy: Path, *, name: str = "") -> None:
     """Copy a file's bytes with `atomic_write`. name: what a BadInput calls the source."""
-    with opened_file(source, name=name) as file, atomic_write(copy) as new:
-        shutil.copyfileobj(file, new)
+    with atomic_write(copy) as new:
+        new.writelines(_blocks(source, name))
+
+
+def _blocks(path: Path, name: str) -> Iterator[bytes]:
+    with opened_file(path, name=name) as file:
+        while block := file.read(BLOCK):
+            yield block
 
 
 def expand_home(path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from studio.errors import BadInput
 from studio.files import (
     atomic_write,
     check_writable,
+    copy_file,
     expand_home,
     file_sha256,
     read_text,
@@ -22,6 +24,38 @@ from studio.requests.picture_file import open_picture
 from tests.strangers import soon
 from ui.batch.manifest import read_manifest
 from ui.batch.wildcards import read_lines
+
+
+class Broken(RawIOBase):
+    """A file of a disk that fails after its first bytes."""
+
+    def __init__(self) -> None:
+        self.read_once = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        if self.read_once:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.read_once = True
+        buffer[:1] = b"a"
+        return 1
+
+
+def test_a_copy_says_which_of_both_files_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(b"a" * 3)
+    copy_file(source, copy)
+    assert copy.read_bytes() == b"aaa"
+    with pytest.raises(BadInput, match=r"source/copy cannot be written"):
+        copy_file(copy, source / "copy")
+    monkeypatch.setattr("studio.files.open_file", lambda _: BufferedReader(Broken()))
+    with pytest.raises(BadInput, match=r"^source cannot be read: Input/output error$"):
+        copy_file(source, copy, name="source")
+    assert copy.read_bytes() == b"aaa" and sorted(tmp_path.iterdir()) == [copy, source]
 
 
 def test_a_file_is_written_whole_or_not_at_all(
