@@ -7,7 +7,7 @@ with a comma or a colon is quoted as JSON. Adapters are written in the prompt as
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from studio.bases.samplers import SPACINGS_OF
@@ -51,6 +51,10 @@ NUMBER = rf"{WHOLE_NUMBER}(\.[0-9]{{1,20}})?"
 SIZE = re.compile(rf"({WHOLE_NUMBER})\s*x\s*({WHOLE_NUMBER})")
 WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed", "Clip skip": "clip_skip"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
+# These decide nothing here: files are found by their names.
+NO_SETTINGS = re.compile(r"Version|User|Hashes|.* hash(es)?")
+LONGEST = 40  # characters of a setting's name, and of its value
+MOST_NAMED = 10  # settings that are left out, in one sentence
 OWN = ("", "Automatic")  # schedule types that mean the sampler's own spacing
 SAMPLERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
 SCHEDULE_TYPES = {schedule: spacing for spacing, schedule in A1111_SPACINGS.items()}
@@ -101,7 +105,7 @@ def parameters_text(resolved: ResolvedShot, base: "Base") -> str:
 
 
 def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
-    """The fields of a recipe that the text gives, and a sentence for each thing Studio lacks."""
+    """The fields of a recipe that the text gives, and sentences on what Studio leaves out."""
     prompt, negative, pairs = _split(text)
     problems: list[str] = []
     prompt, adapters = _extract_adapters(prompt, problems)
@@ -109,32 +113,41 @@ def parse_parameters(text: str) -> tuple[dict[str, object], list[str]]:
     recipe["syntax"] = _syntax((prompt, negative), problems)
     for key, field in WHOLE_NUMBERS.items():
         if re.fullmatch(WHOLE_NUMBER, pairs.get(key, "")):
-            recipe[field] = int(pairs[key])
+            recipe[field] = int(pairs.pop(key))
     for key, field in NUMBERS.items():
         if re.fullmatch(NUMBER, pairs.get(key, "")):
-            recipe[field] = float(pairs[key])
+            recipe[field] = float(pairs.pop(key))
     if size := SIZE.fullmatch(pairs.get("Size", "")):
         recipe["width"], recipe["height"] = int(size[1]), int(size[2])
-    if model := pairs.get("Model"):
+        del pairs["Size"]
+    if model := pairs.pop("Model", ""):
         recipe["base"] = {"source": model, "name": model}
-    if sampler := pairs.get("Sampler"):
-        sampling = _sampling(sampler, pairs.get("Schedule type", ""), problems)
+    if sampler := pairs.pop("Sampler", ""):
+        sampling = _sampling(sampler, pairs.pop("Schedule type", ""), problems)
         recipe["scheduler"], recipe["spacing"] = sampling
-    return recipe | _second_pass(pairs, problems), problems
+    _take_second_pass(recipe, pairs, problems)
+    if "denoise" in recipe:
+        problems.append("It was started from another picture, which its text does not hold.")
+    if left_out := [key for key in pairs if not NO_SETTINGS.fullmatch(key)]:
+        named = [f"{key[:LONGEST]} {pairs[key][:LONGEST]}" for key in left_out[:MOST_NAMED]]
+        more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+        problems.append(f"Left out, since Studio can't use them: {', '.join(named)}{more}.")
+    return recipe, problems
 
 
-def _second_pass(pairs: Mapping[str, str], problems: list[str]) -> dict[str, object]:
-    """The fields of a second pass, A1111's "Hires. fix". Studio's enlarges the latents."""
+def _take_second_pass(
+    recipe: dict[str, object], pairs: dict[str, str], problems: list[str]
+) -> None:
+    """Take the fields of a second pass, A1111's "Hires. fix". Studio's enlarges the latents."""
     factor = pairs.get("Hires upscale", "")
     if not re.fullmatch(NUMBER, factor) or float(factor) <= 1:
-        return {}
-    upscaler = pairs.get("Hires upscaler", LATENT)
+        return
+    recipe["second_pass"] = float(pairs.pop("Hires upscale"))
+    if "denoise" in recipe:
+        recipe["second_denoise"] = recipe.pop("denoise")
+    upscaler = pairs.pop("Hires upscaler", LATENT)
     if upscaler != LATENT:
         problems.append(f"Studio has no upscaler {upscaler}: latents are enlarged instead.")
-    fields: dict[str, object] = {"second_pass": float(factor)}
-    if re.fullmatch(NUMBER, strength := pairs.get("Denoising strength", "")):
-        fields["second_denoise"] = float(strength)
-    return fields
 
 
 def _split(text: str) -> tuple[str, str, dict[str, str]]:

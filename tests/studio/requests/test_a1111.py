@@ -82,6 +82,25 @@ def test_a_second_pass_is_the_high_resolution_fix() -> None:
     assert recipe["second_pass"] == 2 and "no upscaler 4x-UltraSharp" in problem
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("Hires upscale: 2, Hires steps: 10", ["Hires steps 10"]),
+        (
+            "Hires resize: 1024x0, Hires upscaler: Latent",
+            ["resize 1024x0", "upscaler Latent"],
+        ),
+        ("Denoising strength: 0.5", ["started from another picture"]),
+        ("Seed: -1, Variation seed: 7", ["Seed -1, Variation seed 7"]),
+        ('ADetailer model: "face, 2", Model hash: 00ff', ["ADetailer model face, 2."]),
+        (", ".join(f"Key {number}: 1" for number in range(30)), ["Key 9 1 and 20 more"]),
+    ],
+)
+def test_what_is_not_used_is_named(line: str, says: list[str]) -> None:
+    _, (problem,) = parse_parameters(f"a cat\nSteps: 9, {line}")
+    assert all(words in problem for words in says)
+
+
 @pytest.mark.parametrize("scheduler", SPACINGS_OF)
 def test_every_sampler_and_spacing_is_read_as_it_is_written(scheduler: str) -> None:
     for spacing in (None, *SPACINGS_OF[scheduler]):
