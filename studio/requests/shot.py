@@ -5,6 +5,7 @@ into a dictionary, and `compose.shot_from_dict` reads that back.
 """
 
 import dataclasses
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ Scheduler = Annotated[
 Spacing = Annotated[str, Predicate(SPACINGS.__contains__), doc(f"one of {', '.join(SPACINGS)}")]
 Pixels = Annotated[int, Ge(8), Le(8192)]
 Share = Annotated[float, Ge(0), Le(1)]
+RANDOM_SEED = -1  # what other programs write for any seed
 LARGEST_STRENGTH = 100  # of an adapter, in either direction
 Strength = Annotated[
     float,
@@ -76,7 +78,9 @@ class Shot:
     prompt: str
     base: str = "sketch"
     negative: str = option("", "negative prompt: what the picture must not show")
-    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = option(0, "the same seed draws the same picture")
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = option(
+        0, "the same seed draws the same picture; -1 takes any"
+    )
     width: Pixels | None = option(None, "pixels; default: the base's own size")
     height: Pixels | None = option(None, "pixels; default: the base's own size")
     steps: Annotated[int, Ge(1), Le(1000)] = option(
@@ -215,6 +219,11 @@ class Shot:
             except BadInput as error:
                 problems[field] = f"{field}: {error}"
         return problems
+
+
+def any_seed() -> int:
+    """A seed that nobody chose, for RANDOM_SEED; short enough for every other program."""
+    return secrets.randbelow(2**31)
 
 
 def method_name(method: object | None, regions: Sequence[str] = ()) -> str:

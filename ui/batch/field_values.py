@@ -15,7 +15,7 @@ from studio.errors import BadInput
 from studio.json_value import parse_json
 from studio.requests.adapter_tags import find_adapter
 from studio.requests.regions import embed_mask
-from studio.requests.shot import Shot
+from studio.requests.shot import RANDOM_SEED, Shot
 from studio.requests.validation import InvalidFields, check_fields, in_words
 from ui.batch.manifest_lines import without_name
 from ui.batch.named_files import NamedFiles
@@ -70,6 +70,11 @@ def read_value(field: str, raw: object, files: NamedFiles) -> object:
             return tuple(_texts("avoid", raw))
         case "regions":
             return _regions(raw, files)
+    if field == "seed" and raw == RANDOM_SEED:
+        raise BadInput(
+            f"a batch finds its pictures again by their seeds, so none can be {raw}, any seed: "
+            'give numbers, such as "1..8"'
+        )
     _check(field, raw)
     return raw
 

@@ -230,7 +230,7 @@ def test_rows_of_a_table(write: Write, between: str) -> None:
         (['prompt = "a"', 'method = "mergee"'], "line 2, method: There is no method 'mergee'"),
         (
             ['prompt = "a"', "[[shots]]", "seed = 1", "[[shots]]", "seed = -1"],
-            "line 5, seed: .* -1",
+            "line 5, seed: .* -1, any seed: give numbers",
         ),
         (["[[shots]]", "seed = 1", "[[shots]]", 'prompt = "a"'], "line 1, prompt: it is missing"),
         (['prompt = "a"', 'prompts = ["b"]'], "line 2, prompts: prompt is given twice"),

@@ -259,6 +259,14 @@ def test_pictures_carry_their_recipe_and_can_be_made_again(
     assert Path("other.png").read_bytes() == first.read_bytes()
 
 
+def test_any_seed_is_drawn_and_recorded(run: Run, sdxl_folder: Path) -> None:
+    words = ["a cat", "--base", sdxl_folder, "--steps", 1, "--seed", -1, "--count", 2, "--json"]
+    first, second = (run("generate", *words).json for _ in range(2))
+    assert first[0]["seed"] >= 0 and first[1]["seed"] == first[0]["seed"] + 1
+    assert first[0]["seed"] != second[0]["seed"]
+    assert read_recipe(first[0]["path"])["seed"] == first[0]["seed"]
+
+
 def test_a_picture_of_a_quantized_base_says_so_and_is_made_again(
     run: Run, sdxl_folder: Path, adapter: Path
 ) -> None:

@@ -18,7 +18,7 @@ from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture, read_recipe, save_picture
 from studio.requests.prompt_syntax import escape
 from studio.requests.resolved_shot import ResolvedShot, resolve
-from studio.requests.shot import Shot, method_name
+from studio.requests.shot import RANDOM_SEED, Shot, any_seed, method_name
 from studio.requests.speed import negative_note, with_speed
 from ui.cli.options import (
     LOADING,
@@ -103,6 +103,8 @@ def generate(
         "mask": mask,
     }
     fields = dict(shot) | {name: value for name, value in given.items() if value is not None}
+    if shot.get("seed") == RANDOM_SEED:
+        fields["seed"] = any_seed()
     request = Request(fields=fields, loading=loading, like=like, count=count, out=out)
     rows = make_pictures(request)
     if as_json:

@@ -13,7 +13,7 @@ from studio.queue.job import Job
 from studio.requests.adapter_tags import take_adapter_tags
 from studio.requests.picture_file import read_recipe
 from studio.requests.prompt_syntax import PromptSyntax
-from studio.requests.shot import Shot
+from studio.requests.shot import RANDOM_SEED, Shot, any_seed
 from studio.requests.speed import negative_note
 from studio.workspace import (
     Workspace,
@@ -84,7 +84,7 @@ class PictureEndpoints(Endpoints):
             method_options: such as {"order": "random"}
             negative: negative prompt
             base: a source that /list_bases returns
-            seed: of the first picture; the next picture has the next seed
+            seed: of the first picture, or -1 for any; the next picture has the next seed
             count: how many pictures
             width: in pixels; the base's own if not given
             height: in pixels; the base's own if not given
@@ -117,7 +117,8 @@ class PictureEndpoints(Endpoints):
         shot = replace(shot, regions=tuple(regions or ()), avoid=tuple(avoid or ()))
         shot = replace(shot, avoid_by=avoid_by, avoid_strength=avoid_strength)
         shot, said = settled(self._space, shot)
-        shots = [replace(shot, seed=seed + number) for number in range(count)]
+        first = any_seed() if seed == RANDOM_SEED else seed
+        shots = [replace(shot, seed=first + number) for number in range(count)]
         answer, pictures = _answer(self._space, queue_pictures(self._space, shots), wait=wait)
         notes = [note for note in (said, negative_note(shot)) if note]
         return answer | {"notes": notes}, pictures

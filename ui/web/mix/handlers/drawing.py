@@ -1,6 +1,5 @@
 """Draw the settings of Mix, or a comparison of them: each queues a job."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +10,7 @@ import compose
 from studio.errors import BadInput
 from studio.queue.client import stop_job
 from studio.queue.job import Job
-from studio.requests.shot import Shot
+from studio.requests.shot import Shot, any_seed
 from studio.workspace import Workspace, get_picture
 from ui.shared.queue_requests import drawing_of, draws, find_job, queue_pictures
 from ui.web.mix import html
@@ -32,7 +31,7 @@ class Drawing:
         """Draw these settings, with a new seed unless it is locked."""
         shot = self.form.read(values)
         if not values[self.form.lock]:
-            shot = replace(shot, seed=secrets.randbelow(2**31))
+            shot = replace(shot, seed=any_seed())
         return self._queue(values, [shot]) | {self.form.seed: str(shot.seed)}
 
     def stop(self, values: Values) -> None:
