@@ -70,6 +70,7 @@ def test_what_is_no_region_is_refused(form: RegionForm) -> None:
     for lines, said in (
         ("hat.png: a hat", "'hat.png' in line 1 is neither a box"),
         ("0,0,1,1\npainted", "line 2 is painted, and nothing is in colour 2"),
+        ("0,0,0.5,1: a cat", "colour 1 is painted, and line 1 does not say so: write painted"),
     ):
         with pytest.raises(BadInput, match=said):
             form.read(given(form, lines, painted(1)))

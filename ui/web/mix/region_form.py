@@ -14,6 +14,7 @@ from ui.web.mix.mix_adapters import MOST
 from ui.web.server.page import Components, Update, Values
 
 PAINTED = "painted"  # the area of a line whose part is painted
+SPECK = 0.01  # share of the canvas: where two colours meet, strokes blend to others
 SIDE = 384  # pixels of the canvas, which is stretched to the picture
 BRUSHES = COLOURS[:MOST]
 
@@ -52,7 +53,10 @@ class RegionForm:
         return {self.masks, self.lines, self.canvas}
 
     def read(self, given: Values) -> tuple[str, ...]:
-        """The regions; BadInput for a line that is none. What is painted needs no lines."""
+        """The regions. What is painted needs no lines.
+
+        Raises BadInput for a line that is none, and for what is painted beside boxes.
+        """
         lines = [line for line in (given[self.lines] or "").splitlines() if line.strip()]
         if given[self.masks] == "attention":
             return tuple(line.strip() for line in lines)
@@ -62,7 +66,13 @@ class RegionForm:
                 region_text(Region(mask=mask_address(mask), adapters=(place,)))
                 for place, mask in masks.items()
             )
-        return tuple(_region(place, line, masks) for place, line in enumerate(lines, start=1))
+        regions = tuple(_region(place, line, masks) for place, line in enumerate(lines, start=1))
+        if unused := [place for place, mask in masks.items() if np.asarray(mask).mean() > SPECK]:
+            raise BadInput(
+                f"regions: colour {unused[0]} is painted, and line {unused[0]} does not say so: "
+                f"write {PAINTED} there for the box, or erase the colour"
+            )
+        return regions
 
     def suggest(self, given: Values, count: int) -> Update:
         """Boxes side by side for who has not said yet where `count` adapters are drawn."""
@@ -95,7 +105,10 @@ def side_by_side(count: int) -> str:
 
 
 def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:
-    """A line as a shot's region. place: its number, which is that of its colour."""
+    """A line as a shot's region. place: its number, which is that of its colour.
+
+    masks: those of no line yet.
+    """
     region = read_region(line)
     if region.mask is None:
         return line.strip()
@@ -106,7 +119,7 @@ def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:
         )
     if place not in masks:
         raise BadInput(f"regions: line {place} is {PAINTED}, and nothing is in colour {place}")
-    return region_text(Region(None, mask_address(masks[place]), region.prompt, region.adapters))
+    return region_text(Region(None, mask_address(masks.pop(place)), region.prompt, region.adapters))
 
 
 def _painted(value: dict[str, Image.Image] | None) -> dict[int, Image.Image]:
