@@ -40,6 +40,22 @@ def test_what_was_given_is_of_the_field_s_type() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("typed", "items"),
+    [
+        ('"rye, dark", oat', ("rye, dark", "oat")),
+        ('an "old" rye, , oat,', ('an "old" rye', "oat")),
+        ('"an ""old"", dark rye"', ('an "old", dark rye',)),
+        ('"rye, oat', ('"rye', "oat")),
+    ],
+)
+def test_an_item_with_a_comma_stands_in_quotes(typed: str, items: tuple[str, ...]) -> None:
+    assert read_values(FORM, {"seeds": typed}) == {"seeds": items}
+    widgets = field_widgets(FORM)
+    shown = widgets.show({"seeds": items})[widgets["seeds"]]
+    assert read_values(FORM, {"seeds": shown}) == {"seeds": items}
+
+
 def test_a_default_that_is_not_the_whole_truth_can_be_asked_for() -> None:
     form = Form(Dough, "", defaults={"flour": "800, in this house"})
     assert read_values(form, {"flour": "500", "salt": ""}) == {"flour": 500}

@@ -4,6 +4,7 @@ An empty widget means that nothing was given: then the dataclass's default appli
 suits the base. That default is shown as the placeholder.
 """
 
+import re
 from collections.abc import Mapping
 from math import isfinite, nan
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from ui.web.server.page import Update, Values
 from ui.web.words import in_words, label, value_label
 
 T = TypeVar("T")
+# An item of a list with commas between: in quotes, where a quote is doubled, or without a comma.
+ITEM = re.compile(r'(?:^|,)\s*+(?:"((?:[^"]|"")++)"\s*+(?=,|$)|([^,]++))')
 
 
 def help_of(field: Field) -> str:
@@ -110,7 +113,10 @@ def _widget(field: Field, form: Form) -> Component:
     shown = default or ("" if field.default is None else str(field.default))
     if field.many:
         shown = default or ", ".join(map(str, field.default or ()))  # pyright: ignore
-        return gr.Textbox(label=name, info=f"{info}, separated by commas", placeholder=shown)
+        info += ", separated by commas"
+        if field.type is str and not field.choices:
+            info += '; put one with a comma in "quotes"'
+        return gr.Textbox(label=name, info=info, placeholder=shown)
     if field.type is bool:
         return gr.Checkbox(label=name, info=info, value=bool(field.default))
     if field.choices:
@@ -129,7 +135,7 @@ def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
     value: Any = field.default if told is None else told
     usual = told is None or (value == field.default and field.name not in form.defaults)
     if field.many:
-        return ", ".join(map(str, value or ()))
+        return ", ".join(_quoted(str(one)) for one in value or ())
     if field.type is bool:
         return bool(value)
     if field.choices:
@@ -137,10 +143,17 @@ def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
     return "" if usual or value is None else str(value)
 
 
+def _quoted(item: str) -> str:
+    """As ITEM reads it back."""
+    doubled = item.replace('"', '""')
+    return f'"{doubled}"' if "," in item or item.startswith('"') else item
+
+
 def _parse(field: Field, value: Any) -> Any:
     if field.many:
-        words = [word.strip() for word in str(value or "").split(",") if word.strip()]
-        return tuple(read_value(field, word) for word in words) or None
+        items = ITEM.findall(str(value or ""))
+        words = ((quoted.replace('""', '"') or plain).strip() for quoted, plain in items)
+        return tuple(read_value(field, word) for word in words if word) or None
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     return read_value(field, value)
