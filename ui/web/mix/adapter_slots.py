@@ -123,9 +123,9 @@ def _lay_out_slot(place: int) -> Slot:
         used, lock = (
             gr.Checkbox(
                 value, label=label, min_width=70, scale=0, container=False,
-                elem_classes="mix-tick", elem_id=f"mix-{label.lower()}-{place}",
+                elem_classes="mix-tick", elem_id=f"mix-{label.split()[0].lower()}-{place}",
             )
-            for label, value in (("On", True), ("Lock", False))
+            for label, value in (("On", True), ("Lock strength", False))
         )  # fmt: skip
         remove = gr.Button("Remove", size="sm", min_width=80, elem_classes="mix-remove")
     return Slot(row, head, strength, half, used, lock, remove)

@@ -19,7 +19,7 @@ from ui.web.mix.job_view import JobView
 from ui.web.mix.mix_adapters import WHOLE, MixAdapter, add_to_mix, remove_from_mix, with_tagged
 from ui.web.mix.shot_form import keep_painted
 from ui.web.mix.tab import MixTab
-from ui.web.server.page import Page, Update, Values
+from ui.web.server.page import Page, Update, Values, as_html
 
 
 class Handlers:
@@ -68,7 +68,11 @@ class Settings:
 
     def add(self, values: Values, event: gr.EventData) -> Update:
         """An adapter of the library joins the mix, and its trigger the prompt."""
-        return self._add(values, [str(event.name)])
+        name = str(event.name)
+        there = any(one.name == name for one in values[self.form.adapters.mix])
+        if there and not get_adapter(self.space, name).halves:
+            gr.Info(as_html(f"{name} is in the mix twice now: both act."), title="Added again")
+        return self._add(values, [name])
 
     def add_sent(self, values: Values) -> Update:
         """Adapters sent by another tab join the mix, unless they are in it already."""
