@@ -4,7 +4,6 @@ edit = CaptionEdit(find="red", replace="crimson", trigger="sks robot")
 write_captions({picture: edit.apply(caption) for picture, caption in captions.items()})
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from studio.dataset.captions import caption_files, tidy
 from studio.dataset.listing import list_pictures
 from studio.errors import BadInput
 from studio.files import write_file
+from studio.requests.trigger_words import says
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class CaptionEdit:
             text = tidy(f"{prefix} {text}")
         if suffix and not text.endswith(suffix):
             text = tidy(f"{text}{suffix}" if suffix[0] in ",.;:!?" else f"{text} {suffix}")
-        # As a whole word: `masks` does not contain `sks`.
-        contained = re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE)
-        if trigger and not contained:
+        if trigger and not says(text, trigger):
             text = f"{trigger}, {text}" if text else trigger
         return text
 

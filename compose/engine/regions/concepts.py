@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compose.engine.texts.trigger_words import said_trigger, says, unsaid, without
 from studio.errors import BadInput
 from studio.requests.regions import FOUND, Region
+from studio.requests.trigger_words import said_trigger, says, unsaid, without
 from studio.requests.validation import in_words
 
 if TYPE_CHECKING:

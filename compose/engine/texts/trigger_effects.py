@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from compose.engine.method import Method, WeighedMethod, needs_text
-from compose.engine.texts.trigger_words import said_trigger, unsaid, without
 from studio.bases.prompts import PromptReading
 from studio.errors import BadInput
+from studio.requests.trigger_words import said_trigger, unsaid, without
 
 if TYPE_CHECKING:
     from studio.adapters.adapter import Adapter

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compose.engine.texts.trigger_words import says
 from studio.adapters.formats.metadata import FAMILIES
 from studio.bases.names import BUNDLED_BASES
 from studio.errors import BadInput
 from studio.requests.prompt_syntax import escape
+from studio.requests.trigger_words import says
 from studio.workspace import AdapterFile, Workspace, adapter_path
 
 MOST = 6  # adapters in a mix

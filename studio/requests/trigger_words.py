@@ -1,4 +1,4 @@
-"""Trigger words in prompts: whether a prompt contains them, and the prompt without them."""
+"""Trigger words in texts: whether a text contains them, and a prompt without them."""
 
 import re
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def says(prompt: str, words: str) -> bool:
-    """Whether a prompt contains these words: whole words, in this order, in any case."""
+    """Whether a text contains these words: whole words, in this order, in any case."""
     return any(re.search(one, prompt, re.IGNORECASE) for one in _patterns(words))
 
 
