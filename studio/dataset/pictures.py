@@ -175,9 +175,14 @@ def _measure(path: Path, row: Listed | None) -> tuple[int, int] | Skipped:
         if row and error.kind == "missing":
             reason = f"is named in {row.file} but is not there"
         return Skipped(path, reason, error.kind)
-    if max(width, height) > THINNEST * min(width, height):
+    if is_strip(width, height):
         return Skipped(path, f"is a strip of {width} x {height} pixels: cut it", "too narrow")
     return width, height
+
+
+def is_strip(width: int, height: int) -> bool:
+    """Whether a picture is too thin to be learned."""
+    return max(width, height) > THINNEST * min(width, height)
 
 
 def _no_pictures_message(folder: Path, skipped: Sequence[Skipped]) -> str:

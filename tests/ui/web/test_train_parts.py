@@ -214,9 +214,9 @@ def test_what_is_shown_as_kept_is_what_the_trainer_keeps(
     assert float(seen[1].max()) == pytest.approx(top + high, abs=near)
 
 
-def test_crops_come_by_bucket_and_say_what_is_enlarged(space: Workspace, tmp_path: Path) -> None:
+def test_crops_come_by_bucket_without_strips(space: Workspace, tmp_path: Path) -> None:
     name = create_set(space, "mixed").name
-    for number, sides in enumerate([(64, 64), (30, 30), (200, 100)]):
+    for number, sides in enumerate([(64, 64), (30, 30), (200, 100), (2, 65)]):
         Image.new("RGB", sides).save(tmp_path / f"{number}.png")
         add_upload(space, name, tmp_path / f"{number}.png")
     found = crops_of(get_set(space, name), size=64, step=16)

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from studio.dataset.buckets import bucket_choices, nearest_bucket, scaled_size
+from studio.dataset.pictures import is_strip
 from studio.picture import BadPicture, picture_size
 from studio.workspace import UploadSet
 from ui.web.frontend import template
@@ -28,12 +29,12 @@ class Crop:
 
 
 def crops_of(pictures: UploadSet, *, size: int, step: int, buckets: bool = True) -> list[Crop]:
-    """The center crop of each picture, as a training at this size makes it; sorted by bucket."""
+    """The center crop of each picture that a training at this size takes; sorted by bucket."""
     choices = bucket_choices(size=size, step=step, buckets=buckets)
     crops = [
         _crop(picture.name, sides, nearest_bucket(choices, *sides))
         for picture in pictures.pictures
-        if (sides := _visible_size(picture.path))
+        if (sides := _visible_size(picture.path)) and not is_strip(*sides)
     ]
     return sorted(crops, key=lambda crop: (crop.bucket != (size, size), crop.bucket, crop.name))
 
