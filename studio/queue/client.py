@@ -123,6 +123,13 @@ def list_jobs(
     return [job_from_row(row) for row in rows]
 
 
+def count_jobs(space: Workspace, states: Sequence[State]) -> int:
+    """How many jobs are in these states."""
+    which = f"removed IS NULL AND state IN ({', '.join('?' * len(states))})"
+    with read_database(space) as db:
+        return db.execute(f"SELECT count(*) FROM jobs WHERE {which}", states).fetchone()[0]
+
+
 def stop_job(space: Workspace, id: int) -> Job:
     """Stop a job: a waiting one at once, a running one after its current step.
 

@@ -1,11 +1,14 @@
 """The tab Queue: all jobs, in the order of their turns, moved and cancelled."""
 
 import re
+from functools import partial
 
 from studio.queue.client import add_job, get_job, list_jobs, turns
 from studio.queue.worker import claim_job, finish_job, queue_lock
 from studio.workspace import Workspace
 from ui.web.queue.tab import ACTIONS, cancel_waiting, queue_html
+from ui.web.server.meter import Meter
+from ui.web.server.polling import _status_html
 
 
 def test_every_job_stands_there_with_what_can_be_done(space: Workspace) -> None:
@@ -30,6 +33,16 @@ def test_every_job_stands_there_with_what_can_be_done(space: Workspace) -> None:
     }
     assert "No memory. Ask for less." in html
     assert "&lt;b&gt;robot" in html and "<b>robot" not in html
+
+
+def test_the_line_above_the_tabs_says_what_runs_and_counts_what_waits(space: Workspace) -> None:
+    said = partial(_status_html, space, Meter())
+    assert "Ready" in said()
+    for title in ("cat", "dog", "fox"):
+        add_job(space, "render", {}, title=title)
+    assert "3 jobs waiting · starting up" in said()
+    claim_job(space, ("render",))
+    assert "Drawing cat · 2 jobs waiting" in said() and "dog" not in said()
 
 
 def test_every_button_does_what_it_says(space: Workspace) -> None:

@@ -17,8 +17,9 @@ from starlette.middleware import Middleware
 
 from studio.assets import asset
 from studio.errors import BadInput
+from studio.queue.client import count_jobs
+from studio.queue.job import UNFINISHED
 from studio.workspace import Workspace
-from ui.shared.queue_requests import unfinished
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 from ui.web.api.endpoints import add_endpoints
@@ -116,7 +117,7 @@ def serve(
         while not stop():
             time.sleep(0.2)
         page.close(verbose=False)
-    left = len(unfinished(space))
+    left = count_jobs(space, UNFINISHED)
     rest = f"; {left} job{'s' * (left > 1)} will go on when it is started again" if left else ""
     print_note(f"Studio has ended{rest}")
 

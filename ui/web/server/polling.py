@@ -13,7 +13,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from studio.duration import format_duration
-from studio.queue.client import list_jobs, list_workers, live_preview
+from studio.queue.client import count_jobs, list_jobs, list_workers, live_preview
 from studio.queue.job import FINISHED, UNFINISHED, Job
 from studio.workspace import Workspace, list_adapters, list_bases, list_trash
 from ui.shared.queue_requests import unfinished
@@ -104,11 +104,10 @@ VERSIONS: dict[str, Callable[[Workspace], str]] = {
 
 
 def _status_html(space: Workspace, meter: Meter) -> str:
-    jobs = unfinished(space)
-    words = [_progress(job) for job in jobs if job.state == "running"]
-    if waiting := len(jobs) - len(words):
+    words = [_progress(job) for job in list_jobs(space, states=("running",))]
+    if waiting := count_jobs(space, ("queued",)):
         words.append(f"{waiting} job{'s' if waiting > 1 else ''} waiting")
-    if jobs and not all(worker.alive for worker in list_workers(space)):
+    if words and not all(worker.alive for worker in list_workers(space)):
         words.append("starting up")
     return _html(" · ".join(words) or "Ready", meter_words(meter.load()))
 
