@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from studio.adapters.delta.layer import adaptable
+from studio.adapters.delta.layer import adaptable, weight_shape
 from studio.errors import BadInput
 
 if TYPE_CHECKING:
@@ -92,6 +92,14 @@ class _FixedWeight(nn.Module):
         return self.weight
 
 
+def _stored(layer: nn.Module) -> Tensor:
+    """Of a quantized weight shape, dtype and device alone, for which it need not be widened."""
+    part = cast(Any, layer.parametrizations)["weight"]
+    if isinstance(part, _FixedWeight):  # within the block of another swap
+        return part.weight
+    return part.original.new_empty((), dtype=part[0].dtype).expand(weight_shape(layer))
+
+
 def _named(layers: Mapping[str, nn.Module], name: str) -> nn.Module:
     if name not in layers:
         raise BadInput(f"the base has no layer {name}: the adapter was made for another base")
@@ -106,7 +114,7 @@ def _own_tensor(
     if name not in layers and name.endswith(".bias"):
         name, kind = name.removesuffix(".bias"), "bias"
     layer = _named(layers, name)
-    own = cast(Tensor | None, getattr(layer, kind))
+    own = _stored(layer) if is_parametrized(layer, kind) else getattr(layer, kind)
     if own is None:
         raise BadInput(f"the base has no {name}.{kind}: the adapter was made for another base")
     return layer, kind, own

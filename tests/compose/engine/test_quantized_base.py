@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from compose import CMLoRA, Composite, KLoRA, Merge, Method, Regions, Switch, render
 from compose.engine.weights.render_cache import cache_of
-from studio.adapters.delta import LowRank
+from studio.adapters.delta import LowRank, swap_weights, weight_shape
 from studio.adapters.rank_schedule import RankSchedule
 from studio.bases.base import Base
 from studio.bases.load import load_base
@@ -62,6 +63,18 @@ def test_every_method_draws_what_it_draws_of_rounded_weights(
     after = stored.unet.state_dict()
     assert all(torch.equal(after[name], one) for name, one in before.items())
     assert not any("forward" in vars(module) for module in stored.unet.modules())
+
+
+def test_stored_weights_are_swapped_without_being_widened(
+    pair: tuple[Base, Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = {n: one for n, one in pair[0].layers().items() if is_parametrized(one, "weight")}
+    new = {name: torch.randn(weight_shape(layer)) for name, layer in layers.items()}
+    monkeypatch.setattr(widened.Widened, "forward", None)
+    with swap_weights(layers, new):
+        assert new and all(torch.equal(layers[name].weight, one) for name, one in new.items())
+        with swap_weights(layers, {name: -one for name, one in new.items()}):
+            assert all(torch.equal(layers[name].weight, -one) for name, one in new.items())
 
 
 def test_changes_of_biases_are_drawn(pair: tuple[Base, Base]) -> None:
