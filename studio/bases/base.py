@@ -98,6 +98,11 @@ class Base(Parts):
         return next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
 
     @property
+    def stored(self) -> dict[str, str]:
+        """How its weights are quantized, as recipes say it; empty where they are not."""
+        return {} if self.quantize == "none" else {"quantize": self.quantize}
+
+    @property
     def prediction_type(self) -> str:
         """What the UNet predicts: "epsilon" or "v_prediction"."""
         return str(self.scheduler_config.get("prediction_type", "epsilon"))

@@ -92,7 +92,6 @@ def _file_to_dict(file: str | Path, strength: float) -> dict[str, object]:
 def _base_to_dict(base: "Base") -> dict[str, object]:
     unusual: dict[str, object] = {"vae": base.vae_source} if base.vae_source else {}
     unusual |= {"vae_tiling": True} if base.vae.use_tiling else {}
-    unusual |= {"quantize": base.quantize} if base.quantize != "none" else {}
     return {
         "source": str(base.source),
         "name": base.name,
@@ -102,6 +101,7 @@ def _base_to_dict(base: "Base") -> dict[str, object]:
         "device": base.device.type,
         "prediction": base.prediction_type,
         **unusual,
+        **base.stored,
     }
 
 

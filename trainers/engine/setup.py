@@ -237,7 +237,7 @@ class PreparedTraining:
 
     def adapter(self, *, steps: int) -> Adapter:
         """The current deltas as an adapter. steps: how many it has learned."""
-        prompts, quantize = list(self.recipe.sample_prompts), self.base.quantize
+        prompts = list(self.recipe.sample_prompts)
         return Adapter(
             deltas=plain(self.deltas),
             kind=kind_name(self.kind),
@@ -258,7 +258,7 @@ class PreparedTraining:
                 "options": options_of(self.kind, private=False),
                 "training": cast(JSON, self._plain_recipe() | {"sample_prompts": prompts}),
                 **self._without_pictures(),
-                **({"quantize": quantize} if quantize != "none" else {}),
+                **self.base.stored,
                 "examples": len(self.dataset.pictures.examples),
                 "steps": steps,
                 **({"init": self.warm_start.sha256} if self.warm_start else {}),
@@ -281,7 +281,7 @@ class PreparedTraining:
             base=base.source,
             loading={
                 "dtype": base.precision,
-                **({"quantize": base.quantize} if base.quantize != "none" else {}),
+                **base.stored,
                 "prediction": base.prediction_type,
                 **({"vae": base.vae_source} if base.vae_source else {}),
             },

@@ -31,7 +31,7 @@ def stand_in() -> Base:
             family="sdxl",
             fingerprint=lambda: "0123456789abcdef",
             precision="fp32",
-            quantize="none",
+            stored={},
             device=SimpleNamespace(type="cpu"),
             prediction_type="epsilon",
             vae_source="",
