@@ -39,7 +39,7 @@ from studio.workspace.bases import (
 )
 from studio.workspace.database import read_database, write_database
 from studio.workspace.folder import Workspace, child_path, path_in_workspace
-from studio.workspace.labels import Label, read_labels, write_label
+from studio.workspace.labels import read_labels, write_label
 from studio.workspace.names import check_name, clean_name
 from studio.workspace.opening import DEFAULT_FOLDER, open_workspace
 from studio.workspace.pictures import (
@@ -51,8 +51,6 @@ from studio.workspace.pictures import (
     thumbnail,
 )
 from studio.workspace.runs import (
-    Checkpoint,
-    Log,
     Sample,
     get_run,
     list_checkpoints,
@@ -61,7 +59,6 @@ from studio.workspace.runs import (
 )
 from studio.workspace.trash import Deleted, delete, empty_trash, list_trash, undelete
 from studio.workspace.uploads import (
-    Upload,
     UploadSet,
     add_upload,
     create_set,

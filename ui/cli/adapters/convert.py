@@ -61,7 +61,7 @@ def convert(
             for half in HALVES
         }
     for one in outs.values():
-        _check_new(one, to)
+        check_new(one, to)
     for part, one in outs.items():
         write_as(part, to=to, family=family, out=one)
 
@@ -71,12 +71,11 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
 
     to: "embedding" writes only the adapter's new words, as textual inversion. Several words go to
     files called OUT-WORD. family: of the adapter's base, where the file does not say.
-    Raises BadInput when a file to write already exists.
+    out: a name that `check_new` accepts. Raises BadInput where a file of a word is there already.
     """
     from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
 
-    _check_new(out, to)
     adapter = load_adapter(file)
     if family and adapter.family not in ("", family):
         raise BadInput(f"{file} was made for {adapter.family}, not for {family}.")
@@ -85,14 +84,14 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
         _write_folder(adapter, out)
         return
     files = _contents(adapter, to=to, out=out)
-    for path in files:
+    for path in files.keys() - {out}:
         check_new_adapter(path)
     for path, (tensors, metadata) in files.items():
         write_tensors(path, tensors, metadata)
         print_note(f"{path}: {len(tensors)} tensors in {to} names")
 
 
-def _check_new(out: Path, to: Format) -> None:
+def check_new(out: Path, to: Format) -> None:
     """Raise BadInput where the file or folder is there already, or can't be written."""
     if to != "peft":
         check_new_adapter(out)
