@@ -157,7 +157,7 @@ def _header(file: BinaryIO, path: Path) -> Header:
         with safe_open(path, framework="np"):
             entries: Any = parse_object(text[8:].decode(), "its header", unique=True)
     except (SafetensorError, ValueError) as error:
-        raise BadInput(f"{path} is damaged: {error}: download it again") from error
+        raise BadInput(f"{path} is damaged ({error}): download it again") from error
     metadata = entries.pop("__metadata__", {})
     if len(entries) > MOST_TENSORS:
         raise BadInput(f"{path} holds {len(entries)} tensors, more than any adapter has")

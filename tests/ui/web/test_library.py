@@ -13,9 +13,10 @@ from studio.adapters.delta import LowRank
 from studio.adapters.formats.convert import to_kohya
 from studio.adapters.load import load_adapter
 from studio.adapters.tensor_file import write_tensors
-from studio.workspace import AdapterFile, add_adapter, get_adapter, list_trash
+from studio.workspace import AdapterFile, add_adapter, get_adapter, list_trash, open_workspace
 from tests.ui.web.conftest import Server, fill, open_tab
 from ui.web.library.cards import cards, details, matching
+from ui.web.library.import_export import import_files
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 WIDTH = 192  # of the layer in sketch
@@ -77,6 +78,18 @@ def test_tags_and_notes_are_found_and_shown() -> None:
         ("robot", "false"),
         ("ink", "true"),
     ]
+
+
+def test_a_size_stays_in_one_line() -> None:
+    assert "26.6\u00a0MB" in cards([listed("robot")])
+
+
+def test_a_refusal_names_the_file_once(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(kohya_file(tmp_path, "lamp").read_bytes()[:-100])
+    imported, [refusal] = import_files(open_workspace(tmp_path / "space"), [torn])
+    assert not imported
+    assert re.fullmatch(r"torn\.safetensors is damaged \(.*\): download it again", refusal)
 
 
 def test_what_a_file_says_is_text_in_the_page() -> None:

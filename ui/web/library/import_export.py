@@ -79,5 +79,6 @@ def _import_each(space: Workspace, files: Sequence[Path]) -> list[AdapterFile | 
         try:
             results.append(import_adapter(space, file))
         except BadInput as error:
-            results.append(f"{file.name}: {str(error).replace(str(file), file.name)}")
+            told = str(error).replace(str(file), file.name)
+            results.append(told if file.name in told else f"{file.name}: {told}")
     return results

@@ -33,7 +33,7 @@ class LabelEditor:
                 self._cover = gr.UploadButton(
                     "Choose a cover", file_types=["image"], size="sm", min_width=130
                 )
-                self._own = gr.Button("Its own cover", size="sm", min_width=130)
+                self._own = gr.Button("Take the cover away", size="sm", min_width=130)
         self.shown = [self._triggers, self._tags, self._notes]
 
     def wire(self, report: gr.HTML) -> list[Dependency]:
@@ -60,7 +60,7 @@ class LabelEditor:
 
     def _take_cover(self, name: str, file: str) -> str:
         covers = get_or_create_set(self._space, COVERS)
-        cover = add_upload(self._space, covers.name, Path(file), name=f"{name}{Path(file).suffix}")
+        cover = add_upload(self._space, covers.name, Path(file))
         label_adapter(self._space, name, cover=f"uploads/{covers.name}/{cover.name}")
         return notices([f"{name} has a new cover"])
 

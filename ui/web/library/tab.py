@@ -137,6 +137,9 @@ class _Library:
         outcome = [self._selected, self._deleted, self._notices]
         uploaded, renamed = [self._upload, self._selected], [self._selected, self._name]
         picked = [self._picked, self._selected]
+        reading = gr.Row(visible=True), gr.Button(visible=False), notices(["Reading the files"])
+        told = [self._report, self._undo, self._notices]
+        on(self._upload.upload, lambda: reading, None, told)
         changes = [
             on(self._upload.upload, self._import_files, uploaded, outcome, **IMPORTS),
             on([self._rename.click, self._name.submit], self._rename_adapter, renamed, outcome),

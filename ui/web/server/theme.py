@@ -73,7 +73,7 @@ def _fields() -> dict[str, str]:
         "input_border_color_focus_dark": "*primary_500",
         "input_shadow_focus": "0 0 0 3px color-mix(in srgb, *primary_500 18%, transparent)",
         "input_radius": "*radius_md",
-        "input_padding": "8px 11px",
+        "input_padding": "9px 11px",
         "checkbox_label_background_fill": "transparent",
         "checkbox_label_background_fill_dark": "transparent",
         "checkbox_label_background_fill_hover": "*background_fill_secondary",
