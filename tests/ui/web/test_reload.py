@@ -35,7 +35,7 @@ def test_a_reload_keeps_every_form_and_the_address_the_tab(page: Page, server: S
     expect(prompt).to_have_value("a blue lamp")
     expect(here.get_by_label("Draw every change")).not_to_be_checked()
     fill(seed, "7")
-    prompt.click()
+    seed.press("Control+Enter")
     expect(problem).to_be_hidden()
     expect(draw).to_be_enabled()
     assert list_jobs(server.space)[0].id == other.id  # nothing was drawn by that

@@ -41,7 +41,7 @@ class BlockSliders:
             with gr.Row(elem_classes="studio-fields"):
                 self._sliders = {
                     block: gr.Slider(
-                        0, 2, 1.0, step=0.05, label=block.replace("_", " "), buttons=[],
+                        0, 2, 1.0, step=0.05, label=block.replace("_blocks.", " ").replace("_", " "), buttons=[],
                         visible=block in BLOCKS["sdxl"], min_width=180,
                     )
                     for block in NAMES
