@@ -9,6 +9,7 @@ an early stop, every weight of the base has its own bits.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
@@ -107,10 +108,23 @@ def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
     runs: the first passes of the shots, all with the same base, size and timesteps. Raises BadInput
     before the first step where two adapters have different embeddings for one word.
     """
-    passes = _with_second(runs)
-    finding = [run.finding for run in runs if run.finding is not None]
-    drop_unused([run for same in (*passes, finding) for run in same])
-    return _denoise_passes(passes, finding)
+    with cache_of(runs[0].base).lock:
+        passes = _with_second(runs)
+        finding = [run.finding for run in runs if run.finding is not None]
+        drop_unused([run for same in (*passes, finding) for run in same])
+    return _in_turns(runs[0].base, _denoise_passes(passes, finding))
+
+
+def _in_turns(base: "Base", steps: Generator[Step, None, None]) -> Iterator[Step]:
+    """The steps, none of them while another thread takes one on this base."""
+    lock = cache_of(base).lock
+    with closing(steps):
+        while True:
+            with lock:
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
 
 
 def _with_second(runs: Sequence[PictureRun]) -> list[Sequence[PictureRun]]:

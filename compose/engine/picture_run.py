@@ -288,8 +288,9 @@ def start_run(base: "Base", resolved: ResolvedShot, *, second: bool = False) -> 
     """
     scheduler, timesteps = timesteps_of(base, resolved.shot, second=second)
     steps = -(-len(timesteps) // scheduler.order)
-    run = PictureRun(base, resolved.second() if second else resolved, steps=steps)
-    check_room(base, resolved)
+    with cache_of(base).lock:
+        run = PictureRun(base, resolved.second() if second else resolved, steps=steps)
+        check_room(base, resolved)
     return run
 
 

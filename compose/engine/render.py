@@ -1,6 +1,7 @@
 """From a shot to its picture."""
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from compose.engine.denoise import Done, denoise
 from compose.engine.expected.drawing_memory import tiled_where_needed
+from compose.engine.weights.render_cache import cache_of
 from studio.errors import BadInput
 from studio.requests.a1111 import parameters_text
 from studio.requests.resolved_shot import ResolvedShot, resolve
@@ -64,7 +66,8 @@ def decode(
             f"guidance, or open the base in fp32 or bf16 (it is in {base.dtype})."
         )
     resolved = resolve(shot, base)
-    with tiled_where_needed(base, resolved):
+    turn = cache_of(base).lock if alone else nullcontext()  # it may move the other parts
+    with turn, tiled_where_needed(base, resolved):
         pixels = base.decode(latents, alone=alone)[0].movedim(0, -1)
         made_by = recipe(resolved, base)  # inside, as it records whether the VAE works in tiles
     picture = Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())

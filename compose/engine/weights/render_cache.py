@@ -8,6 +8,7 @@ previews. The base itself is changed only inside `studio.adapters.delta.swap_wei
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -51,8 +52,12 @@ class PlannedMethod:
 
 @dataclass
 class RenderCache:
-    """What is kept after a picture for the next one on the same base."""
+    """What is kept after a picture for the next one on the same base.
 
+    lock: held while the base's weights are changed or its parts are moved.
+    """
+
+    lock: RLock = field(default_factory=RLock)
     kept: KeptWeights = field(default_factory=KeptWeights)
     prepared: dict[Batch, PreparedLayers] = field(default_factory=dict)
     graphs: StepGraphs = field(default_factory=StepGraphs)

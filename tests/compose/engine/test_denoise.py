@@ -1,6 +1,8 @@
 """The engine: what it lends, keeps and gives back."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -178,6 +180,18 @@ def test_two_shots_taken_in_turns_do_not_mix(sdxl: Base, shot: Shot, second: Ada
     turns = list(zip(denoise(sdxl, shot), denoise(sdxl, other), strict=True))
     assert torch.equal(turns[-1][0].latents, alone[0])
     assert torch.equal(turns[-1][1].latents, alone[1])
+
+
+def test_threads_that_draw_on_one_base_take_turns(sdxl: Base, shot: Shot, second: Adapter) -> None:
+    shots = [
+        dataclasses.replace(shot, adapters=((adapter, strength),), seed=seed)
+        for seed, (adapter, strength) in enumerate([*shot.adapters, (second, 1.0)] * 2)
+    ]
+    alone = [latents(sdxl, one) for one in shots]
+    cache_of(sdxl).texts.clear()  # so that the text encoders are changed in threads too
+    with ThreadPoolExecutor(len(shots)) as threads:
+        together = threads.map(partial(latents, sdxl), shots)
+        assert all(map(torch.equal, together, alone))
 
 
 def test_weights_and_texts_are_kept_for_the_next_picture(
