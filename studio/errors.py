@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 # ASCII and C1 control characters, but not tab and line feed; surrogates.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-MOST_SAID = 20  # mistakes in one message
+MOST_SAID = 20  # the most mistakes that one message names
 
 # System errors that the user can put right: a path that cannot be written, or a full disk.
 DISK_ERRORS = (
@@ -45,7 +45,7 @@ def reason_of(error: Exception) -> str:
 
 
 def join_errors(errors: Sequence[BadInput]) -> BadInput:
-    """One error for several, a line each; the same sentence once."""
+    """One error with a line for each of several; equal sentences come once."""
     lines = list(dict.fromkeys(map(str, errors)))
     if len(lines) == 1:
         return errors[0]

@@ -99,7 +99,7 @@ class Base(Parts):
 
     @property
     def stored(self) -> dict[str, str]:
-        """How its weights are quantized, as recipes say it; empty where they are not."""
+        """The entry of a recipe for quantized weights; empty where they are not quantized."""
         return {} if self.quantize == "none" else {"quantize": self.quantize}
 
     @property

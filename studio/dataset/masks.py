@@ -66,7 +66,7 @@ def with_masks(pictures: Pictures, masked: Masked) -> Pictures:
 
 
 def _with_mask(example: Example, file: Path, taken: dict[Path, Path]) -> Example:
-    """taken: the picture that each mask belongs to."""
+    """The example with its mask, checked. taken: the picture of each mask so far, by file."""
     if (other := taken.setdefault(file, example.path)) != example.path:
         raise BadInput(f"{other} and {example.path} share the mask {file}: give each its own.")
     masked_example = replace(example, mask=file)
@@ -95,7 +95,7 @@ def _candidates(picture: Path) -> Iterator[Path]:
 
 def _missing(pictures: Sequence[Path]) -> str:
     picture, *others = pictures
-    names = [one.name for one in others[:MOST_SAID]]
+    names = [path.name for path in others[:MOST_SAID]]
     if more := len(others) - len(names):
         names.append(f"{more} more")
     also = f" (so too {', '.join(names)})" if names else ""

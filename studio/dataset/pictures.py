@@ -141,7 +141,7 @@ def _read(
 ) -> tuple[list[Example], list[Skipped]]:
     """The pictures of one part, with weight 1.
 
-    listed: their captions in metadata. refused: gets what is wrong with captions.
+    listed: their captions in metadata. refused: errors of captions are appended to it.
     """
     files, skipped = list_pictures(part.path)
     paths = sorted({*files, *listed} - {left_out.path for left_out in skipped})
@@ -181,7 +181,7 @@ def _measure(path: Path, row: Listed | None) -> tuple[int, int] | Skipped:
 
 
 def is_strip(width: int, height: int) -> bool:
-    """Whether a picture is too thin to be learned."""
+    """Whether a picture is too narrow to be trained on."""
     return max(width, height) > THINNEST * min(width, height)
 
 

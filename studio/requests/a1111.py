@@ -51,10 +51,10 @@ NUMBER = rf"{WHOLE_NUMBER}(\.[0-9]{{1,20}})?"
 SIZE = re.compile(rf"({WHOLE_NUMBER})\s*x\s*({WHOLE_NUMBER})")
 WHOLE_NUMBERS = {"Steps": "steps", "Seed": "seed", "Clip skip": "clip_skip"}
 NUMBERS = {"CFG scale": "guidance", "Denoising strength": "denoise"}
-# These decide nothing here: files are found by their names.
+# Settings that are ignored without a word: they don't change a picture, or name files by hash.
 NO_SETTINGS = re.compile(r"Version|User|Hashes|.* hash(es)?")
 LONGEST = 40  # characters of a setting's name, and of its value
-MOST_NAMED = 10  # settings that are left out, in one sentence
+MOST_NAMED = 10  # how many left-out settings one sentence names
 OWN = ("", "Automatic")  # schedule types that mean the sampler's own spacing
 SAMPLERS = {sampler: scheduler for scheduler, sampler in A1111_SAMPLERS.items()}
 SCHEDULE_TYPES = {schedule: spacing for spacing, schedule in A1111_SPACINGS.items()}

@@ -29,7 +29,7 @@ Scheduler = Annotated[
 Spacing = Annotated[str, Predicate(SPACINGS.__contains__), doc(f"one of {', '.join(SPACINGS)}")]
 Pixels = Annotated[int, Ge(8), Le(8192)]
 Share = Annotated[float, Ge(0), Le(1)]
-RANDOM_SEED = -1  # what other programs write for any seed
+RANDOM_SEED = -1  # stands for any seed, as in other programs
 LARGEST_STRENGTH = 100  # of an adapter, in either direction
 Strength = Annotated[
     float,
@@ -222,7 +222,7 @@ class Shot:
 
 
 def any_seed() -> int:
-    """A seed that nobody chose, for RANDOM_SEED; short enough for every other program."""
+    """A random seed, in place of RANDOM_SEED; small enough for other programs."""
     return secrets.randbelow(2**31)
 
 

@@ -1,4 +1,4 @@
-"""Trigger words in texts: whether a text contains them, and a prompt without them."""
+"""Find trigger words in texts, and cut them out of prompts."""
 
 import re
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def says(prompt: str, words: str) -> bool:
     """Whether a text contains these words: whole words, in this order, in any case."""
-    return any(re.search(one, prompt, re.IGNORECASE) for one in _patterns(words))
+    return any(re.search(pattern, prompt, re.IGNORECASE) for pattern in _patterns(words))
 
 
 def without(prompt: str, words: str) -> str:
@@ -24,17 +24,17 @@ def without(prompt: str, words: str) -> str:
 def said_trigger(adapter: "Adapter", prompt: str) -> str | None:
     """The first of an adapter's trigger words and learned words that a prompt contains, or None."""
     known = (*adapter.triggers, *adapter.embeddings)
-    return next((one for one in known if says(prompt, one)), None)
+    return next((words for words in known if says(prompt, words)), None)
 
 
 def unsaid(adapter: "Adapter") -> str:
-    """A clause for messages: the prompt doesn't say the adapter's trigger words, which it names."""
+    """A clause for messages: that the prompt doesn't say the adapter's trigger words."""
     name = adapter.name or str(adapter.path or adapter.kind)
-    known = " or ".join(repr(one) for one in (*adapter.triggers, *adapter.embeddings))
+    known = " or ".join(map(repr, (*adapter.triggers, *adapter.embeddings)))
     return f"the prompt does not say the trigger words of {name}, {known or 'which are not known'}"
 
 
 def _patterns(words: str) -> tuple[str, str]:
-    """Regular expressions for words as they are, and for words with escaped brackets."""
-    plain, escaped = (re.escape(one) for one in (words, escape(words)))
+    """Regular expressions for the words themselves, and with their brackets escaped."""
+    plain, escaped = (re.escape(text) for text in (words, escape(words)))
     return rf"(?<!\w){plain}(?!\w)", rf"(?<!\w){escaped}(?!\w)"

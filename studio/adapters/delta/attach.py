@@ -93,7 +93,7 @@ class _FixedWeight(nn.Module):
 
 
 def _stored(layer: nn.Module) -> Tensor:
-    """Of a quantized weight shape, dtype and device alone, for which it need not be widened."""
+    """A tensor with a quantized weight's shape, dtype and device, without dequantizing it."""
     part = cast(Any, layer.parametrizations)["weight"]
     if isinstance(part, _FixedWeight):  # within the block of another swap
         return part.weight
