@@ -73,10 +73,10 @@ LEAVES |= {
 }
 ENDING = re.compile("|".join(re.escape(e) + "$" for e in sorted(LEAVES, key=len, reverse=True)))
 
-# The tensors of each form, their shapes, and the shape of the weight that they change. A letter is a
-# dimension, and equal letters of a form are equal sizes. "ab" is the product of a and b, "*" is two
-# more dimensions, k and l, or none, and "1" is any number of dimensions of size 1. The weight is ""
-# where the tensors store its shape (sparse) or show one side of it at most.
+# The tensors of each form, their shapes, and the shape of the weight that they change. A letter is
+# a dimension, and equal letters of a form are equal sizes. "ab" is the product of a and b, "*" is
+# two more dimensions, k and l, or none, and "1" is any number of dimensions of size 1. The weight
+# is "" where the tensors store its shape (sparse) or show one side of it at most.
 LOKR_LEFT = ({"lokr_w1": "a c"}, {"lokr_w1_a": "a r", "lokr_w1_b": "r c"})
 LOKR_RIGHT = (
     {"lokr_w2": "b d *"},
