@@ -41,7 +41,7 @@ class BlockSliders:
             with gr.Row(elem_classes="studio-fields"):
                 self._sliders = {
                     block: gr.Slider(
-                        0, 2, 1.0, step=0.05, label=block.replace("_blocks.", " ").replace("_", " "), buttons=[],
+                        0, 2, 1.0, step=0.05, label=_label(block), buttons=[],
                         visible=block in BLOCKS["sdxl"], min_width=180,
                     )
                     for block in NAMES
@@ -84,6 +84,11 @@ def with_factor(block: str, text: str, place: str, factor: float) -> str:
     name = _name(place, block)
     others = [one for one in _entries(text) if one.partition("=")[0].strip() != name]
     return ", ".join(others if factor == 1 else [*others, f"{name}={factor:g}"])
+
+
+def _label(block: str) -> str:
+    """As the chart of the schedule calls it: "down 0"."""
+    return block.replace("_blocks.", " ").replace("_", " ")
 
 
 def _entries(text: str) -> list[str]:
