@@ -32,32 +32,35 @@ class Slot:
         return {self.row, self.head, self.remove} | self.inputs()
 
     def locked(self, locked: bool) -> Update:
-        """Whether the strength and the half may be changed, and the adapter removed."""
+        """Allow or forbid changes of strength and half, and removing the adapter."""
         changeable = gr.update(interactive=not locked)
         return {self.strength: changeable, self.half: changeable, self.remove: changeable}
 
-    def update(self, one: MixAdapter | None, adapter: AdapterFile | None, place: int) -> Update:
-        """adapter: of the library; None where it was deleted."""
-        if one is None:
+    def update(self, mixed: MixAdapter | None, file: AdapterFile | None, place: int) -> Update:
+        """Show an adapter of the mix, or hide the row where `mixed` is None.
+
+        file: the adapter in the library; None where it was deleted.
+        """
+        if mixed is None:
             return {self.row: gr.Row(visible=False)}
-        free = not one.locked
+        free = not mixed.locked
         return {
             self.row: gr.Row(visible=True),
-            self.head: html.slot_head(adapter, one.name, place),
-            self.strength: shown_on(self.strength, one.strength) | {"interactive": free},
+            self.head: html.slot_head(file, mixed.name, place),
+            self.strength: shown_on(self.strength, mixed.strength) | {"interactive": free},
             self.half: gr.update(
-                value=one.half, visible=bool(adapter and adapter.halves), interactive=free
+                value=mixed.half, visible=bool(file and file.halves), interactive=free
             ),
-            self.used: one.on,
-            self.lock: one.locked,
+            self.used: mixed.on,
+            self.lock: mixed.locked,
             self.remove: gr.Button(interactive=free),
         }
 
 
 class AdapterSlots:
-    """Lays them out where it is made.
+    """The rows and the library, laid out where this is created.
 
-    mix: the adapters, a tuple of MixAdapter. Their strengths and halves are those of the slots.
+    mix: a state with a tuple of MixAdapter. Strengths, halves and ticks are read from the rows.
     """
 
     def __init__(self, space: Workspace) -> None:
@@ -72,39 +75,39 @@ class AdapterSlots:
 
     def inputs(self) -> Components:
         """The components whose values `read` takes."""
-        return {self.mix} | {one for slot in self.slots for one in slot.inputs()}
+        return {self.mix}.union(*(slot.inputs() for slot in self.slots))
 
     def outputs(self) -> Components:
         """The components that `update` changes."""
-        return {self.mix, self.library} | {one for slot in self.slots for one in slot.outputs()}
+        return {self.mix, self.library}.union(*(slot.outputs() for slot in self.slots))
 
     def read(self, values: Values) -> tuple[MixAdapter, ...]:
-        """The mix, with the strengths and halves that are set now."""
+        """The mix, with what is set in the rows now."""
         return tuple(
             replace(
-                one,
-                strength=read_number(f"strength of {one.name}", values[slot.strength]),
+                mixed,
+                strength=read_number(f"strength of {mixed.name}", values[slot.strength]),
                 half=values[slot.half] or WHOLE,
                 on=bool(values[slot.used]),
                 locked=bool(values[slot.lock]),
             )
-            for one, slot in zip(values[self.mix], self.slots, strict=False)
+            for mixed, slot in zip(values[self.mix], self.slots, strict=False)
         )
 
     def update(self, mix: Sequence[MixAdapter], base: str) -> Update:
         """Show this mix, and which adapters of the library fit the base."""
-        adapters = {one.name: one for one in list_adapters(self.space)}
+        files = {file.name: file for file in list_adapters(self.space)}
         update: Update = {self.mix: tuple(mix), self.library: self.cards(base)}
         for at, slot in enumerate(self.slots):
-            one = mix[at] if at < len(mix) else None
-            update |= slot.update(one, adapters.get(one.name) if one else None, at + 1)
+            mixed = mix[at] if at < len(mix) else None
+            update |= slot.update(mixed, files.get(mixed.name) if mixed else None, at + 1)
         return update
 
     def cards(self, base: str) -> str:
         """The library as HTML; adapters that don't fit the base come last and can't be chosen."""
         family = base_family(self.space, base)
         return html.library_cards(
-            [(one, misfit(one, base=base, family=family)) for one in list_adapters(self.space)]
+            [(file, misfit(file, base=base, family=family)) for file in list_adapters(self.space)]
         )
 
 

@@ -1,6 +1,6 @@
 """Sliders for the strength of single blocks, which write the option `blocks` of the method merge.
 
-That option's text is what counts; the sliders show it, whoever wrote it.
+The text of that option is what counts. The sliders show it, also where a person typed it.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from studio.workspace import Workspace, base_family
 from ui.web.mix.mix_adapters import MOST
 from ui.web.server.page import on
 
-# The blocks that adapters change, by the base's family.
+# The blocks that adapters change, by family of the base.
 BLOCKS = {
     "sdxl": (
         *("text_encoder", "text_encoder_2", "down_blocks.0", "down_blocks.1", "down_blocks.2"),
@@ -25,18 +25,18 @@ BLOCKS = {
     ),
 }
 BLOCKS["sd2"] = BLOCKS["sd1"]
-NAMES = (*BLOCKS["sdxl"], "up_blocks.3")  # of all families
+NAMES = (*BLOCKS["sdxl"], "up_blocks.3")  # the blocks of all families
 ALL = "all"
 
 
 class BlockSliders:
-    """The widgets, laid out where it is made. text: of the option `blocks`."""
+    """The widgets, laid out where this is created. text: the field of the option `blocks`."""
 
     def __init__(self, space: Workspace, text: gr.Textbox) -> None:
         self._space, self._text = space, text
         with gr.Accordion("Block strengths", open=False):
-            each = ((f"Adapter {n}", str(n)) for n in range(1, MOST + 1))
-            places = [("All adapters", ALL), *each]
+            adapters = ((f"Adapter {n}", str(n)) for n in range(1, MOST + 1))
+            places = [("All adapters", ALL), *adapters]
             self._place = gr.Dropdown(places, value=ALL, label="Of", min_width=140)
             with gr.Row(elem_classes="studio-fields"):
                 self._sliders = {
@@ -48,11 +48,11 @@ class BlockSliders:
                 }  # fmt: skip
 
     def wire(self, base: gr.Dropdown) -> list[Dependency]:
-        """Wire the events; returns those that write the text."""
-        shown = list(self._sliders.values())
-        seen = [self._text.change, self._place.change, base.change]
-        given = [self._text, self._place, base]
-        on(seen, self._show, given, shown, mode="always_last")
+        """Wire the events; returns the events that write the text."""
+        sliders = list(self._sliders.values())
+        changes = [self._text.change, self._place.change, base.change]
+        inputs = [self._text, self._place, base]
+        on(changes, self._show, inputs, sliders, mode="always_last")
         text, place = self._text, self._place
         return [
             on(slider.release, partial(with_factor, block), [text, place, slider], text)
@@ -68,7 +68,7 @@ class BlockSliders:
 
 
 def factor_in(block: str, text: str, place: str) -> float:
-    """What the option's text says of a block; 1 where it says nothing that can be read."""
+    """The factor of a block in the option's text; 1 where there is none, or no number."""
     for entry in reversed(_entries(text)):
         name, _, factor = entry.partition("=")
         if name.strip() == _name(place, block):
@@ -82,7 +82,7 @@ def factor_in(block: str, text: str, place: str) -> float:
 def with_factor(block: str, text: str, place: str, factor: float) -> str:
     """The option's text with this factor of a block; a factor of 1 is not written."""
     name = _name(place, block)
-    others = [one for one in _entries(text) if one.partition("=")[0].strip() != name]
+    others = [entry for entry in _entries(text) if entry.partition("=")[0].strip() != name]
     return ", ".join(others if factor == 1 else [*others, f"{name}={factor:g}"])
 
 

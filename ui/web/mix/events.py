@@ -1,4 +1,4 @@
-"""Which event of the tab Mix calls which handler, and which components that one may change."""
+"""Which event of the tab Mix calls which handler, and which components the handler may change."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,9 +14,9 @@ from ui.web.mix.handlers.settings import Settings
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Components, Page, on
 
-# One event at a time: two at once would each queue a picture that the other has queued already.
+# The queue of nearly all events. It answers one at a time: two at once might both queue a picture.
 IN_ORDER = "mix"
-LAST = "always_last"  # of the events that come while one is answered, only the last counts
+LAST = "always_last"  # of the events that come while one is being answered, keep only the last
 
 
 def mix_tab(page: Page) -> None:
@@ -30,7 +30,7 @@ def mix_tab(page: Page) -> None:
 
 
 def _settings_events(page: Page, tab: MixTab, settings: Settings) -> None:
-    """A setting is changed, or an adapter joins or leaves the mix."""
+    """When a setting is changed, or an adapter joins or leaves the mix."""
     form, mix, inputs = tab.form, tab.form.adapters, _inputs(tab)
     drawn = _drawing(tab) | _computed(tab)
     placed = drawn | {form.regions.lines}
@@ -64,7 +64,7 @@ def _settings_events(page: Page, tab: MixTab, settings: Settings) -> None:
 
 
 def _drawing_events(tab: MixTab, drawing: Drawing) -> None:
-    """A picture or a comparison is asked for, or stopped."""
+    """When a picture or a comparison is asked for or stopped."""
     inputs, drawn = _inputs(tab), _drawing(tab)
     _on([tab.draw.click], drawing.draw, inputs, drawn | {tab.form.seed}, LAST)
     _on([tab.stop.click], drawing.stop, {tab.job}, set())
@@ -75,7 +75,7 @@ def _drawing_events(tab: MixTab, drawing: Drawing) -> None:
 
 
 def _opening_events(page: Page, tab: MixTab, opening: Opening) -> None:
-    """The page is loaded, the tab is opened, or what it shows has changed."""
+    """When the page is loaded, the tab is opened, or there is news of the job shown."""
     kept, mix, sent = tab.form_kept, tab.form.adapters, {page.adapters}
     watched = {tab.job, tab.job_version, tab.listing}
     _on([tab.news.input], opening.view.poll, watched, _shown(tab), LAST, queue="")
@@ -83,7 +83,7 @@ def _opening_events(page: Page, tab: MixTab, opening: Opening) -> None:
     entered |= {tab.form.base}
     _on([page.tab.select], opening.enter, _inputs(tab) | sent, entered)
     state = (tab.job, tab.own_job, tab.picture, mix.mix)
-    changed = [one.change for one in state]
+    changed = [each.change for each in state]
     _on(changed, opening.remember, {*state}, {tab.kept}, LAST)
     loaded = _on(None, opening.load, {kept.stored}, _all(tab), js=kept.reading)
     kept.keep_after(loaded)
@@ -91,7 +91,7 @@ def _opening_events(page: Page, tab: MixTab, opening: Opening) -> None:
 
 
 def _history_events(page: Page, tab: MixTab, pictures: Pictures) -> None:
-    """The pictures that were made before."""
+    """When a picture is opened, searched, marked, deleted or restored."""
     inputs, everything = _inputs(tab), _all(tab)
     reopened = everything | {tab.listing}
     _on([tab.frame.click], pictures.reopen, inputs, reopened, LAST)
@@ -139,9 +139,9 @@ def _computed(tab: MixTab) -> Components:
     """The components that depend on the settings alone."""
     form = tab.form
     notes = {form.sampling_note, form.clip_note, form.use_clip_skip}
-    said = {tab.schedule, tab.problem, *tab.drawing_buttons()}
+    verdict = {tab.schedule, tab.problem, *tab.drawing_buttons()}
     groups = {form.regions.group, form.regions.painting, *form.groups.values()}
-    return notes | said | groups | {tab.column, tab.row}
+    return notes | verdict | groups | {tab.column, tab.row}
 
 
 def _all(tab: MixTab) -> Components:
@@ -159,9 +159,9 @@ def _on(
     queue: str = IN_ORDER,
     js: str | None = None,
 ) -> Dependency:
-    """Inputs and outputs are as few as possible, since each event sends all of them."""
-    # In the same order in every process, for pages that outlive their server.
-    in_order = sorted(outputs, key=lambda one: one._id)
+    """Wire an event to a handler of values. Give few components: each event sends all of them."""
+    # The order must be the same in every process, since pages may outlive their server.
+    in_order = sorted(outputs, key=lambda component: component._id)
     return on(trigger, handler, inputs, in_order, mode=mode, queue=queue, js=js)
 
 

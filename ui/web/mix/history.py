@@ -1,4 +1,4 @@
-"""Which pictures of the history a page lists: the newest, favourites, those searched for."""
+"""Which pictures of the history a page lists: the newest, favourites, or what a search finds."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,13 +8,17 @@ from studio.errors import BadInput
 from studio.requests.picture_file import read_recipe
 from studio.workspace import PictureFile, Workspace, list_pictures, read_labels
 
-HISTORY_PAGE = 24  # pictures of the history at first, and how many each "Show more" adds
-LOOKED_AT = 5000  # pictures that are searched, the latest
+HISTORY_PAGE = 24  # pictures listed at first; each "Show more" adds as many
+LOOKED_AT = 5000  # the latest pictures, which a search looks through
 
 
 @dataclass(frozen=True)
 class Listing:
-    """words: all of them in a picture's recipe. picked: None while a click opens a picture."""
+    """What a page lists of the history.
+
+    length: most pictures. words: a picture's recipe must have all of them. picked: ids of the
+    pictures that are selected; None while a click opens a picture.
+    """
 
     length: int = HISTORY_PAGE
     words: str = ""
@@ -23,7 +27,7 @@ class Listing:
 
 
 def picture_place(id: str) -> str:
-    """What `write_label` calls a picture of the history."""
+    """The name by which `write_label` and `read_labels` know a picture of the history."""
     return f"pictures/{id}"
 
 
@@ -31,7 +35,7 @@ def favourites(space: Workspace) -> set[str]:
     """The ids of the pictures that are favourites."""
     start = picture_place("")
     labels = read_labels(space).items()
-    return {place.removeprefix(start) for place, one in labels if one.favourite}
+    return {place.removeprefix(start) for place, label in labels if label.favourite}
 
 
 def find_pictures(space: Workspace, listing: Listing) -> tuple[list[PictureFile], bool]:
@@ -54,17 +58,20 @@ def find_pictures(space: Workspace, listing: Listing) -> tuple[list[PictureFile]
 
 @lru_cache(maxsize=LOOKED_AT)
 def _searched_text(path: Path, modified: float) -> str:
-    """What is searched of a picture: its file's name and its recipe, in lower case."""
+    """The text in which a search looks: a picture's file name and recipe, in lower case.
+
+    modified: part of the cache's key, so that a changed file is read anew.
+    """
     try:
         recipe = read_recipe(path)
     except BadInput:
         return path.name.lower()
     adapters, method = recipe.get("adapters"), recipe.get("method")
     names = (
-        [str(one.get("name")) for one in adapters if isinstance(one, dict)]
+        [str(entry.get("name")) for entry in adapters if isinstance(entry, dict)]
         if isinstance(adapters, list)
         else []
     )
     mixed = str(method.get("name")) if isinstance(method, dict) and names else ""
-    own = (str(recipe.get(name, "")) for name in ("prompt", "negative", "seed", "scheduler"))
-    return " ".join([path.name, mixed, *names, *own]).lower()
+    others = (str(recipe.get(name, "")) for name in ("prompt", "negative", "seed", "scheduler"))
+    return " ".join([path.name, mixed, *names, *others]).lower()

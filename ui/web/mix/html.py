@@ -17,13 +17,13 @@ from ui.shared.tiles import tiles_note
 from ui.web.frontend import METHODS, picture_url, sentence, template
 from ui.web.mix.history import favourites
 
-COLOURS = 6  # classes c0 to c5 of the style sheet
-INLINE = 300_000  # bytes of a picture that is sent in the page itself, which shows it sooner
+COLOURS = 6  # CSS classes c0 to c5, one for each adapter
+INLINE = 300_000  # bytes; pictures up to this size are sent inside the HTML, to be shown sooner
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture of the history. words: of its prompt. thumbnail: None where it was deleted."""
+    """A picture of the history. words: from its prompt. thumbnail: None if it was deleted."""
 
     id: str
     words: str
@@ -31,7 +31,7 @@ class _Picture:
 
 
 def frame(picture: Path, *, alt: str, forming: bool = False) -> str:
-    """A picture, as large as there is room for."""
+    """The frame with a picture, as large as there is room for."""
     if picture.stat().st_size <= INLINE:
         url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
     else:
@@ -51,7 +51,7 @@ def failed(error: str, advice: str = "") -> str:
 
 
 def comparison(space: Workspace, labels: Table, results: Sequence[str], preview: str) -> str:
-    """A comparison as far as it is drawn. preview: the frame of the picture that forms."""
+    """A comparison as far as it is drawn. preview: the frame of the unfinished picture, or ""."""
     pictures = {
         number: _Picture(id, _prompt_of(id), _thumbnail(space, id))
         for number, id in enumerate(results)
@@ -71,17 +71,21 @@ def history(
     *,
     searched: bool = False,
 ) -> str:
-    """Thumbnails, the newest first. more: whether there are older ones. picked: their ids."""
+    """Thumbnails, the newest first.
+
+    more: whether there are older pictures. picked: ids of the selected pictures.
+    """
     marked = favourites(space)
-    shown = [_Picture(one.id, _prompt_of(one.id), _thumbnail(space, one.id)) for one in pictures]
-    found = [one for one in shown if one.thumbnail]
+    ids = [picture.id for picture in pictures]
+    listed = [_Picture(id, _prompt_of(id), _thumbnail(space, id)) for id in ids]
+    present = [picture for picture in listed if picture.thumbnail]
     return template("mix/history.html").render(
-        pictures=found, more=more, picked=picked, marked=marked, searched=searched
+        pictures=present, more=more, picked=picked, marked=marked, searched=searched
     )
 
 
 def library_cards(adapters: Sequence[tuple[AdapterFile, str]]) -> str:
-    """The library. With each adapter the reason why it doesn't fit the base, or ""."""
+    """The library as cards. adapters: each with the reason why it doesn't fit the base, or ""."""
     fitting_first = sorted(adapters, key=lambda pair: (bool(pair[1]), not pair[0].favourite))
     return template("mix/library.html").render(adapters=fitting_first)
 
@@ -99,7 +103,7 @@ def slot_head(adapter: AdapterFile | None, name: str, place: int) -> str:
 
 
 def job_note(job: Job, *, more: str = "") -> str:
-    """The progress of a job, or its results. more: a remark on its picture."""
+    """The line about a job: its progress or its results. more: a remark on its picture."""
     match job.state:
         case "queued":
             return note("Waiting in the queue")
@@ -117,7 +121,7 @@ def job_note(job: Job, *, more: str = "") -> str:
 
 
 def recipe_note(recipe: Mapping[str, object], path: Path) -> str:
-    """The settings of a picture in the history, and a link to its file."""
+    """The line about a picture of the history: its main settings and a link to its file."""
     method = recipe.get("method")
     name = method["name"] if isinstance(method, dict) and recipe.get("adapters") else ""
     mixed = f", {METHODS.get(name, (name,))[0]}" if name else ""
@@ -131,7 +135,7 @@ def note(text: str, *, progress: float | None = None, file: Path | None = None) 
 
 
 def notice(problems: Sequence[str]) -> str:
-    """A note on settings of a picture that cannot be restored here."""
+    """A notice of what is missing or unusual in the settings of a picture."""
     return template("mix/notice.html").render(problems=problems)
 
 
@@ -145,7 +149,7 @@ def _summary(job: Job) -> str:
 
 
 def _thumbnail(space: Workspace, id: str) -> Path | None:
-    """None for a picture that is gone, or damaged."""
+    """A picture's thumbnail; None where the picture is gone or damaged."""
     try:
         get_picture(space, id)
         return thumbnail(space, id)
@@ -154,6 +158,6 @@ def _thumbnail(space: Workspace, id: str) -> Path | None:
 
 
 def _prompt_of(id: str) -> str:
-    """What a picture's file name holds of its prompt."""
+    """The words of the prompt that a picture's file name contains."""
     name = id.rpartition("/")[2].removesuffix(".png")
     return name.partition("-")[2] or name

@@ -36,9 +36,9 @@ class JobView:
         self.space, self.tab = space, tab
 
     def poll(self, values: Values) -> Update:
-        """The job shown, if it has got further.
+        """Show the job's progress if it has changed.
 
-        This may be an answer about a job that was replaced in the same moment; the next poll
+        The answer may be about a job that another one replaces at this moment. The next poll then
         corrects it.
         """
         tab = self.tab
@@ -52,7 +52,7 @@ class JobView:
         return update | (self._show_ended(job, values[tab.listing]) if job.ended else {})
 
     def show(self, job: Job) -> Update:
-        """The job as it stands, with a preview of the picture that forms."""
+        """Show a job as it is now, with a preview of the unfinished picture."""
         tab, preview = self.tab, self._preview(job)
         update: Update = {
             tab.note: html.job_note(job),
@@ -74,7 +74,7 @@ class JobView:
         return update
 
     def picture(self, id: str) -> Update:
-        """A finished picture."""
+        """Show a finished picture. Raises BadInput where it was deleted."""
         path = get_picture(self.space, id).path
         return {
             self.tab.frame: html.frame(path, alt=path.stem.partition("-")[2]),
@@ -84,22 +84,22 @@ class JobView:
         }
 
     def star(self, marked: bool) -> gr.Button:
-        """The button that makes the picture shown a favourite, or does the opposite."""
+        """The button that marks the picture shown as a favourite. marked: whether it is one."""
         return gr.Button(MARKED if marked else UNMARKED, interactive=True)
 
     def history(self, listing: Listing) -> Update:
-        """The pictures that are listed, and what can be done with those that are picked."""
-        found, more = find_pictures(self.space, listing)
-        shown = html.history(
+        """Show the pictures of a listing, and the button that deletes the picked ones."""
+        pictures, more = find_pictures(self.space, listing)
+        history = html.history(
             self.space,
-            found,
+            pictures,
             more,
             listing.picked or frozenset(),
             searched=bool(listing.words or listing.favourites),
         )
         many = len(listing.picked or ())
         delete = gr.Button(f"Delete {many}", visible=bool(many))
-        return {self.tab.history: shown, self.tab.delete_picked: delete}
+        return {self.tab.history: history, self.tab.delete_picked: delete}
 
     def schedule(self, shot: Shot) -> str:
         """The schedule of a shot as HTML, or why it can't be drawn."""
@@ -112,7 +112,7 @@ class JobView:
             return no_chart(shot, sentence(str(error)))
 
     def _preview(self, job: Job) -> str:
-        """The frame of the picture that forms; "" where there is none yet, or none any more."""
+        """The frame with the preview of the unfinished picture; "" where there is none."""
         live = live_preview(self.space, job.id) if job.state == "running" else None
         try:
             return html.frame(live, alt="The picture, forming", forming=True) if live else ""
@@ -120,7 +120,7 @@ class JobView:
             return ""
 
     def _show_ended(self, job: Job, listing: Listing) -> Update:
-        """The new history, and a schedule that only the worker could compute."""
+        """Show the new history, and the schedule, which the worker may have had to compute."""
         update = self.history(listing)
         if job.state == "done" and len(drawing_of(job).shots) == 1:
             update[self.tab.schedule] = self.schedule(drawing_of(job).shot(0))

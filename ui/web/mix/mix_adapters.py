@@ -11,8 +11,8 @@ from studio.requests.trigger_words import says
 from studio.workspace import AdapterFile, Workspace, adapter_path
 
 MOST = 6  # adapters in a mix
-WHOLE = "whole"  # beside "content" and "style", the halves of a B-LoRA
-# Prompts that the sketch base draws well. A trigger takes the place of an untouched example.
+WHOLE = "whole"  # the choice beside "content" and "style", the halves of a B-LoRA
+# Prompts that the sketch base draws well. A new adapter's trigger replaces an untouched example.
 EXAMPLES = (
     "a fox in the forest, 3d render",
     "a blue cat wearing a top hat in the city at night, cartoon",
@@ -26,8 +26,9 @@ EXAMPLES = (
 class MixAdapter:
     """An adapter of the library in the mix.
 
-    inserted: the prompt before and after the adapter's trigger was added to it. on: whether it is
-    in the picture. locked: its strength stays as it is.
+    inserted: the prompt before and after the adapter's trigger was added to it. on: whether the
+    adapter takes part in the picture. locked: its strength and half can't be changed, and it can't
+    be removed.
     """
 
     name: str
@@ -38,7 +39,10 @@ class MixAdapter:
     locked: bool = False
 
     def file(self, space: Workspace) -> str:
-        """The file, with its half if there is one, as `load_adapter` takes it."""
+        """The path of the file, with ":content" or ":style" for a half, as `load_adapter` takes it.
+
+        Raises BadInput where the library has no such adapter.
+        """
         return adapter_path(space, self.name + ("" if self.half == WHOLE else f":{self.half}"))
 
 
@@ -47,23 +51,24 @@ def add_to_mix(
 ) -> tuple[tuple[MixAdapter, ...], str]:
     """The mix with one more adapter, and the prompt with its trigger.
 
-    The same file may be added twice, as the two halves of a B-LoRA. BadInput for one too many.
+    An adapter may be added twice, for the two halves of a B-LoRA. Raises BadInput for more than
+    MOST adapters.
     """
     trigger = adapter.triggers[0] if adapter.triggers else ""
-    said = not trigger or says(prompt, trigger)
-    after = prompt if said else _with_trigger(prompt, escape(trigger))
+    unchanged = not trigger or says(prompt, trigger)
+    after = prompt if unchanged else _with_trigger(prompt, escape(trigger))
     inserted = (prompt, after) if after != prompt else None
     return _joined(mix, MixAdapter(adapter.name, inserted=inserted)), after
 
 
 def with_tagged(mix: Sequence[MixAdapter], named: MixAdapter) -> tuple[MixAdapter, ...]:
-    """The mix with an adapter that the prompt named; one that is in it has the new strength.
+    """The mix with an adapter that the prompt named. If it is in the mix, its strength changes.
 
-    BadInput for one too many.
+    Raises BadInput for more than MOST adapters.
     """
-    for at, one in enumerate(mix):
-        if (one.name, one.half) == (named.name, named.half):
-            return (*mix[:at], replace(one, strength=named.strength), *mix[at + 1 :])
+    for at, adapter in enumerate(mix):
+        if (adapter.name, adapter.half) == (named.name, named.half):
+            return (*mix[:at], replace(adapter, strength=named.strength), *mix[at + 1 :])
     return _joined(mix, named)
 
 
@@ -75,11 +80,11 @@ def remove_from_mix(
     The trigger stays where the user has changed it, and where the other half still needs it.
     """
     removed = mix[place]
-    left = tuple(one for at, one in enumerate(mix) if at != place)
+    left = tuple(adapter for at, adapter in enumerate(mix) if at != place)
     if removed.inserted is None:
         return left, prompt
-    other_half = next((at for at, one in enumerate(left) if one.name == removed.name), None)
-    if other_half is not None:  # it takes the trigger along when it is removed too
+    other_half = next((at for at, other in enumerate(left) if other.name == removed.name), None)
+    if other_half is not None:  # the trigger goes when the other half is removed too
         heir = left[other_half]
         heir = replace(heir, inserted=heir.inserted or removed.inserted)
         return (*left[:other_half], heir, *left[other_half + 1 :]), prompt
@@ -87,9 +92,9 @@ def remove_from_mix(
 
 
 def misfit(adapter: AdapterFile, *, base: str, family: str) -> str:
-    """Why an adapter can't be used with a base; "" where the headers show no reason.
+    """Why an adapter can't be used with a base; "" where the library knows no reason.
 
-    base: its source. What only the layers' shapes show, the worker reports.
+    base: the base's source. The worker reports problems that only the layers' shapes show.
     """
     if adapter.problem:
         return adapter.problem
@@ -106,10 +111,10 @@ def short_name(base: str) -> str:
     return base.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-def _joined(mix: Sequence[MixAdapter], one: MixAdapter) -> tuple[MixAdapter, ...]:
+def _joined(mix: Sequence[MixAdapter], added: MixAdapter) -> tuple[MixAdapter, ...]:
     if len(mix) == MOST:
         raise BadInput(f"A mix has at most {MOST} adapters: remove one first.")
-    return (*mix, one)
+    return (*mix, added)
 
 
 def _family(name: str) -> str:
@@ -119,7 +124,7 @@ def _family(name: str) -> str:
 def _with_trigger(prompt: str, trigger: str) -> str:
     """The prompt with the trigger at its end.
 
-    The trigger replaces an untouched example, unless it is one of a style, which needs a subject.
+    It replaces an untouched example, unless it contains "style": a style needs a subject.
     """
     replaceable = prompt.strip() in EXAMPLES and "style" not in trigger.lower()
     if replaceable or not prompt.strip():
@@ -128,6 +133,7 @@ def _with_trigger(prompt: str, trigger: str) -> str:
 
 
 def _without_trigger(prompt: str, before: str, after: str) -> str:
+    """before, after: the prompt before and after the trigger was added."""
     if prompt == after:
         return before
     added = after.removeprefix(before)

@@ -1,7 +1,7 @@
-"""A picture's recipe as a shot of this workspace.
+"""Turn a picture's recipe into a shot of this workspace.
 
-A recipe may come from anywhere, so of the files that it names only those of the workspace are
-opened. What is missing here is left out, with a sentence about it.
+A recipe may come from anywhere, so only files of the workspace are opened. What is missing here is
+left out, with a sentence about it.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def recipe_of_picture(path: str | Path) -> tuple[dict[str, object], list[str]]:
-    """The recipe of a PNG, from Studio's own text or from A1111's.
+    """The recipe of a PNG, from Studio's text or A1111's, and what Studio doesn't support of it.
 
-    With it a sentence for each thing that Studio doesn't have. BadInput for a picture without
-    either text.
+    The second value has a sentence for each unsupported thing. Raises BadInput for a picture
+    without either text.
     """
     with opened_picture(path, name="That") as picture:
         own, parameters = picture.info.get("studio"), picture.info.get("parameters")
@@ -67,11 +67,11 @@ def shot_of_recipe(space: Workspace, recipe: Mapping[str, object]) -> tuple[Shot
 def _base(space: Workspace, entry: Mapping[str, object], problems: list[str]) -> str:
     source, name = _part(entry, "source", str) or "sketch", _part(entry, "name", str)
     known = list_bases(space)
-    if any(one.source == source for one in known):
+    if any(base.source == source for base in known):
         return source
-    for one in known:
-        if one.name in (name, short_name(source)):
-            return one.source
+    for base in known:
+        if base.name in (name, short_name(source)):
+            return base.source
     problems.append(f"Its base {source} is not known here: add it in Library, or choose another.")
     return "sketch"
 
@@ -94,11 +94,11 @@ def _adapters(
     space: Workspace, recipe: Mapping[str, object], problems: list[str]
 ) -> list[dict[str, object]]:
     entries = _part(recipe, "adapters", list)
-    library = {one.name: one for one in list_adapters(space)} if entries else {}
-    found = [
-        _adapter(library, _part({"adapter": one}, "adapter", dict), problems) for one in entries
+    library = {file.name: file for file in list_adapters(space)} if entries else {}
+    adapters = [
+        _adapter(library, _part({"adapter": entry}, "adapter", dict), problems) for entry in entries
     ]
-    present = [one for one in found if one]
+    present = [adapter for adapter in adapters if adapter]
     if len(present) > MOST:
         problems.append(f"It mixes {len(present)} adapters: the first {MOST} are taken.")
     return present[:MOST]
@@ -107,9 +107,9 @@ def _adapters(
 def _adapter(
     library: Mapping[str, AdapterFile], entry: Mapping[str, object], problems: list[str]
 ) -> dict[str, object] | None:
-    """The same entry with the file of the library that has the same name."""
+    """The entry with the path of the library's adapter of the same name; None if it has none."""
     half, path = _part(entry, "half", str), _part(entry, "path", str)
-    written = _part(entry, "name", str).removesuffix(f" {half}")  # a half's name ends with it
+    written = _part(entry, "name", str).removesuffix(f" {half}")  # such as "robot style"
     names = [adapter_name(path), written] if path else [written]
     name = next((name for name in names if name in library), None)
     if name is None:
@@ -123,7 +123,7 @@ def _adapter(
 
 
 def _method(recipe: Mapping[str, object], problems: list[str]) -> Mapping[str, object] | None:
-    """None for a plain merge."""
+    """The method's entry; None for a plain merge."""
     entry = _part(recipe, "method", dict)
     name, options = _part(entry, "name", str) or "merge", _part(entry, "options", dict)
     try:
@@ -139,7 +139,7 @@ def _method(recipe: Mapping[str, object], problems: list[str]) -> Mapping[str, o
 def _picture(
     space: Workspace, recipe: Mapping[str, object], field: str, what: str, problems: list[str]
 ) -> str | None:
-    """A picture of the workspace that the recipe names. what: what messages call it."""
+    """The path of a picture of the workspace that a recipe names. what: its name in messages."""
     entry = _part(recipe, field, dict)
     if not entry:
         return None
@@ -151,10 +151,10 @@ def _picture(
 
 
 def _part(entry: Mapping[str, object], key: str, kind: type[T]) -> T:
-    """A part of a recipe; empty where there is none."""
-    found = entry.get(key)
-    if found is None:
+    """A part of a recipe; an empty `kind` where there is none."""
+    part = entry.get(key)
+    if part is None:
         return kind()
-    if not isinstance(found, kind):
-        raise BadInput(f"The recipe is damaged: its {key} is {found!r}.")
-    return found
+    if not isinstance(part, kind):
+        raise BadInput(f"The recipe is damaged: its {key} is {part!r}.")
+    return part

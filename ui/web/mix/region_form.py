@@ -1,4 +1,4 @@
-"""Where each adapter is drawn: typed boxes, parts painted in the adapters' colours, or found."""
+"""Choose where each adapter is drawn: by typed boxes, painted colours, or attention."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ BRUSHES = COLOURS[:MOST]
 
 
 class RegionForm:
-    """Lays the widgets out where it is made; they are shown for the method `regions`."""
+    """The widgets, laid out where this is created and shown for the method `regions`."""
 
     def __init__(self) -> None:
         with gr.Group(visible=False) as self.group:
@@ -75,15 +75,18 @@ class RegionForm:
         return regions
 
     def suggest(self, given: Values, count: int) -> Update:
-        """Boxes side by side for who has not said yet where `count` adapters are drawn."""
+        """Suggest boxes side by side for `count` adapters, unless the user has typed other ones.
+
+        No boxes are needed where regions are painted or found by attention.
+        """
         typed = (given[self.lines] or "").strip()
         if typed != side_by_side(len(typed.splitlines())):
             return {}
-        said = given[self.masks] == "attention" or _painted(given[self.canvas])
-        return {self.lines: "" if said else side_by_side(count)}
+        unneeded = given[self.masks] == "attention" or _painted(given[self.canvas])
+        return {self.lines: "" if unneeded else side_by_side(count)}
 
     def update(self, shot: Shot) -> Update:
-        """Show a shot's regions; those with masks are painted."""
+        """Show a shot's regions. Regions with masks are painted on the canvas."""
         lines, canvas = [], np.zeros((SIDE, SIDE, 4), np.uint8)
         for place, text in enumerate(shot.regions, start=1):
             region = read_region(text)
@@ -94,12 +97,12 @@ class RegionForm:
                 text = region_text(Region(None, PAINTED, region.prompt, region.adapters))
             lines.append(text)
         picture = Image.fromarray(canvas) if canvas.any() else None
-        shown = picture and {"background": None, "layers": [picture], "composite": picture}
-        return {self.lines: "\n".join(lines), self.canvas: shown}
+        painting = picture and {"background": None, "layers": [picture], "composite": picture}
+        return {self.lines: "\n".join(lines), self.canvas: painting}
 
 
 def side_by_side(count: int) -> str:
-    """A line for each adapter: boxes of one width from left to right."""
+    """A line for each adapter: boxes of equal width from left to right."""
     edges = [f"{at / max(count, 2):.2g}" for at in range(count + 1)]
     return "\n".join(f"{left},0,{right},1" for left, right in pairwise(edges))
 
@@ -123,13 +126,13 @@ def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:
 
 
 def _painted(value: dict[str, Image.Image] | None) -> dict[int, Image.Image]:
-    """A mask for each colour that is on the canvas, by its number from 1."""
+    """A mask for each colour that is on the canvas, by the colour's number from 1."""
     picture = value.get("composite") if value else None
     if picture is None:
         return {}
     pixels = np.asarray(picture.convert("RGBA")).astype(np.int32)
-    colours = np.array([ImageColor.getrgb(one) for one in BRUSHES])
+    colours = np.array([ImageColor.getrgb(colour) for colour in BRUSHES])
     nearest = ((pixels[:, :, None, :3] - colours) ** 2).sum(-1).argmin(-1)
     nearest[pixels[..., 3] < 128] = -1
-    found = {place: nearest == place - 1 for place in range(1, len(BRUSHES) + 1)}
-    return {place: Image.fromarray(inside) for place, inside in found.items() if inside.any()}
+    masks = {place: nearest == place - 1 for place in range(1, len(BRUSHES) + 1)}
+    return {place: Image.fromarray(inside) for place, inside in masks.items() if inside.any()}

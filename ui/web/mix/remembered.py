@@ -1,4 +1,4 @@
-"""What a page remembers of Mix beside its widgets, when it is reloaded."""
+"""What a page keeps of Mix, beside the values of its widgets, when it is reloaded."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,9 +8,10 @@ from ui.web.mix.mix_adapters import MixAdapter
 
 @dataclass(frozen=True)
 class Remembered:
-    """job, own: numbers of the job shown and of the last one queued. picture: its id.
+    """The state of the tab Mix in a page.
 
-    mix: the adapters, which may be gone from the library by now.
+    job, own: numbers of the job shown, and of the last job that the page queued. picture: the id
+    of the picture shown. mix: the adapters, which may be gone from the library by now.
     """
 
     job: int | None = None
@@ -20,7 +21,7 @@ class Remembered:
 
     @classmethod
     def read(cls, text: object) -> "Remembered":
-        """From the text that `write` made; empty where it is none."""
+        """The inverse of `write`; an empty state for any other text."""
         from pydantic import TypeAdapter, ValidationError
 
         try:
@@ -29,5 +30,5 @@ class Remembered:
             return cls()
 
     def write(self) -> str:
-        """As JSON."""
+        """The state as JSON."""
         return json.dumps(asdict(self))

@@ -1,5 +1,7 @@
-"""A schedule as a chart: steps from left to right, blocks of the UNet from top to bottom, a colour
-for each adapter."""
+"""Draw a schedule as a chart.
+
+Steps go from left to right, blocks of the UNet from top to bottom; each adapter has a colour.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,13 +13,13 @@ from ui.web.frontend import template
 from ui.web.mix.html import COLOURS
 from ui.worker.schedule_summary import PassSummary, ScheduleSummary
 
-BLOCK_HEIGHT = 10  # in the drawing's own units, with a gap of 1 above and below
+BLOCK_HEIGHT = 10  # in units of the SVG, with a gap of 1 above and below
 PASS_WIDTH = 12
 
 
 @dataclass(frozen=True)
 class _Path:
-    """All boxes of one colour. pale: of passes that reuse deep features."""
+    """All boxes of one colour. pale: whether their passes reuse deep features."""
 
     colour: int
     pale: bool
@@ -25,8 +27,8 @@ class _Path:
 
 
 def chart(summary: ScheduleSummary) -> str:
-    """The chart as HTML; it fills the width that there is."""
-    passes = [one for step in summary.steps for one in step]
+    """The chart as HTML. It fills the available width."""
+    passes = [each for step in summary.steps for each in step]
     return template("mix/schedule.html").render(
         summary=summary,
         cost=summary.cost,
@@ -42,7 +44,7 @@ def chart(summary: ScheduleSummary) -> str:
 
 
 def no_chart(shot: Shot, reason: str) -> str:
-    """The reason in the place of a chart that can't be drawn, and the least cost."""
+    """The reason why there is no chart, and the least that the shot can cost."""
     steps, cost = sum(shot.passes), sum(shot.evaluations())
     return template("mix/schedule.html").render(
         summary=None, cost=cost, steps=steps, ratio=_ratio(cost, cost), reason=reason
@@ -57,11 +59,11 @@ def _ratio(cost: float, plain: int) -> str:
 
 
 def _paths(blocks: Sequence[str], passes: Sequence[PassSummary]) -> list[_Path]:
-    """Equal passes beside each other are one box, so that long schedules stay small."""
+    """The boxes of the chart. Equal passes in a row share a box, which keeps the HTML small."""
     paths: dict[tuple[int, bool], _Path] = {}
     for row in range(len(blocks)):
         x = 0
-        for (parts, pale), equal in groupby(passes, key=partial(_look, row)):
+        for (parts, pale), equal in groupby(passes, key=partial(_appearance, row)):
             width = PASS_WIDTH * len(list(equal))
             y = row * BLOCK_HEIGHT + 1.0
             for adapter, part in parts:
@@ -74,9 +76,9 @@ def _paths(blocks: Sequence[str], passes: Sequence[PassSummary]) -> list[_Path]:
     return list(paths.values())
 
 
-def _look(row: int, one: PassSummary) -> tuple[tuple[tuple[int, float], ...], bool]:
-    """The adapters that change a block, each with its part of the height; whether it is pale."""
-    shares = one.shares[row]
+def _appearance(row: int, each: PassSummary) -> tuple[tuple[tuple[int, float], ...], bool]:
+    """The adapters that change a block in a pass, each with its part of the height; and `pale`."""
+    shares = each.shares[row]
     whole = max(sum(shares), 1.0)
     parts = tuple((adapter, share / whole) for adapter, share in enumerate(shares) if share)
-    return parts, one.shallow
+    return parts, each.shallow

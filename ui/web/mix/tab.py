@@ -13,12 +13,12 @@ from ui.web.server.kept_form import KeptForm
 from ui.web.server.page import Page
 from ui.web.server.polling import tab_news
 
-COMPARES = [ONCE, "mix-compares"]  # mix.js brings what they draw into sight
+COMPARES = [ONCE, "mix-compares"]  # CSS classes of buttons after which mix.js scrolls to the frame
 NO_PICTURE = "Press Draw to make a picture."
 
 
 class MixTab:
-    """The components of the tab, laid out where it is made."""
+    """The components of the tab, laid out where this is created."""
 
     def __init__(self, page: Page) -> None:
         self._remember()
@@ -39,15 +39,15 @@ class MixTab:
         """The page's state between events, and the components that start some events."""
         self.job = gr.State(None)  # number of the job shown
         self.own_job = gr.State(None)  # number of the last job that this page queued
-        self.job_version = gr.State(None)  # of the job shown; None before the page is loaded
+        self.job_version = gr.State(None)  # version of the job shown; None until the page is loaded
         self.queued = gr.State(None)  # the shot and the loading that the job shown was queued with
         self.picture = gr.State(None)  # id of the picture shown
-        self.deleted = gr.State(())  # ids in the trash
-        self.was_opened = gr.State(False)  # whether the tab was opened
+        self.deleted = gr.State(())  # ids in the trash of what was deleted last
+        self.was_opened = gr.State(False)  # whether the tab was opened in this page
         self.listing = gr.State(Listing())
         self.news = tab_news("mix")
         self.change = gr.HTML(js_on_load=script("mix.js"), visible="hidden")
-        # What the browser keeps of the state, as JSON; "hidden" has changes, invisible has none.
+        # The state that the browser keeps, as JSON. "hidden": with False its `change` never fires.
         self.kept = gr.Textbox(visible="hidden")
 
     def _lay_out_picture(self) -> None:
@@ -73,12 +73,12 @@ class MixTab:
         self.schedule = gr.HTML(elem_id="mix-schedule")
 
     def form_widgets(self) -> set[Component]:
-        """What a person sets."""
+        """The widgets that a person sets, whose values a reload keeps."""
         options = {self.auto, self.form.lock, self.column, self.columns, self.row, self.rows}
         return {*options, *self.form.widgets()}
 
     def drawing_buttons(self) -> tuple[gr.Button, ...]:
-        """Those that need settings that a picture can be made with."""
+        """The buttons that draw, and are disabled while a setting is wrong."""
         return self.draw, self.compare_methods, self.compare_grid
 
     def _lay_out_comparison(self) -> None:

@@ -1,5 +1,5 @@
 """The event handlers of the tab Mix. Each reads the workspace or queues a job.
 
-A handler is given the values of the components, and answers with those that change. It keeps
-nothing: what there is to know is in the workspace and in the components.
+A handler is given the values of components and returns those that change. Handlers keep no state:
+it is all in the workspace and in the components.
 """

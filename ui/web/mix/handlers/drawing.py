@@ -22,7 +22,7 @@ DRAWN = "This one is drawn already. Change a setting, or unlock the seed for ano
 
 
 class Drawing:
-    """Queues pictures in place of what this page has queued before."""
+    """Queues pictures. Each job replaces the last job that the same page queued."""
 
     def __init__(self, space: Workspace, tab: MixTab) -> None:
         self.space, self.tab, self.form = space, tab, tab.form
@@ -35,7 +35,7 @@ class Drawing:
         return self._queue(values, [shot]) | {self.form.seed: str(shot.seed)}
 
     def stop(self, values: Values) -> None:
-        """Stop the job shown. The next poll says so: here it might be said after it has stopped."""
+        """Stop the job shown. The next poll shows it: an answer from here might come too late."""
         if values[self.tab.job] is not None:
             with suppress(BadInput):  # it has ended
                 stop_job(self.space, values[self.tab.job])
@@ -52,19 +52,19 @@ class Drawing:
         return self._queue(values, grid(self.form.read(values), columns, rows)) or gr.skip()
 
     def suggest_columns(self, values: Values) -> Update:
-        """Values to begin with, when something else is to vary."""
+        """Suggest values for the columns when another setting is to vary."""
         return {self.tab.columns: self._suggestion(values, self.tab.column)}
 
     def suggest_rows(self, values: Values) -> Update:
-        """The same for the rows."""
+        """Suggest values for the rows when another setting is to vary."""
         return {self.tab.rows: self._suggestion(values, self.tab.row)}
 
     def _suggestion(self, values: Values, axis: gr.Dropdown) -> str:
-        found = {one.name: one.suggestion for one in axes(self.form.read(values))}
-        return found.get(values[axis], "")
+        suggestions = {each.name: each.suggestion for each in axes(self.form.read(values))}
+        return suggestions.get(values[axis], "")
 
     def draw_change(self, values: Values, shot: Shot) -> Update:
-        """Draw a change where that is wanted, unless a comparison is being drawn."""
+        """Draw changed settings if "Draw every change" is on and no comparison is being drawn."""
         tab = self.tab
         unchanged = (shot, self.form.loading.read(values)) == values[tab.queued]
         if not values[tab.auto] or unchanged or self._is_comparing(values):
@@ -72,9 +72,9 @@ class Drawing:
         return self._queue(values, [shot])
 
     def _queue(self, values: Values, shots: Sequence[Shot]) -> Update:
-        """Queue these shots instead of what this page has queued before.
+        """Queue these shots, and stop the last job that this page queued.
 
-        What the job shown draws, or has drawn, is not drawn again.
+        If the job shown draws or has drawn the same shots, nothing is queued.
         """
         tab, loading = self.tab, self.form.loading.read(values)
         if same := self._job_drawing(values, shots, loading):
@@ -107,11 +107,11 @@ class Drawing:
     def _job_drawing(
         self, values: Values, shots: Sequence[Shot], loading: Mapping[str, object]
     ) -> Job | None:
-        """The job shown where it draws these shots or has drawn them, none of them deleted."""
+        """The job shown, if it draws or has drawn these shots and no picture of it was deleted."""
         job = find_job(self.space, values[self.tab.job])
         if job is None or job.state in ("failed", "stopped") or job.stopping:
             return None
-        with suppress(BadInput):  # a shot or a picture is gone
+        with suppress(BadInput):  # a shot or a picture is gone: draw the shots again
             if len(job.finished_results) < len(shots) * job.ended:
                 return None
             for id in job.finished_results:
@@ -120,7 +120,7 @@ class Drawing:
         return None
 
     def stop_own_job(self, values: Values) -> None:
-        """Stop what this page has queued, and nothing of another page."""
+        """Stop the last job that this page queued; jobs of other pages go on."""
         if values[self.tab.own_job] is not None:
             with suppress(BadInput):  # it has ended
                 stop_job(self.space, values[self.tab.own_job])
@@ -131,6 +131,6 @@ class Drawing:
 
 
 def _check(shot: Shot) -> None:
-    """Raise BadInput for what can't be drawn, as far as the headers of the adapters show."""
+    """Raise BadInput for a shot that can't be drawn, as far as the adapters' headers show."""
     with suppress(compose.NeedsWeights):
         compose.outline(shot)

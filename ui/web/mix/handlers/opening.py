@@ -23,15 +23,15 @@ from ui.web.server.page import Update, Values
 
 
 class Opening(Handlers):
-    """What a page shows when it is loaded, reloaded or looked at again."""
+    """Handlers for a page that is loaded or reloaded, and a tab that is opened."""
 
     def load(self, values: Values) -> Update:
-        """The page is loaded: it shows what it showed before, or the last picture asked for."""
+        """The page is loaded: show what it showed before, or else the latest picture's job."""
         tab = self.tab
         update = {tab.job_version: "", tab.columns: axes(PLAIN)[0].suggestion}
         update |= self.view.history(Listing())
-        if found := tab.form_kept.read(values[tab.form_kept.stored]):
-            return update | self._restored(found)
+        if stored := tab.form_kept.read(values[tab.form_kept.stored]):
+            return update | self._restored(stored)
         job = next(iter(list_jobs(self.space, kinds=("render",), limit=1)), None)
         shot = self._shot_of_job(job) if job else None
         update |= self.settings.filled(shot or PLAIN, {})
@@ -40,32 +40,34 @@ class Opening(Handlers):
         return update | {tab.job: job.id} | self._queued_as(job) | self.view.show(job)
 
     def remember(self, values: Values) -> Update:
-        """What `load` restores beside the widgets."""
+        """Write down the state that `load` restores beside the widgets' values."""
         tab = self.tab
         mix = values[self.form.adapters.mix]
         kept = Remembered(values[tab.job], values[tab.own_job], values[tab.picture], mix)
         return {tab.kept: kept.write()}
 
-    def _restored(self, found: Mapping[Any, Any]) -> Update:
-        """The page as it was before it was reloaded. found: what stood in its widgets."""
+    def _restored(self, stored: Mapping[Any, Any]) -> Update:
+        """The page as it was before it was reloaded. stored: the values of its widgets."""
         tab, mix, bases = self.tab, self.form.adapters, base_choices(self.space)
-        state = Remembered.read(found.get(tab.kept))
-        known = {one: found.get(one, one.value) for one in tab.form_widgets()}
-        if known[self.form.base] not in dict(bases).values():
-            known[self.form.base] = PLAIN.base
+        state = Remembered.read(stored.get(tab.kept))
+        restored = {widget: stored.get(widget, widget.value) for widget in tab.form_widgets()}
+        if restored[self.form.base] not in dict(bases).values():
+            restored[self.form.base] = PLAIN.base
         update: Update = {
-            one: shown_on(one, value) if isinstance(one, gr.Slider) else gr.update(value=value)
-            for one, value in known.items()
+            widget: shown_on(widget, value)
+            if isinstance(widget, gr.Slider)
+            else gr.update(value=value)
+            for widget, value in restored.items()
         }
-        update[self.form.base] = gr.Dropdown(bases, value=known[self.form.base])
+        update[self.form.base] = gr.Dropdown(bases, value=restored[self.form.base])
         job, own_job = find_job(self.space, state.job), find_job(self.space, state.own)
-        # A browser keeps no painting; that of the picture shown is in its recipe.
-        painted = self.form.regions.update(drawing_of(job).shot(0) if job else PLAIN)
-        painting = {self.form.regions.canvas: painted[self.form.regions.canvas]}
-        values = {**known, **painting, mix.mix: state.mix}
+        # The browser doesn't store what is painted; the recipe of the picture shown has it.
+        regions = self.form.regions.update(drawing_of(job).shot(0) if job else PLAIN)
+        painting = {self.form.regions.canvas: regions[self.form.regions.canvas]}
+        values = {**restored, **painting, mix.mix: state.mix}
         update |= {tab.own_job: own_job and own_job.id, **painting}
         try:
-            update |= self.form.update_mix(mix.read(values), known[self.form.base])
+            update |= self.form.update_mix(mix.read(values), restored[self.form.base])
             update |= self.settings.computed(self.form.read(values), values)
         except BadInput as wrong:
             update |= self.settings.refused(values, wrong)
@@ -76,8 +78,8 @@ class Opening(Handlers):
         return update
 
     def _queued_as(self, job: Job) -> Update:
-        """The settings that the job shown was queued with, so that they are not drawn again."""
-        with suppress(BadInput):  # a part of it is gone
+        """Note the settings that the job shown was queued with: they are not drawn again."""
+        with suppress(BadInput):  # a file of the job is gone
             drawing = drawing_of(job)
             if len(drawing.shots) == 1:
                 return {self.tab.queued: (drawing.shot(0), drawing.loading)}
@@ -86,9 +88,9 @@ class Opening(Handlers):
     def enter(self, values: Values) -> Update:
         """The tab is opened: show what is new in the library, and draw a first picture.
 
-        The mix is left alone, since adapters sent by another tab may come at the same time.
+        The mix stays as it is, since another tab may be sending adapters at the same time.
         """
-        if values[self.tab.job_version] is None:  # not loaded yet: see draw_first
+        if values[self.tab.job_version] is None:  # the page is not loaded yet: see draw_first
             return {self.tab.was_opened: True}
         update: Update = {
             self.form.adapters.library: self.form.adapters.cards(values[self.form.base])
@@ -100,17 +102,17 @@ class Opening(Handlers):
     def draw_first(self, values: Values) -> Update:
         """The page is loaded: draw a first picture if the tab was opened before."""
         drawn = self._draw_first(values) if values[self.tab.was_opened] else {}
-        return drawn or gr.skip()  # of an empty answer Gradio says that it lacks values
+        return drawn or gr.skip()  # Gradio complains of missing values in an empty answer
 
     def _draw_first(self, values: Values) -> Update:
         nothing_shown = values[self.tab.job] is None and values[self.tab.picture] is None
         if nothing_shown and not values[self.page.adapters]:
-            with suppress(BadInput):  # the field is named
+            with suppress(BadInput):  # the page already names the wrong field
                 return self.drawing.draw_change(values, self.form.read(values))
         return {}
 
     def _shot_of_job(self, job: Job) -> Shot | None:
-        """Its first shot; None where a part of it is gone."""
+        """A job's first shot; None where an adapter, a base or a picture of it is gone."""
         with suppress(BadInput):
             shot, missing = shot_of_recipe(self.space, shot_to_dict(drawing_of(job).shot(0)))
             return None if missing else shot

@@ -1,4 +1,4 @@
-"""The pictures of Mix: its history, and PNGs from elsewhere."""
+"""The history of Mix, and the settings in PNG files."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +28,7 @@ class Pictures(Handlers):
     """Finds, reopens, marks and deletes pictures."""
 
     def list_history(self, values: Values) -> Update:
-        """The filter was changed, or several pictures can be picked from now on."""
+        """The filter was changed, or "Select several" was ticked or unticked."""
         tab = self.tab
         picked = frozenset() if values[tab.several] else None
         words, only = values[tab.search] or "", bool(values[tab.favourites])
@@ -36,7 +36,7 @@ class Pictures(Handlers):
         return {tab.listing: listing} | self.view.history(listing)
 
     def click_history(self, values: Values, event: gr.EventData) -> Update:
-        """A picture is picked where several are; or it is opened; or there is more to show."""
+        """Show more pictures, pick the one clicked while several are selected, or open it."""
         tab, id = self.tab, str(event.name)
         listing = values[tab.listing]
         if id == "more":
@@ -48,7 +48,7 @@ class Pictures(Handlers):
         return {tab.listing: listing} | self.view.history(listing)
 
     def mark(self, values: Values) -> Update:
-        """The picture shown is a favourite from now on, or no longer."""
+        """Make the picture shown a favourite, or no longer one."""
         if not (id := values[self.tab.picture]):
             return gr.skip()
         marked = id not in favourites(self.space)
@@ -56,7 +56,7 @@ class Pictures(Handlers):
         return {self.tab.star: self.view.star(marked)} | self.view.history(values[self.tab.listing])
 
     def reopen(self, values: Values, event: gr.EventData) -> Update:
-        """A picture is shown with its settings."""
+        """Show a picture and its settings."""
         path = get_picture(self.space, str(event.name)).path
         recipe = read_recipe(path)
         shot, problems = shot_of_recipe(self.space, recipe)
@@ -65,11 +65,11 @@ class Pictures(Handlers):
         return update | {self.tab.note: html.recipe_note(recipe, path)}
 
     def open_picture(self, values: Values, event: gr.EventData) -> Update:
-        """The same for a picture of another tab, which gives way to this one."""
+        """Show a picture of another tab and its settings, and select the tab Mix."""
         return self.reopen(values, event) | {self.page.tabs: gr.Tabs(selected="mix")}
 
     def open_file(self, values: Values) -> Update:
-        """The settings of a PNG are taken over, and drawn if nothing of them is missing."""
+        """Take over the settings of a PNG, and draw them unless a part of them is missing here."""
         tab = self.tab
         if not (path := values[tab.dropped]):
             return gr.skip()
@@ -83,20 +83,20 @@ class Pictures(Handlers):
         return update | {tab.frame: html.empty(NO_PICTURE), tab.picture: None}
 
     def delete(self, values: Values) -> Update:
-        """The picture shown goes to the trash."""
+        """Move the picture shown to the trash."""
         if not (id := values[self.tab.picture]):
             return gr.skip()
         return self._delete(values, [id]) | self.view.history(values[self.tab.listing])
 
     def delete_picked(self, values: Values) -> Update:
-        """All that are picked go to the trash; those that are gone already are left out."""
+        """Move the picked pictures to the trash, except for those that are gone already."""
         listing = values[self.tab.listing]
-        there = []
+        ids = []
         for id in sorted(listing.picked or ()):
             with suppress(BadInput):
-                there.append(get_picture(self.space, id).id)
+                ids.append(get_picture(self.space, id).id)
         listing = replace(listing, picked=frozenset())
-        update = self._delete(values, there) | {self.tab.listing: listing}
+        update = self._delete(values, ids) | {self.tab.listing: listing}
         return update | self.view.history(listing)
 
     def _delete(self, values: Values, ids: Sequence[str]) -> Update:
@@ -112,7 +112,7 @@ class Pictures(Handlers):
         return update | gone | {tab.frame: html.empty("Deleted.")}
 
     def undo(self, values: Values) -> Update:
-        """What was deleted last comes back from the trash."""
+        """Restore what was deleted last."""
         tab = self.tab
         if not values[tab.deleted]:
             return gr.skip()
@@ -123,7 +123,7 @@ class Pictures(Handlers):
         return update | self.view.history(values[tab.listing])
 
     def _open(self, values: Values, shot: Shot, problems: Sequence[str]) -> Update:
-        """Settings from elsewhere, and a notice of what is missing or unusual."""
+        """Show the settings of a picture or file, and a notice of what is missing or unusual."""
         update = self.settings.filled(shot, values)
         notices = [*problems, *([OLD_SYNTAX] if shot.syntax == "cut" else [])]
         update[self.tab.notice] = gr.HTML(html.notice(notices), visible=bool(notices))
@@ -131,7 +131,7 @@ class Pictures(Handlers):
         return update | {self.tab.auto: auto, self.form.lock: True}
 
     def _drop_job(self, values: Values, shot: Shot, problems: Sequence[str]) -> Update:
-        """No job is shown; these settings are not drawn until they change."""
+        """Show no job any more, and draw these settings only when they change."""
         self.drawing.stop_own_job(values)
         queued = None if problems else (shot, self.form.loading.read(values))
         stop = gr.Button(interactive=False)
