@@ -1,7 +1,7 @@
-"""A training's checkpoints side by side: a grid of checkpoints by strengths, and the one to keep.
+"""Draw a training's checkpoints at several strengths as a grid, and put one into the library.
 
-The grid is a batch in the queue like any other; which pictures belong to which training stands in
-the batch's shots, so that a reload finds it again.
+The grid is a batch like any other. Its shots name the training's files, so that a reloaded page
+finds the grid of a training again.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ from ui.shared.queue_requests import drawing_of, made_pictures, queue_pictures
 from ui.web.server.torch_process import run_in_process
 
 MOST = 64  # pictures in a grid
-LOOKED = 30  # batches among which a grid is looked for
+LOOKED = 30  # the latest batches, among which a training's grid is searched
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture of a grid. step: of its checkpoint; 0 for what the training ended with."""
+    """A picture of a grid. step: of its checkpoint; 0 for the training's final adapter."""
 
     step: int
     strength: float
@@ -42,13 +42,13 @@ class Cell:
 
 
 def checkpoints(space: Workspace, job: Job) -> dict[int, Path]:
-    """The adapters of a training by their steps, its last one among them."""
+    """The files of a training's checkpoints and of its final adapter, by step."""
     try:
-        found = {one.step: one.adapter for one in list_checkpoints(space, job.run)}
+        files = {each.step: each.adapter for each in list_checkpoints(space, job.run)}
         final = get_run(space, job.run) / "adapter.safetensors"
-    except BadInput:  # nothing was made yet
+    except BadInput:  # the training has not begun
         return {}
-    return found | ({job.total: final} if final.is_file() else {})
+    return files | ({job.total: final} if final.is_file() else {})
 
 
 def draw_grid(
@@ -60,9 +60,12 @@ def draw_grid(
     prompt: str,
     seed: int,
 ) -> Job:
-    """Queue a picture for each checkpoint, a row, at each strength, a column. Raises BadInput."""
-    there = checkpoints(space, job)
-    chosen = [step for step in sorted(steps) if step in there]
+    """Queue a grid: a row for each checkpoint, a column for each strength.
+
+    Raises BadInput where there is nothing to draw, and for more than MOST pictures.
+    """
+    existing = checkpoints(space, job)
+    chosen = [step for step in sorted(steps) if step in existing]
     if not chosen or not strengths:
         raise BadInput("choose the checkpoints to compare, and give a strength")
     if len(chosen) * len(strengths) > MOST:
@@ -70,7 +73,7 @@ def draw_grid(
             f"{len(chosen)} checkpoints at {len(strengths)} strengths are "
             f"{len(chosen) * len(strengths)} pictures, and {MOST} are the most: choose fewer"
         )
-    files, arguments = {step: there[step] for step in chosen}, cast("Any", job.arguments)
+    files, arguments = {step: existing[step] for step in chosen}, cast("Any", job.arguments)
     cells = checkpoint_grid(
         files, base=arguments["base"], strengths=strengths, prompts=[prompt], seeds=[seed]
     )
@@ -79,7 +82,7 @@ def draw_grid(
 
 
 def latest_grid(space: Workspace, job: Job) -> Job | None:
-    """The last grid of a training's checkpoints; None where none was asked for."""
+    """The latest grid of a training's checkpoints; None where there is none."""
     run = space.runs / job.run
     for batch in list_jobs(space, kinds=("batch",), limit=LOOKED):
         adapters = drawing_of(batch).shot(0).adapters
@@ -95,12 +98,12 @@ def drawn(space: Workspace, grid: Job) -> list[Cell]:
 
 
 def columns(grid: Job) -> int:
-    """How many strengths there are."""
+    """How many strengths a grid has."""
     return len({_adapter_of(shot)[1] for shot in drawing_of(grid).all_shots()})
 
 
 def pictures(space: Workspace, found: Sequence[Cell], *, total: int) -> list[tuple[str, str]]:
-    """Thumbnails of cells that are drawn, with what they show."""
+    """The thumbnails and captions of cells. total: steps of the training."""
     return [(str(thumbnail(space, cell.picture.id)), caption(cell, total)) for cell in found]
 
 
@@ -111,24 +114,25 @@ def caption(cell: Cell, total: int) -> str:
 
 
 def keep(space: Workspace, job: Job, *, step: int, strength: float) -> AdapterFile:
-    """Put a checkpoint into the library as an adapter that is at strength 1 what it is at this.
+    """Put a checkpoint into the library, scaled so that its strength 1 is what `strength` was.
 
-    Takes seconds for a strength other than 1. Raises BadInput where there is no such checkpoint.
+    step: 0 for the final adapter. Takes seconds for a strength other than 1. Raises BadInput where
+    there is no such checkpoint.
     """
-    there = checkpoints(space, job)
+    existing = checkpoints(space, job)
     step = step or job.total
-    if step not in there:
+    if step not in existing:
         raise BadInput(f"the checkpoint of step {step} is no longer there")
     name = clean_name(str(job.arguments["name"])[:90], otherwise="adapter")
     if step != job.total:
         name = f"{name} step {step}"
     if strength == 1:
-        return add_adapter(space, there[step], name=name)
-    return run_in_process(_add_scaled, space, there[step], strength, f"{name} at {strength:g}")
+        return add_adapter(space, existing[step], name=name)
+    return run_in_process(_add_scaled, space, existing[step], strength, f"{name} at {strength:g}")
 
 
 def _add_scaled(space: Workspace, file: Path, strength: float, name: str) -> AdapterFile:
-    from studio.adapters.load import load_adapter  # PyTorch with it
+    from studio.adapters.load import load_adapter  # this imports PyTorch
     from studio.adapters.rescale import scale_adapter
 
     with TemporaryDirectory(dir=space.cache) as scratch:
@@ -137,7 +141,7 @@ def _add_scaled(space: Workspace, file: Path, strength: float, name: str) -> Ada
 
 
 def _adapter_of(shot: Shot) -> tuple[int, float]:
-    """Of a cell's one adapter: the step of its checkpoint, 0 for the last one, and its strength."""
+    """The step, 0 for the final adapter, and the strength of the only adapter of a cell's shot."""
     ((file, strength),) = shot.adapters
     folder = Path(str(file)).parent.name
     return int(folder.removeprefix("step-")) if folder.startswith("step-") else 0, strength

@@ -17,13 +17,17 @@ from ui.web.train import checkpoints as _checkpoints
 from ui.web.train.run_html import evenly_spaced, sample_prompts_of
 from ui.web.train.runs import RunPanel
 
-FEW = 4  # checkpoints that are chosen at first
+FEW = 4  # checkpoints that are ticked at first
 STRENGTHS = "0.6, 0.8, 1"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a page shows already. job: the training. grid: its batch, of which `drawn` pictures."""
+    """What a page shows already.
+
+    job: the training. steps: of its checkpoints. grid: number of the grid's batch. drawn, state:
+    how many of its pictures are drawn, and the batch's state.
+    """
 
     job: int | None = None
     steps: tuple[int, ...] = ()
@@ -33,7 +37,7 @@ class Shown:
 
 
 class ComparisonPanel:
-    """The widgets and what they do."""
+    """The widgets and their events."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
@@ -61,11 +65,11 @@ class ComparisonPanel:
                 with gr.Row(elem_classes="studio-buttons"):
                     self._mix = gr.Button("Mix with it", variant="primary", min_width=120)
                     self._keep = gr.Button("Keep it in the library", min_width=120)
-            self._number = gr.Textbox(visible=False)  # of the picked cell
+            self._number = gr.Textbox(visible=False)  # number of the picked cell
             self._shown = gr.State(Shown())
 
     def wire(self, page: Page, runs: RunPanel) -> None:
-        """Wire it to the training that is selected in `runs`."""
+        """Wire the events. The panel shows the training that is selected in `runs`."""
         asked = [runs.jobs, self._steps, self._shown]
         updated = [
             *(self._part, self._steps, self._prompt, self._stop, self._status, self._gallery),
@@ -159,12 +163,12 @@ class ComparisonPanel:
         return [self._add_adapter(chosen, seen, number)], gr.Tabs(selected="mix")
 
     def _add_adapter(self, chosen: int, seen: Shown, number: str) -> str:
-        """Put the picked checkpoint into the library; its name there."""
+        """Put the picked checkpoint into the library; returns its name there."""
         cell, job = self._cell(seen, int(number)), get_job(self._space, chosen)
         return _checkpoints.keep(self._space, job, step=cell.step, strength=cell.strength).name
 
     def _cell(self, seen: Shown, number: int) -> _checkpoints.Cell:
-        """The cell of this number among those that are drawn."""
+        """The cell of this number among the drawn cells. Raises BadInput where it is gone."""
         if seen.grid is None:
             raise BadInput("there is no grid any more: draw it again")
         drawn = _checkpoints.drawn(self._space, get_job(self._space, seen.grid))
@@ -174,7 +178,7 @@ class ComparisonPanel:
 
 
 def _steps(job: Job, now: Shown, seen: Shown, ticked: list[int]) -> gr.CheckboxGroup:
-    """The checkpoints to choose from. A few are chosen, until the user chooses others."""
+    """The checkpoints to choose from. A few are ticked, until the user ticks others."""
     choices = [
         (f"{step} (the end)" if step == job.total else str(step), step) for step in now.steps
     ]
@@ -185,8 +189,8 @@ def _steps(job: Job, now: Shown, seen: Shown, ticked: list[int]) -> gr.CheckboxG
 
 def _status(grid: Job) -> str:
     if grid.state == "failed":
-        said = " ".join(sentence(one) for one in (grid.error, grid.advice) if one)
-        return paragraph(said, "problem")
+        problem = " ".join(sentence(text) for text in (grid.error, grid.advice) if text)
+        return paragraph(problem, "problem")
     if not grid.ended:
         drawn = len(grid.finished_results)
         return paragraph(f"{drawn} of {len(drawing_of(grid).shots)} drawn")

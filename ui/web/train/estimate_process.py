@@ -1,6 +1,6 @@
-"""What a training will take, worked out in a process of its own: the page's server has no PyTorch.
+"""Estimate a training's time and memory in a separate process: the page's server has no PyTorch.
 
-Answers are kept for a while, so that the same question is answered at once.
+Estimates are kept for a while, so that the same question is answered at once.
 """
 
 import json
@@ -19,48 +19,49 @@ from ui.web.server.torch_process import run_in_process
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-KEPT = 600.0  # seconds, since how much memory is free changes
-SMALL = 128  # pixels: bases so small are opened, of others the shapes are known
+KEPT = 600.0  # seconds; not longer, since the free memory changes
+SMALL = 128  # pixels: only bases up to this size are opened; for larger ones shapes are enough
 
 
 def estimate_sentence(
     space: Workspace, request: TrainingRequest, base: BaseInfo, *, pictures: int
 ) -> str:
-    """A sentence on time and memory. Takes seconds, where it was not asked before.
+    """A sentence on time and memory. The first answer to a question takes seconds.
 
-    base: what is known of the request's base. pictures: how many there are to learn from.
-    Raises BadInput where the training cannot be.
+    base: what is known of the request's base. pictures: how many pictures the training learns from.
+    Raises BadInput where the training cannot run.
     """
-    # Where pictures lie and what they show doesn't count.
-    alike = replace(request, pictures=(), trigger="", init=None, name="")
+    # Time and memory don't depend on these fields.
+    essential = replace(request, pictures=(), trigger="", init=None, name="")
+    costs = space.runs.glob("*/cost.json")
     question = {
-        "request": to_json(alike),
+        "request": to_json(essential),
         "base": asdict(base),
         "pictures": pictures,
         "runs": str(space.runs),
-        # One that has begun since may know how long a step takes.
-        "told": sorted(f"{one} {one.stat().st_mtime_ns}" for one in space.runs.glob("*/cost.json")),
+        # A training that has begun since may have measured how long a step takes.
+        "measured": sorted(f"{file} {file.stat().st_mtime_ns}" for file in costs),
     }
-    text = json.dumps(question, sort_keys=True)
-    when, said = _answers.get(text, (0.0, ""))
+    key = json.dumps(question, sort_keys=True)
+    when, estimate = _estimates.get(key, (0.0, ""))
     if time.time() > when + KEPT:
-        said = run_in_process(_answer, alike, base, pictures, space.runs)
-        _answers[text] = time.time(), said
-    return said
+        estimate = run_in_process(_estimate, essential, base, pictures, space.runs)
+        _estimates[key] = time.time(), estimate
+    return estimate
 
 
-_answers: dict[str, tuple[float, str]] = {}  # by their questions: when they were given, and they
+_estimates: dict[str, tuple[float, str]] = {}  # by question: time and sentence
 
 
-def _answer(request: TrainingRequest, info: BaseInfo, pictures: int, runs: Path) -> str:
-    """What the process says."""
+def _estimate(request: TrainingRequest, info: BaseInfo, pictures: int, runs: Path) -> str:
+    """The estimate, computed in the other process."""
     base = _open(request, info)
     return str(trainers.estimate_request(request, base, pictures=pictures, runs=runs))
 
 
 def _open(request: TrainingRequest, info: BaseInfo) -> "Base":
-    """The base, or one without weights that stands for a large one."""
-    from studio.bases.load import load_base  # PyTorch with it
+    """The base; for a large one a base of the same shapes without weights."""
+    from studio.bases.load import load_base  # this imports PyTorch
     from studio.bases.real_config import real_config
 
     dtype = str(request.loading.get("dtype", "auto"))

@@ -1,7 +1,7 @@
 """The loss plot: an SVG of a few kilobytes, however long the training is.
 
-Not `gr.LinePlot`: that draws one kind of mark, so neither checkpoints nor dots behind the mean, and
-it builds its Vega view anew at every update.
+`gr.LinePlot` draws a single kind of mark: it has no marks of checkpoints and no dots behind the
+mean. It also builds its Vega view anew at every update.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from math import ceil, floor, log10
 
 from ui.web.frontend import template
 
-MOST_POINTS = 400  # that are drawn
-WIDTH, HEIGHT = 1000, 300  # of the drawing, which is stretched to its place
-OUTLIERS = 0.02  # share of the points that may lie above the drawing
+MOST_POINTS = 400  # the most dots in the plot
+WIDTH, HEIGHT = 1000, 300  # units of the SVG, which the page stretches
+OUTLIERS = 0.02  # share of the points that may lie above the top of the plot
 
 Points = Sequence[tuple[int, float]]
 
@@ -19,7 +19,7 @@ Points = Sequence[tuple[int, float]]
 def loss_plot(points: Points, *, steps: int, checkpoints: Sequence[int] = ()) -> str:
     """Losses by step with their running mean, as HTML; "" for fewer than two points.
 
-    points: step and loss. steps: how many the training will have. checkpoints: their steps.
+    points: step and loss. steps: of the whole training. checkpoints: the steps that have one.
     """
     if len(points) < 2:
         return ""
@@ -47,7 +47,7 @@ def loss_plot(points: Points, *, steps: int, checkpoints: Sequence[int] = ()) ->
 
 
 def running_mean(points: Points) -> list[tuple[int, float]]:
-    """The mean of the last twentieth of the points, but of ten at least, at every step."""
+    """At each point the mean of the last n points; n is a twentieth of all, but at least 10."""
     width = max(10, len(points) // 20)
     means, total = [], 0.0
     for number, (step, loss) in enumerate(points):
@@ -59,12 +59,12 @@ def running_mean(points: Points) -> list[tuple[int, float]]:
 
 
 def _thinned(points: Points) -> list[tuple[int, float]]:
-    """At most MOST_POINTS of them, evenly spaced, the last one included."""
+    """At most MOST_POINTS of the points, evenly spaced, with the last one."""
     return list(points[:: -ceil(len(points) / MOST_POINTS)])[::-1]
 
 
 def _range(losses: list[float], means: list[float]) -> tuple[float, float, float]:
-    """The lowest and highest loss in the drawing, and the spacing of its ticks."""
+    """The lowest and highest loss in the plot, and the spacing of its ticks."""
     high = max(sorted(losses)[floor((len(losses) - 1) * (1 - OUTLIERS))], *means)
     low = min(losses)
     span = (high - low) or abs(high) or 1.0

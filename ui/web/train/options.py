@@ -20,7 +20,7 @@ from ui.web.train.reward import ALIGN, FIRST, RewardWidgets, shared_form
 
 DESCRIPTIONS = {
     "lora": "For a subject or a style. Every other program reads its files: start with this one.",
-    "diffusekrona": "For a subject. Its files are about a sixth as large as those of a LoRA.",
+    "diffusekrona": "For a subject. Its files are about a sixth of the size of a LoRA.",
     "blora": "Learns from one picture; mix its content and its style apart. For SDXL and sketch.",
     "sara": "For a style, from many pictures. Trains the base's least important weights.",
     "tlora": "For a subject, from one or two pictures. It leaves poses to the prompt.",
@@ -52,13 +52,16 @@ GROUPS = {
 PRESET = ("steps", "batch", "accumulation", "lr", "schedule", "sample_every", "save_every")
 SHOWN = tuple(name for name in PRESET if name not in MAIN)
 Choices = list[tuple[str, str]]  # labels and values
-SAMPLES, CHECKPOINTS = 8, 4  # of a training, unless set
+SAMPLES, CHECKPOINTS = 8, 4  # how many times a training draws samples and saves, unless set
 ELSEWHERE = ", in the snowy mountains"  # after the trigger words, in the second sample prompt
 
 
 @dataclass(frozen=True)
 class Options:
-    """The widgets, by field. of_kind: those of each adapter type; groups: their containers."""
+    """The widgets of the options.
+
+    of_kind, groups: the widgets of each adapter type, and their container.
+    """
 
     recipe: FieldWidgets
     loading: FieldWidgets
@@ -73,18 +76,18 @@ class Options:
         return {*self.deciding(), self.name, self.init, self.prior}
 
     def of_pictures(self) -> list[Component]:
-        """The widgets that say nothing where nothing is learned from pictures."""
+        """The widgets that only trainings on pictures use."""
         unused = trainers.distillation_kinds()["lcm"].unused
-        return [self.prior, *(one for name, one in self.recipe.items() if name in unused)]
+        return [self.prior, *(widget for name, widget in self.recipe.items() if name in unused)]
 
     def deciding(self) -> list[Component]:
         """The widgets that time and memory depend on."""
-        own = [one for kind in self.of_kind.values() for one in kind.values()]
-        return list(dict.fromkeys([*self.recipe.values(), *self.loading.values(), *own]))
+        of_kind = [widget for kind in self.of_kind.values() for widget in kind.values()]
+        return list(dict.fromkeys([*self.recipe.values(), *self.loading.values(), *of_kind]))
 
 
 def shown_kinds() -> dict[str, type[trainers.Kind]]:
-    """The adapter types to choose from; one of the rewards stands for all of them."""
+    """The adapter types to choose from. All rewards are a single choice, ALIGN."""
     rewards = {ALIGN: trainers.reward_kinds()[FIRST]}
     return trainers.kinds() | trainers.distillation_kinds() | rewards
 
@@ -92,37 +95,37 @@ def shown_kinds() -> dict[str, type[trainers.Kind]]:
 def preset(kind: trainers.Kind, base: BaseInfo | None, steps: int | None = None) -> Recipe:
     """The preset of this kind on this base, with samples and checkpoints during the training.
 
-    base: None for one that is not downloaded yet. steps: if they were set.
+    base: None if the base is not downloaded yet. steps: by default those of the preset.
     """
-    chosen = trainers.recipe_for(base, kind) if base else Recipe()
-    steps = steps or chosen.steps
+    recipe = trainers.recipe_for(base, kind) if base else Recipe()
+    steps = steps or recipe.steps
     every = {
         "sample_every": max(1, round(steps / SAMPLES)),
         "save_every": max(1, round(steps / CHECKPOINTS)),
     }
-    return trainers.with_options(chosen, {"steps": steps} | every)
+    return trainers.with_options(recipe, {"steps": steps} | every)
 
 
 def lay_out_options(space: Workspace, steps: gr.Textbox, rewards: RewardWidgets) -> Options:
-    """Lay out all options but those in MAIN and of `rewards`, in closed accordions.
+    """Lay out the options in closed accordions, except for MAIN and the widgets of `rewards`.
 
-    steps: the widget of `steps`.
+    steps: the widget of the field `steps`.
     """
     start = preset(trainers.kinds()["lora"](), None)
     presets = {name: f"{getattr(start, name)}" for name in PRESET}
     recipe: dict[str, Component] = {"steps": steps}
-    own, groups = {}, {}
+    of_kind, groups = {}, {}
     with gr.Accordion("More options", open=False):
         with gr.Accordion("Options of the adapter type", open=True):
             for name, kind in shown_kinds().items():
                 with gr.Group(visible=name == "lora") as groups[name]:
-                    own[name] = _row(shared_form() if name == ALIGN else Form(kind))
-            own |= rewards.with_shared(own.pop(ALIGN))
+                    of_kind[name] = _row(shared_form() if name == ALIGN else Form(kind))
+            of_kind |= rewards.with_shared(of_kind.pop(ALIGN))
         for title, names in GROUPS.items():
             with gr.Accordion(title, open=False):
                 recipe |= _row(form_with(Recipe, names, presets))
                 if title == "Class pictures":
-                    info = "A set of your own; what is missing is drawn"
+                    info = "A set of your own; missing pictures are drawn"
                     prior = _dropdown(partial(prior_choices, space), "Class pictures", info)
         with gr.Accordion("Model loading", open=False):
             loading = _row(Form(Loading))
@@ -134,56 +137,59 @@ def lay_out_options(space: Workspace, steps: gr.Textbox, rewards: RewardWidgets)
         info = "Go on from an adapter of this type (warm start)"
         init = _dropdown(partial(adapter_choices, space), "Start from", info)
     fields = FieldWidgets(form_with(Recipe, recipe, presets), recipe)
-    return Options(fields, loading, own, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
+    return Options(fields, loading, of_kind, groups, name, init, prior)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def preset_placeholders(
     kind: trainers.Kind, base: BaseInfo | None, steps: int | None
 ) -> dict[str, Any]:
-    """Updates of the widgets, by field, that show the values used when they are left empty."""
+    """Updates of widgets, by field, that show which values are used where they are left empty."""
     recipe = preset(kind, base, steps)
     presets = {name: getattr(recipe, name) for name in SHOWN}
-    told = {field.name: help_of(field) for field in fields_of(Form(Recipe))}
+    help_texts = {field.name: help_of(field) for field in fields_of(Form(Recipe))}
     return {
-        name: gr.Dropdown(info=f"{told[name]}; usual here: {value}")
+        name: gr.Dropdown(info=f"{help_texts[name]}; usual here: {value}")
         if name == "schedule"
         else gr.Textbox(placeholder=f"{value:g}")
         for name, value in presets.items()
     }
 
 
-def fields_given(space: Workspace, given: Options, kind: str, data: Values) -> dict[str, Any]:
-    """The fields of a TrainingRequest that these widgets hold. Raises BadInput."""
-    init, prior, unused = data[given.init], data[given.prior], trainers.all_kinds()[kind].unused
-    recipe = given.recipe.read(data).items()
+def fields_given(space: Workspace, more: Options, kind: str, data: Values) -> dict[str, Any]:
+    """The fields of a TrainingRequest that these widgets hold.
+
+    Raises BadInput for a wrong value, and for an adapter or a set that is gone.
+    """
+    init, prior, unused = data[more.init], data[more.prior], trainers.all_kinds()[kind].unused
+    recipe = more.recipe.read(data).items()
     return {
-        "options": given.of_kind[kind].read(data),
+        "options": more.of_kind[kind].read(data),
         "recipe": {name: value for name, value in recipe if name not in unused},
-        "loading": given.loading.read(data),
-        "name": (data[given.name] or "").strip(),
+        "loading": more.loading.read(data),
+        "name": (data[more.name] or "").strip(),
         "init": str(adapter_path(space, init)) if init else None,
         "prior_pictures": get_set(space, prior).path if prior and not unused else None,
     }
 
 
 def _dropdown(choices: Callable[[], Choices], label: str, info: str) -> gr.Dropdown:
-    """Its choices are those of the moment in which it is opened."""
-    made = gr.Dropdown(choices(), value="", label=label, info=info)
-    made.focus(lambda: gr.Dropdown(choices()), outputs=made, api_visibility="private")
-    return made
+    """A dropdown that renews its choices whenever it is opened."""
+    dropdown = gr.Dropdown(choices(), value="", label=label, info=info)
+    dropdown.focus(lambda: gr.Dropdown(choices()), outputs=dropdown, api_visibility="private")
+    return dropdown
 
 
 def _row(form: Form) -> FieldWidgets:
-    """A form's widgets, side by side as far as there is room."""
+    """A form's widgets, side by side where there is room."""
     with gr.Row(elem_classes="studio-fields"):
         return field_widgets(form)
 
 
 def prior_choices(space: Workspace) -> Choices:
-    """The sets of pictures, and none."""
-    return [("None", ""), *((one.name, one.name) for one in list_sets(space))]
+    """The choices of class pictures: none, or a set."""
+    return [("None", ""), *((pictures.name, pictures.name) for pictures in list_sets(space))]
 
 
 def adapter_choices(space: Workspace) -> Choices:
-    """The library, and nothing."""
-    return [("Nothing", ""), *((one.name, one.name) for one in list_adapters(space))]
+    """The choices of an adapter to start from: nothing, or an adapter of the library."""
+    return [("Nothing", ""), *((adapter.name, adapter.name) for adapter in list_adapters(space))]

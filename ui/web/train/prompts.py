@@ -1,4 +1,4 @@
-"""The part of the tab Train without pictures: prompts, and the adapters that are merged in."""
+"""The part of the tab Train for trainings without pictures: prompts, and merged adapters."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,7 +13,10 @@ from ui.shared.names import split_strength
 
 @dataclass(frozen=True)
 class PromptWidgets:
-    """Shown in the place of pictures and trigger words. prompts: one a line; adapters: names."""
+    """The widgets, shown in place of pictures and trigger words.
+
+    prompts: one prompt a line. adapters: names of the library, also with a strength.
+    """
 
     group: gr.Group
     prompts: gr.Textbox
@@ -21,11 +24,11 @@ class PromptWidgets:
 
 
 def lay_out_prompts(space: Workspace) -> PromptWidgets:
-    """Lay it out, hidden."""
+    """Lay the widgets out, hidden."""
     with gr.Group(visible=False) as group:
         prompts = gr.Textbox(
             label="Prompts",
-            info="One a line, of what it is to draw; sketch has captions of its own",
+            info="One a line: what you will draw. sketch has captions of its own",
             lines=4,
             max_lines=12,
             placeholder="a photo of a cat on a sofa",
@@ -36,14 +39,14 @@ def lay_out_prompts(space: Workspace) -> PromptWidgets:
             multiselect=True,
             allow_custom_value=True,
             label="Adapters merged in",
-            info="If you will draw with adapters too: such as robot, or robot:0.8",
+            info="Adapters that you will draw with too, such as robot or robot:0.8",
         )
     adapters.focus(lambda: gr.Dropdown(_names(space)), outputs=adapters, api_visibility="private")
     return PromptWidgets(group, prompts, adapters)
 
 
 def prompts_file(space: Workspace, text: str | None) -> Path | None:
-    """A file of the workspace with the prompts; None for no text."""
+    """Write the prompts into a file of the workspace; returns its path, or None for no text."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     if not lines:
         return None
@@ -55,10 +58,10 @@ def prompts_file(space: Workspace, text: str | None) -> Path | None:
 
 
 def adapters_of(space: Workspace, names: list[str] | None) -> list[tuple[str, float]]:
-    """Files with strengths of what the list names. Raises BadInput for a name of none."""
-    chosen = map(split_strength, names or [])
-    return [(adapter_path(space, name), strength) for name, strength in chosen]
+    """The paths and strengths of adapters such as robot:0.8. Raises BadInput for unknown names."""
+    pairs = map(split_strength, names or [])
+    return [(adapter_path(space, name), strength) for name, strength in pairs]
 
 
 def _names(space: Workspace) -> list[str]:
-    return [one.name for one in list_adapters(space)]
+    return [adapter.name for adapter in list_adapters(space)]

@@ -1,4 +1,4 @@
-"""From the form of the tab Train to a job of the queue, and to an estimate of its cost."""
+"""Turn the form of the tab Train into a job of the queue, or into an estimate of its cost."""
 
 import time
 from dataclasses import dataclass
@@ -41,58 +41,61 @@ class Form:
     more: Options
 
     def all(self) -> set[Component]:
-        """Every one of them."""
-        own = (self.sets, self.trigger, self.base, self.kind, self.steps, self.sampled)
+        """All widgets of the form."""
+        always = (self.sets, self.trigger, self.base, self.kind, self.steps, self.sampled)
         prompted = (self.reward.name, self.prompted.prompts, self.prompted.adapters)
-        return {*own, *prompted, *self.more.all()}
+        return {*always, *prompted, *self.more.all()}
 
     def chosen(self, data: Values) -> str:
-        """The kind to train."""
+        """The kind to train: the adapter type, or the reward where the type is ALIGN."""
         kind = data[self.kind]
         return data[self.reward.name] if kind == ALIGN else kind
 
 
 def from_prompts(kind: str) -> bool:
-    """Whether this kind or adapter type learns from prompts, and not from pictures."""
+    """Whether this kind or adapter type learns from prompts instead of pictures."""
     return kind not in trainers.kinds()
 
 
 def cost(space: Workspace, form: Form, data: Values) -> str:
-    """Time and memory in a sentence; "" for a base that is not here yet. Raises BadInput."""
+    """A sentence on time and memory; "" for a base that is not downloaded yet.
+
+    Raises BadInput for a training that cannot run.
+    """
     base = read_base_info(data[form.base] or "")
     if base is None:
         return ""
     pictures = () if from_prompts(data[form.kind]) else pictures_of(space, data[form.sets]).examples
     request = _request(space, form, data, base)
-    said = estimate_sentence(space, request, base, pictures=len(pictures))
-    return f"Takes {said}.{waiting(space, ('train',))}"
+    estimate = estimate_sentence(space, request, base, pictures=len(pictures))
+    return f"Takes {estimate}.{waiting(space, ('train',))}"
 
 
 def pictures_of(space: Workspace, name: str) -> Pictures:
-    """The pictures of a set, and what is left out of it. BadInput where none can be learned."""
+    """The pictures of a set, and what is left out of it. BadInput where none can be used."""
     folder = get_set(space, name).path
     return _read_pictures(folder, folder.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
 def _read_pictures(folder: Path, modified: int) -> Pictures:
-    """The pictures of a folder. modified: changes when files come or go; they are read again."""
+    """The pictures of a folder. modified: part of the cache's key; changes as files come or go."""
     return read_pictures(folder, trigger="", size=8, step=8)
 
 
 def find_problem(space: Workspace, form: Form, data: Values) -> str:
-    """What is wrong with the fields, as a sentence; "" where all can be used."""
+    """A sentence on what is wrong with the fields; "" where they can be used."""
     try:
-        chosen = fields_given(space, form.more, form.chosen(data), data)
-        check_fields(Recipe, chosen["recipe"])
-        trainers.kind_of(TrainingRequest(form.chosen(data), options=chosen["options"]))
+        given = fields_given(space, form.more, form.chosen(data), data)
+        check_fields(Recipe, given["recipe"])
+        trainers.kind_of(TrainingRequest(form.chosen(data), options=given["options"]))
     except BadInput as error:
         return sentence(str(error))
     return ""
 
 
 def queue(space: Workspace, form: Form, data: Values) -> int:
-    """Queue the training that was asked for, once; its job's number. Raises BadInput."""
+    """Queue the training of the form, but only once; returns the job's number. Raises BadInput."""
     if not (data[form.sets] or from_prompts(data[form.kind])):
         raise BadInput("choose pictures first: drop some in, or take an example")
     base = read_base_info(data[form.base] or "")
@@ -104,30 +107,30 @@ def queue(space: Workspace, form: Form, data: Values) -> int:
 
 
 def _request(space: Workspace, form: Form, data: Values, base: BaseInfo | None) -> TrainingRequest:
-    """The training that the form asks for. base: None for one that is not here yet."""
-    chosen = fields_given(space, form.more, form.chosen(data), data)
+    """The training that the form asks for. base: None if the base is not downloaded yet."""
+    given = fields_given(space, form.more, form.chosen(data), data)
     trigger = (data[form.trigger] or "").strip()
-    kind = trainers.kind_of(TrainingRequest(form.chosen(data), options=chosen["options"]))
-    start = preset(kind, base, chosen["recipe"].get("steps"))
+    kind = trainers.kind_of(TrainingRequest(form.chosen(data), options=given["options"]))
+    start = preset(kind, base, given["recipe"].get("steps"))
     prompted = from_prompts(data[form.kind])
     prompts = data[form.sampled] or ("" if prompted else sample_prompts(trigger))
     recipe = {
         "sample_every": start.sample_every,
         "save_every": start.save_every,
         "sample_prompts": [line.strip() for line in prompts.splitlines() if line.strip()],
-        **chosen["recipe"],
+        **given["recipe"],
     }
-    own = {"kind": form.chosen(data), "base": data[form.base] or "", "recipe": recipe}
+    fields = {"kind": form.chosen(data), "base": data[form.base] or "", "recipe": recipe}
     if prompted:
-        own |= {
+        fields |= {
             "prompts": prompts_file(space, data[form.prompted.prompts]),
             "adapters": adapters_of(space, data[form.prompted.adapters]),
         }
     else:
-        own |= {"trigger": trigger, "pictures": str(get_set(space, data[form.sets]).path)}
-    return from_table({**chosen, **own})
+        fields |= {"trigger": trigger, "pictures": str(get_set(space, data[form.sets]).path)}
+    return from_table({**given, **fields})
 
 
 def sample_prompts(trigger: str) -> str:
-    """Those of a training where nobody gave any, one a line."""
+    """The default sample prompts of a training, one a line."""
     return f"{trigger}\n{trigger}{ELSEWHERE}"

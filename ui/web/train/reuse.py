@@ -1,4 +1,4 @@
-"""A training's settings put back into the form that it was asked for with."""
+"""Put a training's settings back into the form."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ from ui.web.train.reward import ALIGN, FIRST
 
 
 def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[str]]:
-    """What the widgets are to hold, and a sentence for each thing that is no longer here."""
+    """The values of the widgets, and a sentence for each setting that is no longer here."""
     asked, missing = cast("Any", without_fp8(job.arguments)), list[str]()
     recipe, more = asked["recipe"], form.more
     kind, aligns = asked["kind"], asked["kind"] in trainers.reward_kinds()
-    library = {one.name for one in list_adapters(space)}
+    library = {adapter.name for adapter in list_adapters(space)}
     update: Update = {
         form.sets: gr.update(
             choices=set_choices(space), value=_set_of(space, asked["pictures"], missing)
@@ -51,34 +51,37 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[st
 def _prompted(
     library: Collection[str], form: Form, asked: Mapping[str, Any], missing: list[str]
 ) -> Update:
-    """Prompts, and the adapters that were merged in; older trainings have none."""
+    """The prompts and the merged adapters. Jobs of older versions of Studio have neither."""
     file, mixed = asked.get("prompts"), asked.get("adapters") or ()
     path = Path(file) if file else None
-    there = path is not None and path.is_file()
-    if path and not there:
+    exists = path is not None and path.is_file()
+    if path and not exists:
         missing.append(f"Its prompts, {file}, are no longer there: give some.")
-    found = [(_adapter_of(library, one, missing), strength) for one, strength in mixed]
+    merged = [(_adapter_of(library, adapter, missing), strength) for adapter, strength in mixed]
     return {
-        form.prompted.prompts: read_text(path) if path and there else "",
-        form.prompted.adapters: [f"{name}:{strength:g}" for name, strength in found if name],
+        form.prompted.prompts: read_text(path) if path and exists else "",
+        form.prompted.adapters: [f"{name}:{strength:g}" for name, strength in merged if name],
     }
 
 
 def _set_of(space: Workspace, folders: Sequence[Sequence[Any]], missing: list[str]) -> str:
-    """The set of a training's pictures; "" where they are not one of the workspace."""
-    if not folders:  # it learned from the base
+    """The name of the set in these folders; "" where they are not a set of the workspace.
+
+    folders: as in a job, each with its number of repeats.
+    """
+    if not folders:  # the training learned from the base, without pictures
         return ""
-    known = {one.path: one.name for one in list_sets(space)}
-    names = [known.get(Path(folder), "") for folder, _ in folders]
+    sets = {pictures.path: pictures.name for pictures in list_sets(space)}
+    names = [sets.get(Path(folder), "") for folder, _ in folders]
     if len(names) == 1 and names[0]:
         return names[0]
-    said = " and ".join(str(folder) for folder, _ in folders)
-    missing.append(f"Its pictures, {said}, are not a set here: add them again.")
+    paths = " and ".join(str(folder) for folder, _ in folders)
+    missing.append(f"Its pictures, {paths}, are not a set here: add them again.")
     return ""
 
 
 def _adapter_of(library: Collection[str], file: str | None, missing: list[str]) -> str:
-    """The library's adapter that a training started from; "" for none."""
+    """The name in the library of an adapter that a training began with; "" if it is gone."""
     if not file:
         return ""
     name = adapter_name(file)

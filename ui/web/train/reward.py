@@ -1,4 +1,4 @@
-"""The part of the tab Train for alignments: the reward, its own options, and the limit."""
+"""The part of the tab Train for alignment: the reward, the reward's own options, and the limit."""
 
 from dataclasses import dataclass, fields
 
@@ -10,13 +10,17 @@ from ui.web.frontend import KIND_NAMES
 from ui.web.server.fields import FieldWidgets, field_widgets
 
 ALIGN = "align"  # the adapter type that stands for all rewards
-FIRST = "tile"  # has no options of its own
-LIMIT = "limit"  # beside the reward; what else all rewards have is among the adapter type's options
+FIRST = "tile"  # a reward with no options of its own: its options are those that all rewards have
+LIMIT = "limit"  # shown beside the reward; "Options of the adapter type" has the other shared ones
 
 
 @dataclass(frozen=True)
 class RewardWidgets:
-    """The reward's name; its own widgets and their container, if any, by name; the limit of all."""
+    """The widgets.
+
+    name: chooses the reward. limit: the limit of any reward. own, groups: by reward, the widgets
+    of its own options and their container; a reward without own options has none.
+    """
 
     group: gr.Group
     name: gr.Dropdown
@@ -25,7 +29,7 @@ class RewardWidgets:
     groups: dict[str, gr.Group]
 
     def with_shared(self, shared: FieldWidgets) -> dict[str, FieldWidgets]:
-        """All widgets of each reward. shared: those of `shared_form`."""
+        """All widgets of each reward. shared: the widgets of `shared_form`."""
         every = trainers.reward_kinds().items()
         return {
             name: FieldWidgets(Form(kind), {**shared, **self.limit, **self.own.get(name, {})})
@@ -34,39 +38,39 @@ class RewardWidgets:
 
 
 def lay_out_rewards() -> RewardWidgets:
-    """Lay it out, hidden."""
+    """Lay the widgets out, hidden."""
     own, groups, every = {}, {}, trainers.reward_kinds()
-    others = _names(FIRST)
+    shared = _names(FIRST)
     with gr.Group(visible=False) as group:
         with gr.Row(elem_classes="studio-line"):
             name = gr.Dropdown(
-                [(_label(one), one) for one in every],
+                [(_label(reward), reward) for reward in every],
                 value=FIRST,
                 label="Reward",
                 info=description(FIRST),
             )
             limit = field_widgets(form_with(every[FIRST], [LIMIT]))
-        for one, kind in every.items():
-            if names := _names(one) - others:
-                with gr.Group(visible=False) as groups[one]:
-                    own[one] = field_widgets(form_with(kind, names))
+        for reward, kind in every.items():
+            if names := _names(reward) - shared:
+                with gr.Group(visible=False) as groups[reward]:
+                    own[reward] = field_widgets(form_with(kind, names))
     return RewardWidgets(group, name, limit, own, groups)
 
 
 def description(reward: str) -> str:
-    """What it rewards."""
+    """What a reward rewards."""
     return (trainers.reward_kinds()[reward].__doc__ or "").strip()
 
 
 def shared_form() -> Form:
-    """The options of all rewards, but the limit."""
+    """The options that all rewards have, without the limit."""
     return form_with(trainers.reward_kinds()[FIRST], _names(FIRST) - {LIMIT})
 
 
 def _names(reward: str) -> set[str]:
-    return {one.name for one in fields(trainers.reward_kinds()[reward])}
+    return {field.name for field in fields(trainers.reward_kinds()[reward])}
 
 
 def _label(reward: str) -> str:
-    said = KIND_NAMES.get(reward, reward).rpartition(": ")[2]
-    return said[:1].upper() + said[1:]
+    name = KIND_NAMES.get(reward, reward).rpartition(": ")[2]
+    return name[:1].upper() + name[1:]

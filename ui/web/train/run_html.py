@@ -11,7 +11,7 @@ from studio.workspace import Sample
 from ui.web.frontend import KIND_NAMES, template
 from ui.web.lightbox import Facts
 
-MOST_SAMPLES = 10  # in a row
+MOST_SAMPLES = 10  # pictures in a row
 T = TypeVar("T")
 
 
@@ -22,7 +22,7 @@ def run_label(job: Job) -> str:
 
 
 def run_header(job: Job, *, ahead: int) -> str:
-    """State and figures of a training. ahead: how many trainings run before it."""
+    """The state and figures of a training. ahead: how many trainings come before it."""
     percent = 100 * job.step / job.total if job.total else 0.0
     return template("train/run.html").render(
         job=job, state=_state(job, ahead), percent=percent, facts=_facts(job)
@@ -66,7 +66,7 @@ def sample_prompts_of(job: Job) -> tuple[str, ...]:
 
 
 def evenly_spaced(items: list[T], most: int) -> list[T]:
-    """At most so many of them, evenly spaced, the first and the last included."""
+    """At most `most` of the items, evenly spaced, with the first and the last."""
     if len(items) <= most:
         return items
     return [items[round(n * (len(items) - 1) / (most - 1))] for n in range(most)]
@@ -88,13 +88,13 @@ def _state(job: Job, ahead: int) -> str:
     at = f" at step {job.step}" if job.step else ""
     why = f": {job.error}" if job.state == "stopped" and job.error else ""
     then = "goes on from there" if at else "starts it again"
-    if at and (why or job.state == "failed"):  # it could not write a checkpoint at the end
+    if at and (why or job.state == "failed"):  # no checkpoint was written at the end
         then = "goes on from its last checkpoint, if it has one"
     return f"{job.state.capitalize()}{at}{why}. Resume {then}."
 
 
 def _facts(job: Job) -> list[str]:
-    """Step, loss, speed and times, as far as they are known."""
+    """Kind, base, step, loss, speed and times, as far as they are known."""
     facts = [f"{_kind_name(job)} on {job.arguments['base']}"]
     if job.total:
         facts.append(f"step {job.step} of {job.total}")

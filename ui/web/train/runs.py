@@ -1,4 +1,4 @@
-"""The trainings, waiting, running and ended. One of them is selected: watched, stopped, mixed."""
+"""The list of trainings, and the selected one: to watch, stop, resume, mix with and remove."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,10 +35,11 @@ NO_RUN = paragraph(
 
 @dataclass(frozen=True)
 class Seen:
-    """The state that a page shows, so that only what has changed is sent.
+    """What a page shows already, so that only changes are sent to it.
 
-    points: steps and losses read so far, of `job`; mark: where its log was read to. unreadable:
-    lines of the log before there that cannot be read.
+    job: the selected training. points: the steps and losses in its log so far. mark: how far the
+    log was read. unreadable: how many lines up to there cannot be read. html: header, plot and
+    samples. listed: the choices of the list. state: what the buttons depend on.
     """
 
     job: int | None = None
@@ -51,7 +52,7 @@ class Seen:
 
 
 class RunPanel:
-    """The widgets and what they do. jobs: its value is the number of the selected training."""
+    """The widgets and their events. jobs: its value is the number of the selected training."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
@@ -76,7 +77,7 @@ class RunPanel:
         self.seen, self._removed = gr.State(Seen()), gr.State(0)
         asks = [self.stop, self.sample, self.save, self.resume]
         buttons = [*asks, self.mix, self.reuse, self.remove]
-        # What `updates` gives values for.
+        # The components whose values `updates` returns.
         self.updated = [self.jobs, self.header, self.plot, self.samples, *buttons, self.seen]
 
     def wire(self, page: Page) -> None:
@@ -118,8 +119,9 @@ class RunPanel:
 def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
     """What is new in the list and in the selected training, in the order of `RunPanel.updated`.
 
-    If none is selected, or the selected one is gone, the one that runs is selected, or that runs
-    next, else the latest. Otherwise the selection is left alone: the user may have changed it.
+    If no training is selected, or the selected one is gone, this selects the one that runs, or else
+    runs next, or else is the latest. Otherwise the selection is not sent: the user may have changed
+    it meanwhile.
     """
     listed = _listed(space)
     job = _selected_job(space, selected, [id for _, id in listed])
@@ -141,7 +143,7 @@ def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
 
 
 def select_run(space: Workspace, job: int) -> list[Any]:
-    """What `updates` gives, with this training selected."""
+    """What `updates` returns, with this training selected."""
     return [gr.Radio(_listed(space), value=job, visible=True), *updates(space, job, Seen())[1:]]
 
 
@@ -160,10 +162,10 @@ def _selected_job(space: Workspace, selected: int | None, listed: list[int]) -> 
 
 
 def _read_log(space: Workspace, job: Job, seen: Seen) -> Seen:
-    """With the points that its log has gained."""
+    """`seen` with the points that the job's log has gained."""
     try:
         log = read_log(space, job.run, after=seen.mark)
-    except BadInput:  # its worker has not made the folder yet
+    except BadInput:  # the worker has not made the run's folder yet
         return Seen(job.id)
     new = tuple((int(line["step"]), line["loss"]) for line in log.lines)
     before = replace(seen, points=(), unreadable=0) if log.fresh else seen
@@ -178,9 +180,9 @@ def _read_log(space: Workspace, job: Job, seen: Seen) -> Seen:
 def _html(space: Workspace, job: Job, seen: Seen) -> tuple[str, str, str]:
     """The header, the loss plot and the samples."""
     try:
-        checkpoints = [one.step for one in list_checkpoints(space, job.run)]
+        checkpoints = [checkpoint.step for checkpoint in list_checkpoints(space, job.run)]
         samples = list_samples(space, job.run)
-    except BadInput:  # its worker has not made the folder yet
+    except BadInput:  # the worker has not made the run's folder yet
         checkpoints, samples = [], []
     return (
         run_header(job, ahead=_jobs_ahead(space, job)),
@@ -195,15 +197,15 @@ def _log_remark(seen: Seen) -> str:
 
 
 def _jobs_ahead(space: Workspace, job: Job) -> int:
-    """The number of trainings that run before a queued one."""
+    """How many trainings come before a queued one."""
     if job.state != "queued":
         return 0
     trainings = unfinished(space, ("train",))
-    return sum(one.state == "running" or one.queued < job.queued for one in trainings)
+    return sum(other.state == "running" or other.queued < job.queued for other in trainings)
 
 
 def _buttons(job: Job) -> list[gr.Button]:
-    """Stop, ask, resume, mix, reuse and remove; those are shown that would do something."""
+    """The buttons in the order of `RunPanel.updated`; only those that apply are visible."""
     return [
         gr.Button(visible=not job.ended, interactive=not job.stopping),
         *(gr.Button(visible=job.state == "running", interactive=not job.stopping),) * 2,

@@ -44,12 +44,12 @@ from ui.web.train.reward import ALIGN, description, lay_out_rewards
 from ui.web.train.runs import RunPanel, select_run
 
 PROMPT = "a photo of a cat on a sofa"
-# The fields of a recipe that the summary above the button names.
+# The fields of a recipe that the summary above the button Train shows.
 SUMMARY = ("steps", "batch", "accumulation", "lr", "size")
 
 
 def train_tab(page: Page) -> None:
-    """Lay it out and wire it."""
+    """Lay the tab out and wire its events."""
     space = page.space
     with gr.Row(equal_height=False, elem_classes="columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="studio-panel", elem_id="studio-form"):
@@ -80,8 +80,8 @@ def train_tab(page: Page) -> None:
 
     def reuse(job: int) -> dict[Any, Any]:
         update, missing = settings_of(space, form, get_job(space, job))
-        for what in missing:
-            gr.Warning(as_html(what), title="Not all of it is here")
+        for problem in missing:
+            gr.Warning(as_html(problem), title="Not all settings are here")
         return update
 
     filled = on(runs.reuse.click, reuse, runs.jobs, list(form.all()))
@@ -132,20 +132,23 @@ def _wire_form(space: Workspace, form: Form) -> None:
         return gr.Textbox(placeholder=sample_prompts(trigger or "trigger words"))
 
     on(form.base.input, add_typed_base, form.base, form.base)
-    # Not at every letter: an event looks up all its components. An example sets trigger and set.
+    # Not at every letter, since each event costs time. An example button changes trigger and set.
     on([form.trigger.blur, form.sets.change], suggest_prompts, form.trigger, form.sampled)
 
 
 def _wire_kind(form: Form, others: list[Any]) -> None:
-    """Show what the chosen adapter type learns from. others: what is of pictures beside options."""
+    """Show what the chosen adapter type learns from: pictures, prompts or a reward.
+
+    others: the components for pictures that are not options.
+    """
     of_pictures = [*others, *form.more.of_pictures()]
 
     def show(kind: str, trigger: str | None) -> list[Any]:
         prompted = from_prompts(kind)
-        such = PROMPT if prompted else sample_prompts(trigger or "trigger words")
-        others = (gr.update(visible=not prompted) for _ in of_pictures)
+        placeholder = PROMPT if prompted else sample_prompts(trigger or "trigger words")
+        visible = (gr.update(visible=not prompted) for _ in of_pictures)
         groups = gr.Group(visible=kind == ALIGN), gr.Group(visible=prompted)
-        return [*groups, gr.Textbox(placeholder=such), *others]
+        return [*groups, gr.Textbox(placeholder=placeholder), *visible]
 
     shown = [form.reward.group, form.prompted.group, form.sampled, *of_pictures]
     on(form.kind.change, show, [form.kind, form.trigger], shown)
@@ -159,25 +162,25 @@ def _wire_kind(form: Form, others: list[Any]) -> None:
 
 
 def _wire_summary(form: Form, summary: gr.HTML) -> None:
-    """Show the options of the adapter type, and the presets of this base as placeholders."""
+    """Show the options of the adapter type, with the presets for this base as placeholders."""
     more = form.more
 
     def update(kind: str, source: str | None, *texts: str | None) -> list[Any]:
-        made = shown_kinds()[kind]()
+        plain = shown_kinds()[kind]()
         numbers = map(_positive_number, texts)
         given: dict[str, float | None] = dict(zip(SUMMARY, numbers, strict=True))
         try:
             base = read_base_info(source or "")
-            text = _summary(made, base, given)
+            text = _summary(plain, base, given)
         except BadInput as error:
             base, text = None, sentence(str(error))
         if any(typed and not number for typed, number in zip(texts, given.values(), strict=True)):
-            text = ""  # the wrong field is named once it is left
+            text = ""  # `_wire_check` names the wrong field once the user leaves it
         steps = int(given["steps"]) if given["steps"] else None
-        placeholders = preset_placeholders(made, base, steps)
+        placeholders = preset_placeholders(plain, base, steps)
         return [
             gr.Radio(info=_description(kind)),
-            gr.Textbox(placeholder=str(preset(made, base).steps)),
+            gr.Textbox(placeholder=str(preset(plain, base).steps)),
             paragraph(text),
             *(gr.Group(visible=name == kind) for name in more.groups),
             *(placeholders[name] for name in SHOWN),
@@ -189,31 +192,31 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
 
 
 def _wire_check(space: Workspace, form: Form, shown: list[Any]) -> None:
-    """Name the wrong fields; the button waits until there are none, the summary too.
+    """Say which fields are wrong. While there are any, hide the summary and disable the button.
 
     shown: the problem, the summary and the button.
     """
 
     def check_form(data: Values) -> list[Any]:
         wrong = find_problem(space, form, data)
-        said = gr.HTML(paragraph(wrong, "problem"), visible=bool(wrong))
-        return [said, gr.HTML(visible=not wrong), gr.Button(interactive=not wrong)]
+        problem = gr.HTML(paragraph(wrong, "problem"), visible=bool(wrong))
+        return [problem, gr.HTML(visible=not wrong), gr.Button(interactive=not wrong)]
 
     on(_settled(form), check_form, form.all(), shown, mode="always_last")
 
 
 def _settled(form: Form) -> list[Any]:
-    """The events of a choice, and of a text field that is left."""
+    """The events of finished input: a choice is made, or the user leaves a text field."""
     options: list[Any] = form.more.deciding()
-    texts = [one.blur for one in options if isinstance(one, gr.Textbox)]
-    others = [one.change for one in options if not isinstance(one, gr.Textbox)]
+    texts = [widget.blur for widget in options if isinstance(widget, gr.Textbox)]
+    others = [widget.change for widget in options if not isinstance(widget, gr.Textbox)]
     chosen = [form.sets.change, form.kind.change, form.base.change, form.steps.submit]
     chosen.append(form.reward.name.change)
     return [*chosen, *texts, *others]
 
 
 def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
-    """Once there are pictures, say what is left out of them, and estimate time and memory."""
+    """Estimate time and memory once pictures are chosen, and say which files are left out."""
 
     def update(data: Values) -> Iterator[Any]:
         prompted = from_prompts(data[form.kind])
@@ -234,15 +237,15 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
 
 
 def _wire_kept(space: Workspace, form: Form) -> Dependency:
-    """A page that is reloaded keeps the form; sets, bases and adapters are those of now."""
+    """Keep the form when the page is reloaded, and renew the choices of its lists."""
 
-    def restore(found: dict[Component, Any]) -> Update:
-        update: Update = {one: gr.update(value=value) for one, value in found.items()}
-        for widget, choices in _choices_of_now(space, form).items():
-            value, known = found.get(widget, widget.value), [value for _, value in choices]
+    def restore(stored: dict[Component, Any]) -> Update:
+        update: Update = {widget: gr.update(value=value) for widget, value in stored.items()}
+        for widget, choices in _current_choices(space, form).items():
+            value, known = stored.get(widget, widget.value), [value for _, value in choices]
             if value not in known and not widget.allow_custom_value:
                 value = known[0] if widget is form.sets else ""
-            # What the page has already is left alone: it may have been changed meanwhile.
+            # A value that the page has already is not sent: the user may have changed it meanwhile.
             same = value == widget.value
             update[widget] = gr.Dropdown(choices) if same else gr.Dropdown(choices, value=value)
         return update
@@ -251,7 +254,7 @@ def _wire_kept(space: Workspace, form: Form) -> Dependency:
     return kept.wire(restore, form.all())
 
 
-def _choices_of_now(space: Workspace, form: Form) -> dict[gr.Dropdown, list[tuple[str, str]]]:
+def _current_choices(space: Workspace, form: Form) -> dict[gr.Dropdown, list[tuple[str, str]]]:
     return {
         form.sets: set_choices(space),
         form.base: _base_choices(space),
@@ -261,7 +264,10 @@ def _choices_of_now(space: Workspace, form: Form) -> dict[gr.Dropdown, list[tupl
 
 
 def _summary(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[str, float | None]) -> str:
-    """Steps, pictures per step, size and learning rate. given: by field; None if left empty."""
+    """A sentence on steps, batch, size and learning rate.
+
+    given: values by field, None where the field is empty; then the preset's value counts.
+    """
     if base is None:
         return "This base is downloaded when first used; its usual settings are known then."
     start = preset(kind, base)
@@ -274,7 +280,7 @@ def _summary(kind: trainers.Kind, base: BaseInfo | None, given: Mapping[str, flo
 
 
 def _positive_number(text: str | None) -> float | None:
-    """The number typed; None for anything else, which is refused when the training is queued."""
+    """The number that was typed; None for any other text, which `find_problem` refuses."""
     try:
         number = float(text or "")
     except ValueError:

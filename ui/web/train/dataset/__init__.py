@@ -1,1 +1,1 @@
-"""The pictures of a training: the set, its captions, a captioner and the preview of crops."""
+"""The part of the tab Train for pictures: sets, captions, a captioner and the preview of crops."""

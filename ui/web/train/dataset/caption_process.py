@@ -1,4 +1,4 @@
-"""A model's captions, for a process that has PyTorch: the page's server has none."""
+"""Write captions with a model, in a process that has PyTorch: the page's server has none."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -7,7 +7,7 @@ from studio.dataset.captioner import Captioner, open_captioner
 
 
 def write_caption(model: str, picture: Path) -> str:
-    """What the picture shows. The model stays open. Raises BadInput where it can't be used."""
+    """A caption for the picture. The model stays open. Raises BadInput where it can't be used."""
     return _opened(model).caption(picture)
 
 

@@ -1,4 +1,4 @@
-"""The part of the caption table that has a model write captions, for the user to check and save."""
+"""Let a model write the captions of a set, for the user to check and save."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,7 @@ NONE_FOUND = (
 
 
 class CaptionerForm:
-    """The widgets and what they do. written: a state that gets the captions of a set."""
+    """The widgets and their events. written: a state that gets the captions, by set."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
@@ -43,64 +43,66 @@ class CaptionerForm:
         with gr.Row(elem_classes="tools"):
             self._write = gr.Button("Write captions", size="sm", min_width=140, elem_classes=ONCE)
             self._stop = gr.Button("Stop writing", size="sm", min_width=140, visible=False)
-        self._said = gr.HTML(padding=False)
+        self._status = gr.HTML(padding=False)
 
     def wire(self, opened: gr.Accordion, sets: gr.Dropdown, drafts: gr.State) -> Dependency:
-        """Wire the events; `written` is there after the one that is returned.
+        """Wire the events; returns the event after which `written` has captions.
 
-        opened: what shows these widgets. sets: its value is the name of the set.
+        opened: the accordion around these widgets. sets: its value is the name of the set.
         """
-        on(opened.expand, self._find, self._model, [self._model, self._said])
+        on(opened.expand, self._find, self._model, [self._model, self._status])
         on(self._stop.click, self._end, sets)
-        shown = [self.written, self._said, self._stop]
+        shown = [self.written, self._status, self._stop]
         given = [self._model, self._all, sets, drafts]
         return on(self._write.click, self._write_all, given, shown)
 
     def _find(self, chosen: str | None) -> tuple[gr.Dropdown, str]:
-        found = find_captioners()
-        value = chosen or (found[0] if found else None)
-        said = "" if value else paragraph(NONE_FOUND)
-        return gr.Dropdown(found, value=value), said
+        captioners = find_captioners()
+        value = chosen or (captioners[0] if captioners else None)
+        return gr.Dropdown(captioners, value=value), "" if value else paragraph(NONE_FOUND)
 
     def _write_all(
         self, model: str | None, replace: bool, name: str, drafts: Written
     ) -> Iterator[tuple[Any, ...]]:
-        """Captions of a set's pictures, told as they come. Pictures with one are left out."""
+        """Write captions for the pictures of a set, and show each as it comes.
+
+        replace: also for pictures that have a caption or a draft of one.
+        """
         texts = drafts.get(name, {})
         pictures = [
-            one.path
-            for one in get_set(self._space, name).pictures
-            if replace or not texts.get(one.name, one.caption)
+            picture.path
+            for picture in get_set(self._space, name).pictures
+            if replace or not texts.get(picture.name, picture.caption)
         ]
         if not (model or "").strip():
             yield {}, paragraph(NONE_FOUND, "problem"), gr.Button(visible=False)
             return
         if not pictures:
-            said = "Every picture has a caption. Choose Replace captions to write them anew."
-            yield {}, paragraph(said), gr.Button(visible=False)
+            status = "Every picture has a caption. Choose Replace captions to write them anew."
+            yield {}, paragraph(status), gr.Button(visible=False)
             return
         if name in self._at_work:
-            yield {}, paragraph("They are being written already."), gr.skip()
+            yield {}, paragraph("The captions of this set are being written already."), gr.skip()
             return
-        found: dict[str, str] = {}
+        captions: dict[str, str] = {}
         yield {}, paragraph("Opening the captioner…"), gr.Button(visible=True)
         wrong, process = "", TorchProcess()
         self._at_work[name] = process
         try:
             find_captioner(str(model).strip())
             for picture in pictures:
-                found[picture.name] = process.call(write_caption, str(model).strip(), picture)
-                at = f"{len(found)} of {len(pictures)}: {found[picture.name]}"
-                yield {}, paragraph(at), gr.skip()
+                caption = process.call(write_caption, str(model).strip(), picture)
+                captions[picture.name] = caption
+                yield {}, paragraph(f"{len(captions)} of {len(pictures)}: {caption}"), gr.skip()
         except BadInput as error:
             if name in self._at_work:  # it was not stopped
                 wrong = sentence(str(error))
         finally:
             self._at_work.pop(name, None)
             process.end()
-        written = f"{len(found)} of {len(pictures)} captions written. Check them, then save."
-        said = paragraph(wrong, "problem") if wrong else paragraph(written)
-        yield {name: found}, said, gr.Button(visible=False)
+        written = f"{len(captions)} of {len(pictures)} captions written. Check them, then save."
+        status = paragraph(wrong, "problem") if wrong else paragraph(written)
+        yield {name: captions}, status, gr.Button(visible=False)
 
     def _end(self, name: str) -> None:
         if process := self._at_work.pop(name, None):

@@ -1,4 +1,4 @@
-"""The captions of a set of pictures as a table: edited one by one or all at once, then saved."""
+"""The captions of a set as a table. They are edited one by one or all at once, and then saved."""
 
 import secrets
 from collections.abc import Mapping
@@ -19,9 +19,10 @@ IN_ORDER = "captions"
 
 
 class CaptionPanel:
-    """The widgets and what they do.
+    """The widgets and their events.
 
-    `rows.click` tells the name of a picture to be removed. drafts: captions that are not saved yet.
+    rows: the table; its `click` carries the name of a picture to remove. drafts: a state with
+    the captions that are not saved yet.
     """
 
     def __init__(self, space: Workspace) -> None:
@@ -30,14 +31,14 @@ class CaptionPanel:
         scripts = script("clicked_item.js") + script("captions.js")
         self.rows = gr.HTML(js_on_load=scripts, padding=False, visible=False, elem_id="captions")
         with gr.Row(elem_classes="tools", visible=False) as self._unsaved:
-            self._said = gr.HTML(padding=False, min_width=200)
+            self._count = gr.HTML(padding=False, min_width=200)
             self._save = gr.Button("Save captions", variant="primary", size="sm", min_width=130)
             self._discard = gr.Button("Discard changes", size="sm", min_width=130)
         with gr.Accordion("Edit all captions", open=False, visible=False) as self._all:
             with gr.Row():
                 self._edit = [
-                    gr.Textbox(label=label, placeholder=such, min_width=200)
-                    for label, such in (
+                    gr.Textbox(label=label, placeholder=example, min_width=200)
+                    for label, example in (
                         ("Find", "red"),
                         ("Replace with", "crimson"),
                         ("Put before", "photo of"),
@@ -49,7 +50,7 @@ class CaptionPanel:
                 self._trigger = gr.Button("Add trigger words to all", size="sm", min_width=160)
         with gr.Accordion("Have captions written", open=False, visible=False) as self._auto:
             self._captioner = CaptionerForm(space)
-        self.shown = [self.rows, self._unsaved, self._said, self._all, self._auto]
+        self.shown = [self.rows, self._unsaved, self._count, self._all, self._auto]
 
     def wire(self, sets: gr.Dropdown, trigger: gr.Textbox) -> None:
         """Wire the events. sets: its value is the name of the set."""
@@ -58,7 +59,7 @@ class CaptionPanel:
             self.rows.input,
             self._type,
             both,
-            [drafts, self._unsaved, self._said],
+            [drafts, self._unsaved, self._count],
             mode="multiple",
             queue=IN_ORDER,
         )
@@ -75,36 +76,38 @@ class CaptionPanel:
             on(change.success, self.show, both, self.shown, mode="always_last", queue=IN_ORDER)
 
     def show(self, name: str, drafts: Drafts) -> tuple[Any, ...]:
-        """What `shown` is to hold for a set."""
+        """The values of `shown` for a set."""
         pictures = get_set(self._space, name) if name else None
         some = bool(pictures and pictures.pictures)
         if pictures:
-            drafts = self._changed(name, drafts, {})  # not those of pictures that were removed
+            drafts = self._changed(name, drafts, {})  # drops drafts of pictures that were removed
         rows = captions_html(self._space, pictures, drafts[name]) if pictures else ""
-        both = (gr.Accordion(visible=some),) * 2
-        return gr.HTML(rows, visible=some), *_unsaved(name, drafts), *both
+        accordions = (gr.Accordion(visible=some),) * 2
+        return gr.HTML(rows, visible=some), *_unsaved(name, drafts), *accordions
 
     def _type(self, name: str, drafts: Drafts, event: gr.EventData) -> tuple[Any, ...]:
         changed = self._changed(name, drafts, {str(event.name): str(event.text)})
         return changed, *_unsaved(name, changed)
 
     def _change_all(self, name: str, drafts: Drafts, *words: str) -> Drafts:
-        find, instead, before, behind = (word or "" for word in words)
-        edit = CaptionEdit(find=find, replace=instead, prefix=before, suffix=behind)
+        find, replace, prefix, suffix = (word or "" for word in words)
+        edit = CaptionEdit(find=find, replace=replace, prefix=prefix, suffix=suffix)
         return self._apply_to_all(name, drafts, edit)
 
     def _add_trigger(self, name: str, drafts: Drafts, trigger: str) -> Drafts:
         return self._apply_to_all(name, drafts, CaptionEdit(trigger=trigger or ""))
 
     def _apply_to_all(self, name: str, drafts: Drafts, edit: CaptionEdit) -> Drafts:
-        now = {one.name: one.caption for one in get_set(self._space, name).pictures}
-        now |= drafts.get(name, {})
-        return self._changed(name, drafts, {one: edit.apply(text) for one, text in now.items()})
+        captions = {each.name: each.caption for each in get_set(self._space, name).pictures}
+        captions |= drafts.get(name, {})
+        edited = {picture: edit.apply(text) for picture, text in captions.items()}
+        return self._changed(name, drafts, edited)
 
     def _changed(self, name: str, drafts: Drafts, texts: Mapping[str, str]) -> Drafts:
-        """The drafts with these texts; a text that equals the saved one is not a draft."""
-        saved = {one.name: one.caption for one in get_set(self._space, name).pictures}
-        both = {**drafts.get(name, {}), **{one: tidy(text) for one, text in texts.items()}}
+        """The drafts with these texts, by picture. A text equal to the saved one is no draft."""
+        saved = {each.name: each.caption for each in get_set(self._space, name).pictures}
+        tidied = {picture: tidy(text) for picture, text in texts.items()}
+        both = {**drafts.get(name, {}), **tidied}
         return drafts | {name: {n: text for n, text in both.items() if saved.get(n, text) != text}}
 
     def _take_written(self, written: Written, drafts: Drafts) -> Drafts:
@@ -121,8 +124,8 @@ class CaptionPanel:
 
 
 def captions_html(space: Workspace, pictures: UploadSet, drafts: Mapping[str, str]) -> str:
-    """The pictures of a set with their captions, as HTML."""
-    names = [one.name for one in pictures.pictures]
+    """The pictures of a set with their captions, as HTML. drafts: by picture."""
+    names = [picture.name for picture in pictures.pictures]
     thumbnails = {name: upload_thumbnail(space, pictures.name, name) for name in names}
     return template("train/captions.html").render(
         pictures=pictures.pictures,
@@ -135,5 +138,5 @@ def captions_html(space: Workspace, pictures: UploadSet, drafts: Mapping[str, st
 def _unsaved(name: str, drafts: Drafts) -> tuple[gr.Row, str]:
     count = len(drafts.get(name, {}))
     captions = f"{count} captions are" if count > 1 else "1 caption is"
-    said = f"{captions} changed but not saved: a training takes the saved ones."
-    return gr.Row(visible=bool(count)), paragraph(said)
+    note = f"{captions} changed but not saved: trainings use the saved captions."
+    return gr.Row(visible=bool(count)), paragraph(note)

@@ -14,9 +14,10 @@ from ui.web.frontend import template
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a picture that is kept; left, top, width and height are shares of its sides.
+    """The part of a picture that a training sees.
 
-    enlarged: the picture is smaller than its bucket.
+    bucket: width and height in pixels. left, top, width, height: shares of the picture's sides.
+    enlarged: whether the picture is smaller than its bucket.
     """
 
     name: str
@@ -40,7 +41,7 @@ def crops_of(pictures: UploadSet, *, size: int, step: int, buckets: bool = True)
 
 
 def crop_preview(crops: Sequence[Crop], thumbnails: dict[str, Path]) -> str:
-    """As HTML, a row for each bucket. thumbnails: by the pictures' names."""
+    """The crops as HTML, a row for each bucket. thumbnails: by the pictures' names."""
     buckets = [(bucket, list(row)) for bucket, row in groupby(crops, lambda crop: crop.bucket)]
     return template("train/crops.html").render(buckets=buckets, thumbnails=thumbnails)
 

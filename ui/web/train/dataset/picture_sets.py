@@ -1,4 +1,4 @@
-"""Sets of training pictures: from dropped files, from the examples, and those made before."""
+"""Fill sets of training pictures with dropped files or examples, and list them."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -19,8 +19,8 @@ EXAMPLES = {  # folders and their trigger words
 
 
 def set_choices(space: Workspace) -> list[tuple[str, str]]:
-    """Label and name of every set, and of a new one."""
-    counts = {one.name: len(one.pictures) for one in list_sets(space)}
+    """The label and name of every set, and "" for a new set."""
+    counts = {each.name: len(each.pictures) for each in list_sets(space)}
     choices = [(f"{name} · {n} picture{'s' if n != 1 else ''}", name) for name, n in counts.items()]
     return [*choices, ("A new set", "")]
 
@@ -30,8 +30,8 @@ def add_files(
 ) -> tuple[str, list[str]]:
     """Add files to a set, or to a new one if the name is empty.
 
-    Captions are read as in a folder of pictures: see studio/dataset/captions.py. new_name: for a
-    new set. Returns the set's name, and a sentence for each file that was left out.
+    Captions are read as in a folder of pictures: see studio/dataset/captions.py. new_name: the
+    name of a new set. Returns the set's name, and a sentence for each file that was left out.
     """
     paths = [path for path in map(Path, files) if not is_of_system(path.name)]
     texts = {path.stem: path for path in paths if path.suffix.lower() in ENDINGS}
@@ -49,7 +49,7 @@ def add_files(
         except BadInput as error:
             left_out.append(str(error))
     listed, problems = _listed_captions(tables)
-    for picture, own in added.items():
+    for picture, name_in_set in added.items():
         file = texts.pop(picture, None) or texts.pop(Path(picture).stem, None)
         try:
             text = read_text(file) if file else listed.get(picture, "")
@@ -57,28 +57,28 @@ def add_files(
             problems.append(str(error))
         else:
             if text:
-                write_caption(space, name, own, text)
-    given = {path.name for path in paths}
-    for picture in sorted(listed.keys() - given if added else ()):
+                write_caption(space, name, name_in_set, text)
+    dropped = {path.name for path in paths}
+    for picture in sorted(listed.keys() - dropped if added else ()):
         problems.append(f"{picture} is named in the metadata but is not there: add it too")
     alone = "belongs to no picture: add the picture of that name too"
     return name, [*left_out, *problems, *(f"{path.name} {alone}" for path in texts.values())]
 
 
 def _listed_captions(tables: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
-    """The captions in metadata files by the names of pictures, and what is wrong with the files."""
-    found, problems = {}, []
+    """The captions in metadata files by file name of the picture, and problems with the files."""
+    captions, problems = {}, []
     for path in tables:
         try:
-            captions = metadata_captions(path).items()
-            found |= {PurePath(picture).name: text for picture, text in captions}
+            listed = metadata_captions(path).items()
+            captions |= {PurePath(picture).name: text for picture, text in listed}
         except BadInput as error:
             problems.append(str(error))
-    return found, problems
+    return captions, problems
 
 
 def add_example(space: Workspace, example: str) -> str:
-    """The name of a set that holds an example's pictures; it is created if there is none."""
+    """Make a set of an example's pictures unless there is one; returns its name."""
     folder = asset(f"examples/{example}")
     files = [path for path in sorted(folder.glob("*")) if path.suffix in (".png", ".txt")]
     if not files:
@@ -87,7 +87,7 @@ def add_example(space: Workspace, example: str) -> str:
             "draws them"
         )
     pictures = {path.name for path in files if path.suffix == ".png"}
-    for one in list_sets(space):
-        if one.name == example and {picture.name for picture in one.pictures} == pictures:
+    for each in list_sets(space):
+        if each.name == example and {picture.name for picture in each.pictures} == pictures:
             return example
     return add_files(space, "", files, new_name=example)[0]

@@ -1,4 +1,4 @@
-"""The pictures of a training: dropped in, chosen again, captioned, removed."""
+"""The pictures of a training: drop them in, choose a set, edit captions, remove pictures."""
 
 from functools import partial
 from typing import Any
@@ -29,12 +29,12 @@ EMPTY = (
     "Drop in five or more pictures of one subject or one style, or take an example. A .txt file "
     "with the name of a picture is its caption."
 )
-# What a browser offers to add. It knows pictures by their type, or else by their ending.
+# The files that a browser offers to add. It knows a picture by its type or by its ending.
 DROPPED = ["image", *sorted(ENDINGS), ".txt", ".caption", ".csv", ".jsonl"]
 
 
 class PicturePanel:
-    """The widgets and what they do. sets: its value is the name of the set, "" for a new one."""
+    """The widgets and their events. sets: its value is the name of the set, "" for a new one."""
 
     def __init__(self, space: Workspace) -> None:
         self._space = space
@@ -48,9 +48,10 @@ class PicturePanel:
         recipe: dict[str, Component],
         example: gr.State,
     ) -> None:
-        """Wire the events. recipe: the fields of Recipe; `size` and `buckets` decide the crops.
+        """Wire the events.
 
-        example: another tab writes here which example pictures to take.
+        recipe: widgets by fields of Recipe, of which `size` and `buckets` decide the crops.
+        example: a state in which another tab names the example pictures to take.
         """
         size, buckets = recipe["size"], recipe["buckets"]
         crops = [self.preview, self.crops]
@@ -71,7 +72,7 @@ class PicturePanel:
         self.captions.wire(self.sets, trigger)
 
     def show_after(self, event: Dependency) -> None:
-        """Show the chosen set anew after an event that may have changed it."""
+        """Show the chosen set again after an event that may have changed it."""
         on(event.success, **self._showing)
 
     def _lay_out_sets(self) -> None:
@@ -105,7 +106,7 @@ class PicturePanel:
             self.crops = gr.HTML(padding=False)
 
     def _wire_sets(self, trigger: gr.Textbox, example: gr.State) -> list[Dependency]:
-        """Filling sets and removing them; after each of these events all is shown again."""
+        """Wire the events that fill or remove a set; returns them."""
         filled = [self.sets, self.note, self.drop]
         started = [self.sets, trigger, self.note]
         removed = [self.sets, self.deleted, self.undo]
@@ -155,9 +156,9 @@ class PicturePanel:
     def _show(
         self, name: str, drafts: Drafts, base: str | None, size: str | None, buckets: bool
     ) -> tuple:
-        """The set as it is now: its pictures with their captions, and their crops."""
+        """Show the set as it is now: its pictures with their captions, and their crops."""
         choices = set_choices(self._space)
-        # One that is there is left alone: another may have been chosen while this is answered.
+        # The value is only sent if its set is gone: the user may choose another set meanwhile.
         gone = name not in dict(choices).values()
         name = "" if gone else name
         pictures = get_set(self._space, name) if name else None
