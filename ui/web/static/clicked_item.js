@@ -1,12 +1,12 @@
-// Tells which item of a list was clicked: the nearest element with a `data-name`.
+// Fires `click` with the name of the list's item that was clicked: the nearest `data-name`.
 //
-// A list may be written anew while a button is held down, by a filter or by a worker's news. Gradio
-// then writes into the elements that are there, so that what is released may be another item than
-// what was pressed, or nothing. What counts here is what was pressed. And an element that another
-// item was written into gives way to a new one, so that whoever held on to it, the keyboard's focus
-// too, does not hold on to another item.
-// `element` and `trigger` are Gradio's.
-const NEAR = 10;  // pixels that a hand moves while it clicks
+// A list may be rendered anew while a mouse button is down, after a filter or a worker's news.
+// Gradio then reuses the existing elements, so the button may be released over another item than it
+// was pressed on, or over none. What counts here is the item that was pressed. An element that gets
+// another item's name is replaced by a new element; otherwise whatever refers to the element, such
+// as the keyboard's focus, would go over to the other item.
+// Gradio provides `element` and `trigger`.
+const NEAR = 10;  // pixels that the pointer may move during a click
 const itemOf = (event) => event.target.closest?.("[data-name]:not(:disabled)")?.dataset.name;
 const select = (name) => {
   if (name === undefined) return;

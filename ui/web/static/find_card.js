@@ -1,4 +1,4 @@
-// Hides the cards that lack a word of what is typed above them. `element` is Gradio's.
+// Shows only the cards with all the words that are typed above them. Gradio provides `element`.
 const hide = () => {
   const words = (element.querySelector(".find-card")?.value ?? "").toLowerCase().split(/\s+/);
   for (const card of element.querySelectorAll("[data-words]")) {

@@ -1,4 +1,4 @@
-// A button of the class `studio-once` shows that a click was heard, and for a moment hears no other.
+// A button of the class `studio-once` shows that it was clicked, and ignores clicks for a moment.
 const DEAF = 800;  // milliseconds
 document.addEventListener('click', (event) => {
   const button = event.target.closest?.('button.studio-once');

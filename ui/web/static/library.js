@@ -1,5 +1,5 @@
-// On a narrow screen the details of an adapter are a sheet at the bottom of the window, with its
-// card in sight above. `element` is the list.
+// On a narrow screen the details of an adapter cover the bottom of the window. Its card is then
+// scrolled to the top. Gradio provides `element`, the list.
 const details = () => document.querySelector('#library-details');
 const showCard = () => {
   if (innerWidth <= 768)

@@ -1,13 +1,13 @@
-// Shows the pictures of an album large: left and right by buttons, keys and swipes, two against each
-// other under a slider, each with its recipe. An album is an element with `data-album`; its pictures
-// are links with `data-look`, their caption, and `data-facts`, pairs of words as JSON.
+// Shows the pictures of an album large, each with its recipe. Buttons, arrow keys and swipes go to
+// the next picture or the previous one. Two pictures can be compared under a slider.
 //
-// A link with `data-id` is of the history: "Open in Mix" tells that id.
-// `trigger` is Gradio's.
+// An album is an element with `data-album`. Its pictures are links: `data-look` is the caption, and
+// `data-facts` the recipe, pairs of label and text as JSON. `data-id` is the id of a picture in the
+// history, with which "Open in Mix" fires `click`. Gradio provides `trigger`.
 document.querySelector("#lightbox")?.remove();
 const box = document.createElement("dialog");
 box.id = "lightbox";
-box.setAttribute("aria-label", "Pictures, large");
+box.setAttribute("aria-label", "Large pictures");
 box.innerHTML = `
   <div class="stage">
     <div class="pair"><img class="b" alt=""><img class="a" alt=""><i></i></div>
@@ -25,19 +25,19 @@ box.innerHTML = `
     </div>
   </div>
   <button type="button" class="close" aria-label="Close">×</button>`;
-// The page's styles are for what is in there.
+// Gradio's styles apply only inside of this element.
 (document.querySelector(".gradio-container .contain") ?? document.body).append(box);
 const part = (selector) => box.querySelector(selector);
 const slider = part("input");
 let album = "", at = 0, pinned = null;
 const links = () => [...document.querySelectorAll(`[data-album="${album}"] [data-look]`)];
-const shown = (link) => ({
+const pictureOf = (link) => ({
   url: link.href, words: link.dataset.look, id: link.dataset.id,
   facts: JSON.parse(link.dataset.facts || "[]"),
 });
 const fill = (a, b) => {
   const names = [...new Set([...b.facts, ...(a?.facts ?? [])].map(([name]) => name))];
-  const value = (one, name) => one.facts.find(([other]) => other === name)?.[1] ?? "";
+  const value = (picture, name) => picture.facts.find(([label]) => label === name)?.[1] ?? "";
   part("tbody").replaceChildren(...names.map((name) => {
     const row = document.createElement("tr");
     const texts = a ? [name, value(a, name), value(b, name)] : [name, value(b, name)];
@@ -55,7 +55,7 @@ const show = () => {
   const all = links();
   if (!all.length) { box.close(); return; }
   at = (at + all.length) % all.length;
-  const now = shown(all[at]), a = pinned && pinned.url !== now.url ? pinned : null;
+  const now = pictureOf(all[at]), a = pinned && pinned.url !== now.url ? pinned : null;
   box.classList.toggle("two", Boolean(a));
   box.classList.toggle("pinned", Boolean(pinned));
   part("img.b").src = now.url;
@@ -89,11 +89,11 @@ box.addEventListener("click", (event) => {
   else if (classList.contains("on")) move(1);
   else if (classList.contains("close") || event.target === box) close();
   else if (classList.contains("compare")) {
-    pinned = pinned ? null : shown(links()[at]);
+    pinned = pinned ? null : pictureOf(links()[at]);
     slider.value = 50;
     show();
   } else if (classList.contains("mix")) {
-    const {id} = shown(links()[at]);
+    const {id} = pictureOf(links()[at]);
     close();
     trigger("click", {name: id});
   }
@@ -108,11 +108,11 @@ box.addEventListener("keydown", (event) => {
 box.addEventListener("cancel", () => { pinned = null; });
 slider.addEventListener("input", cut);
 const SWIPE = 50;  // pixels
-let from = null;
+let startX = null;
 part(".stage").addEventListener("pointerdown", ({target, clientX}) => {
-  from = target === slider ? null : clientX;
+  startX = target === slider ? null : clientX;
 });
 part(".stage").addEventListener("pointerup", ({clientX}) => {
-  if (from !== null && Math.abs(clientX - from) > SWIPE) move(clientX < from ? 1 : -1);
-  from = null;
+  if (startX !== null && Math.abs(clientX - startX) > SWIPE) move(clientX < startX ? 1 : -1);
+  startX = null;
 });

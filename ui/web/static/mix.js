@@ -1,6 +1,7 @@
-// Tells when a setting has been changed for good: a slider let go, a text field left, a box ticked,
-// by mouse or by keyboard. Ctrl or Cmd with Enter presses Draw; where that waits for a field to be
-// mended, it leaves the field, so that it is read. A comparison shows what it draws.
+// Fires `input` once a change of a setting is finished: a slider is released, a text field left or a
+// box ticked, by mouse or keyboard. Ctrl or Cmd with Enter presses Draw. If Draw is disabled because
+// a field was wrong, it leaves the field instead, so that its new value is read. The buttons that
+// draw a comparison scroll to it. Gradio provides `trigger`.
 let due;
 document.addEventListener("change", (event) => {
   if (!event.target.closest("#mix-settings")) return;

@@ -1,7 +1,7 @@
-// Fires Gradio's `input` on this component when its tab is selected and something has changed.
-// And once more when it has been quiet for a while: the answer to an earlier question, as to a
-// press of a button, may have come last.
-// `props` and `trigger` are Gradio's; `props.tab` is the tab's id.
+// Fires `input` on this component when there is news for its tab and the tab is selected. Fires
+// again after a while without news: a late answer to an earlier event, such as a press of a button,
+// may have replaced the newest state.
+// Gradio provides `props` and `trigger`; `props.tab` is the tab's id.
 const QUIET = 3000;  // milliseconds
 let known = null, changed = null;
 document.addEventListener('studio-news', ({ detail }) => {

@@ -1,4 +1,4 @@
-// The selected tab stands in the address: a reload shows it again, and Back goes to the one before.
+// Keeps the selected tab in the URL: a reload selects it again, and Back goes to the previous tab.
 const tabs = () => [...document.querySelectorAll('[role=tab]')];
 const tabName = (tab) => tab?.textContent.trim().toLowerCase() ?? '';
 const selectedName = () => tabName(tabs().find((tab) => tab.ariaSelected === 'true'));

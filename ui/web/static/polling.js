@@ -1,6 +1,6 @@
-// Asks the server for news: once a second; five times a second while a picture forms, and for a
-// while after whatever a person does. Fires `studio-news` on the document with every answer.
-// `props` and `server` are Gradio's.
+// Asks the server for news once a second, and five times a second while a picture is being drawn or
+// shortly after the user did something. Fires `studio-news` on the document with every answer.
+// Gradio provides `props` and `server`.
 const USUAL = 1000, OFTEN = 200, AWAKE = 3000;  // milliseconds
 let awakeUntil = 0, timer = null, next = 0, asking = false, knownServer = null;
 const selectedTab = () =>

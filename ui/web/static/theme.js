@@ -1,5 +1,6 @@
-// The theme that was chosen: light, dark, or the system's. A browser remembers it.
-// `element` is Gradio's. Gradio follows the system by itself, so its answer is put right again.
+// Applies the chosen theme: light, dark or the system's. The browser stores the choice. Gradio
+// itself follows the system, so the choice is applied again whenever the system's theme changes.
+// Gradio provides `element`.
 const system = matchMedia('(prefers-color-scheme: dark)');
 const show = () => {
   const choice = localStorage.getItem('studio-theme') ?? 'system';
