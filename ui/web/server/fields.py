@@ -1,7 +1,7 @@
 """The fields of a form as widgets, and the values that are typed into them.
 
-An empty widget means that nothing was given: then the dataclass's default applies, or one that
-suits the base. That default is shown as the placeholder.
+In an empty widget the dataclass's default applies, or a default that suits the base. It is shown as
+the placeholder.
 """
 
 import re
@@ -23,58 +23,61 @@ ITEM = re.compile(r'(?:^|,)\s*+(?:"((?:[^"]|"")++)"\s*+(?=,|$)|([^,]++))')
 
 
 def help_of(field: Field) -> str:
-    """A field's help as it stands below its label, without the label's words in front."""
+    """A field's help text for below its label; it does not begin with the label again."""
     start, _, rest = field.help.partition(": ")
-    told = rest if start.lower() == label(field.name).lower() else field.help
-    return in_words(told[:1].upper() + told[1:])
+    text = rest if start.lower() == label(field.name).lower() else field.help
+    return in_words(text[:1].upper() + text[1:])
 
 
 class FieldWidgets(dict[str, Component]):
-    """Widgets of a form, by the names of its fields."""
+    """The widgets of a form, by the names of its fields."""
 
     def __init__(self, form: Form, widgets: Mapping[str, Component]) -> None:
         super().__init__(widgets)
         self.form = form
 
     def read(self, values: Values) -> dict[str, Any]:
-        """What was given, as `read_values` has it."""
-        return read_values(self.form, {name: values[one] for name, one in self.items()})
+        """The values that were given: `read_values` of the widgets."""
+        return read_values(self.form, {name: values[widget] for name, widget in self.items()})
 
     def show(self, given: Mapping[str, Any]) -> Update:
-        """Fill the widgets with these values; None and a field's absence stand for its default."""
+        """Fill the widgets with these values. A field that is None or missing has its default."""
         return {self[field.name]: _shown(field, self.form, given) for field in fields_of(self.form)}
 
 
 def field_widgets(form: Form, there: Mapping[str, Component] | None = None) -> FieldWidgets:
-    """A widget for each field, laid out where this is called. there: those laid out elsewhere."""
-    made = there or {}
-    names = [(field, field.name) for field in fields_of(form)]
-    return FieldWidgets(form, {name: made.get(name) or _widget(one, form) for one, name in names})
+    """A widget for each field, laid out where this is called.
+
+    there: widgets by field that are laid out elsewhere already.
+    """
+    there = there or {}
+    fields = fields_of(form)
+    return FieldWidgets(form, {f.name: there.get(f.name) or _widget(f, form) for f in fields})
 
 
 def read_values(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the fields; those that are empty or at their default are left out.
+    """The values of the fields, without empty ones and those at their default.
 
     A field in `form.defaults` is left out only if it is empty, since its default may differ from
-    that of the dataclass. Raises BadInput that names a field with a value of another type.
+    that of the dataclass. Raises BadInput, with the field's name, for a value of another type.
     """
-    found = {}
+    values = {}
     for field in fields_of(form):
         value = _parse(field, given.get(field.name))
         if value is not None and (value != field.default or field.name in form.defaults):
-            found[field.name] = value
-    return found
+            values[field.name] = value
+    return values
 
 
 def read_value(field: Field, typed: Any) -> Any:
-    """One value of a field. Raises BadInput that names the field."""
+    """One value of a field. Raises BadInput, with the field's name, for a wrong one."""
     if field.choices and typed not in field.choices:
         raise BadInput(f"{field.name}: {typed!r} is none of {', '.join(field.choices)}")
     return read_as(field.name, field.type, typed)
 
 
 def read_as(name: str, kind: type[T], typed: Any) -> T:
-    """What was typed as a value of this type; BadInput with this name where it is none."""
+    """The typed text as a value of this type. Raises BadInput, with this name, where it is none."""
     given = typed.strip() if isinstance(typed, str) else typed
     try:
         return kind(given)  # pyright: ignore[reportCallIssue]
@@ -84,27 +87,30 @@ def read_as(name: str, kind: type[T], typed: Any) -> T:
 
 
 def read_numbers(name: str, typed: str) -> list[float]:
-    """Numbers between commas or spaces, each once; BadInput with this name where one is none."""
+    """The numbers of a list with commas or spaces, without duplicates.
+
+    Raises BadInput, with this name, where something in it is no finite number.
+    """
     try:
-        found = [float(word) for word in typed.replace(",", " ").split()]
+        numbers = [float(word) for word in typed.replace(",", " ").split()]
     except ValueError:
-        found = [nan]
-    if not all(map(isfinite, found)):
+        numbers = [nan]
+    if not all(map(isfinite, numbers)):
         raise BadInput(f"{name}: {typed.strip()!r} is not numbers with commas between them")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(numbers))
 
 
 def read_number(name: str, given: object) -> float:
-    """The number of a slider; BadInput with this name where its field was emptied."""
+    """The number of a slider. Raises BadInput, with this name, where its field was emptied."""
     if isinstance(given, int | float):
         return float(given)
     raise BadInput(f"{name}: {given or 'nothing'} is not a number")
 
 
 def shown_on(slider: gr.Slider, value: float | None) -> dict[str, Any]:
-    """The update of a slider that shows a value; its range grows where the value lies beyond it."""
-    reached = slider.minimum, slider.maximum, slider.minimum if value is None else value
-    return gr.update(value=value, minimum=min(reached), maximum=max(reached))
+    """The update of a slider that shows a value. Its range grows to include the value."""
+    within = slider.minimum, slider.maximum, slider.minimum if value is None else value
+    return gr.update(value=value, minimum=min(within), maximum=max(within))
 
 
 def _widget(field: Field, form: Form) -> Component:

@@ -1,10 +1,10 @@
-"""Polling: the page asks for news in one small request, and tells the tab that is selected.
+"""Polling: the page asks for news in one small request, and passes them on to the selected tab.
 
     status_line(space, first_run_html)  # the line above the tabs, which polls (static/polling.js)
     tab_news("batch").input(...)        # on the tab Batch: what it shows may have changed
 
-An event of Gradio's costs a page milliseconds for each component that it may change, so polling
-uses none. Only the selected tab gets one, and only when there is something new.
+A Gradio event costs the browser milliseconds for each component that it may change, so polling uses
+no events. Only the selected tab gets an event, and only when there is news.
 """
 
 import secrets
@@ -20,16 +20,16 @@ from ui.shared.queue_requests import unfinished
 from ui.web.frontend import script, template
 from ui.web.server.meter import Meter, meter_words
 
-WATCHED_JOBS = 50  # the latest
+WATCHED_JOBS = 50  # the latest jobs, whose changes are news
 VERBS = {"train": "Training", "render": "Drawing", "batch": "Batch"}
 
 
 def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.HTML:
-    """The line above the tabs: what runs, what waits, and whether the workers are there.
+    """The line above the tabs: which jobs run and wait, and whether the workers are alive.
 
-    first_run: the card of the first run, which every answer brings along.
+    first_run: renders the card of the first run, which is part of the news.
     """
-    server_id = secrets.token_hex(8)  # a page reloads itself after its server was restarted
+    server_id = secrets.token_hex(8)  # when it changes, the server was restarted: pages reload
     meter = Meter()
 
     def news(tab: str) -> dict[str, str | bool]:
@@ -43,7 +43,7 @@ def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.H
         }
 
     return gr.HTML(
-        _html(""),  # what is true now comes at once, by the first poll
+        _html(""),  # the first poll fills it at once
         js_on_load="".join(map(script, ("polling.js", "heard.js", "place.js"))),
         server_functions=[news],
         offline=_html("Server not running. Reconnecting..."),
@@ -52,27 +52,27 @@ def status_line(space: Workspace, first_run: Callable[[Workspace], str]) -> gr.H
 
 
 def tab_news(tab: str) -> gr.HTML:
-    """Its `input` fires while that tab is selected: once at first, then whenever it has news."""
+    """A component whose `input` fires while that tab is selected: at first, then at any news."""
     return gr.HTML(js_on_load=script("on_news.js"), visible="hidden", tab=tab)
 
 
 def job_version(space: Workspace, job: Job) -> str:
-    """Another text whenever a job or its preview has changed."""
+    """A text that differs whenever a job or its preview has changed."""
     return f"{_progress_version(job)} {_preview_time(space, job)}"
 
 
 def _progress_version(job: Job) -> str:
-    """Another text whenever a job has changed, its preview left out."""
+    """A text that differs whenever a job has changed; its preview does not count."""
     facts = job.id, job.state, job.stopping, job.phase, job.step, len(job.finished_results)
     return " ".join(map(str, facts))
 
 
 def _library_version(space: Workspace) -> str:
-    """Another text whenever an adapter, a base or the trash has changed."""
+    """A text that differs whenever an adapter, a base or the trash has changed."""
     words = [
-        f"{one.name} {one.modified} {one.favourite} {one.triggers} {one.tags} {one.notes} "
-        f"{one.preview}"
-        for one in list_adapters(space)
+        f"{each.name} {each.modified} {each.favourite} {each.triggers} {each.tags} {each.notes} "
+        f"{each.preview}"
+        for each in list_adapters(space)
     ]
     words += [deleted.id for deleted in list_trash(space)]
     return "|".join([*words, *(base.source for base in list_bases(space))])
@@ -88,7 +88,7 @@ def _batches_version(space: Workspace) -> str:
 
 
 def _queue_version(space: Workspace) -> str:
-    """Another text whenever a job has changed, or the order of those that wait."""
+    """A text that differs whenever a job, or the order of the waiting jobs, has changed."""
     waiting = unfinished(space)
     ended = list_jobs(space, states=FINISHED, limit=WATCHED_JOBS)
     return "|".join(f"{_progress_version(job)} {job.queued}" for job in [*waiting, *ended])
@@ -126,9 +126,9 @@ def _progress(job: Job) -> str:
 
 
 def _preview_time(space: Workspace, job: Job) -> int:
-    """When a job's preview was written; it may be gone by now."""
+    """When a job's preview was written, in nanoseconds; 0 where there is none."""
     preview = live_preview(space, job.id) if job.state == "running" else None
     try:
         return preview.stat().st_mtime_ns if preview else 0
-    except FileNotFoundError:
+    except FileNotFoundError:  # deleted meanwhile
         return 0

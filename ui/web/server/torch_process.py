@@ -1,7 +1,7 @@
-"""Does what needs PyTorch, such as opening adapters, in a process of its own.
+"""Run what needs PyTorch, such as opening adapters, in a separate process.
 
-The server stays small and quick, since it never imports PyTorch. A file that fills the memory ends
-that process and not the page.
+The server itself never imports PyTorch, so it stays small and quick. A file that fills the memory
+ends that process and not the page.
 """
 
 import os
@@ -19,11 +19,11 @@ from studio.errors import BadInput
 
 P = ParamSpec("P")
 R = TypeVar("R")
-IDLE = 60.0  # seconds that the process waits for more, since its start takes some
+IDLE = 60.0  # seconds without a call after which the process ends; it takes seconds to start
 
 
 class TorchProcess:
-    """The process, started when it is needed; it does one thing at a time."""
+    """The process. It starts with the first call and runs one call at a time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -32,9 +32,9 @@ class TorchProcess:
         self._timer: Timer | None = None
 
     def call(self, function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
-        """Call a module's function there; the first call takes seconds.
+        """Call a module's function in the process; the first call takes seconds.
 
-        Raises BadInput as the function does, and where the process dies of it.
+        Raises BadInput where the function does, and where the process dies.
         """
         with self._lock:
             if self._timer:
@@ -54,7 +54,7 @@ class TorchProcess:
                 self._timer.start()
 
     def end(self) -> None:
-        """End it at once; a call that waits for it raises BadInput. The next one starts it anew."""
+        """End the process at once. A running call raises BadInput; the next one starts it again."""
         if self._id is not None:
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(self._id).kill()
@@ -66,18 +66,18 @@ class TorchProcess:
             pool.shutdown()
 
 
-run_in_process = TorchProcess().call  # where nobody needs to end it
+run_in_process = TorchProcess().call  # one process for all calls that nobody needs to break off
 
 
 def _run(function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
     try:
         return function(*args, **given)
     except BadInput as error:
-        raise BadInput(str(error)) from None  # what kinds of it know besides cannot be sent
+        raise BadInput(str(error)) from None  # subclasses have attributes that can't be pickled
 
 
 def _start() -> None:
-    """The server's pages come first. The process ends with the server, even if that is killed."""
+    """Give way to the server on the CPU, and end with it, even if the server is killed."""
     if hasattr(os, "nice"):
         os.nice(5)
     parent = parent_process()
