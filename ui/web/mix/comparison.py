@@ -1,7 +1,7 @@
-"""Comparisons: shots that differ in one thing or two, and the labels of their table.
+"""Comparisons: shots that differ in one setting or two, and the labels of their table.
 
-A comparison is queued as a plain job of several shots. Its rows and columns are found again from
-where the shots differ, so any page can show it at any time.
+A comparison is queued as a plain job of several shots. Its rows and columns follow from the
+differences between the shots, so any page can show it at any time.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,18 +23,18 @@ MOST_CELLS = 64
 NOTHING = "nothing"
 LONGEST = 60  # characters of a label
 WORDS = "prompt words"
-SPEAKING = ("method", "prompt", "base", "scheduler", "spacing")  # whose values are enough
+SPEAKING = ("method", "prompt", "base", "scheduler", "spacing")  # labelled by their value alone
 YES, NO = ("true", "on", "yes"), ("false", "off", "no")
 VARIED = ("steps", "guidance", "seed", "scheduler", "spacing", "denoise")
-FIELDS = {one.name: one for one in fields_of(form_with(Shot, VARIED))}
+FIELDS = {field.name: field for field in fields_of(form_with(Shot, VARIED))}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Something that a comparison can vary.
+    """A setting that a comparison can vary.
 
-    suggestion: values to begin with, separated by commas. change: the shot with another value,
-    given as text; BadInput where it can't have that value.
+    suggestion: values to begin with, separated by commas. change: puts a value, given as text, into
+    a shot; raises BadInput for a value that the setting can't have.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Axis:
 
 
 def axes(shot: Shot) -> list[Axis]:
-    """All that a comparison of this shot can vary."""
+    """All settings that a comparison of this shot can vary."""
     methods = first_methods(compose.methods())
-    if not shot.regions and method_name(shot.method) != "regions":  # nothing says where they are
+    if not shot.regions and method_name(shot.method) != "regions":  # no regions are given
         methods = [name for name in methods if name != "regions"]
-    found = [
+    possible = [
         Axis("method", "Method", _listed(map(value_label, methods)), _with_method),
         _field_axis("steps", sorted({5, 10, 15, 25, shot.steps})),
         _field_axis("guidance", sorted({1.0, 3.0, 5.0, 8.0, shot.guidance})),
@@ -57,30 +57,32 @@ def axes(shot: Shot) -> list[Axis]:
         _field_axis("spacing", map(value_label, SPACINGS)),
     ]
     if shot.init_image is not None:
-        found.append(_field_axis("denoise", (0.2, 0.4, 0.6, 0.8)))
-    found += [_strength_axis(shot, place) for place in range(len(shot.adapters))]
+        possible.append(_field_axis("denoise", (0.2, 0.4, 0.6, 0.8)))
+    possible += [_strength_axis(shot, place) for place in range(len(shot.adapters))]
     first_word = shot.prompt.replace(",", " ").split(" ")[0]
-    found.append(Axis(WORDS, "Words of the prompt", first_word, lambda shot, _: shot))
+    # Its change is that of `_change_of`, which knows the word that the others replace.
+    possible.append(Axis(WORDS, "Words of the prompt", first_word, lambda shot, _: shot))
     options = fields_of(_form(shot.method))
-    return found + [_option_axis(shot, field) for field in options if not field.many]
+    return possible + [_option_axis(shot, field) for field in options if not field.many]
 
 
 def every_method(shot: Shot, check: Callable[[Shot], object]) -> list[Shot]:
-    """The shot under every method that takes its adapters; its own method keeps its options.
+    """The shot with every method that can draw it; the method that it has keeps its options.
 
-    check: raises BadInput for a shot that can't be drawn. BadInput for fewer than two adapters.
+    check: raises BadInput for a shot that can't be drawn. Raises BadInput for fewer than two
+    adapters.
     """
     if len(shot.adapters) < 2:
         raise BadInput("Methods differ in how adapters share a picture: add a second adapter.")
-    found = []
+    shots = []
     for name in first_methods(compose.methods()):
         tried = _with_method(shot, name)
         try:
             check(tried)
         except BadInput:
             continue
-        found.append(tried)
-    return found
+        shots.append(tried)
+    return shots
 
 
 def grid(shot: Shot, columns: tuple[str, str], rows: tuple[str, str] = (NOTHING, "")) -> list[Shot]:
@@ -105,17 +107,21 @@ def grid(shot: Shot, columns: tuple[str, str], rows: tuple[str, str] = (NOTHING,
 
 
 def table(shots: Sequence[Shot]) -> Table:
-    """Rows and columns where two things differ in every combination, otherwise a single row."""
+    """The table of a comparison.
+
+    Where the shots are all combinations of two settings, they are its rows and columns. Otherwise
+    it has a single row.
+    """
     facts = [shot_fields(shot) for shot in shots]
     varied = differing(facts)
-    labels = {name: [_label(name, one) for one in facts] for name in varied}
+    labels = {name: [_label(name, each) for each in facts] for name in varied}
     if len(varied) == 2:
         for down, across in (varied, varied[::-1]):
-            found = arrange(labels[down], labels[across])
-            if found and found.in_order:
-                return found
-    together = [[labels[name][at] for name in varied] for at in range(len(shots))]
-    return one_row([_cut(", ".join(filter(None, one))) for one in together])
+            arranged = arrange(labels[down], labels[across])
+            if arranged and arranged.in_order:
+                return arranged
+    by_shot = [[labels[name][at] for name in varied] for at in range(len(shots))]
+    return one_row([_cut(", ".join(filter(None, texts))) for texts in by_shot])
 
 
 def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
@@ -124,14 +130,14 @@ def _changes(shot: Shot, name: str, text: str) -> list[Callable[[Shot], Shot]]:
         return [lambda shot: shot]
     words = list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
     if not words:
-        called = {axis.name: axis.label for axis in axes(shot)}.get(name, name)
-        raise BadInput(f"{called}: give its values, separated by commas.")
+        title = {axis.name: axis.label for axis in axes(shot)}.get(name, name)
+        raise BadInput(f"{title}: give its values, separated by commas.")
     change = _change_of(shot, name, words[0])
     return [lambda shot, word=word: change(shot, word) for word in words]
 
 
 def _change_of(shot: Shot, name: str, first: str) -> Callable[[Shot, str], Shot]:
-    """What puts a value of an axis into a shot. first: of its values."""
+    """The function that puts a value of an axis into a shot. first: the axis's first value."""
     if name == WORDS and first not in shot.prompt:
         raise BadInput(
             f"Words of the prompt: the prompt has no {first!r} for the others to replace."
@@ -145,11 +151,11 @@ def _change_of(shot: Shot, name: str, first: str) -> Callable[[Shot, str], Shot]
 
 
 def _listed(values: Iterable[object]) -> str:
-    return ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in values)
+    return ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)
 
 
 def _value(field: Field, word: str) -> Any:
-    """The value of a field that a word stands for. Raises BadInput for none."""
+    """A field's value from the word for it. Raises BadInput for a word that stands for none."""
     if field.type is bool and word.lower() in YES + NO:
         return word.lower() in YES
     return read_value(field, value_named(word))
@@ -170,22 +176,22 @@ def _strength_axis(shot: Shot, place: int) -> Axis:
         pairs[place] = (pairs[place][0], read_as(name, float, word))
         return replace(shot, adapters=tuple(pairs))
 
-    said = f"Strength of {place + 1} {adapter_name(str(shot.adapters[place][0]))}"
-    return Axis(name, said, "0, 0.5, 0.8, 1, 1.2", change)
+    title = f"Strength of {place + 1} {adapter_name(str(shot.adapters[place][0]))}"
+    return Axis(name, title, "0, 0.5, 0.8, 1, 1.2", change)
 
 
 def _option_axis(shot: Shot, field: Field) -> Axis:
     def change(shot: Shot, word: str) -> Shot:
         method = method_name(shot.method)
-        own = {one.name: one for one in fields_of(_form(shot.method))}
-        if field.name not in own:
+        known = {option.name: option for option in fields_of(_form(shot.method))}
+        if field.name not in known:
             raise BadInput(f"{value_label(method)} has no option {label(field.name)!r}.")
-        value = _value(own[field.name], word)
+        value = _value(known[field.name], word)
         options = {**method_options(shot.method), field.name: value}
         return replace(shot, method=compose.method_named(method, options))
 
-    said = f"{value_label(method_name(shot.method))}: {label(field.name)}"
-    return Axis(f"option {field.name}", said, _suggestion(field), change)
+    title = f"{value_label(method_name(shot.method))}: {label(field.name)}"
+    return Axis(f"option {field.name}", title, _suggestion(field), change)
 
 
 def _suggestion(field: Field) -> str:
@@ -214,7 +220,7 @@ def _form(method: object | None) -> Form:
 
 
 def _label(name: str, facts: Mapping[str, object]) -> str:
-    """Such as "Steps 20", or a value that says by itself what it is; "" where it has none."""
+    """A label such as "Steps 20", or a value alone that needs no name; "" for a missing fact."""
     if name not in facts:
         return ""
     value = facts[name]

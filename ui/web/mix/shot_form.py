@@ -1,4 +1,4 @@
-"""The widgets that one shot is made of; `read` turns them into the shot, `update` back."""
+"""The widgets for the settings of one shot. `read` makes the shot, `update` shows one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,8 +37,8 @@ from ui.web.server.fields import (
 from ui.web.server.page import Components, Update, Values
 from ui.web.words import label, value_label
 
-# On the bases that come with Studio eight of these steps draw as well as twelve of their own
-# sampler's, and sooner. Other bases begin with what a Shot has.
+# On the bundled bases eight steps of this sampler draw as well as twelve of their default sampler,
+# and faster. Other bases begin with the defaults of Shot.
 FAST = {"steps": 8, "scheduler": "dpmpp_2m", "spacing": "trailing"}
 USUAL = {"steps": Shot.steps, "scheduler": None, "spacing": None}
 PLAIN = Shot(EXAMPLES[0], **FAST)
@@ -51,7 +51,7 @@ READING = form_with(Shot, ("syntax", "clip_skip"))
 
 
 class ShotForm:
-    """Lays the widgets out where it is made."""
+    """The widgets, laid out where this is created."""
 
     def __init__(self, space: Workspace) -> None:
         self.space = space
@@ -112,7 +112,7 @@ class ShotForm:
                 1, 15, float(PLAIN.guidance), step=0.5, label="CFG scale", buttons=[],
                 info="Prompt weight",
             )  # fmt: skip
-        self.before_speed = gr.State(None)  # what a speed adapter changed, as it was
+        self.before_speed = gr.State(None)  # the sampling before a speed adapter changed it
         with gr.Row(equal_height=True):
             self.sampling_note = gr.HTML(elem_id="mix-sampling-note")
             self.undo_speed = gr.Button(
@@ -169,7 +169,7 @@ class ShotForm:
             )  # fmt: skip
 
     def sampling_widgets(self) -> dict[str, Component]:
-        """The widgets of what a speed adapter decides, by the names of the shot's fields."""
+        """The widgets that a speed adapter sets, by the names of the shot's fields."""
         return {
             "scheduler": self.scheduler,
             "spacing": self.spacing,
@@ -178,18 +178,19 @@ class ShotForm:
         }
 
     def speed_outputs(self) -> Components:
-        """The components that choosing a speed adapter changes, and undoing it."""
+        """The components that change when a speed adapter is added, and when that is undone."""
         notes = {self.before_speed, self.sampling_note, self.undo_speed}
         return notes | {*self.sampling_widgets().values()}
 
     def choices(self) -> list[gr.Dropdown | gr.Radio]:
-        """The choices that only the picture depends on; not those of the method and the regions."""
+        """The choices whose change needs nothing but a new picture: no method, no masks."""
         kinds = gr.Dropdown, gr.Radio
-        found = [one for one in self._field_widgets() if isinstance(one, kinds)]
-        return [self.scheduler, self.spacing, *(one for one in found if one != self.regions.masks)]
+        choices = [widget for widget in self._field_widgets() if isinstance(widget, kinds)]
+        others = (choice for choice in choices if choice != self.regions.masks)
+        return [self.scheduler, self.spacing, *others]
 
     def inputs(self) -> Components:
-        """The components whose values `read` takes, and those of `loading`."""
+        """The components whose values `read` takes, and the widgets of `loading`."""
         return (
             {self.prompt, self.negative, self.method, self.steps, self.guidance, self.seed}
             | {self.base, self.scheduler, self.spacing, *self._field_widgets()}
@@ -199,27 +200,25 @@ class ShotForm:
         )
 
     def widgets(self) -> set[Component]:
-        """Those of them that a person sets, without the canvas."""
+        """The inputs that a person sets, without the canvas."""
         left_out = (gr.State, gr.ImageEditor)
-        found = (one for one in self.inputs() if isinstance(one, Component))
-        return {one for one in found if not isinstance(one, left_out)}
+        components = (each for each in self.inputs() if isinstance(each, Component))
+        return {each for each in components if not isinstance(each, left_out)}
 
     def outputs(self) -> Components:
         """The components that `update` changes."""
-        found = self.inputs() - {*self.loading.values()} | self.mix_outputs()
-        return found | self.speed_outputs()
+        settings = self.inputs() - {*self.loading.values()}
+        return settings | self.mix_outputs() | self.speed_outputs()
 
     def mix_outputs(self) -> Components:
         """The components that `update_mix` changes."""
         return self.adapters.outputs() | {self.examples}
 
     def read(self, given: Values, mix: Sequence[MixAdapter] | None = None) -> Shot:
-        """The shot; its adapters and the picture to start from are files of the workspace.
+        """The shot of these values. Its adapters, start picture and mask are in the workspace.
 
-        Adapters that the prompt names are behind those of the mix.
-
-        mix: the adapters, where they are not those of the page. Raises BadInput for a field that
-        can't have its value, and for adapters that are gone.
+        Adapters that the prompt names follow those of the mix. mix: the adapters, if other ones
+        than on the page. Raises BadInput for a wrong value, and for adapters that are gone.
         """
         mix = self.adapters.read(given) if mix is None else mix
         start = self._keep_picture(given[self.start])
@@ -232,7 +231,7 @@ class ShotForm:
             guidance=read_number("CFG scale", given[self.guidance]),
             scheduler=given[self.scheduler] or None,
             spacing=given[self.spacing] or None,
-            adapters=tuple((one.file(self.space), one.strength) for one in mix if one.on),
+            adapters=tuple((each.file(self.space), each.strength) for each in mix if each.on),
             method=self._read_method(given),
             regions=self.regions.read(given) if given[self.method] == "regions" else (),
             init_image=start,
@@ -247,16 +246,16 @@ class ShotForm:
         return shot if shot.adapters or shot.regions else replace(shot, method=None)
 
     def sampling_for(self, given: Values) -> Update:
-        """The steps and sampler that a base begins with, unless others were chosen."""
+        """Show the default steps and sampler of the base, unless the user has chosen others."""
         widgets = {"steps": self.steps, "scheduler": self.scheduler, "spacing": self.spacing}
         if {name: given[widget] or None for name, widget in widgets.items()} not in (FAST, USUAL):
             return {}
-        begun = FAST if given[self.base] in BUNDLED_BASES else USUAL
-        return {widget: begun[name] or "" for name, widget in widgets.items()}
+        defaults = FAST if given[self.base] in BUNDLED_BASES else USUAL
+        return {widget: defaults[name] or "" for name, widget in widgets.items()}
 
     def update(self, shot: Shot) -> Update:
-        """Show this shot, whose adapters are those of the library."""
-        # Plain numbers: the page is sent subclasses of them as text.
+        """Show this shot. Its adapters must be files of the library."""
+        # Plain numbers: Gradio sends numbers of a subclass as text.
         guidance, steps = float(shot.guidance), int(shot.steps)
         update: Update = {
             self.prompt: shot.prompt,
@@ -288,7 +287,7 @@ class ShotForm:
         return str(keep_start_picture(self.space, path)) if path else None
 
     def _read_method(self, given: Values) -> object | None:
-        """None for a plain merge."""
+        """The chosen method with its options; None for a plain merge."""
         name = given[self.method]
         method = compose.method_named(name, self.options[name].read(given))
         return None if method == compose.Merge() else method
@@ -301,14 +300,14 @@ class ShotForm:
         return update
 
     def _field_widgets(self) -> list[Component]:
-        """The widgets that were made of fields, of Loading, of the shot and of all methods."""
+        """The widgets that `field_widgets` made: of Loading, of a shot's fields, of all methods."""
         groups = (self.loading, self.reading, self.avoiding, self.size, *self.options.values())
         return [widget for fields in groups for widget in fields.values()]
 
 
 def base_choices(space: Workspace) -> list[tuple[str, str]]:
-    """The known bases by name, each with its source."""
-    return [(one.name, one.source) for one in list_bases(space)]
+    """The name and source of each base that the workspace knows."""
+    return [(base.name, base.source) for base in list_bases(space)]
 
 
 def _mix_adapter(file: str, strength: float) -> MixAdapter:
@@ -317,9 +316,9 @@ def _mix_adapter(file: str, strength: float) -> MixAdapter:
 
 
 def keep_painted(space: Workspace, painted: Mapping[str, Any] | None) -> str:
-    """A mask in the workspace: white where something was painted. BadInput where nothing was.
+    """Keep a mask in the workspace, white where something was painted; returns its path.
 
-    painted: the value of a gr.ImageEditor, its layers as pictures.
+    painted: the value of a gr.ImageEditor of type "pil". Raises BadInput where nothing was painted.
     """
     layers = [layer.getchannel("A") for layer in (painted or {}).get("layers") or ()]
     mask = reduce(ImageChops.lighter, layers).point([0] + [255] * 255) if layers else None
