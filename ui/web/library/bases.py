@@ -1,4 +1,4 @@
-"""The bases in the library: those that are known, one more, one less."""
+"""The list of bases in the tab Library: add a base, or forget one."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from ui.web.server.page import Page, on
 
 
 def lay_out_bases(page: Page) -> None:
-    """Lay out the list of bases and wire it."""
+    """Lay out the list of bases and wire its events."""
     space = page.space
     rows = gr.HTML(_rows(space), js_on_load=script("clicked_item.js"), elem_id="bases")
     problem = gr.HTML(visible=False)
@@ -28,7 +28,7 @@ def lay_out_bases(page: Page) -> None:
         add = gr.Button("Add", min_width=110, scale=1)
 
     def add_source(source: str | None) -> tuple[Any, Any, gr.HTML]:
-        source = (source or "").strip()  # None where nobody has typed yet
+        source = (source or "").strip()  # None while nothing was typed
         try:
             if not source:
                 raise BadInput("Type the base to add: an id, a folder or a file.")

@@ -1,4 +1,4 @@
-"""The library as HTML: a card for each adapter, the details of one, the bases and the trash."""
+"""The library as HTML: a card for each adapter, an adapter's details, the bases and the trash."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -21,7 +21,7 @@ PARTS = {
 def matching(
     adapters: Sequence[AdapterFile], *, text: str = "", family: str = ""
 ) -> list[AdapterFile]:
-    """Those of a family where every word of a text is in what is known or noted of them."""
+    """The adapters of a family, "" for any, whose facts and labels contain every word of a text."""
     words = text.lower().split()
     return [
         adapter
@@ -32,12 +32,12 @@ def matching(
 
 
 def cards(adapters: Sequence[AdapterFile], *, chosen: Collection[str] = ()) -> str:
-    """A button for each adapter. chosen: the names of those that are selected."""
+    """A button for each adapter. chosen: the names of the selected adapters."""
     return template("library/cards.html").render(adapters=adapters, chosen=chosen)
 
 
 def details(adapter: AdapterFile, description: Mapping[str, JSON]) -> str:
-    """All that is known of an adapter. description: by `describe`; empty for a broken file."""
+    """The details of an adapter. description: from `describe`; empty for a broken file."""
     recipe = description.get("recipe", {})
     assert isinstance(recipe, Mapping)
     return template("library/details.html").render(
@@ -48,18 +48,18 @@ def details(adapter: AdapterFile, description: Mapping[str, JSON]) -> str:
 
 
 def trash_rows(trash: Sequence[Deleted]) -> str:
-    """The rows of the trash, each with a button that restores it by its id."""
+    """The rows of the trash. The button Restore of each fires `click` with its id."""
     return template("library/trash.html").render(trash=trash)
 
 
 def base_rows(bases: Sequence[KnownBase]) -> str:
-    """The bases; those that did not come with Studio have a button that tells their source."""
+    """The bases. The button Forget, which bundled ones lack, fires `click` with the source."""
     return template("library/bases.html").render(bases=bases, built_in=BUNDLED_BASES)
 
 
 def _searched_text(adapter: AdapterFile) -> str:
-    noted = (*adapter.triggers, *adapter.tags, adapter.notes)
-    texts = (adapter.name, adapter.kind, adapter.family, adapter.base, *noted)
+    labels = (*adapter.triggers, *adapter.tags, adapter.notes)
+    texts = (adapter.name, adapter.kind, adapter.family, adapter.base, *labels)
     return " ".join(texts).lower()
 
 
@@ -85,9 +85,13 @@ def _facts(adapter: AdapterFile, description: Mapping[str, JSON]) -> dict[str, o
 
 
 def _counts(counts: JSON, before: str = "", *, names: Mapping[str, str] = NAMELESS) -> str:
-    """`{"unet": 24}` as "24 of the UNet"; where all are of one sort, of ranks, "rank 16"."""
+    """`{"unet": 24}` as "24 of the UNet".
+
+    before: words in front of each name, such as "rank ". With them a single entry goes without its
+    count: `{"16": 24}` is "rank 16".
+    """
     assert isinstance(counts, Mapping)
-    called = {f"{before}{names.get(name, name)}": count for name, count in counts.items()}
-    if before and len(called) == 1:
-        return next(iter(called))
-    return ", ".join(f"{count} {name}" for name, count in called.items())
+    named = {f"{before}{names.get(name, name)}": count for name, count in counts.items()}
+    if before and len(named) == 1:
+        return next(iter(named))
+    return ", ".join(f"{count} {name}" for name, count in named.items())

@@ -1,4 +1,4 @@
-"""Importing adapters, exporting them and restoring what was deleted, for the page and the API."""
+"""Import and export adapters, and restore deleted things, for the page and the API."""
 
 import shutil
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ TOOLS: tuple[str, ...] = get_args(Tool)
 def import_files(space: Workspace, files: Sequence[Path]) -> tuple[list[AdapterFile], list[str]]:
     """Import uploaded files into the library. Takes seconds.
 
-    A peft adapter_config.json among them belongs to the one other file. Returns the adapters, and
-    a sentence for each file that was refused.
+    An adapter_config.json of peft must come with exactly one other file, to which it belongs.
+    Returns the adapters, and a sentence for each file that was refused.
     """
     adapters = [file for file in files if file.name != PEFT_CONFIG]
     with_config = len(files) > len(adapters)
@@ -42,14 +42,15 @@ def import_files(space: Workspace, files: Sequence[Path]) -> tuple[list[AdapterF
                 shutil.copyfile(file, Path(folder, file.name))
             adapters = [Path(folder, adapters[0].name)]
         results = run_in_process(_import_each, space, adapters) if adapters else []
-    imported = [one for one in results if isinstance(one, AdapterFile)]
-    return imported, [one for one in results if isinstance(one, str)]
+    imported = [result for result in results if isinstance(result, AdapterFile)]
+    return imported, [result for result in results if isinstance(result, str)]
 
 
 def export_file(space: Workspace, name: str, *, to: str, half: str = "") -> Path:
-    """Write an adapter as another program reads it, ready to be downloaded. Takes seconds.
+    """Write an adapter as another program reads it; returns the path of the download.
 
-    to: of TOOLS. half: content or style, of a B-LoRA.
+    to: one of TOOLS. half: content or style of a B-LoRA, "" for all of it. Takes seconds. Raises
+    BadInput where there is no such format, adapter or half.
     """
     if to not in TOOLS:
         raise BadInput(f"there is no format {to!r}: choose from {', '.join(TOOLS)}")
@@ -57,23 +58,23 @@ def export_file(space: Workspace, name: str, *, to: str, half: str = "") -> Path
     if tool == "studio" and not half and not is_relabelled(space, name):
         file = export_adapter(space, name, to=tool)
     else:
-        file = run_in_process(export_adapter, space, name, to=tool, half=half)  # PyTorch
+        file = run_in_process(export_adapter, space, name, to=tool, half=half)  # needs PyTorch
     return link_download(space, file.name, file)
 
 
 def restore(space: Workspace, id: str) -> Path:
-    """Restore something from the trash, a training with its job; returns its path."""
+    """Restore something from the trash; returns its path. A training's job is restored too."""
     for deleted in list_trash(space):
         place, _, name = deleted.place.partition("/")
         number = name.rpartition("-")[2]
         if deleted.id == id and place == "runs" and number.isdecimal():
-            with suppress(BadInput):  # the folder alone was deleted
+            with suppress(BadInput):  # the job was not removed, only its folder was deleted
                 return space.runs / restore_job(space, int(number)).run
     return undelete(space, id)
 
 
 def _import_each(space: Workspace, files: Sequence[Path]) -> list[AdapterFile | str]:
-    """For each file its adapter, or why it is refused."""
+    """Import each file: the adapter, or the reason why the file is refused."""
     results: list[AdapterFile | str] = []
     for file in files:
         try:

@@ -1,4 +1,4 @@
-"""What people note of an adapter: a favourite, trigger words, tags, notes, and its cover."""
+"""Edit the labels of an adapter: trigger words, tags, notes and the cover."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from studio.workspace import (
 from ui.web.frontend import notices
 from ui.web.server.page import on
 
-COVERS = "covers"  # the set of uploads that keeps them
+COVERS = "covers"  # the set of uploads in which covers are kept
 
 
 class LabelEditor:
-    """The widgets and what they do. They show the adapter that is selected."""
+    """The widgets and their events. They show the selected adapter."""
 
     def __init__(self, space: Workspace, selected: gr.State) -> None:
         self._space, self._selected = space, selected
@@ -37,17 +37,17 @@ class LabelEditor:
         self.shown = [self._triggers, self._tags, self._notes]
 
     def wire(self, report: gr.HTML) -> list[Dependency]:
-        """Wire the events; returns those after which the adapter is shown anew."""
+        """Wire the events; returns those after which the adapter must be shown again."""
         chosen, uploaded = self._selected, [self._selected, self._cover]
         return [
             on(self._save.click, self._save_label, [chosen, *self.shown], report),
-            # The last of two files in a row is the cover: none is dropped while one is read.
+            # The last of several uploads must win, even if it comes while another is answered.
             on(self._cover.upload, self._take_cover, uploaded, report, mode="always_last"),
             on(self._own.click, self._own_cover, chosen, report),
         ]
 
     def values(self, adapter: AdapterFile) -> tuple[str, str, str]:
-        """What `shown` is to hold."""
+        """The values of `shown`."""
         return ", ".join(adapter.triggers), ", ".join(adapter.tags), adapter.notes
 
     def _save_label(self, name: str, triggers: str, tags: str, notes: str) -> str:
@@ -70,5 +70,6 @@ class LabelEditor:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    found = (" ".join(word.split()) for word in (text or "").split(","))
-    return tuple(dict.fromkeys(filter(None, found)))
+    """The phrases between commas, each once."""
+    phrases = (" ".join(phrase.split()) for phrase in (text or "").split(","))
+    return tuple(dict.fromkeys(filter(None, phrases)))

@@ -1,4 +1,4 @@
-"""The tab Library: adapters to look at, import and export; the bases; the trash."""
+"""The tab Library: look at adapters, import and export them; the bases; the trash."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ TOOLS = [
     ("OneTrainer", "onetrainer"),
 ]
 WHOLE = "both halves"
-SELECTED = 4  # its place among the widgets of the filter
+SELECTED = 4  # the place of `selected` in `_filter`
 EMPTY = (
     '<div class="empty"><b>No adapters yet.</b> Train one in Train, or import '
     ".safetensors files that Studio, kohya, diffusers or LyCORIS wrote.</div>"
@@ -49,7 +49,7 @@ IMPORTS: Any = {"mode": "multiple", "queue": "imports", "progress": "minimal"}
 
 
 def library_tab(page: Page) -> None:
-    """Lay it out and wire it."""
+    """Lay the tab out and wire its events."""
     library = _Library(page)
     library.wire_list()
     library.wire_changes()
@@ -57,10 +57,10 @@ def library_tab(page: Page) -> None:
 
 
 class _Library:
-    """The widgets and what they do.
+    """The widgets and their events.
 
-    selected: the name of an adapter, or "". picked: names, while several are selected. deleted: the
-    ids in the trash of what was deleted last here.
+    States: selected: the name of the adapter whose details are shown, or "". picked: the names of
+    adapters while several are selected. deleted: ids in the trash of what was deleted last.
     """
 
     def __init__(self, page: Page) -> None:
@@ -78,8 +78,8 @@ class _Library:
         with gr.Accordion("Trash", open=False):
             self._trash = gr.HTML(js_on_load=CLICKED_ITEM, elem_id="trash")
             self._empty = gr.Button("Empty the trash for good", size="sm", variant="stop")
-        asked = [self._text, self._family, self._favourites, self._several]
-        self._filter = [*asked, self._selected, self._picked]
+        filters = [self._text, self._family, self._favourites, self._several]
+        self._filter = [*filters, self._selected, self._picked]
         self._listed = [self._grid, self._trash]
         actions = [self._actions, self._mix, self._part, self._name, self._star]
         self._details = [self._about, *actions, *self._labels.shown]
@@ -122,9 +122,9 @@ class _Library:
             self._labels = LabelEditor(self._space, self._selected)
 
     def wire_list(self) -> None:
-        """The list: its filter, the selection, and what trainings add."""
-        # Also after a selection: a list that was asked for before it does not show it.
-        filtered = [tab_news("library").input, *(one.change for one in self._filter)]
+        """Wire the list: filter it, select in it, and renew it at news such as a new adapter."""
+        # Also after a selection: an answer to an earlier event shows the list without it.
+        filtered = [tab_news("library").input, *(each.change for each in self._filter)]
         on(filtered, self._list, self._filter, self._listed, **IN_ORDER)
         chosen = [self._several, self._selected, self._picked]
         shown = [self._selected, self._picked, *self._details]
@@ -133,7 +133,7 @@ class _Library:
         on([self._several.input, self._picked.change], self._offer_bulk, chosen, bulk)
 
     def wire_changes(self) -> None:
-        """What changes the library: each event says what it did, then all is shown anew."""
+        """Wire the events that change the library. Each says what it did; then all is renewed."""
         outcome = [self._selected, self._deleted, self._notices]
         uploaded, renamed = [self._upload, self._selected], [self._selected, self._name]
         picked = [self._picked, self._selected]
@@ -158,7 +158,7 @@ class _Library:
             on(change.success, self._show, asked, shown, **IN_ORDER)
 
     def wire_selected(self) -> None:
-        """The selected adapter, to Mix and as a file."""
+        """Wire the buttons that send the selected adapter to Mix, and that export it."""
         page, url = self._page, gr.Textbox(visible=False)
         on(self._mix.click, self._mix_with, self._selected, [page.adapters, page.tabs])
         chosen = [self._selected, self._tool, self._part]
@@ -169,10 +169,10 @@ class _Library:
         """asked: the values of `_filter`."""
         text, family, favourites, several, selected, picked = asked
         adapters = list_adapters(self._space)
-        found = matching(adapters, text=text or "", family=family)  # an empty box may be None
-        found = [one for one in found if one.favourite or not favourites]
+        listed = matching(adapters, text=text or "", family=family)  # an empty box may be None
+        listed = [adapter for adapter in listed if adapter.favourite or not favourites]
         chosen = set(picked) if several else {selected}
-        grid = cards(found, chosen=chosen) if found else NO_MATCH if adapters else EMPTY
+        grid = cards(listed, chosen=chosen) if listed else NO_MATCH if adapters else EMPTY
         return grid, trash_rows(list_trash(self._space))
 
     def _show(self, *asked: Any) -> tuple:
@@ -190,16 +190,17 @@ class _Library:
         name = str(event.name)
         if not several:
             return name, (), *self._adapter(name)
-        rest = tuple(one for one in picked if one != name)
+        rest = tuple(other for other in picked if other != name)
         toggled = (*picked, name) if rest == picked else rest
         return selected, toggled, *(gr.skip() for _ in self._details)
 
     def _offer_bulk(self, several: bool, selected: str, picked: tuple[str, ...]) -> tuple:
-        there = picked if several else ()
-        return there, gr.Row(visible=bool(there)), gr.Button(f"Delete {len(there)}")
+        """The actions on several adapters, which are hidden while none is picked."""
+        picked = picked if several else ()
+        return picked, gr.Row(visible=bool(picked)), gr.Button(f"Delete {len(picked)}")
 
     def _adapter(self, name: str) -> tuple:
-        """The details of an adapter, and what can be done with it."""
+        """The values of `_details` for an adapter."""
         adapters = {adapter.name: adapter for adapter in list_adapters(self._space)}
         if name not in adapters:
             return NONE_SELECTED, gr.Column(visible=False), *(gr.skip(),) * 2, "", *(gr.skip(),) * 4
@@ -228,11 +229,11 @@ class _Library:
         return "", (delete_adapter(self._space, name),), notices([f"{name} is in the trash"])
 
     def _delete_all(self, picked: tuple[str, ...], selected: str) -> tuple:
-        there = {one.name for one in list_adapters(self._space)}
-        names = [name for name in picked if name in there]
+        existing = {adapter.name for adapter in list_adapters(self._space)}
+        names = [name for name in picked if name in existing]
         deleted = tuple(delete_adapter(self._space, name) for name in names)
-        said = notices([f"{name} is in the trash" for name in names])
-        return "" if selected in names else selected, deleted, said, ()
+        report = notices([f"{name} is in the trash" for name in names])
+        return "" if selected in names else selected, deleted, report, ()
 
     def _toggle(self, name: str) -> str:
         marked = not get_adapter(self._space, name).favourite

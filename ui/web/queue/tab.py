@@ -1,4 +1,4 @@
-"""The tab Queue: every job, those that run, those that wait in their order, those that ended."""
+"""The tab Queue: the jobs that run, those that wait, in order, and those that have ended."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +24,7 @@ from ui.web.frontend import script, template
 from ui.web.server.page import Page, on
 from ui.web.server.polling import VERBS, tab_news
 
-ENDED = 30  # jobs that ended, the latest
+ENDED = 30  # how many ended jobs are listed, the latest ones
 ACTIONS: dict[str, Callable[[Workspace, int], object]] = {
     "first": partial(move_job, to="first"),
     "earlier": partial(move_job, to="earlier"),
@@ -37,7 +37,7 @@ SHOWN_IN = {"train": "train", "render": "mix", "batch": "batch"}  # the tab that
 
 
 def queue_tab(page: Page) -> None:
-    """Lay it out and wire it."""
+    """Lay the tab out and wire its events."""
     space = page.space
     removed = gr.State(0)
     rows = gr.HTML(js_on_load=script("clicked_item.js"), elem_id="queue")
@@ -75,7 +75,10 @@ def queue_tab(page: Page) -> None:
 
 
 def queue_html(going: list[Job], ended: list[Job]) -> str:
-    """The jobs as HTML; each button tells an action and a job, such as "stop:12"."""
+    """The jobs as HTML. A button fires `click` with an action and a job's number, as in "stop:12".
+
+    going: the jobs that run or wait.
+    """
     waiting = [job for job in going if job.state == "queued"]
     return template("queue/list.html").render(
         running=[job for job in going if job.state == "running"],
@@ -89,7 +92,7 @@ def queue_html(going: list[Job], ended: list[Job]) -> str:
 
 
 def cancel_waiting(space: Workspace) -> None:
-    """Stop every job that waits; those that have begun meanwhile go on."""
+    """Stop every waiting job; a job that has begun meanwhile goes on."""
     for job in unfinished(space):
         if job.state == "queued":
             with suppress(BadInput):  # it has ended meanwhile
