@@ -1,4 +1,4 @@
-"""A batch as a zip to download."""
+"""Make a zip of a batch to download."""
 
 import json
 from collections.abc import Sequence
@@ -19,12 +19,15 @@ Picture = tuple[str, Path, Shot]  # name in the zip, file, shot
 
 
 def zipped(space: Workspace, job: Job) -> Path:
-    """The pictures that a batch has made, with results.jsonl and contact sheets."""
+    """Zip the pictures that a batch has made, with results.jsonl and contact sheets.
+
+    Returns the path of the download. Raises BadInput where there is no picture.
+    """
     if not job.finished_results:
         raise BadInput("this batch has made no picture yet")
     pictures = [
-        (f"{number + 1:04d}-{one.path.name.partition('-')[2] or one.path.name}", one.path, shot)
-        for number, shot, one in made_pictures(space, job)
+        (f"{number + 1:04d}-{made.path.name.partition('-')[2] or made.path.name}", made.path, shot)
+        for number, shot, made in made_pictures(space, job)
     ]
     if not pictures:
         raise BadInput("the pictures of this batch were deleted")

@@ -1,4 +1,4 @@
-"""What pictures will cost: evaluations of the UNet, and seconds at the speed of the last ones."""
+"""What pictures will cost: evaluations of the UNet, and seconds at the speed of earlier ones."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,11 +14,11 @@ from studio.requests.shot import Shot
 from studio.workspace import Workspace
 from ui.shared.queue_requests import drawing_of
 
-LOOKED_AT = 30  # jobs, of those that ended last
+LOOKED_AT = 30  # the latest finished jobs, from which the speed is taken
 
 
 def evaluations(shots: Sequence[Shot]) -> float:
-    """Evaluations of the UNet, told without opening an adapter."""
+    """How many evaluations of the UNet the shots need, counted without opening an adapter."""
     return sum(
         _evaluations(replace(shot, prompt="", negative="", seed=0, base="")) for shot in shots
     )
@@ -27,22 +27,22 @@ def evaluations(shots: Sequence[Shot]) -> float:
 def seconds_for(space: Workspace, shots: Sequence[Shot]) -> float | None:
     """How long the shots take at the speed of the last pictures on their bases.
 
-    None where one of the bases was never drawn on.
+    None where no recent job tells the speed on one of the bases.
     """
-    found = 0.0
+    total = 0.0
     done = list_jobs(space, states=("done",), kinds=("render", "batch"), limit=LOOKED_AT)
     for base in {shot.base for shot in shots}:
         speed = next(filter(None, (_speed(job, base) for job in done)), None)
         if speed is None:
             return None
-        found += speed * _work([shot for shot in shots if shot.base == base])
-    return found
+        total += speed * _work([shot for shot in shots if shot.base == base])
+    return total
 
 
 def _speed(job: Job, base: str) -> float | None:
-    """Seconds of an evaluation of a picture of the base's own size; None where a job tells none."""
+    """Seconds for a unit of `_work` in a job; None unless all its shots are on this base."""
     drawing = drawing_of(job)
-    if not job.seconds or drawing.shot(0).base != base:  # before thousands of shots are read
+    if not job.seconds or drawing.shot(0).base != base:  # saves reading thousands of shots
         return None
     shots = drawing.all_shots()
     work = _work(shots)
@@ -50,8 +50,11 @@ def _speed(job: Job, base: str) -> float | None:
 
 
 def _work(shots: Sequence[Shot]) -> float:
-    """Evaluations of pictures of the base's own size; each counts twice where there is guidance."""
-    base_size = cache(_base_size)  # not for longer: it is not known until the base is there
+    """The evaluations, in units of one without guidance at the base's own size.
+
+    An evaluation with guidance counts twice, and larger pictures count by their pixels.
+    """
+    base_size = cache(_base_size)  # for this call only: a base that is added later gets a size
     return sum(
         evaluations([shot])
         * (2 if shot.guidance > 1 else 1)
@@ -61,9 +64,9 @@ def _work(shots: Sequence[Shot]) -> float:
 
 
 def _relative_size(shot: Shot, base: int) -> float:
-    """How many times as many pixels as in a picture of the base's own size, in a step's mean.
+    """The pixels of a shot, on average over its steps, as a multiple of the base's own size.
 
-    base: pixels of that size's side; 0 where it is not known.
+    base: side of the base's own size, in pixels; 0 where it is not known.
     """
     first = (shot.width or base) * (shot.height or base) / base**2 if base else 1.0
     if shot.second_pass is None:
@@ -73,7 +76,7 @@ def _relative_size(shot: Shot, base: int) -> float:
 
 
 def _base_size(source: str) -> int:
-    """Pixels of a side; 0 for a base that is not here yet, or not any more."""
+    """The side of a base's own size, in pixels; 0 for a base that is not on this machine."""
     with suppress(BadInput):
         info = read_base_info(source)
         return info.size if info else 0
@@ -82,11 +85,11 @@ def _base_size(source: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _evaluations(shot: Shot) -> float:
-    """shot: without what makes no difference to it, so that alike shots are counted once."""
+    """Evaluations of a shot. Fields that don't matter are at defaults, for hits in the cache."""
     plain = sum(shot.evaluations())
     if not shot.adapters:
         return plain
     try:
         return compose.outline(shot).cost
     except compose.NeedsWeights:
-        return plain  # K-LoRA, which evaluates each step once
+        return plain  # K-LoRA needs the weights; it evaluates each step once

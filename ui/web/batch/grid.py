@@ -1,7 +1,6 @@
-"""A grid of pictures as the manifest that says it, and a recipe as a grid of one.
+"""Write a grid of pictures as a manifest, and turn a shot into a grid of one picture.
 
-The grid has no way of its own to make a batch: it writes the manifest, which is then read and
-checked as any other.
+A grid makes no batch by itself: its manifest is read and checked like any other.
 """
 
 import re
@@ -15,9 +14,9 @@ from ui.shared.names import adapter_name, split_strength
 from ui.web.server.fields import read_as, read_numbers
 
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
-LONGEST = 80  # letters of a list in one line
-ESCAPED = re.compile(r"[\\{}]|__")  # what a manifest reads as choices
-# Of a shot, what the grid has no widget for but keeps.
+LONGEST = 80  # characters of a list that is written in one line
+ESCAPED = re.compile(r"[\\{}]|__")  # what has a meaning in the prompts of a manifest
+# The fields of a shot that the grid keeps, though it has no widgets for them.
 KEPT = (
     *("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax"),
     *("second_pass", "second_denoise", "regions", "avoid", "avoid_by", "avoid_strength"),
@@ -27,12 +26,13 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Grid:
-    """What is combined with what.
+    """The values that a grid combines.
 
-    prompts, strengths, seeds: as typed; prompts a line each, numbers between commas, seeds also as
-    1..8. adapters: NAME or NAME:HALF, which take every strength, or with a strength of their own
-    behind a colon. mixes: of TOGETHER, ALONE, NONE. options: a method's, with its name, for when
-    it is the only one. more: other fields of the shots.
+    prompts, strengths, seeds: texts as typed: a prompt on each line, numbers separated by commas;
+    seeds may also be such as 1..8. adapters: NAME or NAME:HALF gets every strength; with a strength
+    behind another colon it keeps that one. mixes: any of TOGETHER, ALONE, NONE. options: the
+    options and the name of a method, which apply if it is the only method. more: other fields of
+    the shots.
     """
 
     prompts: str
@@ -49,7 +49,7 @@ class Grid:
 
 
 def manifest_of(grid: Grid) -> str:
-    """The grid as TOML; "" while it has no prompt. Raises BadInput where a number is wrong."""
+    """The grid as a manifest in TOML; "" without a prompt. Raises BadInput for a wrong number."""
     prompts = [line.strip() for line in grid.prompts.splitlines() if line.strip()]
     if not prompts:
         return ""
@@ -63,7 +63,7 @@ def manifest_of(grid: Grid) -> str:
 
 
 def grid_of(shot: Shot) -> Grid:
-    """A shot as the grid of that picture alone. Its adapters are files of the library."""
+    """The grid with a shot as its only picture. The shot's adapters must be in the library."""
     plain = Shot("")
     kept = {name: getattr(shot, name) for name in KEPT}
     return Grid(
@@ -91,14 +91,14 @@ def _mixes(grid: Grid) -> list[list[str]]:
         [name] if split_strength(name)[0] != name else [f"{name}:{by:g}" for by in strengths]
         for name in grid.adapters
     ]
-    found: list[list[str]] = []
+    mixes: list[list[str]] = []
     if NONE in grid.mixes:
-        found.append([])
+        mixes.append([])
     if ALONE in grid.mixes:
-        found += [[one] for choices in each for one in choices]
+        mixes += [[adapter] for choices in each for adapter in choices]
     if TOGETHER in grid.mixes and (len(each) > 1 or ALONE not in grid.mixes):
-        found += [list(mix) for mix in product(*each)]
-    return found or [[]]
+        mixes += [list(mix) for mix in product(*each)]
+    return mixes or [[]]
 
 
 def _methods(grid: Grid) -> list[object]:

@@ -14,11 +14,11 @@ from ui.shared.queue_requests import drawing_of, made_pictures
 from ui.web.frontend import local_time, template
 from ui.web.lightbox import Facts, mix_words, shot_facts
 
-MOST_SHOWN = 240  # pictures of a batch on the page, the latest
+MOST_SHOWN = 240  # the latest pictures of a batch, which the page shows
 
 
 def batch_rows(jobs: Sequence[Job], *, chosen: int | None) -> str:
-    """The batches as buttons that say their number."""
+    """The batches as buttons that fire `click` with the batch's number."""
     entries = [(job, _state(job)) for job in jobs]
     return template("batch/list.html").render(entries=entries, chosen=chosen)
 
@@ -37,15 +37,15 @@ def progress(job: Job) -> str:
 def pictures(space: Workspace, job: Job) -> str:
     """The latest pictures of a batch under their prompts, each with its mix and its seed."""
     groups = [
-        (prompt, list(made))
-        for prompt, made in groupby(_pictures(space, job), key=lambda one: one.shot.prompt)
+        (prompt, list(group))
+        for prompt, group in groupby(_pictures(space, job), key=lambda each: each.shot.prompt)
     ]
     return template("batch/pictures.html").render(groups=groups, ended=job.ended)
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture of a batch that is still there."""
+    """A picture of a batch with what the page shows of it."""
 
     id: str
     file: Path
@@ -56,13 +56,13 @@ class _Picture:
 
 
 def _pictures(space: Workspace, job: Job) -> Iterator[_Picture]:
-    """In the order of the shots, without damaged ones."""
-    for _, shot, one in made_pictures(space, job, most=MOST_SHOWN):
+    """The pictures in the order of the shots, without damaged files."""
+    for _, shot, made in made_pictures(space, job, most=MOST_SHOWN):
         try:
-            small = thumbnail(space, one.id)
+            small = thumbnail(space, made.id)
         except BadInput:
             continue
-        yield _Picture(one.id, one.path, small, shot, mix_words(shot), shot_facts(shot))
+        yield _Picture(made.id, made.path, small, shot, mix_words(shot), shot_facts(shot))
 
 
 def _state(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""The batches of the tab Batch: those made before, and the one that is being made."""
+"""The list of batches in the tab Batch, and the pictures of the chosen batch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,15 +18,16 @@ from ui.web.server.downloads import file_url
 from ui.web.server.page import on
 from ui.web.server.polling import tab_news
 
-LISTED = 50  # batches
+LISTED = 50  # how many batches are listed, the latest ones
 IN_ORDER: Any = {"mode": "always_last", "queue": "batches"}
-NO_BATCH = '<div class="empty">No batches yet. Those that you start are listed here.</div>'
+NO_BATCH = '<div class="empty">No batches yet. Batches that you start are listed here.</div>'
 
 
 class BatchPanel:
-    """The widgets that show batches, and what they do.
+    """The widgets that show batches, and their events.
 
-    chosen: a batch's number, or None for the latest. updated: what `shown` fills.
+    chosen: a state with a batch's number, or None for the latest batch. updated: the components
+    whose values `shown` returns.
     """
 
     def __init__(self, space: Workspace) -> None:
@@ -56,18 +57,18 @@ class BatchPanel:
         """
         space, chosen = self._space, self.chosen
         link = gr.Textbox(visible=False)
-        asked = [chosen, self._removed]
+        state = [chosen, self._removed]
 
         def choose(event: gr.EventData) -> int:
             return int(str(event.name))
 
         def act(action: Callable[[Workspace, int], object], chosen: int | None) -> int:
-            id = _one(space, chosen).id
+            id = _chosen_batch(space, chosen).id
             action(space, id)
             return id
 
         def take(chosen: int | None) -> str:
-            return file_url(zipped(space, _one(space, chosen)))
+            return file_url(zipped(space, _chosen_batch(space, chosen)))
 
         def remove(chosen: int | None) -> tuple:
             return None, act(remove_job, chosen)
@@ -82,17 +83,17 @@ class BatchPanel:
             on(self._rows.click, choose, None, chosen, mode="multiple"),
             on(self._stop.click, partial(act, stop_job), chosen),
             on(self._resume.click, partial(act, resume_job), chosen),
-            on(self._remove.click, remove, chosen, asked),
-            on(self._undo.click, undo, self._removed, asked),
+            on(self._remove.click, remove, chosen, state),
+            on(self._undo.click, undo, self._removed, state),
         ]
-        for event in (tab_news("batch").input, *(one.success for one in changes)):
-            on(event, partial(shown, space), asked, self.updated, **IN_ORDER)
+        for event in (tab_news("batch").input, *(change.success for change in changes)):
+            on(event, partial(shown, space), state, self.updated, **IN_ORDER)
 
 
 def shown(space: Workspace, chosen: int | None, removed: int | None) -> list:
-    """What `BatchPanel.updated` is to hold, given what is chosen and what was removed last."""
+    """The values of `BatchPanel.updated`. removed: number of the batch that was removed last."""
     jobs = list_jobs(space, kinds=("batch",), limit=LISTED)
-    job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
+    job = next((each for each in jobs if each.id == chosen), jobs[0] if jobs else None)
     undo = gr.Button(visible=removed is not None)
     if job is None:
         return [NO_BATCH, "", "", gr.Row(visible=False), *[gr.skip()] * 4, undo]
@@ -109,8 +110,8 @@ def shown(space: Workspace, chosen: int | None, removed: int | None) -> list:
     ]
 
 
-def _one(space: Workspace, chosen: int | None) -> Job:
-    """The batch that is looked at."""
+def _chosen_batch(space: Workspace, chosen: int | None) -> Job:
+    """The chosen batch, or the latest. Raises BadInput where there is none."""
     if chosen is not None:
         return get_job(space, chosen)
     jobs = list_jobs(space, kinds=("batch",), limit=1)

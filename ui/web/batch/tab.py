@@ -1,4 +1,4 @@
-"""The tab Batch: many pictures from a grid or a manifest, made while nobody waits."""
+"""The tab Batch: draw many pictures from a grid or a manifest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ HINT = (
 
 
 def batch_tab(page: Page) -> None:
-    """Lay it out and wire it."""
+    """Lay the tab out and wire its events."""
     space = page.space
     with gr.Row(equal_height=False, elem_classes="columns"):
         with gr.Column(scale=1, min_width=320, elem_classes="studio-panel"):
@@ -44,7 +44,7 @@ def batch_tab(page: Page) -> None:
             text = gr.Textbox(
                 "",
                 label="Manifest",
-                info="Written from the fields. Edit it for anything they lack.",
+                info="Written from the fields. Edit it for more than they offer.",
                 lines=9,
                 max_lines=24,
                 elem_classes="manifest",
@@ -54,7 +54,7 @@ def batch_tab(page: Page) -> None:
                     list(ENDINGS), value="toml", label="Format", filterable=False, scale=2
                 )
                 file = gr.UploadButton(
-                    "Open a manifest", file_types=[f".{one}" for one in ENDINGS], scale=2
+                    "Open a manifest", file_types=[f".{name}" for name in ENDINGS], scale=2
                 )
                 start = gr.Button(
                     "Start", variant="primary", interactive=False, scale=2, elem_classes=ONCE
@@ -66,7 +66,7 @@ def batch_tab(page: Page) -> None:
 
 
 def _lay_out_grid(space: Workspace) -> dict[str, Any]:
-    """The widgets of a grid by the fields of Grid that they stand for."""
+    """The widgets of a grid, by the fields of Grid."""
     plain, form = Grid(""), dict[str, Any]()
     for name in ("options", "more"):
         form[name] = gr.JSON({}, visible="hidden")
@@ -117,70 +117,73 @@ def _lay_out_grid(space: Workspace) -> dict[str, Any]:
 def _wire_grid(
     page: Page, form: dict[str, Any], text: gr.Textbox, ending: gr.Dropdown, judged: list[Any]
 ) -> None:
-    """What is put into the grid stands in the manifest at once; a shot of Mix fills the grid.
+    """Write the manifest whenever the grid changes, and fill the grid with a shot of Mix.
 
     judged: the verdict and the button, which say what is wrong with a field of the grid.
     """
     space = page.space
-    said = gr.State("")
-    written = [text, ending, said]
+    last = gr.State("")  # the manifest that the grid wrote last; None while a field is wrong
+    written = [text, ending, last]
     widgets = list(form.values())
     shown = [*widgets, *written]
 
-    def write(said: str | None, *given: Any) -> Any:
+    def write(last: str | None, *given: Any) -> Any:
         try:
-            says = manifest_of(_grid(dict(zip(form, given, strict=True))))
+            manifest = manifest_of(_grid(dict(zip(form, given, strict=True))))
         except BadInput as error:
             return gr.skip(), gr.skip(), None, *_refused(error)
-        # Widgets tell of a change when they are first shown too, and again when their choices
-        # are renewed; by then the manifest may hold what a person wrote.
-        if says == said:
+        # Widgets fire `change` also when they are first shown and when their choices are renewed.
+        # By then a person may have edited the manifest.
+        if manifest == last:
             return [gr.skip()] * 5
-        # The manifest may be that of before a wrong field, whose verdict nothing else renews.
-        verdict = _judge(space, says, "toml") if said is None else [gr.skip()] * 2
-        return says, "toml", says, *verdict
+        # After a wrong field the text may be the same as before it: then nothing else judges it.
+        verdict = _judge(space, manifest, "toml") if last is None else [gr.skip()] * 2
+        return manifest, "toml", manifest, *verdict
 
     def open_shot(shot: Shot | None) -> list:
         if shot is None:
             return [gr.skip()] * len(shown)
-        found = grid_of(shot)
-        says = manifest_of(found)
-        lists = {name: list(getattr(found, name)) for name in ("methods", "adapters", "mixes")}
-        values = replace(found, **lists)
-        return [*(getattr(values, name) for name in form), says, "toml", says]
+        grid = grid_of(shot)
+        manifest = manifest_of(grid)
+        lists = {name: list(getattr(grid, name)) for name in ("methods", "adapters", "mixes")}
+        values = replace(grid, **lists)
+        return [*(getattr(values, name) for name in form), manifest, "toml", manifest]
 
     def offer() -> tuple:
         return gr.Dropdown(choices=_mixable(space)), gr.Dropdown(choices=base_choices(space))
 
-    typed = [one.change for one in widgets if not isinstance(one, gr.JSON)]
+    typed = [widget.change for widget in widgets if not isinstance(widget, gr.JSON)]
     _wire_kept(space, form, written)
-    on(typed, write, [said, *widgets], [*written, *judged], mode="always_last")
+    on(typed, write, [last, *widgets], [*written, *judged], mode="always_last")
     on(page.shot.change, open_shot, page.shot, shown)
     on(page.tab.select, offer, None, [form["adapters"], form["base"]])
 
 
 def _wire_kept(space: Workspace, form: dict[str, Any], written: Sequence[Component]) -> None:
-    """A page that is reloaded keeps the grid and the manifest. written: as the grid writes it."""
-    text, ending, said = written
+    """Keep the grid and the manifest when the page is reloaded.
+
+    written: the components that the grid writes: text, format, and the text that it wrote last.
+    """
+    text, ending, last = written
     adapters, chosen_base = form["adapters"], form["base"]
 
-    def restore(found: dict[Component, Any]) -> Update:
+    def restore(stored: dict[Component, Any]) -> Update:
         bases = base_choices(space)
         update: Update = {adapters: gr.Dropdown(_mixable(space)), chosen_base: gr.Dropdown(bases)}
-        if not found:  # the page has its values already, or newer ones
+        if not stored:  # the page has its values already, or a person has typed newer ones
             return update
-        names = [one for one in found.get(adapters) or () if isinstance(one, str)]
-        base = found.get(chosen_base)
+        names = [name for name in stored.get(adapters) or () if isinstance(name, str)]
+        base = stored.get(chosen_base)
         base = base if base in dict(bases).values() else chosen_base.value
-        update |= {one: gr.update(value=value) for one, value in found.items()}
+        update |= {widget: gr.update(value=value) for widget, value in stored.items()}
         update[adapters] = gr.Dropdown(choices=_mixable(space), value=names)
         update[chosen_base] = gr.Dropdown(choices=bases, value=base)
-        try:  # else the grid would write over what a person wrote
-            update[said] = manifest_of(
-                _grid({name: found.get(one, one.value) for name, one in form.items()})
+        try:  # otherwise the grid would write over a manifest that a person edited
+            update[last] = manifest_of(
+                _grid({name: stored.get(widget, widget.value) for name, widget in form.items()})
             )
         except BadInput:
-            update[said] = None
+            update[last] = None
         return update
 
     kept = KeptForm(space, "batch", [*form.values(), text, ending])
@@ -196,9 +199,9 @@ def _wire_manifest(
     verdict: gr.HTML,
     started: gr.State,
 ) -> Dependency:
-    """A manifest is read whenever it changes, and started when it has no mistake.
+    """Check the manifest whenever it changes, and let it be started when it has no mistake.
 
-    started: gets the batch's number, with the event that is returned.
+    started: a state that gets the batch's number. Returns the event that starts a batch.
     """
 
     def judge(text: str, ending: str) -> tuple[str, gr.Button]:
@@ -220,7 +223,7 @@ def _wire_manifest(
 
 
 def _judge(space: Workspace, text: str, ending: str) -> tuple[str, gr.Button]:
-    """The verdict on a manifest, and the button that starts it."""
+    """The verdict on a manifest, and the button that starts its batch."""
     if not text.strip():
         return HINT, gr.Button("Start", interactive=False)
     try:
@@ -238,7 +241,7 @@ def _refused(error: BadInput) -> tuple[str, gr.Button]:
 
 
 def _grid(given: Mapping[str, Any]) -> Grid:
-    """The widgets' values as a grid; what is empty is as a plain grid has it."""
+    """The widgets' values as a grid; empty ones become defaults."""
     plain = Grid("")
     values = {
         name: getattr(plain, name) if value in (None, "") else value
@@ -249,13 +252,16 @@ def _grid(given: Mapping[str, Any]) -> Grid:
 
 def _cost(space: Workspace, many: str, shots: Sequence) -> str:
     work, seconds = evaluations(shots), seconds_for(space, shots)
-    unknown = "the time is known after a first picture"
+    unknown = "the time is known after the first picture"
     time = unknown if seconds is None else f"about {format_duration(seconds)}"
     ahead = waiting(space, ("render", "batch"))
     return notices([f"{many}, {work:,.0f} UNet passes, {time}.{ahead}"])
 
 
 def _mixable(space: Workspace) -> list[str]:
-    """What a mix can name: adapters and their halves."""
-    found = [one for one in list_adapters(space) if not one.problem]
-    return [name for one in found for name in (one.name, *(f"{one.name}:{h}" for h in one.halves))]
+    """The names that a mix can have: adapters and their halves."""
+    names = []
+    for adapter in list_adapters(space):
+        if not adapter.problem:
+            names += [adapter.name, *(f"{adapter.name}:{half}" for half in adapter.halves)]
+    return names
