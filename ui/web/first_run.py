@@ -31,8 +31,8 @@ from ui.web.train.options import preset
 SUBJECT, STYLE = "robot", "glass"
 SHOWN = {SUBJECT: "A subject: this robot", STYLE: "A style: stained glass"}
 TRIGGERS = {EXAMPLES[name]: name for name in (SUBJECT, STYLE)}
-STEPS = 60  # of each training: enough to see what it learns
-WATCHED = 20  # the latest jobs of a kind
+STEPS = 60  # steps of each training: enough to see what it learns
+WATCHED = 20  # how many jobs of a kind are looked at, the latest ones
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,12 @@ def notices(done: Sequence[str], refused: Sequence[str] = ()) -> str:
     return template("notices.html").render(done=done, refused=refused)
 
 
-def method_choices(found: Iterable[str], *, told: bool = False) -> list[tuple[str, str]]:
+def method_choices(methods: Iterable[str], *, told: bool = False) -> list[tuple[str, str]]:
     """(label, name) of each method, the best to try first in front.
 
     told: the label also says what the method does.
     """
-    names = first_methods(found)
+    names = first_methods(methods)
     labels = [METHODS.get(name, (name, "")) for name in names]
     return [
         (": ".join(filter(None, label)) if told else label[0], name)

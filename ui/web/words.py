@@ -110,9 +110,9 @@ def label(field: str) -> str:
     return LABELS.get(field, field[:1].upper() + field[1:].replace("_", " "))
 
 
-def first_methods(found: Iterable[str]) -> list[str]:
+def first_methods(names: Iterable[str]) -> list[str]:
     """Sort names of methods: the best to try first come first, unknown ones last."""
-    return sorted(found, key=lambda name: (name not in METHODS, [*METHODS, name].index(name)))
+    return sorted(names, key=lambda name: (name not in METHODS, [*METHODS, name].index(name)))
 
 
 def value_label(value: str) -> str:

@@ -84,7 +84,7 @@ class PictureEndpoints(Endpoints):
             method_options: such as {"order": "random"}
             negative: negative prompt
             base: a source that /list_bases returns
-            seed: of the first picture, or -1 for any; the next picture has the next seed
+            seed: seed of the first picture, or -1 for any; each further picture has the next seed
             count: how many pictures
             width: in pixels; the base's own if not given
             height: in pixels; the base's own if not given
@@ -116,11 +116,11 @@ class PictureEndpoints(Endpoints):
         shot = replace(shot, init_image=start, mask=start_mask, clip_skip=clip_skip)
         shot = replace(shot, regions=tuple(regions or ()), avoid=tuple(avoid or ()))
         shot = replace(shot, avoid_by=avoid_by, avoid_strength=avoid_strength)
-        shot, said = settled(self._space, shot)
+        shot, speed_note = settled(self._space, shot)
         first = any_seed() if seed == RANDOM_SEED else seed
         shots = [replace(shot, seed=first + number) for number in range(count)]
         answer, pictures = _answer(self._space, queue_pictures(self._space, shots), wait=wait)
-        notes = [note for note in (said, negative_note(shot)) if note]
+        notes = [note for note in (speed_note, negative_note(shot)) if note]
         return answer | {"notes": notes}, pictures
 
     def batch(self, manifest: str, form: str = "toml") -> JsonObject:

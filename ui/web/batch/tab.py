@@ -208,10 +208,10 @@ def _wire_manifest(
         return _judge(space, text, ending)
 
     def read(path: str) -> tuple:
-        found = Path(path)
-        if found.stat().st_size > LARGEST:
-            raise BadInput(f"{found.name} is too large for a page: use studio batch")
-        return read_text(found), found.suffix.lower().lstrip(".")
+        file = Path(path)
+        if file.stat().st_size > LARGEST:
+            raise BadInput(f"{file.name} is too large for a page: use studio batch")
+        return read_text(file), file.suffix.lower().lstrip(".")
 
     def begin(text: str, ending: str) -> int:
         return queue_pictures(space, shots_of(space, text, ending), kind="batch", once=True).id

@@ -42,18 +42,18 @@ def find_pictures(space: Workspace, listing: Listing) -> tuple[list[PictureFile]
     """The pictures to list, the newest first, and whether there are more."""
     most, words = listing.length + 1, listing.words.lower().split()
     if not (words or listing.favourites):
-        found = list_pictures(space, limit=most)
-        return found[: listing.length], len(found) == most
-    marked, found = favourites(space), list[PictureFile]()
+        latest = list_pictures(space, limit=most)
+        return latest[: listing.length], len(latest) == most
+    marked, matches = favourites(space), list[PictureFile]()
     for picture in list_pictures(space, limit=LOOKED_AT):
         if listing.favourites and picture.id not in marked:
             continue
         text = _searched_text(picture.path, picture.created) if words else ""
         if all(word in text for word in words):
-            found.append(picture)
-        if len(found) == most:
+            matches.append(picture)
+        if len(matches) == most:
             break
-    return found[: listing.length], len(found) == most
+    return matches[: listing.length], len(matches) == most
 
 
 @lru_cache(maxsize=LOOKED_AT)

@@ -14,7 +14,7 @@ from ui.web.mix.mix_adapters import MOST
 from ui.web.server.page import Components, Update, Values
 
 PAINTED = "painted"  # the area of a line whose part is painted
-SPECK = 0.01  # share of the canvas: where two colours meet, strokes blend to others
+SPECK = 0.01  # share of the canvas that is ignored: where strokes meet, their colours blend
 SIDE = 384  # pixels of the canvas, which is stretched to the picture
 BRUSHES = COLOURS[:MOST]
 
@@ -33,8 +33,8 @@ class RegionForm:
             self.lines = gr.Textbox(
                 label="Regions", lines=2, max_lines=6, elem_id="mix-regions",
                 info="A line for each adapter, in order: left, top, right and bottom from 0 to 1, "
-                "then a prompt if it has its own. @2 behind the box: for adapter 2. Where it is "
-                "found, the word found stands for the box.",
+                "then a prompt if it has its own. @2 behind the box: for adapter 2. To have it "
+                "found, write the word found instead of a box.",
                 placeholder="0,0,0.5,1: a red robot\n0.5,0,1,1: a blue cat",
             )  # fmt: skip
             with gr.Accordion(
@@ -53,9 +53,9 @@ class RegionForm:
         return {self.masks, self.lines, self.canvas}
 
     def read(self, given: Values) -> tuple[str, ...]:
-        """The regions. What is painted needs no lines.
+        """The regions: one for each line, or for each painted colour if there are no lines.
 
-        Raises BadInput for a line that is none, and for what is painted beside boxes.
+        Raises BadInput for a line that is no region, and for a painted colour that no line uses.
         """
         lines = [line for line in (given[self.lines] or "").splitlines() if line.strip()]
         if given[self.masks] == "attention":
@@ -70,7 +70,7 @@ class RegionForm:
         if unused := [place for place, mask in masks.items() if np.asarray(mask).mean() > SPECK]:
             raise BadInput(
                 f"regions: colour {unused[0]} is painted, and line {unused[0]} does not say so: "
-                f"write {PAINTED} there for the box, or erase the colour"
+                f"write {PAINTED} there instead of the box, or erase the colour"
             )
         return regions
 
@@ -108,9 +108,9 @@ def side_by_side(count: int) -> str:
 
 
 def _region(place: int, line: str, masks: dict[int, Image.Image]) -> str:
-    """A line as a shot's region. place: its number, which is that of its colour.
+    """A line as a shot's region. place: the number of the line and of its colour.
 
-    masks: those of no line yet.
+    masks: the painted masks by colour; a mask that the line uses is taken out.
     """
     region = read_region(line)
     if region.mask is None:

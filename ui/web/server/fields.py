@@ -18,7 +18,7 @@ from ui.web.server.page import Update, Values
 from ui.web.words import in_words, label, value_label
 
 T = TypeVar("T")
-# An item of a list with commas between: in quotes, where a quote is doubled, or without a comma.
+# An item of a list with commas: either in quotes, with quotes inside doubled, or without a comma.
 ITEM = re.compile(r'(?:^|,)\s*+(?:"((?:[^"]|"")++)"\s*+(?=,|$)|([^,]++))')
 
 
@@ -127,30 +127,30 @@ def _widget(field: Field, form: Form) -> Component:
         return gr.Checkbox(label=name, info=info, value=bool(field.default))
     if field.choices:
         value = None if default else field.default
-        choices = [(value_label(one), one) for one in field.choices]
+        choices = [(value_label(choice), choice) for choice in field.choices]
         return gr.Dropdown(choices, label=name, info=info, value=value)  # pyright: ignore
-    if shown:  # it tells what the help may say too
+    if shown:  # the placeholder shows the default, so the help need not
         info = info.partition("; default: ")[0]
-    # Numbers too: an empty gr.Number is a zero.
+    # Not a gr.Number for numbers: empty, it would be a zero.
     return gr.Textbox(label=name, info=info, placeholder=shown)
 
 
 def _shown(field: Field, form: Form, given: Mapping[str, Any]) -> Any:
     """A widget's content; empty where a default applies."""
-    told = given.get(field.name)
-    value: Any = field.default if told is None else told
-    usual = told is None or (value == field.default and field.name not in form.defaults)
+    stated = given.get(field.name)
+    value: Any = field.default if stated is None else stated
+    default = stated is None or (value == field.default and field.name not in form.defaults)
     if field.many:
-        return ", ".join(_quoted(str(one)) for one in value or ())
+        return ", ".join(_quoted(str(item)) for item in value or ())
     if field.type is bool:
         return bool(value)
     if field.choices:
-        return None if usual and field.name in form.defaults else value
-    return "" if usual or value is None else str(value)
+        return None if default and field.name in form.defaults else value
+    return "" if default or value is None else str(value)
 
 
 def _quoted(item: str) -> str:
-    """As ITEM reads it back."""
+    """An item of a list, in quotes where ITEM needs them to read it back."""
     doubled = item.replace('"', '""')
     return f'"{doubled}"' if "," in item or item.startswith('"') else item
 

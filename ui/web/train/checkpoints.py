@@ -102,9 +102,9 @@ def columns(grid: Job) -> int:
     return len({_adapter_of(shot)[1] for shot in drawing_of(grid).all_shots()})
 
 
-def pictures(space: Workspace, found: Sequence[Cell], *, total: int) -> list[tuple[str, str]]:
+def pictures(space: Workspace, cells: Sequence[Cell], *, total: int) -> list[tuple[str, str]]:
     """The thumbnails and captions of cells. total: steps of the training."""
-    return [(str(thumbnail(space, cell.picture.id)), caption(cell, total)) for cell in found]
+    return [(str(thumbnail(space, cell.picture.id)), caption(cell, total)) for cell in cells]
 
 
 def caption(cell: Cell, total: int) -> str:

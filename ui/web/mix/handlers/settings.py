@@ -70,10 +70,10 @@ class Settings:
         return prompt | self.change({**values, **prompt})
 
     def add(self, values: Values, event: gr.EventData) -> Update:
-        """An adapter of the library joins the mix, and its trigger the prompt."""
+        """Add an adapter of the library to the mix, and its trigger to the prompt."""
         name = str(event.name)
-        there = any(one.name == name for one in values[self.form.adapters.mix])
-        if there and not get_adapter(self.space, name).halves:
+        mixed = any(adapter.name == name for adapter in values[self.form.adapters.mix])
+        if mixed and not get_adapter(self.space, name).halves:
             gr.Info(as_html(f"{name} is in the mix twice now: both act."), title="Added again")
         return self._add(values, [name])
 
