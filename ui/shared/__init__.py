@@ -1,1 +1,1 @@
-"""What the command line, the web page and the workers share."""
+"""Modules that the command line, the web page and the workers share."""

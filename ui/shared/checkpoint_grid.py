@@ -1,4 +1,4 @@
-"""The checkpoints of a training side by side: a picture of each, at several strengths."""
+"""The checkpoints of a training compared in a grid, each at several strengths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ui.shared.grid import Table, arrange
 
 @dataclass(frozen=True)
 class CheckpointShot:
-    """What to render with the checkpoint of a step, at a strength."""
+    """A shot with the checkpoint of one step, at one strength."""
 
     step: int
     strength: float
@@ -26,7 +26,7 @@ def checkpoint_grid(
     prompts: Sequence[str],
     seeds: Sequence[int] = (0,),
 ) -> list[CheckpointShot]:
-    """A shot for every combination, row by row. checkpoints: adapters' files by their steps."""
+    """A shot for every combination, row by row. checkpoints: the adapter file of each step."""
     return [
         CheckpointShot(
             step, strength, Shot(prompt, base=base, seed=seed, adapters=((file, strength),))

@@ -1,4 +1,4 @@
-"""Adapters of a mix that were trained with another clip skip than the picture is drawn with."""
+"""Finds adapters that were trained with a clip skip other than that of the picture."""
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -15,9 +15,9 @@ from ui.shared.names import adapter_name
 def trained_otherwise(
     adapters: Iterable[tuple[str, AdapterInfo]], clip_skip: int | None, *, family: str
 ) -> Iterator[tuple[str, int]]:
-    """Names of adapters with the clip skip that they were trained with, where it is not this one.
+    """The adapters trained with another clip skip than this one: (name, its clip skip) of each.
 
-    family: of the base; SDXL's own clip skip is 2.
+    family: the base's family; SDXL's usual clip skip is 2.
     """
     usual = 2 if family == "sdxl" else 1
     for name, info in adapters:
@@ -27,9 +27,10 @@ def trained_otherwise(
 
 
 def clip_skip_hint(shot: Shot, family: str) -> tuple[str, int | None]:
-    """A sentence on the shot's first such adapter, and its clip skip; "" and None for none.
+    """A sentence on the first adapter that was trained with another clip skip, and that clip skip.
 
-    The adapters are files. Raises BadInput for one that is none.
+    "" and None where there is none. The shot's adapters are files; raises BadInput for a file that
+    is no adapter.
     """
     files = (str(file) for file, strength in shot.adapters if strength)
     named = ((adapter_name(file), _info(split_half(file)[0])) for file in files)
@@ -40,12 +41,12 @@ def clip_skip_hint(shot: Shot, family: str) -> tuple[str, int | None]:
 
 def _info(file: str) -> AdapterInfo:
     path = find_adapter_file(Path(file))
-    if path.is_dir():  # with a folder for each component
+    if path.is_dir():  # peft's folders, one for each component, don't record it
         return AdapterInfo()
     return _read(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
 def _read(path: Path, changed: int) -> AdapterInfo:
-    """Reads each version of a file once."""
+    """The metadata of a file. changed: its modification time, so that each version is read once."""
     return read_info(read_header(path).metadata, path)

@@ -1,8 +1,8 @@
-"""Command line options, and widgets of the page, made from the fields of a frozen dataclass.
+"""Forms: command line options and page widgets, made from the fields of a frozen dataclass.
 
 Kinds, methods, the recipe and the shot are dataclasses. Each field has a type, a default, and a few
-words under `help` in its metadata. A form shows nothing else, so a new kind or method needs no
-change here.
+words of `help` in its metadata. Forms need only those, so a new kind or method needs no change
+here.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ PLAIN = (bool, int, float, str, Path)
 class Field:
     """One entry of a form.
 
-    type: bool, int, float, str or Path; with `many`, of each value. many: whether it takes any
-    number of values, as a tuple. choices: the allowed values; empty if any value will do.
+    type: bool, int, float, str or Path; with `many`, the type of each value. many: whether the
+    value is a tuple of any length. choices: the allowed values; empty if any value is allowed.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Form:
 
 
 def form_with(of: type, names: Collection[str], defaults: Mapping[str, str] | None = None) -> Form:
-    """A form of these fields alone."""
+    """A form that has only these fields."""
     others = {field.name for field in dataclasses.fields(of)} - {*names}
     return Form(of, without=frozenset(others), defaults=defaults or {})
 
 
 def fields_of(form: Form) -> tuple[Field, ...]:
-    """The fields of a form, in order; TypeError for a type that has no option."""
+    """The fields of a form, in order. Raises TypeError for a type that no option can have."""
     return tuple(
         _field(form.of, field)
         for field in dataclasses.fields(form.of)
@@ -111,19 +111,22 @@ def with_options(
 
 
 def _pop_given(form: Form, given: dict[str, object]) -> dict[str, object]:
-    """Remove a form's parameters from `given`; return those that have a value, by field."""
-    found = {}
+    """Remove a form's parameters from `given`; return the values that were given, by field."""
+    values = {}
     for field in fields_of(form):
         value = given.pop(form.parameter(field.name))
         if isinstance(value, list):
             value = tuple(_numbers(field, value) if field.type in (int, float) else value)
         if value not in (None, ()):
-            found[field.name] = value
-    return found
+            values[field.name] = value
+    return values
 
 
 def _numbers(field: Field, texts: list[str]) -> list[int | float]:
-    """Numbers given one by one, or several with commas between them; BadInput for others."""
+    """The numbers in texts, each of which is a number or several with commas between them.
+
+    Raises BadInput for anything else.
+    """
     words = [word for text in texts for word in text.split(",")]
     try:
         return [field.type(word) for word in words]

@@ -1,4 +1,4 @@
-"""Grids: every combination of some axes' values, and the table that shows what differs.
+"""Grids: all combinations of several axes' values, and tables that show how pictures differ.
 
 shots = [Shot(**one) for one in combinations({"prompt": prompts, "seed": seeds})]
 table = arrange(rows=[one.prompt for one in shots], columns=[f"seed {s.seed}" for s in shots])
@@ -20,7 +20,11 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Table:
-    """rows, columns: labels. cells: a row's item in each column, by its number; None for none."""
+    """A table of numbered items.
+
+    rows, columns: their labels. cells: for each row, the number of the item in each column, or None
+    where there is none.
+    """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -39,13 +43,16 @@ def combinations(axes: Mapping[K, Sequence[V]]) -> Iterator[dict[K, V]]:
 
 
 def differing(items: Sequence[Mapping[str, object]]) -> list[str]:
-    """The fields that have several values. Items without a field have no say in it."""
+    """The fields whose values differ between items. Items without a field are ignored for it."""
     names = dict.fromkeys(name for item in items for name in item)
     return [name for name in names if len({repr(one[name]) for one in items if name in one}) > 1]
 
 
 def arrange(rows: Sequence[str], columns: Sequence[str]) -> Table | None:
-    """The table of items with these row and column labels; None where two have the same place."""
+    """The table of items with these row and column labels; None if two items share a cell.
+
+    rows, columns: the labels of each item.
+    """
     places = {place: number for number, place in enumerate(zip(rows, columns, strict=True))}
     if len(places) < len(rows):
         return None
@@ -60,22 +67,23 @@ def one_row(columns: Sequence[str]) -> Table:
 
 
 def listed(texts: Sequence[object]) -> str:
-    """Regions or words to avoid in one line. The picture of a region is only called a mask."""
+    """Regions or words to avoid, in one line. A region's mask is replaced by the word "mask"."""
     return ", ".join(MASK.sub("mask", str(one)) for one in texts)
 
 
 def shot_fields(shot: Shot) -> dict[str, object]:
-    """A shot's fields in one level: "adapter 1", "strength 1", "switch interval".
+    """A shot's fields as a flat dict, with keys such as "adapter 1", "strength 1" and
+    "switch interval".
 
-    Without adapters there is nothing to mix, so no method.
+    A shot without adapters has no "method", as there is nothing to mix.
     """
     plain = [one.name for one in fields(shot) if one.name not in ("adapters", "method")]
-    found: dict[str, object] = {name: getattr(shot, name) for name in plain}
+    flat: dict[str, object] = {name: getattr(shot, name) for name in plain}
     if shot.adapters:
-        found["method"] = method = method_name(shot.method, shot.regions)
+        flat["method"] = method = method_name(shot.method, shot.regions)
         for name, value in method_options(shot.method).items():
-            found[f"{method} {name.replace('_', ' ')}"] = value
+            flat[f"{method} {name.replace('_', ' ')}"] = value
     for place, (file, strength) in enumerate(shot.adapters, start=1):
-        found[f"adapter {place}"] = adapter_name(str(file))
-        found[f"strength {place}"] = strength
-    return found
+        flat[f"adapter {place}"] = adapter_name(str(file))
+        flat[f"strength {place}"] = strength
+    return flat

@@ -1,4 +1,4 @@
-"""Contact sheets with labels: rows of pictures, and on the left pictures that were learned from."""
+"""Contact sheets with labels: rows of pictures and, on the left, the pictures trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ CELL, THUMB = 168, 76  # pixels, square
 GAP, MARGIN = 12, 36
 TOP = MARGIN + 92  # below title and note
 LABEL = 170  # width of a row's label
-MOST_LINES = 7  # of it, which are as high as a picture
+MOST_LINES = 7  # lines of a row's label, which are as high as a picture
 PAPER, INK, PALE = (250, 249, 246), (32, 31, 36), (124, 121, 130)
 FAILED = (232, 213, 211)  # where a picture is missing
 HEADING = 19  # height of a heading's line
@@ -24,7 +24,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures that something was learned from. note: a line under the title."""
+    """The pictures that an adapter was trained on. note: a line under the title."""
 
     title: str
     note: str
@@ -42,7 +42,7 @@ class Row:
 def draw_table(
     title: str, table: Table, pictures: Mapping[int, Image.Image], *, note: str = ""
 ) -> Image.Image:
-    """A sheet of a table. pictures: by the numbers in its cells; a missing one stays blank."""
+    """A table as a sheet. pictures: by the numbers in the cells; a missing picture stays blank."""
     blank, none = (Image.new("RGB", (CELL, CELL), colour) for colour in (FAILED, PAPER))
     rows = [
         Row(label, [none if at is None else pictures.get(at, blank) for at in cells])
@@ -113,7 +113,7 @@ def _height(group: Group) -> int:
 
 
 def cropped(picture: Image.Image, side: int) -> Image.Image:
-    """The middle of a picture as a square of so many pixels, in RGB."""
+    """The middle of a picture as a square in RGB. side: in pixels."""
     return ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
 
 
@@ -122,13 +122,13 @@ def _font(size: int) -> Font:
 
 
 def _wrap_heading(column: str) -> str:
-    """A heading in lines no wider than a picture; its own line breaks are kept."""
+    """A heading, wrapped to the width of a picture; its own line breaks are kept."""
     return "\n".join(_wrap(line, CELL, _font(15)) for line in column.split("\n"))
 
 
 # Pillow's own ImageText.wrap refuses a word that is longer than a line.
 def _wrap(text: str, width: int, font: Font) -> str:
-    """The text in lines of at most this many pixels. Longer words are split."""
+    """The text, wrapped to a width in pixels. Longer words are split."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,7 +1,7 @@
-"""The processes that a launcher started together, and how they split a batch.
+"""Processes that a launcher started together, and how they split a batch.
 
-`accelerate launch` and `torchrun` set a process's rank in its environment. Whole groups of shots go
-to one rank, so that a picture's bits are the same with any number of processes.
+`accelerate launch` and `torchrun` set each process's rank in its environment. Each group of shots
+is drawn by one rank, so that pictures have the same bits with any number of processes.
 """
 
 import os
@@ -17,8 +17,8 @@ from ui.shared.terminal import silence
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-# A rank that is done waits for the slowest, however long that takes. When a rank dies nobody waits:
-# its connections close, and the launcher ends the others.
+# A rank that is done waits for the slowest one, however long that takes. This also holds if a rank
+# dies: its connections close, and the launcher ends the others at once.
 TIMEOUT = timedelta(days=30)
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those launched together. rank: from 0. count: of processes."""
+    """This process's place among the launched ones. rank: from 0. count: of all processes."""
 
     rank: int
     count: int
@@ -34,7 +34,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process decides, writes the record and reports."""
+        """Whether this process makes the decisions, writes the record and reports."""
         return self.rank == 0
 
     def split(self, items: Sequence[T]) -> Sequence[T]:
@@ -42,12 +42,12 @@ class ProcessGroup:
         return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         if self.state:
             self.state.wait_for_everyone()
 
     def gather(self, own: Mapping[int, str]) -> dict[int, str]:
-        """The entries of all ranks together."""
+        """The entries of all ranks in one dict. own: those of this rank."""
         if not self.state:
             return dict(own)
         from accelerate.utils import gather_object
@@ -88,5 +88,5 @@ def refuse_many(ray: str | None) -> None:
 
 
 def _launched() -> int:
-    """How many processes the launcher started."""
+    """The number of processes that the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))

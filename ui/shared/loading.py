@@ -1,4 +1,4 @@
-"""How to open a base: the options of every command that needs one."""
+"""Opening bases, and the options for it that all commands share."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,15 +28,17 @@ class Loading:
     vae_slicing: bool = option(False, "decode pictures one by one: less memory")
     vae_tiling: bool = option(False, "decode pictures in tiles: less memory")
     offload: bool = option(
-        False, "keep on the GPU only what is at work, for GPUs with little memory"
+        False, "keep on the GPU only the part of the model in use, for GPUs with little memory"
     )
     low_memory: bool = option(
-        False, "take the least memory: offload, tiles, and no changed weights kept"
+        False, "use the least memory: offload, decode in tiles, keep no changed weights"
     )
     cuda_graphs: bool = option(
-        True, "draw small pictures on a GPU by CUDA graphs, where that is faster"
+        True, "draw small pictures on a GPU with CUDA graphs, where that is faster"
     )
-    vae: str = option("", "another VAE than the base's: a .safetensors file or a diffusers folder")
+    vae: str = option(
+        "", "VAE to use instead of the base's: a .safetensors file or diffusers folder"
+    )
     prediction: Literal["auto", "epsilon", "v_prediction"] = option(
         "auto", "what a single-file base predicts, if its file does not say"
     )
@@ -51,10 +53,10 @@ def open_base(source: str, given: Mapping[str, object]) -> "Base":
 
 
 class BaseCache:
-    """Keeps the base that was opened last, with the adapters that were loaded for it.
+    """Keeps the base that was opened last, and its adapters.
 
-    It is freed before another one is opened, unless somebody else still holds it. key: of what is
-    kept; None for nothing.
+    That base is freed before another one is opened, unless something else still refers to it. key:
+    the source and options of that base; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -63,7 +65,7 @@ class BaseCache:
         self._adapters: compose.AdapterCache | None = None
 
     def open(self, source: str, given: Mapping[str, object]) -> "Base":
-        """As `open_base`; the same base as before where the arguments are the same."""
+        """As `open_base`, but returns the last base again if the arguments are the same."""
         key = source, tuple(sorted(given.items()))
         if self.base is None or key != self.key:
             self.clear()
@@ -72,20 +74,20 @@ class BaseCache:
 
     @property
     def adapters(self) -> "compose.AdapterCache":
-        """The adapters of the base that is open."""
+        """The adapters of the open base."""
         assert self.base is not None, "no base is open"
         self._adapters = self._adapters or compose.AdapterCache(self.base)
         return self._adapters
 
     def clear(self) -> None:
-        """Let go of the base, and give its memory back."""
+        """Free the base and its adapters."""
         if self.base is not None:
             self.key = self.base = self._adapters = None
             free_unused()
 
 
 def free_unused() -> None:
-    """Give memory back that nothing needs, such as that of a base that was let go."""
+    """Give unused memory back, such as that of a base that is no longer referred to."""
     import gc
 
     import torch
@@ -96,7 +98,7 @@ def free_unused() -> None:
 
 
 def command_options(given: Mapping[str, object]) -> str:
-    """The options that set these fields, each followed by a space."""
+    """The command line options that set these fields of Loading, each followed by a space."""
     options = []
     for name, value in given.items():
         option = name.replace("_", "-")

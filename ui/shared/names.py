@@ -31,7 +31,7 @@ def check_strength(strength: float, where: str) -> None:
 
 
 def suffix_hint(path: str) -> str:
-    """What may follow a file, if a file with something else behind it was given."""
+    """A hint for messages on what may follow a file's name, if `path` has something else there."""
     file, _, suffix = path.rpartition(":")
     if not file or not os.path.exists(split_half(file)[0]):
         return ""
@@ -68,9 +68,9 @@ def parse_folder(text: str) -> Folder:
 
 
 def slug(text: str) -> str:
-    """A text as a file name: lower-case words with hyphens, at most 60 characters, maybe empty.
+    """A text as a file name: lower-case words joined by hyphens; may be empty.
 
-    It has at most 180 bytes, so that there is room for a number and an ending.
+    At most 60 characters and 180 bytes, so that there is room for a number and a suffix.
     """
     words = re.sub(r"[^\w]+|_", "-", text.lower()).strip("-")[:60]
     return words.encode()[:180].decode(errors="ignore").strip("-")

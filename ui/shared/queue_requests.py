@@ -1,11 +1,11 @@
-"""Putting trainings and pictures into the queue, and reading them back there; no PyTorch here.
+"""Queueing trainings and pictures, and reading queued jobs. Imports no PyTorch.
 
     job = queue_training(space, TrainingRequest("lora", "sks robot", folders))
     job = queue_pictures(space, [Shot("a robot")])       # somebody waits for it
-    job = queue_pictures(space, shots, kind="batch")     # gives way to those
+    job = queue_pictures(space, shots, kind="batch")     # lets such pictures go first
 
-What can be known without opening files is checked first and raises BadInput; what the worker finds
-out later is the job's `error`. loading: fields of `ui.shared.loading.Loading`, by name.
+Mistakes that show without opening a base raise BadInput here; those that the worker finds later
+become the job's `error`. loading: fields of `ui.shared.loading.Loading`, by name.
 """
 
 import json
@@ -41,42 +41,42 @@ from studio.workspace import (
     get_picture,
 )
 
-MOST_UNFINISHED = 10_000  # jobs that are looked at
+MOST_UNFINISHED = 10_000  # jobs that are read from the queue
 
 
 @dataclass(frozen=True)
 class Drawing:
     """The arguments of a job of the kinds "render" and "batch".
 
-    shots: as `studio.requests.shot_recipe.shot_to_dict` writes them. loading: fields of Loading.
+    shots: written by `studio.requests.shot_recipe.shot_to_dict`. loading: fields of Loading.
     """
 
     shots: list[dict[str, Any]]
     loading: dict[str, Any]
 
     def shot(self, number: int) -> Shot:
-        """One of the shots, its adapters not loaded. Raises BadInput where no such shot can be."""
+        """One of the shots, with adapters as files. Raises BadInput if it is not a valid shot."""
         return compose.shot_from_dict(self.shots[number])
 
     def all_shots(self) -> list[Shot]:
-        """All of them."""
+        """All shots, with adapters as files. Raises BadInput if one is not valid."""
         return [self.shot(number) for number in range(len(self.shots))]
 
 
 def unfinished(space: Workspace, kinds: Sequence[Kind] = ()) -> list[Job]:
-    """All jobs that wait or run, the latest first. kinds: only these; all where none is named."""
+    """All waiting and running jobs, the latest first. kinds: only these; all kinds by default."""
     return list_jobs(space, states=UNFINISHED, kinds=kinds, limit=MOST_UNFINISHED)
 
 
 def find_job(space: Workspace, id: int | None) -> Job | None:
-    """A job by its number; None for no number, and where there is no such job any more."""
+    """A job by its number; None where `id` is None or the job no longer exists."""
     with suppress(BadInput):
         return get_job(space, id) if id else None
     return None
 
 
 def drawing_of(job: Job) -> Drawing:
-    """What a job of the kinds "render" and "batch" is to draw."""
+    """The arguments of a job of the kind "render" or "batch"."""
     return Drawing(**job.arguments)  # pyright: ignore[reportArgumentType]
 
 
@@ -100,9 +100,9 @@ def made_pictures(
 def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = False) -> Job:
     """Queue a training; its adapter goes into the library.
 
-    The adapter is named after the request's title where it has no name; a number is added where the
-    name is taken by then. once: where the same training waits or runs, that job is returned. Raises
-    BadInput for what can be known without opening a base.
+    An adapter without a name is named after the request's title; a number is added if the name is
+    taken when the training ends. once: if the same training waits or runs already, return that job.
+    Raises BadInput for mistakes that show without opening a base.
     """
     request = anchored(request, Path.cwd())
     for folder in request.pictures:
@@ -113,7 +113,7 @@ def queue_training(space: Workspace, request: TrainingRequest, *, once: bool = F
     request = replace(
         request,
         name=name or clean_name(request.title, otherwise="adapter"),
-        # With today's defaults written out, so that a later Studio trains the same.
+        # Today's defaults are written out, so that later versions of Studio train the same.
         options=trainers.options_of(trainers.kind_of(request)),
     )
     return _queue(space, "train", to_json(request), title=request.title, once=once)
@@ -127,10 +127,10 @@ def queue_pictures(
     loading: Mapping[str, object] | None = None,
     once: bool = False,
 ) -> Job:
-    """Queue pictures; they go into the history. Adapters and pictures to start from are files.
+    """Queue pictures; they go into the history. Their adapters and start pictures must be files.
 
-    kind: "render" for what somebody waits for, "batch" for what gives way to that. once: where a
-    job of this kind with the same pictures waits or runs, it is returned.
+    kind: "render" for pictures that somebody waits for, "batch" for those that let these go first.
+    once: if a job of this kind with the same pictures waits or runs already, return it.
     """
     if not shots:
         raise BadInput("there is no shot to make a picture of")
@@ -141,15 +141,16 @@ def queue_pictures(
 
 
 def settled(space: Workspace, shot: Shot) -> tuple[Shot, str]:
-    """The shot with the adapters of its prompt's tags, as its speed adapter wants it drawn.
+    """The shot with adapters in place of its prompt's tags, and with its speed adapter's settings.
 
-    What is queued says nothing of what was a default. Returns a sentence on what was set too.
+    Only fields at their defaults change. Shots are settled before they are queued, as a queued shot
+    no longer shows which fields those were. Also returns a sentence on the changed settings.
     """
     return with_speed(take_adapter_tags(shot, partial(adapter_path, space)))
 
 
 def draws(job: Job, shots: Sequence[Shot], loading: Mapping[str, object]) -> bool:
-    """Whether a job draws just these pictures."""
+    """Whether a job draws exactly these pictures."""
     return job.arguments == _as_stored(_drawing(shots, loading))
 
 
@@ -161,7 +162,7 @@ def _drawing(shots: Sequence[Shot], loading: Mapping[str, object]) -> Mapping[st
 def _queue(
     space: Workspace, kind: Kind, arguments: Mapping[str, object], *, title: str, once: bool
 ) -> Job:
-    """Queue a job. once: return one that waits or runs with the same arguments instead."""
+    """Queue a job. once: return an unfinished job with the same arguments instead, if any."""
     waiting = unfinished(space, (kind,)) if once else []
     stored = _as_stored(arguments)
     for job in waiting:
@@ -171,12 +172,12 @@ def _queue(
 
 
 def _as_stored(arguments: Mapping[str, object]) -> object:
-    """The arguments as they are read from the queue, where a tuple has become a list."""
+    """The arguments as the queue returns them: through JSON, tuples become lists."""
     return json.loads(json.dumps(arguments))
 
 
 def _written(shot: Shot) -> dict[str, Any]:
-    """A shot for the queue; BadInput where a part of it is in no file."""
+    """A shot as text for the queue. Raises BadInput where an adapter or picture has no file."""
     written = shot_to_dict(replace(shot, base=anchored_base(shot.base, Path.cwd())))
     compose.shot_from_dict(written)
     return written

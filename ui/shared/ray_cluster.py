@@ -1,8 +1,8 @@
 """Tasks on a Ray cluster, for `studio batch --ray ADDRESS` and `studio sweep --ray ADDRESS`.
 
-A task whose worker dies is started again, a few times. We count these tries ourselves: Ray's own
-retries have no limit where Ray killed the worker because memory ran out. A task starts in the
-folder in which the command was started, so that a path means the same on every machine.
+A task whose worker dies is started again, a few times. The tries are counted here, because Ray's
+own retries have no limit if it killed the worker when memory ran out. Tasks run in the folder in
+which the command was started, so that paths mean the same on every machine.
 """
 
 import os
@@ -41,22 +41,22 @@ class _Task:
 
 
 class Cluster:
-    """A cluster to which this process is connected. gpus: for each task."""
+    """A cluster to which this process is connected. gpus: the number for each task."""
 
     def __init__(self, ray: ModuleType, gpus: int) -> None:
         self._ray, self._gpus = ray, gpus
         self._pending: dict[Any, _Task] = {}
 
     def keep(self, value: object) -> object:
-        """Send a value once, for many tasks. Pass what is returned as an argument in its place."""
+        """Send a value once for many tasks; pass the returned object to tasks in its place."""
         return self._ray.put(value)
 
     def add(self, key: object, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function on the cluster. key: returned with its result."""
+        """Call a function on the cluster. key: comes back with the function's result."""
         self._start(_Task(key, function, arguments, tries=TRIES))
 
     def outcomes(self) -> Iterator[tuple[Any, Any]]:
-        """Keys with results or TaskFailures, as tasks end. You may add tasks in between."""
+        """Yield (key, result or TaskFailure) as tasks end. Tasks may be added meanwhile."""
         while self._pending:
             (done,), _ = self._ray.wait(list(self._pending), num_returns=1)
             task = self._pending.pop(done)
@@ -67,7 +67,7 @@ class Cluster:
                 yield task.key, result
 
     def stop(self) -> None:
-        """Interrupt the tasks that are left, as Ctrl-C would, and wait until they end."""
+        """Interrupt the unfinished tasks, as Ctrl-C would, and wait until they end."""
         tasks = list(self._pending)
         for task in tasks:
             self._ray.cancel(task)
@@ -101,11 +101,11 @@ def _first_line(text: str) -> str:
 
 @contextmanager
 def connect(address: str, *, device: object) -> Iterator[Cluster]:
-    """Connect this process to a cluster; tasks that are left at the end are stopped.
+    """Connect this process to a cluster; tasks that are unfinished at the end are stopped.
 
     address: HOST:PORT, "auto" for the cluster of this machine, "local" to start one.
-    device: where tasks compute. Unless it is "cpu", each gets a GPU if the cluster has any.
-    Raises BadInput if Ray is not installed, or, within seconds, if no cluster answers.
+    device: where tasks compute. Unless it is "cpu", each task gets a GPU if the cluster has any.
+    Raises BadInput if Ray is not installed, and within seconds if no cluster answers.
     """
     try:
         import ray  # pyright: ignore[reportMissingImports]
@@ -147,7 +147,7 @@ def _init(ray: ModuleType, address: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """BadInput unless a gRPC server answers; Ray would try for a minute and end the process."""
+    """Raise BadInput unless a gRPC server answers: Ray would try for a minute, then exit."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:
         if address not in ("auto", "local"):

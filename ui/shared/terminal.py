@@ -1,7 +1,7 @@
-"""What the terminal shows: progress and notes on stderr, results on stdout.
+"""Printing on the terminal: progress and notes on stderr, results on stdout.
 
-Prompts and file names may hold square brackets and worse: no text is read as rich markup, and
-what a terminal would obey is taken out.
+Prompts and file names may contain square brackets and control characters. So no text is read as
+rich markup, and control characters are removed.
 """
 
 import json
@@ -28,24 +28,24 @@ _stdout = Console(highlight=False)
 
 
 def silence() -> None:
-    """Print nothing but errors from now on: another process reports for this one."""
+    """Print nothing but errors from now on, as another process reports for this one."""
     _stderr.quiet = _stdout.quiet = True
 
 
 def print_note(text: str) -> None:
-    """Print something that is not the result."""
+    """Print a note on stderr."""
     _stderr.print(clean_text(text), markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """Print a result for programs."""
+    """Print a result as JSON on stdout."""
     if not _stdout.quiet:
         text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
         print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def flat_facts(facts: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Facts inside facts as names joined by dots, and each plain list as one line."""
+    """Nested facts as a flat dict: names are joined by dots, and plain lists become one line."""
     flat: dict[str, object] = {}
     for name, value in facts.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -59,7 +59,7 @@ def flat_facts(facts: Mapping[str, object], prefix: str = "") -> dict[str, objec
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Print names and values as a table of two columns, without those that are None or empty."""
+    """Print names and values as a table of two columns; None and empty values are left out."""
     table = Table(title=_plain(title), title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -77,7 +77,7 @@ def print_outcome(
     as_json: bool,
     shown: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
-    """Print facts as JSON, or as `print_facts` does. shown: of the table alone."""
+    """Print facts as JSON or as a table. shown: facts that are added or replaced in the table."""
     if as_json:
         print_json(facts)
     else:
@@ -109,7 +109,7 @@ class _Speed(ProgressColumn):
 
 
 def progress_bars(extra: str = "") -> Progress:
-    """Bars with step, speed and time left. extra: a field of the tasks to show in between."""
+    """Progress bars with step, speed and time left. extra: a field of the tasks to show too."""
     field = [TextColumn(f"{{task.fields[{extra}]}}", markup=False)] if extra else []
     return Progress(
         TextColumn("{task.description}", markup=False),

@@ -1,4 +1,4 @@
-"""The training that `studio train` is asked for, on the command line and in a recipe.toml."""
+"""Training requests from the command line and from recipe.toml files."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,8 @@ from ui.shared.terminal import print_note
 def request_for(kind: str, given: Mapping[str, object], file: Path | None) -> TrainingRequest:
     """The training that a command line asks for.
 
-    given: the fields of TrainingRequest that it names. file: the recipe.toml with the others.
+    given: the fields of TrainingRequest that the command line sets. file: a recipe.toml that gives
+    the other fields.
     """
     if file is None:
         request = build(TrainingRequest, {"kind": kind, **given})
@@ -28,9 +29,12 @@ def request_for(kind: str, given: Mapping[str, object], file: Path | None) -> Tr
 
 
 def complete(request: TrainingRequest) -> TrainingRequest:
-    """The request with a name for the adapter's file; BadInput where something is missing."""
-    for what, there in (("PICTURES", request.pictures), ("--trigger", request.trigger)):
-        if not there and not request.from_prompts:
+    """The request with a name for the adapter's file.
+
+    Raises BadInput if the pictures or the trigger are missing.
+    """
+    for what, value in (("PICTURES", request.pictures), ("--trigger", request.trigger)):
+        if not value and not request.from_prompts:
             advice = f"studio train {request.kind} --help shows an example."
             raise BadInput(f"{what} is missing: {advice}")
     named = Path(f"{slug(request.title) or request.kind}.safetensors")
@@ -40,7 +44,7 @@ def complete(request: TrainingRequest) -> TrainingRequest:
 def keep_out_here(request: TrainingRequest) -> TrainingRequest:
     """The request of a recipe file, with its `out` in the current folder or below.
 
-    A recipe may come from a stranger, so it does not decide where files are written.
+    A recipe may come from a stranger, so it must not decide where files are written.
     """
     here = Path.cwd().resolve()
     if request.out is None or (here / request.out).resolve().is_relative_to(here):
@@ -54,7 +58,7 @@ def keep_out_here(request: TrainingRequest) -> TrainingRequest:
 
 
 def options_in(given: Mapping[str, object]) -> list[str]:
-    """How the command line calls these fields of TrainingRequest, except how a base is opened."""
+    """The options that set these fields of TrainingRequest, except those of opening the base."""
     tables = [given[name] for name in ("options", "recipe") if name in given]
     names = [name for name, value in given.items() if not isinstance(value, Mapping)]
     names += [name for table in tables if isinstance(table, Mapping) for name in table]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from studio.bases.base import Base
 
-SMOOTHED = 20  # steps: the loss of one step says little
+SMOOTHED = 20  # steps over which the loss is averaged for display
 
 
 def draw_with(
@@ -26,10 +26,10 @@ def draw_with(
     *,
     between: Callable[[], object] = lambda: None,
 ) -> "Callable[[str, int], Image]":
-    """Draws sample pictures as `studio generate` would, on the base with the deltas attached.
+    """A function that draws sample pictures as `studio generate` would, on the base in training.
 
-    fields: of a shot, see `trainers.drawn_with`. between: called after each of a picture's steps;
-    what it raises ends the training.
+    fields: fields of the samples' shots, see `trainers.drawn_with`. between: called after each
+    denoising step; an exception that it raises ends the training.
     """
     usual = replace(Shot("", base=base.source), **(fields or {}))  # pyright: ignore[reportArgumentType]
 
@@ -46,9 +46,9 @@ def draw_with(
 
 @contextmanager
 def stopping(said: str = "Stopping after this step.") -> Iterator[Callable[[], bool]]:
-    """Inside the block the first SIGINT or SIGTERM sets a flag; call the value to read it.
+    """Within the block the first SIGINT or SIGTERM only sets a flag; call the value to read it.
 
-    said: what the terminal says then.
+    A second signal raises KeyboardInterrupt. said: printed at the first signal.
     """
     stopped = False
 

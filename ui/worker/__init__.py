@@ -1,1 +1,1 @@
-"""The worker processes behind the queue."""
+"""The worker processes that run the jobs of the queue."""

@@ -1,4 +1,4 @@
-"""What all jobs of a worker share, and how a job saves its progress."""
+"""The state that all jobs of a worker share, and how a job saves its progress."""
 
 import time
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from ui.worker.device_lock import DeviceLock
 from ui.worker.model_cache import ModelCache
 
 T = TypeVar("T")
-OFTEN = 0.2  # seconds between two looks at the database while steps are made
+OFTEN = 0.2  # seconds between two writes of a job's progress
 
 
 def patiently(act: Callable[[], T]) -> T:
-    """What `act` returns; it is tried again for as long as the database is busy."""
+    """The result of `act`, which is called again for as long as the database is busy."""
     while True:
         try:
             return act()
-        except DatabaseBusy as busy:  # it has waited already
+        except DatabaseBusy as busy:  # raised only after waiting for a while
             print_note(str(busy))
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The worker of a queue. ending: tells whether it is to stop. started: seconds since 1970."""
+    """A queue's worker. ending: tells whether it should stop. started: seconds since 1970."""
 
     space: Workspace
     queue: str
@@ -39,14 +39,14 @@ class WorkerContext:
     started: float
 
     def beat(self, doing: str) -> None:
-        """Say what is being done, for people to see; not where the database is busy."""
+        """Write a heartbeat that says what the worker is doing; skipped if the database is busy."""
         with suppress(DatabaseBusy):
             write_heartbeat(self.space, self.queue, doing, started=self.started)
 
 
 @dataclass
 class JobProgress:
-    """Where a job is; the fields are those of studio.queue.job.Job."""
+    """A job's progress; the fields are those of studio.queue.job.Job."""
 
     context: WorkerContext
     job: Job
@@ -58,14 +58,15 @@ class JobProgress:
     _saved: float = 0.0
 
     def enter(self, phase: str) -> State | None:
-        """Begin a phase and save that; returns what `save` does."""
+        """Begin a phase and save it at once; returns what `save` returns."""
         self.phase = phase
         return self.save(at_once=True)
 
     def save(self, *, at_once: bool = False) -> State | None:
-        """Save it, a few times a second or at once; returns the state to end the job in, if any.
+        """Save the progress; returns the state in which the job must end now, or None.
 
-        "stopped": its owner asked for it. "queued": this worker ends, and the next one goes on.
+        "stopped": the user stopped the job. "queued": this worker ends, and the next one continues
+        the job. at_once: save even if the last save was a moment ago.
         """
         if self.context.ending():
             self.context.beat(ENDING)

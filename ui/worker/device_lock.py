@@ -1,9 +1,9 @@
 """The lock on the device: pictures are rendered between the steps of a training.
 
-A training and a picture at once would each take more than twice as long: a GPU lacks the memory
-bandwidth, a CPU the cores. And somebody waits for the picture. So a training releases the device
-between two steps whenever a picture waits for it; a picture holds it until it is done. Both locks
-belong to the operating system, which releases them when a process is killed.
+Running at once, a training and a picture would each take more than twice as long: a GPU lacks the
+memory bandwidth, a CPU the cores. And somebody waits for the picture. So a training releases the
+device between two steps whenever a picture waits for it, and a picture holds it until it is done.
+The locks are the operating system's, which releases them when a process is killed.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from studio.queue.job import State
 from studio.queue.worker import queue_lock
 from studio.workspace import Workspace
 
-LOOK = 0.3  # seconds between two looks, while one waits, at whether the job is to end
+LOOK = 0.3  # seconds between two checks, while a job waits for the device, whether it must end
 Asked = Callable[[], State | None]
 
 
@@ -26,24 +26,25 @@ def _never() -> None:
 class DeviceLock:
     """One process's handle on the lock.
 
-    asked: tells the state in which the job is to end, so that one that waits can be stopped; what
-    waited gives that state then, and does not hold the device. None: the device is held.
+    asked: returns the state in which the job must end, or None; it is called while the job waits
+    for the device. The methods return that state if the wait was ended by it, without the device;
+    they return None once the device is held.
     """
 
     def __init__(self, space: Workspace) -> None:
-        self._device = queue_lock(space, "turn")  # the names that older workers use
+        self._device = queue_lock(space, "turn")  # both names are those of older workers' locks
         self._picture_waits = queue_lock(space, "wish")
 
     @contextmanager
     def for_training(self, asked: Asked = _never) -> Iterator[State | None]:
-        """Held while a training makes its steps; call `give_way` between them."""
+        """Hold the device for a training within the block; call `give_way` between its steps."""
         try:
             yield _acquire(self._device, asked)
         finally:
             self._device.release()
 
     def give_way(self, asked: Asked = _never) -> State | None:
-        """Let a waiting picture go first; returns when the training holds the device again."""
+        """Lend the device to a waiting picture, if any; return when the training holds it again."""
         try:
             with self._picture_waits.acquire(timeout=0):
                 return None
@@ -56,7 +57,7 @@ class DeviceLock:
 
     @contextmanager
     def for_picture(self, asked: Asked = _never) -> Iterator[State | None]:
-        """Held while pictures are rendered."""
+        """Hold the device for rendering pictures within the block."""
         try:
             yield _acquire(self._picture_waits, asked) or _acquire(self._device, asked)
         finally:

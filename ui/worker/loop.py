@@ -1,15 +1,14 @@
-"""What a worker does: the jobs of its queue, one after the other, until it is stopped.
+"""The worker's loop: it runs the jobs of its queue one after the other, until it is stopped.
 
-Two lanes, two processes: "train", where one training runs at a time, and "render", where pictures
-are rendered on a base that is kept open. They take turns on the device (ui/worker/device_lock.py),
-on a CPU as on a GPU. In the render lane a picture that somebody waits for goes before a batch, also
-between two groups of a batch that has begun. While a training runs, a batch leaves it half of the
-time.
+There are two queues, each with a worker process. The worker of "train" runs one training at a time;
+that of "render" renders pictures on a base that it keeps open. They take turns on the device
+(ui/worker/device_lock.py), on a CPU as on a GPU. In "render", a picture that somebody waits for
+goes before a batch, even between two groups of a batch that has begun. While a training runs, a
+batch leaves it half of the time.
 
-A job that can't be done fails with a sentence, and the worker goes on to the next. So does one that
-wants more memory than there is. After any other error the job has failed too, and the worker ends
-with it: ui/worker/processes.py starts another, since nobody knows what state such an error leaves a
-process in.
+A job that can't be done, or that needs more memory than there is, fails with a sentence, and the
+worker goes on to the next job. After any other error the job fails too, and the worker ends, since
+such an error may leave the process in any state; ui/worker/processes.py starts another worker.
 """
 
 import time
@@ -40,20 +39,20 @@ from ui.worker.out_of_memory import SHORTAGE, memory_advice
 from ui.worker.render_jobs import render
 from ui.worker.train_jobs import train
 
-POLL = 0.1  # seconds between two looks at whether the queue has changed
-BEAT = 2.0  # seconds between two signs of life without a job
-IDLE = 60.0  # seconds without a picture, after which a training gets a large base's memory
+POLL = 0.1  # seconds between two checks whether the queue has changed
+BEAT = 2.0  # seconds between two heartbeats without a job
+IDLE = 60.0  # seconds without a picture after which a large base is freed while a training runs
 LARGE = 2 * 10**9  # bytes
-RELEASE = 900.0  # seconds without a job, after which a worker lets go of any base
+RELEASE = 900.0  # seconds without a job after which a worker frees any base
 
 
 def work(
     space: Workspace, queue: str, *, ending: Callable[[], bool], leaving: Callable[[], bool]
 ) -> None:
-    """Do the jobs of a queue, whose lock must be held, those that a dead worker left first.
+    """Run the jobs of a queue, whose lock must be held; jobs that a dead worker left come first.
 
-    ending: called between steps; once it is true, the current job goes back to the queue with a
-    checkpoint. leaving: called when the queue is empty; true ends the worker.
+    ending: called between steps; once it returns true, the current job writes a checkpoint and goes
+    back to the queue. leaving: called when the queue is empty; true ends the worker.
     """
     context = WorkerContext(space, queue, ModelCache(space), DeviceLock(space), ending, time.time())
     context.beat("starting")
@@ -81,14 +80,14 @@ def work(
             context.beat("waiting for jobs")
             _free_memory(context, idle=now - worked)
             beaten = now
-        # Longer than a training's look at the lock: it has a step between any two pictures.
+        # Long enough for a training to take the device: it makes a step between any two pictures.
         time.sleep(POLL)
 
 
 def _last_write(space: Workspace) -> object:
-    """Another value after almost any write to the database.
+    """A value that changes with almost every write to the database.
 
-    Asking the database itself at every look takes several percent of a core.
+    Querying the database at every check would take several percent of a core.
     """
     log = space.database.with_name(f"{space.database.name}-wal")
     states = []
@@ -99,7 +98,7 @@ def _last_write(space: Workspace) -> object:
 
 
 def _free_memory(context: WorkerContext, *, idle: float) -> None:
-    """Let go of the base where nothing was done for so many seconds."""
+    """Free the base if the worker has been idle for long. idle: seconds without a job."""
     if idle > RELEASE:
         context.models.make_room(0)
     elif idle > IDLE and context.queue == "render" and _training_runs(context.space):
@@ -107,13 +106,13 @@ def _free_memory(context: WorkerContext, *, idle: float) -> None:
 
 
 def _run_job(context: WorkerContext, job: Job) -> None:
-    """Do a job and save how it ended."""
+    """Run a job and save how it ended."""
     print_note(f"Job {job.id}: {job.kind}, {job.title}")
     begun = time.monotonic()
     try:
         state, error, helpful = _try_job(context, job)
     except KeyboardInterrupt:
-        raise  # told to end at once: the next worker finds the job
+        raise  # the worker must end at once: the next one recovers the job
     except BaseException as fault:
         message = f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"
         where = f"this is a bug: the end of logs/{context.queue}.log has its details"
@@ -128,7 +127,7 @@ def _run_job(context: WorkerContext, job: Job) -> None:
 
 
 def _try_job(context: WorkerContext, job: Job) -> tuple[State, str, str]:
-    """Do a job; returns its final state, an error and advice."""
+    """Run a job; returns its final state, an error and advice."""
     try:
         return _dispatch(context, job), "", ""
     except BadInput as wrong:
@@ -136,7 +135,7 @@ def _try_job(context: WorkerContext, job: Job) -> tuple[State, str, str]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    context.models.clear()  # only here: the error held on to what it was about
+    context.models.clear()  # only here, as the error's traceback kept the tensors alive
     return "failed", SHORTAGE, memory_advice(job)
 
 
@@ -149,7 +148,7 @@ def _dispatch(context: WorkerContext, job: Job) -> State:
 
 
 def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
-    """Between two groups of a batch: do what somebody waits for, and leave a training its time.
+    """Between two groups of a batch, render waiting pictures and leave a training its time.
 
     spent: seconds that the last group took.
     """
@@ -158,7 +157,7 @@ def _give_way(context: WorkerContext, batch: Job, spent: float) -> None:
         if job := patiently(lambda: claim_job(context.space, ("render",))):
             try:
                 _run_job(context, job)
-            except Exception:  # it has failed, and ends this worker: the next one goes on
+            except Exception:  # this worker ends: the next one continues the batch
                 requeue_job(context.space, batch.id)
                 raise
         elif time.monotonic() >= until:
@@ -171,9 +170,9 @@ def _training_runs(space: Workspace) -> bool:
 
 
 def _open_likely_base(context: WorkerContext) -> None:
-    """Open the base of the last picture, or sketch, before the first one is asked for."""
+    """Open the base of the last picture, or sketch, before the first picture is queued."""
     last = list_jobs(context.space, kinds=("render",), limit=1)
-    with suppress(BadInput):  # whoever asks for a picture on it is told
+    with suppress(BadInput):  # a job on this base will report it
         if last:
             drawing = drawing_of(last[0])
             context.models.base(drawing.shot(0).base, drawing.loading)

@@ -1,4 +1,4 @@
-"""What a worker keeps in memory from job to job: the base it opened last, and its adapters."""
+"""The models that a worker keeps in memory from job to job: its last base, and its adapters."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from ui.shared.loading import BaseCache
 
 
 class ModelCache:
-    """One base with its adapters. Another base, or the same with other options, replaces it.
+    """One base with its adapters; another base, or other options of opening it, replaces it.
 
-    The same file is the same Adapter, for which compose caches what it has computed.
+    One file is one Adapter object, so that what compose has cached for it can be used again.
     """
 
     def __init__(self, space: Workspace) -> None:
@@ -23,7 +23,7 @@ class ModelCache:
         self._versions: dict[str, tuple[int, int] | None] = {}
 
     def base(self, source: str, loading: Mapping[str, object]) -> Base:
-        """The base, opened as `loading` says; the one before is freed first."""
+        """The base, opened with the fields of Loading in `loading`; the last one is freed first."""
         before = self._bases.key
         base = self._bases.open(source, loading)
         if self._bases.key != before:
@@ -32,7 +32,7 @@ class ModelCache:
         return base
 
     def adapters(self, shots: Iterable[Shot]) -> compose.AdapterCache:
-        """The adapters of the open base; files of these shots that changed are read again."""
+        """The adapters of the open base. Files of these shots that changed are dropped from it."""
         adapters = self._bases.adapters
         for file in {str(file) for shot in shots for file, _ in shot.adapters}:
             version = file_version(Path(split_half(file)[0]))
@@ -42,12 +42,12 @@ class ModelCache:
         return adapters
 
     def clear(self) -> None:
-        """Free everything, and give its memory back."""
+        """Free the base and its adapters, and give their memory back."""
         self._bases.clear()
         self._versions.clear()
 
     def make_room(self, large: int) -> None:
-        """Free a base of more than so many bytes."""
+        """Free the base if its weights take more than `large` bytes."""
         base = self._bases.base
         if base is None:
             return

@@ -1,12 +1,12 @@
-"""A job that wanted more memory than there is: what happened, and what would take less."""
+"""The error and the advice for a job that ran out of memory."""
 
 from studio.queue.job import Job
 
-SHORTAGE = "there was not enough memory"  # the allocator's own words help nobody
+SHORTAGE = "there was not enough memory"  # in place of the allocator's message
 
 
 def memory_advice(job: Job) -> str:
-    """What would take less memory, of what this job did not do already."""
+    """Advice on settings that take less memory and that this job doesn't use yet."""
     loading = job.arguments["loading"]
     assert isinstance(loading, dict)
     stored = [] if loading.get("quantize", "none") != "none" else ["the base quantized to fp8"]

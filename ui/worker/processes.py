@@ -1,13 +1,13 @@
-"""Workers as processes: one runs here, or both are started and watched. No PyTorch.
+"""Worker processes: run one in this process, or start and watch them. Imports no PyTorch.
 
     with workers(space):      # while a server serves
         ...
 
-A worker that dies is started again. One that was told to stop its job, or to end, and has not
-answered after ANSWER seconds is in a long step: it is killed, and started again where it is still
-needed. A training that is to stop has the time of two more steps, so that it can write its
-checkpoint. If the process that started the workers is killed, they do what is queued and end. Until
-then the next server's workers wait for the queue.
+A worker that dies is started again. A worker that was told to stop its job or to end, and has not
+answered after ANSWER seconds, is in a long step: it is killed, and started again if it is still
+needed. A training that must stop has the time of two more steps, so that it can write its
+checkpoint. If the process that started the workers is killed, they run the queued jobs and end;
+until then the workers of the next server wait for the queue.
 """
 
 import os
@@ -31,22 +31,22 @@ from ui.shared.subprocesses import module_command, module_environment
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
 
-LONGEST_LOG = 1_000_000  # bytes, before a log is put aside
-LOOK = 0.25  # seconds between two looks at the processes
-ASK = 1.0  # seconds between two looks at whether jobs are to stop
-ANSWER = 5.0  # seconds in which a worker hears that its job is to stop, or that it is to end
-GRACE = 60.0  # seconds that it has for its checkpoint once it has heard that
+LONGEST_LOG = 1_000_000  # bytes; a longer log is renamed
+LOOK = 0.25  # seconds between two checks of the processes
+ASK = 1.0  # seconds between two checks for jobs that must stop
+ANSWER = 5.0  # seconds in which a worker must answer when its job must stop or it must end
+GRACE = 60.0  # seconds that it has for a checkpoint once it has answered
 UNANSWERED = f"its worker did not answer for {ANSWER:g} seconds, and was ended"
 UNHEARD = "did not answer, and was ended"
 HEALTHY = 30.0  # seconds; a worker that lived longer is started again at once
-LONGEST_PAUSE = 30.0  # seconds before a worker that dies again and again is started again
+LONGEST_PAUSE = 30.0  # seconds of the longest wait before a worker that keeps dying is restarted
 
 
 def run_worker(space: Workspace, queue: str, *, until_empty: bool = False, parent: int) -> None:
-    """Be the worker of a queue until SIGINT or SIGTERM ends it.
+    """Be the worker of a queue until SIGINT or SIGTERM.
 
     Waits while another worker has the queue. until_empty: end when nothing is queued. parent: id of
-    the process that watches it; when that is gone, end when nothing is queued.
+    the process that watches this one; once it is gone, this one ends when nothing is queued.
     """
 
     def leaving() -> bool:
@@ -61,7 +61,7 @@ def run_worker(space: Workspace, queue: str, *, until_empty: bool = False, paren
                 print_note(f"Another worker has the queue {queue}")
                 return
         try:
-            if hasattr(os, "nice"):  # the server's pages come first, then pictures, then trainings
+            if hasattr(os, "nice"):  # the web page goes first, then pictures, then trainings
                 os.nice(10 if queue == "train" else 5)
             from ui.worker.loop import work  # PyTorch with it
 
@@ -74,11 +74,11 @@ def run_worker(space: Workspace, queue: str, *, until_empty: bool = False, paren
 def workers(
     space: Workspace, queues: Collection[str] = tuple(QUEUES), *, until_empty: bool = False
 ) -> Iterator[Callable[[], bool]]:
-    """A worker for each of these queues, started again when it dies.
+    """Run a worker for each of these queues within the block; one that dies is started again.
 
-    The value says whether any still runs. When the block is left they end; their jobs go back to
-    the queue with checkpoints written. What they say is in the workspace's logs/. until_empty: they
-    end when nothing is queued.
+    Call the value to ask whether any worker still runs. When the block is left, the workers write
+    checkpoints, put their jobs back into the queue and end. Their output goes to the workspace's
+    logs/. until_empty: they end when nothing is queued.
     """
     watched = [_Watched(space, queue, until_empty) for queue in queues]
     over = threading.Event()
@@ -106,7 +106,7 @@ def workers(
 
 @dataclass
 class _Watched:
-    """A worker's process, and when to start it again."""
+    """A worker's process; starts it, and starts it again when it dies."""
 
     space: Workspace
     queue: str
@@ -121,9 +121,9 @@ class _Watched:
     def start(self) -> None:
         words = ["worker", "--queue", self.queue, "--workspace", str(self.space.root)]
         words += ["--parent", str(os.getpid()), *(["--until-empty"] if self.until_empty else [])]
-        # A core is left to the page: PyTorch's threads wait for each other at every layer, and
-        # where one has to wait for a core, all do. With two threads on two cores, one of them busy
-        # otherwise, a picture of sketch took ten times as long as with one thread.
+        # One core is left to the web page: PyTorch's threads wait for each other at every layer, so
+        # if one waits for a core, all do. With two threads on two cores, one of them busy with
+        # other work, a picture of sketch took ten times as long as with one thread.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
         with _log(self.space, self.queue).open("ab") as log:
             # Ctrl-C on the terminal must reach the watcher alone; it then stops the worker.
@@ -138,7 +138,7 @@ class _Watched:
         self._started = time.monotonic()
 
     def look(self) -> None:
-        """Start it again if it died, and where it does not answer."""
+        """Start the worker again if it died; if it doesn't answer, kill it first."""
         if self.finished:
             return
         if self.process.poll() is None:
@@ -156,12 +156,12 @@ class _Watched:
         self.start()
 
     def end(self, told: float) -> None:
-        """Wait until it has ended; kill it where it does not answer, or takes too long.
+        """Wait until the worker has ended; kill it if it doesn't answer or takes too long.
 
-        told: when it was told to end. One that has not begun to work loses nothing.
+        told: when it was told to end. A worker that has no job yet is killed at once.
         """
         while self.process.poll() is None:
-            if self._doing() in (None, "starting"):  # it waits for the queue, or still imports
+            if self._doing() in (None, "starting"):  # it waits for the queue, or is still importing
                 self._kill()
                 return
             if time.monotonic() > told + (GRACE if self._doing() == ENDING else ANSWER):
@@ -170,7 +170,7 @@ class _Watched:
             time.sleep(LOOK)
 
     def _is_deaf(self) -> bool:
-        """Whether a job was to stop long ago, and still runs."""
+        """Whether a job of the worker should have stopped long ago and still runs."""
         now = time.monotonic()
         if now < self._asked + ASK:
             return False
@@ -178,7 +178,7 @@ class _Watched:
         with suppress(DatabaseBusy):
             stops = list_stops(self.space, self.queue)
             self._stops = {one: self._stops.get(one, now) for one in stops.items()}
-            # A training is killed only where it does not hear it between two steps.
+            # A training notices between two steps, so it gets the time of two steps.
             late = [
                 now > since + (GRACE if stop.heard else ANSWER + 2 * stop.step)
                 for (_, stop), since in self._stops.items()
@@ -187,14 +187,17 @@ class _Watched:
         return False
 
     def _doing(self) -> str | None:
-        """What it says that it does. None: another has the queue. "": the database is busy."""
+        """The worker's last heartbeat.
+
+        None if another worker has the queue, "" if the database is busy.
+        """
         with suppress(DatabaseBusy):
             (own,) = (one for one in list_workers(self.space) if one.queue == self.queue)
             return own.doing if own.pid == self.process.pid else None
         return ""
 
     def _kill(self, why: str = "") -> None:
-        """End it at once; its jobs are stopped where they were to stop, and others wait again."""
+        """Kill the worker. A job that had to stop is stopped; others go back to the queue."""
         self.process.kill()
         self.process.wait()
         if why:
@@ -214,7 +217,7 @@ def watch_workers(space: Workspace, queues: Collection[str], *, until_empty: boo
 
 
 def _log(space: Workspace, queue: str) -> Path:
-    """Where a worker's words go; a long log is put aside first."""
+    """A worker's log file; a long one is renamed to .old.log first."""
     place = space.logs / f"{queue}.log"
     if place.exists() and place.stat().st_size > LONGEST_LOG:
         place.replace(place.with_suffix(".old.log"))

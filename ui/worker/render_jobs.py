@@ -1,6 +1,6 @@
-"""Queued pictures, rendered by a worker.
+"""Jobs that render pictures.
 
-Pictures are shown while they form. Several go through the batched engine of compose in small
+A preview is written while a picture is drawn. Several pictures are rendered in batches, in small
 groups: between two groups a picture that somebody waits for, or a training, gets the device.
 """
 
@@ -27,19 +27,19 @@ from ui.shared.queue_requests import drawing_of
 from ui.worker.context import JobProgress, WorkerContext, patiently
 from ui.worker.schedule_summary import save_summary, summarize
 
-PREVIEW_SIDE = 512  # pixels of the longer side, of a picture that forms
-PREVIEW_EVERY = 0.15  # seconds
-MOST_IN_GROUP = 4  # shots, as whoever waits for a picture waits until a group is done
-MOST_NAMED = 20  # failed shots in a message
-LONGEST = 60  # letters of a prompt in a message
+PREVIEW_SIDE = 512  # pixels of a preview's longer side
+PREVIEW_EVERY = 0.15  # seconds between two previews
+MOST_IN_GROUP = 4  # shots; waiting pictures have to wait until the current group is done
+MOST_NAMED = 20  # failed shots that a message lists
+LONGEST = 60  # characters of a prompt in a message
 Pause = Callable[[float], None]
 
 
 def render(context: WorkerContext, job: Job, *, pause: Pause | None = None) -> State:
-    """Render the pictures that are missing; returns the state to end the job in.
+    """Render the job's missing pictures; returns the state in which the job ends.
 
-    Raises BadInput that names the shots that failed, once the others are rendered. pause: called
-    between groups with the seconds that the last one took.
+    Raises BadInput that names the failed shots, once the others are rendered. pause: called between
+    groups with the seconds that the last group took.
     """
     run = _RenderRun.begin(context, job)
     single = len(run.shots) == 1
@@ -56,7 +56,11 @@ def render(context: WorkerContext, job: Job, *, pause: Pause | None = None) -> S
 
 @dataclass
 class _RenderRun:
-    """A job's shots, and what became of them. results: ids of pictures, "" where there is none."""
+    """A job's shots and their outcomes.
+
+    results: the picture ids of the shots, in order; "" where a shot has none. failed: reasons, by
+    the shot's number.
+    """
 
     progress: JobProgress
     shots: list[Shot]
@@ -68,8 +72,8 @@ class _RenderRun:
     def begin(cls, context: WorkerContext, job: Job) -> "_RenderRun":
         drawing = drawing_of(job)
         shots = drawing.all_shots()
-        there = len(job.finished_results)
-        progress = JobProgress(context, job, step=there, total=len(shots), seconds=job.seconds)
+        done = len(job.finished_results)
+        progress = JobProgress(context, job, step=done, total=len(shots), seconds=job.seconds)
         return cls(progress, shots, drawing.loading, list(job.results))
 
     @property
@@ -78,21 +82,21 @@ class _RenderRun:
 
     @property
     def missing(self) -> set[int]:
-        """The numbers of the shots without a picture that have not failed."""
-        there = {number for number, id in enumerate(self.results) if id}
-        return set(range(len(self.shots))) - there - set(self.failed)
+        """The numbers of the shots that have no picture and have not failed."""
+        done = {number for number, id in enumerate(self.results) if id}
+        return set(range(len(self.shots))) - done - set(self.failed)
 
     def open_base(self, source: str) -> Base:
         return self.context.models.base(source, self.loading)
 
     def keep(self, number: int, picture: Image) -> None:
-        """Put a picture into the history."""
+        """Save a shot's picture in the history."""
         place = next_picture_path(self.context.space, self.shots[number].prompt)
         path = save_picture(picture, place)
         self._set_result(number, f"{path.parent.name}/{path.name}")
 
     def fail(self, number: int, reason: str) -> None:
-        """Note that a shot has no picture, and why."""
+        """Record that a shot has failed, and why."""
         self.failed[number] = reason
         self._set_result(number, "")
 
@@ -126,7 +130,7 @@ def _render_single(run: _RenderRun) -> State | None:
 
 
 def _denoise(run: _RenderRun, events: Iterator[compose.Step | compose.Done]) -> Tensor | State:
-    """Make the steps of a picture; its latents, or the state to end the job in."""
+    """Run a picture's steps; returns its latents, or the state in which the job must end."""
     progress, begun = run.progress, time.monotonic()
     with closing(_Preview(run)) as preview:
         for event in events:
@@ -142,14 +146,14 @@ def _denoise(run: _RenderRun, events: Iterator[compose.Step | compose.Done]) -> 
 
 
 class _Preview:
-    """The file that shows a picture while it forms."""
+    """The file with the preview of the picture that is being drawn."""
 
     def __init__(self, run: _RenderRun) -> None:
         self._path = run.context.space.cache / "live" / f"{run.progress.job.id}.png"
         self._shown = time.monotonic()
 
     def show(self, paint: Callable[[], Image]) -> None:
-        """Write it, a few times a second."""
+        """Write the preview, unless the last one is only a moment old."""
         if time.monotonic() <= self._shown + PREVIEW_EVERY:
             return
         picture = paint()
@@ -159,7 +163,7 @@ class _Preview:
         self._shown = time.monotonic()
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the preview."""
         self._path.unlink(missing_ok=True)
 
 
@@ -199,21 +203,22 @@ def _render_on_base(
 
 
 def _with_sizes(run: _RenderRun, base: Base, numbers: Sequence[int]) -> dict[int, Shot]:
-    """The shots that can be rendered on this base, with their sizes, by their numbers."""
-    found: dict[int, Shot] = {}
+    """The shots that can be rendered on this base, with their sizes set, by number."""
+    sized: dict[int, Shot] = {}
     for number in numbers:
         try:
-            found[number] = with_size(run.shots[number], base)
+            sized[number] = with_size(run.shots[number], base)
         except BadInput as error:
             if number in run.missing:
                 run.fail(number, str(error))
-    return found
+    return sized
 
 
 def _groups(run: _RenderRun, source: str, shots: Sequence[Shot]) -> list[compose.Group] | State:
-    """Groups of all shots, also of those that are there, so that an interruption changes none.
+    """The groups of all shots, or the state in which the job must end.
 
-    The state to end the job in, where it is to end.
+    Shots that have a picture are grouped too, so that the groups are the same after an
+    interruption.
     """
     base = run.open_base(source)
     with run.context.device.for_picture(run.progress.save) as ended:
@@ -232,10 +237,10 @@ def _render_group(
     group: compose.Group,
     wanted: Mapping[int, int],
 ) -> State | None:
-    """Render a group. wanted: the job's numbers of its shots, by theirs in `shots`."""
+    """Render a group. wanted: maps each shot's number in `shots` to its number in the job."""
     if ended := run.progress.enter("waiting for the device"):
         return ended
-    base = run.open_base(source)  # another job may have opened another one meanwhile
+    base = run.open_base(source)  # meanwhile another job may have opened another base
     adapters = run.context.models.adapters(shots[number] for number in wanted)
     events = compose.render_groups(base, shots, [group], adapters)
     turn = run.context.device.for_picture(run.progress.save)
@@ -254,7 +259,7 @@ def _render_group(
                 case compose.Failed(number, _, reason) if wanted[number] in run.missing:
                     run.fail(wanted[number], reason)
     if not run.failed.keys().isdisjoint(wanted.values()):
-        free_unused()  # it may have been too large
+        free_unused()  # the group may have run out of memory
     return None
 
 
@@ -265,7 +270,7 @@ def _name(numbers: Iterable[int]) -> str:
 
 
 def _describe_failures(shots: Sequence[Shot], failed: Mapping[int, str]) -> str:
-    """Which shots failed and why, a line each, of many the first."""
+    """The failed shots and their reasons, one line each; only the first ones if there are many."""
     if len(shots) == 1:
         return failed[0]
     lines = [f"{len(failed)} of {len(shots)} pictures could not be drawn:"]
@@ -278,7 +283,7 @@ def _describe_failures(shots: Sequence[Shot], failed: Mapping[int, str]) -> str:
 
 
 def _save_schedule(run: _RenderRun) -> None:
-    """Leave the schedule for pages if only the weights tell it, which are at hand here."""
+    """Save the schedule for the web page if it depends on the weights, which are loaded here."""
     shot = run.shots[0]
     try:
         compose.outline(shot)

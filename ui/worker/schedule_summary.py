@@ -1,7 +1,8 @@
-"""A schedule for a page: what share of each UNet block each adapter changes in each pass.
+"""Summaries of schedules for the web page: how much of each UNet block each adapter changes.
 
-Methods that look at weights, such as K-LoRA, tell their schedule only where the weights are, in a
-worker. It leaves the summary in the workspace's cache, under a hash of what it depends on.
+Methods that depend on the weights, such as K-LoRA, need the weights for their schedule, and only a
+worker loads them. The worker saves the summary in the workspace's cache, under a hash of everything
+that it depends on.
 """
 
 import hashlib
@@ -30,8 +31,11 @@ class PassSummary:
 
 @dataclass(frozen=True)
 class ScheduleSummary:
-    """adapters, blocks: names, in their order. cost: evaluations of the UNet. plain_cost: those of
-    a picture without adapters. steps: of passes."""
+    """A schedule by blocks of the UNet.
+
+    adapters, blocks: their names. cost: evaluations of the UNet. plain_cost: evaluations of a
+    picture without adapters. steps: the passes of each step.
+    """
 
     adapters: tuple[str, ...]
     blocks: tuple[str, ...]
@@ -41,7 +45,7 @@ class ScheduleSummary:
 
 
 def summarize(schedule: Schedule) -> ScheduleSummary:
-    """Count the layers of each block that each adapter changes."""
+    """The summary of a schedule."""
     sizes = Counter(_block(layer) for layer in schedule.layers)  # in the order of the layers
     known: dict[object, tuple[tuple[float, ...], ...]] = {}
 
@@ -57,7 +61,7 @@ def summarize(schedule: Schedule) -> ScheduleSummary:
 
 
 def save_summary(space: Workspace, shot: Shot, summary: ScheduleSummary) -> None:
-    """Leave a summary for pages. shot: with its adapters as files."""
+    """Save a summary for the web page. shot: with its adapters as files."""
     saved = TypeAdapter(ScheduleSummary).dump_json(summary)
     write_file(_place(space, shot), saved, durable=False)
 
@@ -93,7 +97,7 @@ def _place(space: Workspace, shot: Shot) -> Path:
     steps = [shot.passes, shot.evaluations()]
     options = method_options(shot.method)
     mixing = [method_name(shot.method), options, *shot.regions]
-    if options.get("weigh") == "trigger":  # turns and weights follow from what the prompt says
+    if options.get("weigh") == "trigger":  # turns and weights then depend on the prompt
         mixing += [shot.prompt, shot.syntax, shot.clip_skip]
     key = json.dumps([adapters, steps, *mixing])
     return space.cache / "schedules" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"

@@ -1,4 +1,4 @@
-"""A queued training, done by a worker: from its start or from its last checkpoint."""
+"""Jobs that train: from the start or from the last checkpoint."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class _Ended(Exception):
-    """The job is to end, in this state, while a sample picture is drawn."""
+    """Ends a training while it draws a sample picture. state: in which the job ends."""
 
     def __init__(self, state: State) -> None:
         self.state: State = state
 
 
 def train(context: WorkerContext, job: Job) -> State:
-    """Do a training and put its adapter into the library; how it ended.
+    """Run a training and put its adapter into the library; returns the state in which it ended.
 
-    A job that was killed at any moment, or stopped, may be given again: a finished run is only
-    put into the library, and one that was begun is resumed.
+    A job that was stopped, or killed at any moment, may be run again: a finished training is only
+    put into the library, and a training that has begun is resumed.
     """
     run = context.space.runs / job.run
     request = replace(from_table(job.arguments), run=run)
@@ -55,11 +55,11 @@ def _steps(context: WorkerContext, job: Job, request: TrainingRequest) -> State:
     losses: deque[float] = deque(maxlen=SMOOTHED)
 
     def go_on() -> None:
-        """Between two steps of a sample picture, as below between two of the training."""
+        """Called between two steps of a sample picture: save progress and lend the device."""
         if ended := progress.save() or context.device.give_way(progress.save):
             raise _Ended(ended)
 
-    # Closing it writes the checkpoint.
+    # Closing the generator writes a checkpoint.
     events = start_or_resume(request, context.models.base, between=go_on)
     with closing(events), context.device.for_training(progress.save) as ended:
         if ended:
