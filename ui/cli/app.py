@@ -1,7 +1,7 @@
-"""The `studio` program: its commands in order, and how a failure becomes an exit code.
+"""The `studio` program: its commands in order, and its exit codes.
 
-Each command is a module of this package or its folders. Importing them imports no PyTorch, so that
-`studio --help` answers at once: a command imports what it needs when it runs.
+Each command is a module of this package or of its folders. None of them imports PyTorch at the top,
+so that `studio --help` answers at once: a command imports what it needs when it runs.
 """
 
 import signal

@@ -34,7 +34,7 @@ PROMPTS = (
     "a sks robot holding a balloon in a meadow",
     "a sks robot in the city at night",
 )
-KNOWN_STYLE = "3d render"  # of the columns without the style's adapter
+KNOWN_STYLE = "3d render"  # the style in prompts of columns without the style adapter
 SEED, STEPS = 7, 15
 SUBJECT_STRENGTH, STYLE_STRENGTH = 1.2, 0.8  # in a mix: both change the same layers
 
@@ -71,7 +71,7 @@ class Learned:
 SUBJECT = Lesson("Subject", "robot", "sks robot")
 STYLE = Lesson("Style", "glass", "glass style")
 SHEET = "sheet.png"
-FILES = (SUBJECT.file, STYLE.file, SHEET)  # what a demo leaves; the next one replaces them
+FILES = (SUBJECT.file, STYLE.file, SHEET)  # the files that a demo writes; the next demo replaces
 
 
 @app.command(epilog="Example: studio demo --out demo")
@@ -110,7 +110,7 @@ def demo(
 
 
 def _check_out(out: Path) -> None:
-    """BadInput where `out` cannot be written to, or has files that no earlier demo left there."""
+    """Raise BadInput if `out` can't be written to, or holds files that no demo has written."""
     check_writable(out / SHEET)
     present = [name for name in FILES if (out / name).exists()]
     if present and len(present) < len(FILES):
@@ -172,8 +172,8 @@ def _draw_rows(base: "Base", shots: Sequence[Shot]) -> list[Row]:
         for number, prompt in enumerate(PROMPTS):
             pictures = []
             for shot in shots:
-                said = f"{prompt}, {shot.prompt}"
-                one = replace(shot, prompt=said, seed=SEED + number)
+                full_prompt = f"{prompt}, {shot.prompt}"
+                one = replace(shot, prompt=full_prompt, seed=SEED + number)
                 pictures.append(compose.render(base, one))
                 progress.advance(task)
             rows.append(Row(prompt, pictures))

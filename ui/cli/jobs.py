@@ -31,7 +31,7 @@ from ui.shared.queue_requests import queue_training, unfinished
 from ui.shared.terminal import print_facts, print_json, print_note, print_table
 from ui.shared.train_request import complete
 
-RECENT = 20  # ended jobs that are listed
+RECENT = 20  # ended jobs that are listed without --all
 ALL = 10_000
 
 app = typer.Typer()
@@ -100,16 +100,16 @@ def show(
     job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
 ) -> None:
     """Show everything about a job."""
-    found = get_job(open_workspace(workspace), job)
-    facts = _facts(found)
+    shown = get_job(open_workspace(workspace), job)
+    facts = _facts(shown)
     if as_json:
         print_json(facts)
         return
     arguments = facts.pop("arguments")
     assert isinstance(arguments, dict)
-    facts["results"] = ", ".join(found.finished_results)
+    facts["results"] = ", ".join(shown.finished_results)
     for name in ("created", "queued", "started", "finished"):
-        moment = getattr(found, name)
+        moment = getattr(shown, name)
         facts[name] = moment and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
     facts |= {f"arguments.{name}": value for name, value in arguments.items() if value}
     print_facts(f"Job {job}", facts)
@@ -141,7 +141,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
 
 
 def change_command(change: Change) -> Callable[..., None]:
-    """The command that changes a job so."""
+    """A command that makes this change to a job."""
 
     def command(
         job: JobNumber, *, workspace: WorkspaceFolder = DEFAULT_FOLDER, as_json: AsJson = False
@@ -157,7 +157,7 @@ for _name, (_function, _help) in CHANGES.items():
 
 
 def enqueue_run(space: Workspace, request: TrainingRequest, *, as_json: bool) -> None:
-    """Queue a training after checking its pictures; tells how to watch it."""
+    """Check a training's pictures and queue it; print how to watch it."""
     if request.run:
         raise BadInput("A queued training gets its folder in the workspace: leave out --run.")
     request = complete(request)
@@ -189,7 +189,7 @@ def _facts(job: Job) -> dict[str, object]:
 
 
 def _state(job: Job) -> str:
-    """The state in words, with the reason of a failure."""
+    """The job's state in words, with the reason if it failed."""
     if job.stopping:
         return "stopping"
     if job.state == "failed":

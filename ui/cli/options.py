@@ -47,14 +47,14 @@ RayAddress = Annotated[
 
 
 def parse_adapters(texts: Sequence[str] | None) -> tuple[tuple[str, float], ...]:
-    """Files with their strengths; BadInput for a file that is not there."""
+    """Files with their strengths. Raises BadInput for a file that doesn't exist."""
     return tuple(parse_adapter(text) for text in texts or ())
 
 
 def parse_method(
     name: str | None, options: Mapping[str, Mapping[str, object]]
 ) -> compose.Method | None:
-    """The chosen method with its options. options: those given, by method.
+    """The chosen method with its options, or None. options: the given options of each method.
 
     Raises BadInput for an option of a method that was not chosen.
     """

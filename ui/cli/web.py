@@ -26,8 +26,8 @@ def web(
         typer.Option(
             metavar="NAME:PASSWORD",
             envvar="STUDIO_AUTH",
-            help="Ask for this name and password. Others on this machine see it in the list of "
-            "processes: rather use --auth-file or the environment.",
+            help="Ask for this name and password. Other users of this machine can see them in the "
+            "list of processes: rather use --auth-file or the environment.",
         ),
     ] = None,
     auth_file: Annotated[
@@ -47,12 +47,12 @@ def web(
 
 
 def read_login(auth: str | None, file: Path | None) -> str | None:
-    """The NAME:PASSWORD to ask for; None for none. Raises BadInput where two are given."""
+    """The NAME:PASSWORD to ask for, or None. Raises BadInput if both arguments are given."""
     if file is None:
         return auth
     if auth is not None:
         raise BadInput("give --auth or --auth-file, and not STUDIO_AUTH beside it")
     try:
-        return file.read_text(encoding="utf-8").rstrip("\n")  # it may be a pipe of the shell's
+        return file.read_text(encoding="utf-8").rstrip("\n")  # it may be a pipe
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file} cannot be read: {error}") from error

@@ -34,7 +34,8 @@ def convert(
     to: Annotated[
         Format,
         typer.Option(
-            help="The tool to write for. peft: a folder. embedding: only the new words, as such."
+            help="The tool to write for. peft: writes a folder. embedding: writes only the new "
+            "words, as textual inversion."
         ),
     ],
     out: Annotated[
@@ -67,11 +68,11 @@ def convert(
 
 
 def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
-    """Write the adapter `file` in another tool's names.
+    """Write the adapter `file` with another tool's tensor names.
 
-    to: "embedding" writes only the adapter's new words, as textual inversion. Several words go to
-    files called OUT-WORD. family: of the adapter's base, where the file does not say.
-    out: a name that `check_new` accepts. Raises BadInput where a file of a word is there already.
+    to: "embedding" writes only the adapter's new words, as textual inversion; several words go to
+    files called OUT-WORD. family: the family of the adapter's base, if the file doesn't say.
+    out: a name that `check_new` accepts. Raises BadInput if a file of a word exists already.
     """
     from studio.adapters.load import load_adapter
     from studio.adapters.tensor_file import write_tensors
@@ -92,7 +93,7 @@ def write_as(file: Path, *, to: Format, family: str | None, out: Path) -> None:
 
 
 def check_new(out: Path, to: Format) -> None:
-    """Raise BadInput where the file or folder is there already, or can't be written."""
+    """Raise BadInput if the file or folder exists already or can't be written."""
     if to != "peft":
         check_new_adapter(out)
         return
@@ -102,7 +103,7 @@ def check_new(out: Path, to: Format) -> None:
 
 
 def _write_folder(adapter: "Adapter", out: Path) -> None:
-    """A folder of peft's for each component."""
+    """Write a peft folder for each component of the model."""
     from studio.adapters.component_folders import FILE
     from studio.adapters.formats.convert import to_peft
     from studio.adapters.formats.names import PEFT_CONFIG
@@ -115,7 +116,7 @@ def _write_folder(adapter: "Adapter", out: Path) -> None:
 
 
 def _contents(adapter: "Adapter", *, to: Format, out: Path) -> Mapping[Path, Contents]:
-    """What to write, by file."""
+    """The tensors and metadata to write, by file."""
     from studio.adapters.formats.convert import CONVERTERS, to_inversions
 
     if to == "embedding":

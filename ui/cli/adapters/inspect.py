@@ -16,7 +16,7 @@ from ui.cli.options import BASES, AsJson
 from ui.shared.terminal import flat_facts, print_facts, print_json
 
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
-MOST_SHOWN = 10  # of the layers that are left out; --json has all
+MOST_SHOWN = 10  # layers that the table lists as left out; --json lists all
 
 app = typer.Typer()
 
@@ -33,14 +33,14 @@ def inspect(
 ) -> None:
     """Show what an adapter or a picture is, with its recipe.
 
-    Of an adapter also how many of its layers a base has, and which are left out: the base that is
-    given, or whichever fits best of Studio's own and of the published SD 1.5, SD 2.1 and SDXL.
+    For an adapter, also show how many of its layers a base has, and which it lacks. Without --base
+    that is the best match among Studio's own bases and the published SD 1.5, SD 2.1 and SDXL.
     """
     show_file(file, base=base, as_json=as_json)
 
 
 def show_file(file: Path, *, base: str | None, as_json: bool) -> None:
-    """Print what the file is; BadInput when it is neither an adapter nor a picture of Studio's."""
+    """Print what a file is. Raises BadInput if it is neither an adapter nor a picture of Studio."""
     is_picture = file.suffix.lower() in PICTURES
     if is_picture and base:
         raise BadInput(f"--base is for adapters, and {file} is a picture: leave it out")
@@ -61,18 +61,18 @@ def _describe(file: Path, base: str | None) -> dict[str, JSON]:
     from studio.bases.real_config import outline
 
     adapter, family = read_adapter_header(file), str(facts["family"])
-    found, refusals = list[Coverage](), list[BadInput]()
+    coverages, refusals = list[Coverage](), list[BadInput]()
     for source in _bases(base, str(facts["base"]), family):
         opened = outline(source)
         try:
-            found.append(check_header(adapter, opened))
+            coverages.append(check_header(adapter, opened))
         except BadInput as error:
             refusals.append(error)
-    if not found:
+    if not coverages:
         why = refusals[0] if base or family else "no base that Studio knows: give its own, --base"
         return facts | {"matched": f"none: {why}"}
-    most = max(one.matched for one in found)
-    best = [one for one in found if one.matched == most]
+    most = max(one.matched for one in coverages)
+    best = [one for one in coverages if one.matched == most]
     names = " or ".join(one.base for one in best)
     total = best[0].total
     matched = f"{most} of {total} layers" if total else "all words"
@@ -83,7 +83,7 @@ def _describe(file: Path, base: str | None) -> dict[str, JSON]:
 
 
 def _bases(given: str | None, made_for: str, family: str) -> tuple[str, ...]:
-    """The bases that an adapter may be for, the likeliest first."""
+    """The bases that an adapter may be for, the most likely first."""
     if given:
         return (given,)
     if made_for in BUNDLED_BASES:
@@ -92,7 +92,7 @@ def _bases(given: str | None, made_for: str, family: str) -> tuple[str, ...]:
 
 
 def _in_short(facts: Mapping[str, object]) -> dict[str, object]:
-    """As the table has them: without a kind that isn't known, few of the layers left out."""
+    """The facts for the table: without an unknown kind, and with only a few left-out layers."""
     short = {name: fact for name, fact in facts.items() if (name, fact) != ("kind", "unknown")}
     missing = facts.get("left_out", [])
     if isinstance(missing, list) and len(missing) > MOST_SHOWN:

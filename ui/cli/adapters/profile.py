@@ -38,11 +38,11 @@ def profile(
     as_json: AsJson = False,
     loading: Mapping[str, object],
 ) -> None:
-    """Measure whether adapters add detail or smooth it, and note that in their files.
+    """Measure whether adapters add detail or smooth it, and write that into their files.
 
-    The method cmlora reads it: adapters that add detail lead in early steps, those that smooth in
-    late ones. Only the metadata of the files changes, but pictures made before no longer recognise
-    them. So measure before you make pictures.
+    The method cmlora uses it: adapters that add detail lead in early steps, adapters that smooth
+    lead in late steps. Only the metadata of the files changes, but recipes of earlier pictures no
+    longer recognise the files. So measure adapters before you make pictures with them.
     """
     from studio.adapters.compatibility import check_fits
 
@@ -64,7 +64,7 @@ def profile(
 
 
 def _load(files: Sequence[Path]) -> "list[Adapter]":
-    """The adapters. Raises BadInput for a file that is none, or that can't be written."""
+    """The adapters. Raises BadInput for a file that is no adapter or can't be written."""
     from studio.adapters.load import load_adapter
 
     for file in files:
@@ -75,9 +75,9 @@ def _load(files: Sequence[Path]) -> "list[Adapter]":
 
 
 def _measure(adapter: "Adapter", base: "Base", *, steps: int, pictures: int) -> dict[str, object]:
-    """Write `frequency_rise` into the file's recipe; its row of the table.
+    """Measure an adapter, write `frequency_rise` into its file's recipe, return its table row.
 
-    The tensors of the file stay as they are, byte for byte.
+    The tensors of the file stay the same, byte for byte.
     """
     import compose
     from studio.adapters.formats.metadata import adapter_metadata

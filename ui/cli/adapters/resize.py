@@ -21,7 +21,9 @@ def resize(
     rank: Annotated[int | None, typer.Option(help="Rank of every layer, at most.")] = None,
     energy: Annotated[
         float | None,
-        typer.Option(help="Share of each layer's energy to keep, such as 0.95; ranks differ then."),
+        typer.Option(
+            help="Share of each layer's energy to keep, such as 0.95; layers get different ranks."
+        ),
     ] = None,
 ) -> None:
     """Cut an adapter to a rank, or to a share of its energy."""
@@ -33,6 +35,6 @@ def resize(
     resized = resize_adapter(load_adapter(file), rank=rank, energy=energy)
     resized.save(out)
     ranks = [one.rank for one in resized.deltas.values() if isinstance(one, LowRank)]
-    said = f"ranks {min(ranks)} to {max(ranks)}, " if ranks else ""
+    range_text = f"ranks {min(ranks)} to {max(ranks)}, " if ranks else ""
     sizes = (f"{path.stat().st_size / 2**20:.1f} MiB" for path in (file, out) if path.is_file())
-    print_note(f"{out}: {said}{' -> '.join(sizes)}")
+    print_note(f"{out}: {range_text}{' -> '.join(sizes)}")

@@ -1,1 +1,1 @@
-"""Commands that make pictures, or show what they would cost."""
+"""Commands that make pictures, or show their cost."""

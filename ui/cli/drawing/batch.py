@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-INTERVAL = 0.5  # seconds between two counts of what other processes have written
+INTERVAL = 0.5  # seconds between two counts of the pictures that other processes have written
 
 
 def make_batch(
     plan: "Plan", *, loading: Mapping[str, object], ray: str | None, as_json: bool
 ) -> int:
-    """Make the pictures that a plan lacks. Returns the exit code: 0, or 1 if some failed.
+    """Make the missing pictures of a plan. Returns the exit code: 0, or 1 if some failed.
 
-    ray: address of a cluster that is to make it. Raises BadInput before the first picture for
-    whatever can't be made on its base.
+    ray: address of a cluster to run on. Raises BadInput before the first picture for shots that
+    can't be made on their base.
     """
     refuse_many(ray)
     with process_group(loading.get("device", "auto")) as processes, _only_one(plan.out, processes):
@@ -41,17 +41,17 @@ def make_batch(
 
 @contextmanager
 def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
-    """Lock a folder against a second batch of this user here; the lock ends with the process.
+    """Lock a folder against a second batch of this user; the lock ends with the process.
 
-    Raises BadInput where another is at it.
+    Raises BadInput if another process has the lock.
     """
     if not processes.is_first:
         yield
         return
     from filelock import FileLock, Timeout
 
-    # Not in the folder itself, which is to hold nothing but the batch.
-    user = getattr(os, "getuid", str)()  # on Windows everybody has a folder for such files
+    # The lock file is not in the folder itself, which holds nothing but the batch.
+    user = getattr(os, "getuid", str)()  # on Windows each user has a temporary folder
     name = sha256(f"{user} {out.resolve()}".encode()).hexdigest()[:16]
     lock = FileLock(Path(gettempdir()) / f"studio-batch-{name}.lock")
     try:
@@ -76,23 +76,23 @@ def _run_rank(
     ray: str | None,
     as_json: bool,
 ) -> int:
-    """Make this process's share of the pictures; the first process prints the outcome of all."""
+    """Make this process's share of the pictures; the first process prints the whole outcome."""
     from ui.batch.runner import PictureFailed, PictureWritten, run_batch  # PyTorch with it
 
     begun = perf_counter()
-    there = len(plan.names) - len(plan.missing())
+    existing = len(plan.names) - len(plan.missing())
     failed: dict[int, str] = {}
-    looked = 0.0
+    counted = 0.0
     try:
         with progress_bars() as shown:
             left = len(plan.missing())
             task = shown.add_task("Pictures", total=left)
             for event in run_batch(plan, loading, processes, ray=ray):
                 match event:
-                    case PictureWritten() if processes.count > 1:  # of all processes
-                        if processes.is_first and perf_counter() > looked + INTERVAL:
+                    case PictureWritten() if processes.count > 1:  # count those of all processes
+                        if processes.is_first and perf_counter() > counted + INTERVAL:
                             shown.update(task, completed=left - len(plan.missing()))
-                            looked = perf_counter()
+                            counted = perf_counter()
                     case PictureWritten():
                         shown.advance(task)
                     case PictureFailed(at, reason):
@@ -100,44 +100,50 @@ def _run_rank(
                         shown.advance(task)
             shown.update(task, completed=left - len(plan.missing()) + len(failed))
     except KeyboardInterrupt:
-        there = len(plan.names) - len(plan.missing())
+        existing = len(plan.names) - len(plan.missing())
         raise Stopped(
-            f"{there} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
+            f"{existing} of {len(plan.names)} pictures are in {plan.out}; --resume goes on"
         ) from None
     failed = processes.gather(failed)
     seconds = perf_counter() - begun
-    made = len(plan.names) - there - len(failed)
-    _tell(plan, failed, there=there, made=made, seconds=seconds, as_json=as_json)
+    made = len(plan.names) - existing - len(failed)
+    _print_outcome(plan, failed, existing=existing, made=made, seconds=seconds, as_json=as_json)
     return 1 if failed else 0
 
 
 def tell_cost(plan: "Plan", *, loading: Mapping[str, object], as_json: bool) -> None:
-    """Print what a plan will cost; no picture is made.
+    """Print the cost of a plan without making a picture.
 
-    Raises BadInput for whatever can't be made.
+    Raises BadInput for shots that can't be made.
     """
     from ui.batch.runner import expect_batch  # PyTorch with it
 
     left = len(plan.missing())
-    found = expect_batch(plan, loading)
+    cost = expect_batch(plan, loading)
     facts = {
         "pictures": left,
         "there already": len(plan.names) - left,
-        "evaluations of the UNet": found.evaluations,
-        "seconds": round(found.seconds, 1),
+        "evaluations of the UNet": cost.evaluations,
+        "seconds": round(cost.seconds, 1),
     }
-    about = f"about {format_duration(found.seconds)}, by a step measured just now on this machine"
+    about = f"about {format_duration(cost.seconds)}, by a step measured just now on this machine"
     print_outcome("Batch", facts, as_json=as_json, shown={"seconds": None, "time": about})
 
 
-def _tell(
-    plan: "Plan", failed: Mapping[int, str], *, there: int, made: int, seconds: float, as_json: bool
+def _print_outcome(
+    plan: "Plan",
+    failed: Mapping[int, str],
+    *,
+    existing: int,
+    made: int,
+    seconds: float,
+    as_json: bool,
 ) -> None:
     failures = [(plan.names[at], reason) for at, reason in sorted(failed.items())]
     facts = {
         "out": str(plan.out),
         "made": made,
-        "there already": there,
+        "there already": existing,
         "failed": len(failed),
         "seconds": round(seconds, 1),
         "failures": [{"file": name, "reason": reason} for name, reason in failures],
@@ -160,11 +166,12 @@ def batch(
         bool,
         typer.Option(
             "--resume",
-            help="Make what is missing of the batch in that folder; on a CPU to the same bytes.",
+            help="Make the missing pictures of the batch in that folder; on a CPU with the same "
+            "bytes.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and tell the cost. Make no picture.")
+        bool, typer.Option("--dry-run", help="Check everything and show the cost. Make no picture.")
     ] = False,
     ray: RayAddress = None,
     as_json: AsJson = False,

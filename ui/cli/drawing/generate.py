@@ -52,7 +52,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class Request:
-    """Which pictures to make. fields: those of Shot that were given, by name."""
+    """The pictures to make. fields: the given fields of Shot, by name."""
 
     fields: Mapping[str, Any]
     loading: Mapping[str, object]
@@ -114,14 +114,14 @@ def generate(
 
 
 def make_pictures(request: Request) -> list[dict[str, object]]:
-    """Make the pictures and write them; path, seed and seconds of each.
+    """Make the pictures and write them; returns path, seed and seconds of each.
 
-    With `like` this is the shot of that picture, with the given fields changed, on a base opened
-    as it was then.
+    With `like`, the shot of that picture is drawn with the given fields changed, on a base opened
+    in the same way as for that picture.
     """
-    made = dict(read_recipe(request.like)) if request.like else None
+    recipe = dict(read_recipe(request.like)) if request.like else None
     _check(request)
-    base, shot = _new_shot(request) if made is None else _shot_like(request, made)
+    base, shot = _new_shot(request) if recipe is None else _shot_like(request, recipe)
     replace(shot, seed=shot.seed + request.count - 1).check()
     resolved = resolve(shot, base)
     _warn_of_cut_prompts(shot, base)
@@ -149,7 +149,7 @@ def make_pictures(request: Request) -> list[dict[str, object]]:
 
 
 def _write_picture(shot: ResolvedShot, base: "Base", latents: "Tensor", out: Path) -> Path:
-    """Decode a picture and write it. Its name is chosen only now: others may draw into `out`."""
+    """Decode a picture and write it. Its name is chosen last, as others may write into `out`."""
     picture = compose.decode(base, shot, latents)
     path = save_picture(picture, _place(out, shot.shot))
     if note := tiles_note_of(picture):
@@ -167,7 +167,7 @@ def _warn_of_missing_layers(shot: ResolvedShot, base: "Base") -> None:
 
 
 def _hint_at_clip_skip(shot: ResolvedShot, base: "Base") -> None:
-    """Say which adapters were trained with another layer of the text encoders."""
+    """Print which adapters were trained with another clip skip."""
     named = ((str(adapter.name or adapter.path), adapter) for adapter, _ in shot.adapters)
     for name, trained in trained_otherwise(named, shot.shot.clip_skip, family=base.family):
         print_note(
@@ -193,17 +193,17 @@ def _new_shot(request: Request) -> "tuple[Base, Shot]":
 
 
 def _sampled_for_speed(shot: Shot, given: Collection[str]) -> Shot:
-    """The shot as a speed adapter in it wants to be drawn, if there is one, which is said."""
-    shot, said = with_speed(shot, given)
-    if said:
-        print_note(said)
+    """The shot with the settings of its speed adapter, if it has one; prints what is changed."""
+    shot, note = with_speed(shot, given)
+    if note:
+        print_note(note)
     shot.check()
     return shot
 
 
-def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]":
-    """The base and the shot of a picture made before, with the given fields changed."""
-    entry = made.get("base")
+def _shot_like(request: Request, recipe: dict[str, object]) -> "tuple[Base, Shot]":
+    """The base and the shot of an earlier picture's recipe, with the given fields changed."""
+    entry = recipe.get("base")
     parts = ("source", "dtype", "device")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in parts):
         raise BadInput(f"The recipe in {request.like} is damaged: its base is {entry!r}.")
@@ -214,16 +214,16 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
         if key in entry
     }
     if "base" not in given:
-        from studio.bases.resolve import refuse_download  # the hub's client with it
+        from studio.bases.resolve import refuse_download  # this imports the hub's client
 
         refuse_download(entry["source"], f"The recipe in {request.like}")
     base = open_base(str(given.get("base", entry["source"])), opening | dict(request.loading))
     if "base" in given:
-        made["base"] = entry | {"fingerprint": base.fingerprint()}
+        recipe["base"] = entry | {"fingerprint": base.fingerprint()}
     if "adapters" in given:
-        made["adapters"] = []
-    made |= {name: None for name in ("init_image", "mask") if name in given}
-    shot = compose.like(made, base)
+        recipe["adapters"] = []
+    recipe |= {name: None for name in ("init_image", "mask") if name in given}
+    shot = compose.like(recipe, base)
     if given.keys() & {"prompt", "negative"} and "syntax" not in given:
         shot = _as_written_today(shot)
     shot = replace(shot, **given)  # pyright: ignore[reportArgumentType]
@@ -236,7 +236,7 @@ def _shot_like(request: Request, made: dict[str, object]) -> "tuple[Base, Shot]"
 
 
 def _as_written_today(shot: Shot) -> Shot:
-    """The same prompts, to be changed: what is typed now may hold weights."""
+    """The same prompts in the syntax a1111, as newly typed prompts may contain weights."""
     if shot.syntax == "a1111":
         return shot
     prompt, negative = escape(shot.prompt), escape(shot.negative)
@@ -244,7 +244,7 @@ def _as_written_today(shot: Shot) -> Shot:
 
 
 def _check(request: Request) -> None:
-    """BadInput for whatever is wrong on any base, before the long work of opening one."""
+    """Raise BadInput for mistakes that show without a base, before the long work of opening it."""
     if not request.like and "prompt" not in request.fields:
         raise BadInput("A prompt is missing: say what the picture shows, or give --like.")
     _check_files(request.fields.get("adapters") or ())

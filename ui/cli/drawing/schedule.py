@@ -1,4 +1,4 @@
-"""`studio schedule`: what a method does at each step and layer, and what that costs."""
+"""`studio schedule`: what a method does at each step and layer, and its cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,14 +52,18 @@ def schedule(
     method: MethodName = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
     regions: Annotated[
-        list[str] | None, typer.Option(help="As of studio generate; may be given several times.")
+        list[str] | None,
+        typer.Option(help="As in studio generate; may be given several times."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Also draw the schedule into this .png file.")
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help=f"{BASES} It is not run. Needed for DoRA; also tells which layers fit."),
+        typer.Option(
+            help=f"{BASES} It is not run. Needed for DoRA and OFT; layers that it lacks are left "
+            "out."
+        ),
     ] = None,
     as_json: AsJson = False,
     options: Mapping[str, Mapping[str, object]],
@@ -97,19 +101,19 @@ def _print(plan: "Schedule", out: Path | None) -> None:
 
 
 def _count(plan: "Schedule") -> tuple[int, int]:
-    """Evaluations of the whole UNet, and those that reuse deep features."""
+    """The numbers of full evaluations and of evaluations that reuse deep features."""
     passes = [one for step in plan.steps for one in step]
     full = sum(not one.shallow for one in passes)
     return full, len(passes) - full
 
 
 def _group(plan: "Schedule") -> list[Steps]:
-    """The schedule with equal neighbouring steps in one."""
-    found = []
+    """The steps of a schedule, with neighbouring equal steps merged."""
+    groups = []
     for passes, steps in groupby(enumerate(plan.steps, start=1), key=lambda pair: pair[1]):
         numbers = [number for number, _ in steps]
-        found.append(Steps(numbers[0], numbers[-1], passes))
-    return found
+        groups.append(Steps(numbers[0], numbers[-1], passes))
+    return groups
 
 
 def _table_lines(steps: Steps, plan: "Schedule") -> list[tuple[object, ...]]:
@@ -125,7 +129,7 @@ def _table_lines(steps: Steps, plan: "Schedule") -> list[tuple[object, ...]]:
 
 
 def _layers(strengths: Mapping[str, float]) -> str:
-    """Such as `24 layers at 0.8`, or `24 layers at 0.5 to 1`. strengths: by layer."""
+    """Text such as `24 layers at 0.8`, or `24 layers at 0.5 to 1`. strengths: by layer."""
     if not strengths:
         return ""
     least, most = min(strengths.values()), max(strengths.values())

@@ -1,4 +1,4 @@
-"""`studio caption`: the captions of a folder, changed all at once."""
+"""`studio caption`: show or change all captions of a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ app = typer.Typer()
 def caption(
     folder: Annotated[Path, typer.Argument(help="A folder of pictures, as training reads it.")],
     *,
-    find: Annotated[str, typer.Option(help="Text to replace, upper and lower case as is.")] = "",
+    find: Annotated[str, typer.Option(help="Text to replace; upper and lower case differ.")] = "",
     replace: Annotated[str, typer.Option(help="What takes its place.")] = "",
     prefix: Annotated[str, typer.Option(help="Put before every caption.")] = "",
     suffix: Annotated[str, typer.Option(help="Put behind every caption.")] = "",
@@ -32,10 +32,14 @@ def caption(
         ),
     ] = "",
     rewrite: Annotated[
-        bool, typer.Option("--rewrite", help="With --model: pictures that have a caption too.")
+        bool,
+        typer.Option("--rewrite", help="With --model: also replace the captions that exist."),
     ] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Save them beside the pictures; else they are shown.")
+        bool,
+        typer.Option(
+            "--write", help="Save the captions beside the pictures. Default: only show them."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +65,7 @@ def caption(
 
 
 def _written(pictures: Sequence[Path], model: str) -> dict[Path, str]:
-    """What a captioner says of these pictures; nothing where no model is given."""
+    """The model's captions of these pictures; none if no model is given."""
     if not model:
         return {}
     from studio.dataset.captioner import open_captioner

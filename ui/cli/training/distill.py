@@ -1,4 +1,4 @@
-"""`studio distill`, and what it has in common with `studio align`: training from prompts alone."""
+"""`studio distill`, and the code it shares with `studio align`: training from prompts alone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -20,7 +20,8 @@ class PromptOptions:
 
     base: str | None = option(None, f"base model: {BASES} Default: sketch")
     prompts: Path | None = option(
-        None, "file with a prompt a line, or folder with captions; default: sketch's own, for it"
+        None,
+        "file with one prompt a line, or folder with captions; default: for sketch its own prompts",
     )
     out: Path | None = option(None, "the adapter's file; default: KIND-of-BASE.safetensors")
     run: Path | None = option(None, "folder of this training; default: runs/KIND-NUMBER")
@@ -69,7 +70,7 @@ def prompt_command(name: str, kind: type[trainers.Kind]) -> Callable[..., None]:
 
 
 def add_commands(app: typer.Typer, kinds: Mapping[str, type[trainers.Kind]], example: str) -> None:
-    """A command for each of these kinds, which learn from prompts. example: {} is its name."""
+    """Add a command for each of these kinds. example: with {} in the place of the kind's name."""
     for name, kind in kinds.items():
         summary, epilog = (kind.__doc__ or "").strip(), f"Example: {example.format(name)}"
         app.command(name, help=summary, epilog=epilog)(prompt_command(name, kind))

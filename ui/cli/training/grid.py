@@ -33,19 +33,19 @@ def grid_of_run(
     seeds: Sequence[int] = (0,),
     steps: Sequence[int] = (),
 ) -> list[CheckpointShot]:
-    """The pictures of a run's grid, row by row.
+    """The shots of a run's grid, row by row.
 
-    prompts: the run's own sample prompts, or its trigger, when none are given. steps: of the
-    checkpoints to compare, all when none are given; the finished adapter is one.
-    Raises BadInput where the run has no checkpoint, or none of such a step, and for what no
-    picture can be made of.
+    prompts: by default the run's own sample prompts, or its trigger. steps: of the checkpoints to
+    compare, by default all; the finished adapter counts as one.
+    Raises BadInput if the run has no checkpoint, or none of one of these steps, and for shots that
+    can't be made.
     """
-    found = trainers.checkpoints(run)
-    if missing := [step for step in steps if step not in found]:
-        known = ", ".join(map(str, found))
+    checkpoints = trainers.checkpoints(run)
+    if missing := [step for step in steps if step not in checkpoints]:
+        known = ", ".join(map(str, checkpoints))
         raise BadInput(f"{run} has no checkpoint of step {missing[0]}; there are {known}.")
     cells = checkpoint_grid(
-        {step: file for step, file in found.items() if not steps or step in steps},
+        {step: file for step, file in checkpoints.items() if not steps or step in steps},
         base=trainers.base_of(run)["source"],
         strengths=list(dict.fromkeys(strengths)),
         prompts=list(dict.fromkeys(prompts or _own_prompts(run))),

@@ -27,7 +27,7 @@ def sweep(
         bool, typer.Option("--resume", help="Finish the sweep that is in that folder.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and tell the cost. Train nothing.")
+        bool, typer.Option("--dry-run", help="Check everything and show the cost. Train nothing.")
     ] = False,
     ray: RayAddress = None,
     as_json: AsJson = False,

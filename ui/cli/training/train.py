@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went.
+    """The result of a training.
 
-    loss: the mean of the last steps; None if none was taken. measured: of each step, besides.
+    loss: the mean over the last steps; None if there was no step. measured: what each step measured
+    besides its loss.
     """
 
     started: Started
@@ -48,9 +49,9 @@ class Trained:
 
 
 def start_run(request: TrainingRequest, *, as_json: bool) -> None:
-    """Train from the start, or as a recipe says."""
+    """Run a training from its start."""
     request = complete(request)
-    # All that can be known without the base, before the long work of opening it.
+    # Checks that need no base come before the long work of opening it.
     pictures = trainers.check(request)
     again = f"{_command(request.kind)} {command_options(request.loading)}--resume"
     with process_group(request.loading.get("device", "auto")):
@@ -64,7 +65,7 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
 
 
 def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) -> None:
-    """Print what would be trained. config: a real model's configuration in place of the base."""
+    """Print what would be trained. config: a published model's layers, in place of the base."""
     from studio.adapters.load import load_adapter  # PyTorch with it
     from studio.bases.real_config import real_config
 
@@ -76,7 +77,7 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
     else:
         base = open_base(request.base, request.loading)
     if request.init:
-        load_adapter(request.init, base=base)  # refuses a damaged file, and one of another base
+        load_adapter(request.init, base=base)  # refuses damaged files and other bases' adapters
     text_encoders = bool(request.recipe.get("text_encoders"))
     counted = trainers.count(trainers.kind_of(request), base, text_encoders=text_encoders)
     estimate = _estimate(request, base, pictures=len(pictures.examples))
@@ -98,11 +99,11 @@ def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) ->
 
 
 def _check_pictures(request: TrainingRequest) -> Pictures:
-    """The pictures of a dry run, if any were named. Prints what is left out of them."""
+    """The pictures of a dry run, if any are named. Prints which of them are left out."""
     if not (request.pictures or request.from_prompts):
         return Pictures()
     trigger = "" if request.from_prompts else request.trigger or request.kind
-    # Neither the trigger nor a file that is in the way changes what would be trained.
+    # A missing trigger or an existing output file changes nothing of what would be trained.
     pictures = trainers.check(replace(request, trigger=trigger, out=None, run=None))
     for remark in pictures.remarks():
         print_note(remark)
@@ -119,7 +120,7 @@ def _estimate(request: TrainingRequest, base: "Base", *, pictures: int = 0) -> "
 
 
 def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: bool) -> None:
-    """Go on with a training that was stopped."""
+    """Continue a training that was stopped."""
     then = trainers.base_of(run)
     again = f"{_command(name)} {command_options(loading)}--resume"
     with process_group(loading.get("device", "auto")):
@@ -141,9 +142,9 @@ def follow(
 ) -> Trained:
     """Show a training until it ends.
 
-    The first Ctrl-C or SIGTERM ends it after the step at hand and raises Stopped when its
-    checkpoint is written; a second one ends it at once. resume_with: the command that
-    resumes this training when the run's folder follows it; it is printed after a stop.
+    The first Ctrl-C or SIGTERM ends it after the current step and raises Stopped once its
+    checkpoint is written; a second one ends it at once. resume_with: the command that resumes this
+    training, without the run's folder; it is printed after a stop.
     """
     started: Started | None = None
     losses: deque[float] = deque(maxlen=SMOOTHED)
@@ -164,15 +165,15 @@ def follow(
                 case Step():
                     losses.append(event.loss)
                     measured.append(event.measured)
-                    said = event.measured or {"loss": fmean(losses)}
-                    loss = ", ".join(f"{name} {number:.4f}" for name, number in said.items())
+                    numbers = event.measured or {"loss": fmean(losses)}
+                    loss = ", ".join(f"{name} {number:.4f}" for name, number in numbers.items())
                     shown.update(training, completed=event.step, loss=loss)
                 case Sampled():
                     print_note(f"Step {event.step}: samples in {event.paths[0].parent}")
                 case Saved():
                     print_note(f"Step {event.step}: checkpoint in {event.path}")
                 case Finished():
-                    assert started  # it is what a training says first
+                    assert started  # every training yields it first
                     loss = fmean(losses) if losses else None
                     return Trained(started, event, loss, measured)
             if stop_requested():
@@ -217,7 +218,7 @@ def _report(trained: Trained, *, as_json: bool) -> None:
 
 
 def _measured(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What the first and the last step found; nothing where no step was taken."""
+    """The measurements of the first and the last step; empty if there was no step."""
     if not steps:
         return {}
     first, last = steps[0], steps[-1]
@@ -253,7 +254,7 @@ app = typer.Typer(
     epilog="Example: studio train --recipe runs/lora-1/recipe.toml --lr 5e-4",
     no_args_is_help=True,
 )
-# The defaults of these depend on the base and the kind: see trainers.recipe_for.
+# The defaults of these options depend on the base and the kind: see trainers.recipe_for.
 BY_BASE: Mapping[str, str] = dict.fromkeys(
     ("steps", "batch", "lr", "accumulation", "schedule"), "by base and kind"
 )
@@ -268,24 +269,24 @@ class RequestOptions:
     out: Path | None = option(None, "the adapter's file; default: TRIGGER.safetensors")
     run: Path | None = option(None, "folder of this training; default: runs/KIND-NUMBER")
     prior_pictures: Path | None = option(
-        None, "folder of class pictures; default: one in the run's"
+        None, "folder of class pictures; default: a folder in the run's folder"
     )
     init: str | None = option(None, "start from this adapter, FILE or FILE:HALF")
 
 
 @dataclass(frozen=True)
 class ModeOptions:
-    """What the options ask for: to train, repeat, resume, count or queue."""
+    """The options that choose what to do: train, repeat, resume, count or queue."""
 
     recipe: Path | None = option(
-        None, "repeat this recipe.toml, with the options that you give changed"
+        None, "repeat the training of this recipe.toml; other options change it"
     )
     resume: Path | None = option(None, "continue the stopped training in this folder")
-    dry_run: bool = option(False, "only tell how much would be trained")
+    dry_run: bool = option(False, "only show how many parameters would be trained")
     base_config: Literal["sd15", "sd21", "sdxl"] | None = option(
         None, "with --dry-run: the layers of a real model, without its weights"
     )
-    queue: bool = option(False, "leave it to a worker, which puts the adapter into the library")
+    queue: bool = option(False, "queue it for a worker, which puts the adapter into the library")
 
 
 def train_command(name: str, kind: type) -> Callable[..., None]:
@@ -307,7 +308,7 @@ def train_command(name: str, kind: type) -> Callable[..., None]:
                 metavar="PICTURES[:WEIGHT]",
                 help="Folders of pictures, with captions in .txt files or metadata.jsonl. Pictures "
                 "in a sub-folder such as '10_sks robot' come ten times a round. A folder's weight "
-                "says how often its pictures come compared with others.",
+                "is how often its pictures come, compared with those of other folders.",
             ),
         ] = None,
         *,
@@ -348,7 +349,7 @@ def run_training(
     if chosen.base_config and not chosen.dry_run:
         raise BadInput("--base-config has no weights to train: give --dry-run with it.")
     if chosen.resume:
-        # The run's own recipe says what it learns from and how.
+        # The run's own recipe gives all other settings.
         named = [*options_in(given), *options_in({k: v for k, v in mode.items() if k != "resume"})]
         if named:
             raise BadInput(f"A resumed training keeps its recipe: leave out {named[0]}.")
@@ -360,7 +361,7 @@ def run_training(
 
     request = request_for(kind, given, chosen.recipe)
     if chosen.recipe and "base" not in given and not chosen.base_config:
-        from studio.bases.resolve import refuse_download  # the hub's client with it
+        from studio.bases.resolve import refuse_download  # this imports the hub's client
 
         refuse_download(request.base, f"The recipe {chosen.recipe}")
     if chosen.dry_run:
