@@ -1,7 +1,7 @@
-"""Checks whether shots fit their bases. Reads headers and configurations only: no PyTorch here.
+"""Checks whether shots fit their bases, from headers and configurations alone, without PyTorch.
 
-What only an opened base can tell, such as the shapes of its layers, ui/batch/runner.py checks with
-the same functions, also before the first picture.
+Checks that need an opened base, such as the shapes of its layers, are in ui/batch/runner.py; they
+use the same functions, and also run before the first picture.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,10 @@ from ui.batch.manifest_lines import Problem
 
 @dataclass(frozen=True)
 class Check:
-    """A check of a field. run: raises BadInput. by: the other fields that this depends on.
+    """A check of a shot's field.
 
-    Shots with the same values of these are checked once. needed: where it fails, the checks that
-    follow make no sense.
+    run: raises BadInput if it fails. by: other fields that the result depends on; shots with equal
+    values are checked once. needed: if it fails, the later checks of that shot are skipped.
     """
 
     field: str
@@ -34,8 +34,8 @@ class Check:
 
 
 def find_incompatible(planned: Sequence[PlannedShot]) -> Iterator[Problem]:
-    """What can't be made on its base, each with the line and the field that say so."""
-    # For this call alone: a base may be downloaded before the next one, and an adapter replaced.
+    """A problem, with line and field, for each shot that can't be made on its base."""
+    # Cached for this call only: later a base may be downloaded, or an adapter replaced.
     base_info, outline = cache(read_base_info), cache(outline_adapter)
 
     def latent_factor(shot: Shot) -> int | None:
@@ -59,9 +59,9 @@ def find_incompatible(planned: Sequence[PlannedShot]) -> Iterator[Problem]:
 
 
 def size_checks(latent_factor: Callable[[Shot], int | None]) -> list[Check]:
-    """Whether the base of a shot can make its size.
+    """Checks that a shot's base can make its width and height.
 
-    latent_factor: pixels of a latent along a side; None where it is not known yet.
+    latent_factor: gives the pixels along a latent's side; None if that is not known yet.
     """
 
     def check(shot: Shot, name: str) -> None:
@@ -74,13 +74,13 @@ def size_checks(latent_factor: Callable[[Shot], int | None]) -> list[Check]:
 
 
 def method_check(adapters: Callable[[Shot], Sequence[Any]]) -> Check:
-    """Whether the method of a shot takes its adapters.
+    """A check that a shot's method accepts its adapters.
 
-    adapters: what a method may ask before a picture is made: `deltas` and `embeddings` of each.
+    adapters: gives the shot's adapters, with the attributes `deltas` and `embeddings` at least.
     """
 
     def check(shot: Shot) -> None:
-        # Adapters of words only are in every mix, and take no part in a method.
+        # Adapters that have only new words are in every mix, and methods never see them.
         mixed: Any = [one for one in adapters(shot) if one.deltas or not one.embeddings]
         compose.method_of(shot).check(mixed)
 
@@ -88,7 +88,7 @@ def method_check(adapters: Callable[[Shot], Sequence[Any]]) -> Check:
 
 
 def find_problems(planned: Sequence[PlannedShot], checks: Sequence[Check]) -> Iterator[Problem]:
-    """The problems that these checks find, each once."""
+    """The problems that these checks find, each reported once."""
     passed: dict[object, bool] = {}
     for one in planned:
         for check in checks:

@@ -1,7 +1,7 @@
-"""The contact sheet of a batch: a page to browse in, and a picture of it all.
+"""The contact sheet of a batch: a page to browse, and a picture of the whole sheet.
 
-Prompts and seeds go down, everything else that differs goes across. Where that would leave most
-cells empty, the pictures stand one after another.
+Rows are prompts and seeds, columns are everything else that differs. If most cells would be empty,
+the pictures simply follow one another.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ ACROSS = (
     *("second_pass", "second_denoise", "syntax", "clip_skip", "regions"),
     *("avoid", "avoid_by", "avoid_strength"),
 )
-PICTURES_IN_ROW = 8  # where pictures follow one another
-MOST_ROWS, MOST_COLUMNS = 40, 24  # of a picture; larger tables have several
+PICTURES_IN_ROW = 8  # if pictures simply follow one another
+MOST_ROWS, MOST_COLUMNS = 40, 24  # of one picture; larger tables are split into several
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """What the page shows of a shot: its picture's file or why there is none, and a caption."""
+    """A shot on the page: its picture's file, or why it failed, and a caption."""
 
     file: str
     error: str
@@ -38,9 +38,9 @@ class _Cell:
 def write_sheets(
     out: Path, title: str, shots: Sequence[Shot], names: Sequence[str], failed: Mapping[int, str]
 ) -> None:
-    """Write sheet.html and sheet.png, and sheet-2.png and on where one is not enough.
+    """Write sheet.html and sheet.png; larger tables continue on sheet-2.png and so on.
 
-    names: the shots' files in `out`. failed: why shots have no picture, by their numbers.
+    names: the shots' files in `out`. failed: the reasons of failed shots, by number.
     """
     table, captions = _table(shots)
     cells = [
@@ -53,12 +53,12 @@ def write_sheets(
 
 
 def _table(shots: Sequence[Shot]) -> tuple[Table, Sequence[str]]:
-    """The table of the shots, and a caption for each where the labels do not say it all."""
+    """The table of the shots, and a caption for each shot if the table has no full labels."""
     differ = differing([shot_fields(shot) for shot in shots])
     rows = [_words(shot, [one for one in DOWN if one in differ] or ["prompt"]) for shot in shots]
     columns = [_heading(shot, differ) for shot in shots]
     table = arrange(rows, columns)
-    # Shots that differ in a method's options alone would have one cell.
+    # `arrange` gives None for shots that would share a cell, as with other options of one method.
     if table and len(table.rows) * len(table.columns) <= 2 * len(shots):
         return table, [""] * len(shots)
     captions = [
@@ -69,14 +69,14 @@ def _table(shots: Sequence[Shot]) -> tuple[Table, Sequence[str]]:
 
 
 def _sequence(count: int) -> Table:
-    """A table of items one after another; rows are labelled with their first item's number."""
+    """A table of consecutive items; a row's label is the number of its first item."""
     starts = range(0, count, PICTURES_IN_ROW)
     cells = tuple(tuple(range(at, min(at + PICTURES_IN_ROW, count))) for at in starts)
     return Table(tuple(f"{at + 1}" for at in starts), ("",) * PICTURES_IN_ROW, cells)
 
 
 def _words(shot: Shot, names: Sequence[str]) -> str:
-    """Such as "a cat, seed 2"."""
+    """The values of these fields in words, such as "a cat, seed 2"."""
     values = [(name, getattr(shot, name)) for name in names]
     texts = [(name, listed(one) if isinstance(one, tuple) else one) for name, one in values]
     return ", ".join(
@@ -87,7 +87,7 @@ def _words(shot: Shot, names: Sequence[str]) -> str:
 
 
 def _heading(shot: Shot, differ: Sequence[str]) -> str:
-    """Such as "robot 0.8 + ink", then a line with the method and one with other fields."""
+    """A column's heading: "robot 0.8 + ink", then lines with the method and with other fields."""
     words = [adapter_name(str(file)) + _strength(by) for file, by in shot.adapters]
     lines = [" + ".join(words) or "no adapter"]
     if shot.adapters and "method" in differ:
@@ -101,7 +101,7 @@ def _strength(strength: float) -> str:
 
 
 def _options(shot: Shot) -> str:
-    """The options of its method that are not the method's defaults: "combination ties"."""
+    """The method's options that differ from their defaults, such as "combination ties"."""
     if shot.method is None:
         return ""
     defaults = method_options(type(shot.method)())
@@ -135,7 +135,7 @@ def _draw(out: Path, title: str, table: Table, files: Mapping[int, Path]) -> Non
 
 
 def _parts(table: Table) -> Iterator[Table]:
-    """The table in parts that are small enough for a picture."""
+    """The table, split into parts that fit on one picture each."""
     for y in range(0, len(table.rows), MOST_ROWS):
         for x in range(0, len(table.columns), MOST_COLUMNS):
             cells = [row[x : x + MOST_COLUMNS] for row in table.cells[y : y + MOST_ROWS]]
@@ -145,4 +145,4 @@ def _parts(table: Table) -> Iterator[Table]:
 
 def _open(file: Path) -> Image.Image:
     with Image.open(file) as picture:
-        return cropped(picture, CELL)  # so that a part of the sheet fits into memory
+        return cropped(picture, CELL)  # cropped at once, so that a whole sheet fits in memory

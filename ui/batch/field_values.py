@@ -1,6 +1,6 @@
 """Reads the fields of a manifest as values of `studio.Shot`.
 
-The messages of the BadInput raised here don't name the field: the caller knows its line.
+Messages of BadInput here don't name the field: the caller adds line and field.
 """
 
 import os
@@ -32,7 +32,7 @@ Mix = tuple[tuple[str, float], ...]
 
 
 def read_cell(field: str, text: str) -> object:
-    """A cell of a CSV table in its field's type; a text that is no number stays, to be refused."""
+    """A CSV cell in its field's type. A text that is no number stays text, and is refused later."""
     kind = int if field in WHOLE else float if field in FRACTIONS else str
     try:
         return kind(text)
@@ -41,7 +41,7 @@ def read_cell(field: str, text: str) -> object:
 
 
 def grid_values(key: str, raw: object, *, most: int) -> list[tuple[int | None, object]]:
-    """The values in a field of a grid, with their places in its list; seeds may be "1..8"."""
+    """The values of a grid's field, with their places in its list; seeds may be "1..8"."""
     span = RANGE.fullmatch(raw) if key in ("seed", "seeds") and isinstance(raw, str) else None
     if span:
         first, last = int(span[1]), int(span[2])
@@ -56,7 +56,7 @@ def grid_values(key: str, raw: object, *, most: int) -> list[tuple[int | None, o
 
 
 def read_value(field: str, raw: object, files: NamedFiles) -> object:
-    """A field's value. Raises BadInput."""
+    """A field's value for `Shot`. Raises BadInput for a value that the field can't have."""
     match field:
         case "adapters":
             return _mix(raw, files)
@@ -94,7 +94,7 @@ def _text(raw: object, what: str) -> str:
 
 
 def _mix(raw: object, files: NamedFiles) -> Mix:
-    """FILE[:HALF][:STRENGTH] one by one in a list, or in a text with " + " between them."""
+    """The adapters in a list of FILE[:HALF][:STRENGTH], or in a text with " + " between them."""
     if isinstance(raw, str):
         raw = raw.split(BETWEEN_ADAPTERS) if raw.strip() else []
     if not isinstance(raw, list):
@@ -103,7 +103,7 @@ def _mix(raw: object, files: NamedFiles) -> Mix:
 
 
 def _regions(raw: object, files: NamedFiles) -> tuple[str, ...]:
-    """Texts of regions in a list, or in one with " + " between them; masks are read into them."""
+    """The regions in a list, or in a text with " + " between them; mask files become data."""
 
     def find(name: str) -> str:
         return files.find(name, otherwise="call the picture of a mask by its id in the history")
@@ -120,12 +120,12 @@ def _texts(field: str, raw: object) -> list[str]:
 
 
 def tagged_adapter(name: str, files: NamedFiles) -> str:
-    """The file of an adapter that a prompt names; BadInput for none, and for a damaged one."""
+    """The file of an adapter that a prompt names. Raises BadInput if it is missing or damaged."""
     files.find(split_half(name)[0], otherwise=BY_NAME)
     file = find_adapter(name, folder=files.folder)
-    there = os.path.abspath(split_half(file)[0])
-    files.find(there, otherwise=BY_NAME)  # it may be in the library of another workspace
-    _check_adapter_file(there, os.stat(there).st_mtime_ns)
+    path = os.path.abspath(split_half(file)[0])
+    files.find(path, otherwise=BY_NAME)  # checked again, as it may be in another workspace
+    _check_adapter_file(path, os.stat(path).st_mtime_ns)
     return file
 
 
@@ -133,17 +133,17 @@ def _adapter(raw: object, files: NamedFiles) -> tuple[str, float]:
     text = _text(raw, "an adapter, such as robot.safetensors:0.8")
     file, strength = split_strength(text)
     path = files.find(file, otherwise=BY_NAME)
-    there, _ = split_half(path)
-    if not os.path.exists(there):
-        raise BadInput(f"there is no adapter {in_words(there)}{suffix_hint(there)}")
-    _check_adapter_file(there, os.stat(there).st_mtime_ns)
+    whole, _ = split_half(path)
+    if not os.path.exists(whole):
+        raise BadInput(f"there is no adapter {in_words(whole)}{suffix_hint(whole)}")
+    _check_adapter_file(whole, os.stat(whole).st_mtime_ns)
     check_strength(strength, text)
     return path, strength
 
 
 @lru_cache(maxsize=4096)
 def _check_adapter_file(file: str, changed: int) -> None:
-    """Raise BadInput for a damaged adapter; reads each version of a file once."""
+    """Raise BadInput for a damaged adapter. changed: its time, so that a version is read once."""
     describe(file)
 
 
@@ -157,7 +157,7 @@ def _picture(raw: object, files: NamedFiles) -> str:
 
 
 def _base(raw: object, files: NamedFiles) -> str:
-    """A name of ours, a path from the manifest's folder or in full, or a hub id."""
+    """A base: one of Studio's names, a path (relative to the manifest's folder), or a hub id."""
     text = _text(raw, "a base")
     path = files.find(text, otherwise="add it to the bases in the library first")
     if text not in BUNDLED_BASES and os.path.exists(path):
@@ -171,7 +171,7 @@ def _base(raw: object, files: NamedFiles) -> str:
 
 
 def _method(raw: object) -> compose.Method:
-    """`klora`, `klora alpha=1.2 style=2`, or a table with its name and options."""
+    """A method: `klora`, `klora alpha=1.2 style=2`, or a table with name and options."""
     if isinstance(raw, dict):
         options = {key: value for key, value in raw.items() if key != "name"}
         name = _text(raw.get("name"), "a method's name, which is missing in the table")
@@ -195,9 +195,9 @@ def _options(name: str, words: list[str]) -> dict[str, object]:
 
 
 def _parsed(text: str) -> object:
-    """A word as a number or a truth value where it is one, otherwise as text."""
+    """A word as a number or boolean if it is one, otherwise as text."""
     try:
-        found = parse_json(text, "it")
+        value = parse_json(text, "it")
     except BadInput:
         return text
-    return found if isinstance(found, int | float) else text
+    return value if isinstance(value, int | float) else text

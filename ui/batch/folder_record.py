@@ -1,8 +1,8 @@
-"""What a folder of a batch keeps beside its pictures, so that the batch can go on after any end.
+"""The record in a batch's folder, and the pictures' file names: what a batch needs to be resumed.
 
-`batch.json` says on which bases the pictures are made and how many of them are one batch, for each
-size of picture. That decides a picture's last bits, so a batch that goes on reads it instead of
-measuring again. It is written before the first picture.
+`batch.json` records the bases of the pictures and, for each picture size, how many pictures are one
+batch. That number affects a picture's last bits, so a resumed batch reads it instead of measuring
+again. The record is written before the first picture.
 """
 
 import hashlib
@@ -24,20 +24,22 @@ from studio.requests.shot import Shot, method_name, method_options
 from ui.shared.names import slug
 
 VERSION = 1  # of batch.json
-# What methods had no option for at first, with the defaults under which nothing changes.
+# Options that methods got later, with the defaults under which pictures are the same as before.
 NEWER_OPTIONS: dict[str, dict[str, object]] = {
     "merge": {"style": (), "kappa": 0.5, "k": None},
     "switch": {"turns": (), "weigh": "equal"},
     "composite": {"weights": (), "weigh": "equal"},
 }
-NEWER = ("vae", "quantize")  # older records have none
-FACTS = ("fingerprint", "dtype", *NEWER)  # of a base
-PREFIX = 40  # letters of the prompt in a file's name
+NEWER = ("vae", "quantize")  # facts that older records lack
+FACTS = ("fingerprint", "dtype", *NEWER)  # recorded facts of a base
+PREFIX = 40  # characters of the prompt in a file's name
 
 
 class Record:
-    """The record in a folder: by the base's source its fingerprint, precision and VAE, and the
-    sizes of batches as `compose.batch_sizes` gives them."""
+    """The record in a folder.
+
+    For each base, by its source: FACTS, and the batch sizes from `compose.batch_sizes`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "batch.json"
@@ -47,21 +49,21 @@ class Record:
         return self.path.is_file()
 
     def write(self, sizes: Mapping[str, tuple[Mapping[str, str], Mapping[str, int]]]) -> None:
-        """Keep what was decided: by base, what it is and how many shots are a batch."""
+        """Write the record. sizes: by the base's source, its facts and batch sizes."""
         bases = {source: {**facts, "size": by_size} for source, (facts, by_size) in sizes.items()}
         write_file(self.path, json.dumps({"version": VERSION, "bases": bases}, indent=2).encode())
 
     def read(self) -> dict[str, tuple[dict[str, str], dict[str, int]]]:
-        """The inverse. Raises BadInput for a damaged record."""
+        """Read the record; the inverse of `write`. Raises BadInput for a damaged record."""
         try:
-            found: Any = parse_object(read_text(self.path), "it")
-            if found["version"] == VERSION:
+            written: Any = parse_object(read_text(self.path), "it")
+            if written["version"] == VERSION:
                 return {
                     source: (
                         {key: str(one[key]) for key in FACTS if key not in NEWER or key in one},
                         {size: _count(count) for size, count in one["size"].items()},
                     )
-                    for source, one in found["bases"].items()
+                    for source, one in written["bases"].items()
                 }
         except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{self.path} is damaged ({error}): give another --out.") from None
@@ -75,10 +77,11 @@ def _count(shots: object) -> int:
 
 
 def file_name(shot: Shot, folder: Path) -> str:
-    """The name of a shot's picture: a few words, the seed, and a hash of all that it is made of.
+    """The file name of a shot's picture: words of the prompt, the seed, and a hash of the shot.
 
-    Files count by what they hold, so a name outlives a move and changes with a new training.
-    folder: of the manifest, from which a base's own path counts.
+    The hash includes the contents of files, not their paths, so that a name stays when files move
+    and changes when an adapter is trained again. folder: the manifest's; a base's path is taken
+    relative to it.
     """
     facts: dict[str, object] = {
         "prompt": shot.prompt,
@@ -92,7 +95,7 @@ def file_name(shot: Shot, folder: Path) -> str:
         "adapters": [[*_content(str(one)), float(strength)] for one, strength in shot.adapters],
         "method": [method_name(shot.method), _method_options(shot.method)],
     }
-    # What changes nothing is left out, so that older batches keep the names of their pictures.
+    # Fields at their defaults are left out, so that older batches keep their pictures' names.
     if shot.spacing is not None:
         facts["spacing"] = shot.spacing
     if shot.syntax != "a1111" or has_marks(shot.prompt) or has_marks(shot.negative):
@@ -116,14 +119,14 @@ def file_name(shot: Shot, folder: Path) -> str:
 
 
 def _method_options(method: object) -> dict[str, object]:
-    """The options of a method; those that are newer only where they are given."""
+    """The options of a method, without newer options at their defaults."""
     newer = NEWER_OPTIONS.get(method_name(method), {})
     given = method_options(method).items()
     return {name: value for name, value in given if newer.get(name, ...) != value}
 
 
 def _content(adapter: str) -> tuple[str, str]:
-    """What an adapter's file holds, and the half of it that is used."""
+    """The hash of an adapter's contents, and the half of it that is used."""
     path, half = split_half(adapter)
     file = find_adapter_file(Path(path))
     files = [str(one) for one in component_files(file).values()] or [str(file)]

@@ -1,11 +1,11 @@
 """A manifest: shots one by one, or as grids of prompts x seeds x mixes x methods x any field.
 
-Fields are those of `studio.Shot`. In TOML a list of values multiplies the shots, what stands at the
-top holds for every `[[shots]]`, and four fields have a plural: `prompts`, `seeds`, `mixes`,
-`methods`. A line of JSON or CSV is one shot, in which null or an empty cell is a field not given.
-Files are looked for beside the manifest.
+Fields are those of `studio.Shot`. In TOML a list of values multiplies the shots, fields at the top
+apply to every `[[shots]]`, and four fields have a plural: `prompts`, `seeds`, `mixes`, `methods`. A
+line of JSON or CSV is one shot; null or an empty cell means that the field is not given. Paths of
+files are relative to the manifest.
 
-No PyTorch here: all that can be wrong with a manifest by itself is reported at once, with its line.
+Imports no PyTorch, so that every mistake in a manifest is reported at once, with its line.
 """
 
 import difflib
@@ -37,7 +37,7 @@ from ui.batch.toml_lines import Steps, TomlText
 from ui.batch.wildcards import MOST_COUNTED, Text, Wildcards, draw, every, read_lines
 from ui.shared.grid import combinations
 
-# From the field that changes least from shot to shot to the one that changes most.
+# The fields in the order of a grid's loops: the first changes least often from shot to shot.
 FIELDS = (
     *("base", "prompt", "negative", "init_image", "denoise", "mask"),
     *("seed", "width", "height", "steps", "guidance", "scheduler", "spacing", "clip_skip"),
@@ -47,20 +47,23 @@ FIELDS = (
 PLURALS = {"prompts": "prompt", "seeds": "seed", "mixes": "adapters", "methods": "method"}
 IN_GRIDS = (*FIELDS, *PLURALS, "prompt_file")
 SETTINGS = ("expand", "wildcards", "shots")
-MOST_SHOTS = 100_000  # of a manifest, where nothing else is given
-Where = Callable[[], Place]  # a line of TOML is looked up only for a message
+MOST_SHOTS = 100_000  # shots of a manifest, unless the caller sets another limit
+Where = Callable[[], Place]  # gives a place; lines of TOML are looked up only for messages
 
 
 @dataclass(frozen=True)
 class PlannedShot:
-    """A shot, and where its fields stand; "" is where it begins. notes: remarks on it."""
+    """A shot of a manifest.
+
+    places: where each field stands; under "", where the shot begins. notes: remarks on the shot.
+    """
 
     shot: Shot
     places: Mapping[str, Where]
     notes: tuple[str, ...] = ()
 
     def problem(self, field: str, reason: str) -> Problem:
-        """What is wrong with one of its fields."""
+        """A problem with one of the shot's fields."""
         if field in self.places:
             return Problem(self.places[field](), reason)
         start = self.places[""]()
@@ -69,7 +72,7 @@ class PlannedShot:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All the shots of a file, in their order."""
+    """The shots of a file, in order."""
 
     path: Path
     planned: tuple[PlannedShot, ...]
@@ -87,9 +90,9 @@ class Manifest:
 def read_manifest(
     path: Path, *, most: int = MOST_SHOTS, only: Sequence[Path] | None = None
 ) -> Manifest:
-    """Read a .toml, .jsonl or .csv file of at most so many shots.
+    """Read a .toml, .jsonl or .csv file of at most `most` shots.
 
-    only: see NamedFiles; where it is given, the manifest reads no prompts out of other files.
+    only: see NamedFiles; if it is given, the manifest may not read prompts from other files.
     Raises BadInput that names every line and field with a mistake.
     """
     readers = {".toml": _read_toml, ".jsonl": _read_jsonl, ".csv": _read_csv}
@@ -115,7 +118,7 @@ def _read_toml(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
         reader.add_problem(whole, "shots", "write each of them as a table, under a line [[shots]]")
         return
     for number, own in enumerate(shots):
-        # A field of a table replaces that of the top, also under its plural.
+        # A field of a table replaces the same field of the top, even if one of them is a plural.
         own_fields = {_field(key) for key in own}
         top = {
             key: value
@@ -130,7 +133,7 @@ def _read_toml(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
 
 @dataclass(frozen=True)
 class _TomlTable:
-    """A table of a TOML file, by its steps. from_top: the fields that stand at the file's top."""
+    """A table of a TOML file, at these steps. from_top: the fields that the file's top gives it."""
 
     toml: TomlText
     steps: Steps
@@ -147,7 +150,7 @@ class _TomlTable:
 
 
 def _field(key: str) -> str:
-    """The shot's field that a key of a grid is for."""
+    """The shot's field that a key of a grid sets."""
     return "prompt" if key == "prompt_file" else PLURALS.get(key, key)
 
 
@@ -170,14 +173,14 @@ def _read_csv(reader: "_Reader", text: str) -> Iterator[PlannedShot]:
 
 @dataclass(frozen=True)
 class _Value:
-    """A value of a field; a text is a Text until the seed of its shot is known."""
+    """A value of a field, and its place. Texts are of type Text until the shot's seed is known."""
 
     value: object
     where: Where
 
 
 class _Reader:
-    """Reads one manifest and collects what is wrong with it."""
+    """Reads one manifest and collects its problems."""
 
     def __init__(self, path: Path, most: int, files: NamedFiles) -> None:
         self.path, self.most, self.files = path, most, files
@@ -188,11 +191,11 @@ class _Reader:
         self.shots = 0
 
     def add_problem(self, entry: Entry, field: str, reason: str, item: int | None = None) -> None:
-        """Note what is wrong with a field."""
+        """Add a problem with a field."""
         self.problems.append(Problem(self._place(entry, field, item), reason))
 
     def _place(self, entry: Entry, field: str, item: int | None = None) -> Place:
-        """Where a field stands; an entry without the field stands for it."""
+        """The place of a field, or of the entry if it lacks the field."""
         return Place(self.path, entry.line(field, item), field)
 
     def read_settings(self, whole: Entry) -> None:
@@ -219,7 +222,7 @@ class _Reader:
         raise BadInput("give a folder, or lists of texts under [wildcards]")
 
     def read(self, entry: Entry, known: Sequence[str] = FIELDS) -> Iterator[PlannedShot]:
-        """The shot of an entry; with known=IN_GRIDS every combination of its fields' values."""
+        """The shot of an entry; with known=IN_GRIDS a shot for every combination of its values."""
         axes = self._axes(entry, known)
         if axes is None:
             return
@@ -235,8 +238,8 @@ class _Reader:
             try:
                 planned.shot.check()
                 shot = take_adapter_tags(planned.shot, partial(tagged_adapter, files=self.files))
-                shot, said = with_speed(shot)
-                if shot is not planned.shot:  # in tables of thousands a second check takes long
+                shot, speed_note = with_speed(shot)
+                if shot is not planned.shot:  # checking twice takes long in large tables
                     shot.check()
             except InvalidFields as error:
                 for field, problem in error.problems.items():
@@ -245,45 +248,45 @@ class _Reader:
             except BadInput as error:
                 self.problems.append(planned.problem("prompt", str(error)))
                 return
-            # In a grid the plain base is one shot, not one for each method.
+            # Without adapters the method is dropped, so that a grid has the plain base only once.
             method = shot.method if shot.adapters or shot.regions else None
-            notes = tuple(filter(None, (said, negative_note(shot))))
+            notes = tuple(filter(None, (speed_note, negative_note(shot))))
             yield replace(planned, shot=replace(shot, method=method), notes=notes)
 
     def _axes(self, entry: Entry, known: Sequence[str]) -> dict[str, list[_Value]] | None:
-        """The values of each field, in the order of FIELDS; None where something is wrong."""
-        before, found = len(self.problems), dict[str, list[_Value]]()
+        """The values of each field, in the order of FIELDS; None if there is a problem."""
+        before, axes = len(self.problems), dict[str, list[_Value]]()
         for key, raw in entry.values.items():
             if reason := _check_name(known, key):
                 self.add_problem(entry, key, reason)
-            elif _field(key) in found:
+            elif _field(key) in axes:
                 self.add_problem(entry, key, f"{_field(key)} is given twice")
             elif raw is not None:
-                found[_field(key)] = self._axis(entry, key, raw, single=known is FIELDS)
-        if "prompt" not in found:
+                axes[_field(key)] = self._axis(entry, key, raw, single=known is FIELDS)
+        if "prompt" not in axes:
             self.add_problem(entry, "prompt", "it is missing: say what the picture is to show")
         if len(self.problems) > before:
             return None
-        return {name: found[name] for name in FIELDS if name in found}
+        return {name: axes[name] for name in FIELDS if name in axes}
 
     def _axis(self, entry: Entry, key: str, raw: object, *, single: bool) -> list[_Value]:
-        """The values of one field. single: it has one value, whatever that is."""
-        found: list[_Value] = []
+        """The values of one field. single: take even a list as one value."""
+        values: list[_Value] = []
         try:
             if single:
                 written = iter([(raw, partial(self._place, entry, key))])
             else:
                 written = self._written(entry, key, raw)
             for value, where in written:
-                found += self._values(_field(key), value, where)
-                if len(found) > self.most:
+                values += self._values(_field(key), value, where)
+                if len(values) > self.most:
                     raise BadInput(f"it has more than {self.most:,} values, which are the most")
         except BadInput as error:
             self.add_problem(entry, key, str(error))
-        return found
+        return values
 
     def _written(self, entry: Entry, key: str, raw: object) -> Iterator[tuple[object, Where]]:
-        """The values that a field of a grid lists, each with its place. Raises BadInput."""
+        """The values that a grid's field lists, each with its place. Raises BadInput."""
         if key == "prompt_file":
             path = self._prompt_file(raw)
             for line, text in read_lines(path):
@@ -302,7 +305,7 @@ class _Reader:
         return path
 
     def _values(self, field: str, raw: object, where: Where) -> list[_Value]:
-        """What one written value stands for: itself, or every text that it can become."""
+        """The values that a written value stands for: itself, or each text that it can become."""
         try:
             value = read_value(field, raw, self.files)
             if field not in TEXTS:
@@ -316,7 +319,7 @@ class _Reader:
             return []
 
     def _every(self, text: Text) -> list[Text]:
-        """Each that a text can become, without choices. Raises BadInput for too many."""
+        """All texts without choices that a text can become. Raises BadInput for too many."""
         if text.count > self.most:
             more = " or more" if text.count == MOST_COUNTED else ""
             raise BadInput(
@@ -331,7 +334,7 @@ def _shot(values: Mapping[str, _Value]) -> Shot:
     for name in TEXTS:
         text = fields.get(name)
         if isinstance(text, Text):
-            # By the seed alone, so that a prompt and a seed give the same text under every mix.
+            # Drawn by the seed alone, so that every mix has the same text for a prompt and a seed.
             fields[name] = draw(text, random.Random(f"{seed} {name}"))
     return Shot(**fields)  # pyright: ignore[reportArgumentType]
 
@@ -341,7 +344,7 @@ def _is_text_list(value: object) -> bool:
 
 
 def _check_name(known: Sequence[str], key: str) -> str:
-    """What is wrong with a field's name; "" if nothing."""
+    """The problem with a field's name; "" if there is none."""
     if key in known:
         return ""
     close = difflib.get_close_matches(key, known, 1)

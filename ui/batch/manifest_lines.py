@@ -1,6 +1,6 @@
-"""Manifests as they are written: TOML, JSON lines or CSV, and on which line everything stands.
+"""Parses manifests in TOML, JSON lines or CSV, and finds the line of each field.
 
-Nothing is known here of what the fields mean.
+The meaning of the fields is not known here.
 """
 
 import csv
@@ -23,7 +23,7 @@ LONGEST = 80  # characters of a field's name in a message
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a file something stands. line: from 1."""
+    """The place of a field in a file. line: from 1."""
 
     file: Path
     line: int
@@ -36,7 +36,7 @@ class Place:
 
 
 class Problem(BadInput):
-    """What is wrong at one place of a manifest."""
+    """A problem at one place of a manifest."""
 
     def __init__(self, place: Place, reason: str) -> None:
         super().__init__(f"{place}: {reason.rstrip('.')}{'' if reason.endswith('?') else '.'}")
@@ -44,7 +44,7 @@ class Problem(BadInput):
 
 
 def without_name(field: str, reason: str) -> str:
-    """A reason without the field's name in front: the place of a Problem tells it."""
+    """A reason without the field's name at its start, as a Problem's place names the field."""
     return reason.removeprefix(field).lstrip(": ")
 
 
@@ -52,7 +52,7 @@ def without_name(field: str, reason: str) -> str:
 class Entry:
     """The fields of one table, object or row, as they were written.
 
-    line: tells the line of a field, or of an item of the list in it. The field "" is the entry.
+    line: gives the line of a field, or of an item of its list; with the field "", of the entry.
     """
 
     values: Mapping[str, object]
@@ -60,7 +60,7 @@ class Entry:
 
 
 def read_manifest_text(path: Path) -> str:
-    """A manifest's text. Raises BadInput where there is none that `read_text` reads."""
+    """A manifest's text. Raises BadInput for a missing file, and for one that can't be read."""
     if not is_there(path):
         raise BadInput(f"There is no manifest {path}.")
     try:
@@ -72,7 +72,7 @@ def read_manifest_text(path: Path) -> str:
 
 
 def read_toml(path: Path, text: str) -> TomlText:
-    """A whole TOML file. Raises Problem for invalid TOML."""
+    """The content of a TOML file. Raises Problem for invalid TOML."""
     try:
         return TomlText(text)
     except InvalidToml as error:
@@ -81,7 +81,7 @@ def read_toml(path: Path, text: str) -> TomlText:
 
 
 def read_jsonl(path: Path, text: str) -> Iterator[Entry | Problem]:
-    """An object a line; empty lines are skipped."""
+    """The entries of a JSONL file, one object a line; empty lines are skipped."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield _json_entry(path, number, line)
@@ -103,10 +103,10 @@ def _json_entry(path: Path, number: int, line: str) -> Entry | Problem:
 def read_csv(
     path: Path, text: str, *, check_name: Callable[[str], str]
 ) -> Iterator[Entry | Problem]:
-    """A row a shot under a line with the fields' names; an empty cell is a field not given.
+    """The entries of a CSV file: a header with the fields' names, then one shot a row.
 
-    Commas, semicolons or tabs stand between cells: what there is most of in the first line.
-    check_name: tells what is wrong with a column's name, "" if nothing.
+    An empty cell means that the field is not given. The separator is a comma, semicolon or tab,
+    whichever the first line has most of. check_name: gives the problem with a column's name, or "".
     """
     first = text.partition("\n")[0]
     rows = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), strict=True)
@@ -154,7 +154,7 @@ def _constantly(line: int) -> Callable[[str, int | None], int]:
 
 
 def _key_at(lines: Sequence[str], line: int) -> str:
-    """The key that a line begins with, or the last one before it; else the line itself."""
+    """The key at the start of a line, or the last key before it; if there is none, the line."""
     for text in reversed(lines[:line]):
         if key := KEY.match(text):
             return key[1][:80]

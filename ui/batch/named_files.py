@@ -1,4 +1,4 @@
-"""The files that a manifest names, and which it is allowed to name."""
+"""The files that a manifest names, and the restriction to files that it may name."""
 
 import os
 from collections.abc import Sequence
@@ -11,20 +11,19 @@ from studio.requests.validation import in_words
 
 @dataclass(frozen=True)
 class NamedFiles:
-    """Where a manifest's names of files lead.
+    """Resolves the file names in a manifest.
 
-    folder: where they are looked for; home folders and full paths are taken too.
-    only: real paths of files and folders. A name may lead to these, and to what is in `folder`;
-    None: a name may lead anywhere.
+    folder: names are relative to it; absolute paths and "~" are allowed too. only: real paths of
+    files and folders; a name may lead only to these or into `folder`. None: it may lead anywhere.
     """
 
     folder: Path
     only: Sequence[Path] | None = None
 
     def find(self, text: str, *, otherwise: str) -> str:
-        """The path of a name, whether or not something is there.
+        """The path of a name, whether or not it exists.
 
-        otherwise: what to do instead; the message of the BadInput for a name outside `only`.
+        otherwise: the message of the BadInput for a name outside of `only`: what to do instead.
         """
         if "\0" in text:
             raise BadInput(f"{in_words(text)} has a NUL in it, which no file's name has")
@@ -36,6 +35,6 @@ class NamedFiles:
         return path
 
     def check_text_files(self, otherwise: str) -> None:
-        """Raise BadInput with these words where no text may be read out of other files."""
+        """Raise BadInput with this message if the manifest may not read text from other files."""
         if self.only is not None:
             raise BadInput(otherwise)

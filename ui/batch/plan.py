@@ -1,6 +1,6 @@
 """Plans a batch: the shots of a manifest, and a file name for each.
 
-No PyTorch here: what can be known before a base is opened is reported at once.
+Imports no PyTorch, so that mistakes that show without opening a base are reported at once.
 """
 
 import os
@@ -16,7 +16,7 @@ from ui.batch.manifest import Manifest, PlannedShot, read_manifest
 
 @dataclass(frozen=True)
 class Plan:
-    """What a batch makes. names: a file for each shot; shots and names are all different."""
+    """The pictures of a batch. names: a file name for each shot; no two shots are the same."""
 
     manifest: Manifest
     out: Path
@@ -32,14 +32,14 @@ class Plan:
         return list(dict.fromkeys(one.shot.base for one in self.planned))
 
     def missing(self) -> list[int]:
-        """The places of the shots whose pictures are not there."""
-        # Listed once: on a network disk every look-up takes time.
-        there = set(os.listdir(self.out)) if self.out.is_dir() else set()
-        return [at for at, name in enumerate(self.names) if name not in there]
+        """The places of the shots whose pictures don't exist yet."""
+        # The folder is listed once, as on a network disk every look-up takes time.
+        existing = set(os.listdir(self.out)) if self.out.is_dir() else set()
+        return [at for at, name in enumerate(self.names) if name not in existing]
 
 
 def plan_batch(path: Path, out: Path | None, *, resume: bool) -> Plan:
-    """Read a manifest and see where its pictures go; no PyTorch is needed for it.
+    """Read a manifest and name its pictures' files.
 
     Raises BadInput for a manifest with mistakes, and for a folder that holds a batch already.
     """

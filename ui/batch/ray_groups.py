@@ -1,9 +1,10 @@
 """Groups of shots as tasks of a Ray cluster, for `studio batch --ray ADDRESS`.
 
-A task makes one group and gives its pictures back as files' bytes; the caller writes them. So the
-machines share no folder for the pictures, but bases, adapters and pictures to start from are to lie
-in the same places on all of them. A group whose worker is lost is made by another; one under which
-every worker dies is made shot by shot, so that the shot that does it is known and stops no other.
+A task makes one group and returns its pictures as the bytes of PNG files; the caller writes them.
+So the machines need no shared folder for the pictures, but bases, adapters and start pictures must
+be in the same places on all of them. If a worker dies, another one makes its group. If every worker
+that tries a group dies, the group's shots become tasks of their own, so that one bad shot doesn't
+stop the others.
 """
 
 import tempfile
@@ -20,9 +21,10 @@ from ui.shared.ray_cluster import Cluster, TaskFailure
 
 @dataclass(frozen=True)
 class GroupTask:
-    """A group to be made. shots: of its base, with their sizes; its numbers are places in them.
+    """A group to be made.
 
-    wanted: the numbers of which the pictures are missing.
+    source: its base. shots: all shots of the base, with their sizes set; the group's numbers are
+    places among them. wanted: the numbers whose pictures are missing.
     """
 
     source: str
@@ -33,7 +35,7 @@ class GroupTask:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What came of a task. pictures: PNG files by number. reasons: of those that failed."""
+    """The result of a task. pictures: PNG files by number. reasons: of failed shots, by number."""
 
     task: GroupTask
     pictures: Mapping[int, bytes]
@@ -43,7 +45,7 @@ class GroupResult:
 def run_tasks(
     tasks: Sequence[GroupTask], loading: Mapping[str, object], cluster: Cluster
 ) -> Iterator[GroupResult]:
-    """Have groups made on the cluster, in the order in which they finish."""
+    """Make groups on the cluster; yield results in the order in which they finish."""
     kept = {id(one.shots): cluster.keep(list(one.shots)) for one in tasks}
 
     def send(one: GroupTask) -> None:
@@ -51,15 +53,15 @@ def run_tasks(
 
     for task in tasks:
         send(task)
-    for task, found in cluster.outcomes():
+    for task, outcome in cluster.outcomes():
         group = task.group
-        if not isinstance(found, TaskFailure):
-            yield GroupResult(task, *found)
-        elif found.lost and len(group.numbers) > 1:
+        if not isinstance(outcome, TaskFailure):
+            yield GroupResult(task, *outcome)
+        elif outcome.lost and len(group.numbers) > 1:
             for number in task.wanted:
                 send(replace(task, group=replace(group, numbers=(number,)), wanted=(number,)))
         else:
-            yield GroupResult(task, {}, dict.fromkeys(task.wanted, found.reason))
+            yield GroupResult(task, {}, dict.fromkeys(task.wanted, outcome.reason))
 
 
 _worker_bases = BaseCache()  # a base stays open in its Ray worker for the next group
@@ -68,7 +70,7 @@ _worker_bases = BaseCache()  # a base stays open in its Ray worker for the next 
 def _make(
     source: str, shots: Sequence[Shot], group: compose.Group, loading: Mapping[str, object]
 ) -> tuple[dict[int, bytes], dict[int, str]]:
-    """The task: pictures and reasons of a group."""
+    """The task: returns the pictures and reasons of a group, see GroupResult."""
     base = _worker_bases.open(source, loading)
     pictures, reasons = {}, {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
 """Makes the missing pictures of a batch.
 
-A picture's name is a function of its shot, and its bits are a function of the shot's group, which
-follows from the manifest and the folder's record alone. So on a CPU a group of which some pictures
-are missing is made again whole and only those are written, and the folder ends with the same files
-wherever it was interrupted. On a GPU, where bits differ from run to run, only what is missing is
-made.
+A picture's name depends on its shot alone, and its bits on the shot's group, which depends on the
+manifest and the folder's record alone. So on a CPU, if some pictures of a group are missing, the
+whole group is made again and only the missing pictures are written: the folder ends with the same
+files wherever the batch was interrupted. On a GPU, where bits differ from run to run, only the
+missing pictures are made.
 """
 
 import json
@@ -45,7 +45,7 @@ OWN = re.compile(r"batch\.json|results\.jsonl|sheet\.html|sheet(-\d+)?\.png")
 
 @dataclass(frozen=True)
 class PictureWritten:
-    """A picture is in the folder. at: its shot's place in the plan."""
+    """A picture is written. at: its shot's place in the plan."""
 
     at: int
     path: Path
@@ -53,7 +53,7 @@ class PictureWritten:
 
 @dataclass(frozen=True)
 class PictureFailed:
-    """A shot can't be made; the others go on. reason: one sentence."""
+    """A shot can't be made; the other shots go on. reason: one sentence."""
 
     at: int
     reason: str
@@ -69,14 +69,14 @@ def run_batch(
     *,
     ray: str | None = None,
 ) -> Iterator[Event]:
-    """Make what is missing of a plan, then write results.jsonl, sheet.html and sheet.png.
+    """Make a plan's missing pictures, then write results.jsonl, sheet.html and sheet.png.
 
-    loading: fields of ui.shared.loading.Loading, by name. To stop, stop iterating (`close`): every
-    picture of a PictureWritten is there, and another run of the same plan makes the rest.
-    processes: each rank makes its part of the groups; rank 0 writes all other files. ray: address
-    of a cluster that makes the pictures; their groups are decided here.
+    loading: fields of ui.shared.loading.Loading, by name. To stop, stop iterating (`close`); every
+    PictureWritten has its file, and another run of the same plan makes the rest. processes: each
+    rank makes its part of the groups; rank 0 writes all other files. ray: the address of a cluster
+    that makes the pictures; the groups are decided here.
 
-    Raises BadInput before the first picture for whatever can't be made on its base.
+    Raises BadInput before the first picture for shots that can't be made on their base.
     """
     failed: dict[int, str] = {}
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def run_batch(
 
 
 def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEstimate:
-    """What the missing pictures of a plan will cost, measured on this machine; nothing is written.
+    """The cost of a plan's missing pictures, measured on this machine; nothing is written.
 
     Raises BadInput as run_batch does.
     """
@@ -105,29 +105,29 @@ def expect_batch(plan: Plan, loading: Mapping[str, object]) -> compose.BatchEsti
     run.check_on_bases()
     sizes = run.batch_sizes(keep=False)
     missing = set(plan.missing())
-    found = [run.estimate(source, sizes[source], missing) for source in plan.sources]
+    costs = [run.estimate(source, sizes[source], missing) for source in plan.sources]
     return compose.BatchEstimate(
-        sum(one.evaluations for one in found), sum(one.seconds for one in found)
+        sum(one.evaluations for one in costs), sum(one.seconds for one in costs)
     )
 
 
 class _BatchRun:
-    """One run over what is missing.
+    """One run over the missing pictures.
 
-    One base is open at a time, so no method holds one while another is opened.
+    Only one base is open at a time, so no method may hold a base while another one is opened.
     """
 
     def __init__(self, plan: Plan, loading: Mapping[str, object]) -> None:
         self.plan, self.loading = plan, loading
         self.record, self._bases = Record(plan.out), BaseCache()
-        # By base, once it was looked at: what it is, and its shots with their sizes.
+        # By base, once it was checked: its facts, and its shots with their sizes.
         self.facts: dict[str, dict[str, str]] = {}
         self.shots: dict[str, list[Shot]] = {}
 
     def events(self, processes: ProcessGroup) -> Iterator[Event]:
         """Render the groups of this process."""
         self.check_on_bases()
-        missing = set(self.plan.missing())  # for all processes the same: none has begun
+        missing = set(self.plan.missing())  # the same in all processes, as none has begun
         if processes.is_first:
             self.batch_sizes(keep=True)
         processes.wait()
@@ -144,7 +144,7 @@ class _BatchRun:
                 yield from self._write_result(reply)
 
     def tasks(self) -> Iterator[GroupTask]:
-        """A task for each group of which pictures are missing."""
+        """A task for each group with missing pictures."""
         self.check_on_bases()
         missing = set(self.plan.missing())
         sizes = self.batch_sizes(keep=True)
@@ -168,7 +168,7 @@ class _BatchRun:
         return self._bases.open(source, self.loading)
 
     def check_on_bases(self) -> None:
-        """Check every shot on its opened base. Raises BadInput that names all that is wrong."""
+        """Check every shot on its opened base. Raises BadInput that names all problems."""
         problems = [one for source in self.plan.sources for one in self._check_on(source)]
         if problems:
             raise join_errors(problems)
@@ -182,9 +182,9 @@ class _BatchRun:
         return problems
 
     def batch_sizes(self, *, keep: bool) -> dict[str, dict[str, int]]:
-        """How many of each base's shots are a batch: from the record, else measured now.
+        """The batch sizes of each base, from the record, or measured now.
 
-        keep: write into the record what was measured.
+        keep: write measured sizes into the record.
         """
         known = self.record.read() if self.record.there else {}
         for source, (facts, _) in known.items():
@@ -194,14 +194,14 @@ class _BatchRun:
                     f"{self.plan.out} was begun on another {source}, with another VAE or in "
                     f"another precision ({_precision(facts)}): give another --out."
                 )
-        found = dict(known)
+        updated = dict(known)
         for source in self.plan.sources:
             _, sizes = known.get(source, ({}, dict[str, int]()))
             if new := [one for one in self.shots[source] if pixels(one) not in sizes]:
-                found[source] = self.facts[source], sizes | self._measure(source, new)
-        if keep and found != known:
-            self.record.write(found)
-        return {source: sizes for source, (_, sizes) in found.items()}
+                updated[source] = self.facts[source], sizes | self._measure(source, new)
+        if keep and updated != known:
+            self.record.write(updated)
+        return {source: sizes for source, (_, sizes) in updated.items()}
 
     def _measure(self, source: str, shots: Sequence[Shot]) -> dict[str, int]:
         return compose.batch_sizes(self.open(source), shots, self._bases.adapters)
@@ -209,7 +209,7 @@ class _BatchRun:
     def estimate(
         self, source: str, sizes: Mapping[str, int], missing: set[int]
     ) -> compose.BatchEstimate:
-        """What the missing pictures of a base will cost."""
+        """The cost of a base's missing pictures."""
         base = self.open(source)
         groups = self.groups(source, sizes, missing, whole=_repeats(base))
         return compose.estimate_batch(base, self.shots[source], groups, self._bases.adapters)
@@ -217,19 +217,19 @@ class _BatchRun:
     def groups(
         self, source: str, sizes: Mapping[str, int], missing: set[int], *, whole: bool = True
     ) -> list[compose.Group]:
-        """The groups of a base's shots of which something is missing; or of each just that."""
+        """The groups of a base with missing pictures; with whole=False, only the missing shots."""
         places = self.plan.of_base(source)
-        found = []
+        groups = []
         for group in compose.group_shots(self.shots[source], sizes):
             left = tuple(at for at in group.numbers if places[at] in missing)
             if left:
-                found.append(group if whole else replace(group, numbers=left))
-        return found
+                groups.append(group if whole else replace(group, numbers=left))
+        return groups
 
     def _render_missing(
         self, source: str, sizes: Mapping[str, int], missing: set[int], processes: ProcessGroup
     ) -> Iterator[Event]:
-        """Make the missing pictures of a base, writing one while the next are made."""
+        """Make a base's missing pictures; one is written while the next ones are made."""
         base, places, shots = self.open(source), self.plan.of_base(source), self.shots[source]
         left = self.groups(source, sizes, missing, whole=_repeats(base))
         groups = processes.split(left)
@@ -260,12 +260,12 @@ class _BatchRun:
 
 
 def _repeats(base: "Base") -> bool:
-    """Whether the same group gives the same bits again."""
+    """Whether making a group again gives the same bits."""
     return base.device.type == "cpu"
 
 
 def _facts(base: "Base") -> dict[str, str]:
-    """What decides a base's pictures. vae: "" for the base's own."""
+    """The facts of a base that affect its pictures. vae: "" for the base's own VAE."""
     from trainers.engine.data.cache import weights_sha256  # PyTorch with it
 
     vae = weights_sha256(base.vae) if base.vae_source else ""
@@ -286,7 +286,7 @@ def _precision(facts: Mapping[str, str]) -> str:
 def _problems(
     base: "Base", planned: Sequence[PlannedShot], cache: compose.AdapterCache
 ) -> Iterator[Problem]:
-    """What can't be made on this base, each with the line and the field that say so."""
+    """A problem, with line and field, for each shot that can't be made on this base."""
 
     def adapters(shot: Shot) -> list["Adapter"]:
         of_any_size = replace(shot, width=None, height=None, init_image=None, mask=None)
@@ -308,7 +308,7 @@ def _problems(
 
 
 def _write_results(plan: Plan, failed: Mapping[int, str]) -> None:
-    """A line for each shot, in the manifest's order; nothing in it changes from run to run."""
+    """Write results.jsonl: a line for each shot in the manifest's order, the same in every run."""
     with atomic_write(plan.out / "results.jsonl") as file:
         for at, (one, name) in enumerate(zip(plan.planned, plan.names, strict=True)):
             line = {"file": name, "made": at not in failed, "line": one.places[""]().line}

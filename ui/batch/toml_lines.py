@@ -1,7 +1,7 @@
-"""TOML, and the line on which each of its values stands.
+"""Reads TOML and finds the line of each value.
 
-tomllib tells no positions and tomlkit drops them after parsing, so the lines of a text that tomllib
-has read are found by a small scanner here.
+tomllib gives no positions and tomlkit drops them after parsing. So a small scanner here finds the
+lines in a text that tomllib has read.
 """
 
 import re
@@ -26,14 +26,14 @@ Steps = tuple[str | int, ...]  # keys and places in lists, from the outermost: (
 
 
 class TomlText:
-    """A TOML text. values: what it holds. Raises InvalidToml."""
+    """A TOML text and its values. Raises InvalidToml."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.values = parse_toml(text)
 
     def line(self, steps: Steps) -> int:
-        """The line on which a value, its key or its table's header begins."""
+        """The line of a value: of its key, its table's header, or itself in a list."""
         return self._lines.get(steps, 1)
 
     @cached_property
@@ -84,7 +84,7 @@ class _Scanner:
         return steps
 
     def _inside(self, steps: Steps) -> Steps:
-        """The last table of an array of tables; other steps as they are."""
+        """The steps of an array's last table; other steps are returned unchanged."""
         return (*steps, self._counts[steps]) if steps in self._counts else steps
 
     def _pair(self, table: Steps) -> None:
@@ -119,7 +119,7 @@ class _Scanner:
                     self._at += 1
 
     def _items(self, end: str, scan: Callable[[int], None]) -> None:
-        """What stands between brackets."""
+        """Scan the items between brackets."""
         self._at += 1
         number = 0
         while (sign := self._tokens[self._at][0]) != end:

@@ -1,7 +1,7 @@
-"""Prompts with choices in them: `{a|b}`, and `__name__` for a line of a file.
+"""Prompts with choices: `{a|b}`, and `__name__` for a line of a file.
 
-Choices nest, and lines of a file may hold choices again. A backslash before `{`, `|`, `}` or `_`
-takes its meaning away.
+Choices may be nested, and lines of a file may contain choices. A backslash before `{`, `|`, `}` or
+`_` makes it an ordinary character.
 """
 
 import difflib
@@ -18,8 +18,8 @@ from studio.files import read_text
 from studio.requests.prompt_syntax import LONGEST_PROMPT
 
 NAME = re.compile(r"__([A-Za-z0-9](?:[\w./-]*?[A-Za-z0-9])?)__")
-DEEPEST = 20  # choices inside choices
-MOST_COUNTED = 10**12  # texts; numbers beyond would have millions of digits
+DEEPEST = 20  # levels of nested choices
+MOST_COUNTED = 10**12  # counts of texts stop here, as they could have millions of digits
 TOO_DEEP = f"choices stand more than {DEEPEST} deep in one another: use fewer braces and names"
 ESCAPED = "{|}_\\"
 
@@ -28,8 +28,8 @@ ESCAPED = "{|}_\\"
 class Text:
     """A text in parts, some of which are choices.
 
-    Choices are shared by all that name them, so a small file can stand for a text that fills the
-    memory: what it can become is known before any text is made.
+    Texts that name a wildcard share its choices, so a small file can stand for more texts than fit
+    in memory. So their number and length are known before any text is made.
     """
 
     parts: tuple["str | Choice", ...]
@@ -40,7 +40,7 @@ class Text:
 
     @cached_property
     def count(self) -> int:
-        """How many texts it can become, or MOST_COUNTED."""
+        """The number of texts that it can become, at most MOST_COUNTED."""
         total = 1
         for choice in self._choices:
             total = min(total * choice.count, MOST_COUNTED)
@@ -48,19 +48,19 @@ class Text:
 
     @cached_property
     def longest(self) -> int:
-        """The characters of the longest text; each choice on the way counts as one more."""
+        """The length of the longest text that it can become, plus one for each choice in it."""
         plain = sum(len(part) for part in self.parts if isinstance(part, str))
         return plain + sum(1 + choice.longest for choice in self._choices)
 
     @cached_property
     def depth(self) -> int:
-        """How many choices stand in one another."""
+        """The number of levels of nested choices."""
         return max((1 + choice.depth for choice in self._choices), default=0)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What there is to choose from."""
+    """A choice between texts."""
 
     texts: tuple[Text, ...]
 
@@ -79,9 +79,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Wildcards:
-    """Where names are looked up.
+    """The lists of choices that names stand for.
 
-    folder: of NAME.txt, a choice a line; None for none. lists: choices by name.
+    folder: its files NAME.txt have one choice a line; None for no folder. lists: choices by name.
     """
 
     folder: Path | None
@@ -89,26 +89,26 @@ class Wildcards:
     _read: dict[str, Choice | BadInput] = field(default_factory=dict, repr=False)
 
     def read(self, text: str) -> Text:
-        """The choices in a text.
+        """Parse a text with choices.
 
-        Raises BadInput for unpaired braces, unknown names, names that lead back to themselves, and
-        for what is too long or too deep (LONGEST_PROMPT, DEEPEST).
+        Raises BadInput for unpaired braces, unknown names, names that contain themselves, and texts
+        that are too long or nested too deeply (LONGEST_PROMPT, DEEPEST).
         """
         return _Reader(text, self, ()).whole()
 
     def named(self, name: str, within: tuple[str, ...]) -> Choice:
-        """What there is to choose from under a name. within: the names that led here."""
+        """The choices of a name. within: the names whose lines contain this name."""
         if name in within:
             raise BadInput(f"the wildcard {name} leads back to itself")
         if name not in self._read:
             self._read[name] = self._choice(name, within)
-        found = self._read[name]
-        if isinstance(found, BadInput):
-            raise BadInput(str(found))
-        return found
+        choice = self._read[name]
+        if isinstance(choice, BadInput):
+            raise BadInput(str(choice))
+        return choice
 
     def _choice(self, name: str, within: tuple[str, ...]) -> Choice | BadInput:
-        """The same; or what is wrong, which is not read again for each prompt either."""
+        """The choices of a name, or the error, which is kept too so that a file is read once."""
         try:
             if len(within) >= DEEPEST:
                 raise BadInput(TOO_DEEP)
@@ -123,10 +123,10 @@ class Wildcards:
         path = self.folder and self.folder / f"{name}.txt"
         if not path or ".." in Path(name).parts or not path.is_file():
             raise BadInput(f"there is no wildcard {name}: {self._hint(name)}")
-        found = tuple(text for _, text in read_lines(path))
-        if not found:
+        lines = tuple(text for _, text in read_lines(path))
+        if not lines:
             raise BadInput(f"the wildcard {name} is empty: {path} has no line to choose")
-        return found
+        return lines
 
     def _hint(self, name: str) -> str:
         files = self.folder.glob("*.txt") if self.folder else ()
@@ -137,20 +137,20 @@ class Wildcards:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """A text file's lines with their numbers, without empty ones and those that begin with #."""
+    """(number, line) of a text file, without empty lines and lines that begin with #."""
     text = enumerate(read_text(path).split("\n"), start=1)
     lines = ((number, line.strip()) for number, line in text)
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
 
 def every(text: Text) -> Iterator[str]:
-    """All texts that it can become, the last choice changing fastest."""
+    """All texts that a text can become; the last choice changes fastest."""
     parts = ([part] if isinstance(part, str) else _either(part) for part in text.parts)
     return ("".join(words) for words in product(*parts))
 
 
 def draw(text: Text, generator: random.Random) -> str:
-    """One of these texts, each choice drawn with equal chances."""
+    """A random one of the texts that a text can become; each choice is drawn uniformly."""
     return "".join(
         part if isinstance(part, str) else draw(generator.choice(part.texts), generator)
         for part in text.parts
@@ -162,7 +162,7 @@ def _either(choice: Choice) -> list[str]:
 
 
 def _checked(text: Text) -> Text:
-    """The same text; BadInput where it is too deep, or can become too long."""
+    """The same text. Raises BadInput if it is nested too deeply or can become too long."""
     if text.depth > DEEPEST:
         raise BadInput(TOO_DEEP)
     if text.longest > LONGEST_PROMPT:
@@ -173,7 +173,7 @@ def _checked(text: Text) -> Text:
 
 
 class _Reader:
-    """Reads one text from left to right. within: the names whose lines are being read."""
+    """Parses one text from left to right. within: the names whose lines are being read."""
 
     def __init__(self, text: str, wildcards: Wildcards, within: tuple[str, ...]) -> None:
         self.text, self.wildcards, self.within = text, wildcards, within
@@ -188,7 +188,7 @@ class _Reader:
         return _checked(found)
 
     def _until(self, ends: str, *, depth: int) -> Text:
-        """The text up to one of these signs, or to its end."""
+        """The text up to one of the signs in `ends`, or to its end."""
         parts: list[str | Choice] = []
         plain = ""
         while self.at < len(self.text) and (sign := self.text[self.at]) not in (ends or "}"):
@@ -206,7 +206,7 @@ class _Reader:
         return Text((*parts, plain))
 
     def _choice(self, depth: int) -> Choice | None:
-        """What there is to choose from here, or None where the text goes on as it is."""
+        """The choice that begins here, or None if there is none."""
         if self.text[self.at] == "{":
             return self._braces(depth + 1)
         name = NAME.match(self.text, self.at)

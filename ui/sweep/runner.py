@@ -1,7 +1,7 @@
 """Runs a sweep of trainings, here or on a Ray cluster, and prints its results.
 
-A training's folder is named after its settings. A folder with an adapter is finished. A folder with
-a recipe only is resumed from its last checkpoint.
+A training's folder is named after its settings. If the folder has an adapter, the training is
+finished. If it has only a recipe, the training is resumed from its last checkpoint.
 """
 
 import json
@@ -32,14 +32,14 @@ from ui.worker.train_jobs import start_or_resume
 if TYPE_CHECKING:
     from studio.bases.base import Base
 
-COSTLY = ("steps", "batch", "accumulation")  # those of CHECKED_ALIKE that change a training's cost
+COSTLY = ("steps", "batch", "accumulation")  # fields of CHECKED_ALIKE that affect the cost
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found before the first training. cost: None where there is nothing to train.
+    """The result of the checks before the first training.
 
-    remarks: what is left out of the folders of pictures, each once.
+    cost: None if there is nothing to train. remarks: on files that are left out of the folders.
     """
 
     cost: "trainers.Estimate | None"
@@ -69,7 +69,7 @@ class Sweep:
         return [run for run in self.planned if not self.adapter(run).is_file()]
 
     def varied(self) -> dict[str, dict[str, object]]:
-        """By training, the settings that differ between trainings; None is not given."""
+        """By training, the settings that differ between trainings; None means not given."""
         none = {name: None for run in self.planned for name in run.settings}
         settings = {run.request.name: {**none, **run.settings} for run in self.planned}
         varied = differing(list(settings.values()))
@@ -79,9 +79,10 @@ class Sweep:
 def plan_sweep(
     file: Path, out: Path | None, loading: Mapping[str, object], *, resume: bool
 ) -> Sweep:
-    """Read a sweep and choose its folder. loading: fields of Loading, over those of the file.
+    """Read a sweep and choose its folder.
 
-    Raises BadInput for a file with mistakes, and for a folder that has some of its trainings.
+    loading: fields of Loading, which override those of the file. Raises BadInput for a file with
+    mistakes, and for a folder that has some of its trainings.
     """
     sweep = Sweep(out or Path("runs") / file.stem, read_sweep(file, loading))
     check_folder_writable(sweep.out)
@@ -94,7 +95,7 @@ def plan_sweep(
 
 
 def print_cost(sweep: Sweep, *, as_json: bool) -> None:
-    """Print what a sweep will take and leave out. Raises BadInput for what can't be trained."""
+    """Print a sweep's cost and the files left out. Raises BadInput for impossible trainings."""
     missing = sweep.missing()
     checked = _check_and_estimate(sweep, missing, BaseCache())
     cost = checked.cost
@@ -108,14 +109,14 @@ def print_cost(sweep: Sweep, *, as_json: bool) -> None:
 
 
 def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
-    """Train what is missing. The exit code is 0 when all are finished, 1 when some failed.
+    """Run the missing trainings. Returns the exit code: 0, or 1 if some failed.
 
-    ray: address of a cluster to train on. Raises BadInput before the first step for whatever can't
-    be trained.
+    ray: the address of a cluster to train on. Raises BadInput before the first step for trainings
+    that are not possible.
     """
     refuse_many(ray)
     missing = sweep.missing()
-    there = len(sweep.planned) - len(missing)
+    existing = len(sweep.planned) - len(missing)
     try:
         if ray and missing:
             failed = _train_on_cluster(sweep, missing, ray)
@@ -126,7 +127,8 @@ def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
         raise Stopped(
             f"{done} of {len(sweep.planned)} trainings are finished; --resume goes on"
         ) from None
-    counts = {"made": len(missing) - len(failed), "there already": there, "failed": len(failed)}
+    made = len(missing) - len(failed)
+    counts = {"made": made, "there already": existing, "failed": len(failed)}
     rows = _write_results(sweep, failed)
     if not as_json:
         _print_results(rows)
@@ -136,9 +138,9 @@ def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
 
 
 def _check_and_estimate(sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCache) -> Checked:
-    """What trainings take one after another, each checked on its base.
+    """Check each training on its base, and add up what they take one after another.
 
-    Raises BadInput that names all that can't be trained.
+    Raises BadInput that names all trainings that are not possible.
     """
     problems: list[Problem] = []
     known: dict[str, trainers.Estimate] = {}
@@ -147,8 +149,8 @@ def _check_and_estimate(sweep: Sweep, runs: Sequence[PlannedRun], bases: BaseCac
     for run in runs:
         request = run.request
         recipe = request.recipe.items()
-        alike = {k: v for k, v in recipe if k in COSTLY or k not in CHECKED_ALIKE}
-        key = repr((request.kind, request.options, request.base, request.loading, alike))
+        relevant = {k: v for k, v in recipe if k in COSTLY or k not in CHECKED_ALIKE}
+        key = repr((request.kind, request.options, request.base, request.loading, relevant))
         try:
             if key not in known:
                 pictures = trainers.check(request)
@@ -180,7 +182,7 @@ def _sum(costs: Sequence["trainers.Estimate"]) -> "trainers.Estimate":
 
 
 def _train(sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """Train one after another. Returns why some failed, by name."""
+    """Run the trainings one after another. Returns the reasons of failed ones, by name."""
     failed: dict[str, str] = {}
     bases, varied = BaseCache(), sweep.varied()
     checked = _check_and_estimate(sweep, runs, bases)
@@ -205,7 +207,7 @@ def _train(sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, str]:
 
 
 def _train_on_cluster(sweep: Sweep, runs: Sequence[PlannedRun], address: str) -> dict[str, str]:
-    """Train on a Ray cluster. Returns why some failed, by name."""
+    """Run the trainings on a Ray cluster. Returns the reasons of failed ones, by name."""
     failed: dict[str, str] = {}
     device = runs[0].request.loading.get("device")
     with connect(address, device=device) as cluster, progress_bars() as bars:
@@ -229,7 +231,7 @@ _worker_bases = BaseCache()  # a base stays open in its Ray worker for the next 
 
 
 def _train_task(request: TrainingRequest, folder: Path) -> None:
-    """The Ray task: a training, which another worker may have begun or finished."""
+    """The Ray task: run a training, or finish one that another worker has begun."""
     if (folder / "adapter.safetensors").is_file():
         return
     request = replace(request, run=folder)
@@ -270,7 +272,7 @@ def _in_words(settings: Mapping[str, object]) -> str:
 
 
 def _last_loss(run: Path) -> float | None:
-    """The mean loss of a run's last steps; None where none was taken."""
+    """The mean loss of a run's last steps; None if there was no step."""
     log = run / LOG_FILE
     lines = parse_log(log.read_bytes()).lines if log.is_file() else ()
     losses = [line["loss"] for line in lines[-SMOOTHED:]]

@@ -12,9 +12,9 @@
     lr = [1e-3, 2e-3]
     seed = "1..3"
 
-are twelve trainings. The fields at the top hold for every `[[runs]]`, whose own lists multiply too.
-A field that is a list by itself, such as `pictures`, has a list of lists for several values. Files
-are looked for beside the sweep.
+are twelve trainings. Fields at the top apply to every `[[runs]]`, whose own lists multiply too. A
+field whose value is a list, such as `pictures`, takes a list of lists for several values. Paths of
+files are relative to the sweep.
 """
 
 import json
@@ -58,22 +58,22 @@ from ui.shared.grid import combinations
 from ui.shared.names import slug
 
 MOST_RUNS = 10_000
-# A run writes these about itself; nobody asks for them.
+# Fields of a recipe that a training writes itself, and that a sweep can't set.
 WRITTEN_BY_RUNS = ("fingerprint", "examples", "init_sha256", "out", "torch")
 TOP_FIELDS = tuple(name for name in RECIPE_KEYS if name not in (*WRITTEN_BY_RUNS, *TABLES))
-# Pictures and captions are accepted or refused whatever these options are.
+# Options that don't affect whether pictures and captions are accepted.
 CHECKED_ALIKE = (
     *("seed", "lr", "text_lr", "token_lr", "steps", "batch", "accumulation"),
     *("warmup", "schedule"),
 )
 ALL_FIELDS = frozenset((*RECIPE_KEYS, *(one.name for one in fields(trainers.Recipe))))
 Key = tuple[str, ...]  # ("trigger",) at the top, ("recipe", "lr") in a table
-Where = Callable[[], Place]  # a line is looked up only for a message
+Where = Callable[[], Place]  # gives a place; lines are looked up only for messages
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A training of a sweep. settings: the fields that the file gives. places: where they stand."""
+    """A training of a sweep. settings: the fields that the file sets. places: of these fields."""
 
     request: TrainingRequest
     settings: Mapping[str, object]
@@ -87,10 +87,10 @@ class PlannedRun:
 def read_sweep(
     path: Path, loading: Mapping[str, object] = MappingProxyType({})
 ) -> tuple[PlannedRun, ...]:
-    """The trainings of a file without duplicates, those on one base together.
+    """The trainings of a file, without duplicates, ordered by base.
 
-    loading: fields of Loading, over those of the file. Raises BadInput that names every line and
-    field with a mistake.
+    loading: fields of Loading, which override those of the file. Raises BadInput that names every
+    line and field with a mistake.
     """
     if path.suffix.lower() != ".toml":
         raise BadInput(f"{path}: a sweep's name ends in .toml.")
@@ -109,27 +109,27 @@ class _Value:
 
 
 class _Reader:
-    """Reads one sweep and collects what is wrong with it."""
+    """Reads one sweep and collects its problems."""
 
     def __init__(self, path: Path, toml: TomlText, loading: Mapping[str, object]) -> None:
         self.path, self.toml, self.loading = path, toml, loading
         self.problems: list[Problem] = []
         self.runs = 0
-        self.digests: dict[str, str] = {}  # of pictures, by everything that they depend on
+        self.digests: dict[str, str] = {}  # hashes of pictures, by the requests that share them
         forms = (trainers.Recipe, *trainers.kinds().values())
         many = (one.name for form in forms for one in fields_of(Form(form, "")) if one.many)
         self.list_fields = frozenset(("pictures", "weights", *many))
 
     def read(self) -> Iterator[PlannedRun]:
         """The trainings of the whole file."""
-        found = self.toml.values
-        runs = found.get("runs", [{}])
+        whole = self.toml.values
+        runs = whole.get("runs", [{}])
         if not isinstance(runs, list) or not all(isinstance(one, dict) for one in runs):
             self.add_problem(("runs",), "write each of them as a table, under a line [[runs]]")
             return
-        top = self.axes({key: value for key, value in found.items() if key != "runs"}, ())
+        top = self.axes({key: value for key, value in whole.items() if key != "runs"}, ())
         for number, own in enumerate(runs):
-            steps = ("runs", number) if "runs" in found else ()
+            steps = ("runs", number) if "runs" in whole else ()
             axes = top | self.axes(own, steps)
             if missing := [name for name in NEEDED if (name,) not in axes]:
                 self.add_problem(steps, f"{', '.join(missing)} is missing", field=missing[0])
@@ -144,7 +144,7 @@ class _Reader:
         return Place(self.path, self.toml.line(steps) if steps else 1, name)
 
     def axes(self, table: Mapping[str, object], steps: Steps) -> dict[Key, list[_Value]]:
-        """The values of each field of a table, and of the tables in it."""
+        """The values of each field of a table and of its sub-tables."""
         return {key: self.values(key, raw, (*steps, *key)) for key, raw in self.flat(table, steps)}
 
     def flat(self, table: Mapping[str, object], steps: Steps) -> Iterator[tuple[Key, object]]:
@@ -161,7 +161,7 @@ class _Reader:
                 self.add_problem((*steps, name), reason)
 
     def values(self, key: Key, raw: object, steps: Steps) -> list[_Value]:
-        """What is written in one field: a value, or a list of them."""
+        """The values of one field, which holds a value or a list of values."""
         try:
             if key[-1] not in self.list_fields:
                 items = grid_values(key[-1], raw, most=MOST_RUNS)
@@ -179,7 +179,7 @@ class _Reader:
         return [one for one in values if self.is_valid(key, one)]
 
     def is_valid(self, key: Key, value: _Value) -> bool:
-        """Whether a field of Recipe accepts a value. Those of a kind are checked with the kind."""
+        """Whether a field of Recipe accepts a value; a kind's options are checked later."""
         try:
             if key[0] == "recipe":
                 check_fields(trainers.Recipe, {key[-1]: value.value})
@@ -189,7 +189,7 @@ class _Reader:
         return True
 
     def combine(self, axes: Mapping[Key, list[_Value]], steps: Steps) -> Iterator[PlannedRun]:
-        """A training for every combination of values, up to the first that can't be trained."""
+        """A training for every combination of values; stops at the first that is not possible."""
         self.runs += math.prod(map(len, axes.values()))
         if self.runs > MOST_RUNS:
             reason = f"with this there are {self.runs:,} trainings, and {MOST_RUNS:,} are the most"
@@ -207,7 +207,7 @@ class _Reader:
             yield PlannedRun(request, settings, places)
 
     def request(self, values: Mapping[Key, Any]) -> TrainingRequest:
-        """One training, checked as far as it can be without its base."""
+        """One training, checked as far as is possible without its base."""
         table: dict[str, Any] = {name: {} for name in TABLES}
         for (*tables, name), value in values.items():
             (table[tables[0]] if tables else table)[name] = value
@@ -225,15 +225,16 @@ class _Reader:
         return replace(request, name=_name(request, folder, self.pictures_sha256(request)))
 
     def pictures_sha256(self, request: TrainingRequest) -> str:
-        """A SHA-256 of the pictures, which are read once for requests that are checked alike.
+        """A SHA-256 of the pictures, which are read once for requests that differ only in
+        CHECKED_ALIKE.
 
-        Raises BadInput for what `trainers.check` refuses.
+        Raises BadInput for requests that `trainers.check` refuses.
         """
         recipe = {key: value for key, value in request.recipe.items() if key not in CHECKED_ALIKE}
-        alike = replace(request, recipe=recipe)
-        if (key := repr((alike, alike.recipe))) not in self.digests:
+        relevant = replace(request, recipe=recipe)
+        if (key := repr((relevant, relevant.recipe))) not in self.digests:
             try:
-                self.digests[key] = trainers.check(alike).sha256
+                self.digests[key] = trainers.check(relevant).sha256
             except BadInput as error:
                 field = str(error).partition(" ")[0].removesuffix(":")
                 known = field in ALL_FIELDS or str(request.init) in str(error)
@@ -242,7 +243,7 @@ class _Reader:
 
 
 def _problems(places: Mapping[str, Where], error: BadInput) -> list[Problem]:
-    """A problem for each wrong field of an error."""
+    """The problems of an error, one for each wrong field."""
     if isinstance(error, InvalidFields):
         wrong = error.problems.items()
         return [
@@ -262,10 +263,10 @@ def _problem(places: Mapping[str, Where], sentence: str) -> Problem:
 
 
 def _name(request: TrainingRequest, folder: Path, pictures: str) -> str:
-    """The kind, the trigger, and a hash of all that the training is made of.
+    """A training's name: the kind, the trigger, and a hash of all its settings.
 
-    Files in the sweep's folder count by their path from there, so a name outlives a move. pictures:
-    a hash of what they hold, so that the name changes with them.
+    Paths are taken relative to the sweep's folder, so that a name stays when the folder moves.
+    pictures: a hash of their contents, so that the name changes with them.
     """
     base, prior, init = request.base, request.prior_pictures, request.init
     facts = to_json(request) | {
