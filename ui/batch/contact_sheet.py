@@ -5,7 +5,7 @@ the pictures simply follow one another.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from PIL import Image
@@ -17,11 +17,7 @@ from ui.shared.labelled_sheet import CELL, cropped, draw_table
 from ui.shared.names import adapter_name
 
 DOWN = ("prompt", "negative", "init_image", "mask", "seed")
-ACROSS = (
-    *("base", "denoise", "width", "height", "steps", "guidance", "scheduler", "spacing"),
-    *("second_pass", "second_denoise", "syntax", "clip_skip", "regions"),
-    *("avoid", "avoid_by", "avoid_strength"),
-)
+MIX = ("adapters", "method")  # in the first lines of a heading
 PICTURES_IN_ROW = 8  # if pictures simply follow one another
 MOST_ROWS, MOST_COLUMNS = 40, 24  # of one picture; larger tables are split into several
 
@@ -92,7 +88,8 @@ def _heading(shot: Shot, differ: Sequence[str]) -> str:
     lines = [" + ".join(words) or "no adapter"]
     if shot.adapters and "method" in differ:
         lines.append(method_name(shot.method, shot.regions))
-    lines.append(_words(shot, [name for name in ACROSS if name in differ]))
+    others = [one.name for one in fields(Shot) if one.name not in (*DOWN, *MIX)]
+    lines.append(_words(shot, [name for name in others if name in differ]))
     return "\n".join(filter(None, lines))
 
 

@@ -23,8 +23,8 @@ from ui.shared.form import Form, fields_of
 from ui.shared.names import check_strength, split_strength, suffix_hint
 
 TEXTS = ("prompt", "negative")
-WHOLE = ("seed", "width", "height", "steps", "clip_skip")
-FRACTIONS = ("guidance", "denoise", "second_pass", "second_denoise", "avoid_strength")
+PLAIN = Form(Shot, without=frozenset({"adapters", "method", "init_image", "mask"}))
+TYPES = {one.name: one.type for one in fields_of(PLAIN)}
 BETWEEN_ADAPTERS = " + "
 BY_NAME = "call adapters by their names in the library"
 RANGE = re.compile(r"\s*(\d{1,19})\s*\.\.\s*(\d{1,19})\s*")
@@ -33,9 +33,8 @@ Mix = tuple[tuple[str, float], ...]
 
 def read_cell(field: str, text: str) -> object:
     """A CSV cell in its field's type. A text that is no number stays text, and is refused later."""
-    kind = int if field in WHOLE else float if field in FRACTIONS else str
     try:
-        return kind(text)
+        return TYPES.get(field, str)(text)
     except ValueError:
         return text
 

@@ -5,7 +5,7 @@ A grid makes no batch by itself: its manifest is read and checked like any other
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 
 from studio.requests.shot import Shot, method_name, method_options
@@ -16,12 +16,8 @@ from ui.web.server.fields import read_as, read_numbers
 TOGETHER, ALONE, NONE = "all together", "each alone", "none of them"
 LONGEST = 80  # characters of a list that is written in one line
 ESCAPED = re.compile(r"[\\{}]|__")  # what has a meaning in the prompts of a manifest
-# The fields of a shot that the grid keeps, though it has no widgets for them.
-KEPT = (
-    *("negative", "width", "height", "scheduler", "spacing", "denoise", "clip_skip", "syntax"),
-    *("second_pass", "second_denoise", "regions", "avoid", "avoid_by", "avoid_strength"),
-    *("init_image", "mask"),
-)
+# The fields of a shot that the grid has widgets for. It keeps the others.
+SHOWN = ("prompt", "seed", "adapters", "method", "base", "steps", "guidance")
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,8 @@ def manifest_of(grid: Grid) -> str:
 
 def grid_of(shot: Shot) -> Grid:
     """The grid with a shot as its only picture. The shot's adapters must be in the library."""
-    plain = Shot("")
-    kept = {name: getattr(shot, name) for name in KEPT}
+    others = [one for one in fields(Shot) if one.name not in SHOWN]
+    kept = {one.name: (getattr(shot, one.name), one.default) for one in others}
     return Grid(
         prompts=ESCAPED.sub(r"\\\g<0>", shot.prompt),
         seeds=str(shot.seed),
@@ -75,7 +71,7 @@ def grid_of(shot: Shot) -> Grid:
         base=shot.base,
         steps=shot.steps,
         guidance=float(shot.guidance),
-        more={name: value for name, value in kept.items() if value != getattr(plain, name)},
+        more={name: value for name, (value, usual) in kept.items() if value != usual},
     )
 
 
