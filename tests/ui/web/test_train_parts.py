@@ -44,7 +44,7 @@ from ui.web.train.dataset.picture_sets import add_example, add_files
 from ui.web.train.loss_plot import loss_plot, running_mean
 from ui.web.train.options import GROUPS, MAIN, preset
 from ui.web.train.prompts import prompts_file
-from ui.web.train.request import Form, find_problem, pictures_of, queue
+from ui.web.train.request import TrainForm, find_problem, pictures_of, queue
 from ui.web.train.reuse import settings_of
 from ui.web.train.reward import ALIGN
 from ui.web.train.run_html import run_header, sample_rows
@@ -64,8 +64,8 @@ def job(space: Workspace) -> Job:
 # Its settings.
 
 
-def a_form(space: Workspace) -> Form:
-    async def build() -> Form:
+def a_form(space: Workspace) -> TrainForm:
+    async def build() -> TrainForm:
         with gr.Blocks():
             return _lay_out_form(space, gr.Dropdown())
 

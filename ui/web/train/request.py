@@ -27,7 +27,7 @@ from ui.web.train.reward import ALIGN, RewardWidgets
 
 
 @dataclass(frozen=True)
-class Form:
+class TrainForm:
     """The widgets that say what to train, and how."""
 
     sets: gr.Dropdown
@@ -57,7 +57,7 @@ def from_prompts(kind: str) -> bool:
     return kind not in trainers.kinds()
 
 
-def cost(space: Workspace, form: Form, data: Values) -> str:
+def cost(space: Workspace, form: TrainForm, data: Values) -> str:
     """A sentence on time and memory; "" for a base that is not downloaded yet.
 
     Raises BadInput for a training that cannot run.
@@ -83,7 +83,7 @@ def _read_pictures(folder: Path, modified: int) -> Pictures:
     return read_pictures(folder, trigger="", size=8, step=8)
 
 
-def find_problem(space: Workspace, form: Form, data: Values) -> str:
+def find_problem(space: Workspace, form: TrainForm, data: Values) -> str:
     """A sentence on what is wrong with the fields; "" where they can be used."""
     try:
         given = fields_given(space, form.more, form.chosen(data), data)
@@ -94,7 +94,7 @@ def find_problem(space: Workspace, form: Form, data: Values) -> str:
     return ""
 
 
-def queue(space: Workspace, form: Form, data: Values) -> int:
+def queue(space: Workspace, form: TrainForm, data: Values) -> int:
     """Queue the training of the form, but only once; returns the job's number. Raises BadInput."""
     if not (data[form.sets] or from_prompts(data[form.kind])):
         raise BadInput("choose pictures first: drop some in, or take an example")
@@ -106,7 +106,9 @@ def queue(space: Workspace, form: Form, data: Values) -> int:
     return job.id
 
 
-def _request(space: Workspace, form: Form, data: Values, base: BaseInfo | None) -> TrainingRequest:
+def _request(
+    space: Workspace, form: TrainForm, data: Values, base: BaseInfo | None
+) -> TrainingRequest:
     """The training that the form asks for. base: None if the base is not downloaded yet."""
     given = fields_given(space, form.more, form.chosen(data), data)
     trigger = (data[form.trigger] or "").strip()

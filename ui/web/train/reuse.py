@@ -15,11 +15,11 @@ from ui.shared.names import adapter_name
 from ui.web.server.page import Update
 from ui.web.train.dataset.picture_sets import set_choices
 from ui.web.train.options import adapter_choices, prior_choices
-from ui.web.train.request import Form
+from ui.web.train.request import TrainForm
 from ui.web.train.reward import ALIGN, FIRST
 
 
-def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[str]]:
+def settings_of(space: Workspace, form: TrainForm, job: Job) -> tuple[Update, list[str]]:
     """The values of the widgets, and a sentence for each setting that is no longer here."""
     asked, missing = cast("Any", without_fp8(job.arguments)), list[str]()
     recipe, more = asked["recipe"], form.more
@@ -49,7 +49,7 @@ def settings_of(space: Workspace, form: Form, job: Job) -> tuple[Update, list[st
 
 
 def _prompted(
-    library: Collection[str], form: Form, asked: Mapping[str, Any], missing: list[str]
+    library: Collection[str], form: TrainForm, asked: Mapping[str, Any], missing: list[str]
 ) -> Update:
     """The prompts and the merged adapters. Jobs of older versions of Studio have neither."""
     file, mixed = asked.get("prompts"), asked.get("adapters") or ()

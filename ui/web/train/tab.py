@@ -31,7 +31,7 @@ from ui.web.train.options import (
 )
 from ui.web.train.prompts import lay_out_prompts
 from ui.web.train.request import (
-    Form,
+    TrainForm,
     cost,
     find_problem,
     from_prompts,
@@ -90,7 +90,7 @@ def train_tab(page: Page) -> None:
     on(begun.success, None, js="() => document.getElementById('studio-runs').scrollIntoView()")
 
 
-def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
+def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> TrainForm:
     with gr.Row(elem_classes="studio-line"):
         trigger = gr.Textbox(
             label="Trigger words",
@@ -118,10 +118,10 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> Form:
             scale=2,
         )
     more = lay_out_options(space, steps, reward)
-    return Form(sets, trigger, base, kind, steps, prompts, reward, prompted, more)
+    return TrainForm(sets, trigger, base, kind, steps, prompts, reward, prompted, more)
 
 
-def _wire_form(space: Workspace, form: Form) -> None:
+def _wire_form(space: Workspace, form: TrainForm) -> None:
     def add_typed_base(source: str | None) -> Any:
         if not source or source in {known for _, known in _base_choices(space)}:
             return gr.skip()
@@ -136,7 +136,7 @@ def _wire_form(space: Workspace, form: Form) -> None:
     on([form.trigger.blur, form.sets.change], suggest_prompts, form.trigger, form.sampled)
 
 
-def _wire_kind(form: Form, others: list[Any]) -> None:
+def _wire_kind(form: TrainForm, others: list[Any]) -> None:
     """Show what the chosen adapter type learns from: pictures, prompts or a reward.
 
     others: the components for pictures that are not options.
@@ -161,7 +161,7 @@ def _wire_kind(form: Form, others: list[Any]) -> None:
     on(reward.change, show_reward, reward, [reward, *form.reward.groups.values()])
 
 
-def _wire_summary(form: Form, summary: gr.HTML) -> None:
+def _wire_summary(form: TrainForm, summary: gr.HTML) -> None:
     """Show the options of the adapter type, with the presets for this base as placeholders."""
     more = form.more
 
@@ -191,7 +191,7 @@ def _wire_summary(form: Form, summary: gr.HTML) -> None:
     on(None, update, inputs, [form.kind, form.steps, summary, *shown])
 
 
-def _wire_check(space: Workspace, form: Form, shown: list[Any]) -> None:
+def _wire_check(space: Workspace, form: TrainForm, shown: list[Any]) -> None:
     """Say which fields are wrong. While there are any, hide the summary and disable the button.
 
     shown: the problem, the summary and the button.
@@ -205,7 +205,7 @@ def _wire_check(space: Workspace, form: Form, shown: list[Any]) -> None:
     on(_settled(form), check_form, form.all(), shown, mode="always_last")
 
 
-def _settled(form: Form) -> list[Any]:
+def _settled(form: TrainForm) -> list[Any]:
     """The events of finished input: a choice is made, or the user leaves a text field."""
     options: list[Any] = form.more.deciding()
     texts = [widget.blur for widget in options if isinstance(widget, gr.Textbox)]
@@ -215,7 +215,7 @@ def _settled(form: Form) -> list[Any]:
     return [*chosen, *texts, *others]
 
 
-def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
+def _wire_estimate(space: Workspace, form: TrainForm, estimate: gr.HTML) -> None:
     """Estimate time and memory once pictures are chosen, and say which files are left out."""
 
     def update(data: Values) -> Iterator[Any]:
@@ -236,7 +236,7 @@ def _wire_estimate(space: Workspace, form: Form, estimate: gr.HTML) -> None:
     on(_settled(form), update, form.all(), estimate, mode="always_last", queue="estimates")
 
 
-def _wire_kept(space: Workspace, form: Form) -> Dependency:
+def _wire_kept(space: Workspace, form: TrainForm) -> Dependency:
     """Keep the form when the page is reloaded, and renew the choices of its lists."""
 
     def restore(stored: dict[Component, Any]) -> Update:
@@ -254,7 +254,7 @@ def _wire_kept(space: Workspace, form: Form) -> Dependency:
     return kept.wire(restore, form.all())
 
 
-def _current_choices(space: Workspace, form: Form) -> dict[gr.Dropdown, list[tuple[str, str]]]:
+def _current_choices(space: Workspace, form: TrainForm) -> dict[gr.Dropdown, list[tuple[str, str]]]:
     return {
         form.sets: set_choices(space),
         form.base: _base_choices(space),
