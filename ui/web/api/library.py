@@ -28,7 +28,7 @@ class LibraryEndpoints(Endpoints):
         """List the adapters in the library, the latest first.
 
         Parameters:
-            family: only those for bases of this family: sd1, sd2 or sdxl (sketch belongs to sdxl)
+            family: only adapters for bases of this family: sd1, sd2 or sdxl (also sketch's)
         """
         return [_facts(adapter) for adapter in list_adapters(self._space, family=family)]
 

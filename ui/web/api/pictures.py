@@ -97,7 +97,7 @@ class PictureEndpoints(Endpoints):
             spacing: how steps are spaced, such as trailing or karras; the base's own if not given
             clip_skip: layer of the text encoders to use, counted from the end; 1 is the last
             syntax: how prompts are read: a1111, plain or cut
-            mask: a picture; init_image is drawn anew where this is white, and only there
+            mask: a picture; init_image is redrawn only where this is white
             second_pass: factor, such as 2, by which to enlarge the picture before drawing on
             second_denoise: how much of the schedule the second pass runs
             regions: parts of the picture, such as "0,0,0.5,1: a red robot", for method regions

@@ -82,7 +82,7 @@ class AdapterSlots:
         return {self.mix, self.library}.union(*(slot.outputs() for slot in self.slots))
 
     def read(self, values: Values) -> tuple[MixAdapter, ...]:
-        """The mix, with what is set in the rows now."""
+        """The mix, with the current values of the rows."""
         return tuple(
             replace(
                 mixed,

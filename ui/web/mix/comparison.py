@@ -146,7 +146,7 @@ def _change_of(shot: Shot, name: str, first: str) -> Callable[[Shot, str], Shot]
         return lambda shot, word: replace(shot, prompt=shot.prompt.replace(first, word))
     changes = {axis.name: axis.change for axis in axes(shot)}
     if name not in changes:
-        raise BadInput("The mix has changed: choose anew what is to differ.")
+        raise BadInput("The mix has changed: choose again what to vary.")
     return changes[name]
 
 

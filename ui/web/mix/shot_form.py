@@ -154,18 +154,18 @@ class ShotForm:
                         label=words, type="filepath", sources=["upload", "clipboard"], height=200,
                         buttons=[], min_width=140,
                     )
-                    for words in ("Picture", "Mask: only white is drawn anew")
+                    for words in ("Picture", "Mask: only white is redrawn")
                 )  # fmt: skip
             with gr.Accordion("Paint the mask", open=False):
                 self.paint = gr.ImageEditor(
-                    label="Paint over what is to be drawn anew", type="pil", sources=(),
+                    label="Paint over the part to redraw", type="pil", sources=(),
                     transforms=(), layers=False, height=320, buttons=[], format="png",
                     brush=gr.Brush(colors=["#ffffff"], color_mode="fixed"),
                 )  # fmt: skip
                 self.use_painted = gr.Button("Use as mask", size="sm")
             self.denoise = gr.Slider(
                 0.05, 1, PLAIN.denoise, step=0.05, label="Denoise", buttons=[],
-                info="How much changes; 1 draws all of it anew",
+                info="How much changes; 1 redraws all of it",
             )  # fmt: skip
 
     def sampling_widgets(self) -> dict[str, Component]:
@@ -323,7 +323,7 @@ def keep_painted(space: Workspace, painted: Mapping[str, Any] | None) -> str:
     layers = [layer.getchannel("A") for layer in (painted or {}).get("layers") or ()]
     mask = reduce(ImageChops.lighter, layers).point([0] + [255] * 255) if layers else None
     if mask is None or mask.getbbox() is None:
-        raise BadInput("nothing is painted: paint over the part that is to be drawn anew")
+        raise BadInput("nothing is painted: paint over the part to redraw")
     with TemporaryDirectory(dir=space.cache) as scratch:
         file = Path(scratch) / "mask.png"
         mask.save(file)

@@ -73,7 +73,7 @@ def _run(function: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
     try:
         return function(*args, **given)
     except BadInput as error:
-        raise BadInput(str(error)) from None  # subclasses have attributes that can't be pickled
+        raise BadInput(str(error)) from None  # a subclass may not survive pickling
 
 
 def _start() -> None:

@@ -111,7 +111,7 @@ def _lay_out_form(space: Workspace, sets: gr.Dropdown) -> TrainForm:
         steps = gr.Textbox(label="Steps", info="How long to train")
         prompts = gr.Textbox(
             label="Sample prompts",
-            info="One a line, drawn now and then to show what is learned",
+            info="One a line, drawn now and then to show the progress",
             lines=2,
             max_lines=4,
             placeholder=sample_prompts("trigger words"),

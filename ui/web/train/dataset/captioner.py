@@ -78,7 +78,7 @@ class CaptionerForm:
             yield {}, paragraph(NONE_FOUND, "problem"), gr.Button(visible=False)
             return
         if not pictures:
-            status = "Every picture has a caption. Choose Replace captions to write them anew."
+            status = "Every picture has a caption. Choose Replace captions to write them again."
             yield {}, paragraph(status), gr.Button(visible=False)
             return
         if name in self._at_work:
