@@ -116,7 +116,7 @@ def denoise_batch(runs: Sequence[PictureRun]) -> Iterator[Step]:
 
 
 def _in_turns(base: "Base", steps: Generator[Step, None, None]) -> Iterator[Step]:
-    """The steps, none of them while another thread takes one on this base."""
+    """The steps; each waits until no other thread is in a step on this base."""
     lock = cache_of(base).lock
     with closing(steps):
         while True:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from studio.requests.resolved_shot import ResolvedShot
     from studio.requests.shot import Shot
 
-# Of a number, the unit vectors of so many dimensions.
+# Gives the unit vectors of a space with this number of dimensions.
 Units = Callable[[int], "Sequence[Tensor]"]
 
 # Cost of a pass that reuses deep features, as a share of a full one: SD 1.5 at 512 pixels.
