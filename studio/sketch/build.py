@@ -36,7 +36,7 @@ from studio.sketch.training import Budget, Checkpoints, Report
 WORK = Path("build/sketch")
 ASSETS = Path("assets")
 STAGES = ("vae", "sketch", "sketch-sd1", "judge")
-VAE_PARTS, JUDGE_PARTS = 40, 220  # of the corpus, 500 pictures each
+VAE_PARTS, JUDGE_PARTS = 40, 200  # of the corpus, 500 pictures each
 SCENES, CAPTIONS = 140_000, 3  # pictures that a UNet learns from, and captions of each
 ENCODED_AT_ONCE = 400
 

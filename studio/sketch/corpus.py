@@ -56,7 +56,7 @@ def pictures(folder: Path, parts: int, draw: Callable[[int], np.ndarray]) -> np.
         for part, drawn in zip(missing, pool.map(draw, missing), strict=True):
             with atomic_write(paths[part], durable=False) as file:
                 np.save(file, drawn)
-    return np.concatenate([np.load(path) for path in paths])
+    return np.concatenate([np.load(path, mmap_mode="r") for path in paths])
 
 
 def _use_one_thread() -> None:

@@ -34,9 +34,9 @@ from studio.sketch.training import (
     to_tensor,
 )
 
-SIDE = 64  # of the pictures that the judge reads, in pixels
+SIDE = 128  # of the pictures that the judge reads, in pixels
 WEIGHTS = asset("judge") / "judge.safetensors"
-DECODED = 20  # every twentieth part of the corpus goes through the VAE, which is slow
+DECODED = 10  # every tenth part of the corpus goes through the VAE, which is slow
 
 
 class _Residual(nn.Module):
@@ -61,12 +61,13 @@ def _down(narrow: int, wide: int) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """From pictures [B, 3, 64, 64] in [-1, 1] to logits by factor, {name: [B, answers]}."""
+    """From pictures [B, 3, 128, 128] in [-1, 1] to logits by factor, {name: [B, answers]}."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _down(3, 32),
+            # Four pixels become the channels of one: detail at the price of 64 x 64.
+            nn.Sequential(nn.PixelUnshuffle(2), _down(3 * 4, 32)),
             _Residual(32),
             _down(32, 64),
             _Residual(64),
@@ -113,10 +114,10 @@ def _cached_judge() -> Judge:
 @torch.no_grad()
 def read(pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
     """The trained judge's answer to every factor of each picture, which may be of any size."""
-    small = [shrink(np.asarray(one.convert("RGB"))) for one in pictures]
+    resized = [np.asarray(_resized(one)) for one in pictures]
     answers = []
-    for start in range(0, len(small), 64):
-        batch = to_tensor(np.stack(small[start : start + 64]))
+    for start in range(0, len(resized), 64):
+        batch = to_tensor(np.stack(resized[start : start + 64]))
         likeliest = {name: one.argmax(-1).tolist() for name, one in _cached_judge()(batch).items()}
         answers += [
             {name: FACTORS[name][at[i]] for name, at in likeliest.items()}
@@ -125,9 +126,9 @@ def read(pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
     return answers
 
 
-def shrink(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] to [64, 64, 3]."""
-    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+def _resized(picture: Image.Image) -> Image.Image:
+    """The picture as the judge sees it, RGB [128, 128]."""
+    return picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
 def answers_of(scene: world.Scene) -> dict[str, str]:
@@ -145,17 +146,17 @@ def answers_of(scene: world.Scene) -> dict[str, str]:
     }
 
 
-def _draw_small_part(part: int) -> np.ndarray:
-    """One part of the corpus as the judge sees it, uint8 [500, 64, 64, 3]."""
+def _draw_or_decode_part(part: int) -> np.ndarray:
+    """One part of the corpus as the judge sees it, uint8 [500, 128, 128, 3]."""
     drawn = draw_part(part)
     if part % DECODED == 0:
         drawn = autoencoder.reproduce(autoencoder.load(asset("sketch")), drawn)
-    return np.stack([shrink(one) for one in drawn])
+    return drawn
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pictures, uint8 [N, 64, 64, 3], and the right answers of each by factor, [N]."""
+    """Pictures, uint8 [N, 128, 128, 3], and the right answers of each by factor, [N]."""
 
     pictures: np.ndarray
     answers: dict[str, torch.Tensor]
@@ -165,7 +166,7 @@ def training_data(folder: Path, parts: int) -> TrainingData:
     """Drawings of the whole world and their answers; the drawings are cached in `folder`."""
     answers = [answers_of(scene) for part in range(parts) for scene in scenes_of_part(part)]
     return TrainingData(
-        pictures(folder, parts, _draw_small_part),
+        pictures(folder, parts, _draw_or_decode_part),
         {
             name: torch.tensor([choices.index(one[name]) for one in answers])
             for name, choices in FACTORS.items()
@@ -183,7 +184,7 @@ def train(
     torch.manual_seed(0)
     judge = load_judge().train() if WEIGHTS.exists() else Judge()
     judge.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizers = Optimizers(judge, plain=("gaze", "heads", "body.0.0"))
+    optimizers = Optimizers(judge, plain=("gaze", "heads", "body.0"))
     ema = EMA(judge, horizon=300)
     step = checkpoints.load(judge, optimizers, ema)
     while (share := checkpoints.share(step)) < 1:

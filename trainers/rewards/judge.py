@@ -42,8 +42,8 @@ class Judge(Alignment):
         from studio.sketch.judge import SIDE
         from studio.sketch.scenes import FACTORS
 
-        small = 2 * adaptive_avg_pool2d(pixels, SIDE) - 1
-        logits = self._model.to(pixels.device)(small)[self.factor]
+        resized = 2 * adaptive_avg_pool2d(pixels, SIDE) - 1
+        logits = self._model.to(pixels.device)(resized)[self.factor]
         return logits.log_softmax(-1)[:, FACTORS[self.factor].index(self.answer)]
 
     @cached_property

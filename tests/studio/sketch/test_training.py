@@ -63,7 +63,7 @@ def test_a_stopped_autoencoder_goes_on(
 
 
 def test_a_stopped_judge_goes_on(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), np.uint8)
     answers = {name: torch.arange(40) % len(all_) for name, all_ in judge.FACTORS.items()}
     data = judge.TrainingData(pixels, answers)
     assert_goes_on(lambda state: judge.train(data, state, batch=8), tmp_path)
