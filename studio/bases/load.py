@@ -204,6 +204,9 @@ def _freeze_and_check(parts: Parts, where: str) -> None:
                     f"{where} lacks {name} of its {type(module).__name__}: the file is not whole."
                 )
     for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
+        # transformers gives 1e30 to a tokenizer whose configuration names no length.
+        places = encoder.config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, places)
         rows = embedding_table(encoder).num_embeddings
         if len(tokenizer) > rows:
             raise BadInput(

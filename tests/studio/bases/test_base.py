@@ -490,6 +490,13 @@ def test_a_damaged_configuration_is_refused(
         load_base(folder)
 
 
+def test_a_tokenizer_without_a_length_has_that_of_its_encoder(sd1_folder: Path, tmp_path: Path):
+    folder = copied(sd1_folder, tmp_path / "odd")
+    edited(folder / "tokenizer/tokenizer_config.json", model_max_length=None)
+    base = load_base(folder, device="cpu")
+    assert base.encode_text(["a cat"]).hidden.shape[1] == 77
+
+
 def test_fp16_files_are_taken_for_half_precision_and_where_there_are_no_others(
     sd1_folder: Path, tmp_path: Path
 ):
