@@ -31,6 +31,7 @@ from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import queue_pictures
 from ui.web.mix import events
 from ui.web.mix.block_strengths import factor_in, with_factor
+from ui.web.mix.html import note
 from ui.web.mix.tab import MixTab
 from ui.web.server.page import Page
 
@@ -363,6 +364,9 @@ def test_settings_from_a_file(tab: Tab, tmp_path: Path) -> None:
     assert tab.now[tab.form.steps] == 7 and tab.now[tab.form.scheduler] == "ddim"
     assert "adapter lost is not in the library" in answer[tab.parts.notice].value
     assert list_jobs(tab.space) == []
+    # Nothing is said of the picture that was shown before, nor can be done with it.
+    assert answer[tab.parts.note] == note("") and answer[tab.parts.picture] is None
+    assert not any(answer[one].interactive for one in (tab.parts.delete, tab.parts.star))
 
 
 def test_what_no_picture_can_be_made_of_is_said_without_a_job(tab: Tab) -> None:

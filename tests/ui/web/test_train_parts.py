@@ -36,6 +36,7 @@ from studio.workspace import (
 )
 from tests.ui.web.conftest import in_a_loop
 from ui.shared.queue_requests import drawing_of, queue_training
+from ui.web.frontend import template
 from ui.web.server.fields import read_numbers
 from ui.web.train.checkpoints import columns, draw_grid, drawn, latest_grid
 from ui.web.train.compare import ComparisonPanel, Shown
@@ -241,6 +242,8 @@ def test_files_become_a_set_and_each_that_does_not_is_named(
     name, left_out = add_files(space, "", files, new_name="../thing")
     assert [one.caption for one in get_set(space, name).pictures] == ["a grey thing"]
     assert [said.split()[0] for said in left_out] == ["c.jpg", "b.txt"]
+    shown = template("train/left_out.html").render(reasons=left_out)
+    assert len(re.findall(r"\w\.</li>", shown)) == 2  # whoever wrote them
     assert add_files(space, "", [tmp_path / "c.jpg"], new_name="x")[1]
 
 

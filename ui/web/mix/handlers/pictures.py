@@ -80,7 +80,7 @@ class Pictures(Handlers):
         if update[tab.auto] and not problems:
             return update | self.drawing.draw_change({**values, tab.auto: True}, shot)
         update |= self._drop_job(values, shot, problems)
-        return update | {tab.frame: html.empty(NO_PICTURE), tab.picture: None}
+        return update | self._no_picture(NO_PICTURE)
 
     def delete(self, values: Values) -> Update:
         """Move the picture shown to the trash."""
@@ -107,9 +107,13 @@ class Pictures(Handlers):
         }
         if values[tab.picture] not in ids:
             return update
-        off = gr.Button(interactive=False)
-        gone = {tab.picture: None, tab.delete: off, tab.star: off, tab.note: html.note("")}
-        return update | gone | {tab.frame: html.empty("Deleted.")}
+        return update | self._no_picture("Deleted.")
+
+    def _no_picture(self, words: str) -> Update:
+        """These words are shown, and no picture, of which nothing is said any more."""
+        tab, off = self.tab, gr.Button(interactive=False)
+        shown = {tab.frame: html.empty(words), tab.note: html.note(""), tab.picture: None}
+        return shown | {tab.delete: off, tab.star: off}
 
     def undo(self, values: Values) -> Update:
         """Restore what was deleted last."""
