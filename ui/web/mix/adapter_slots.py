@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import gradio as gr
 
 from studio.workspace import AdapterFile, Workspace, base_family, list_adapters
-from ui.web.frontend import script
+from ui.web.frontend import paragraph, script
 from ui.web.mix import html
 from ui.web.mix.mix_adapters import MOST, WHOLE, MixAdapter, misfit
 from ui.web.server.fields import read_number, shown_on
@@ -66,7 +66,8 @@ class AdapterSlots:
     def __init__(self, space: Workspace) -> None:
         self.space = space
         self.mix = gr.State(())
-        gr.HTML('<div class="section">Adapters</div>')
+        told = paragraph("Lock keeps the strength of an adapter as it is.")
+        gr.HTML(f'<div class="section">Adapters</div>{told}')
         self.slots = [_lay_out_slot(place) for place in range(1, MOST + 1)]
         with gr.Accordion("Add an adapter", open=True):
             self.library = gr.HTML(
@@ -126,9 +127,9 @@ def _lay_out_slot(place: int) -> Slot:
         used, lock = (
             gr.Checkbox(
                 value, label=label, min_width=70, scale=0, container=False,
-                elem_classes="mix-tick", elem_id=f"mix-{label.split()[0].lower()}-{place}",
+                elem_classes="mix-tick", elem_id=f"mix-{label.lower()}-{place}",
             )
-            for label, value in (("On", True), ("Lock strength", False))
+            for label, value in (("On", True), ("Lock", False))
         )  # fmt: skip
         remove = gr.Button("Remove", size="sm", min_width=80, elem_classes="mix-remove")
     return Slot(row, head, strength, half, used, lock, remove)
