@@ -20,6 +20,7 @@ from studio.requests.training import TrainingRequest
 from studio.training_log import LOG_FILE, parse_log
 from ui.batch.manifest_lines import Problem
 from ui.cli.training.train import follow
+from ui.shared.folder_lock import only_process
 from ui.shared.grid import differing
 from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import BaseCache
@@ -118,10 +119,11 @@ def run_sweep(sweep: Sweep, *, ray: str | None, as_json: bool) -> int:
     missing = sweep.missing()
     existing = len(sweep.planned) - len(missing)
     try:
-        if ray and missing:
-            failed = _train_on_cluster(sweep, missing, ray)
-        else:
-            failed = _train(sweep, missing)
+        with only_process(sweep.out):
+            if ray and missing:
+                failed = _train_on_cluster(sweep, missing, ray)
+            else:
+                failed = _train(sweep, missing)
     except (KeyboardInterrupt, Stopped):
         done = len(sweep.planned) - len(sweep.missing())
         raise Stopped(

@@ -23,6 +23,7 @@ from ui.batch.folder_record import Record
 from ui.batch.plan import plan_batch
 from ui.batch.runner import PictureWritten, run_batch
 from ui.shared import loading
+from ui.shared.folder_lock import only_process
 from ui.shared.loading import open_base
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -370,10 +371,7 @@ def test_pictures_that_follow_one_another_say_what_they_show(faces: Path, tmp_pa
 def test_a_folder_is_one_batch_at_a_time(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ui.cli.drawing.batch import _only_one
-    from ui.shared.launched_processes import SINGLE_PROCESS
-
-    with _only_one(tmp_path / "out", SINGLE_PROCESS):
+    with only_process(tmp_path / "out"):
         assert ended("batch", faces, "--out", tmp_path / "out") == 2
         assert "is being made by another process" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
@@ -383,19 +381,13 @@ def test_a_folder_is_one_batch_at_a_time(
 def test_nothing_is_written_through_a_link_in_the_place_of_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ui.cli.drawing.batch import _only_one
-    from ui.shared.launched_processes import SINGLE_PROCESS
-
     (tmp_path / "locks").mkdir()
-    monkeypatch.setattr("ui.cli.drawing.batch.gettempdir", lambda: str(tmp_path / "locks"))
-    with _only_one(tmp_path / "out", SINGLE_PROCESS):
+    monkeypatch.setattr("ui.shared.folder_lock.gettempdir", lambda: str(tmp_path / "locks"))
+    with only_process(tmp_path / "out"):
         (lock,) = (tmp_path / "locks").iterdir()
     lock.unlink(missing_ok=True)
     (tmp_path / "precious").write_text("precious")
     lock.symlink_to(tmp_path / "precious")
-    with (
-        pytest.raises(BadInput, match="cannot be locked"),
-        _only_one(tmp_path / "out", SINGLE_PROCESS),
-    ):
+    with pytest.raises(BadInput, match="cannot be locked"), only_process(tmp_path / "out"):
         pass
     assert (tmp_path / "precious").read_text() == "precious"

@@ -16,6 +16,7 @@ from studio.dataset.folders import Folder
 from studio.errors import BadInput
 from studio.requests.training import read_request
 from ui import cli
+from ui.shared.folder_lock import only_process
 from ui.sweep.sweep_file import read_sweep
 
 SHORT = "[recipe]\nsteps = 3\nbatch = 1\n"
@@ -121,6 +122,15 @@ def test_what_is_finished_is_not_done_again_and_what_was_stopped_goes_on(
     assert code == 0 and (json.loads(out)["made"], json.loads(out)["there already"]) == (1, 1)
     assert adapters(tmp_path / "cut") == whole
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+
+
+def test_a_folder_is_one_sweep_at_a_time(
+    rates: Path, run: Callable[..., Said], tmp_path: Path
+) -> None:
+    with only_process(tmp_path / "out"):
+        code, _, err = run(rates, "--out", "out")
+    assert code == 2 and "is being made by another process" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_that_fails_is_named_and_stops_no_other(

@@ -1,19 +1,17 @@
 """`studio batch`: make the pictures of a manifest; an interrupted batch can be resumed."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import gettempdir
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from studio.duration import format_duration
-from studio.errors import BadInput, Stopped
+from studio.errors import Stopped
 from ui.cli.options import LOADING, AsJson, RayAddress
+from ui.shared.folder_lock import only_process
 from ui.shared.form import with_options
 from ui.shared.launched_processes import ProcessGroup, process_group, refuse_many
 from ui.shared.terminal import print_note, print_outcome, print_table, progress_bars
@@ -35,37 +33,10 @@ def make_batch(
     can't be made on their base.
     """
     refuse_many(ray)
-    with process_group(loading.get("device", "auto")) as processes, _only_one(plan.out, processes):
+    with process_group(loading.get("device", "auto")) as processes, ExitStack() as held:
+        if processes.is_first:
+            held.enter_context(only_process(plan.out))
         return _run_rank(plan, processes, loading=loading, ray=ray, as_json=as_json)
-
-
-@contextmanager
-def _only_one(out: Path, processes: ProcessGroup) -> Iterator[None]:
-    """Lock a folder against a second batch of this user; the lock ends with the process.
-
-    Raises BadInput if another process has the lock.
-    """
-    if not processes.is_first:
-        yield
-        return
-    from filelock import FileLock, Timeout
-
-    # The lock file is not in the folder itself, which holds nothing but the batch.
-    user = getattr(os, "getuid", str)()  # on Windows each user has a temporary folder
-    name = sha256(f"{user} {out.resolve()}".encode()).hexdigest()[:16]
-    lock = FileLock(Path(gettempdir()) / f"studio-batch-{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(
-            f"{out} is being made by another process: wait for it, or give another --out."
-        ) from None
-    except OSError as error:  # a link or a folder of that name; nothing is written through it
-        raise BadInput(f"{lock.lock_file} cannot be locked ({error}): remove it.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _run_rank(
