@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -44,24 +45,32 @@ def draw_with(
     return draw
 
 
+def interrupt_if(stop: Event) -> None:
+    """End what is drawn where the flag is set: for `draw_with`, between the steps of samples."""
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
-def stopping(said: str = "Stopping after this step.") -> Iterator[Callable[[], bool]]:
+def stopping(
+    said: str = "Stopping after this step.", stop: Event | None = None
+) -> Iterator[Callable[[], bool]]:
     """Within the block the first SIGINT or SIGTERM only sets a flag; call the value to read it.
 
-    A second signal raises KeyboardInterrupt. said: printed at the first signal.
+    A second signal raises KeyboardInterrupt. said: printed at the first signal. stop: the flag, if
+    others read it too.
     """
-    stopped = False
+    stop = stop or Event()
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        if stopped:
+        if stop.is_set():
             raise KeyboardInterrupt
-        stopped = True
+        stop.set()
         print_note(f"{said} Press Ctrl-C again to stop at once.")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: stopped
+        yield stop.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,8 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import trainers
@@ -26,7 +28,7 @@ from ui.shared.launched_processes import refuse_many
 from ui.shared.loading import BaseCache
 from ui.shared.ray_cluster import TaskFailure, connect
 from ui.shared.terminal import print_note, print_outcome, print_table, progress_bars
-from ui.shared.training_run import SMOOTHED
+from ui.shared.training_run import SMOOTHED, interrupt_if
 from ui.sweep.sweep_file import CHECKED_ALIKE, PlannedRun, read_sweep
 from ui.worker.train_jobs import start_or_resume
 
@@ -196,7 +198,9 @@ def _train(sweep: Sweep, runs: Sequence[PlannedRun]) -> dict[str, str]:
         name, request = run.request.name, replace(run.request, run=sweep.folder(run))
         print_note(f"Training {number} of {len(runs)}: {_in_words(varied[name]) or name}")
         try:
-            follow(start_or_resume(request, bases.open), title=f"Training {request.title!r}")
+            stop = Event()
+            steps = start_or_resume(request, bases.open, between=partial(interrupt_if, stop))
+            follow(steps, title=f"Training {request.title!r}", stop=stop)
         except BadInput as error:
             failed[name] = str(error)
         except (MemoryError, RuntimeError) as error:

@@ -2,19 +2,23 @@
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from studio.errors import Stopped
 from trainers import Encoded, Progress, Saved, Started, Step
 from ui.cli.training.train import follow
-from ui.shared.training_run import stopping
+from ui.shared.training_run import interrupt_if, stopping
 
 
-def pretended(closed: list[str], *, interrupted_at: int) -> Generator[Progress, None, None]:
-    """Ten steps; at one of them the user presses Ctrl-C."""
+def pretended(
+    closed: list[str], *, interrupted_at: int, then: Callable[[], None] = lambda: None
+) -> Generator[Progress, None, None]:
+    """Ten steps; at one of them the user presses Ctrl-C, and `then` this happens."""
     try:
         yield Started(
             run=Path("runs/a b"),
@@ -31,6 +35,7 @@ def pretended(closed: list[str], *, interrupted_at: int) -> Generator[Progress, 
         for step in range(1, 11):
             if step == interrupted_at:
                 os.kill(os.getpid(), signal.SIGINT)
+                then()
             yield Step(step, 10, loss=0.5, lr=0.1, seconds=0.01)
         yield Saved(10, Path("runs/a b/checkpoints/step-000010"))
     finally:
@@ -48,6 +53,22 @@ def test_the_first_interrupt_ends_a_training_after_its_step(
             resume_with="studio train lora --resume",
         )
     assert closed == ["closed"]  # which is when a training writes its checkpoint
+    assert "studio train lora --resume 'runs/a b'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["samples are drawn", "interrupted again"])
+def test_what_takes_long_is_left_at_once_and_how_to_go_on_is_told(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed, stop = list[str](), Event()
+    drawn_on = partial(interrupt_if, stop)  # as between two steps of a sample
+    again = partial(os.kill, os.getpid(), signal.SIGINT)
+    progress = pretended(
+        closed, interrupted_at=4, then=drawn_on if what == "samples are drawn" else again
+    )
+    with pytest.raises(Stopped, match="the training was stopped"):
+        follow(progress, title="Training", resume_with="studio train lora --resume", stop=stop)
+    assert closed == ["closed"]
     assert "studio train lora --resume 'runs/a b'" in capsys.readouterr().err
 
 

@@ -3,11 +3,13 @@
 import shlex
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -28,7 +30,7 @@ from ui.shared.loading import command_options, open_base
 from ui.shared.names import parse_folder
 from ui.shared.terminal import print_facts, print_json, print_note, print_outcome, progress_bars
 from ui.shared.train_request import complete, keep_out_here, options_in, request_for
-from ui.shared.training_run import SMOOTHED, draw_with, stopping
+from ui.shared.training_run import SMOOTHED, draw_with, interrupt_if, stopping
 
 if TYPE_CHECKING:
     from studio.bases.base import Base
@@ -56,12 +58,13 @@ def start_run(request: TrainingRequest, *, as_json: bool) -> None:
     again = f"{_command(request.kind)} {command_options(request.loading)}--resume"
     with process_group(request.loading.get("device", "auto")):
         base = open_base(request.base, request.loading)
-        draw = draw_with(base, trainers.drawn_with(request))
+        stop = Event()
+        draw = draw_with(base, trainers.drawn_with(request), between=partial(interrupt_if, stop))
         progress = trainers.run_request(request, base, draw=draw, pictures=pictures)
         expected = _estimate(request, base, pictures=len(pictures.examples))
         print_note(f"This will take {expected}.")
-        trained = follow(progress, title=f"Training {request.title!r}", resume_with=again)
-        _report(trained, as_json=as_json)
+        title = f"Training {request.title!r}"
+        _report(follow(progress, title=title, resume_with=again, stop=stop), as_json=as_json)
 
 
 def count_run(request: TrainingRequest, *, config: str | None, as_json: bool) -> None:
@@ -125,9 +128,11 @@ def resume_run(run: Path, *, name: str, loading: Mapping[str, object], as_json: 
     again = f"{_command(name)} {command_options(loading)}--resume"
     with process_group(loading.get("device", "auto")):
         opened = open_base(then.pop("source"), then | dict(loading))
-        draw = draw_with(opened, trainers.drawn_with(read_request(run)))
+        stop, fields = Event(), trainers.drawn_with(read_request(run))
+        draw = draw_with(opened, fields, between=partial(interrupt_if, stop))
         progress = trainers.resume(run, opened, kind=name, draw=draw)
-        _report(follow(progress, title="Resuming", resume_with=again), as_json=as_json)
+        trained = follow(progress, title="Resuming", resume_with=again, stop=stop)
+        _report(trained, as_json=as_json)
 
 
 def _command(kind: str) -> str:
@@ -138,18 +143,29 @@ def _command(kind: str) -> str:
 
 
 def follow(
-    progress: Generator[Progress, None, None], *, title: str, resume_with: str = ""
+    progress: Generator[Progress, None, None],
+    *,
+    title: str,
+    resume_with: str = "",
+    stop: Event | None = None,
 ) -> Trained:
     """Show a training until it ends.
 
     The first Ctrl-C or SIGTERM ends it after the current step and raises Stopped once its
     checkpoint is written; a second one ends it at once. resume_with: the command that resumes this
-    training, without the run's folder; it is printed after a stop.
+    training, without the run's folder; it is printed after a stop. stop: the flag that the first
+    signal sets.
     """
     started: Started | None = None
     losses: deque[float] = deque(maxlen=SMOOTHED)
     measured: list[Mapping[str, float]] = []
-    with stopping() as stop_requested, closing(progress), progress_bars("loss") as shown:
+    at_once = True
+    with (
+        stopping(stop=stop) as stop_requested,
+        closing(progress),
+        progress_bars("loss") as shown,
+        suppress(KeyboardInterrupt),
+    ):
         drawing = shown.add_task("Drawing the class", total=None, visible=False, loss="")
         encoding = shown.add_task("Encoding", total=None, visible=False, loss="")
         training = shown.add_task(title, total=None, loss="")
@@ -178,11 +194,12 @@ def follow(
                     return Trained(started, event, loss, measured)
             if stop_requested():
                 break
+        at_once = False
     if started and resume_with:
         print_note(f"Go on with: {resume_with} {shlex.quote(str(started.run))}")
     if not losses:
         raise Stopped("the training was stopped before its first step.")
-    written = ", its checkpoint is written" if resume_with else ""
+    written = ", its checkpoint is written" if resume_with and not at_once else ""
     raise Stopped(f"the training was stopped{written}.")
 
 
