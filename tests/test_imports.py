@@ -5,8 +5,13 @@ import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import compose
+import studio
+import trainers
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"studio", "trainers", "compose", "ui"}
@@ -109,3 +114,8 @@ def test_importing_a_package_does_not_import_pytorch(module: str) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", [studio, trainers, compose])
+def test_what_is_imported_late_is_suggested_too(package: ModuleType) -> None:
+    assert set(package.__all__) <= set(dir(package))

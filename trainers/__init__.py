@@ -126,3 +126,8 @@ def __getattr__(name: str) -> object:
     if name in ("Estimate", "estimate", "estimate_request"):
         return getattr(import_module("trainers.engine.estimate.estimate"), name)
     return all_kinds()[name.lower()]
+
+
+def __dir__() -> list[str]:
+    """What a notebook suggests."""
+    return __all__
