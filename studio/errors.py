@@ -30,6 +30,14 @@ class BadInput(ValueError):
     def __init__(self, message: str = "") -> None:
         super().__init__(clean_text(str(message)))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle it without its class's own arguments, so that every process can raise it anew."""
+        return _anew, (type(self), self.args), vars(self)
+
+
+def _anew(of: type[BadInput], arguments: tuple[object, ...]) -> BadInput:
+    return of.__new__(of, *arguments)
+
 
 def clean_text(text: str) -> str:
     """The text with U+FFFD in place of control characters and halves of characters (surrogates).
