@@ -9,7 +9,7 @@ from studio.adapters.formats.metadata import AdapterInfo, AdapterOutline, read_i
 from studio.adapters.formats.survey import Contents, survey
 from studio.adapters.safetensors_header import Header, read_header
 from studio.errors import BadInput
-from studio.files import is_there
+from studio.files import expand_home, is_there
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
@@ -59,6 +59,7 @@ def find_adapter_file(path: Path) -> Path:
 
     A folder with one folder for each component is returned as it is.
     """
+    path = expand_home(path)
     if not is_there(path):
         file, _, half = str(path).rpartition(":")
         if file and is_there(Path(file)):

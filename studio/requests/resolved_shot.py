@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from studio.errors import BadInput
+from studio.files import expand_home
 from studio.picture import to_rgb
 from studio.requests.adapter_tags import find_adapter, take_adapter_tags
 from studio.requests.picture_file import open_picture
@@ -120,7 +121,9 @@ def with_size(shot: Shot, base: "Base") -> Shot:
 def _opened(picture: Image.Image | str | Path | None) -> Image.Image | None:
     """The picture, opened if it is a file. Transparency lies over white."""
     if isinstance(picture, str | Path):
-        return open_picture(picture)
+        return open_picture(expand_home(picture))
+    if not isinstance(picture, Image.Image | None):
+        raise BadInput(f"a picture is a file's name or Pillow's Image, and no {type(picture)}")
     return to_rgb(picture) if picture and picture.has_transparency_data else picture
 
 

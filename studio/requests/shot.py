@@ -131,6 +131,11 @@ class Shot:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.adapters, str) or not all(map(_is_pair, self.adapters)):
+            raise BadInput(
+                "adapters: give pairs of an adapter and its strength, such as "
+                f"[('robot.safetensors', 1.0)], and not {self.adapters!r}"
+            )
         pairs = tuple((adapter, strength) for adapter, strength in self.adapters)
         object.__setattr__(self, "adapters", pairs)
         for name in ("regions", "avoid"):
@@ -224,6 +229,10 @@ class Shot:
 def any_seed() -> int:
     """A random seed, in place of RANDOM_SEED; small enough for other programs."""
     return secrets.randbelow(2**31)
+
+
+def _is_pair(given: object) -> bool:
+    return isinstance(given, tuple | list) and len(given) == 2
 
 
 def method_name(method: object | None, regions: Sequence[str] = ()) -> str:

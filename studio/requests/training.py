@@ -118,6 +118,11 @@ class TrainingRequest:
     recorded: Recorded | None = None
 
     def __post_init__(self) -> None:
+        for name in ("prompts", "prior_pictures", "out", "run"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, expand_home(path))
+        if not isinstance(self.trigger, str):
+            raise BadInput(f"trigger: give a text, and not {self.trigger!r}")
         draft(self.recipe)
         object.__setattr__(self, "recipe", check_fields(Recipe, self.recipe))
 

@@ -164,7 +164,12 @@ def _kinds_in(package: str) -> dict[str, type[Kind]]:
 
 
 def kind_name(kind: Kind) -> str:
-    """The name of a kind on the command line, in a run and in an adapter file."""
+    """The name of a kind on the command line, in a run and in an adapter file.
+
+    Raises BadInput for what is no kind.
+    """
+    if not isinstance(kind, Kind):
+        raise BadInput(f"a kind is such as trainers.LoRA(rank=16), and not {kind!r}")
     return type(kind).__name__.lower()
 
 

@@ -13,7 +13,7 @@ from studio.dataset.buckets import check_size
 from studio.dataset.folders import Sources, parse_folders
 from studio.dataset.pictures import Pictures
 from studio.errors import BadInput
-from studio.files import check_writable, expand_home
+from studio.files import check_writable
 from studio.requests.recipe import Recipe, draft, with_options
 from studio.requests.training import Recorded, TrainingRequest, read_request
 from trainers.engine.data.dataset import read_dataset
@@ -94,9 +94,10 @@ def train(
     is iterated. To stop, close the generator: it writes a checkpoint first. Until then the deltas
     are attached to the base, so only `draw` may make pictures with it.
     """
+    name = kind_name(kind)
     full = with_options(recipe or recipe_for(base, kind), options)
     request = TrainingRequest(
-        kind=kind_name(kind),
+        kind=name,
         trigger=trigger,
         pictures=parse_folders(pictures),
         base=base.source,
@@ -130,10 +131,11 @@ def distill(
     with captions; default: the captions of a bundled base. adapters: files and strengths, to be
     merged into the base. draw: for a distillation it must draw with `kind.sampling`.
     """
+    name = kind_name(kind)
     full = with_options(recipe or recipe_for(base, kind), options)
     request = TrainingRequest(
-        kind=kind_name(kind),
-        prompts=expand_home(prompts) if prompts else None,
+        kind=name,
+        prompts=Path(prompts) if prompts else None,
         adapters=tuple((str(file), strength) for file, strength in adapters),
         base=base.source,
         init=str(init) if init else None,

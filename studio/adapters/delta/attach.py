@@ -20,12 +20,16 @@ def attach(layers: Mapping[str, nn.Module], deltas: Mapping[str, "Delta"]) -> It
     """Within the block, the output of every named layer goes through its delta.
 
     Normalisations are not attached to, since no training changes them.
-    Raises BadInput for a name that is no layer of the base, before anything is changed.
+    Raises BadInput for a name that is no layer of the base, and for a base that carries deltas
+    already, before anything is changed.
     """
     chosen = [(adaptable(_named(layers, name)), delta) for name, delta in deltas.items()]
     for layer, _ in chosen:
         if "forward" in vars(layer):
-            raise RuntimeError("a layer carries one delta at a time: leave the first block first")
+            raise BadInput(
+                "another training has its adapter on this base: end that one first (close it), or "
+                "open the base once more"
+            )
     try:
         for layer, delta in chosen:
             vars(layer)["forward"] = partial(delta.forward, layer)

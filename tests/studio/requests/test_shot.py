@@ -5,8 +5,9 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -79,6 +80,29 @@ def rendered(shot: Shot, colour: str = "black") -> Image.Image:
 def test_first_wrong_field_is_named(fields: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         Shot(**({"prompt": "a cat"} | fields)).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "adapters", ["a.safetensors", ("a.safetensors", 1.0), ["a.safetensors"], [("a.safetensors",)]]
+)
+def test_adapters_come_with_their_strengths(adapters: Any) -> None:
+    with pytest.raises(BadInput, match=r"such as \[\('robot.safetensors', 1.0\)\]"):
+        Shot("a cat", adapters=adapters)
+
+
+def test_files_of_a_shot_may_lie_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (32, 64)).save(tmp_path / "start.png")
+    assert resolve(Shot("a cat", init_image="~/start.png"), stand_in()).height == 96
+    with pytest.raises(BadInput, match=f"there is no adapter {tmp_path}/no.safetensors"):
+        resolve(Shot("a cat", adapters=[("~/no.safetensors", 1.0)]), stand_in())
+
+
+def test_an_array_is_no_picture_to_start_from() -> None:
+    with pytest.raises(BadInput, match="Pillow's Image"):
+        resolve(Shot("a cat", init_image=np.zeros((64, 64, 3))), stand_in())  # type: ignore[arg-type]
 
 
 def test_size_is_the_bases_own() -> None:

@@ -1,6 +1,7 @@
 """`out`, the adapter's file that the user names: no file of others is replaced."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,27 @@ def test_a_file_that_exists_is_refused_before_the_start(
     with pytest.raises(BadInput, match=said):
         trainers.check(from_table(table))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_and_its_file_may_lie_in_the_home_folder(
+    sdxl: Base, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    out, run = "~/new/robot.safetensors", "~/new/run"
+    *_, finished = trainers.train(LoRA(rank=2), sdxl, folder, run=run, out=out, **SHORT)
+    assert isinstance(finished, Finished)
+    assert finished.path == tmp_path / "new" / "robot.safetensors"
+    assert (tmp_path / "new" / "run" / "recipe.toml").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("kind", [LoRA, "lora"])
+def test_a_kind_is_given_with_its_options(sdxl: Base, folder: Path, kind: Any) -> None:
+    with pytest.raises(
+        BadInput, match=r"such as trainers.LoRA\(rank=16\), and not .*[Ll]o[Rr][Aa]"
+    ):
+        trainers.train(kind, sdxl, folder, **SHORT)
 
 
 def test_a_file_that_appears_meanwhile_stays(sdxl: Base, folder: Path, tmp_path: Path) -> None:
