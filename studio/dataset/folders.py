@@ -75,6 +75,8 @@ def parse_folders(pictures: Sources) -> tuple[Folder, ...]:
 
 def _folder(given: object) -> Folder:
     match given:
+        case "":  # a variable of the shell that is not set; it would be the current folder
+            raise BadInput("a folder of pictures has an empty name: give its path, or . for this")
         case str() | Path():
             return Folder(expand_home(given))
         case Folder():

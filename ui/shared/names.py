@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from studio.adapters.blora_blocks import split_half
-from studio.dataset.folders import Folder
+from studio.dataset.folders import Folder, parse_folders
 from studio.errors import BadInput
 from studio.requests.shot import LARGEST_STRENGTH
 
@@ -64,7 +64,7 @@ def parse_folder(text: str) -> Folder:
     """
     path, _, last = text.rpartition(":")
     weight = _number(last) if path and not Path(text).exists() else None
-    return Folder(Path(text)) if weight is None else Folder(Path(path), weight)
+    return parse_folders(text if weight is None else [(path, weight)])[0]
 
 
 def slug(text: str) -> str:

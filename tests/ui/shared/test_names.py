@@ -62,6 +62,11 @@ def test_only_a_number_at_the_end_is_a_weight(
     assert parse_folder(text) == Folder(Path(path), weight)
 
 
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(BadInput, match="empty name"):
+        parse_folder("")
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
