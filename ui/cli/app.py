@@ -7,11 +7,13 @@ so that `studio --help` answers at once: a command imports what it needs when it
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from studio.errors import BadInput, Stopped, disk_refusal
 from studio.out_of_memory import is_out_of_memory
+from studio.requests.shot_recipe import versions
 from ui.cli import demo, jobs, web
 from ui.cli.adapters import convert, inspect, profile, resize
 from ui.cli.drawing import batch, generate, schedule
@@ -31,6 +33,26 @@ app = typer.Typer(
 TRAINING = (caption, train, align, distill, sweep, grid)
 DRAWING = (generate, batch, schedule)
 ADAPTERS = (inspect, convert, profile, resize)
+
+
+def show_versions(wanted: bool) -> None:
+    """Print the versions of Studio and of the libraries, and exit."""
+    if wanted:
+        print(", ".join(f"{name} {number}" for name, number in versions().items()))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=show_versions, help="Show the versions."),
+    ] = False,
+) -> None:
+    """The options of `studio` itself."""
+
+
 for command in (*TRAINING, *DRAWING, *ADAPTERS, web, jobs, demo):
     app.add_typer(command.app)
 

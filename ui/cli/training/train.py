@@ -245,7 +245,7 @@ def _measured(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class KindFromRecipe(TyperGroup):
-    """`studio train --recipe FILE` trains the kind that the recipe names."""
+    """`studio train --recipe FILE`, or `--resume RUN`, trains the kind that is named there."""
 
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, ctx: typer.Context, args: list[str]
@@ -257,10 +257,11 @@ class KindFromRecipe(TyperGroup):
 
 
 def _recipe_file(args: Sequence[str]) -> str | None:
-    """The file behind --recipe."""
+    """The file behind --recipe, or the folder behind --resume."""
     for word, following in zip_longest(args, args[1:], fillvalue=""):
-        if word == "--recipe" or word.startswith("--recipe="):
-            return word.partition("=")[2] or following
+        option, _, value = word.partition("=")
+        if option in ("--recipe", "--resume"):
+            return value or following
     return None
 
 
