@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from studio.adapters.adapter import Adapter
@@ -72,6 +73,12 @@ def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
     shown = run(*command.split(), "--help")
     assert shown.code == 0
     assert f"Example: studio {command}" in shown.out
+
+
+def test_versions_are_told_for_a_report(run: Run) -> None:
+    told = run("--version")
+    assert told.code == 0
+    assert told.out.startswith("studio ") and f"torch {torch.__version__}" in told.out
 
 
 def test_training_reports_what_it_did(
@@ -233,7 +240,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert "studio train lora --resume stopped" in stopped.err
     assert not Path("a.safetensors").exists()
 
-    assert run("train", "lora", "--resume", "stopped").code == 0
+    assert run("train", "--resume", "stopped").code == 0  # the run knows its kind
     assert run(*words, "--run", "undisturbed", "--out", "b.safetensors").code == 0
     assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
 
@@ -368,7 +375,6 @@ def test_inspect_says_what_an_adapter_is(run: Run, adapter: Path) -> None:
 
 
 def test_inspect_finds_the_base_of_a_file_that_tells_none(run: Run, sdxl_folder: Path) -> None:
-    import torch
     from safetensors.torch import save_file
 
     def lora(layer: str, width: int) -> dict[str, torch.Tensor]:
@@ -412,7 +418,6 @@ def test_inspect_says_how_a_picture_was_made(run: Run, sdxl_folder: Path) -> Non
     ("tool", "key"), [("kohya", "lora_unet_"), ("diffusers", "unet."), ("lycoris", "lora_unet_")]
 )
 def test_converted_adapters_are_read_back(run: Run, adapter: Path, tool: str, key: str) -> None:
-    import torch
     from safetensors import safe_open
 
     out = Path("converted.safetensors")
@@ -438,7 +443,20 @@ def test_every_new_word_has_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_what_is_converted_keeps_the_dots_of_its_name(run: Run, adapter: Path) -> None:
+def test_half_a_folder_for_peft_is_never_left(
+    run: Run, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise BadInput("no space is left")
+
+    monkeypatch.setattr("ui.cli.adapters.convert.write_file", full)  # the tensors are written then
+    assert run("convert", adapter, "--to", "peft", "--out", "robot").code == 2
+    assert list(Path().iterdir()) == []
+
+
+def test_what_is_converted_keeps_the_dots_of_its_name(
+    run: Run, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("robot.v2").mkdir()
     shutil.copy(adapter, "robot.v2.safetensors")
     shutil.copy(adapter, "robot.v2/pytorch_lora_weights.safetensors")
@@ -446,6 +464,9 @@ def test_what_is_converted_keeps_the_dots_of_its_name(run: Run, adapter: Path) -
     assert Path("robot.v2-kohya.safetensors").is_file()
     assert run("convert", "robot.v2", "--to", "lycoris").code == 0  # a folder as diffusers has it
     assert Path("robot.v2-lycoris.safetensors").is_file()
+    monkeypatch.chdir("robot.v2")
+    assert run("convert", ".", "--to", "diffusers").code == 0
+    assert Path("../robot.v2-diffusers.safetensors").is_file()
 
 
 WRONG = {
@@ -467,6 +488,7 @@ WRONG = {
     "a prior's weight alone": "train lora {photos} --trigger t --prior-weight 2",
     "a prior beside a resume": "train lora --resume {empty} --prior-pictures {photos}",
     "a run that is none": "train lora --resume {empty}",
+    "a run that is none, of any kind": "train --resume {empty}",
     "a base beside a resume": "train lora --resume {empty} --base {base}",
     "options beside a resume": "train lora --resume {empty} --steps 5",
     "a dry run of a resume": "train lora --resume {empty} --dry-run",
@@ -505,6 +527,7 @@ WRONG = {
     "a picture to count on a base": "inspect {photos}/1.png --base sketch",
     "no such base to count on": "inspect {adapter} --base no.safetensors",
     "another family's name": "convert {adapter} --to peft --family sd1",
+    "a folder that holds no adapter": "convert / --to kohya",
     "nothing to convert": "convert no.safetensors --to kohya",
     "an unwritable place": "convert {adapter} --to kohya --out {photos}/1.png/a.safetensors",
 }

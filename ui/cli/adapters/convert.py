@@ -5,11 +5,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from studio.adapters.blora_blocks import HALVES
+from studio.adapters.describe import describe
 from studio.errors import BadInput
 from studio.files import check_folder_writable, check_new_adapter, display_name, write_file
 from studio.workspace.names import numbered_names
@@ -53,6 +55,9 @@ def convert(
 ) -> None:
     """Write an adapter for another tool."""
     suffix = "" if to == "peft" else ".safetensors"
+    if file.name in ("", ".."):  # the folder itself, or the one above: its name is needed
+        describe(file)
+        file = Path(os.path.abspath(file))
     out = out or file.with_name(f"{display_name(file)}-{to}{suffix}")
     outs = {file: out}
     if halves:
@@ -109,9 +114,15 @@ def _write_folder(adapter: "Adapter", out: Path) -> None:
     from studio.adapters.formats.names import PEFT_CONFIG
     from studio.adapters.tensor_file import write_tensors
 
-    for component, (tensors, config) in to_peft(adapter).items():
-        write_tensors(out / component / FILE, tensors, {"format": "pt"})
-        write_file(out / component / PEFT_CONFIG, json.dumps(config, indent=2).encode())
+    contents = to_peft(adapter)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:  # all or nothing
+        whole = Path(made) / out.name
+        for component, (tensors, config) in contents.items():
+            write_tensors(whole / component / FILE, tensors, {"format": "pt"})
+            write_file(whole / component / PEFT_CONFIG, json.dumps(config, indent=2).encode())
+        whole.rename(out)
+    for component, (tensors, _) in contents.items():
         print_note(f"{out / component}: {len(tensors)} tensors in peft's names")
 
 
