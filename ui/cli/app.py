@@ -27,6 +27,7 @@ NO_MEMORY = (
 app = typer.Typer(
     name="studio",
     help="Teach a diffusion model a subject or a style, and mix what it has learned.",
+    epilog="Example: studio demo; each command's --help has one too.",
     no_args_is_help=True,
     add_completion=False,
 )

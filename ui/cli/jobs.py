@@ -35,7 +35,12 @@ RECENT = 20  # ended jobs that are listed without --all
 ALL = 10_000
 
 app = typer.Typer()
-jobs_app = typer.Typer(name="jobs", help="Show and control the queue.", no_args_is_help=True)
+jobs_app = typer.Typer(
+    name="jobs",
+    help="Show and control the queue.",
+    epilog="Example: studio jobs list",
+    no_args_is_help=True,
+)
 app.add_typer(jobs_app)
 Change = Callable[[Workspace, int], Job | None]  # None where the job was removed
 JobNumber = Annotated[int, typer.Argument(help="The job's number in `studio jobs list`.")]

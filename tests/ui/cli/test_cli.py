@@ -58,6 +58,7 @@ def test_help_loads_nothing_that_takes_its_time() -> None:
         "inspect",
         "convert",
         "profile",
+        "jobs",
         "jobs list",
         "jobs show",
         "jobs stop",
