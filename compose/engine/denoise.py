@@ -136,7 +136,7 @@ def _with_second(runs: Sequence[PictureRun]) -> list[Sequence[PictureRun]]:
 
 def _denoise_passes(
     passes: Sequence[Sequence[PictureRun]], finding: Sequence[PictureRun]
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """The steps of all passes, after the steps in which regions are found, if there are any."""
     base = passes[0][0].base
     done, steps, latents = 0, sum(len(same[0].calls) for same in (*passes, finding) if same), None

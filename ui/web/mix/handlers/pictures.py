@@ -112,7 +112,7 @@ class Pictures(Handlers):
     def _no_picture(self, words: str) -> Update:
         """These words are shown, and no picture, of which nothing is said any more."""
         tab, off = self.tab, gr.Button(interactive=False)
-        shown = {tab.frame: html.empty(words), tab.note: html.note(""), tab.picture: None}
+        shown: Update = {tab.frame: html.empty(words), tab.note: html.note(""), tab.picture: None}
         return shown | {tab.delete: off, tab.star: off}
 
     def undo(self, values: Values) -> Update:
