@@ -140,7 +140,7 @@ def test_the_recipe_keeps_what_is_avoided(sdxl: Base, tmp_path: Path, way: str) 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"avoid": ("hat",), "guidance": 1.0}, "raise guidance above 1"),
+        ({"avoid": ("hat",), "guidance": 1.0}, "needs guidance above 1, and it is 1: raise it"),
         ({"avoid": (" ",)}, "a text is empty"),
         ({"avoid": ("[a:b:3]",)}, "prompt editing"),
         ({"avoid_by": "decor", "avoid_strength": 1.5}, "at most 1 with decor"),

@@ -184,7 +184,7 @@ def test_a_half_of_anything_else_is_refused(sdxl: Base, file: Path, tmp_path: Pa
 
 
 def test_other_families_are_refused_without_anyway(sd1: Base, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"was found for SDXL.*--anyway"):
+    with pytest.raises(BadInput, match=r"known for SDXL only.*--anyway"):
         learned(BLoRA(rank=4), sd1, folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     adapter, _ = learned(BLoRA(rank=4, anyway=True), sd1, folder, tmp_path / "run", steps=1)

@@ -27,9 +27,9 @@ from studio.queue.job import QUEUES
 from studio.queue.worker import ENDING, Stop, list_stops, queue_lock, recover_jobs
 from studio.workspace import Workspace
 from studio.workspace.database import DatabaseBusy
-from ui.shared.subprocesses import module_command, module_environment
 from ui.shared.terminal import print_note
 from ui.shared.training_run import stopping
+from ui.worker.subprocesses import module_command, module_environment
 
 LONGEST_LOG = 1_000_000  # bytes; a longer log is renamed
 LOOK = 0.25  # seconds between two checks of the processes

@@ -577,7 +577,7 @@ def test_diffusers_is_given_dora_for_all_layers_or_none() -> None:
     plain = LowRank(torch.randn(2, 64), torch.randn(64, 2), 3.0)
     dora = LowRank(torch.randn(2, 64), torch.randn(64, 2), 3.0, magnitude=torch.rand(64))
     mixed = Adapter(deltas={Q: plain, Q.replace("to_q", "to_k"): dora}, kind="lora", family="sdxl")
-    with pytest.raises(BadInput, match="DoRA for all layers"):
+    with pytest.raises(BadInput, match="DoRA only in all layers"):
         to_diffusers(mixed)
 
 

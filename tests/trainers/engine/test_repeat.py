@@ -90,7 +90,7 @@ def test_a_recipe_may_be_written_by_hand(sdxl: Base, folder: Path, tmp_path: Pat
         ("[recipe]\nflip = 'yes'", "flip must be true or false; it is 'yes'"),
         ("[recipe]\nsample_prompts = [1]", "item 1 of sample_prompts must be a text; it is 1"),
         ("[options]\ntargets = 'some'", "targets must be one of attention, all; it is 'some'"),
-        ("options = 3", "options is a table"),
+        ("options = 3", "options must be a table"),
         ("[recipe", "cannot be read"),
     ],
 )

@@ -126,7 +126,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
 def test_no_file_is_dropped_in_silence_while_another_is_read(built: gr.Blocks) -> None:
     uploads = [one for one in built.fns.values() if "upload" in _events(one)]
     modes = {str(one.name): str(one.trigger_mode) for one in uploads}
-    assert modes.keys() == {"_import_files", "_add", "_take_cover", "read", "open_file"}
+    reads = {"_import_files", "_add", "_take_cover", "read", "open_file"}
+    assert modes.keys() == reads | {"_tell_reading"}
     assert modes["_import_files"] == modes["_add"] == "multiple"
     assert "once" not in modes.values()
 

@@ -52,7 +52,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_what_cannot_be_trained_is_refused_with_the_trainer_s_sentence(space: Workspace) -> None:
-    with pytest.raises(BadInput, match="two blocks was found for SDXL"):
+    with pytest.raises(BadInput, match="known for SDXL only"):
         sentence(space, "blora", read_base_info("sketch-sd1"))
 
 

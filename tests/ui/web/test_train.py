@@ -119,7 +119,7 @@ def test_a_training_is_there_after_a_reload_and_after_a_killed_server(
     head = panel.locator(".studio-run")
     expect(head).to_contain_text("lasting robot")
     job = the_job(server.space, "lasting robot")
-    sample = panel.get_by_role("img", name="lasting robot, step 10")
+    sample = panel.get_by_role("img", name="lasting robot, step 10", exact=True)
     expect(sample).to_be_visible()
     panel.get_by_role("button", name="Stop").click()
     expect(head).to_contain_text("Stopped at step")

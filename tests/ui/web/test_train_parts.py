@@ -432,9 +432,12 @@ def test_the_same_training_is_queued_once(space: Workspace, tmp_path: Path) -> N
     assert queue_training(space, asked, once=True).id not in (first.id, other.id)
 
 
-def test_a_log_is_read_on_and_a_resumed_one_afresh(space: Workspace, job: Job) -> None:
+def test_a_log_is_read_on_and_a_resumed_one_afresh(
+    space: Workspace, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ui.web.train.runs import Seen, updates
 
+    monkeypatch.setattr("ui.web.train.runs.RESEND", math.inf)
     folder = space.runs / job.run
     folder.mkdir()
     lines = [json.dumps({"step": n, "loss": 1 / n, "lr": 0.1, "seconds": 0.1}) for n in (1, 2, 3)]
@@ -443,6 +446,8 @@ def test_a_log_is_read_on_and_a_resumed_one_afresh(space: Workspace, job: Job) -
     assert [step for step, _ in seen.points] == [1, 2, 3]
     unchanged = updates(space, job.id, seen)
     assert all("__type__" in part and part["__type__"] == "update" for part in unchanged[:-1])
+    monkeypatch.setattr("ui.web.train.runs.RESEND", 0.0)  # an answer may have been lost
+    assert updates(space, job.id, seen)[1:4] == list(seen.html)
     (folder / "new").write_text(lines[0] + "\n")
     (folder / "new").replace(folder / "log.jsonl")
     assert [step for step, _ in updates(space, job.id, seen)[-1].points] == [1]

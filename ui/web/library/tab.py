@@ -137,9 +137,8 @@ class _Library:
         outcome = [self._selected, self._deleted, self._notices]
         uploaded, renamed = [self._upload, self._selected], [self._selected, self._name]
         picked = [self._picked, self._selected]
-        reading = gr.Row(visible=True), gr.Button(visible=False), notices(["Reading the files"])
         told = [self._report, self._undo, self._notices]
-        on(self._upload.upload, lambda: reading, None, told)
+        on(self._upload.upload, _tell_reading, None, told, mode="multiple")
         changes = [
             on(self._upload.upload, self._import_files, uploaded, outcome, **IMPORTS),
             on([self._rename.click, self._name.submit], self._rename_adapter, renamed, outcome),
@@ -264,3 +263,8 @@ class _Library:
     def _export_file(self, name: str, tool: str, part: str) -> str:
         half = "" if part == WHOLE else part
         return file_url(export_file(self._space, name, to=tool, half=half))
+
+
+def _tell_reading() -> tuple[gr.Row, gr.Button, str]:
+    """Say at once that files are being read; an import takes its time."""
+    return gr.Row(visible=True), gr.Button(visible=False), notices(["Reading the files"])

@@ -1,5 +1,6 @@
 """The list of trainings, and the selected one: to watch, stop, resume, mix with and remove."""
 
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from ui.web.train.loss_plot import loss_plot
 from ui.web.train.run_html import run_header, run_label, sample_rows
 
 MOST_LISTED = 30
+RESEND = 2.0  # seconds after which a page is sent all of it again: an answer may get lost
 NO_RUN = paragraph(
     "No trainings yet. Choose pictures, give trigger words and press Train. Progress and samples "
     "appear here."
@@ -39,7 +41,8 @@ class Seen:
 
     job: the selected training. points: the steps and losses in its log so far. mark: how far the
     log was read. unreadable: how many lines up to there cannot be read. html: header, plot and
-    samples. listed: the choices of the list. state: what the buttons depend on.
+    samples. listed: the choices of the list. state: what the buttons depend on. sent: when all of
+    it was last sent, in seconds of the monotonic clock.
     """
 
     job: int | None = None
@@ -49,6 +52,7 @@ class Seen:
     html: tuple[str | None, ...] = (None, None, None)
     listed: tuple[tuple[str, int], ...] = ()
     state: tuple[str | bool, ...] = ()
+    sent: float = 0.0
 
 
 class RunPanel:
@@ -130,6 +134,9 @@ def updates(space: Workspace, selected: int | None, seen: Seen) -> list[Any]:
         no_jobs = gr.Radio([], value=None, visible=False)
         return [no_jobs, NO_RUN, "", "", *[hidden] * 7, Seen()]
     seen = _read_log(space, job, seen if seen.job == job.id else Seen(job.id))
+    if time.monotonic() > seen.sent + RESEND:
+        unseen = Seen()
+        seen = replace(seen, html=unseen.html, listed=(), state=(), sent=time.monotonic())
     html = _html(space, job, seen)
     jobs = gr.skip()
     if job.id != selected:
